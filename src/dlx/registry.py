@@ -1,0 +1,80 @@
+"""Names of everything that can be chosen, each with where it lives; looking a name up imports nothing heavy.
+
+A new model, loss, scheduler or layout is one entry here and one function there. A factory's positional parameters are
+given by the engine (channels, classes, the optimiser ...); its keyword-only parameters, with their type hints and
+defaults, are the settings a user may give, and `dlx.build` checks them.
+"""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from dlx.errors import SettingError, nearest
+
+PARTS: dict[str, dict[str, str]] = {
+    "data": {
+        "phantom": "dlx.data.phantom:phantom",
+        "folder": "dlx.data.layouts:folder",
+    },
+    "layout": {
+        "iseg": "dlx.data.iseg",
+        "nnunet": "dlx.data.nnunet",
+        "msd": "dlx.data.msd",
+    },
+    "normalizer": {
+        "none": "dlx.data.normalize:none",
+        "zscore": "dlx.data.normalize:zscore",
+    },
+    "model": {
+        "unet": "dlx.models.unet:unet",
+        "unet2": "dlx.models.unet:unet2",
+    },
+    "loss": {
+        "ce": "dlx.losses:cross_entropy",
+        "dice": "dlx.losses:soft_dice",
+        "focal": "dlx.losses:focal",
+        "lovasz": "dlx.losses:lovasz_softmax",
+    },
+    "optimizer": {
+        "adam": "dlx.optimizers:adam",
+        "adamw": "dlx.optimizers:adamw",
+        "sgd": "dlx.optimizers:sgd",
+    },
+    "scheduler": {
+        "constant": "dlx.schedules:constant",
+        "linear-tail": "dlx.schedules:linear_tail",
+        "exponential": "dlx.schedules:exponential",
+        "step": "dlx.schedules:step",
+        "multistep": "dlx.schedules:multistep",
+        "cosine": "dlx.schedules:cosine",
+        "plateau": "dlx.schedules:plateau",
+        "lambda": "dlx.schedules:from_rule",
+    },
+}
+
+
+def names(kind: str) -> list[str]:
+    """The registered names of a kind, sorted."""
+    return sorted(PARTS[kind])
+
+
+def target(kind: str, name: str) -> str:
+    """`module:function` (a layout: the module) of a name; SettingError, with the nearest known name, if it is unknown."""
+    try:
+        return PARTS[kind][name]
+    except KeyError:
+        raise SettingError(f"unknown {kind} '{name}': {nearest(name, PARTS[kind])}") from None
+
+
+def load(kind: str, name: str) -> Callable[..., Any]:
+    """The factory of a name (for a layout, its module): this is what imports the code behind it."""
+    module, _, function = target(kind, name).partition(":")
+    loaded = importlib.import_module(module)
+    return getattr(loaded, function) if function else loaded  # type: ignore[no-any-return,return-value]
+
+
+def register(kind: str, name: str, where: str) -> None:
+    """Adds an entry; a name that is taken is refused, so that nothing is replaced unseen."""
+    if name in PARTS[kind]:
+        raise SettingError(f"{kind} '{name}' is registered already, as {PARTS[kind][name]}")
+    PARTS[kind][name] = where

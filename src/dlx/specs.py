@@ -1,0 +1,224 @@
+"""What is asked: every setting the engine reads is a typed field here; the rest are arguments of named parts.
+
+Nothing here knows what a part's factory accepts (`dlx.build` binds and checks that), and nothing here needs torch.
+"""
+
+import json
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from dlx.errors import SettingError
+
+Positive = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Rate = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+
+PART_NAME = re.compile(r"[A-Za-z][\w.+-]*")
+
+
+class Section(BaseModel):
+    """A group of settings: frozen, and an unknown key is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Part(Section):
+    """A named part and the arguments given to it: `step:step_size=30,gamma=0.1` is `Part("step", {...})`.
+
+    In a table the arguments stand beside the name: `{name = "unet2", width = 16}`.
+    """
+
+    name: str
+    args: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text_or_table(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return parse_part(value)
+        if isinstance(value, dict) and not (set(value) <= {"name", "args"} and isinstance(value.get("args", {}), dict)):
+            return {"name": value.get("name"), "args": {key: v for key, v in value.items() if key != "name"}}
+        return value
+
+    def __str__(self) -> str:
+        args = ",".join(f"{key}={_spell(value)}" for key, value in self.args.items())
+        return f"{self.name}:{args}" if args else self.name
+
+
+def _spell(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def parse_value(text: str) -> Any:
+    """The value a user typed: a number, true/false, none, a [list], else the text itself. `1e-3` and `30` are numbers."""
+    stripped = text.strip()
+    lowered = stripped.lower()
+    if lowered in ("true", "false"):
+        return lowered == "true"
+    if lowered in ("none", "null"):
+        return None
+    if stripped.startswith("["):
+        if not stripped.endswith("]"):
+            raise SettingError(f"'{text}': the list is not closed with ]")
+        inner = stripped[1:-1].strip()
+        return [parse_value(item) for item in split_outside_brackets(inner, ",")] if inner else []
+    if len(stripped) >= 2 and stripped[0] == stripped[-1] and stripped[0] in "'\"":
+        return stripped[1:-1]
+    for kind in (int, float):
+        try:
+            return kind(stripped)
+        except ValueError:
+            continue
+    return stripped
+
+
+def split_outside_brackets(text: str, separator: str) -> list[str]:
+    """`a=[1,2],b=3` split at the commas that stand outside brackets: `a=[1,2]` and `b=3`."""
+    pieces, depth, start = [], 0, 0
+    for position, letter in enumerate(text):
+        depth += (letter in "[(") - (letter in "])")
+        if letter == separator and depth == 0:
+            pieces.append(text[start:position])
+            start = position + 1
+    return [*pieces, text[start:]]
+
+
+def parse_part(text: str) -> dict[str, Any]:
+    """`name` or `name:key=value,key=value` as `{"name": ..., "args": {...}}`; raises SettingError with the cause."""
+    name, colon, rest = text.strip().partition(":")
+    if not PART_NAME.fullmatch(name):
+        raise SettingError(f"'{text}': a name was expected, as in unet2 or step:step_size=30,gamma=0.1")
+    args: dict[str, Any] = {}
+    for piece in split_outside_brackets(rest, ",") if colon and rest.strip() else []:
+        key, equals, value = piece.partition("=")
+        key = key.strip().replace("-", "_")
+        if not equals or not key.isidentifier():
+            raise SettingError(f"'{text}': '{piece}' is not of the form key=value")
+        if key in args:
+            raise SettingError(f"'{text}': '{key}' is given twice")
+        args[key] = parse_value(value)
+    return {"name": name, "args": args}
+
+
+def _parts(value: Any) -> Any:
+    """`lovasz+focal:gamma=2` as its terms; a list and a single table are taken as they are."""
+    if isinstance(value, str):
+        return [parse_part(term) for term in split_outside_brackets(value, "+")]
+    return [value] if isinstance(value, dict) else value
+
+
+def _source(value: Any) -> Any:
+    """A path is short for `folder:path=...`; names of built-in data (`phantom`, `phantom:subjects=4`) are parts."""
+    if isinstance(value, str) and value.partition(":")[0] != "phantom":
+        return {"name": "folder", "args": {"path": value}}
+    return value
+
+
+def _names(value: Any) -> Any:
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
+class DataSpec(Section):
+    """Where the volumes come from and how they are prepared."""
+
+    source: Annotated[Part, BeforeValidator(_source)] = Part(name="phantom")
+    normalize: Part = Part(name="zscore")
+    crop: bool = False  # training patches come from the box of the non-zero labels (training subjects only)
+
+
+class SplitSpec(Section):
+    """Which subjects train and which validate. One of val, fold, val_fraction or file decides; default: val_fraction."""
+
+    val: Annotated[tuple[str, ...], BeforeValidator(_names)] | None = None
+    fold: Annotated[int, Field(ge=0)] | None = None
+    folds: Annotated[int, Field(ge=2)] = 5
+    val_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    file: str | None = None  # an nnU-Net splits_final.json, of which `fold` picks the entry
+    groups: str | None = None  # a groups.json {case: person}; by default the one in the data folder, if any
+    seed: int = 0
+    train_subjects: Positive | None = None  # keep the first n of the shuffled training subjects: nested subsets
+
+
+class BatchSpec(Section):
+    """What one training step sees.
+
+    `patches`: `size` random patches, each of a random training subject.
+    `block`: one random cube of one random subject, taken as slices for a 2D network (the notes' batch).
+    """
+
+    kind: Literal["patches", "block"] = "patches"
+    size: Positive = 16  # patches a batch; with `block`, the depth of the cube = the number of slices
+    patch_size_px: tuple[Positive, ...] | None = None  # (H, W) or (D, H, W); None: fitted to the training subjects
+    slice_axis: Literal[0, 1, 2] = 0  # array axis (D, H, W) along which a 2D network's slices run
+    foreground_fraction: Fraction = 0.0  # share of patches that are centred on a labelled voxel
+
+
+class DropoutSpec(Section):
+    """Dropout: `p` is the share that is dropped, `where` the blocks that have it."""
+
+    p: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    kind: Literal["dropout", "dropout2d", "dropout3d"] = "dropout"
+    where: Literal["every", "decoder", "bottleneck"] = "every"
+
+
+class OptimizerSpec(Section):
+    """The optimiser and the figures it is run with."""
+
+    name: Part = Part(name="adamw")
+    lr: Rate = 2e-3
+    weight_decay: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
+    group_lr: dict[str, Rate] = {}  # parameter group (encoder, decoder, head) -> its own rate
+    clip_grad_norm: Rate | None = None
+
+
+class TrainSpec(Section):
+    """How long a trial trains, and what is kept of it."""
+
+    epochs: Positive = 10
+    steps_per_epoch: Positive = 30
+    ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None  # validation then uses the averaged weights
+    patience: Positive | None = None  # stop after so many epochs without a better validation Dice
+    init_from: str | None = None  # a checkpoint whose weights are taken at the start (names that fit)
+
+
+class EvaluateSpec(Section):
+    """What is measured, and when. The last epoch is always evaluated in full, with surface distances."""
+
+    every: Positive = 1  # validate after every n-th epoch
+    train_subset: Annotated[int, Field(ge=0)] = 2  # training subjects measured at each validation; 0: none
+    soft_dice: bool = False  # the notes' soft Dice beside the hard one
+    batch_size: Positive = 64  # slices (2D) or windows (3D) evaluated at once
+    overlap_fraction: Annotated[float, Field(ge=0.0, le=0.9)] = 0.5  # of the 3D windows
+    surface_tolerance_mm: Rate = 1.0
+
+
+class ComputeSpec(Section):
+    """The device and its fast paths; `auto` is replaced by what was chosen before a trial is named."""
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    threads: Positive | None = None  # CPU threads of a trial; None: all cores
+
+
+class Spec(Section):
+    """All that one trial is asked to do, but for its seed."""
+
+    data: DataSpec = DataSpec()
+    split: SplitSpec = SplitSpec()
+    batch: BatchSpec = BatchSpec()
+    model: Part = Part(name="unet2")
+    dropout: DropoutSpec = DropoutSpec()
+    loss: Annotated[tuple[Part, ...], BeforeValidator(_parts), Field(min_length=1)] = (Part(name="dice"), Part(name="ce"))
+    optimizer: OptimizerSpec = OptimizerSpec()
+    scheduler: Part = Part(name="constant")
+    train: TrainSpec = TrainSpec()
+    evaluate: EvaluateSpec = EvaluateSpec()
+    compute: ComputeSpec = ComputeSpec()
+
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> Self:
+        if self.batch.patch_size_px is not None and len(self.batch.patch_size_px) not in (2, 3):
+            raise ValueError("batch.patch_size_px takes (H, W) for a 2D network or (D, H, W) for a 3D one")
+        return self
