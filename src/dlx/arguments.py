@@ -1,0 +1,56 @@
+"""The arguments of named parts: a factory's signature is the schema that what the user gives is checked against."""
+
+import inspect
+import typing
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from dlx import registry
+from dlx.errors import SettingError, nearest
+from dlx.specs import Part
+
+
+@cache
+def argument_schema(factory: Callable[..., Any]) -> type[BaseModel]:
+    """A pydantic model of the factory's keyword-only parameters: those are the settings, the others are the engine's."""
+    hints = typing.get_type_hints(factory, include_extras=True)
+    fields: dict[str, Any] = {}
+    for parameter in inspect.signature(factory).parameters.values():
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            default = ... if parameter.default is inspect.Parameter.empty else parameter.default
+            fields[parameter.name] = (hints[parameter.name], default)
+    return create_model("Arguments", __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields)
+
+
+def bind_arguments(kind: str, name: str, factory: Callable[..., Any], args: dict[str, Any]) -> dict[str, Any]:
+    """The factory's settings with defaults filled in; SettingError names the argument that is unknown or out of range."""
+    schema = argument_schema(factory)
+    for key in args:
+        if key not in schema.model_fields:
+            known = schema.model_fields
+            raise SettingError(
+                f"{kind} '{name}' has no argument '{key}': {nearest(key, known)}"
+                if known
+                else f"{kind} '{name}' takes no arguments, '{key}' was given"
+            )
+    try:
+        return schema.model_validate(args).model_dump()
+    except ValidationError as error:
+        raise SettingError(f"{kind} '{name}': {first_cause(error)}") from None
+
+
+def bind_part(kind: str, part: Part) -> Part:
+    """The same part with every argument filled in; imports the code behind its name."""
+    return Part(name=part.name, args=bind_arguments(kind, part.name, registry.load(kind, part.name), part.args))
+
+
+def first_cause(error: ValidationError) -> str:
+    """`key: what is wrong (got value)`: pydantic's first complaint on one line."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(step) for step in first["loc"])
+    cause = first["msg"].removeprefix("Value error, ")
+    got = "" if first["type"] in ("missing", "value_error", "extra_forbidden") else f" (got {first['input']!r})"
+    return f"{where}: {cause}{got}" if where else f"{cause}{got}"

@@ -1,0 +1,2 @@
+"""placeholder"""
+from dlx.arguments import bind_arguments as bind_arguments
