@@ -1,0 +1,128 @@
+"""Which patches a step sees: drawn on the host, an epoch at once, from the order stream; gathered on the device.
+
+A 2D network's patches are slices: boxes one voxel thick along the slice axis. The notes' batch is one cube of one
+subject, all of whose slices are the batch (`block`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dlx.data.voxels import Extent, VoxelStore
+from dlx.specs import BatchSpec
+
+
+@dataclass(frozen=True)
+class PatchPlan:
+    """How boxes are placed: their extent (D, H, W), the cases drawn from, and where in each they may lie.
+
+    `boxes` are half-open bounds per case and axis; a patch stays inside its box where it fits, and is centred on it
+    (so that it reaches beyond) along an axis where the box is smaller than the patch.
+    """
+
+    extent: Extent
+    cases: tuple[int, ...]
+    boxes: tuple[tuple[tuple[int, int], tuple[int, int], tuple[int, int]], ...]
+    foreground_fraction: float = 0.0
+
+    def draw_epoch(
+        self, num_steps: int, batch_size: int, order: torch.Generator, foreground: Sequence[Tensor] | None = None
+    ) -> tuple[Int[Tensor, "S B"], Int[Tensor, "S B 3"]]:
+        """Case indices and start corners for every patch of an epoch, drawn on the host from `order`.
+
+        Cases are drawn uniformly. `foreground` holds, for each entry of `cases`, the labelled voxels' positions
+        (n, 3); it is needed where `foreground_fraction` is above zero: that share of patches is centred on one.
+        """
+        shape = (num_steps, batch_size)
+        picked = torch.randint(len(self.cases), shape, generator=order)
+        low = torch.tensor([[bounds[0] for bounds in box] for box in self.boxes])[picked]
+        size = torch.tensor([[bounds[1] - bounds[0] for bounds in box] for box in self.boxes])[picked]
+        room = size - torch.tensor(self.extent)  # (S, B, 3): negative where the box is smaller
+        uniform = torch.rand((*shape, 3), generator=order, dtype=torch.float64)
+        start = low + torch.where(room >= 0, (uniform * (room + 1)).long(), room // 2)
+        if self.foreground_fraction > 0 and foreground is not None:
+            start = self._centre_on_foreground(start, picked, low, room, order, foreground)
+        return torch.tensor(self.cases)[picked], start
+
+    def _centre_on_foreground(
+        self, start: Tensor, picked: Tensor, low: Tensor, room: Tensor, order: torch.Generator, voxels: Sequence[Tensor]
+    ) -> Tensor:
+        counts = torch.tensor([len(positions) for positions in voxels])
+        chance = torch.rand(picked.shape, generator=order, dtype=torch.float64)
+        which = (torch.rand(picked.shape, generator=order, dtype=torch.float64) * counts[picked]).long()
+        chosen = (chance < self.foreground_fraction) & (counts[picked] > 0)
+        start = start.clone()
+        for step, position in chosen.nonzero().tolist():
+            case = int(picked[step, position])
+            centre = voxels[case][int(which[step, position])] - torch.tensor(self.extent) // 2
+            fits = room[step, position].clamp(min=0)
+            placed = torch.minimum(torch.maximum(centre, low[step, position]), low[step, position] + fits)
+            start[step, position] = torch.where(room[step, position] >= 0, placed, start[step, position])
+        return start
+
+
+def fit_patch_size(asked: tuple[int, ...] | None, shapes: Sequence[tuple[int, ...]], stride: int) -> tuple[int, ...]:
+    """The patch a study trains on: what was asked, else the training subjects' median size, at most `limit` a side.
+
+    Each side is the median size (of the axes the patch spans) rounded up to a multiple of the network's `stride`,
+    and at most 64 (2D) or 48 (3D) voxels, which keeps a step within what a CPU does in a fraction of a second.
+    """
+    if asked is not None:
+        return asked
+    dims = len(shapes[0])
+    limit = max(stride, 64 if dims == 2 else 48)
+    medians = np.median(np.array(shapes), axis=0)
+    return tuple(min(limit, -(-int(np.ceil(median)) // stride) * stride) for median in medians)
+
+
+def box_extent(patch_size_px: tuple[int, ...], batch: BatchSpec) -> Extent:
+    """The box (D, H, W) a patch fills: a 2D patch is one voxel thick along the slice axis, a block `size` voxels."""
+    if len(patch_size_px) == 3:
+        return patch_size_px[0], patch_size_px[1], patch_size_px[2]
+    sides = list(patch_size_px)
+    sides.insert(batch.slice_axis, batch.size if batch.kind == "block" else 1)
+    return sides[0], sides[1], sides[2]
+
+
+class PatchSource:
+    """The batches of one trial: `begin_epoch` draws them, `batch(step)` gathers one on the training device."""
+
+    def __init__(
+        self, store: VoxelStore, plan: PatchPlan, batch: BatchSpec, dims: int, device: torch.device, num_steps: int
+    ) -> None:
+        self.store, self.plan, self.dims, self.device, self.num_steps = store, plan, dims, device, num_steps
+        self.slice_axis = batch.slice_axis
+        self.num_boxes = 1 if batch.kind == "block" and dims == 2 else batch.size
+        self.is_block = batch.kind == "block" and dims == 2
+        self.foreground = [_labelled_voxels(store, case) for case in plan.cases] if plan.foreground_fraction else None
+        self.cases: Tensor | None = None
+        self.starts: Tensor | None = None
+
+    def begin_epoch(self, order: torch.Generator) -> None:
+        """Draws every patch of the next epoch and sends the indices to the store's device, once."""
+        cases, starts = self.plan.draw_epoch(self.num_steps, self.num_boxes, order, self.foreground)
+        self.cases, self.starts = cases.to(self.store.device), starts.to(self.store.device)
+
+    def batch(self, step: int) -> tuple[Float[Tensor, "B C *S"], Int[Tensor, "B *S"]]:
+        """Images (channels last in memory) and masks of one step; `begin_epoch` must have been called."""
+        assert self.cases is not None
+        assert self.starts is not None
+        image, mask = self.store.gather(self.cases[step], self.starts[step], self.plan.extent)
+        if self.is_block:  # (1, d, h, w, C): the slices of the one cube become the batch
+            image, mask = (box[0].movedim(self.slice_axis, 0).contiguous() for box in (image, mask))
+        elif self.dims == 2:
+            image, mask = (box.squeeze(1 + self.slice_axis) for box in (image, mask))
+        if self.store.device != self.device:
+            image, mask = image.to(self.device, non_blocking=True), mask.to(self.device, non_blocking=True)
+        return image.movedim(-1, 1), mask
+
+
+def _labelled_voxels(store: VoxelStore, case: int) -> Int[Tensor, "n 3"]:
+    """Positions of the voxels with a label above 0, on the host."""
+    size = int(np.prod(store.shapes[case]))
+    start = int(store.offset[case])
+    return (store.masks[start : start + size].reshape(store.shapes[case]) > 0).nonzero().cpu()

@@ -1,0 +1,74 @@
+"""All voxels of a data set in one flat store on the device; a box of any case is an index into it."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from dlx.data.dataset import Case
+from dlx.errors import DataError
+
+Extent = tuple[int, int, int]
+
+
+class VoxelStore:
+    """The voxels of many cases, flat, on one device: `images` (N, C) float16 and `masks` (N,) uint8.
+
+    Memory: 2 C + 1 bytes a voxel, once for all trials that use the same cases.
+    """
+
+    def __init__(self, cases: Sequence[Case], device: torch.device) -> None:
+        if not cases:
+            raise DataError("no cases to read voxels from")
+        shapes = [case.mask.shape for case in cases]
+        sizes = [int(np.prod(shape)) for shape in shapes]
+        channels = cases[0].image.shape[-1]
+        images = torch.empty((sum(sizes), channels), dtype=torch.float16)
+        masks = torch.empty(sum(sizes), dtype=torch.uint8)
+        start = 0
+        for case, size in zip(cases, sizes, strict=True):
+            images[start : start + size] = torch.from_numpy(np.array(case.image).reshape(size, channels))
+            masks[start : start + size] = torch.from_numpy(np.array(case.mask).reshape(size))
+            start += size
+        self.ids = tuple(case.id for case in cases)
+        self.index = {case_id: position for position, case_id in enumerate(self.ids)}
+        self.shapes: list[Extent] = [(int(d), int(h), int(w)) for d, h, w in shapes]
+        self.spacings_mm = [case.spacing_mm for case in cases]
+        self.boxes = [case.label_box for case in cases]
+        self.images, self.masks = images.to(device), masks.to(device)
+        self.shape = torch.tensor(self.shapes, device=device)  # (cases, 3)
+        self.offset = torch.tensor(np.concatenate([[0], np.cumsum(sizes)[:-1]]), device=device)  # (cases,)
+        self.pad_value = torch.stack([torch.from_numpy(np.array(case.pad_value)) for case in cases]).to(device)
+        self.channels = channels
+
+    @property
+    def device(self) -> torch.device:
+        return self.images.device
+
+    def gather(
+        self, case: Int[Tensor, " B"], start: Int[Tensor, "B 3"], extent: Extent
+    ) -> tuple[Float[Tensor, "B d h w C"], Int[Tensor, "B d h w"]]:
+        """The boxes of `extent` (d, h, w) that begin at `start` (may be negative) in each `case`.
+
+        Images come as float32 with channels last, masks as int64. Outside the volume the image is the case's
+        `pad_value` and the mask 0.
+        """
+        shape = self.shape[case]  # (B, 3)
+        inside, flat = None, self.offset[case].view(-1, 1, 1, 1)
+        stride = torch.stack([shape[:, 1] * shape[:, 2], shape[:, 2], torch.ones_like(shape[:, 2])], 1)
+        for axis in range(3):
+            view = [len(case), 1, 1, 1]
+            view[axis + 1] = extent[axis]
+            position = start[:, axis : axis + 1] + torch.arange(extent[axis], device=self.device)  # (B, extent)
+            size = shape[:, axis : axis + 1]
+            valid = ((position >= 0) & (position < size)).view(view)
+            inside = valid if inside is None else inside & valid
+            clamped = torch.minimum(position.clamp(min=0), size - 1)
+            flat = flat + (clamped * stride[:, axis : axis + 1]).view(view)
+        assert inside is not None
+        image = self.images[flat].float()  # (B, d, h, w, C)
+        pad = self.pad_value[case].view(-1, 1, 1, 1, self.channels)
+        image = torch.where(inside.unsqueeze(-1), image, pad)
+        return image, self.masks[flat].long() * inside

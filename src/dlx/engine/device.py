@@ -1,0 +1,99 @@
+"""Which device trains, in which precision and memory format, and what of that can change a trial's numbers."""
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from dlx.errors import SettingError
+from dlx.specs import ComputeSpec
+
+
+@dataclass(frozen=True)
+class Compute:
+    """The choice for one trial. Channels-last is always used: it was never slower where it was measured."""
+
+    device: torch.device
+    precision: Literal["float32", "bf16"]
+    threads: int
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """bf16 autocast, or nothing in float32."""
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, torch.bfloat16)  # type: ignore[return-value]
+
+    def memory_format(self, dims: int) -> torch.memory_format:
+        return torch.channels_last if dims == 2 else torch.channels_last_3d
+
+    def synchronize(self) -> None:
+        """Waits for the device; for clocks and checkpoints, never inside a step."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        elif self.device.type == "mps":
+            torch.mps.synchronize()
+
+
+def choose_compute(spec: ComputeSpec) -> Compute:
+    """The device, precision and threads a ComputeSpec stands for on this machine.
+
+    Raises SettingError where the device that was asked for is not there.
+    """
+    device = _choose_device(spec.device)
+    precision = spec.precision
+    if precision == "auto":
+        precision = "bf16" if does_bf16_well(device) else "float32"
+    return Compute(device, precision, spec.threads or available_cores())
+
+
+def available_cores() -> int:
+    """The cores this process may use (its affinity), which on a shared machine are fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def does_bf16_well(device: torch.device) -> bool:
+    """True where bf16 is multiplied by hardware; torch also emulates it elsewhere, at half of float32's speed."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        return any(_cpu_capabilities().get(flag, False) for flag in ("avx512_bf16", "amx_bf16"))
+    return False
+
+
+def describe_device(device: torch.device) -> str:
+    """The device's name, for records: `NVIDIA H200`, or the processor's model."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "cpu":
+        return _cpu_capabilities().get("cpu_name") or _processor_name()
+    return device.type
+
+
+def _cpu_capabilities() -> dict[str, Any]:
+    """What torch says of the processor; empty where this build of torch does not tell."""
+    return dict(getattr(torch.cpu, "get_capabilities", dict)())
+
+
+def _processor_name() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            found = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
+    except OSError:
+        found = None
+    return found or "CPU"
+
+
+def _choose_device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise SettingError(f"device '{name}' is not there: torch sees {count} CUDA device(s)")
+        return torch.device("cuda", device.index or 0)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise SettingError("device 'mps' is not there")
+    return device

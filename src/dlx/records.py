@@ -1,0 +1,98 @@
+"""What was seen: the records of epochs and trials. Tables, figures and pages are made from these and nothing else.
+
+Each record has two halves: `result`, which repeats bit for bit when the trial does, and `run`, which need not.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+RESULTS_VERSION = 1  # raised by a commit that changes a trial's numbers on purpose
+
+
+class Record(BaseModel):
+    """Frozen, exact: an unknown key is a record of another version and is refused; NaN is written as null."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class EpochResult(Record):
+    """One epoch. Dice are hard and of whole volumes unless they say otherwise; None where it was not measured."""
+
+    epoch: int  # from 1
+    lr: dict[str, float]  # parameter group -> the rate that was applied in this epoch
+    loss: float  # mean over the epoch's steps
+    train_soft_dice_running: float | None = None  # the notes' figure: soft Dice of the epoch's batches, while training
+    train_dice_subset: float | None = None  # over `evaluate.train_subset` training subjects
+    val_dice: float | None = None
+    val_dice_per_class: dict[str, float | None] | None = None
+    val_soft_dice: float | None = None  # the notes' validation figure, of whole volumes
+
+
+class EpochRun(Record):
+    """Wall-clock seconds of one epoch's training and of its evaluation."""
+
+    train_s: float
+    evaluate_s: float
+
+
+class EpochRecord(Record):
+    """A line of epochs.jsonl."""
+
+    result: EpochResult
+    run: EpochRun
+
+
+class CaseScores(Record):
+    """One case at the end of training; None where neither the mask nor the prediction has the class."""
+
+    dice: dict[str, float | None]
+    hd95_mm: dict[str, float | None] | None = None
+    surface_dice: dict[str, float | None] | None = None
+
+
+class SetScores(Record):
+    """A set of cases at the end of training: per class the mean over the cases that have one, `dice` their mean."""
+
+    dice: float | None
+    dice_per_class: dict[str, float | None]
+    hd95_mm_per_class: dict[str, float | None] | None = None  # over the cases where both have the class
+    surface_dice_per_class: dict[str, float | None] | None = None
+    cases: dict[str, CaseScores]
+
+
+class TrialResult(Record):
+    """What a finished trial measured, after its last epoch."""
+
+    epochs: int
+    train: SetScores
+    val: SetScores
+    best_epoch: int | None  # the epoch with the highest validation Dice: selected on the validation data
+    best_val_dice: float | None
+    weights_hash: str  # of the final weights
+    batches_hash: str  # of the indices of every patch that was drawn
+
+
+class TrialRun(Record):
+    """Where and how long a trial ran."""
+
+    seconds: float  # training and evaluation, over all sessions of the trial
+    started_utc: str
+    host: str
+    device: str
+    versions: dict[str, str]
+    commit: str | None = None
+
+
+class TrialRecord(Record):
+    """result.json: one trial, whether it finished or not."""
+
+    trial: str
+    label: str
+    seed: int
+    status: Literal["done", "diverged", "failed"]
+    cause: str | None = None
+    parameters: int
+    result: TrialResult | None = None
+    run: TrialRun
+    settings: dict[str, Any]  # the resolved spec the trial is named by
