@@ -1,7 +1,7 @@
 """The Medical Segmentation Decathlon: `dataset.json` lists pairs of an image and a label file.
 
 An image is 3D, or 4D with a channel per declared modality. Only `dataset.json` and file names are read here.
-The format is that of the data at medicaldecathlon.com (Antonelli et al. 2022, doi:10.1038/s41467-022-30695-9).
+The format: medicaldecathlon.com (Antonelli et al. 2022, doi:10.1038/s41467-022-30695-9).
 """
 
 from collections.abc import Iterator
