@@ -109,7 +109,7 @@ def _parts(value: Any) -> Any:
     return [value] if isinstance(value, dict) else value
 
 
-def _source(value: Any) -> Any:
+def source_from_text(value: Any) -> Any:
     """A path is short for `folder:path=...`; names of built-in data (`phantom`, `phantom:subjects=4`) are parts."""
     if isinstance(value, str) and value.partition(":")[0] != "phantom":
         return {"name": "folder", "args": {"path": value}}
@@ -123,7 +123,7 @@ def _names(value: Any) -> Any:
 class DataSpec(Section):
     """Where the volumes come from and how they are prepared."""
 
-    source: Annotated[Part, BeforeValidator(_source)] = Part(name="phantom")
+    source: Annotated[Part, BeforeValidator(source_from_text)] = Part(name="phantom")
     normalize: Part = Part(name="zscore")
     crop: bool = False  # training patches come from the box of the non-zero labels (training subjects only)
 

@@ -98,7 +98,9 @@ class PatchSource:
         self.slice_axis = batch.slice_axis
         self.num_boxes = 1 if batch.kind == "block" and dims == 2 else batch.size
         self.is_block = batch.kind == "block" and dims == 2
-        self.foreground = [_labelled_voxels(store, case) for case in plan.cases] if plan.foreground_fraction else None
+        self.foreground = None
+        if plan.foreground_fraction:
+            self.foreground = [(store.mask(case) > 0).nonzero().cpu() for case in plan.cases]
         self.cases: Tensor | None = None
         self.starts: Tensor | None = None
 
@@ -106,6 +108,12 @@ class PatchSource:
         """Draws every patch of the next epoch and sends the indices to the store's device, once."""
         cases, starts = self.plan.draw_epoch(self.num_steps, self.num_boxes, order, self.foreground)
         self.cases, self.starts = cases.to(self.store.device), starts.to(self.store.device)
+
+    def index_bytes(self) -> bytes:
+        """The epoch's cases and corners as bytes: two trials with the same bytes saw the same batches."""
+        assert self.cases is not None
+        assert self.starts is not None
+        return self.cases.cpu().numpy().tobytes() + self.starts.cpu().numpy().tobytes()
 
     def batch(self, step: int) -> tuple[Float[Tensor, "B C *S"], Int[Tensor, "B *S"]]:
         """Images (channels last in memory) and masks of one step; `begin_epoch` must have been called."""
@@ -119,10 +127,3 @@ class PatchSource:
         if self.store.device != self.device:
             image, mask = image.to(self.device, non_blocking=True), mask.to(self.device, non_blocking=True)
         return image.movedim(-1, 1), mask
-
-
-def _labelled_voxels(store: VoxelStore, case: int) -> Int[Tensor, "n 3"]:
-    """Positions of the voxels with a label above 0, on the host."""
-    size = int(np.prod(store.shapes[case]))
-    start = int(store.offset[case])
-    return (store.masks[start : start + size].reshape(store.shapes[case]) > 0).nonzero().cpu()

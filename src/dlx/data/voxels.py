@@ -39,13 +39,20 @@ class VoxelStore:
         self.boxes = [case.label_box for case in cases]
         self.images, self.masks = images.to(device), masks.to(device)
         self.shape = torch.tensor(self.shapes, device=device)  # (cases, 3)
-        self.offset = torch.tensor(np.concatenate([[0], np.cumsum(sizes)[:-1]]), device=device)  # (cases,)
+        self.offsets = [0, *np.cumsum(sizes)[:-1].tolist()]
+        self.offset = torch.tensor(self.offsets, device=device)  # (cases,)
         self.pad_value = torch.stack([torch.from_numpy(np.array(case.pad_value)) for case in cases]).to(device)
         self.channels = channels
 
     @property
     def device(self) -> torch.device:
         return self.images.device
+
+    def mask(self, case: int) -> Int[Tensor, "D H W"]:
+        """The whole mask of a case, uint8, as a view of the store."""
+        depth, height, width = self.shapes[case]
+        start = self.offsets[case]
+        return self.masks[start : start + depth * height * width].view(depth, height, width)
 
     def gather(
         self, case: Int[Tensor, " B"], start: Int[Tensor, "B 3"], extent: Extent

@@ -1,0 +1,159 @@
+"""Checkpoints: weights, optimiser and progress in one safetensors file, read without pickle, written beside training.
+
+The header carries, as JSON, all that going on and predicting need; the tensors are named `model.*`, `ema.*` and
+`optimizer.INDEX.*`.
+"""
+
+import json
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from dlx.errors import DataError
+from dlx.store import write_atomically
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint in memory: host tensors by name, and the header."""
+
+    tensors: dict[str, Tensor]
+    header: dict[str, Any]
+
+    def part(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors whose names begin with `prefix.`, without it."""
+        return {name[len(prefix) + 1 :]: t for name, t in self.tensors.items() if name.startswith(prefix + ".")}
+
+
+def snapshot(
+    model: nn.Module,
+    ema: nn.Module | None,
+    optimizer: torch.optim.Optimizer,
+    scheduler: Any,
+    header: dict[str, Any],
+) -> Checkpoint:
+    """A copy of a training state on the host; training may go on as soon as this returns."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    if ema is not None:
+        tensors |= {f"ema.{name}": tensor for name, tensor in ema.state_dict().items()}
+    state = optimizer.state_dict()
+    plain: dict[str, dict[str, Any]] = {}
+    for index, entries in state["state"].items():
+        for name, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{index}.{name}"] = value
+            else:
+                plain.setdefault(str(index), {})[name] = value
+    header = header | {
+        "format": FORMAT,
+        "optimizer": {"param_groups": _encode(state["param_groups"]), "plain": plain},
+        "scheduler": _encode(scheduler.state_dict()),
+    }
+    host = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    return Checkpoint(host, header)
+
+
+def restore(
+    checkpoint: Checkpoint,
+    model: nn.Module,
+    ema: nn.Module | None,
+    optimizer: torch.optim.Optimizer,
+    scheduler: Any,
+) -> None:
+    """Puts a training state back, exactly; raises DataError where the checkpoint is of another network."""
+    try:
+        model.load_state_dict(checkpoint.part("model"))
+        if ema is not None:
+            ema.load_state_dict(checkpoint.part("ema"))
+    except RuntimeError as error:
+        raise DataError(f"the checkpoint is of another network: {str(error).splitlines()[-1].strip()}") from None
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Any]] = {}
+    for name, tensor in checkpoint.part("optimizer").items():
+        index, _, entry = name.partition(".")
+        like = parameters[int(index)]
+        # the fused optimisers walk parameter and state by memory order: the state must lie as its parameter does
+        placed = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
+        state.setdefault(int(index), {})[entry] = placed
+    for index, entries in checkpoint.header["optimizer"]["plain"].items():
+        state.setdefault(int(index), {}).update(entries)
+    groups = _decode(checkpoint.header["optimizer"]["param_groups"])
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    scheduler.load_state_dict(_decode(checkpoint.header["scheduler"]))
+
+
+def read(path: Path) -> Checkpoint:
+    """A checkpoint from disk; DataError where it is missing, cut short or not one of dlx's."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("dlx", "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (OSError, SafetensorError, ValueError) as error:
+        raise DataError(f"{path}: not a readable checkpoint ({error})") from None
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
+        raise DataError(f"{path}: not a checkpoint of this version of dlx")
+    return Checkpoint(tensors, header)
+
+
+def write(path: Path, checkpoint: Checkpoint) -> None:
+    """Writes a checkpoint whole or not at all."""
+    write_atomically(path, safetensors.torch.save(checkpoint.tensors, {"dlx": json.dumps(checkpoint.header)}))
+
+
+class CheckpointWriter:
+    """Writes checkpoints on a thread of its own, one after the other; an error is raised at the next call."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._pending: Future[None] | None = None
+
+    def submit(self, checkpoint: Checkpoint, *paths: Path) -> None:
+        """Writes to each path in turn, once the checkpoint before is on disk."""
+        self.wait()
+        self._pending = self._pool.submit(_write_all, checkpoint, paths)
+
+    def wait(self) -> None:
+        """Returns when all that was submitted is on disk."""
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.result()
+
+    def close(self) -> None:
+        self.wait()
+        self._pool.shutdown()
+
+
+def _write_all(checkpoint: Checkpoint, paths: tuple[Path, ...]) -> None:
+    for path in paths:
+        write(path, checkpoint)
+
+
+def _encode(value: Any) -> Any:
+    """Python values as JSON that `_decode` gives back as they were: dictionaries may have numbers as keys."""
+    if isinstance(value, dict):
+        return {"pairs": [[_encode(key), _encode(item)] for key, item in value.items()]}
+    if isinstance(value, list | tuple):
+        return [_encode(item) for item in value]
+    if isinstance(value, Tensor):
+        return {"tensor": value.tolist()}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise TypeError(f"{type(value).__name__} cannot be kept in a checkpoint")
+
+
+def _decode(value: Any) -> Any:
+    if isinstance(value, dict):
+        if "tensor" in value:
+            return torch.tensor(value["tensor"])
+        return {_decode(key): _decode(item) for key, item in value["pairs"]}
+    if isinstance(value, list):
+        return [_decode(item) for item in value]
+    return value

@@ -1,0 +1,163 @@
+"""The training loop: a generator that yields after every step and every epoch; the caller stores, shows or stops."""
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.optim.swa_utils import AveragedModel
+
+from dlx.dropout import dropout_modules
+from dlx.engine.device import Compute
+from dlx.engine.evaluate import Evaluator
+from dlx.engine.randomness import generator, stream_seed
+from dlx.engine.step import TrainStep
+from dlx.metrics import dice_from_counts, summarize
+from dlx.records import EpochRecord, EpochResult, EpochRun
+
+
+class Diverged(Exception):  # noqa: N818 - it is a state of the trial, not a fault of the program
+    """The loss was no finite number; training on would be a waste."""
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """One training step was handed to the device."""
+
+    epoch: int
+    step: int  # from 1
+
+
+@dataclass
+class Progress:
+    """How far a trial is; kept in its checkpoints."""
+
+    epoch: int = 0
+    best_epoch: int | None = None
+    best_val_dice: float | None = None
+    batches_hash: str = ""
+
+
+@dataclass
+class Job:
+    """The live objects of one trial; `dlx.build.make_job` makes them."""
+
+    seed: int
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: Any
+    step: TrainStep
+    evaluator: Evaluator
+    compute: Compute
+    epochs: int
+    train_cases: Sequence[int]
+    val_cases: Sequence[int]
+    subset_cases: Sequence[int]
+    class_names: tuple[str, ...]
+    evaluate_every: int = 1
+    patience: int | None = None
+    ema: AveragedModel | None = None
+    noise: torch.Generator = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.noise = torch.Generator(self.compute.device)
+        for module in dropout_modules(self.model):
+            module.generator = self.noise
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """The weights that are measured: the averaged ones where an EMA is kept."""
+        return self.model if self.ema is None else self.ema
+
+    def is_finished(self, progress: Progress) -> bool:
+        """True after the last epoch, or once patience has run out."""
+        if progress.epoch >= self.epochs:
+            return True
+        waited = progress.epoch - (progress.best_epoch or progress.epoch)
+        return self.patience is not None and waited >= self.patience
+
+
+def fit(job: Job, progress: Progress) -> Iterator[StepDone | EpochRecord]:
+    """Trains from `progress` to the end, yielding each step and each epoch's record; updates `progress` in place.
+
+    When a record is yielded, model, optimiser, scheduler and `progress` are all at the end of that epoch, so a
+    checkpoint taken then resumes exactly. Raises Diverged at the end of an epoch with a non-finite loss.
+    """
+    while not job.is_finished(progress):
+        epoch = progress.epoch + 1
+        started = time.perf_counter()
+        begin_epoch(job, progress, epoch)
+        rates = {str(group["name"]): float(group["lr"]) for group in job.optimizer.param_groups}
+        for step in range(job.step.source.num_steps):
+            job.step(step)
+            yield StepDone(epoch, step + 1)
+        losses, soft_dice = job.step.figures()
+        trained = time.perf_counter()
+        check_finite(losses, epoch)
+        result = EpochResult(
+            epoch=epoch,
+            lr=rates,
+            loss=float(losses.double().mean()),
+            train_soft_dice_running=soft_dice,
+            **(validate(job) if epoch % job.evaluate_every == 0 or epoch == job.epochs else {}),
+        )
+        end_epoch(job, progress, result)
+        yield EpochRecord(
+            result=result, run=EpochRun(train_s=trained - started, evaluate_s=time.perf_counter() - trained)
+        )
+
+
+def begin_epoch(job: Job, progress: Progress, epoch: int) -> None:
+    """Seeds the epoch's streams, draws its batches, and adds them to the hash of all batches so far."""
+    job.noise.manual_seed(stream_seed(job.seed, "noise", epoch))
+    job.step.source.begin_epoch(generator(job.seed, "order", epoch))
+    digest = hashlib.blake2b(progress.batches_hash.encode(), digest_size=16)
+    digest.update(job.step.source.index_bytes())
+    progress.batches_hash = digest.hexdigest()
+    job.model.train()
+
+
+def end_epoch(job: Job, progress: Progress, result: EpochResult) -> None:
+    """Steps the scheduler (after the optimiser's steps, once an epoch) and notes the best validation Dice."""
+    if isinstance(job.scheduler, ReduceLROnPlateau):
+        if result.val_dice is not None:
+            job.scheduler.step(result.val_dice)
+    else:
+        job.scheduler.step()
+    progress.epoch = result.epoch
+    if result.val_dice is not None and (progress.best_val_dice is None or result.val_dice > progress.best_val_dice):
+        progress.best_epoch, progress.best_val_dice = result.epoch, result.val_dice
+
+
+def validate(job: Job) -> dict[str, Any]:
+    """The Dice fields of an epoch's record: all validation cases, and the fixed subset of the training cases."""
+    counts, soft, _ = job.evaluator.measure(job.evaluated_model, job.val_cases)
+    summary = summarize(dice_from_counts(counts))
+    per_class = [none_if_nan(value) for value in summary.per_class.tolist()]
+    figures: dict[str, Any] = {
+        "val_dice": none_if_nan(summary.mean),
+        "val_dice_per_class": dict(zip(job.class_names[1:], per_class[1:], strict=True)),
+    }
+    if soft is not None:
+        figures["val_soft_dice"] = none_if_nan(summarize(dice_from_counts(soft)).mean)
+    if job.subset_cases:
+        counts, _, _ = job.evaluator.measure(job.evaluated_model, job.subset_cases)
+        figures["train_dice_subset"] = none_if_nan(summarize(dice_from_counts(counts)).mean)
+    return figures
+
+
+def check_finite(losses: Tensor, epoch: int) -> None:
+    """Raises Diverged with the first step whose loss is NaN or infinite."""
+    bad = (~losses.isfinite()).nonzero()
+    if len(bad):
+        step = int(bad[0])
+        raise Diverged(f"the loss became {float(losses[step])} in epoch {epoch}, step {step + 1}")
+
+
+def none_if_nan(value: float) -> float | None:
+    """JSON has no NaN: a figure that does not exist is null."""
+    return None if value != value else float(value)

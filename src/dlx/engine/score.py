@@ -1,0 +1,67 @@
+"""What a trial scores after its last epoch: all training and all validation cases, whole, by the same code."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dlx.engine.fit import Job, none_if_nan
+from dlx.metrics import dice_from_counts, summarize
+from dlx.records import CaseScores, SetScores
+from dlx.surface import surface_scores
+
+
+def score_cases(job: Job, cases: Sequence[int], *, surface_tolerance_mm: float | None = None) -> SetScores:
+    """Dice of each case and class, and with a tolerance also HD95 and normalised surface Dice, in mm.
+
+    Per class the mean is over the cases that have a figure; `dice` is the mean of the foreground classes' means.
+    """
+    counts, _, predictions = job.evaluator.measure(
+        job.evaluated_model, cases, keep_predictions=surface_tolerance_mm is not None
+    )
+    dice = dice_from_counts(counts)  # (n, K)
+    names = job.class_names[1:]
+    store = job.evaluator.store
+    scored = {}
+    for row, case in enumerate(cases):
+        hd95: dict[str, float | None] | None = None
+        surface: dict[str, float | None] | None = None
+        if surface_tolerance_mm is not None:
+            mask = store.mask(case).cpu().numpy()
+            hd95, surface = _surfaces(predictions[row], mask, names, store.spacings_mm[case], surface_tolerance_mm)
+        per_class = {name: none_if_nan(float(dice[row, k])) for k, name in enumerate(names, 1)}
+        scored[store.ids[case]] = CaseScores(dice=per_class, hd95_mm=hd95, surface_dice=surface)
+    summary = summarize(dice)
+    with_surface = surface_tolerance_mm is not None
+    return SetScores(
+        dice=none_if_nan(summary.mean),
+        dice_per_class={name: none_if_nan(float(summary.per_class[k])) for k, name in enumerate(names, 1)},
+        hd95_mm_per_class=_class_means([case.hd95_mm or {} for case in scored.values()], names) if with_surface else None,
+        surface_dice_per_class=(
+            _class_means([case.surface_dice or {} for case in scored.values()], names) if with_surface else None
+        ),
+        cases=scored,
+    )
+
+
+def _surfaces(
+    prediction: Tensor,
+    mask: NDArray[np.uint8],
+    names: Sequence[str],
+    spacing_mm: tuple[float, float, float],
+    tolerance_mm: float,
+) -> tuple[dict[str, float | None], dict[str, float | None]]:
+    predicted = prediction.numpy()
+    scores = {
+        name: surface_scores(predicted == k, mask == k, spacing_mm, tolerance_mm) for k, name in enumerate(names, 1)
+    }
+    return {n: s.hd95_mm for n, s in scores.items()}, {n: s.surface_dice for n, s in scores.items()}
+
+
+def _class_means(rows: Sequence[dict[str, float | None]], names: Sequence[str]) -> dict[str, float | None]:
+    means: dict[str, float | None] = {}
+    for name in names:
+        known = [value for row in rows if (value := row.get(name)) is not None]
+        means[name] = float(np.mean(known)) if known else None
+    return means
