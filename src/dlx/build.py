@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dlx import registry
 from dlx.arguments import bind_part
-from dlx.data.dataset import Dataset, open_dataset
+from dlx.data.cases import Dataset
+from dlx.data.dataset import open_dataset
 from dlx.data.sampler import PatchPlan, PatchSource, box_extent, fit_patch_size
 from dlx.data.split import Split, load_groups, split_cases
 from dlx.data.voxels import VoxelStore
@@ -116,9 +117,9 @@ def resolve(
         model = make_model(spec, dataset)
     dims, stride = model_geometry(model)
     spec = _fit_patch(spec, dataset, split, dims, stride)
-    _check_parts(spec, model, dataset)
+    remarks = [*dataset.remarks, *_check_parts(spec, model, dataset)]
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return Resolved(spec, dataset, split, compute, parameters, dataset.remarks)
+    return Resolved(spec, dataset, split, compute, parameters, (*remarks, *split.remarks))
 
 
 def make_model(spec: Spec, dataset: Dataset) -> nn.Module:
@@ -143,7 +144,9 @@ def parameter_groups(model: nn.Module, spec: Spec) -> list[dict[str, Any]]:
     groups: dict[str, list[nn.Parameter]] = model.parameter_groups()  # type: ignore[operator]
     for name in spec.optimizer.group_lr:
         if name not in groups:
-            raise SettingError(f"optimizer.group_lr: '{spec.model.name}' has no group '{name}' (known: {', '.join(groups)})")
+            raise SettingError(
+                f"optimizer.group_lr: '{spec.model.name}' has no group '{name}' (known: {', '.join(groups)})"
+            )
     return [
         {
             "name": name,
@@ -164,7 +167,7 @@ def make_job(resolved: Resolved, store: VoxelStore, seed: int) -> Job:
     with weights_from(seed):
         model = make_model(spec, dataset)
     if spec.train.init_from is not None:
-        load_weights(model, Path(spec.train.init_from))
+        model.load_state_dict(fitting_weights(model, Path(spec.train.init_from))[0], strict=False)
     dims, stride = model_geometry(model)
     model = model.to(compute.device, memory_format=compute.memory_format(dims))  # type: ignore[call-overload]
     optimizer = registry.load("optimizer", spec.optimizer.name.name)(
@@ -176,7 +179,9 @@ def make_job(resolved: Resolved, store: VoxelStore, seed: int) -> Job:
     train = tuple(store.index[case] for case in resolved.split.train)
     val = tuple(store.index[case] for case in resolved.split.val)
     assert spec.batch.patch_size_px is not None
-    source = PatchSource(store, _patch_plan(spec, store, train), spec.batch, dims, compute.device, spec.train.steps_per_epoch)
+    source = PatchSource(
+        store, _patch_plan(spec, store, train), spec.batch, dims, compute.device, spec.train.steps_per_epoch
+    )
     num_classes = len(dataset.classes)
     step = TrainStep(
         model,
@@ -227,19 +232,24 @@ def evenly_spaced(cases: tuple[int, ...], count: int) -> tuple[int, ...]:
     return tuple(cases[(2 * position + 1) * len(cases) // (2 * count)] for position in range(count))
 
 
-def load_weights(model: nn.Module, path: Path) -> list[str]:
-    """Takes from a checkpoint every weight whose name and shape fit, and returns the names that did not.
+def fitting_weights(model: nn.Module, path: Path) -> tuple[dict[str, Tensor], list[str]]:
+    """A checkpoint's weights whose name and shape fit the model, and the names of the model's that are not among them.
 
     Averaged weights are preferred where the checkpoint has them. SettingError where nothing fits.
     """
     saved = checkpoint.read(path)
-    source = {name.removeprefix("module."): tensor for name, tensor in saved.part("ema").items()} or saved.part("model")
+    averaged = {
+        name.removeprefix("module."): tensor for name, tensor in saved.part("ema").items() if name != "n_averaged"
+    }
     own = model.state_dict()
-    fitting = {name: tensor for name, tensor in source.items() if name in own and own[name].shape == tensor.shape}
+    fitting = {
+        name: tensor
+        for name, tensor in (averaged or saved.part("model")).items()
+        if name in own and own[name].shape == tensor.shape
+    }
     if not fitting:
         raise SettingError(f"{path}: none of its weights fit this network")
-    model.load_state_dict(fitting, strict=False)
-    return sorted(set(own) - set(fitting))
+    return fitting, sorted(set(own) - set(fitting))
 
 
 def _fit_patch(spec: Spec, dataset: Dataset, split: Split, dims: int, stride: int) -> Spec:
@@ -255,17 +265,23 @@ def _fit_patch(spec: Spec, dataset: Dataset, split: Split, dims: int, stride: in
     return spec.model_copy(update={"batch": spec.batch.model_copy(update={"patch_size_px": fitted})})
 
 
-def _check_parts(spec: Spec, model: nn.Module, dataset: Dataset) -> None:
-    """Makes loss, optimiser and scheduler once on the meta device: what they refuse is refused before anything trains."""
+def _check_parts(spec: Spec, model: nn.Module, dataset: Dataset) -> list[str]:
+    """Makes loss, optimiser and scheduler once for the model on the meta device: what they refuse is refused here,
+    before anything trains. Returns remarks for the user."""
+    remarks = []
     make_loss(spec.loss, len(dataset.classes))
-    if spec.train.init_from is not None and not Path(spec.train.init_from).is_file():
-        raise SettingError(f"train.init_from: {spec.train.init_from}: no such file")
+    if spec.train.init_from is not None:
+        _, missing = fitting_weights(model, Path(spec.train.init_from))
+        remarks.append(
+            f"weights from {spec.train.init_from}; not in it or of another shape: {', '.join(missing) or 'none'}"
+        )
     optimizer = registry.load("optimizer", spec.optimizer.name.name)(
         parameter_groups(model, spec), **spec.optimizer.name.args
     )
     registry.load("scheduler", spec.scheduler.name)(optimizer, spec.train.epochs, **spec.scheduler.args)
     if spec.scheduler.name == "plateau" and spec.evaluate.every != 1:
         raise SettingError("scheduler 'plateau' watches every epoch's validation Dice: it needs evaluate.every = 1")
+    return remarks
 
 
 def _patch_plan(spec: Spec, store: VoxelStore, train: tuple[int, ...]) -> PatchPlan:

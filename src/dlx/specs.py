@@ -210,7 +210,10 @@ class Spec(Section):
     batch: BatchSpec = BatchSpec()
     model: Part = Part(name="unet2")
     dropout: DropoutSpec = DropoutSpec()
-    loss: Annotated[tuple[Part, ...], BeforeValidator(_parts), Field(min_length=1)] = (Part(name="dice"), Part(name="ce"))
+    loss: Annotated[tuple[Part, ...], BeforeValidator(_parts), Field(min_length=1)] = (
+        Part(name="dice"),
+        Part(name="ce"),
+    )
     optimizer: OptimizerSpec = OptimizerSpec()
     scheduler: Part = Part(name="constant")
     train: TrainSpec = TrainSpec()

@@ -1,10 +1,10 @@
 """Records on disk: one folder a trial, append-only JSON lines for its epochs, one atomic file for its result.
 
-    FOLDER/study.json                        the study as it was asked
-    FOLDER/trials/LABEL-seedN-ID/settings.json   the resolved settings the trial is named by
-                                 epochs.jsonl    a line an epoch
-                                 last.safetensors, best.safetensors
-                                 result.json     written once, at the end
+FOLDER/study.json                        the study as it was asked
+FOLDER/trials/LABEL-seedN-ID/settings.json   the resolved settings the trial is named by
+                             epochs.jsonl    a line an epoch
+                             last.safetensors, best.safetensors
+                             result.json     written once, at the end
 """
 
 import json
@@ -82,7 +82,9 @@ class TrialFolder:
         try:
             return EpochRecord.model_validate_json(line)
         except ValidationError as error:
-            raise DataError(f"{self._epochs}: line {number} is not an epoch's record ({error.errors()[0]['msg']})") from None
+            raise DataError(
+                f"{self._epochs}: line {number} is not an epoch's record ({error.errors()[0]['msg']})"
+            ) from None
 
     def trim(self, last_epoch: int) -> list[EpochRecord]:
         """Keeps the records up to `last_epoch` (the checkpoint's) and returns them.

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dlx.data.dataset import Case
+from dlx.data.cases import Case
 from dlx.errors import DataError
 
 Extent = tuple[int, int, int]
@@ -48,11 +48,16 @@ class VoxelStore:
     def device(self) -> torch.device:
         return self.images.device
 
+    def voxels(self, case: int) -> int:
+        """The number of voxels of a case."""
+        depth, height, width = self.shapes[case]
+        return depth * height * width
+
     def mask(self, case: int) -> Int[Tensor, "D H W"]:
         """The whole mask of a case, uint8, as a view of the store."""
         depth, height, width = self.shapes[case]
         start = self.offsets[case]
-        return self.masks[start : start + depth * height * width].view(depth, height, width)
+        return self.masks[start : start + self.voxels(case)].view(depth, height, width)
 
     def gather(
         self, case: Int[Tensor, " B"], start: Int[Tensor, "B 3"], extent: Extent

@@ -4,6 +4,7 @@ The header carries, as JSON, all that going on and predicting need; the tensors 
 `optimizer.INDEX.*`.
 """
 
+import hashlib
 import json
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -106,6 +107,15 @@ def read(path: Path) -> Checkpoint:
 def write(path: Path, checkpoint: Checkpoint) -> None:
     """Writes a checkpoint whole or not at all."""
     write_atomically(path, safetensors.torch.save(checkpoint.tensors, {"dlx": json.dumps(checkpoint.header)}))
+
+
+def weights_hash(model: nn.Module) -> str:
+    """A hash of every weight and buffer by name: equal weights, equal hash, on any device."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 class CheckpointWriter:

@@ -85,7 +85,9 @@ class Evaluator:
     def _by_windows(self, model: nn.Module, case: int) -> Float[Tensor, "K D H W"]:
         shape = self.store.shapes[case]
         extent = (self.window[0], self.window[1], self.window[2])
-        starts = list(product(*(window_starts(n, w, self.overlap_fraction) for n, w in zip(shape, extent, strict=True))))
+        starts = list(
+            product(*(window_starts(n, w, self.overlap_fraction) for n, w in zip(shape, extent, strict=True)))
+        )
         padded = [max(n, w) for n, w in zip(shape, extent, strict=True)]
         weight = gaussian_weight(extent).to(self.compute.device)
         total = torch.zeros(self.num_classes, *padded, device=self.compute.device)

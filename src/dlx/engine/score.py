@@ -37,7 +37,9 @@ def score_cases(job: Job, cases: Sequence[int], *, surface_tolerance_mm: float |
     return SetScores(
         dice=none_if_nan(summary.mean),
         dice_per_class={name: none_if_nan(float(summary.per_class[k])) for k, name in enumerate(names, 1)},
-        hd95_mm_per_class=_class_means([case.hd95_mm or {} for case in scored.values()], names) if with_surface else None,
+        hd95_mm_per_class=_class_means([case.hd95_mm or {} for case in scored.values()], names)
+        if with_surface
+        else None,
         surface_dice_per_class=(
             _class_means([case.surface_dice or {} for case in scored.values()], names) if with_surface else None
         ),

@@ -25,7 +25,13 @@ class TrainStep:
         with_soft_dice: bool = False,
         num_classes: int,
     ) -> None:
-        self.model, self.loss, self.optimizer, self.source, self.compute = model, loss, optimizer, source, compute
+        self.model, self.loss, self.optimizer, self.source, self.compute = (
+            model,
+            loss,
+            optimizer,
+            source,
+            compute,
+        )
         self.clip_grad_norm, self.ema, self.with_soft_dice = clip_grad_norm, ema, with_soft_dice
         self.losses = torch.zeros(source.num_steps, device=compute.device)
         self.soft = torch.zeros(source.num_steps, 3, num_classes, device=compute.device)

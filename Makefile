@@ -1,0 +1,51 @@
+# Everything runs in .venv, which the first target that needs it makes from a bare Python, pinned by constraints.txt.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DATA := ../shared/data/Task04_Hippocampus
+
+.PHONY: setup demo test test-gpu lint format types docs bench bench-gpu fuzz check clean
+.DEFAULT_GOAL := check
+
+setup: $(STAMP)
+
+# torch first and by its exact version, so that no other package pulls in a newest one with gigabytes of CUDA
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install -q --disable-pip-version-check $$(grep '^torch==' constraints.txt)
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/dlx train --out runs/demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+test-gpu: setup
+	$(BIN)/python -m pytest -m gpu
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: setup
+	$(BIN)/mypy
+
+# the command pages are the commands' own help texts; this fails where they are out of date (make docs UPDATE=1 mends it)
+docs: setup
+	$(BIN)/python docs/make_cli_reference.py $(if $(UPDATE),,--check)
+
+fuzz: setup
+	$(BIN)/python tests/fuzz_volumes.py --seconds 300
+
+check: lint types test docs
+
+clean:
+	rm -rf $(VENV) runs build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,52 @@
+"""The `dlx` command: its subcommands, and how errors end. Nothing heavy is imported before a command runs."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from dlx.cli.count_params import count_params
+from dlx.cli.make_phantom import make_phantom
+from dlx.cli.train import train
+
+app = typer.Typer(
+    name="dlx",
+    help="Which remedy helps my segmentation network, and by how much, beyond the noise of the seed?",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("train")(train)
+app.command("count-params")(count_params)
+app.command("make-phantom")(make_phantom)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from dlx import __version__
+
+        typer.echo(f"dlx {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Options of dlx itself."""
+
+
+def run() -> None:
+    """Runs the command line. A DlxError is one line on stderr and exit code 2; a closed pipe ends quietly."""
+    from dlx.errors import DlxError
+
+    try:
+        app()
+    except DlxError as error:
+        print(f"dlx: {error}", file=sys.stderr)
+        sys.exit(2)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(141)

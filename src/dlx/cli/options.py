@@ -1,0 +1,241 @@
+"""The options that training commands share, declared once, and how they become settings."""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+DATA, MODEL, TRAINING, RUNNING = "Data and split", "Model and remedies", "Training", "Running"
+
+Text = str | None
+Whole = int | None
+Number = float | None
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Every option of `dlx train`; the other training commands take them too."""
+
+    data: Annotated[
+        Text,
+        typer.Option(help="Folder of volumes (iSeg, nnU-Net or Decathlon layout), or 'phantom'.", rich_help_panel=DATA),
+    ] = None
+    val: Annotated[
+        Text, typer.Option(help="Validation subjects by name: subject-1,subject-2.", rich_help_panel=DATA)
+    ] = None
+    fold: Annotated[Whole, typer.Option(help="Validate on this fold, from 0.", rich_help_panel=DATA)] = None
+    folds: Annotated[Whole, typer.Option(help="Number of folds (with --fold).", rich_help_panel=DATA)] = None
+    val_fraction: Annotated[
+        Number, typer.Option(help="Share of the subjects to validate on.", rich_help_panel=DATA)
+    ] = None
+    splits_file: Annotated[
+        Text, typer.Option(help="An nnU-Net splits_final.json; --fold picks its entry.", rich_help_panel=DATA)
+    ] = None
+    train_subjects: Annotated[Whole, typer.Option(help="Train on only so many subjects.", rich_help_panel=DATA)] = None
+    cache_dir: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="DLX_CACHE_DIR",
+            help="Where prepared data are kept.",
+            show_default="~/.cache/dlx",
+            rich_help_panel=DATA,
+        ),
+    ] = None
+    verify_data: Annotated[
+        bool,
+        typer.Option(
+            "--verify-data",
+            help="Read every image file again instead of trusting the cache.",
+            rich_help_panel=DATA,
+        ),
+    ] = False
+    model: Annotated[
+        Text, typer.Option(help="unet2, unet, or with arguments: unet2:width=32.", rich_help_panel=MODEL)
+    ] = None
+    dropout: Annotated[Number, typer.Option(help="Dropout rate p, 0 to 1.", rich_help_panel=MODEL)] = None
+    dropout_kind: Annotated[Text, typer.Option(help="dropout, dropout2d or dropout3d.", rich_help_panel=MODEL)] = None
+    dropout_where: Annotated[
+        Text, typer.Option(help="every (block), decoder or bottleneck.", rich_help_panel=MODEL)
+    ] = None
+    loss: Annotated[
+        Text, typer.Option(help="A loss or a sum of losses: dice+ce, lovasz+focal.", rich_help_panel=MODEL)
+    ] = None
+    init_from: Annotated[
+        Text, typer.Option(help="Start from the weights of this checkpoint.", rich_help_panel=MODEL)
+    ] = None
+    recipe: Annotated[
+        str,
+        typer.Option(
+            help="Settings to start from: quick (minutes on a CPU) or notes (the study in full).",
+            rich_help_panel=TRAINING,
+        ),
+    ] = "quick"
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file of settings, over the recipe's.", rich_help_panel=TRAINING)
+    ] = None
+    epochs: Annotated[Whole, typer.Option(help="Number of epochs.", rich_help_panel=TRAINING)] = None
+    steps_per_epoch: Annotated[Whole, typer.Option(help="Optimiser steps in an epoch.", rich_help_panel=TRAINING)] = (
+        None
+    )
+    batch_size: Annotated[Whole, typer.Option(help="Patches in a step.", rich_help_panel=TRAINING)] = None
+    lr: Annotated[Number, typer.Option(help="Learning rate at the start.", rich_help_panel=TRAINING)] = None
+    weight_decay: Annotated[Number, typer.Option(help="Weight decay.", rich_help_panel=TRAINING)] = None
+    optimizer: Annotated[Text, typer.Option(help="adamw, adam or sgd.", rich_help_panel=TRAINING)] = None
+    scheduler: Annotated[
+        Text,
+        typer.Option(help="constant, linear-tail, step:step_size=30,gamma=0.1 ...", rich_help_panel=TRAINING),
+    ] = None
+    patience: Annotated[
+        Whole,
+        typer.Option(help="Stop after so many epochs without a better validation Dice.", rich_help_panel=TRAINING),
+    ] = None
+    clip_grad_norm: Annotated[Number, typer.Option(help="Clip gradients to this norm.", rich_help_panel=TRAINING)] = (
+        None
+    )
+    ema: Annotated[Number, typer.Option(help="Decay of averaged weights, e.g. 0.99.", rich_help_panel=TRAINING)] = None
+    set_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Any setting, e.g. model.levels=3; repeatable.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = None
+    seed: Annotated[Whole, typer.Option(help="The seed; 0 if nothing is said.", rich_help_panel=RUNNING)] = None
+    seeds: Annotated[
+        Text,
+        typer.Option(help="How many seeds (5), or which (0,3,7): one trial each.", rich_help_panel=RUNNING),
+    ] = None
+    device: Annotated[Text, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=RUNNING)] = None
+    precision: Annotated[Text, typer.Option(help="auto, float32 or bf16.", rich_help_panel=RUNNING)] = None
+    threads: Annotated[Whole, typer.Option(help="CPU threads of a trial.", rich_help_panel=RUNNING)] = None
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the records.", show_default="runs/DATA-MODEL", rich_help_panel=RUNNING),
+    ] = None
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the unfinished trial in --out, with its own settings.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = False
+    fresh: Annotated[
+        bool,
+        typer.Option("--fresh", help="Throw away what an earlier run of these settings left.", rich_help_panel=RUNNING),
+    ] = False
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Run trials again that failed or diverged.", rich_help_panel=RUNNING),
+    ] = False
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Show the settings and the cost; write nothing.", rich_help_panel=RUNNING),
+    ] = False
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="Print one JSON document and nothing else.", rich_help_panel=RUNNING),
+    ] = False
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="No progress, only the result.", rich_help_panel=RUNNING)
+    ] = False
+
+    def asks_for_nothing(self) -> bool:
+        """True where no option that could change a trial was given."""
+        changing = {*SETTING_OF, "config", "set_", "seed", "seeds", "recipe"}
+        return all(getattr(self, f.name) == f.default for f in fields(self) if f.name in changing)
+
+
+# option -> the setting it stands for
+SETTING_OF = {
+    "data": "data.source",
+    "fold": "split.fold",
+    "folds": "split.folds",
+    "val": "split.val",
+    "val_fraction": "split.val_fraction",
+    "splits_file": "split.file",
+    "train_subjects": "split.train_subjects",
+    "model": "model",
+    "dropout": "dropout.p",
+    "dropout_kind": "dropout.kind",
+    "dropout_where": "dropout.where",
+    "loss": "loss",
+    "init_from": "train.init_from",
+    "epochs": "train.epochs",
+    "steps_per_epoch": "train.steps_per_epoch",
+    "batch_size": "batch.size",
+    "lr": "optimizer.lr",
+    "weight_decay": "optimizer.weight_decay",
+    "optimizer": "optimizer.name",
+    "scheduler": "scheduler",
+    "patience": "train.patience",
+    "clip_grad_norm": "optimizer.clip_grad_norm",
+    "ema": "train.ema_decay",
+    "device": "compute.device",
+    "precision": "compute.precision",
+    "threads": "compute.threads",
+}
+SPLIT_CHOICES = ("val", "fold", "val_fraction", "splits_file")
+
+
+def takes_train_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the options above: its parameter `options: TrainOptions` is spread over the command line."""
+    own = [p for p in inspect.signature(command).parameters.values() if p.name != "options"]
+    spread = [
+        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
+        for f in fields(TrainOptions)
+    ]
+
+    def spread_command(**given: Any) -> None:
+        options = TrainOptions(**{f.name: given.pop(f.name) for f in fields(TrainOptions)})
+        command(options=options, **given)
+
+    spread_command.__name__, spread_command.__doc__ = command.__name__, command.__doc__
+    keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+    spread_command.__signature__ = inspect.Signature([*keyword_only, *spread])  # type: ignore[attr-defined]
+    spread_command.__annotations__ = {p.name: p.annotation for p in [*own, *spread]}
+    return spread_command
+
+
+def settings_from(options: TrainOptions) -> dict[str, Any]:
+    """The merged settings: recipe, then --config, then the options that were given, then --set."""
+    from dlx import studies
+
+    given = [(SETTING_OF[name], value) for name in SETTING_OF if (value := getattr(options, name)) is not None]
+    layers = [
+        studies.read_recipe(options.recipe),
+        studies.read_toml(options.config) if options.config else {},
+        studies.nest(given),
+        studies.nest(studies.parse_assignment(text) for text in options.set_ or []),
+    ]
+    if any(getattr(options, name) is not None for name in SPLIT_CHOICES):
+        # a way of splitting that is given replaces the recipe's, and does not add to it
+        for layer in layers[:2]:
+            for name in SPLIT_CHOICES:
+                layer.get("split", {}).pop(SETTING_OF[name].removeprefix("split."), None)
+    return studies.merge(*layers)
+
+
+def seeds_from(options: TrainOptions, default: int = 1) -> tuple[int, ...]:
+    """The seeds: `--seeds 5` is 0 to 4, `--seeds 0,3,7` those, `--seed 3` that one."""
+    from dlx.errors import SettingError
+
+    if options.seed is not None and options.seeds is not None:
+        raise SettingError("--seed and --seeds: give one of the two")
+    if options.seed is not None:
+        return (options.seed,)
+    if options.seeds is None:
+        return tuple(range(default))
+    try:
+        numbers = [int(piece) for piece in options.seeds.split(",")]
+    except ValueError:
+        raise SettingError(f"--seeds {options.seeds}: expected a number (5) or a list (0,3,7)") from None
+    seeds = range(numbers[0]) if len(numbers) == 1 else numbers
+    if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
+        raise SettingError(f"--seeds {options.seeds}: expected at least one seed, none twice and none negative")
+    return tuple(seeds)

@@ -1,0 +1,118 @@
+"""Tables made from records: what a trial scored, and several seeds beside each other."""
+
+from collections.abc import Sequence
+from statistics import mean, stdev
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from dlx.records import SetScores, TrialRecord
+
+
+def spell(value: float | None, digits: int = 3) -> str:
+    """A figure with so many decimals; a dash where there is none."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def spell_seconds(seconds: float) -> str:
+    """`48.1 s`, `12 min 05 s`, `3 h 20 min`."""
+    if seconds < 99.95:
+        return f"{seconds:.1f} s"
+    if seconds < 3600:
+        return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
+    return f"{int(seconds) // 3600} h {int(seconds) % 3600 // 60:02d} min"
+
+
+def gap(record: TrialRecord) -> float | None:
+    """Train minus validation Dice after the last epoch: how far the network overfits."""
+    if record.result is None or record.result.train.dice is None or record.result.val.dice is None:
+        return None
+    return record.result.train.dice - record.result.val.dice
+
+
+def trial_table(record: TrialRecord) -> Group:
+    """One trial after its last epoch: a row per class and their mean, and below it what else is known of it."""
+    result = record.result
+    assert result is not None
+    tolerance_mm = record.settings["evaluate"]["surface_tolerance_mm"]
+    table = Table(
+        title=f"{record.label}, seed {record.seed}: after epoch {result.epochs}",
+        box=SIMPLE_HEAD,
+        title_justify="left",
+    )
+    table.add_column("class")
+    for title in ("train Dice", "val Dice", "gap", "val HD95\nmm", f"val surface\nDice {tolerance_mm:g} mm"):
+        table.add_column(title, justify="right")
+    for name in result.val.dice_per_class:
+        table.add_row(*_class_row(name, result.train, result.val))
+    means = [_mean_known(figures) for figures in (result.val.hd95_mm_per_class, result.val.surface_dice_per_class)]
+    table.add_section()
+    table.add_row(
+        "mean",
+        spell(result.train.dice),
+        spell(result.val.dice),
+        _signed(gap(record)),
+        spell(means[0], 2),
+        spell(means[1]),
+        style="bold",
+    )
+    best = (
+        f"best epoch {result.best_epoch}: val Dice {spell(result.best_val_dice)} (selected on the validation data)"
+        if result.best_epoch is not None
+        else "no epoch was validated"
+    )
+    facts = (
+        f"{len(result.train.cases)} training and {len(result.val.cases)} validation subjects, "
+        f"{record.parameters:,} parameters, {spell_seconds(record.run.seconds)} on {record.run.device}"
+    )
+    return Group(table, Text(best), Text(facts))
+
+
+def _class_row(name: str, train: SetScores, val: SetScores) -> tuple[str, ...]:
+    train_dice, val_dice = train.dice_per_class[name], val.dice_per_class[name]
+    difference = None if train_dice is None or val_dice is None else train_dice - val_dice
+    hd95 = (val.hd95_mm_per_class or {}).get(name)
+    surface = (val.surface_dice_per_class or {}).get(name)
+    return name, spell(train_dice), spell(val_dice), _signed(difference), spell(hd95, 2), spell(surface)
+
+
+def seeds_table(records: Sequence[TrialRecord]) -> Table:
+    """A row a seed, and their mean and spread (standard deviation over seeds)."""
+    table = Table(title=f"{records[0].label}: {len(records)} seeds", box=SIMPLE_HEAD, title_justify="left")
+    for title in ("seed", "train Dice", "val Dice", "gap", "best val Dice (epoch)", "seconds"):
+        table.add_column(title, justify="right")
+    rows: list[tuple[float | None, float | None, float | None]] = []
+    for record in records:
+        if record.result is None:
+            table.add_row(str(record.seed), record.status, "-", "-", "-", f"{record.run.seconds:.0f}")
+            continue
+        result = record.result
+        rows.append((result.train.dice, result.val.dice, gap(record)))
+        table.add_row(
+            str(record.seed),
+            spell(result.train.dice),
+            spell(result.val.dice),
+            _signed(gap(record)),
+            f"{spell(result.best_val_dice)} ({result.best_epoch})",
+            f"{record.run.seconds:.0f}",
+        )
+    table.add_section()
+    for name, of, signed in (("mean", mean, True), ("spread", stdev, False)):
+        columns = [[value for value in column if value is not None] for column in zip(*rows, strict=True)]
+        if all(len(column) > 1 for column in columns) and columns:
+            figures = [of(column) for column in columns]
+            table.add_row(
+                name, spell(figures[0]), spell(figures[1]), (_signed if signed else spell)(figures[2]), "", ""
+            )
+    return table
+
+
+def _signed(value: float | None) -> str:
+    return "-" if value is None else f"{value:+.3f}"
+
+
+def _mean_known(figures: dict[str, float | None] | None) -> float | None:
+    known = [value for value in (figures or {}).values() if value is not None]
+    return mean(known) if known else None

@@ -1,0 +1,34 @@
+"""Shapes of models, losses and metrics are checked while the tests run; one thread, so that results repeat."""
+
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook(
+    ["dlx.models", "dlx.losses", "dlx.metrics", "dlx.dropout", "dlx.engine", "dlx.data.voxels", "dlx.data.sampler"],
+    "beartype.beartype",
+)
+
+HIPPOCAMPUS = Path(__file__).parents[1] / "../shared/data/Task04_Hippocampus"
+
+
+@pytest.fixture(scope="session")
+def hippocampus() -> Path:
+    """The real data set, where it lies beside the project; the test is skipped, by name, where it does not."""
+    if not HIPPOCAMPUS.is_dir():
+        pytest.skip("needs ../shared/data/Task04_Hippocampus")
+    return HIPPOCAMPUS.resolve()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests marked `gpu` are skipped where torch sees no CUDA device."""
+    if not any(item.get_closest_marker("gpu") for item in items):
+        return
+    import torch
+
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
