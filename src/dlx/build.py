@@ -175,7 +175,8 @@ def make_job(resolved: Resolved, store: VoxelStore, seed: int) -> Job:
     )
     scheduler = registry.load("scheduler", spec.scheduler.name)(optimizer, spec.train.epochs, **spec.scheduler.args)
     decay = spec.train.ema_decay
-    ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
+    average = get_ema_multi_avg_fn(decay) if decay else None  # type: ignore[no-untyped-call]
+    ema = AveragedModel(model, multi_avg_fn=average, use_buffers=True) if decay else None
     train = tuple(store.index[case] for case in resolved.split.train)
     val = tuple(store.index[case] for case in resolved.split.val)
     assert spec.batch.patch_size_px is not None

@@ -70,7 +70,7 @@ def load(kind: str, name: str) -> Callable[..., Any]:
     """The factory of a name (for a layout, its module): this is what imports the code behind it."""
     module, _, function = target(kind, name).partition(":")
     loaded = importlib.import_module(module)
-    return getattr(loaded, function) if function else loaded  # type: ignore[no-any-return,return-value]
+    return getattr(loaded, function) if function else loaded  # type: ignore[return-value]
 
 
 def register(kind: str, name: str, where: str) -> None:

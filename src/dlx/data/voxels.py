@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from dlx.data.cases import Case
@@ -53,7 +53,7 @@ class VoxelStore:
         depth, height, width = self.shapes[case]
         return depth * height * width
 
-    def mask(self, case: int) -> Int[Tensor, "D H W"]:
+    def mask(self, case: int) -> UInt8[Tensor, "D H W"]:
         """The whole mask of a case, uint8, as a view of the store."""
         depth, height, width = self.shapes[case]
         start = self.offsets[case]

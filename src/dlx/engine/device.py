@@ -23,7 +23,7 @@ class Compute:
         """bf16 autocast, or nothing in float32."""
         if self.precision == "float32":
             return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16)  # type: ignore[return-value]
+        return torch.autocast(self.device.type, torch.bfloat16)
 
     def memory_format(self, dims: int) -> torch.memory_format:
         return torch.channels_last if dims == 2 else torch.channels_last_3d

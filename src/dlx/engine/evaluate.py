@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import product
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from dlx.data.voxels import Extent, VoxelStore
@@ -35,7 +35,7 @@ class Evaluator:
 
     def measure(
         self, model: nn.Module, cases: Sequence[int], *, keep_predictions: bool = False
-    ) -> tuple[Int[Tensor, "n 3 K"], Float[Tensor, "n 3 K"] | None, list[Int[Tensor, "D H W"]]]:
+    ) -> tuple[Int[Tensor, "n 3 K"], Float[Tensor, "n 3 K"] | None, list[UInt8[Tensor, "D H W"]]]:
         """Overlap counts of each case, the soft sums where asked for, and the predicted masks (uint8, host).
 
         The model is put into evaluation mode and back; counts cross to the host once, at the end.
@@ -85,9 +85,8 @@ class Evaluator:
     def _by_windows(self, model: nn.Module, case: int) -> Float[Tensor, "K D H W"]:
         shape = self.store.shapes[case]
         extent = (self.window[0], self.window[1], self.window[2])
-        starts = list(
-            product(*(window_starts(n, w, self.overlap_fraction) for n, w in zip(shape, extent, strict=True)))
-        )
+        grids = [window_starts(n, w, self.overlap_fraction) for n, w in zip(shape, extent, strict=True)]
+        starts = [(d, h, w) for d, h, w in product(*grids)]
         padded = [max(n, w) for n, w in zip(shape, extent, strict=True)]
         weight = gaussian_weight(extent).to(self.compute.device)
         total = torch.zeros(self.num_classes, *padded, device=self.compute.device)

@@ -16,7 +16,7 @@ from dlx.engine.device import Compute
 from dlx.engine.evaluate import Evaluator
 from dlx.engine.randomness import generator, stream_seed
 from dlx.engine.step import TrainStep
-from dlx.metrics import dice_from_counts, summarize
+from dlx.metrics import dice_from_counts, soft_dice_from_sums, summarize
 from dlx.records import EpochRecord, EpochResult, EpochRun
 
 
@@ -137,16 +137,15 @@ def validate(job: Job) -> dict[str, Any]:
     """The Dice fields of an epoch's record: all validation cases, and the fixed subset of the training cases."""
     counts, soft, _ = job.evaluator.measure(job.evaluated_model, job.val_cases)
     summary = summarize(dice_from_counts(counts))
-    per_class = [none_if_nan(value) for value in summary.per_class.tolist()]
     figures: dict[str, Any] = {
-        "val_dice": none_if_nan(summary.mean),
-        "val_dice_per_class": dict(zip(job.class_names[1:], per_class[1:], strict=True)),
+        "val_dice": summary.mean,
+        "val_dice_per_class": dict(zip(job.class_names[1:], summary.per_class[1:], strict=True)),
     }
     if soft is not None:
-        figures["val_soft_dice"] = none_if_nan(summarize(dice_from_counts(soft)).mean)
+        figures["val_soft_dice"] = summarize(soft_dice_from_sums(soft)).mean
     if job.subset_cases:
         counts, _, _ = job.evaluator.measure(job.evaluated_model, job.subset_cases)
-        figures["train_dice_subset"] = none_if_nan(summarize(dice_from_counts(counts)).mean)
+        figures["train_dice_subset"] = summarize(dice_from_counts(counts)).mean
     return figures
 
 
@@ -156,8 +155,3 @@ def check_finite(losses: Tensor, epoch: int) -> None:
     if len(bad):
         step = int(bad[0])
         raise Diverged(f"the loss became {float(losses[step])} in epoch {epoch}, step {step + 1}")
-
-
-def none_if_nan(value: float) -> float | None:
-    """JSON has no NaN: a figure that does not exist is null."""
-    return None if value != value else float(value)

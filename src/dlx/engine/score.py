@@ -1,12 +1,13 @@
 """What a trial scores after its last epoch: all training and all validation cases, whole, by the same code."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dlx.engine.fit import Job, none_if_nan
+from dlx.engine.fit import Job
 from dlx.metrics import dice_from_counts, summarize
 from dlx.records import CaseScores, SetScores
 from dlx.surface import surface_scores
@@ -30,13 +31,13 @@ def score_cases(job: Job, cases: Sequence[int], *, surface_tolerance_mm: float |
         if surface_tolerance_mm is not None:
             mask = store.mask(case).cpu().numpy()
             hd95, surface = _surfaces(predictions[row], mask, names, store.spacings_mm[case], surface_tolerance_mm)
-        per_class = {name: none_if_nan(float(dice[row, k])) for k, name in enumerate(names, 1)}
+        per_class = {name: _none_if_nan(float(dice[row, k])) for k, name in enumerate(names, 1)}
         scored[store.ids[case]] = CaseScores(dice=per_class, hd95_mm=hd95, surface_dice=surface)
     summary = summarize(dice)
     with_surface = surface_tolerance_mm is not None
     return SetScores(
-        dice=none_if_nan(summary.mean),
-        dice_per_class={name: none_if_nan(float(summary.per_class[k])) for k, name in enumerate(names, 1)},
+        dice=summary.mean,
+        dice_per_class=dict(zip(names, summary.per_class[1:], strict=True)),
         hd95_mm_per_class=_class_means([case.hd95_mm or {} for case in scored.values()], names)
         if with_surface
         else None,
@@ -67,3 +68,7 @@ def _class_means(rows: Sequence[dict[str, float | None]], names: Sequence[str]) 
         known = [value for row in rows if (value := row.get(name)) is not None]
         means[name] = float(np.mean(known)) if known else None
     return means
+
+
+def _none_if_nan(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -6,7 +6,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from dlx.data.sampler import PatchSource
 from dlx.engine.device import Compute
-from dlx.metrics import dice_from_counts, mean_foreground, soft_overlap
+from dlx.metrics import mean_foreground, soft_dice_from_sums, soft_overlap
 
 
 class TrainStep:
@@ -58,5 +58,5 @@ class TrainStep:
         losses = self.losses.cpu()
         if not self.with_soft_dice:
             return losses, None
-        dice = mean_foreground(dice_from_counts(self.soft.cpu()))  # (steps,)
+        dice = mean_foreground(soft_dice_from_sums(self.soft.cpu()))  # (steps,)
         return losses, float(dice.nanmean())

@@ -1,0 +1,58 @@
+from typing import Annotated, Literal
+
+import pytest
+from pydantic import Field
+
+from dlx import registry
+from dlx.arguments import bind_arguments, bind_part
+from dlx.errors import SettingError
+from dlx.specs import Part
+
+
+def factory(optimizer, *, gamma: Annotated[float, Field(gt=0, le=1)] = 0.5, kind: Literal["a", "b"] = "a"):
+    return optimizer, gamma, kind
+
+
+def bind(**args):
+    return bind_arguments("scheduler", "mine", factory, args)
+
+
+def test_defaults_are_filled_in():
+    assert bind() == {"gamma": 0.5, "kind": "a"}
+    assert bind(gamma=1) == {"gamma": 1.0, "kind": "a"}
+
+
+def test_what_the_engine_gives_is_no_setting():
+    with pytest.raises(SettingError, match=r"scheduler 'mine' has no argument 'optimizer': \(known: gamma, kind\)"):
+        bind(optimizer=3)
+
+
+def test_an_unknown_argument_is_refused_with_the_nearest():
+    with pytest.raises(SettingError, match=r"has no argument 'gama': did you mean 'gamma'\?"):
+        bind(gama=0.1)
+
+
+@pytest.mark.parametrize("args", [{"gamma": 0}, {"gamma": 1.5}, {"gamma": "x"}, {"gamma": float("nan")}, {"kind": "c"}])
+def test_an_argument_out_of_range_is_refused_by_name(args):
+    with pytest.raises(SettingError, match=rf"scheduler 'mine': {next(iter(args))}: .*got"):
+        bind(**args)
+
+
+def test_a_factory_without_settings_says_so():
+    with pytest.raises(SettingError, match="takes no arguments, 'x' was given"):
+        bind_part("scheduler", Part(name="constant", args={"x": 1}))
+
+
+def test_an_unknown_name_is_refused_with_the_nearest():
+    with pytest.raises(SettingError, match=r"unknown optimizer 'adamm': did you mean 'adam'\?"):
+        bind_part("optimizer", Part(name="adamm"))
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in registry.PARTS for name in registry.names(kind)])
+def test_every_registered_name_leads_to_something(kind, name):
+    assert registry.load(kind, name) is not None
+
+
+def test_a_name_that_is_taken_is_not_replaced():
+    with pytest.raises(SettingError, match="'unet2' is registered already"):
+        registry.register("model", "unet2", "somewhere:else")

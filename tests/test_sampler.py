@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+import torch
+from test_voxels import make_case
+
+from dlx.data.sampler import PatchPlan, PatchSource, box_extent, fit_patch_size
+from dlx.data.voxels import VoxelStore
+from dlx.engine.randomness import generator
+from dlx.specs import BatchSpec
+
+WHOLE = ((0, 10), (0, 8), (0, 6))
+
+
+def draw(plan, steps=50, batch=8, seed=0):
+    return plan.draw_epoch(steps, batch, generator(seed, "order", 1))
+
+
+def test_patches_stay_inside_their_box_and_reach_every_corner_of_it():
+    plan = PatchPlan((1, 4, 4), (5,), (((2, 9), (1, 7), (0, 6)),))
+    cases, starts = draw(plan, steps=200)
+    assert (cases == 5).all()
+    flat = starts.reshape(-1, 3)
+    assert flat.min(0).values.tolist() == [2, 1, 0]
+    assert flat.max(0).values.tolist() == [8, 3, 2]  # 9 - 1, 7 - 4, 6 - 4
+
+
+def test_a_patch_larger_than_its_box_is_centred_on_it():
+    plan = PatchPlan((1, 12, 6), (0,), (WHOLE,))
+    _, starts = draw(plan)
+    assert (starts[..., 1] == -2).all()  # 8 voxels in a patch of 12: two before, two after
+    assert (starts[..., 2] == 0).all()
+
+
+def test_all_cases_are_drawn_about_equally_often():
+    plan = PatchPlan((1, 4, 4), (3, 7, 9), (WHOLE,) * 3)
+    cases, _ = draw(plan, steps=300, batch=10)
+    counts = [int((cases == case).sum()) for case in (3, 7, 9)]
+    # 3000 draws, each with chance 1/3: standard deviation 25.8; four of them
+    assert all(abs(count - 1000) < 104 for count in counts)
+
+
+def test_the_same_stream_draws_the_same_patches_and_another_seed_others():
+    plan = PatchPlan((1, 4, 4), (0, 1), (WHOLE,) * 2)
+    assert all(torch.equal(a, b) for a, b in zip(draw(plan), draw(plan), strict=True))
+    assert not torch.equal(draw(plan)[1], draw(plan, seed=1)[1])
+
+
+def test_foreground_patches_hold_a_labelled_voxel():
+    case = make_case("a", (10, 8, 6))
+    case.mask[:] = 0
+    case.mask[7, 6, 1] = 1
+    store = VoxelStore([case], torch.device("cpu"))
+    plan = PatchPlan((1, 4, 4), (0,), (WHOLE,), foreground_fraction=1.0)
+    source = PatchSource(store, plan, BatchSpec(size=8, foreground_fraction=1.0), 2, torch.device("cpu"), 5)
+    source.begin_epoch(generator(0, "order", 1))
+    for step in range(5):
+        _, mask = source.batch(step)
+        assert (mask.flatten(1).max(1).values == 1).all()
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_2d_patch_is_a_slice_along_the_slice_axis(axis):
+    case = make_case("a", (10, 8, 6), channels=2)
+    store = VoxelStore([case], torch.device("cpu"))
+    batch = BatchSpec(size=3, slice_axis=axis)
+    plan = PatchPlan(box_extent((4, 5), batch), (0,), (WHOLE,))
+    source = PatchSource(store, plan, batch, 2, torch.device("cpu"), 1)
+    source.begin_epoch(generator(0, "order", 1))
+    image, mask = source.batch(0)
+    assert image.shape == (3, 2, 4, 5)
+    assert mask.shape == (3, 4, 5)
+    start = source.starts[0, 0].tolist()
+    box = tuple(slice(s, s + e) for s, e in zip(start, plan.extent, strict=True))
+    np.testing.assert_array_equal(mask[0], case.mask[box].squeeze(axis))
+    np.testing.assert_array_equal(image[0], np.moveaxis(case.image[box].squeeze(axis), -1, 0).astype(np.float32))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_block_is_one_cube_of_one_subject_taken_as_slices(axis):
+    case = make_case("a", (10, 8, 6))
+    store = VoxelStore([case], torch.device("cpu"))
+    batch = BatchSpec(kind="block", size=5, slice_axis=axis)
+    plan = PatchPlan(box_extent((4, 3), batch), (0,), (WHOLE,))
+    source = PatchSource(store, plan, batch, 2, torch.device("cpu"), 1)
+    source.begin_epoch(generator(0, "order", 1))
+    image, mask = source.batch(0)
+    assert image.shape == (5, 2, 4, 3)
+    box = tuple(slice(s, s + e) for s, e in zip(source.starts[0, 0].tolist(), plan.extent, strict=True))
+    np.testing.assert_array_equal(mask, np.moveaxis(case.mask[box], axis, 0))
+
+
+def test_2d_batches_lie_channels_last():
+    store = VoxelStore([make_case("a", (10, 8, 6))], torch.device("cpu"))
+    batch = BatchSpec(size=3)
+    source = PatchSource(store, PatchPlan((1, 4, 4), (0,), (WHOLE,)), batch, 2, torch.device("cpu"), 1)
+    source.begin_epoch(generator(0, "order", 1))
+    assert source.batch(0)[0].is_contiguous(memory_format=torch.channels_last)
+
+
+def test_patch_size_is_the_median_rounded_up_to_the_stride_and_limited():
+    # medians 50 and 35; up to multiples of 8: 56 and 40
+    assert fit_patch_size(None, [(50, 35), (40, 30), (59, 43)], stride=8) == (56, 40)
+    assert fit_patch_size(None, [(192, 144)], stride=8) == (64, 64)
+    assert fit_patch_size(None, [(36, 50, 35)], stride=8) == (40, 48, 40)
+    assert fit_patch_size((64, 32), [(50, 35)], stride=8) == (64, 32)

@@ -1,0 +1,88 @@
+import pytest
+from pydantic import ValidationError
+
+from dlx.errors import SettingError
+from dlx.specs import Part, Spec, parse_part, parse_value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("3", 3),
+        ("-3", -3),
+        ("1e-3", 0.001),
+        ("0.5", 0.5),
+        ("true", True),
+        ("False", False),
+        ("none", None),
+        ("[1,2]", [1, 2]),
+        ("[[0,1.0],[1,0]]", [[0, 1.0], [1, 0]]),
+        ("[]", []),
+        ("'3'", "3"),
+        ("batch", "batch"),
+        ("../some folder", "../some folder"),
+    ],
+)
+def test_a_typed_value_is_what_it_looks_like(text, value):
+    parsed = parse_value(text)
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+def test_a_part_is_a_name_and_its_arguments():
+    assert parse_part("step:step_size=30,gamma=0.1") == {"name": "step", "args": {"step_size": 30, "gamma": 0.1}}
+    assert parse_part("linear-tail") == {"name": "linear-tail", "args": {}}
+    weights = parse_part("focal:class_weights=[0.1,0.4],double-softmax=true")
+    assert weights["args"] == {"class_weights": [0.1, 0.4], "double_softmax": True}
+
+
+@pytest.mark.parametrize("text", ["", ":x=1", "step:3", "step:a=1,a=2", "step:=1", "3step", "step:x=[1,2"])
+def test_a_malformed_part_is_refused(text):
+    with pytest.raises(SettingError):
+        parse_part(text)
+
+
+@pytest.mark.parametrize("text", ["step:step_size=30,gamma=0.1", "unet2", "focal:class_weights=[0.1,0.4]"])
+def test_a_part_written_out_reads_back_as_itself(text):
+    part = Part.model_validate(text)
+    assert Part.model_validate(str(part)) == part
+
+
+def test_a_table_holds_a_parts_arguments_beside_its_name():
+    assert Part.model_validate({"name": "unet2", "width": 16}) == Part(name="unet2", args={"width": 16})
+
+
+def test_a_loss_is_a_sum_of_parts():
+    spec = Spec.model_validate({"loss": "lovasz+focal:gamma=1.5"})
+    assert spec.loss == (Part(name="lovasz"), Part(name="focal", args={"gamma": 1.5}))
+
+
+def test_a_path_is_short_for_a_folder():
+    spec = Spec.model_validate({"data": {"source": "../data/Task04: a"}})
+    assert spec.data.source == Part(name="folder", args={"path": "../data/Task04: a"})
+    assert Spec.model_validate({"data": {"source": "phantom:subjects=4"}}).data.source.args == {"subjects": 4}
+
+
+def test_a_spec_survives_json():
+    spec = Spec.model_validate({"loss": "lovasz+focal:gamma=1.5", "model": "unet2:width=8", "split": {"val": "a,b"}})
+    assert spec.split.val == ("a", "b")
+    assert Spec.model_validate(spec.model_dump(mode="json")) == spec
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"dropout": {"p": 1.0}},
+        {"dropout": {"p": -0.1}},
+        {"dropout": {"p": float("nan")}},
+        {"optimizer": {"lr": 0.0}},
+        {"optimizer": {"lr": float("inf")}},
+        {"train": {"epochs": 0}},
+        {"batch": {"patch_size_px": [8]}},
+        {"compute": {"device": "gpu"}},
+        {"loss": []},
+    ],
+)
+def test_a_setting_out_of_range_is_refused(settings):
+    with pytest.raises(ValidationError):
+        Spec.model_validate(settings)

@@ -1,0 +1,83 @@
+import pytest
+
+from dlx.errors import DataError
+from dlx.records import EpochRecord, EpochResult, EpochRun
+from dlx.store import TrialFolder, read_json, write_atomically, write_json
+
+
+def record(epoch, loss=0.1):
+    result = EpochResult(epoch=epoch, lr={"all": 0.1 + 0.2}, loss=loss, val_dice=1 / 3)
+    return EpochRecord(result=result, run=EpochRun(train_s=1.5, evaluate_s=0.25))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = TrialFolder(tmp_path, "unet2: p=0.1/x", 3, "0123456789abcdef")
+    folder.begin({"seed": 3})
+    return folder
+
+
+def test_a_trials_folder_has_a_name_that_every_file_system_takes(folder):
+    assert folder.path.name == "unet2-p=0.1-x-seed3-01234567"
+
+
+def test_epochs_read_back_bit_for_bit(folder):
+    written = [record(epoch, loss=0.1 * epoch) for epoch in (1, 2, 3)]
+    for line in written:
+        folder.append(line)
+    assert folder.epochs() == written
+    assert folder.epochs()[0].result.lr["all"] == 0.30000000000000004
+
+
+def test_a_line_cut_short_by_a_kill_is_left_out(folder):
+    folder.append(record(1))
+    with (folder.path / "epochs.jsonl").open("ab") as file:
+        file.write(b'{"result": {"epo')
+    assert [line.result.epoch for line in folder.epochs()] == [1]
+
+
+def test_trimming_keeps_the_records_up_to_the_checkpoint(folder):
+    for epoch in (1, 2, 3):
+        folder.append(record(epoch))
+    with (folder.path / "epochs.jsonl").open("ab") as file:
+        file.write(b'{"resu')
+    assert [line.result.epoch for line in folder.trim(2)] == [1, 2]
+    folder.append(record(3))
+    assert [line.result.epoch for line in folder.epochs()] == [1, 2, 3]
+
+
+def test_a_hole_in_the_records_is_refused(folder):
+    folder.append(record(1))
+    folder.append(record(3))
+    with pytest.raises(DataError, match="do not cover epochs 1 to 3"):
+        folder.trim(3)
+
+
+def test_a_damaged_record_is_refused_with_its_line(folder):
+    folder.append(record(1))
+    with (folder.path / "epochs.jsonl").open("ab") as file:
+        file.write(b"garbage\n")
+    with pytest.raises(DataError, match="line 2 is not an epoch's record"):
+        folder.epochs()
+
+
+def test_an_atomic_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+
+    def no_space(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", no_space)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_json_has_no_nan(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
+    (tmp_path / "b.json").write_text("{")
+    with pytest.raises(DataError, match=r"b.json: cannot be read as JSON"):
+        read_json(tmp_path / "b.json")
