@@ -1,0 +1,164 @@
+"""Reading volumes and slices: the file is checked first (`dlx.data.headers`), and only then SimpleITK decodes it.
+
+Here: the volume as an array with its geometry, the comparison of two geometries, a hash of voxels. Not here: what
+the formats look like (`dlx.data.headers`), which files belong together (the layouts), and any change of voxels.
+"""
+
+import hashlib
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dlx.data.headers.claim import BadFile, Claim, check_orthogonal
+from dlx.data.headers.metaimage import check_metaimage
+from dlx.data.headers.nifti import check_nifti, check_pair, header_path
+from dlx.data.headers.nrrd import check_nrrd
+from dlx.data.headers.opening import OpenedFile, open_regular, show_path
+from dlx.data.headers.png import check_png
+from dlx.data.headers.tiff import check_tiff
+from dlx.errors import DataError
+
+CHECKS: dict[str, Callable[[OpenedFile], Claim]] = {
+    ".nii.gz": check_nifti,
+    ".nii": check_nifti,
+    ".hdr": check_pair,
+    ".img": check_pair,
+    ".nrrd": check_nrrd,
+    ".mha": check_metaimage,
+    ".png": check_png,
+    ".tif": check_tiff,
+    ".tiff": check_tiff,
+}
+DETACHED = {".mhd": ".mha", ".nhdr": ".nrrd"}
+# Geometry written as text or float32 comes back with relative errors near 1e-7 to 1e-5.
+SPACING_TOLERANCE = 1e-4  # of what SimpleITK reads against what the header says; relative
+GEOMETRY_TOLERANCE = 1e-3  # of two volumes; relative to the spacing, for directions absolute
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Voxels and where they lie.
+
+    array: (C, D, H, W) in the type of the file (float where its header scales the values), finite.
+    spacing_mm: (d, h, w), each above 0; d is 1 for a 2D image.
+    origin_mm: (x, y, z) of the first voxel's centre; direction: 3 x 3 row by row, its columns the x, y, z axes of the
+    array, as SimpleITK has them (x to the left, y to the back, z upwards).
+    """
+
+    array: np.ndarray
+    spacing_mm: tuple[float, float, float]
+    origin_mm: tuple[float, float, float]
+    direction: tuple[float, float, float, float, float, float, float, float, float]
+
+
+def read_volume(path: Path, *, allow_rgb: bool = False, allow_4d: bool = False) -> Volume:
+    """Reads `.nii`, `.nii.gz`, `.hdr`/`.img` (NIfTI-1 or Analyze 7.5), `.nrrd`, `.mha`, `.png`, `.tif` or `.tiff`.
+
+    A 2D image has D = 1. An RGB image (PNG, TIFF) has C = 3 and needs `allow_rgb`; a fourth axis becomes C and needs
+    `allow_4d`. Raises DataError, `path: cause` in one line, for whatever cannot be trusted. The file must not change
+    while it is read: the check and the decoder open it one after the other.
+    """
+    try:
+        source, check = _recognize(Path(path))
+        with open_regular(source) as file:
+            claim = check(file)
+        if claim.components == 3 and not allow_rgb:
+            raise BadFile("holds RGB colours where one value a voxel is expected")
+        if claim.size_px[3] > 1 and not allow_4d:
+            raise BadFile(f"has 4 axes ({' x '.join(map(str, claim.size_px))}) where 3 are expected")
+        return _decode(source, claim)
+    except BadFile as bad:
+        raise DataError(f"{show_path(Path(path))}: {bad}") from None
+
+
+def _recognize(path: Path) -> tuple[Path, Callable[[OpenedFile], Claim]]:
+    """The file to open (of a pair the header) and the check of its format, both by its name's end."""
+    for suffix, attached in DETACHED.items():
+        if path.name.endswith((suffix, suffix.upper())):
+            raise BadFile(f"a {suffix} file has its voxels in another file, which could be any: save it as {attached}")
+    for suffix, check in CHECKS.items():
+        if path.name.endswith((suffix, suffix.upper())):  # the NIfTI library takes no mixture of cases
+            return header_path(path), check
+    raise BadFile(f"unknown kind of file: the name must end in {', '.join(CHECKS)}")
+
+
+def _decode(path: Path, claim: Claim) -> Volume:
+    """What SimpleITK makes of a checked file; BadFile where that is not what the header claims."""
+    sitk: Any = importlib.import_module("SimpleITK")  # here, as loading it takes long; untyped
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # it warns of every Analyze file
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO(claim.image_io)
+    reader.SetFileName(str(path))
+    try:
+        image = reader.Execute()
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no cause given"]
+        raise BadFile(f"SimpleITK cannot decode it: {lines[-1].rpartition('ERROR: ')[2][:200]}") from None
+    array: np.ndarray[Any, Any] = sitk.GetArrayFromImage(image)
+    size = (*image.GetSize(), 1, 1)[:4]
+    if size != claim.size_px or image.GetNumberOfComponentsPerPixel() != claim.components:
+        raise BadFile(f"decoded to a size of {size}, and the header claims {claim.size_px}")
+    if array.dtype != claim.dtype:
+        raise BadFile(f"decoded to {array.dtype}, and the header claims {claim.dtype}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise BadFile("holds voxels that are not finite once they are scaled")
+    x, y, z, t = claim.size_px
+    array = np.moveaxis(array, -1, 0).reshape(3, z, y, x) if claim.components == 3 else array.reshape(t, z, y, x)
+    return _with_geometry(array, image, claim)
+
+
+def _with_geometry(array: np.ndarray, image: Any, claim: Claim) -> Volume:
+    """Adds SimpleITK's geometry, taken to three axes: a 2D image lies at z = 0, a fourth axis has no place."""
+    num_axes = image.GetDimension()
+    num_spatial = min(num_axes, 3)
+    spacing, origin = np.ones(3), np.zeros(3)
+    spacing[:num_spatial] = image.GetSpacing()[:num_spatial]
+    origin[:num_spatial] = image.GetOrigin()[:num_spatial]
+    direction = np.eye(3)
+    matrix = np.array(image.GetDirection()).reshape(num_axes, num_axes)
+    direction[:num_spatial, :num_spatial] = matrix[:num_spatial, :num_spatial]
+    check_orthogonal(direction, "decoded direction")
+    if not np.isfinite(origin).all():
+        raise BadFile("the origin is not finite")
+    if claim.spacing_mm is not None and not np.allclose(spacing, claim.spacing_mm, rtol=SPACING_TOLERANCE, atol=0):
+        raise BadFile(f"decoded to the spacing {tuple(spacing.tolist())}, and the header claims {claim.spacing_mm}")
+    w, h, d = spacing.tolist()
+    x, y, z = origin.tolist()
+    xx, xy, xz, yx, yy, yz, zx, zy, zz = direction.ravel().tolist()
+    return Volume(array, (d, h, w), (x, y, z), (xx, xy, xz, yx, yy, yz, zx, zy, zz))
+
+
+def check_same_geometry(a: Volume, b: Volume, name_a: str, name_b: str) -> None:
+    """Raises DataError, naming what differs, unless two volumes lie on the same voxels.
+
+    Sizes are equal; spacings and origins differ by at most 1e-3 of the spacing (of the smallest for the origin), the
+    entries of the directions by at most 1e-3. Channels may differ.
+    """
+    size_a, size_b = a.array.shape[:0:-1], b.array.shape[:0:-1]
+    step = np.array(a.spacing_mm)
+    compared: list[tuple[str, Any, Any, Any]] = [
+        ("size", size_a, size_b, 0),
+        ("spacing", a.spacing_mm[::-1], b.spacing_mm[::-1], GEOMETRY_TOLERANCE * step[::-1]),
+        ("origin", a.origin_mm, b.origin_mm, GEOMETRY_TOLERANCE * step.min()),
+        ("direction", a.direction, b.direction, GEOMETRY_TOLERANCE),
+    ]
+    for name, value_a, value_b, tolerance in compared:
+        if (np.abs(np.subtract(value_a, value_b)) > tolerance).any():
+            shown = f"the {name} is {_show(value_a)} and {_show(value_b)}"
+            raise DataError(f"{name_a} and {name_b} do not lie on the same voxels: {shown}")
+
+
+def _show(values: tuple[float, ...]) -> str:
+    return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"
+
+
+def content_hash(array: np.ndarray) -> str:
+    """BLAKE2b (128 bits, hexadecimal) of shape, type and values: equal for equal arrays, whatever their layout."""
+    native = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    told = hashlib.blake2b(f"{array.shape} {native.dtype.str} ".encode(), digest_size=16)
+    told.update(native.data if native.size else b"")
+    return told.hexdigest()
