@@ -1,0 +1,65 @@
+"""`dlx make-phantom`: writes phantom subjects to a folder, as iSeg-2017 lays its own out."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from dlx.errors import SettingError
+
+
+def make_phantom(
+    folder: Annotated[Path, typer.Argument(help="Folder to write; made if it is missing.")],
+    subjects: Annotated[int, typer.Option(help="How many subjects to draw.")] = 10,
+    size: Annotated[str, typer.Option(help="Voxels along x,y,z, as in 144,192,256; one number: a cube.")] = "64,64,64",
+    seed: Annotated[int, typer.Option(help="Seed of the subjects; the same seed gives the same bytes.")] = 0,
+    format: Annotated[  # noqa: A002 (the option's name)
+        Literal["analyze", "nifti"],
+        typer.Option(help="Kind of the .hdr/.img pairs: analyze, as iSeg-2017 has, or nifti, with an orientation."),
+    ] = "analyze",
+    force: Annotated[bool, typer.Option("--force", help="Write anew a phantom that the folder holds.")] = False,
+) -> None:
+    """Write a data set of infant-brain-like phantoms (T1, T2, labels) as an iSeg-2017 folder."""
+    from rich.console import Console
+    from rich.progress import track
+
+    from dlx.data.iseg import write_iseg_folder
+    from dlx.data.phantom import MAX_SEED, MAX_SUBJECTS, phantom
+
+    size_px = _parse_size(size)
+    if not 1 <= subjects <= MAX_SUBJECTS:
+        raise SettingError(f"--subjects {subjects}: from 1 to {MAX_SUBJECTS} can be drawn")
+    if not 0 <= seed <= MAX_SEED:
+        raise SettingError(f"--seed {seed}: from 0 to {MAX_SEED} is possible")
+    console = Console()
+    source = phantom(subjects=subjects, size=size_px, seed=seed)
+    drawn = ((case_id, *source.case(index)) for index, case_id in enumerate(source.case_ids))
+    progress = track(
+        drawn,
+        description="Drawing",
+        total=subjects,
+        console=Console(stderr=True),
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    write_iseg_folder(folder, progress, spacing_mm=source.spacing_mm, format=format, force=force)
+    plural = "subject" if subjects == 1 else "subjects"
+    extent = " x ".join(str(number) for number in size_px)
+    typer.echo(f"{folder}: {subjects} {plural} of {extent} voxels (T1, T2, labels), seed {seed}, {format}")
+    typer.echo(f"dlx train --data {shlex.quote(str(folder))}")
+
+
+def _parse_size(text: str) -> tuple[int, int, int]:
+    """`64` or `144,192,256` as (x, y, z); SettingError for anything else."""
+    from dlx.data.phantom import MAX_SIZE_PX, MIN_SIZE_PX
+
+    pieces = [piece.strip() for piece in text.split(",")]
+    if len(pieces) == 1:
+        pieces *= 3
+    if len(pieces) != 3 or not all(piece.isascii() and piece.isdecimal() and len(piece) < 6 for piece in pieces):
+        raise SettingError(f"--size {text!r}: three whole numbers x,y,z are needed, as in 144,192,256")
+    x, y, z = (int(piece) for piece in pieces)
+    if not all(MIN_SIZE_PX <= extent <= MAX_SIZE_PX for extent in (x, y, z)):
+        raise SettingError(f"--size {text!r}: each number must be from {MIN_SIZE_PX} to {MAX_SIZE_PX}")
+    return x, y, z
