@@ -1,0 +1,223 @@
+"""Splits: who trains and who validates, and that no person or image does both."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dlx.data.split import Split, load_groups, split_cases
+from dlx.errors import DataError, SettingError
+from dlx.specs import SplitSpec
+
+TEN = [f"subject-{number}" for number in range(1, 11)]
+
+
+def split(ids: list[str], *, groups: dict[str, str] | None = None, same: tuple[str, ...] = (), **spec: Any) -> Split:
+    """A split of cases that all differ, but for those of `same`, which hold one image."""
+    hashes = {case: "same" if case in same else f"image of {case}" for case in ids}
+    return split_cases(ids, hashes, groups or {}, SplitSpec(**spec))
+
+
+def test_by_default_a_fifth_validates_and_both_sides_are_in_natural_order() -> None:
+    result = split(TEN[::-1])
+    assert (len(result.train), len(result.val)) == (8, 2)
+    assert sorted(result.train + result.val) == sorted(TEN)
+    assert list(result.train) == [case for case in TEN if case in result.train]
+    assert result.remarks == ()
+
+
+def test_a_named_case_validates_and_all_others_train() -> None:
+    assert split(TEN, val="subject-1") == Split(train=tuple(TEN[1:]), val=("subject-1",))
+    assert split(TEN, val="subject-10, subject-2").val == ("subject-2", "subject-10")
+
+
+def test_an_unknown_name_is_refused_with_the_nearest_one() -> None:
+    with pytest.raises(SettingError, match="no case 'subjet-3': did you mean 'subject-3'"):
+        split(TEN, val="subjet-3")
+    many = [f"case-{number:03d}" for number in range(260)]
+    with pytest.raises(SettingError, match=r"did you mean 'case-00\d'.*260 cases") as refused:
+        split(many, val="cse-007")
+    assert len(str(refused.value)) < 200
+
+
+def test_naming_every_case_leaves_none_to_train() -> None:
+    with pytest.raises(DataError, match="none is left to train"):
+        split(TEN, val=",".join(TEN))
+
+
+def test_fold_0_of_5_of_260_cases_has_208_to_train_and_52_to_validate() -> None:
+    result = split([f"hippocampus_{number:03d}" for number in range(260)], fold=0)
+    assert (len(result.train), len(result.val)) == (208, 52)
+
+
+@pytest.mark.parametrize("num_cases", [5, 7, 10])
+def test_every_case_validates_in_exactly_one_fold(num_cases: int) -> None:
+    vals = [case for fold in range(5) for case in split(TEN[:num_cases], fold=fold).val]
+    assert sorted(vals) == sorted(TEN[:num_cases])
+
+
+def test_the_shuffle_is_the_one_of_the_hashes() -> None:
+    # From b2sum, not from this code: printf '0\0subject-1' | b2sum -l 128, and so on, sorted.
+    assert split(TEN, fold=0, folds=10).val == ("subject-4",)
+    assert split(TEN, fold=9, folds=10).val == ("subject-7",)
+
+
+def test_another_seed_gives_another_split_and_the_same_seed_the_same() -> None:
+    assert split(TEN, seed=3) == split(TEN[::-1], seed=3)
+    assert len({split(TEN, seed=seed).val for seed in range(8)}) > 4
+
+
+@pytest.mark.parametrize(("fraction", "num_val"), [(0.01, 1), (0.25, 3), (0.5, 5), (0.99, 9)])
+def test_each_side_keeps_at_least_one_case_whatever_the_fraction(fraction: float, num_val: int) -> None:
+    result = split(TEN, val_fraction=fraction)
+    assert (len(result.train), len(result.val)) == (10 - num_val, num_val)
+
+
+@pytest.mark.parametrize("spec", [{"val": "subject-1", "fold": 0}, {"fold": 0, "val_fraction": 0.5}])
+def test_two_ways_at_once_are_refused(spec: dict[str, Any]) -> None:
+    with pytest.raises(SettingError, match="cannot be given together"):
+        split(TEN, **spec)
+
+
+def test_folds_that_the_data_do_not_have_are_refused() -> None:
+    with pytest.raises(SettingError, match=r"fold: 5 of 5 folds; they count from 0 to 4"):
+        split(TEN, fold=5)
+    with pytest.raises(SettingError, match="11 folds of 10 subjects"):
+        split(TEN, fold=0, folds=11)
+    with pytest.raises(DataError, match="at least two cases"):
+        split(["alone"])
+
+
+def test_a_persons_cases_stay_on_one_side() -> None:
+    groups = {case: f"person-{int(case[8:]) // 2}" for case in TEN}  # 1 | 2 3 | 4 5 | 6 7 | 8 9 | 10
+    for fold in range(6):
+        result = split(TEN, groups=groups, fold=fold, folds=6)
+        assert {groups[case] for case in result.train}.isdisjoint(groups[case] for case in result.val)
+        assert len({groups[case] for case in result.val}) == 1
+
+
+def test_naming_one_case_of_a_person_whose_others_would_train_is_refused() -> None:
+    groups = {"subject-3": "anna", "subject-7": "anna"}
+    with pytest.raises(DataError, match=r"'subject-7' would train and 'subject-3' validate.*one person \('anna'\)"):
+        split(TEN, groups=groups, val="subject-3")
+    assert split(TEN, groups=groups, val="subject-3,subject-7").val == ("subject-3", "subject-7")
+
+
+def test_groups_of_one_change_nothing() -> None:
+    assert split(TEN, groups={case: case for case in TEN}, fold=2) == split(TEN, fold=2)
+
+
+def test_groups_that_fit_no_case_are_refused() -> None:
+    with pytest.raises(DataError, match="name none of the cases"):
+        split(TEN, groups={"Subject_1": "anna"})
+
+
+def test_cases_of_one_person_alone_cannot_be_split() -> None:
+    with pytest.raises(DataError, match="of one person"):
+        split(TEN, groups=dict.fromkeys(TEN, "anna"))
+
+
+def test_one_image_under_two_names_on_two_sides_is_refused() -> None:
+    with pytest.raises(DataError, match="'subject-4' would train and 'subject-1' validate, and both hold the same"):
+        split(TEN, same=("subject-1", "subject-4"), val="subject-1")
+    assert len(split(TEN, same=("subject-2", "subject-4"), val="subject-1").train) == 9
+
+
+def test_fewer_training_subjects_are_always_among_more() -> None:
+    sets = [set(split(TEN, val="subject-1", train_subjects=n).train) for n in range(1, 10)]
+    assert [len(chosen) for chosen in sets] == list(range(1, 10))
+    assert all(fewer < more for fewer, more in pairwise(sets))
+    assert (sets[0], sets[1]) == ({"subject-4"}, {"subject-4", "subject-10"})  # by b2sum, as above
+    with pytest.raises(SettingError, match="train_subjects: 10, and 9 are there"):
+        split(TEN, val="subject-1", train_subjects=10)
+
+
+def test_a_training_subject_comes_with_all_its_cases() -> None:
+    groups = {case: f"person-{int(case[8:]) % 5}" for case in TEN}
+    result = split(TEN, groups=groups, fold=0, train_subjects=2)
+    assert len(result.train) == 4
+    assert len({groups[case] for case in result.train}) == 2
+
+
+def write_json(path: Path, value: Any) -> str:
+    path.write_text(json.dumps(value))
+    return str(path)
+
+
+def test_an_nnunet_split_file_is_used_as_it_stands(tmp_path: Path) -> None:
+    folds = [{"train": ["b", "c"], "val": ["a"]}, {"train": ["a"], "val": ["c"]}]
+    file = write_json(tmp_path / "splits_final.json", folds)
+    assert split(["a", "b", "c"], file=file, fold=0) == Split(train=("b", "c"), val=("a",))
+    second = split(["a", "b", "c"], file=file, fold=1)
+    assert (second.train, second.val) == (("a",), ("c",))
+    assert second.remarks == ("1 of 3 cases in neither side of the split: 'b'",)
+    with pytest.raises(SettingError, match="2 folds; say which"):
+        split(["a", "b", "c"], file=file)
+    with pytest.raises(SettingError, match="count from 0 to 1"):
+        split(["a", "b", "c"], file=file, fold=2)
+
+
+@pytest.mark.parametrize(
+    ("value", "cause"),
+    [
+        ([{"train": ["a", "x"], "val": ["b"]}], "cases that the data have not: 'x'"),
+        ([{"train": ["a", "b"], "val": ["b"]}], "'b' would both train and validate"),
+        ([{"train": ["a", "a"], "val": ["b"]}], "'a' is twice"),
+        ([{"train": [], "val": ["b"]}], "'train' must be a list"),
+        ([{"train": "a", "val": ["b"]}], "'train' must be a list"),
+        ([{"train": ["a"]}], "'val' must be a list"),
+        (["a"], "'train' must be a list"),
+        ([], "a list of folds was expected"),
+        ({"train": ["a"], "val": ["b"]}, "a list of folds was expected, not a table"),
+    ],
+)
+def test_a_split_file_that_does_not_fit_is_refused(tmp_path: Path, value: Any, cause: str) -> None:
+    with pytest.raises(DataError, match=cause):
+        split(["a", "b"], file=write_json(tmp_path / "splits.json", value))
+
+
+def test_a_split_file_that_is_missing_or_no_json_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        split(TEN, file=str(tmp_path / "none.json"))
+    (tmp_path / "bad.json").write_text("[{")
+    with pytest.raises(DataError, match="not valid JSON"):
+        split(TEN, file=str(tmp_path / "bad.json"))
+
+
+def test_groups_come_from_the_setting_else_from_the_folder(tmp_path: Path) -> None:
+    assert load_groups(SplitSpec(), None) == {}
+    assert load_groups(SplitSpec(), tmp_path) == {}
+    write_json(tmp_path / "groups.json", {"a": "anna"})
+    assert load_groups(SplitSpec(), tmp_path) == {"a": "anna"}
+    other = write_json(tmp_path / "other.json", {"a": "ben"})
+    assert load_groups(SplitSpec(groups=other), tmp_path) == {"a": "ben"}
+    with pytest.raises(DataError, match="no such file"):
+        load_groups(SplitSpec(groups=str(tmp_path / "none.json")), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("value", "cause"), [(["a"], "not a list"), ({"a": 1}, "not a number"), ({"a": "x\ny"}, "unprintable")]
+)
+def test_groups_of_another_form_are_refused(tmp_path: Path, value: Any, cause: str) -> None:
+    write_json(tmp_path / "groups.json", value)
+    with pytest.raises(DataError, match=cause):
+        load_groups(SplitSpec(), tmp_path)
+
+
+@settings(max_examples=50)
+@given(
+    persons=st.lists(st.integers(0, 8), min_size=2, max_size=30).filter(lambda who: len(set(who)) > 1),
+    fraction=st.floats(0.01, 0.99),
+    seed=st.integers(-5, 5),
+)
+def test_no_split_has_a_person_on_both_sides_or_an_empty_side(persons: list[int], fraction: float, seed: int) -> None:
+    groups = {f"case-{number}": f"person-{who}" for number, who in enumerate(persons)}
+    result = split(list(groups), groups=groups, val_fraction=fraction, seed=seed)
+    assert sorted(result.train + result.val) == sorted(groups)
+    assert {groups[case] for case in result.train}
+    assert {groups[case] for case in result.val}
+    assert {groups[case] for case in result.train}.isdisjoint(groups[case] for case in result.val)
