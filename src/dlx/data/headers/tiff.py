@@ -21,7 +21,7 @@ MAX_FIELD_BYTES = 16 << 20
 WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER, OFFSETS = 256, 257, 258, 259, 262, 266, 273
 ORIENTATION, SAMPLES, ROWS, BYTE_COUNTS, X_RESOLUTION, Y_RESOLUTION, PLANAR = 274, 277, 278, 279, 282, 283, 284
 UNIT, PREDICTOR, EXTRA_SAMPLES, SAMPLE_FORMAT = 296, 317, 338, 339
-DEFAULTS = {BITS: 1, COMPRESSION: 1, FILL_ORDER: 1, ORIENTATION: 1, SAMPLES: 1, PLANAR: 1, UNIT: 2, PREDICTOR: 1,
+DEFAULTS = {BITS: 1, COMPRESSION: 1, FILL_ORDER: 1, ORIENTATION: 1, SAMPLES: 1, PLANAR: 1, UNIT: 1, PREDICTOR: 1,
             SAMPLE_FORMAT: 1}  # fmt: skip
 REFUSED = {32997: "is a volume of its own kind (ImageDepth)", 322: "is tiled", 323: "is tiled", 324: "is tiled",
            325: "is tiled", 320: "has a palette", 330: "has pages within its page (SubIFDs)",
@@ -172,16 +172,18 @@ def _inflate_strip(file: OpenedFile, offset: int, count: int, claimed: int) -> N
 
 
 def _spacing(page: Directory) -> tuple[float, float, float]:
-    """mm a pixel from XResolution and YResolution; 1 where they are missing or have no unit, as SimpleITK has it."""
+    """mm a pixel from XResolution and YResolution; 1 where they are missing or have no unit.
+
+    A missing unit would be the inch by the standard; SimpleITK takes it for none, and so it is here.
+    """
     if X_RESOLUTION not in page or Y_RESOLUTION not in page:
         return 1.0, 1.0, 1.0
-    steps = []
-    for tag in (X_RESOLUTION, Y_RESOLUTION):
-        values = page.all(tag)
-        if len(values) != 2 or 0 in values:
-            raise BadFile("the resolution is zero, or not a number")
-        steps.append(UNIT_MM.get(page.one(UNIT), 0.0) * values[1] / values[0])
-    if page.one(UNIT) not in UNIT_MM:
+    resolutions = [page.all(tag) for tag in (X_RESOLUTION, Y_RESOLUTION)]
+    if any(len(fraction) != 2 or 0 in fraction for fraction in resolutions):
+        raise BadFile("the resolution is zero, or not a fraction")
+    unit_mm = UNIT_MM.get(page.one(UNIT))
+    if unit_mm is None:
         return 1.0, 1.0, 1.0
-    check_spacing(steps)
-    return steps[0], steps[1], 1.0
+    x, y = (unit_mm * below / above for above, below in resolutions)
+    check_spacing([x, y])
+    return x, y, 1.0
