@@ -1,0 +1,190 @@
+"""Losses of logits against integer masks, and the factories that `registry.py` names; no measures.
+
+Every loss is called with logits (B, K, *S) of any float type and a mask (B, *S) of classes 0..K-1, in 2D or
+3D, and gives one scalar in float32 (float64 for float64 logits), under autocast too. None of them waits for
+the device, and none adds up with atomics on CUDA, so that a run can repeat bit for bit.
+"""
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from pydantic import Field
+from torch import Tensor, nn
+
+from dlx.errors import SettingError
+
+# Above zero: a weight of 0 would divide 0 by 0 in a batch that holds no other class.
+ClassWeights = list[Annotated[float, Field(gt=0.0)]]
+
+
+class CrossEntropy(nn.Module):
+    """Mean over voxels of w_y (-log p_y), divided by the mean of w_y, as torch's does."""
+
+    def __init__(self, weights: Float[Tensor, "K"]):
+        super().__init__()
+        self.register_buffer("weights", weights)
+        self.weights: Tensor
+
+    def forward(self, logits: Float[Tensor, "B K *S"], mask: Int64[Tensor, "B *S"]) -> Float[Tensor, ""]:
+        log_p = _log_p_of_mask(_full_precision(logits), mask)
+        weights = self.weights.to(log_p.dtype)[mask]
+        return -(weights * log_p).sum() / weights.sum()
+
+
+class SoftDice(nn.Module):
+    """One minus the mean over classes of (2 sum p g + smooth) / (sum p + sum g + smooth).
+
+    p are the softmax probabilities, g the one-hot mask; with `batch` the sums run over the whole batch, else
+    over each sample, and the mean over samples too (Milletari et al. 2016, with p and g not squared: as in
+    Drozdzal et al. 2016).
+    """
+
+    def __init__(self, include_background: bool, smooth: float, batch: bool):
+        super().__init__()
+        self.first_class = 0 if include_background else 1
+        self.smooth = smooth
+        self.batch = batch
+
+    def forward(self, logits: Float[Tensor, "B K *S"], mask: Int64[Tensor, "B *S"]) -> Float[Tensor, ""]:
+        p = torch.softmax(_full_precision(logits), dim=1)
+        g = _one_hot(mask, p.shape[1]).to(p.dtype)
+        p, g = p[:, self.first_class :].flatten(2), g[:, self.first_class :].flatten(2)
+        # Products and sums, no einsum: autocast would run that in bfloat16.
+        summed = (0, 2) if self.batch else (2,)
+        overlap, sizes = (p * g).sum(summed), p.sum(summed) + g.sum(summed)
+        return 1.0 - ((2.0 * overlap + self.smooth) / (sizes + self.smooth)).mean()
+
+
+class Focal(nn.Module):
+    """Plain mean over voxels of -w_y (1 - p_y)^gamma log p_y (Lin et al. 2017, eq. 5, with alpha_t = w_y)."""
+
+    def __init__(self, weights: Float[Tensor, "K"], gamma: float, double_softmax: bool):
+        super().__init__()
+        self.register_buffer("weights", weights)
+        self.weights: Tensor
+        self.gamma = gamma
+        self.double_softmax = double_softmax
+
+    def forward(self, logits: Float[Tensor, "B K *S"], mask: Int64[Tensor, "B *S"]) -> Float[Tensor, ""]:
+        logits = _full_precision(logits)
+        if self.double_softmax:
+            logits = torch.softmax(logits, dim=1)
+        log_p = _log_p_of_mask(logits, mask)
+        # 1 - p without cancellation, and never quite 0: there the slope of x^gamma is infinite for gamma < 1.
+        missing = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)
+        return -(self.weights.to(log_p.dtype)[mask] * missing**self.gamma * log_p).mean()
+
+
+class LovaszSoftmax(nn.Module):
+    """The Lovász extension of the Jaccard loss, mean over the classes in the batch's masks, background too.
+
+    The batch is flattened: its voxels count as those of one image (Berman et al. 2018, sections 2 and 3).
+    """
+
+    def forward(self, logits: Float[Tensor, "B K *S"], mask: Int64[Tensor, "B *S"]) -> Float[Tensor, ""]:
+        p = torch.softmax(_full_precision(logits), dim=1).movedim(1, 0).flatten(1)
+        is_class = _one_hot(mask, p.shape[0]).movedim(1, 0).flatten(1)
+        errors, order = (is_class.to(p.dtype) - p).abs().sort(dim=1, descending=True)
+        per_class = (errors * jaccard_steps(is_class.gather(1, order), p.dtype)).sum(dim=1)
+        # A product with presence, not a selection: the host need not know which classes are there.
+        present = is_class.any(dim=1).to(p.dtype)
+        return (per_class * present).sum() / present.sum()
+
+
+class SumLoss(nn.Module):
+    """The sum of its terms, each called with the same logits and mask."""
+
+    def __init__(self, terms: Iterable[nn.Module]):
+        super().__init__()
+        self.terms = nn.ModuleList(terms)
+        if not self.terms:
+            raise ValueError("a sum of losses needs a term")
+
+    def forward(self, logits: Float[Tensor, "B K *S"], mask: Int64[Tensor, "B *S"]) -> Float[Tensor, ""]:
+        return torch.stack([term(logits, mask) for term in self.terms]).sum()
+
+
+def cross_entropy(num_classes: int, *, class_weights: ClassWeights | None = None) -> CrossEntropy:
+    """Cross-entropy, weighted by `class_weights` (above 0). SettingError: not one weight for each class."""
+    return CrossEntropy(_weights(num_classes, class_weights))
+
+
+def soft_dice(
+    num_classes: int,
+    *,
+    include_background: bool = False,
+    smooth: Annotated[float, Field(gt=0.0)] = 1e-5,
+    batch: bool = True,
+) -> SoftDice:
+    """Soft Dice loss, in 0..1.
+
+    The default of `smooth` is just enough to keep a class that is nowhere from dividing 0 by 0.
+    `batch` sums over the whole batch: a class missing from some patches then does no harm.
+    """
+    if num_classes < 2 and not include_background:
+        raise SettingError("loss 'dice': with one class and include_background=false no class is left")
+    return SoftDice(include_background, smooth, batch)
+
+
+def focal(
+    num_classes: int,
+    *,
+    gamma: Annotated[float, Field(ge=0.0)] = 2.0,
+    class_weights: ClassWeights | None = None,
+    double_softmax: bool = False,
+) -> Focal:
+    """Focal loss, weighted by `class_weights` (above 0). SettingError: not one weight for each class.
+
+    `double_softmax` applies softmax to the probabilities once more, as a slip that some code trains with
+    does. No answer then has p above e / (e + K - 1), so the loss has a floor: with 4 classes and gamma 2,
+    0.205 times the mean weight of the voxels. For the weights 0.1, 0.4, 0.2, 0.3 and as many voxels of each
+    class that is 0.051. (A mean divided by the weights would have its floor at 0.205: the plain mean over
+    voxels is the one that gives "about 0.05".)
+    """
+    return Focal(_weights(num_classes, class_weights), gamma, double_softmax)
+
+
+def lovasz_softmax(num_classes: int) -> LovaszSoftmax:  # noqa: ARG001 (given to every factory)
+    """Lovász-softmax loss over the flattened batch, present classes only; in 0..1, exact (no sampling)."""
+    return LovaszSoftmax()
+
+
+def jaccard_steps(is_class: Bool[Tensor, "K N"], dtype: torch.dtype) -> Float[Tensor, "K N"]:
+    """J(i) - J(i-1): how much the Jaccard loss grows as the i-th voxel, by falling error, becomes wrong.
+
+    After i wrong voxels, m of them of the class, a class of G voxels has intersection I = G - m and union U =
+    G + i - m, and J = 1 - I / U. A voxel of the class takes 1 from I: the step is 1 / U. Another adds 1 to U:
+    it is I / (U (U - 1)). Written so, no two nearly equal numbers are subtracted, and float32 is enough for
+    millions of voxels. Rows of a class without voxels are finite and mean nothing.
+    """
+    wrong_of_class = is_class.cumsum(dim=1)
+    size = wrong_of_class[:, -1:]
+    ranks = torch.arange(1, is_class.shape[1] + 1, device=is_class.device)
+    intersection = (size - wrong_of_class).to(dtype)
+    union = (size + ranks - wrong_of_class).to(dtype)
+    return torch.where(is_class, 1.0 / union, intersection / (union * (union - 1.0).clamp_min(1.0)))
+
+
+def _full_precision(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def _log_p_of_mask(logits: Tensor, mask: Tensor) -> Tensor:
+    """log p of each voxel's class (B, *S). Unreduced: a reduced nll_loss adds with atomics on CUDA."""
+    return -nn.functional.nll_loss(torch.log_softmax(logits, dim=1), mask, reduction="none")
+
+
+def _one_hot(mask: Tensor, num_classes: int) -> Tensor:
+    """(B, K, *S) bool, by comparison: torch's one_hot looks for the largest class on the host."""
+    classes = torch.arange(num_classes, device=mask.device).view(1, -1, *[1] * (mask.ndim - 1))
+    return mask.unsqueeze(1) == classes
+
+
+def _weights(num_classes: int, class_weights: ClassWeights | None) -> Tensor:
+    if class_weights is None:
+        return torch.ones(num_classes)
+    if len(class_weights) != num_classes:
+        raise SettingError(f"class_weights: {len(class_weights)} weights for {num_classes} classes")
+    return torch.tensor(class_weights, dtype=torch.float32)

@@ -1,0 +1,55 @@
+"""The optimisers that `registry.py` names, torch's own; rates over the epochs are in `schedules.py`.
+
+Each takes parameter groups that carry their own `lr` and `weight_decay`. The fused step is taken where it is
+known to work: it gives what the plain one does, up to rounding, in one pass over the weights.
+"""
+
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch.optim import SGD, Adam, AdamW
+
+Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
+Epsilon = Annotated[float, Field(gt=0.0)]
+
+FUSED_DEVICES = {"cpu", "cuda"}  # torch has fused steps for a few more, untried here
+
+
+def adam(
+    parameter_groups: list[dict[str, Any]], *, beta1: Beta = 0.9, beta2: Beta = 0.999, eps: Epsilon = 1e-8
+) -> Adam:
+    """Adam (Kingma and Ba 2015) with weight decay in the L2 form.
+
+    decay * w is added to the gradient and scaled with it, so that weights with large gradients hardly decay.
+    """
+    return Adam(parameter_groups, betas=(beta1, beta2), eps=eps, fused=_can_fuse(parameter_groups))
+
+
+def adamw(
+    parameter_groups: list[dict[str, Any]], *, beta1: Beta = 0.9, beta2: Beta = 0.999, eps: Epsilon = 1e-8
+) -> AdamW:
+    """Adam with decoupled decay (Loshchilov and Hutter 2019): weights shrink by lr * decay of themselves."""
+    return AdamW(parameter_groups, betas=(beta1, beta2), eps=eps, fused=_can_fuse(parameter_groups))
+
+
+def sgd(
+    parameter_groups: list[dict[str, Any]],
+    *,
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9,
+    nesterov: bool = True,
+) -> SGD:
+    """Gradient descent with momentum, decay in the L2 form. Without momentum `nesterov` has no effect."""
+    return SGD(
+        parameter_groups,
+        momentum=momentum,
+        nesterov=nesterov and momentum > 0.0,
+        fused=_can_fuse(parameter_groups),
+    )
+
+
+def _can_fuse(parameter_groups: list[dict[str, Any]]) -> bool | None:
+    """True: one fused kernel does the step; None: torch chooses another way (meta, mps ...)."""
+    parameters: list[torch.Tensor] = [p for group in parameter_groups for p in group["params"]]
+    fits = all(p.device.type in FUSED_DEVICES and p.is_floating_point() for p in parameters)
+    return True if fits else None

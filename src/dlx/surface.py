@@ -1,0 +1,98 @@
+"""Distances in mm between the surfaces of two masks of one class: HD95 and normalised surface Dice.
+
+On the host, with numpy and scipy; overlap is in `metrics.py`. The surface of a mask is the set of its voxels
+that have a face neighbour outside it, with all beyond the volume's edge outside; a 2D mask (D = 1) has its
+border in the plane. A distance is that from the centre of a surface voxel to the nearest centre of the other
+surface's voxels.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float64
+from scipy.spatial import KDTree
+
+# Three voxels of 0.1 mm are 0.30000000000000004 mm in floating point, and meant to be within 0.3 mm.
+ROUNDING = 1.0 + 1e-9
+
+
+class SurfaceScores(NamedTuple):
+    """Both None if the class is in neither mask; if in one only, no distance (None), surface Dice 0."""
+
+    hd95_mm: float | None
+    surface_dice: float | None
+
+
+def surface_scores(
+    prediction: Bool[np.ndarray, "D H W"],
+    mask: Bool[np.ndarray, "D H W"],
+    spacing_mm: tuple[float, float, float],
+    tolerance_mm: float,
+) -> SurfaceScores:
+    """Scores of one class of one case; `spacing_mm` is (d, h, w). ValueError if the two shapes differ.
+
+    `hd95_mm`: the 95th percentile (interpolated linearly) of the distances from the prediction's surface to
+    the mask's, or of those the other way, whichever is larger. `surface_dice`: the share of the voxels of
+    both surfaces that lie no further than `tolerance_mm` from the other surface (Nikolov et al. 2018, but
+    voxels are counted, not areas).
+    """
+    if prediction.shape != mask.shape:
+        raise ValueError(f"a prediction of shape {prediction.shape}, a mask of shape {mask.shape}")
+    if not prediction.any() or not mask.any():
+        return SurfaceScores(None, 0.0 if prediction.any() or mask.any() else None)
+    box = bounding_box(prediction | mask)
+    cropped = prediction[box], mask[box]
+    if mask.shape[0] == 1:
+        surfaces = [surface(volume[0]) for volume in cropped]
+        spacing: Sequence[float] = spacing_mm[1:]
+    else:
+        surfaces = [surface(volume) for volume in cropped]
+        spacing = spacing_mm
+    there = surface_distances(surfaces[0], surfaces[1], spacing)
+    back = surface_distances(surfaces[1], surfaces[0], spacing)
+    num_within = sum(np.count_nonzero(distances <= tolerance_mm * ROUNDING) for distances in (there, back))
+    return SurfaceScores(
+        hd95_mm=float(max(np.percentile(there, 95), np.percentile(back, 95))),
+        surface_dice=float(num_within / (there.size + back.size)),
+    )
+
+
+def bounding_box(mask: Bool[np.ndarray, "*S"]) -> tuple[slice, ...]:
+    """The smallest box around the voxels of a mask that has some, as one slice per axis."""
+    box = []
+    for axis in range(mask.ndim):
+        others = tuple(other for other in range(mask.ndim) if other != axis)
+        occupied = np.flatnonzero(mask.any(axis=others))
+        box.append(slice(int(occupied[0]), int(occupied[-1]) + 1))
+    return tuple(box)
+
+
+def surface(mask: Bool[np.ndarray, "*S"]) -> Bool[np.ndarray, "*S"]:
+    """The voxels of a mask with a face neighbour outside it; whatever lies beyond the array is outside."""
+    padded = np.pad(mask, 1)
+    inner = mask.copy()
+    for axis in range(mask.ndim):
+        for shift in (0, 2):
+            window = [slice(1, 1 + size) for size in mask.shape]
+            window[axis] = slice(shift, shift + mask.shape[axis])
+            inner &= padded[tuple(window)]
+    edge: np.ndarray[Any, np.dtype[np.bool_]] = mask & ~inner
+    return edge
+
+
+def surface_distances(
+    start: Bool[np.ndarray, "*S"], target: Bool[np.ndarray, "*S"], spacing_mm: Sequence[float]
+) -> Float64[np.ndarray, "N"]:
+    """Distance in mm from each voxel of `start` to the nearest of `target`, in any order; neither is empty.
+
+    A tree of the surface's points, asked only for voxels that the surfaces do not share: on blobs that fill
+    the volume it was 1.3 to 4 times as fast as a distance transform of the volume, and more on sparse ones.
+    """
+    apart = np.argwhere(start & ~target)
+    distances = np.zeros(np.count_nonzero(start))
+    if len(apart):
+        # An unbalanced tree is built twice as fast, and on voxel grids queried about as fast.
+        tree = KDTree(np.argwhere(target) * spacing_mm, leafsize=32, balanced_tree=False, compact_nodes=False)
+        distances[: len(apart)] = tree.query(apart * spacing_mm)[0]
+    return distances
