@@ -82,9 +82,7 @@ def channel_names(folder: Path, description: dict[str, Any], key: str) -> tuple[
     entries = table(folder, description, key)
     numbers = [str(number) for number in range(len(entries))]
     if set(entries) != set(numbers):
-        raise DataError(
-            f"{folder / NAME}: '{key}' must be numbered from 0 on, and has {name_some(sorted(entries))}"
-        )
+        raise DataError(f"{folder / NAME}: '{key}' must be numbered from 0 on, and has {name_some(sorted(entries))}")
     for name in entries.values():
         if not isinstance(name, str):
             raise DataError(f"{folder / NAME}: '{key}': a channel's name must be a text, not {kind_of(name)}")

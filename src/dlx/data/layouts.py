@@ -69,9 +69,7 @@ def folder(*, path: str, layout: str = "auto") -> Listing:
     when no layout or more than one fits, or when what the layout module lists cannot be used.
     """
     if layout != "auto" and layout not in registry.PARTS["layout"]:
-        raise SettingError(
-            f"unknown layout '{layout}': {nearest(layout, ['auto', *registry.PARTS['layout']])}"
-        )
+        raise SettingError(f"unknown layout '{layout}': {nearest(layout, ['auto', *registry.PARTS['layout']])}")
     root = Path(path).expanduser()
     _check_folder(root)
     name = _find_layout(root) if layout == "auto" else layout
@@ -93,9 +91,8 @@ def _check_folder(root: Path) -> None:
         with os.scandir(root) as entries:
             if next(entries, None) is None:
                 raise DataError(f"{root}: the folder is empty")
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise DataError(f"{str(root)!r}: cannot be read: {reason}") from error
+    except OSError as error:
+        raise DataError(f"{root}: cannot be read: {error.strerror or error}") from error
 
 
 def _find_layout(root: Path) -> str:
@@ -107,9 +104,7 @@ def _find_layout(root: Path) -> str:
     if len(found) == 1:
         return found[0]
     if found:
-        raise DataError(
-            f"{root}: fits more than one layout ({', '.join(found)}); say which, as in layout={found[0]}"
-        )
+        raise DataError(f"{root}: fits more than one layout ({', '.join(found)}); say which, as in layout={found[0]}")
     looked = "; ".join(f"{name}: {getattr(module, 'LOOKED_FOR', name)}" for name, module in modules.items())
     raise DataError(f"{root}: no known layout; looked for {looked}")
 

@@ -51,9 +51,7 @@ def list_cases(folder: Path) -> Listing:
         cases[case] = CaseFiles(case, (folder / image,), folder / mask)
     missing = sorted((str(path) for path in seen if not (folder / path).exists()), key=natural_key)
     if missing:
-        raise DataError(
-            f"{folder}: {len(missing)} missing: {name_some(missing)}{_v1_hint(folder, missing[0])}"
-        )
+        raise DataError(f"{folder}: {len(missing)} missing: {name_some(missing)}{_v1_hint(folder, missing[0])}")
     return Listing(
         layout="msd",
         channels=channels,
@@ -82,9 +80,7 @@ def _pairs(folder: Path, description: dict[str, Any]) -> Iterator[tuple[PurePosi
         raise DataError(f"{folder / NAME}: 'training' must be a list, not {kind_of(entries)}")
     for number, entry in enumerate(entries):
         where = f"{folder / NAME}: training entry {number}"
-        if not isinstance(entry, dict) or not all(
-            isinstance(entry.get(key), str) for key in ("image", "label")
-        ):
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("image", "label")):
             raise DataError(f'{where} must be of the form {{"image": "path", "label": "path"}}')
         image, mask = (_inside(where, entry[key]) for key in ("image", "label"))
         if not image.name.startswith("._"):  # what macOS leaves beside each file in an archive: no image

@@ -44,15 +44,9 @@ def list_cases(folder: Path) -> Listing:
     channels = channel_names(folder, description, "channel_names")
     class_names, label_values = _labels(folder, description)
     ending = _ending(folder, description)
-    masks = {
-        name.removesuffix(ending): folder / "labelsTr" / name for name in _files(folder, "labelsTr", ending)
-    }
+    masks = {name.removesuffix(ending): folder / "labelsTr" / name for name in _files(folder, "labelsTr", ending)}
     images, remarks = _images(folder, ending)
-    is_rgb = (
-        len(channels) == 3
-        and ending in RGB_ENDINGS
-        and all(set(numbers) == {0} for numbers in images.values())
-    )
+    is_rgb = len(channels) == 3 and ending in RGB_ENDINGS and all(set(numbers) == {0} for numbers in images.values())
     files_per_case = 1 if is_rgb else len(channels)
     _check_complete(folder, ending, images, masks, files_per_case)
     cases = tuple(
@@ -93,9 +87,7 @@ def _ending(folder: Path, description: dict[str, Any]) -> str:
         what = "missing" if ending is None else kind_of(ending)
         raise DataError(f"{folder / NAME}: 'file_ending' must be a text such as .nii.gz, and is {what}")
     if ending not in ENDINGS:
-        raise DataError(
-            f"{folder / NAME}: file_ending {ending!r} is not supported: {nearest(ending, ENDINGS)}"
-        )
+        raise DataError(f"{folder / NAME}: file_ending {ending!r} is not supported: {nearest(ending, ENDINGS)}")
     return ending
 
 

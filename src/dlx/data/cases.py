@@ -1,0 +1,97 @@
+"""A prepared case and a prepared data set: arrays in memory and what identifies them.
+
+Where they come from is not known here: `prepare` makes them, `cache` keeps them, `dataset` chooses.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlx.specs import Part, Section
+
+# Raised by a commit that changes what preparation makes of the same files: it renews caches and fingerprints.
+DATA_VERSION = 1
+
+Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One labelled image, prepared; 2 C + 1 bytes a voxel.
+
+    `image` is (D, H, W, C) float16 and `mask` (D, H, W) uint8 with classes 0..K-1, both C-contiguous;
+    `spacing_mm` is (d, h, w); `pad_value` (C,) float32 is what the image is padded with outside the volume
+    (the mask with 0). `content_hash` is of the decoded image (all channels) before it was normalised,
+    `mask_hash` of the mask.
+    """
+
+    id: str
+    image: NDArray[np.float16]
+    mask: NDArray[np.uint8]
+    spacing_mm: tuple[float, float, float]
+    pad_value: NDArray[np.float32]
+    content_hash: str
+    mask_hash: str = ""
+
+    @cached_property
+    def label_box(self) -> Box:
+        """The box of the non-zero labels, half-open, along D, H, W; the whole volume when there are none."""
+        labelled = self.mask != 0
+        spans = []
+        for axis, size in enumerate(labelled.shape):
+            others = tuple(other for other in range(3) if other != axis)
+            at = np.flatnonzero(labelled.any(axis=others))
+            spans.append((int(at[0]), int(at[-1]) + 1) if at.size else (0, size))
+        return spans[0], spans[1], spans[2]
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """All cases of a data set, in natural order of their ids.
+
+    `channels` and `classes` are names (class 0 is the background); `layout` is the kind of folder it was (or
+    phantom), `source` what the user named. `fingerprint` changes with all that can change a trial's numbers,
+    and with neither paths nor times. `remarks` are lines for the user.
+    """
+
+    layout: str
+    source: str
+    channels: tuple[str, ...]
+    classes: tuple[str, ...]
+    cases: tuple[Case, ...]
+    fingerprint: str
+    remarks: tuple[str, ...] = ()
+    label_values: tuple[int, ...] = ()  # the value of each class in the mask files
+    normalize: str = ""  # the normaliser with its arguments, as a user would type it
+
+    def with_remarks(self, *remarks: str) -> "Dataset":
+        """The same data with more remarks."""
+        return replace(self, remarks=(*self.remarks, *remarks))
+
+
+class Declaration(Section):
+    """What is known of a data set before a voxel is read, and how it is to be prepared."""
+
+    layout: str
+    channels: tuple[str, ...]
+    class_names: tuple[str, ...]
+    label_values: tuple[int, ...]
+    normalize: Part
+
+
+def fingerprint(declaration: Declaration, cases: tuple[Case, ...]) -> str:
+    """32 hex digits over the decoded contents, ids, spacings, class map, normaliser and DATA_VERSION."""
+    identity = {
+        "data_version": DATA_VERSION,
+        "channels": declaration.channels,
+        "classes": declaration.class_names,
+        "label_values": declaration.label_values,
+        "normalize": str(declaration.normalize),
+        "cases": [(case.id, case.mask.shape, case.spacing_mm, case.content_hash, case.mask_hash) for case in cases],
+    }
+    text = json.dumps(identity, separators=(",", ":"), sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -1,0 +1,136 @@
+"""Opening a data set: a folder of images, a phantom or a file of prepared data; from the cache where possible.
+
+The classes `Case` and `Dataset` come from `cases`, how cases are read and prepared stands in `prepare`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from dlx import registry
+from dlx.arguments import bind_part
+from dlx.data import cache, prepare
+from dlx.data.cache_file import Origin
+from dlx.data.cases import Case as Case
+from dlx.data.cases import Dataset as Dataset
+from dlx.data.cases import Declaration
+from dlx.data.layouts import Listing, name_some
+from dlx.data.split import folder_groups
+from dlx.specs import DataSpec, Part
+
+
+class DrawnListing(Protocol):
+    """What a data source gives that draws its cases rather than reads them: the phantom."""
+
+    @property
+    def version(self) -> int: ...
+    @property
+    def channels(self) -> tuple[str, ...]: ...
+    @property
+    def class_names(self) -> tuple[str, ...]: ...
+    @property
+    def case_ids(self) -> tuple[str, ...]: ...
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]: ...
+    def case(self, index: int, /) -> tuple[Any, Any]: ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the data would be made: known before a voxel is read."""
+
+    source: str
+    place: str  # finds the cache file
+    origin: Origin  # tells whether it is still valid
+    make: Callable[[prepare.Progress | None], Dataset]
+    remarks: tuple[str, ...] = ()
+
+
+def open_dataset(
+    spec: DataSpec, *, cache_dir: Path | None, verify: bool = False, progress: prepare.Progress | None = None
+) -> Dataset:
+    """The cases of `spec.source`, prepared; from the cache when the files it was made from look unchanged.
+
+    `cache_dir=None` keeps nothing. `verify` reads everything again and remarks on what changed without showing in
+    size or time. `progress(done, total)` is called after each case that is read. A source whose path ends in
+    .safetensors is taken as a prepared data set. Trouble with the cache gives a remark, never an error.
+
+    Raises SettingError for an unknown name or argument, DataError when anything about the files is wrong: after
+    all were tried, with a line for each, 20 at most. Memory: see `Case` and `prepare.prepare_all`.
+    """
+    source, normalize = bind_part("data", spec.source), bind_part("normalizer", spec.normalize)
+    path = Path(str(source.args.get("path", ""))).expanduser()
+    if source.name == "folder" and path.suffix == cache.ENDING and not path.is_dir():
+        dataset = replace(cache.load_cache(path, normalize=normalize), source=str(path))
+        return dataset.with_remarks(f"{path}: of prepared data only checksums can be verified") if verify else dataset
+    listing = registry.load("data", source.name)(**source.args)
+    plan = (
+        _plan_files(path, listing, normalize)
+        if isinstance(listing, Listing)
+        else _plan_drawn(source, listing, normalize)
+    )
+    return _open(plan, cache_dir, verify, progress)
+
+
+def _open(plan: Plan, cache_dir: Path | None, verify: bool, progress: prepare.Progress | None) -> Dataset:
+    if cache_dir is None:
+        return plan.make(progress).with_remarks(*plan.remarks)
+    file = cache.cache_path(cache_dir.expanduser(), plan.place, plan.origin.declaration)
+    kept, remarks = cache.find(file, plan.origin)
+    if kept is not None and not verify:
+        return replace(kept, source=plan.source).with_remarks(*plan.remarks)
+    dataset = plan.make(progress)
+    if kept is not None and kept.fingerprint != dataset.fingerprint:
+        changed = f"the content of {name_some(_changed(kept, dataset))} changed, though size and time did not"
+        remarks = (f"{changed}; the cache file was made anew",)
+    if kept is None or kept.fingerprint != dataset.fingerprint:
+        remarks += cache.keep(file, dataset, plan.origin)
+    return dataset.with_remarks(*plan.remarks, *remarks)
+
+
+def _changed(before: Dataset, after: Dataset) -> list[str]:
+    """Ids of the cases whose decoded image, mask or spacing is another one."""
+    known = {case.id: (case.content_hash, case.mask_hash, case.spacing_mm) for case in before.cases}
+    return [case.id for case in after.cases if known[case.id] != (case.content_hash, case.mask_hash, case.spacing_mm)]
+
+
+def _plan_files(folder: Path, listing: Listing, normalize: Part) -> Plan:
+    declaration = Declaration(
+        layout=listing.layout,
+        channels=listing.channels,
+        class_names=listing.class_names,
+        label_values=listing.label_values,
+        normalize=normalize,
+    )
+    # Sizes and times are taken before reading, so a file that changes meanwhile makes the cache file invalid.
+    files = tuple(state for case in listing.cases for state in cache.state_of(folder, case))
+
+    def make(progress: prepare.Progress | None) -> Dataset:
+        def one(index: int) -> Case:
+            return prepare.prepare_files(listing, declaration, listing.cases[index])
+
+        return prepare.prepare_all(declaration, str(folder), len(listing.cases), one, progress)
+
+    origin = Origin(declaration=declaration, files=files, groups=folder_groups(folder))
+    return Plan(str(folder), str(folder.resolve()), origin, make, listing.remarks)
+
+
+def _plan_drawn(source: Part, listing: DrawnListing, normalize: Part) -> Plan:
+    declaration = Declaration(
+        layout=source.name,
+        channels=listing.channels,
+        class_names=listing.class_names,
+        label_values=tuple(range(len(listing.class_names))),
+        normalize=normalize,
+    )
+
+    def make(progress: prepare.Progress | None) -> Dataset:
+        def one(index: int) -> Case:
+            image, mask = listing.case(index)
+            return prepare.prepare_arrays(listing.case_ids[index], image, mask, listing.spacing_mm, declaration)
+
+        return prepare.prepare_all(declaration, str(source), len(listing.case_ids), one, progress)
+
+    drawn = f"{source} version {listing.version}"
+    return Plan(str(source), drawn, Origin(declaration=declaration, phantom=drawn), make)

@@ -1,0 +1,81 @@
+"""Normalisers of intensities: what they return fits into float16, and comes with a value to pad it with.
+
+Statistics are taken in float64, a channel at a time. Files and cases are not known here: the caller adds the
+case to an error.
+"""
+
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlx.errors import DataError
+
+FLOAT16_MAX = 65504.0
+
+Image = NDArray[np.float32]
+PadValue = NDArray[np.float32]
+
+
+def zscore(image: NDArray[Any], *, over: Literal["foreground", "all"] = "foreground") -> tuple[Image, PadValue]:
+    """Each channel less its mean, divided by its standard deviation (the one that divides by n).
+
+    `image` is (C, D, H, W) of any real type. Over the foreground, the statistics are of the voxels where the
+    first channel is above zero (the same voxels for every channel), and the pad value (C,) is what a raw 0,
+    air, becomes. An image whose first channel is above zero throughout has no air: it is taken whole, as by
+    `all`, where the pad value is the mean, 0. Needs 12 bytes a voxel of a channel besides the result.
+
+    Raises DataError when there is no foreground, when a channel is constant over it, or when a normalised
+    value is beyond float16.
+    """
+    foreground = None
+    if over == "foreground":
+        foreground = image[0] > 0
+        if not foreground.any():
+            raise DataError("no voxel of the first channel is above zero, so there is no foreground (try over=all)")
+        if foreground.all():
+            foreground = None
+    normalized = np.empty(image.shape, np.float32)
+    pad_value = np.zeros(len(image), np.float32)
+    for c, channel in enumerate(image):
+        mean, std = _mean_and_std(channel if foreground is None else channel[foreground], c)
+        wide = channel.astype(np.float64)
+        wide -= mean
+        wide /= std
+        with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, and is refused below
+            normalized[c] = wide
+        if foreground is not None:
+            pad_value[c] = (0.0 - mean) / std
+    _check_range(normalized, "the background lies too far from the foreground: try over=all")
+    _check_range(pad_value, "zero lies too far from the foreground: try over=all")
+    return normalized, pad_value
+
+
+def none(image: NDArray[Any]) -> tuple[Image, PadValue]:
+    """The values as they are, as float32; the pad value is 0. Raises DataError when one is beyond float16."""
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, and is refused just below
+        unchanged = image.astype(np.float32)
+    _check_range(unchanged, "normalise, as with zscore")
+    return unchanged, np.zeros(len(image), np.float32)
+
+
+def _mean_and_std(values: NDArray[Any], channel: int) -> tuple[float, float]:
+    lowest, highest = values.min(), values.max()
+    if not (np.isfinite(lowest) and np.isfinite(highest)):
+        raise DataError(f"channel {channel} has values that are not finite")
+    if lowest == highest:  # asked of the values, for the deviation of equal values may come out as 1e-17
+        raise DataError(f"channel {channel} is {lowest:g} in all {values.size} voxels that it is normalised over")
+    wide = values.astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, std = float(wide.mean()), float(wide.std())
+    if not (np.isfinite(mean) and 0.0 < std < np.inf):
+        raise DataError(f"channel {channel} ranges from {lowest:g} to {highest:g}, which cannot be normalised")
+    return mean, std
+
+
+def _check_range(values: NDArray[np.float32], remedy: str) -> None:
+    """Prepared images are kept as float16, where a value beyond 65504 would become infinite."""
+    lowest, highest = float(values.min()), float(values.max())
+    if not (lowest >= -FLOAT16_MAX and highest <= FLOAT16_MAX):  # also false for NaN
+        worst = lowest if -lowest > highest else highest
+        raise DataError(f"the value {worst:g} is beyond what float16 holds (65504); {remedy}")

@@ -1,0 +1,161 @@
+"""From files (or a phantom) to prepared cases: reading, checking, classes, normalising, in parallel.
+
+Nothing is kept or found again here (`cache`), and which volumes a file may hold is checked by `volumes`.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlx import registry
+from dlx.data.cases import Case, Dataset, Declaration, fingerprint
+from dlx.data.layouts import CaseFiles, Listing, name_some
+from dlx.data.volumes import Volume, check_same_geometry, content_hash, read_volume
+from dlx.errors import DataError
+
+Progress = Callable[[int, int], None]
+Spacing = tuple[float, float, float]
+
+# Decoding releases the GIL: two threads on two free cores read 1.4 times as fast. Each holds a subject in memory.
+MAX_THREADS = 4
+MAX_LINES = 20  # of a message about many files
+
+
+def prepare_all(
+    declaration: Declaration,
+    source: str,
+    num_cases: int,
+    prepare: Callable[[int], Case],
+    progress: Progress | None,
+) -> Dataset:
+    """Every case by `prepare(index)`, some at a time, in order; `progress(done, total)` is called after each.
+
+    Raises DataError after all cases were tried: a line for each thing that is wrong, the first case's first,
+    at most 20. Memory for each thread while it works, in bytes a voxel: the image as stored, 4 C, 12 for
+    statistics (for 144 x 192 x 256 with two channels of 16 bits 0.16 GiB); what stays is 2 C + 1.
+    """
+    cases: list[Case] = []
+    wrong: list[str] = []
+
+    def attempt(index: int) -> Case | list[str]:
+        try:
+            return prepare(index)
+        except DataError as error:
+            return str(error).splitlines()
+
+    pool = ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1))
+    try:
+        for done, outcome in enumerate(pool.map(attempt, range(num_cases)), start=1):
+            if isinstance(outcome, Case):
+                cases.append(outcome)
+            else:
+                wrong += outcome
+            if progress is not None:
+                progress(done, num_cases)
+    finally:
+        pool.shutdown(cancel_futures=True)  # on Ctrl-C, do not read the rest first
+    if wrong:
+        raise DataError("\n".join(wrong if len(wrong) <= MAX_LINES else _shortened(wrong)))
+    return Dataset(
+        layout=declaration.layout,
+        source=source,
+        channels=declaration.channels,
+        classes=declaration.class_names,
+        cases=tuple(cases),
+        fingerprint=fingerprint(declaration, tuple(cases)),
+        label_values=declaration.label_values,
+        normalize=str(declaration.normalize),
+    )
+
+
+def _shortened(lines: list[str]) -> list[str]:
+    return [*lines[: MAX_LINES - 1], f"... and {len(lines) - MAX_LINES + 1} more"]
+
+
+def prepare_files(listing: Listing, declaration: Declaration, files: CaseFiles) -> Case:
+    """One case from its files. Raises DataError on anything odd: a line for each file that cannot be read."""
+    volumes: dict[Path, Volume] = {}
+    wrong: list[str] = []
+    for path in (*files.images, files.mask):
+        is_image = path != files.mask
+        try:
+            volumes[path] = read_volume(
+                path, allow_rgb=listing.allow_rgb and is_image, allow_4d=listing.allow_4d and is_image
+            )
+        except DataError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise DataError("\n".join(wrong))
+    first, mask = volumes[files.images[0]], volumes[files.mask]
+    for path in (*files.images[1:], files.mask):
+        check_same_geometry(first, volumes[path], str(files.images[0]), path.name)
+    classes = to_classes(mask.array, listing.label_values, files.mask)
+    channels = [volumes[path].array for path in files.images]
+    image = channels[0] if len(channels) == 1 else np.concatenate(channels)
+    if len(image) != len(listing.channels):
+        declared = f"{len(listing.channels)} are declared ({name_some(listing.channels)})"
+        raise DataError(f"{files.images[0]}: {len(image)} channels in the file, and {declared}")
+    return prepare_arrays(files.id, image, classes, first.spacing_mm, declaration)
+
+
+def prepare_arrays(
+    case_id: str, image: NDArray[Any], mask: NDArray[np.uint8], spacing_mm: Spacing, declaration: Declaration
+) -> Case:
+    """A case from its decoded image (C, D, H, W) and mask (D, H, W) of classes. DataError names the case."""
+    part = declaration.normalize
+    try:
+        normalized, pad_value = registry.load("normalizer", part.name)(image, **part.args)
+    except DataError as error:
+        raise DataError(f"case {case_id!r}: {error}") from error
+    channels_last = np.empty((*image.shape[1:], len(image)), np.float16)
+    channels_last[...] = np.moveaxis(normalized, 0, -1)
+    hashes = [content_hash(channel) for channel in image]
+    classes = np.ascontiguousarray(mask, np.uint8)
+    return Case(
+        id=case_id,
+        image=channels_last,
+        mask=classes,
+        spacing_mm=spacing_mm,
+        pad_value=pad_value,
+        content_hash=hashlib.blake2b("".join(hashes).encode(), digest_size=16).hexdigest(),
+        mask_hash=content_hash(classes),
+    )
+
+
+def to_classes(labels: NDArray[Any], label_values: Sequence[int], path: Path) -> NDArray[np.uint8]:
+    """The classes (D, H, W) of a label volume (1, D, H, W): the k-th of `label_values` becomes k.
+
+    Raises DataError naming file, values and voxel counts when a voxel has a value that is not declared.
+    """
+    if len(labels) != 1:
+        raise DataError(f"{path}: a label file has one channel, this has {len(labels)}")
+    volume = labels[0]
+    classes = np.zeros(volume.shape, np.uint8)
+    known = volume == label_values[0]
+    for k, value in enumerate(label_values[1:], start=1):  # a pass a class: quick, and no wide copy of the volume
+        of_class = volume == value
+        classes[of_class] = k
+        known |= of_class
+    if not known.all():
+        _refuse_labels(volume[~known], label_values, path)
+    return classes
+
+
+def _refuse_labels(strange: NDArray[Any], label_values: Sequence[int], path: Path) -> None:
+    fractions = strange != np.rint(strange)
+    if fractions.any():
+        what = f"{int(fractions.sum())} voxels are no whole number (such as {strange[fractions][0]:g})"
+        raise DataError(f"{path}: not a label file: {what}")
+    found, counts = np.unique(strange, return_counts=True)
+    shown = ", ".join(
+        f"{float(value):.15g} ({count} voxels)" for value, count in zip(found[:5], counts[:5], strict=True)
+    )
+    more = f" and {len(found) - 5} more values" if len(found) > 5 else ""
+    declared = ", ".join(str(value) for value in label_values)
+    raise DataError(f"{path}: label values that are not declared: {shown}{more} (declared: {declared})")

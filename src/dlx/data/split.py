@@ -1,0 +1,202 @@
+"""Which cases train and which validate: by name, fold, share or file; persons are never divided between the two.
+
+A split is of persons (a person's cases stay together; without groups each case is its own person) and is drawn from
+hashes of their names, so that it is the same with every version of Python and numpy. No voxel is looked at here, only
+the hashes of contents.
+"""
+
+import difflib
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dlx.data.cache_file import read_groups
+from dlx.data.dataset_json import kind_of, read_json
+from dlx.data.layouts import name_some, natural_key
+from dlx.errors import DataError, SettingError, nearest
+from dlx.specs import SplitSpec
+
+GROUPS = "groups.json"
+DEFAULT_VAL_FRACTION = 0.2
+WAYS = ("val", "fold", "val_fraction", "file")
+
+
+@dataclass(frozen=True)
+class Split:
+    """Ids of the training and of the validation cases, each in natural order; no id is in both."""
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+    remarks: tuple[str, ...] = ()
+
+
+def split_cases(
+    dataset_ids: Sequence[str], content_hashes: Mapping[str, str], groups: Mapping[str, str], spec: SplitSpec
+) -> Split:
+    """Divides the cases as the spec says; by default a fifth of the persons validates.
+
+    `content_hashes` (id -> hash of the decoded image) shows one image under two names, `groups` (id -> person) whose
+    cases stay together; a case that is in neither is on its own. `folds` deals the shuffled persons out in turn;
+    `train_subjects` keeps the first n of the shuffled training persons, so that fewer are always among more.
+
+    Raises SettingError when more than one way is given, for an unknown name, or for a fold or number that the data
+    do not have; DataError when a side would be empty, or when a person or one image would be on both sides.
+    """
+    ids = sorted(dataset_ids, key=natural_key)
+    if len(ids) < 2:
+        raise DataError("a split needs at least two cases, one to train and one to validate")
+    if groups and not any(case in groups for case in ids):
+        raise DataError(f"the groups name none of the cases: {name_some(list(groups))}, and not {name_some(ids)}")
+    person = {case: groups.get(case, case) for case in ids}
+    train, val = _sides(ids, person, spec)
+    _refuse_overlap(train, val, person, content_hashes)
+    remarks = []
+    neither = [case for case in ids if case not in train and case not in val]
+    if neither:
+        remarks.append(f"{len(neither)} of {len(ids)} cases in neither side of the split: {name_some(neither)}")
+    if spec.train_subjects is not None:
+        train = _first_persons(train, person, spec)
+    return Split(
+        tuple(case for case in ids if case in train), tuple(case for case in ids if case in val), tuple(remarks)
+    )
+
+
+def load_groups(spec: SplitSpec, source: Path | None) -> dict[str, str]:
+    """Case -> person, from `spec.groups`, else from groups.json in the data folder, else from the prepared file.
+
+    `source` is what the data were opened from: a folder, a file of prepared data (which keeps the groups.json of
+    its folder), or None. Without a file every case is its own person, and the result is empty.
+    """
+    if spec.groups is not None:
+        return read_groups_json(Path(spec.groups).expanduser())
+    if source is None:
+        return {}
+    source = source.expanduser()
+    return read_groups(source) if source.is_file() else folder_groups(source)
+
+
+def folder_groups(folder: Path) -> dict[str, str]:
+    """The groups.json of a data folder; empty without one."""
+    return read_groups_json(folder / GROUPS) if (folder / GROUPS).exists() else {}
+
+
+def read_groups_json(path: Path) -> dict[str, str]:
+    """Case -> person as in `{"scan-1": "anna", "scan-2": "anna"}`; raises DataError when it is anything else."""
+    table = read_json(path)
+    if not isinstance(table, dict):
+        raise DataError(f"{path}: a table of case and person was expected, not {kind_of(table)}")
+    for case, person in table.items():
+        if not isinstance(person, str):
+            raise DataError(f"{path}: the person of {case!r} must be a text, not {kind_of(person)}")
+        if not person.isprintable() or not case.isprintable():
+            raise DataError(f"{path}: {case!r}: {person!r} holds unprintable characters")
+    return table
+
+
+def _sides(ids: list[str], person: Mapping[str, str], spec: SplitSpec) -> tuple[set[str], set[str]]:
+    given = [way for way in WAYS if getattr(spec, way) is not None]
+    if given not in ([], ["fold", "file"], *([way] for way in WAYS)):
+        raise SettingError(f"split: {' and '.join(given)} cannot be given together; choose one")
+    if spec.file is not None:
+        return _from_file(ids, Path(spec.file).expanduser(), spec.fold)
+    if spec.val is not None:
+        val = _named(ids, spec.val)
+        return set(ids) - val, val
+    shuffled = _shuffled(set(person.values()), spec.seed)
+    if len(shuffled) < 2:
+        raise DataError(f"all {len(ids)} cases are of one person ({shuffled[0]!r}), who cannot be on both sides")
+    if spec.fold is not None:
+        _check_fold(spec.fold, spec.folds, "folds")
+        if spec.folds > len(shuffled):
+            raise SettingError(f"split.folds: {spec.folds} folds of {len(shuffled)} subjects; fewer are needed")
+        chosen = set(shuffled[spec.fold :: spec.folds])
+    else:
+        fraction = DEFAULT_VAL_FRACTION if spec.val_fraction is None else spec.val_fraction
+        num_val = math.floor(fraction * len(shuffled) + 0.5)
+        chosen = set(shuffled[: min(max(num_val, 1), len(shuffled) - 1)])
+    val = {case for case in ids if person[case] in chosen}
+    return set(ids) - val, val
+
+
+def _shuffled(persons: Collection[str], seed: int) -> list[str]:
+    """In an order that depends on the seed and the names alone: by a hash of both."""
+
+    def key(name: str) -> bytes:
+        return hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=16).digest()
+
+    return sorted(persons, key=key)
+
+
+def _check_fold(fold: int, folds: int, what: str) -> None:
+    if fold >= folds:
+        raise SettingError(f"split.fold: {fold} of {folds} {what}; they count from 0 to {folds - 1}")
+
+
+def _named(ids: list[str], names: Sequence[str]) -> set[str]:
+    for name in names:
+        if name not in ids:
+            close = difflib.get_close_matches(name, ids, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            # hundreds of names help nobody
+            known = nearest(name, ids) if len(ids) <= 20 else f"{hint}({len(ids)} cases: {name_some(ids)})"
+            raise SettingError(f"split.val: no case {name!r}: {known}")
+    if len(set(names)) == len(ids):
+        raise DataError("split.val names all cases: none is left to train")
+    return set(names)
+
+
+def _from_file(ids: list[str], path: Path, fold: int | None) -> tuple[set[str], set[str]]:
+    """One entry of an nnU-Net splits_final.json: `[{"train": [...], "val": [...]}, ...]`, used as it stands."""
+    entries = read_json(path)
+    if not isinstance(entries, list) or not entries:
+        raise DataError(f"{path}: a list of folds was expected, not {kind_of(entries) if entries else 'an empty one'}")
+    if fold is None and len(entries) > 1:
+        raise SettingError(f"{path}: holds {len(entries)} folds; say which with fold (0 to {len(entries) - 1})")
+    fold = fold or 0
+    _check_fold(fold, len(entries), f"in {path}")
+    return _side(ids, path, entries[fold], fold, "train"), _side(ids, path, entries[fold], fold, "val")
+
+
+def _side(ids: list[str], path: Path, entry: Any, fold: int, side: str) -> set[str]:
+    names = entry.get(side) if isinstance(entry, dict) else None
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise DataError(f"{path}: fold {fold}: '{side}' must be a list of case names with at least one")
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise DataError(f"{path}: fold {fold}: {twice[0]!r} is twice in '{side}'")
+    unknown = sorted(set(names) - set(ids), key=natural_key)
+    if unknown:
+        raise DataError(f"{path}: fold {fold}: '{side}' has cases that the data have not: {name_some(unknown)}")
+    return set(names)
+
+
+def _refuse_overlap(
+    train: set[str], val: set[str], person: Mapping[str, str], content_hashes: Mapping[str, str]
+) -> None:
+    """No id, person or image may be on both sides, or validation would tell of what was learnt by heart."""
+    both = sorted(train & val, key=natural_key)
+    if both:
+        raise DataError(f"split: {name_some(both)} would both train and validate")
+    for owner, what in ((person, "are of one person"), (content_hashes, "hold the same image")):
+        trained = {owner[case]: case for case in sorted(train, key=natural_key, reverse=True) if case in owner}
+        for case in sorted(val, key=natural_key):
+            twin = trained.get(owner[case]) if case in owner else None
+            if twin is not None:
+                whom = f" ({person[case]!r})" if owner is person else ""
+                remedy = (
+                    "put them on one side" if owner is person else f"leave one out or make them one person in {GROUPS}"
+                )
+                raise DataError(f"split: {twin!r} would train and {case!r} validate, and both {what}{whom}: {remedy}")
+
+
+def _first_persons(train: set[str], person: Mapping[str, str], spec: SplitSpec) -> set[str]:
+    shuffled = _shuffled({person[case] for case in train}, spec.seed)
+    assert spec.train_subjects is not None
+    if spec.train_subjects > len(shuffled):
+        raise SettingError(f"split.train_subjects: {spec.train_subjects}, and {len(shuffled)} are there to train")
+    kept = set(shuffled[: spec.train_subjects])
+    return {case for case in train if person[case] in kept}
