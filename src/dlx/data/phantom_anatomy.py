@@ -18,7 +18,7 @@ Mask3 = npt.NDArray[np.bool_]
 
 
 def draw_labels(draw: Draw, frame: Frame) -> npt.NDArray[np.uint8]:
-    """Classes (D, H, W) in the frame's box: 0 background, 1 CSF, 2 GM, 3 WM. The head is one connected piece."""
+    """Classes (D, H, W) in the frame's box: 0 background, 1 CSF, 2 GM, 3 WM."""
     place = place_in(draw, frame)
     f = frame.detail
     upper = ellipsoid(
@@ -34,7 +34,7 @@ def draw_labels(draw: Draw, frame: Frame) -> npt.NDArray[np.uint8]:
     stem = stem_depth(frame, place, tilt)
     outline = joined(joined(cerebrum, hind, 6.0 * f), stem, 5.0 * f)
     rim = f * (1.25 + 0.25 * draw.smooth(Stream.RIM, frame.shape, 9.0 * f))
-    head = _reached(outline + np.maximum(rim, 0.8 * f) > 0, outline > 2.0 * f)
+    head = outline + np.maximum(rim, 0.8 * f) > 0.0
 
     folded = cortex_depth(draw, frame, place, cerebrum, upper - lobes)
     hind_folded = folia_depth(draw, frame, hind)
@@ -46,17 +46,17 @@ def draw_labels(draw: Draw, frame: Frame) -> npt.NDArray[np.uint8]:
     thickness = cortex_thickness(draw, frame)
     thickness[inside_hind] *= 0.85
 
+    stem_inside = (stem > 0.0) & (outline > 0.0)
     # White specks in the cortex and grey ones in the core are flaws of the distance: keep what hangs together.
-    grey = _reached(surface <= thickness, outline < 2.0 * f)
-    white = _reached(~grey, outline > 0.38 * frame.semi[2])
-    in_stem = (stem > 0.0) & (outline > 0.0)
-    white |= in_stem
-    csf = (surface < 0.0) & grey & ~in_stem
-    csf &= _neighbours(csf | ~head) >= 2  # a voxel or two of fluid deep in a sulcus is noise, no anatomy
-    labels = np.where(white, np.uint8(WM), np.uint8(GM))
-    labels[_deep_grey(draw, frame, place)] = GM
-    labels[csf | (outline <= 0.0)] = CSF
-    labels[_ventricles(draw, place)] = CSF
+    grey = _reached(surface <= thickness, outline < 2.0 * f) & ~stem_inside
+    fluid = (surface < 0.0) & grey
+    fluid &= _neighbours(fluid | ~head) >= 2  # a voxel or two of fluid deep in a sulcus is noise, no anatomy
+    fluid |= (outline <= 0.0) | _ventricles(draw, place)
+    grey |= _deep_grey(draw, frame, place)
+    white = ~(grey | fluid)
+    core = stem_inside | ((outline > 0.38 * frame.semi[2]) & (_neighbours(white) >= 4))
+    labels = np.where(_reached(white, core), np.uint8(WM), np.uint8(GM))
+    labels[fluid] = CSF
     labels[~head] = BACKGROUND
     return labels
 
