@@ -1,9 +1,12 @@
 """Shapes of models, losses and metrics are checked while the tests run; one thread, so that results repeat."""
 
+import os
 from pathlib import Path
 
-import pytest
-from jaxtyping import install_import_hook
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; two threads crawl beside any other busy process
+
+import pytest  # noqa: E402
+from jaxtyping import install_import_hook  # noqa: E402
 
 install_import_hook(
     ["dlx.models", "dlx.losses", "dlx.metrics", "dlx.dropout", "dlx.engine", "dlx.data.voxels", "dlx.data.sampler"],

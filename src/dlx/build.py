@@ -248,7 +248,7 @@ def fitting_weights(model: nn.Module, path: Path) -> tuple[dict[str, Tensor], li
         for name, tensor in (averaged or saved.part("model")).items()
         if name in own and own[name].shape == tensor.shape
     }
-    if not fitting:
+    if not any(tensor.ndim > 1 for tensor in fitting.values()):  # a bias or a counter alone is no match
         raise SettingError(f"{path}: none of its weights fit this network")
     return fitting, sorted(set(own) - set(fitting))
 

@@ -1,0 +1,62 @@
+"""Dropout whose noise comes from a generator of its own, so that trials which differ in p see the same noise.
+
+An element (or channel) is kept where its uniform noise is at least p, and what is kept is scaled by 1 / (1 - p)
+(Srivastava et al. 2014). A coin is tossed for each: the share that is dropped is p only on average.
+"""
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+Kind = Literal["dropout", "dropout2d", "dropout3d"]
+
+
+class Dropout(nn.Module):
+    """Drops elements (`dropout`) or whole channels (`dropout2d`, `dropout3d`) while training; else the identity.
+
+    `p` is a tensor, changed in place by `set_p`, so that a captured step need not be captured again. `generator` is
+    the engine's noise stream, None being torch's default one. With `always_draw` noise is drawn at p = 0 too (a
+    captured step cannot branch on p); the result is the input, bit for bit, either way.
+    """
+
+    p: Tensor
+
+    def __init__(self, p: float = 0.0, kind: Kind = "dropout") -> None:
+        super().__init__()
+        self.kind = kind
+        self.generator: torch.Generator | None = None
+        self.always_draw = False
+        self.register_buffer("p", torch.zeros(()), persistent=False)
+        self.set_p(p)
+
+    def set_p(self, p: float) -> None:
+        """Changes the drop rate; ValueError unless 0 <= p < 1."""
+        if not 0.0 <= p < 1.0:
+            raise ValueError(f"dropout needs 0 <= p < 1, not {p}")
+        self.p.fill_(p)
+        self.rate = p
+
+    def forward(self, features: Float[Tensor, "B C *S"]) -> Float[Tensor, "B C *S"]:
+        if not self.training or (self.rate == 0 and not self.always_draw):
+            return features
+        return torch.where(self.draw(features), features / (1.0 - self.p), 0.0)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator] # inductor has drawn wrong masks on CUDA (pytorch issue 198333), and takes no generator
+    def draw(self, features: Float[Tensor, "B C *S"]) -> Bool[Tensor, "B C ..."]:
+        """What is kept: a coin for each element, in memory order, or one for each sample and channel."""
+        if self.kind == "dropout":
+            noise = torch.empty_like(features, dtype=torch.float32, requires_grad=False)
+        else:
+            ones = [1] * (features.ndim - 2)
+            noise = torch.empty(*features.shape[:2], *ones, dtype=torch.float32, device=features.device)
+        return noise.uniform_(generator=self.generator) >= self.p
+
+    def extra_repr(self) -> str:
+        return f"p={self.rate}, kind={self.kind}"
+
+
+def dropout_modules(model: nn.Module) -> list[Dropout]:
+    """Every Dropout of a model, in the order of its modules."""
+    return [module for module in model.modules() if isinstance(module, Dropout)]

@@ -1,0 +1,57 @@
+"""What the networks are built of: layers by number of dimensions, normalisation by name, the ConvBlock."""
+
+from typing import Literal
+
+import torch.nn.functional as F  # noqa: N812 - torch's own spelling
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Norm = Literal["batch", "none", "instance", "group"]
+Dims = Literal[2, 3]
+
+CONV: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
+MAX_POOL: dict[int, type[nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+BATCH_NORM: dict[int, type[nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+INSTANCE_NORM: dict[int, type[nn.Module]] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
+MAX_GROUPS = 8
+
+
+def make_norm(norm: Norm, channels: int, dims: Dims) -> nn.Module:
+    """A normalisation layer. Group normalisation takes the most groups, at most 8, that divide the channels."""
+    match norm:
+        case "batch":
+            return BATCH_NORM[dims](channels)
+        case "instance":
+            return INSTANCE_NORM[dims](channels, affine=True)
+        case "group":
+            groups = max(count for count in range(1, MAX_GROUPS + 1) if channels % count == 0)
+            return nn.GroupNorm(groups, channels)
+        case "none":
+            return nn.Identity()
+
+
+class ConvBlock(nn.Module):
+    """3x3 convolution with padding 1 and bias, normalisation, ReLU: (B, in, *S) -> (B, out, *S)."""
+
+    def __init__(self, in_channels: int, out_channels: int, norm: Norm = "batch", dims: Dims = 2) -> None:
+        super().__init__()
+        self.conv = CONV[dims](in_channels, out_channels, 3, padding=1)
+        self.norm = make_norm(norm, out_channels, dims)
+
+    def forward(self, features: Float[Tensor, "B I *S"]) -> Float[Tensor, "B O *S"]:
+        return F.relu(self.norm(self.conv(features)), inplace=True)
+
+
+def pad_to_multiple(image: Float[Tensor, "B C *S"], multiple: int) -> Float[Tensor, "B C *T"]:
+    """The image with zeros at the far end of each axis up to a multiple; itself where there is nothing to add."""
+    missing = [-size % multiple for size in image.shape[2:]]
+    if not any(missing):
+        return image
+    return F.pad(image, [amount for size in reversed(missing) for amount in (0, size)])
+
+
+def crop_to(logits: Float[Tensor, "B K *T"], sizes: tuple[int, ...]) -> Float[Tensor, "B K *S"]:
+    """The near corner of the given sizes; itself where they are equal."""
+    if tuple(logits.shape[2:]) == sizes:
+        return logits
+    return logits[(..., *[slice(0, size) for size in sizes])]

@@ -1,0 +1,142 @@
+"""The notes' two U-Nets: `unet`, whose decoder and encoder call the same blocks by mistake, and `unet2`, mended.
+
+Both have an encoder of two ConvBlocks a level with 2x2 max-pooling between levels, and a decoder that upsamples
+(nearest, x2), convolves, concatenates with the encoder's features of the level and convolves twice
+(Ronneberger et al. 2015, with padding and BatchNorm). They differ in nothing but which blocks are one and the same.
+"""
+
+from typing import Annotated, cast
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own spelling
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from dlx.dropout import Dropout
+from dlx.errors import SettingError
+from dlx.models.blocks import CONV, MAX_POOL, ConvBlock, Dims, Norm, crop_to, pad_to_multiple
+from dlx.specs import DropoutSpec
+
+Width = Annotated[int, Field(ge=1, le=4096)]
+Levels = Annotated[int, Field(ge=1, le=7)]
+
+
+def unet(
+    in_channels: int,
+    num_classes: int,
+    dropout: DropoutSpec | None = None,
+    *,
+    width: Width = 64,
+    levels: Levels = 4,
+    norm: Norm = "batch",
+    dims: Dims = 2,
+) -> "UNet":
+    """The faulty network: 6,238,532 parameters at width 64 with 2 channels and 4 classes.
+
+    Each level's second encoder block serves as the decoder's last one too, and the block after upsampling is also the
+    one after the concatenation: six blocks called twice. It is kept to measure what that does.
+    """
+    return UNet(in_channels, num_classes, dropout, width, levels, norm, dims, is_shared=True)
+
+
+def unet2(
+    in_channels: int,
+    num_classes: int,
+    dropout: DropoutSpec | None = None,
+    *,
+    width: Width = 64,
+    levels: Levels = 4,
+    norm: Norm = "batch",
+    dims: Dims = 2,
+) -> "UNet":
+    """The mended network, a block of its own in each place: 8,563,652 parameters, 2,325,120 more than `unet`."""
+    return UNet(in_channels, num_classes, dropout, width, levels, norm, dims, is_shared=False)
+
+
+class UNet(nn.Module):
+    """(B, C, *S) -> logits (B, K, *S) for any size S; widths double from level to level.
+
+    Sizes that `stride` = 2^(levels - 1) does not divide are padded with zeros and the logits cropped back. Each place
+    where a block is called has a Dropout of its own (after the ReLU) where `dropout` asks for one there. Encoder
+    blocks are made first, so `unet` and `unet2` of one seed start with the same encoder.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        num_classes: int,
+        dropout: DropoutSpec | None,
+        width: int,
+        levels: int,
+        norm: Norm,
+        dims: Dims,
+        *,
+        is_shared: bool,
+    ) -> None:
+        super().__init__()
+        self.dims, self.stride = dims, 2 ** (levels - 1)
+        widths = [width * 2**level for level in range(levels)]
+        inputs = [in_channels, *widths[:-1]]
+        self.pool = MAX_POOL[dims](2)
+        self.encoder = nn.ModuleList(
+            nn.ModuleList([ConvBlock(before, after, norm, dims), ConvBlock(after, after, norm, dims)])
+            for before, after in zip(inputs, widths, strict=True)
+        )
+        self.decoder = nn.ModuleList()
+        for level in range(levels - 2, -1, -1):  # from the deepest up
+            up = ConvBlock(widths[level + 1], widths[level], norm, dims)
+            merge = up if is_shared else ConvBlock(2 * widths[level], widths[level], norm, dims)
+            last = (
+                cast(nn.ModuleList, self.encoder[level])[1]
+                if is_shared
+                else ConvBlock(widths[level], widths[level], norm, dims)
+            )
+            self.decoder.append(nn.ModuleList([up, merge, last]))
+        self.head = CONV[dims](widths[0], num_classes, 1)
+        self.dropouts = self._make_dropouts(dropout, levels)
+
+    def _make_dropouts(self, dropout: DropoutSpec | None, levels: int) -> nn.ModuleDict:
+        """A Dropout for each place where a block is called and `dropout.where` wants one; none where p is 0."""
+        if dropout is None:
+            return nn.ModuleDict()
+        fitting = {2: "dropout2d", 3: "dropout3d"}[self.dims]
+        if dropout.kind not in ("dropout", fitting):
+            raise SettingError(f"dropout.kind '{dropout.kind}' does not fit a {self.dims}D network: use {fitting}")
+        encoder = [f"encoder{level}_{place}" for level in range(levels) for place in range(2)]
+        decoder = [f"decoder{level}_{place}" for level in range(levels - 1) for place in range(3)]
+        places = {"every": encoder + decoder, "decoder": decoder, "bottleneck": encoder[-2:]}[dropout.where]
+        if dropout.p > 0 and not places:
+            raise SettingError(f"dropout.where '{dropout.where}': a network of one level has no such block")
+        return nn.ModuleDict({place: Dropout(dropout.p, dropout.kind) for place in places})
+
+    def _call(self, block: nn.Module, place: str, features: Tensor) -> Tensor:
+        features = block(features)
+        return self.dropouts[place](features) if place in self.dropouts else features
+
+    def forward(self, image: Float[Tensor, "B C *S"]) -> Float[Tensor, "B K *S"]:
+        features = pad_to_multiple(image, self.stride)
+        skips: list[Tensor] = []
+        for level, blocks in enumerate(self.encoder):
+            if level > 0:
+                features = self.pool(features)
+            for place, block in enumerate(cast(nn.ModuleList, blocks)):
+                features = self._call(block, f"encoder{level}_{place}", features)
+            skips.append(features)
+        skips.pop()
+        for level, blocks in enumerate(self.decoder):
+            up, merge, last = cast(nn.ModuleList, blocks)
+            features = F.interpolate(features, scale_factor=2.0, mode="nearest")
+            features = self._call(up, f"decoder{level}_0", features)
+            features = self._call(merge, f"decoder{level}_1", torch.cat([skips.pop(), features], dim=1))
+            features = self._call(last, f"decoder{level}_2", features)
+        return crop_to(self.head(features), tuple(image.shape[2:]))
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Encoder, decoder and head; a parameter that two paths share counts to the encoder."""
+        groups: dict[str, list[nn.Parameter]] = {}
+        seen: set[int] = set()
+        for name, module in (("encoder", self.encoder), ("decoder", self.decoder), ("head", self.head)):
+            groups[name] = [parameter for parameter in module.parameters() if id(parameter) not in seen]
+            seen |= {id(parameter) for parameter in groups[name]}
+        return groups

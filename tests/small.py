@@ -1,0 +1,34 @@
+"""A study small enough for tests: four phantom subjects of 24^3, a network of a few thousand weights."""
+
+from dlx.build import Resolved, make_job, resolve
+from dlx.run.runner import make_store
+from dlx.specs import Spec
+from dlx.studies import make_spec, merge
+
+SETTINGS = {
+    "data": {"source": "phantom:subjects=4,size=24"},
+    "split": {"val_fraction": 0.25},
+    "batch": {"size": 4, "patch_size_px": [16, 16]},
+    "model": {"name": "unet2", "width": 4, "levels": 2},
+    "optimizer": {"name": "adamw", "lr": 0.01},
+    "train": {"epochs": 3, "steps_per_epoch": 4},
+    "evaluate": {"train_subset": 1},
+    "compute": {"device": "cpu", "precision": "float32", "threads": 1},
+}
+
+
+DATASETS: dict = {}  # read once for all tests
+
+
+def small_spec(*changes: dict) -> Spec:
+    return make_spec(merge(SETTINGS, *changes))
+
+
+def small_resolved(*changes: dict) -> Resolved:
+    return resolve(small_spec(*changes), datasets=DATASETS)
+
+
+def small_job(*changes: dict, seed: int = 0):
+    resolved = small_resolved(*changes)
+    store, _ = make_store(resolved)
+    return make_job(resolved, store, seed)

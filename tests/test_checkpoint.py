@@ -1,0 +1,108 @@
+import pytest
+import torch
+from small import small_job, small_resolved
+
+from dlx.engine import checkpoint
+from dlx.engine.fit import Progress, fit
+from dlx.errors import DataError, SettingError
+from dlx.records import EpochRecord
+
+SCHEDULERS = ["constant", "linear-tail", "exponential", "step:step_size=1", "multistep:milestones=[1,2]", "cosine", "plateau"]
+
+
+def train(job, progress, path=None, stop_after=None):
+    results = []
+    for event in fit(job, progress):
+        if isinstance(event, EpochRecord):
+            results.append(event.result)
+            if path is not None:
+                header = {"trial": "x", "progress": vars(progress)}
+                checkpoint.write(path, checkpoint.snapshot(job.model, job.ema, job.optimizer, job.scheduler, header))
+            if event.result.epoch == stop_after:
+                break
+    return results
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_resuming_gives_the_same_records_and_weights_as_going_on(tmp_path, scheduler, optimizer):
+    change = {
+        "scheduler": scheduler,
+        "optimizer": {"name": optimizer},
+        "dropout": {"p": 0.2},
+        "train": {"epochs": 4, "steps_per_epoch": 2, "ema_decay": 0.9},
+    }
+    alone = small_job(change)
+    expected = train(alone, Progress())
+    path = tmp_path / "last.safetensors"
+    first = train(small_job(change), Progress(), path, stop_after=2)
+    saved = checkpoint.read(path)
+    resumed = small_job(change)
+    checkpoint.restore(saved, resumed.model, resumed.ema, resumed.optimizer, resumed.scheduler)
+    rest = train(resumed, Progress(**saved.header["progress"]))
+    assert first + rest == expected
+    assert checkpoint.weights_hash(resumed.model) == checkpoint.weights_hash(alone.model)
+    assert checkpoint.weights_hash(resumed.ema) == checkpoint.weights_hash(alone.ema)
+
+
+def test_a_checkpoint_is_a_copy_that_later_steps_do_not_change():
+    job = small_job()
+    saved = checkpoint.snapshot(job.model, None, job.optimizer, job.scheduler, {})
+    before = saved.tensors["model.head.weight"].clone()
+    train(job, Progress())
+    assert torch.equal(saved.tensors["model.head.weight"], before)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\x80\x02}q\x00.", bytes(64)])
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, content):
+    path = tmp_path / "last.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"last.safetensors: not a readable checkpoint"):
+        checkpoint.read(path)
+
+
+def test_a_checkpoint_cut_short_is_refused(tmp_path):
+    job = small_job()
+    path = tmp_path / "last.safetensors"
+    checkpoint.write(path, checkpoint.snapshot(job.model, None, job.optimizer, job.scheduler, {}))
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match="not a readable checkpoint"):
+        checkpoint.read(path)
+
+
+def test_a_checkpoint_of_another_network_is_refused():
+    job, other = small_job(), small_job({"model": {"width": 6}})
+    saved = checkpoint.snapshot(job.model, None, job.optimizer, job.scheduler, {})
+    with pytest.raises(DataError, match="of another network"):
+        checkpoint.restore(saved, other.model, None, other.optimizer, other.scheduler)
+
+
+def test_a_writers_error_is_not_lost(tmp_path):
+    job = small_job()
+    saved = checkpoint.snapshot(job.model, None, job.optimizer, job.scheduler, {})
+    (tmp_path / "file").touch()
+    writer = checkpoint.CheckpointWriter()
+    writer.submit(saved, tmp_path / "file" / "last.safetensors")
+    with pytest.raises(OSError, match="file"):
+        writer.close()
+
+
+def test_weights_from_a_checkpoint_start_another_trial(tmp_path):
+    job = small_job()
+    train(job, Progress())
+    path = tmp_path / "first.safetensors"
+    checkpoint.write(path, checkpoint.snapshot(job.model, None, job.optimizer, job.scheduler, {}))
+    tuned = small_job({"train": {"init_from": str(path)}}, seed=5)
+    assert checkpoint.weights_hash(tuned.model) == checkpoint.weights_hash(job.model)
+
+
+def test_weights_that_do_not_fit_are_said_and_none_at_all_is_refused(tmp_path):
+    job = small_job()
+    path = tmp_path / "first.safetensors"
+    checkpoint.write(path, checkpoint.snapshot(job.model, None, job.optimizer, job.scheduler, {}))
+    wider = small_resolved({"train": {"init_from": str(path)}, "model": {"levels": 3}})
+    assert any("not in it or of another shape" in remark for remark in wider.remarks)
+    with pytest.raises(SettingError, match="none of its weights fit"):
+        small_resolved({"train": {"init_from": str(path)}, "model": {"width": 7, "norm": "none"}})
+    with pytest.raises(DataError, match="not a readable checkpoint"):
+        small_resolved({"train": {"init_from": str(tmp_path / "missing")}})
