@@ -1,0 +1,229 @@
+"""`dlx train` as a user meets it: what it prints, what it leaves, what it refuses, how it goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from dlx.cli.main import app
+from dlx.errors import DlxError
+from dlx.store import read_json
+
+SMALL = [
+    *("--data", "phantom:subjects=4,size=24", "--val-fraction", "0.25", "--threads", "1", "--device", "cpu"),
+    *("--model", "unet2:width=4,levels=2", "--batch-size", "4", "--set", "batch.patch_size_px=[16,16]"),
+    *("--steps-per-epoch", "3", "--precision", "float32"),
+]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def dlx(tmp_path, monkeypatch, cache):
+    """Runs a command line in an empty folder; gives the result, with a user's error as it is raised."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DLX_CACHE_DIR", str(cache))
+
+    def call(*args, expect=0):
+        result = CliRunner().invoke(app, list(args))
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == expect, result.output
+        return result
+
+    return call
+
+
+def trial_files(folder):
+    (trial,) = (Path(folder) / "trials").iterdir()
+    return {path.name for path in trial.iterdir()}
+
+
+def test_a_run_leaves_its_records_and_prints_its_table(dlx):
+    result = dlx("train", *SMALL, "--epochs", "2", "--out", "out")
+    assert trial_files("out") == {"settings.json", "epochs.jsonl", "last.safetensors", "best.safetensors", "result.json"}
+    for expected in ("train Dice", "val Dice", "gap", "CSF", "GM", "WM", "mean", "best epoch", "parameters"):
+        assert expected in result.stdout
+    assert "epoch 1/2" in result.stderr
+    assert "--fresh" in result.stderr
+
+
+def test_lines_fit_80_columns(dlx):
+    result = dlx("train", *SMALL, "--epochs", "2", "--out", "out")
+    assert max(len(line) for line in result.stdout.splitlines()) <= 80
+    epochs = [line for line in result.stderr.splitlines() if line.startswith("epoch")]
+    assert len(epochs) == 2
+    assert max(len(line) for line in epochs) <= 80
+
+
+def test_json_is_one_document_and_all_of_stdout(dlx):
+    document = json.loads(dlx("train", *SMALL, "--epochs", "1", "--json").stdout)
+    (trial,) = document["trials"]
+    keys = "label seed status parameters epochs train_dice val_dice val_dice_per_class gap seconds folder".split()
+    assert set(keys) <= set(trial)
+    assert trial["status"] == "done"
+    assert set(trial["val_dice_per_class"]) == {"CSF", "GM", "WM"}
+    assert trial["gap"] == trial["train_dice"] - trial["val_dice"]
+    assert trial["val_dice"] == pytest.approx(sum(trial["val_dice_per_class"].values()) / 3, abs=1e-12)
+    record = read_json(Path(trial["folder"]) / "result.json")
+    assert len(record["result"]["train"]["cases"]) == 3
+    assert list(record["result"]["val"]["cases"]) == document["study"]["split"]["val"]
+
+
+def test_the_same_command_again_shows_the_result_and_runs_nothing(dlx):
+    first = json.loads(dlx("train", *SMALL, "--epochs", "1", "--json").stdout)
+    again = dlx("train", *SMALL, "--epochs", "1")
+    assert "finished before, nothing was run" in again.stderr
+    assert json.loads(dlx("train", *SMALL, "--epochs", "1", "--json").stdout) == first
+
+
+def test_fresh_runs_again_to_the_same_result(dlx):
+    first = json.loads(dlx("train", *SMALL, "--epochs", "1", "--json").stdout)["trials"][0]
+    started = read_json(Path(first["folder"]) / "result.json")
+    again = json.loads(dlx("train", *SMALL, "--epochs", "1", "--json", "--fresh").stdout)["trials"][0]
+    repeated = read_json(Path(again["folder"]) / "result.json")
+    assert repeated["result"] == started["result"]
+    assert repeated["run"]["seconds"] != started["run"]["seconds"]
+
+
+def test_seeds_are_trials_of_their_own_with_mean_and_spread(dlx):
+    result = dlx("train", *SMALL, "--epochs", "1", "--seeds", "0,3")
+    assert "mean" in result.stdout
+    assert "spread" in result.stdout
+    document = json.loads(dlx("train", *SMALL, "--epochs", "1", "--seeds", "0,3", "--json").stdout)
+    assert [trial["seed"] for trial in document["trials"]] == [0, 3]
+    assert document["trials"][0]["val_dice"] != document["trials"][1]["val_dice"]
+
+
+def test_a_dry_run_writes_nothing_and_tells_the_cost(dlx, tmp_path):
+    result = dlx("train", *SMALL, "--epochs", "2", "--dry-run")
+    assert "Nothing was written" in result.stdout
+    assert "train.epochs" in result.stdout
+    assert list(tmp_path.iterdir()) == []
+    document = json.loads(dlx("train", *SMALL, "--epochs", "2", "--seeds", "3", "--dry-run", "--json").stdout)
+    assert document["cost"]["trials"] == 3
+    assert document["cost"]["epochs"] == 6
+    assert document["cost"]["seconds"] > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_quiet_prints_only_the_table(dlx):
+    result = dlx("train", *SMALL, "--epochs", "1", "--quiet")
+    assert result.stderr == ""
+    assert "mean" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--dropout", "1.5"], "dropout.p: .*less than 1"),
+        (["--model", "unet3"], "unknown model 'unet3'"),
+        (["--model", "unet2:widht=3"], "did you mean 'width'"),
+        (["--set", "train.epoch=3"], "did you mean 'epochs'"),
+        (["--loss", "dice+lovas"], "unknown loss 'lovas': did you mean 'lovasz'"),
+        (["--scheduler", "step:gamma=2"], "scheduler 'step': gamma"),
+        (["--device", "cuda:7"], "cuda:7"),
+        (["--data", "nowhere"], "nowhere"),
+        (["--val", "subject-9"], "val and val_fraction cannot be given together"),
+        (["--fold", "7", "--folds", "5"], "fold"),
+        (["--recipe", "quikc"], "did you mean 'quick'"),
+        (["--seeds", "x"], "expected a number"),
+        (["--seed", "1", "--seeds", "2"], "give one of the two"),
+        (["--config", "nowhere.toml"], "nowhere.toml: cannot be read"),
+        (["--init-from", "nowhere.safetensors"], "not a readable checkpoint"),
+        (["--resume", "--out", "nowhere"], "nowhere"),
+        (["--resume", "--fresh"], "give one of the two"),
+        (["--model", "unet2:dims=3"], "patch_size_px has 2 sizes"),
+        (["--dropout-kind", "dropout3d", "--dropout", "0.1"], "use dropout2d"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line_before_anything_trains(dlx, tmp_path, args, words):
+    with pytest.raises(DlxError, match=words) as refusal:
+        dlx("train", *SMALL, *args)
+    assert "\n" not in str(refusal.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_refusal_is_one_line_on_stderr_and_exit_code_2(tmp_path):
+    command = [sys.executable, "-m", "dlx", "train", "--recipe", "nonsense"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("dlx: unknown recipe 'nonsense'")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_trial_that_diverges_is_a_row_and_exit_code_1(dlx):
+    result = dlx("train", *SMALL, "--epochs", "2", "--lr", "1e30", "--optimizer", "sgd", "--json", expect=1)
+    (trial,) = json.loads(result.stdout)["trials"]
+    assert trial["status"] == "diverged"
+    assert "epoch 1" in trial["cause"]
+    assert trial["val_dice"] is None
+    result = dlx("train", *SMALL, "--epochs", "2", "--lr", "1e30", "--optimizer", "sgd", expect=1)
+    assert "diverged" in result.stderr
+
+
+def test_settings_come_from_recipe_then_file_then_options_then_set(dlx, tmp_path):
+    (tmp_path / "my.toml").write_text("[train]\nepochs = 7\nsteps_per_epoch = 5\n[optimizer]\nlr = 0.5\n")
+    args = ["--config", "my.toml", "--lr", "0.25", "--set", "optimizer.lr=0.125", "--set", "train.epochs=2"]
+    result = dlx("train", *SMALL, *args, "--dry-run", "--json")
+    settings = json.loads(result.stdout)["study"]["settings"]
+    assert settings["optimizer"]["lr"] == 0.125
+    assert settings["train"]["epochs"] == 2
+    assert settings["train"]["steps_per_epoch"] == 3  # the option that SMALL gives
+
+
+ARGS = [*SMALL, "--epochs", "6", "--dropout", "0.2", "--ema", "0.9"]
+
+
+def start(folder, *args):
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "dlx", "train", *args, "--out", str(folder)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment)
+
+
+def stop_in_epoch(process, epoch, how):
+    """Sends a signal once the line of the epoch before is printed; gives what was printed afterwards."""
+    for line in process.stderr:
+        if line.startswith(f"epoch {epoch - 1}/"):
+            process.send_signal(how)
+            break
+    rest = process.communicate(timeout=60)[1]
+    return process.returncode, rest
+
+
+def outcome(folder):
+    (trial,) = (Path(folder) / "trials").iterdir()
+    epochs = [json.loads(line)["result"] for line in (trial / "epochs.jsonl").read_text().splitlines()]
+    return epochs, read_json(trial / "result.json")["result"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_stopped_in_epoch_3_and_resumed_it_ends_as_if_left_alone(dlx, tmp_path, how):
+    process = start(tmp_path / "stopped", *ARGS)
+    code, printed = stop_in_epoch(process, 3, how)
+    if how is signal.SIGINT:
+        assert code == 130
+        assert "go on with:   dlx train --resume --out" in printed
+    assert not (next((tmp_path / "stopped" / "trials").iterdir()) / "result.json").exists()
+    resumed = dlx("train", "--resume", "--out", str(tmp_path / "stopped"))
+    assert "going on after epoch" in resumed.stderr
+    dlx("train", *ARGS, "--out", str(tmp_path / "alone"))
+    stopped, alone = outcome(tmp_path / "stopped"), outcome(tmp_path / "alone")
+    assert stopped == alone
+    assert [epoch["epoch"] for epoch in alone[0]] == [1, 2, 3, 4, 5, 6]
+
+
+def test_resuming_with_other_settings_says_what_differs(dlx):
+    dlx("train", *SMALL, "--epochs", "1", "--out", "out")
+    with pytest.raises(DlxError, match=r"nothing to resume with these settings.*optimizer.lr: 0.002 -> 0.5"):
+        dlx("train", *SMALL, "--epochs", "1", "--out", "out", "--lr", "0.5", "--resume")
