@@ -85,8 +85,8 @@ def test_evaluation_changes_neither_weights_nor_statistics_nor_streams():
     job.step(0)
     before = copy.deepcopy(job.model.state_dict())
     noise, default = job.noise.get_state(), torch.get_rng_state()
-    first = job.evaluator.measure(job.model, job.val_cases)[0]
-    second = job.evaluator.measure(job.model, job.val_cases)[0]
+    first = job.evaluator.measure(job.model, job.val_cases).counts
+    second = job.evaluator.measure(job.model, job.val_cases).counts
     assert torch.equal(first, second)
     assert job.model.training
     assert torch.equal(job.noise.get_state(), noise)
@@ -97,8 +97,8 @@ def test_evaluation_changes_neither_weights_nor_statistics_nor_streams():
 def test_a_case_scores_the_same_in_whatever_company_it_is_measured():
     job = small_job()
     run(job)
-    together = job.evaluator.measure(job.model, job.train_cases)[0]
-    alone = [job.evaluator.measure(job.model, [case])[0][0] for case in job.train_cases]
+    together = job.evaluator.measure(job.model, job.train_cases).counts
+    alone = [job.evaluator.measure(job.model, [case]).counts[0] for case in job.train_cases]
     assert torch.equal(together, torch.stack(alone))
 
 
@@ -114,7 +114,7 @@ def test_whole_slices_are_scored_voxel_by_voxel_as_the_network_sees_them():
     with torch.no_grad():
         one = job.model(image[0, 7:8].movedim(-1, 1)).softmax(1)[0]
     torch.testing.assert_close(probabilities[:, 7], one, rtol=0, atol=1e-5)
-    counts = job.evaluator.measure(job.model, [case])[0][0]
+    counts = job.evaluator.measure(job.model, [case]).counts[0]
     predicted = probabilities.argmax(0)
     for k in range(4):
         both = ((predicted == k) & (mask[0] == k)).sum()
@@ -185,7 +185,6 @@ def test_averaged_weights_are_the_ones_that_are_measured():
     second = job.model.state_dict()["head.weight"]
     averaged = job.evaluated_model.state_dict()["module.head.weight"]
     torch.testing.assert_close(averaged, 0.9 * first + 0.1 * second)
-
 
 
 def test_the_notes_block_batch_and_soft_dice():

@@ -19,6 +19,15 @@ from dlx.metrics import overlap_counts, soft_overlap
 
 
 @dataclass(frozen=True)
+class Measured:
+    """What was measured of some cases, in their order; predictions stay on the device."""
+
+    counts: Int[Tensor, "n 3 K"]  # overlap counts, on the host
+    soft: Float[Tensor, "n 3 K"] | None  # the sums of the soft Dice, where they were asked for
+    predictions: tuple[UInt8[Tensor, "D H W"], ...]
+
+
+@dataclass(frozen=True)
 class Evaluator:
     """How cases are predicted and scored; holds no state between calls."""
 
@@ -33,25 +42,19 @@ class Evaluator:
     overlap_fraction: float
     with_soft_dice: bool = False
 
-    def measure(
-        self, model: nn.Module, cases: Sequence[int], *, keep_predictions: bool = False
-    ) -> tuple[Int[Tensor, "n 3 K"], Float[Tensor, "n 3 K"] | None, list[UInt8[Tensor, "D H W"]]]:
-        """Overlap counts of each case, the soft sums where asked for, and the predicted masks (uint8, host).
-
-        The model is put into evaluation mode and back; counts cross to the host once, at the end.
-        """
+    def measure(self, model: nn.Module, cases: Sequence[int]) -> "Measured":
+        """Measures each case, the model in evaluation mode meanwhile. Counts cross to the host once, at the end."""
         counts, soft, predictions = [], [], []
         with evaluating(model):
             for case in cases:
                 probabilities = self.probabilities(model, case)  # (K, D, H, W)
                 prediction = probabilities.argmax(0)
-                mask = self.store.mask(case).to(self.compute.device).long()
-                counts.append(overlap_counts(prediction[None], mask[None], self.num_classes))
+                mask = self.store.mask(case).to(self.compute.device)
+                counts.append(overlap_counts(prediction, mask, self.num_classes))
                 if self.with_soft_dice:
                     soft.append(soft_overlap(probabilities[None], mask[None]))
-                if keep_predictions:
-                    predictions.append(prediction.to(torch.uint8).cpu())
-        return torch.stack(counts).cpu(), torch.stack(soft).cpu() if soft else None, predictions
+                predictions.append(prediction.to(torch.uint8))
+        return Measured(torch.stack(counts).cpu(), torch.stack(soft).cpu() if soft else None, tuple(predictions))
 
     def probabilities(self, model: nn.Module, case: int) -> Float[Tensor, "K D H W"]:
         """Class probabilities of one whole case, on the training device."""

@@ -13,7 +13,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from dlx.dropout import dropout_modules
 from dlx.engine.device import Compute
-from dlx.engine.evaluate import Evaluator
+from dlx.engine.evaluate import Evaluator, Measured
 from dlx.engine.randomness import generator, stream_seed
 from dlx.engine.step import TrainStep
 from dlx.metrics import dice_from_counts, soft_dice_from_sums, summarize
@@ -62,6 +62,7 @@ class Job:
     patience: int | None = None
     ema: AveragedModel | None = None
     noise: torch.Generator = field(init=False)
+    validated: Measured | None = field(init=False, default=None)  # the validation cases, by the weights of now
 
     def __post_init__(self) -> None:
         self.noise = torch.Generator(self.compute.device)
@@ -118,6 +119,7 @@ def begin_epoch(job: Job, progress: Progress, epoch: int) -> None:
     digest = hashlib.blake2b(progress.batches_hash.encode(), digest_size=16)
     digest.update(job.step.source.index_bytes())
     progress.batches_hash = digest.hexdigest()
+    job.validated = None
     job.model.train()
 
 
@@ -135,16 +137,17 @@ def end_epoch(job: Job, progress: Progress, result: EpochResult) -> None:
 
 def validate(job: Job) -> dict[str, Any]:
     """The Dice fields of an epoch's record: all validation cases, and the fixed subset of the training cases."""
-    counts, soft, _ = job.evaluator.measure(job.evaluated_model, job.val_cases)
-    summary = summarize(dice_from_counts(counts))
+    measured = job.evaluator.measure(job.evaluated_model, job.val_cases)
+    job.validated = measured
+    summary = summarize(dice_from_counts(measured.counts))
     figures: dict[str, Any] = {
         "val_dice": summary.mean,
         "val_dice_per_class": dict(zip(job.class_names[1:], summary.per_class[1:], strict=True)),
     }
-    if soft is not None:
-        figures["val_soft_dice"] = summarize(soft_dice_from_sums(soft)).mean
+    if measured.soft is not None:
+        figures["val_soft_dice"] = summarize(soft_dice_from_sums(measured.soft)).mean
     if job.subset_cases:
-        counts, _, _ = job.evaluator.measure(job.evaluated_model, job.subset_cases)
+        counts = job.evaluator.measure(job.evaluated_model, job.subset_cases).counts
         figures["train_dice_subset"] = summarize(dice_from_counts(counts)).mean
     return figures
 

@@ -7,21 +7,28 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dlx.engine.evaluate import Measured
 from dlx.engine.fit import Job
 from dlx.metrics import dice_from_counts, summarize
 from dlx.records import CaseScores, SetScores
 from dlx.surface import surface_scores
 
 
-def score_cases(job: Job, cases: Sequence[int], *, surface_tolerance_mm: float | None = None) -> SetScores:
+def score_trial(job: Job, surface_tolerance_mm: float) -> tuple[SetScores, SetScores]:
+    """The training and the validation set. What the last epoch's validation measured is not measured again."""
+    train = job.evaluator.measure(job.evaluated_model, job.train_cases)
+    val = job.validated or job.evaluator.measure(job.evaluated_model, job.val_cases)
+    return score_set(job, job.train_cases, train), score_set(job, job.val_cases, val, surface_tolerance_mm)
+
+
+def score_set(
+    job: Job, cases: Sequence[int], measured: Measured, surface_tolerance_mm: float | None = None
+) -> SetScores:
     """Dice of each case and class, and with a tolerance also HD95 and normalised surface Dice, in mm.
 
     Per class the mean is over the cases that have a figure; `dice` is the mean of the foreground classes' means.
     """
-    counts, _, predictions = job.evaluator.measure(
-        job.evaluated_model, cases, keep_predictions=surface_tolerance_mm is not None
-    )
-    dice = dice_from_counts(counts)  # (n, K)
+    dice = dice_from_counts(measured.counts)  # (n, K)
     names = job.class_names[1:]
     store = job.evaluator.store
     scored = {}
@@ -30,7 +37,9 @@ def score_cases(job: Job, cases: Sequence[int], *, surface_tolerance_mm: float |
         surface: dict[str, float | None] | None = None
         if surface_tolerance_mm is not None:
             mask = store.mask(case).cpu().numpy()
-            hd95, surface = _surfaces(predictions[row], mask, names, store.spacings_mm[case], surface_tolerance_mm)
+            hd95, surface = _surfaces(
+                measured.predictions[row].cpu(), mask, names, store.spacings_mm[case], surface_tolerance_mm
+            )
         per_class = {name: _none_if_nan(float(dice[row, k])) for k, name in enumerate(names, 1)}
         scored[store.ids[case]] = CaseScores(dice=per_class, hd95_mm=hd95, surface_dice=surface)
     summary = summarize(dice)

@@ -54,4 +54,6 @@ def crop_to(logits: Float[Tensor, "B K *T"], sizes: tuple[int, ...]) -> Float[Te
     """The near corner of the given sizes; itself where they are equal."""
     if tuple(logits.shape[2:]) == sizes:
         return logits
-    return logits[(..., *[slice(0, size) for size in sizes])]
+    for axis, size in enumerate(sizes, start=2):
+        logits = logits.narrow(axis, 0, size)
+    return logits

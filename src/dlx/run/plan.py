@@ -63,7 +63,7 @@ def make_plan(
     verify_data: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Plan:
-    """Resolves every trial of a study; raises DlxError for whatever one of them cannot do. Writes only the data cache."""
+    """Resolves every trial of a study; raises DlxError for what one of them cannot do. Writes only the data cache."""
     study = study.model_copy(update={"base": _with_absolute_path(study.base)})
     datasets: dict[str, Dataset] = {}
     resolved = resolve(study.base, cache_dir=cache_dir, verify_data=verify_data, progress=progress, datasets=datasets)
@@ -120,9 +120,8 @@ def check_resumable(plan: Plan) -> None:
     for path in sorted(plan.folder.glob("trials/*/settings.json")):
         ours = plan.trials[0].resolved.settings(plan.trials[0].trial.seed)
         changed = settings_differences(read_json(path), ours)
-        raise SettingError(
-            f"{plan.folder}: nothing to resume with these settings; {path.parent.name} differs in {'; '.join(changed[:4])}"
-        )
+        differs = f"{path.parent.name} differs in {'; '.join(changed[:4])}"
+        raise SettingError(f"{plan.folder}: nothing to resume with these settings; {differs}")
     raise SettingError(f"{plan.folder}: nothing to resume: no trial was begun there")
 
 

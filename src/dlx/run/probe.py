@@ -3,11 +3,11 @@
 import time
 from dataclasses import dataclass
 
+import torch
+
 from dlx.build import Resolved, make_job
 from dlx.data.voxels import VoxelStore
 from dlx.engine.fit import Progress, begin_epoch
-
-import torch
 
 WARM_UP_STEPS, TIMED_STEPS = 2, 3
 

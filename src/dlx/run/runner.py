@@ -16,7 +16,7 @@ from dlx.data.voxels import VoxelStore
 from dlx.engine import checkpoint
 from dlx.engine.device import describe_device
 from dlx.engine.fit import Diverged, Job, Progress, StepDone, fit
-from dlx.engine.score import score_cases
+from dlx.engine.score import score_trial
 from dlx.errors import DataError
 from dlx.records import EpochRecord, TrialRecord, TrialResult, TrialRun
 from dlx.run import provenance
@@ -185,11 +185,11 @@ def _train_and_store(
 
 
 def _score(job: Job, progress: Progress, resolved: Resolved) -> TrialResult:
-    tolerance_mm = resolved.spec.evaluate.surface_tolerance_mm
+    train, val = score_trial(job, resolved.spec.evaluate.surface_tolerance_mm)
     return TrialResult(
         epochs=progress.epoch,
-        train=score_cases(job, job.train_cases),
-        val=score_cases(job, job.val_cases, surface_tolerance_mm=tolerance_mm),
+        train=train,
+        val=val,
         best_epoch=progress.best_epoch,
         best_val_dice=progress.best_val_dice,
         weights_hash=checkpoint.weights_hash(job.evaluated_model),
