@@ -19,6 +19,7 @@ RANKS = [
     ["build"],
     ["engine", "store"],
     ["models", "counting"],
+    ["reuse"],
     ["losses", "metrics", "surface", "dropout", "schedules", "optimizers", "data"],
     ["studies", "arguments"],
     ["registry", "records"],
@@ -60,7 +61,7 @@ def loaded_by(*args):
 
 @pytest.mark.parametrize("args", [["--help"], ["train", "--help"], ["count-params", "--help"], ["--version"]])
 def test_help_imports_nothing_heavy(args):
-    heavy = {"torch", "numpy", "scipy", "SimpleITK", "matplotlib", "pydantic", "safetensors"}
+    heavy = {"torch", "numpy", "scipy", "SimpleITK", "matplotlib", "safetensors", "rich.progress", "dlx.specs"}
     assert not loaded_by(*args) & heavy
 
 

@@ -15,7 +15,7 @@ from dlx.specs import Part
 
 @cache
 def argument_schema(factory: Callable[..., Any]) -> type[BaseModel]:
-    """A pydantic model of the factory's keyword-only parameters: those are the settings, the others are the engine's."""
+    """A pydantic model of the factory's keyword-only parameters: its settings; the other parameters are the engine's."""
     hints = typing.get_type_hints(factory, include_extras=True)
     fields: dict[str, Any] = {}
     for parameter in inspect.signature(factory).parameters.values():
@@ -26,7 +26,7 @@ def argument_schema(factory: Callable[..., Any]) -> type[BaseModel]:
 
 
 def bind_arguments(kind: str, name: str, factory: Callable[..., Any], args: dict[str, Any]) -> dict[str, Any]:
-    """The factory's settings with defaults filled in; SettingError names the argument that is unknown or out of range."""
+    """The factory's settings, defaults filled in; SettingError names an argument that is unknown or out of range."""
     schema = argument_schema(factory)
     for key in args:
         if key not in schema.model_fields:

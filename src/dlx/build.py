@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from dlx import registry
+from dlx import registry, schedules
 from dlx.arguments import bind_part
 from dlx.data.cases import Dataset
 from dlx.data.dataset import open_dataset
@@ -280,6 +280,13 @@ def _check_parts(spec: Spec, model: nn.Module, dataset: Dataset) -> list[str]:
         parameter_groups(model, spec), **spec.optimizer.name.args
     )
     registry.load("scheduler", spec.scheduler.name)(optimizer, spec.train.epochs, **spec.scheduler.args)
+    rates = schedules.rates(spec.scheduler.name, spec.scheduler.args, spec.optimizer.lr, spec.train.epochs)
+    collapse = schedules.early_collapse(rates)
+    if collapse is not None:
+        remarks.append(
+            f"scheduler '{spec.scheduler}': the rate is below a thousandth of its first from epoch {collapse + 1} on, "
+            f"so hardly anything is learnt after that"
+        )
     if spec.scheduler.name == "plateau" and spec.evaluate.every != 1:
         raise SettingError("scheduler 'plateau' watches every epoch's validation Dice: it needs evaluate.every = 1")
     return remarks

@@ -59,7 +59,7 @@ def names(kind: str) -> list[str]:
 
 
 def target(kind: str, name: str) -> str:
-    """`module:function` (a layout: the module) of a name; SettingError, with the nearest known name, if it is unknown."""
+    """`module:function` of a name (a layout: the module); SettingError, with the nearest known name, for another."""
     try:
         return PARTS[kind][name]
     except KeyError:

@@ -52,7 +52,7 @@ def _spell(value: Any) -> str:
 
 
 def parse_value(text: str) -> Any:
-    """The value a user typed: a number, true/false, none, a [list], else the text itself. `1e-3` and `30` are numbers."""
+    """The value a user typed: a number (`30`, `1e-3`), true/false, none, a [list], else the text itself."""
     stripped = text.strip()
     lowered = stripped.lower()
     if lowered in ("true", "false"):
@@ -129,7 +129,7 @@ class DataSpec(Section):
 
 
 class SplitSpec(Section):
-    """Which subjects train and which validate. One of val, fold, val_fraction or file decides; default: val_fraction."""
+    """Which subjects train and which validate: by val, fold, val_fraction or file, one of them; else a fifth validates."""
 
     val: Annotated[tuple[str, ...], BeforeValidator(_names)] | None = None
     fold: Annotated[int, Field(ge=0)] | None = None

@@ -96,7 +96,7 @@ class Follower:
 
 
 def epoch_line(event: EpochRecord, epochs: int, eta_s: float | None) -> str:
-    """One epoch on one line of at most 80 columns; `train` is of a few training subjects, `val` of all validation ones."""
+    """One epoch in at most 80 columns; `train` is of a few training subjects, `val` of all validation subjects."""
     result = event.result
     rates = "/".join(f"{rate:.3g}" for rate in dict.fromkeys(result.lr.values()))
     width = len(str(epochs))

@@ -29,12 +29,14 @@ def head_lines(plan: "Plan") -> list[str]:
     patch = " x ".join(str(size) for size in spec.batch.patch_size_px or ())
     loss = "+".join(str(term.name) for term in spec.loss)
     threads = f", {compute.threads} threads" if compute.device.type == "cpu" else ""
+    channels, classes = ", ".join(dataset.channels), ", ".join(dataset.classes[1:])
+    length = f"{spec.train.epochs} epochs of {spec.train.steps_per_epoch} steps"
     return [
-        f"data     {dataset.source} ({dataset.layout}): {', '.join(dataset.channels)} -> {', '.join(dataset.classes[1:])}",
+        f"data     {dataset.source} ({dataset.layout}): {channels} -> {classes}",
         f"split    {len(split.train)} training and {len(split.val)} validation subjects",
         f"network  {spec.model.name}, {resolved.parameters:,} parameters; loss {loss}; {spec.optimizer.name.name}, "
         f"{spec.scheduler.name}",
-        f"training {spec.train.epochs} epochs of {spec.train.steps_per_epoch} steps, {spec.batch.size} patches of {patch}",
+        f"training {length}, {spec.batch.size} {'slices' if spec.batch.kind == 'block' else 'patches'} of {patch}",
         f"device   {compute.device}, {compute.precision}{threads}",
         *(f"note     {remark}" for remark in plan.remarks),
     ]
