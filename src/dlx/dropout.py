@@ -25,11 +25,17 @@ class Dropout(nn.Module):
 
     def __init__(self, p: float = 0.0, kind: Kind = "dropout") -> None:
         super().__init__()
-        self.kind = kind
+        self.kind: Kind = kind
         self.generator: torch.Generator | None = None
         self.always_draw = False
+        self.rate = 0.0
         self.register_buffer("p", torch.zeros(()), persistent=False)
         self.set_p(p)
+
+    @property
+    def is_active(self) -> bool:
+        """True where p is above 0: only then is anything dropped, and only while training."""
+        return self.rate > 0
 
     def set_p(self, p: float) -> None:
         """Changes the drop rate; ValueError unless 0 <= p < 1."""
@@ -39,13 +45,18 @@ class Dropout(nn.Module):
         self.rate = p
 
     def forward(self, features: Float[Tensor, "B C *S"]) -> Float[Tensor, "B C *S"]:
-        if not self.training or (self.rate == 0 and not self.always_draw):
+        if not self.training or not (self.is_active or self.always_draw):
             return features
         return torch.where(self.draw(features), features / (1.0 - self.p), 0.0)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator] # inductor has drawn wrong masks on CUDA (pytorch issue 198333), and takes no generator
     def draw(self, features: Float[Tensor, "B C *S"]) -> Bool[Tensor, "B C ..."]:
-        """What is kept: a coin for each element, in memory order, or one for each sample and channel."""
+        """What is kept: a coin for each element, or one for each sample and channel, shaped (B, C, 1 ...).
+
+        The elements' noise is drawn in their order in memory and keeps the memory format, so the same generator state
+        drops other elements of a channels-last tensor than of a contiguous one. It is float32 whatever the features
+        are: in bf16 there are only some 256 values of noise, too few for the rate to be p.
+        """
         if self.kind == "dropout":
             noise = torch.empty_like(features, dtype=torch.float32, requires_grad=False)
         else:
@@ -60,3 +71,10 @@ class Dropout(nn.Module):
 def dropout_modules(model: nn.Module) -> list[Dropout]:
     """Every Dropout of a model, in the order of its modules."""
     return [module for module in model.modules() if isinstance(module, Dropout)]
+
+
+def set_dropout(model: nn.Module, p: float, generator: torch.Generator | None) -> None:
+    """Gives every Dropout of a model the rate p and the generator its noise comes from."""
+    for module in dropout_modules(model):
+        module.set_p(p)
+        module.generator = generator

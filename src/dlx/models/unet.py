@@ -97,7 +97,7 @@ class UNet(nn.Module):
         self.dropouts = self._make_dropouts(dropout, levels)
 
     def _make_dropouts(self, dropout: DropoutSpec | None, levels: int) -> nn.ModuleDict:
-        """A Dropout for each place where a block is called and `dropout.where` wants one; none where p is 0."""
+        """A Dropout for each place where a block is called and `dropout.where` wants one, at p = 0 too."""
         if dropout is None:
             return nn.ModuleDict()
         fitting = {2: "dropout2d", 3: "dropout3d"}[self.dims]
@@ -115,6 +115,9 @@ class UNet(nn.Module):
         return self.dropouts[place](features) if place in self.dropouts else features
 
     def forward(self, image: Float[Tensor, "B C *S"]) -> Float[Tensor, "B K *S"]:
+        if image.ndim != self.dims + 2:  # torch would take (C, H, W) for an image without a batch, and fail later
+            sizes = {2: "H, W", 3: "D, H, W"}[self.dims]
+            raise ValueError(f"a {self.dims}D network takes (B, C, {sizes}), not {image.ndim} axes")
         features = pad_to_multiple(image, self.stride)
         skips: list[Tensor] = []
         for level, blocks in enumerate(self.encoder):

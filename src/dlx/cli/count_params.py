@@ -1,0 +1,111 @@
+"""`dlx count-params`: how large a network is, and what in it is used more than once."""
+
+import contextlib
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dlx.errors import SettingError
+
+if TYPE_CHECKING:
+    from dlx.cli.model_argument import Factory
+    from dlx.counting import ModelCount
+
+DEFAULT_CHANNELS, DEFAULT_SIZE_PX = 2, 64  # the notes' T1 and T2, and their patches
+
+
+def count_params(
+    models: Annotated[
+        list[str], typer.Argument(metavar="MODEL...", help="unet, unet2, unet2:width=32, or package.module:callable.")
+    ],
+    input_: Annotated[
+        str | None,
+        typer.Option("--input", metavar="C,H,W", help="Shape of one input: C,H,W or C,D,H,W.", show_default="2,64,64"),
+    ] = None,
+    classes: Annotated[int, typer.Option(min=1, help="Number of classes.")] = 4,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="An argument of the network, e.g. width=32; repeatable."),
+    ] = None,
+    depth: Annotated[int, typer.Option(min=0, help="How many levels of modules to show.")] = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list and nothing else.")] = False,
+) -> None:
+    """Count a network's parameters and find what one forward pass uses more than once.
+
+    A module that is called twice, or a weight that two modules share, is found by running the network, whatever its
+    code; nothing has to be declared. `unet` shows it: six of its blocks are called twice.
+    """
+    from dlx.studies import parse_assignment
+
+    shape = parse_shape(input_) if input_ is not None else None
+    settings = dict(parse_assignment(text) for text in set_ or [])
+    with contextlib.redirect_stdout(sys.stderr):  # what the user's own modules print is no part of the answer
+        counted = [count_one(text, shape, classes, settings) for text in models]
+    if as_json:
+        entries = [as_entry(text, used, figures) for text, (used, figures) in zip(models, counted, strict=True)]
+        typer.echo(json.dumps(entries, indent=2))
+        for text, (_, figures) in zip(models, counted, strict=True):
+            for remark in figures.remarks:
+                typer.echo(f"dlx: '{text}': {remark}", err=True)
+        return
+    from dlx.cli.count_tables import print_comparison, print_count
+
+    for text, (used, figures) in zip(models, counted, strict=True):
+        print_count(text, used, figures, depth)
+    if len(models) > 1:
+        print_comparison([(text, figures) for text, (_, figures) in zip(models, counted, strict=True)])
+
+
+def count_one(
+    text: str, shape: tuple[int, ...] | None, num_classes: int, settings: dict[str, Any]
+) -> "tuple[tuple[int, ...], ModelCount]":
+    """The input's shape that was used, and the figures; SettingError if the network cannot be built or run."""
+    import torch
+
+    from dlx.cli.model_argument import find_model
+
+    factory = find_model(text, settings, shape[0] if shape else DEFAULT_CHANNELS, num_classes)
+    try:
+        with torch.device("meta"):
+            return _build_and_count(text, factory, shape)
+    except SettingError:
+        # Some networks compute with numbers while they are built or run, so they get real tensors.
+        return _build_and_count(text, factory, shape)
+
+
+def _build_and_count(
+    text: str, factory: "Factory", shape: tuple[int, ...] | None
+) -> "tuple[tuple[int, ...], ModelCount]":
+    from dlx.cli.model_argument import build_model
+    from dlx.counting import count
+
+    model = build_model(text, factory)
+    used = shape or (DEFAULT_CHANNELS, *[DEFAULT_SIZE_PX] * getattr(model, "dims", 2))
+    try:
+        return used, count(model, used)
+    except SettingError as error:
+        raise SettingError(f"'{text}': {error}; --input takes another shape") from error
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """`2,64,64` as (2, 64, 64); SettingError for anything but whole numbers above zero."""
+    pieces = [piece.strip() for piece in text.split(",")]
+    if not all(piece.isascii() and piece.isdecimal() and len(piece) < 8 and int(piece) > 0 for piece in pieces):
+        raise SettingError(f"--input {text}: expected channels and sizes, as in 2,64,64")
+    return tuple(int(piece) for piece in pieces)
+
+
+def as_entry(text: str, shape: tuple[int, ...], figures: "ModelCount") -> dict[str, Any]:
+    """A network's figures for JSON."""
+    return {
+        "model": text,
+        "parameters": figures.parameters,
+        "trainable": figures.trainable,
+        "parameters_if_unshared": figures.parameters_if_unshared,
+        "shared": [{"module": use.module, "calls": use.calls, "parameters": use.parameters} for use in figures.shared],
+        "flops": figures.flops,
+        "forward_backward_flops": figures.forward_backward_flops,
+        "input": list(shape),
+    }

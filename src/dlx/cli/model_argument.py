@@ -1,0 +1,121 @@
+"""A network as the user names it: a registered name, or `package.module:callable` for one of their own.
+
+Only `count-params` takes the second form: it is what the user typed, and never comes from a file.
+"""
+
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from dlx.errors import SettingError, nearest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Factory = Callable[[], "nn.Module"]
+
+
+def find_model(text: str, settings: dict[str, Any], in_channels: int, num_classes: int) -> Factory:
+    """A function that builds the network which `text` names, with the settings that were given with --set.
+
+    `unet2` and `unet2:width=32` are registered names; `package.module:callable` is a class, a function that returns
+    a network, or a network, found from the current directory too. Channels and classes are given to registered
+    networks, and to others that have no default for `in_channels` or `num_classes`.
+    Raises SettingError where there is no such name, or where it does not take the settings.
+    """
+    module, colon, rest = text.partition(":")
+    if colon and "=" not in rest:
+        return _own_factory(text, module, rest, settings, {"in_channels": in_channels, "num_classes": num_classes})
+    from dlx import registry
+    from dlx.arguments import bind_arguments
+    from dlx.specs import parse_part
+
+    part = parse_part(text)
+    name, args = part["name"], part["args"] | settings
+    try:
+        factory = registry.load("model", name)
+    except SettingError as error:
+        raise SettingError(f"{error}, or package.module:callable for a network of your own") from None
+    bound = bind_arguments("model", name, factory, args)
+    return lambda: factory(in_channels, num_classes, **bound)
+
+
+def build_model(text: str, factory: Factory) -> "nn.Module":
+    """What the factory builds; SettingError if that fails or is no torch.nn.Module."""
+    from torch import nn
+
+    try:
+        model = factory()
+    except SettingError:
+        raise
+    except Exception as error:
+        raise SettingError(f"'{text}' could not be built: {_one_line(error)}") from error
+    if not isinstance(model, nn.Module):
+        raise SettingError(f"'{text}' gives a {type(model).__name__}, not a torch.nn.Module")
+    return model
+
+
+def _own_factory(text: str, module: str, attribute: str, settings: dict[str, Any], sizes: dict[str, int]) -> Factory:
+    from torch import nn
+
+    found = _import_attribute(text, module, attribute)
+    if isinstance(found, nn.Module):
+        if settings:
+            raise SettingError(f"'{text}' is a network already: --set {next(iter(settings))} comes too late")
+        return lambda: found
+    if not callable(found):
+        raise SettingError(f"'{text}' is a {type(found).__name__}, not a torch.nn.Module or what makes one")
+    args = _bind(text, found, settings, sizes)
+    return lambda: found(**args)
+
+
+def _import_attribute(text: str, module: str, attribute: str) -> Any:
+    if not all(step.isidentifier() for step in [*module.split("."), *attribute.split(".")]):
+        raise SettingError(f"'{text}': expected package.module:callable, as in my_networks:SmallUNet")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # the user's own files, as with `python -m`
+    try:
+        found: Any = importlib.import_module(module)
+    except (Exception, SystemExit) as error:
+        raise SettingError(f"'{text}': importing '{module}' failed: {_one_line(error)}") from error
+    for step in attribute.split("."):
+        if not hasattr(found, step):
+            public = [name for name in dir(found) if callable(getattr(found, name, None)) and not name.startswith("_")]
+            raise SettingError(f"'{text}': there is no '{step}' in '{module}': {_nearest_of(step, public)}")
+        found = getattr(found, step)
+    return found
+
+
+def _bind(text: str, factory: Callable[..., Any], settings: dict[str, Any], sizes: dict[str, int]) -> dict[str, Any]:
+    """The arguments to call with: the settings, and channels and classes where they are asked for."""
+    try:
+        parameters = inspect.signature(factory).parameters
+    except (TypeError, ValueError):  # some callables written in C tell no signature
+        return settings
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    named = {
+        name: parameter
+        for name, parameter in parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+    for key in settings:
+        if key not in named and not takes_any:
+            raise SettingError(f"'{text}' has no argument '{key}': {_nearest_of(key, named)}")
+    needed = [name for name, parameter in named.items() if parameter.default is parameter.empty]
+    args = {name: sizes[name] for name in needed if name in sizes} | settings
+    missing = [name for name in needed if name not in args]
+    if missing:
+        raise SettingError(f"'{text}' needs {' and '.join(missing)}: give --set {missing[0]}=VALUE")
+    return args
+
+
+def _nearest_of(name: str, known: Any) -> str:
+    return nearest(name, known) if known else "(there are none)"
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

@@ -1,0 +1,188 @@
+"""What one forward pass calls and uses: each call of a module, each use of a parameter, and which of them repeat.
+
+Nothing here knows sizes of networks or prints; `counting.py` makes figures of it.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakTensorKeyDictionary
+
+
+@dataclass
+class Call:
+    """One call of a module: by which call it was made (None: the network itself), what it gave, what it cost."""
+
+    module: nn.Module
+    parent: int | None
+    shapes: tuple[tuple[int, ...], ...] = ()
+    cost: int = 0
+
+
+@dataclass(frozen=True)
+class Use:
+    """One use of a parameter: in which call, and of how many of its elements (a slice has fewer)."""
+
+    call: int
+    numel: int
+
+
+@dataclass
+class Trace:
+    """The calls and uses of one forward pass, in their order."""
+
+    calls: list[Call] = field(default_factory=list)
+    uses: dict[nn.Parameter, list[Use]] = field(default_factory=lambda: defaultdict(list))
+    stack: list[int] = field(default_factory=list)
+
+    def calls_of(self) -> dict[nn.Module, list[Call]]:
+        """The calls of each module that was called."""
+        by_module: dict[nn.Module, list[Call]] = defaultdict(list)
+        for call in self.calls:
+            by_module[call.module].append(call)
+        return by_module
+
+
+@contextmanager
+def trace_forward(model: nn.Module, cost_so_far: Callable[[], int] = lambda: 0) -> Iterator[Trace]:
+    """Records what runs of `model` within the block; a call's cost is by how much `cost_so_far` rises in it."""
+    trace = Trace()
+    flow = _ParameterFlow(trace)
+    handles = []
+    for module in model.modules():
+        handles.append(
+            module.register_forward_pre_hook(_enter(trace, flow, cost_so_far), prepend=True, with_kwargs=True)
+        )
+        handles.append(module.register_forward_hook(_leave(trace, flow, cost_so_far)))
+    try:
+        with flow:
+            yield trace
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def reused_modules(trace: Trace) -> dict[nn.Module, int]:
+    """Modules that were called more than once, and how often, without those that repeat only because their caller does.
+
+    So a block that is called twice is named, and not its convolution as well. A module repeats by itself where one
+    call of its caller calls it twice, or where two different modules call it.
+    """
+    reused = {}
+    for module, calls in trace.calls_of().items():
+        parents = [call.parent for call in calls]
+        callers = {None if parent is None else trace.calls[parent].module for parent in parents}
+        if len(set(parents)) < len(parents) or len(callers) > 1:
+            reused[module] = len(calls)
+    return reused
+
+
+def reused_parameters(trace: Trace) -> dict[nn.Parameter, int]:
+    """Parameters that were used more than once, and how often, where no repeated call of one module explains it.
+
+    These are tied weights (one parameter in two modules) and weights that a forward pass uses twice in functions.
+    Slices that together are no more than the parameter are one use of it.
+    """
+    reused = {}
+    for parameter, uses in trace.uses.items():
+        modules = {trace.calls[use.call].module for use in uses}
+        is_once_a_call = len({use.call for use in uses}) == len(uses)
+        if sum(use.numel for use in uses) > parameter.numel() and not (len(modules) == 1 and is_once_a_call):
+            reused[parameter] = len(uses)
+    return reused
+
+
+class _ParameterFlow(TorchFunctionMode):
+    """Follows tensors through torch's functions and notes where parameters meet data.
+
+    Data are the tensors that enter a module, and whatever is computed with them. What is computed from parameters
+    alone (a transpose, a slice, a standardised or low-rank weight) stands for them until it meets data: that is the
+    use. So a weight that is normalised in several operations and then convolved with is used once.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        super().__init__()
+        self.trace = trace
+        self.data = WeakTensorKeyDictionary()
+        self.derived = WeakTensorKeyDictionary()  # tensor -> the parameters it was computed from
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        outputs = _tensors(result)
+        if func is Tensor.__setitem__:
+            outputs = [args[0]]
+        if outputs:
+            inputs = _tensors((args, kwargs))
+            if any(tensor in self.data for tensor in inputs):
+                self.note_uses(inputs)
+                self.mark_data(outputs)
+            else:
+                self.mark_derived(inputs, outputs)
+        return result
+
+    def sources(self, tensor: Tensor) -> frozenset[nn.Parameter]:
+        """The parameters a tensor stands for; none where it is data."""
+        if isinstance(tensor, nn.Parameter):
+            return frozenset([tensor])
+        return self.derived[tensor] if tensor in self.derived and tensor not in self.data else frozenset()
+
+    def note_uses(self, tensors: list[Tensor]) -> None:
+        """One use of each parameter that the tensors stand for."""
+        numel: dict[nn.Parameter, int] = {}
+        for tensor in tensors:
+            for parameter in self.sources(tensor):
+                # an expanded weight has more elements than there are parameters
+                numel[parameter] = max(numel.get(parameter, 0), min(tensor.numel(), parameter.numel()))
+        for parameter, count in numel.items():
+            self.trace.uses[parameter].append(Use(self.trace.stack[-1] if self.trace.stack else 0, count))
+
+    def mark_data(self, tensors: list[Tensor]) -> None:
+        for tensor in tensors:
+            if not isinstance(tensor, nn.Parameter):
+                self.data[tensor] = True
+
+    def mark_derived(self, inputs: list[Tensor], outputs: list[Tensor]) -> None:
+        sources = frozenset[nn.Parameter]().union(*(self.sources(tensor) for tensor in inputs))
+        for tensor in outputs:
+            if sources and not isinstance(tensor, nn.Parameter):
+                self.derived[tensor] = sources
+
+
+def _enter(trace: Trace, flow: _ParameterFlow, cost_so_far: Callable[[], int]) -> Callable[..., None]:
+    def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
+        trace.calls.append(Call(module, trace.stack[-1] if trace.stack else None, cost=-cost_so_far()))
+        trace.stack.append(len(trace.calls) - 1)
+        # From here on a learned query is like any other features. A parameter itself may be passed in to be
+        # transformed first, as parametrizations do.
+        tensors = [tensor for tensor in _tensors((args, kwargs)) if not isinstance(tensor, nn.Parameter)]
+        flow.note_uses(tensors)
+        flow.mark_data(tensors)
+
+    return enter
+
+
+def _leave(trace: Trace, flow: _ParameterFlow, cost_so_far: Callable[[], int]) -> Callable[..., None]:
+    def leave(_module: nn.Module, _args: Any, output: Any) -> None:
+        call = trace.calls[trace.stack[-1]]
+        tensors = _tensors(output)
+        call.shapes = tuple(tuple(tensor.shape) for tensor in tensors)
+        call.cost += cost_so_far()
+        if call.parent is None:
+            flow.note_uses(tensors)  # a parameter that is a result of the network is used by that
+        flow.mark_data([tensor for tensor in tensors if not flow.sources(tensor)])
+        trace.stack.pop()
+
+    return leave
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
