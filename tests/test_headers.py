@@ -72,10 +72,13 @@ NIFTI = {
     "unknown type": (nifti((70, "2h", (77, 16))), "unknown"),
     "bitpix": (nifti((72, "h", (8,))), "bitpix"),
     "vectors": (nifti((68, "h", (1007,))), "vectors"),
-    "spacing 0": (nifti((84, "f", (0,))), "spacing"),
-    "spacing negative": (nifti((84, "f", (-1,))), "spacing"),
-    "spacing NaN": (nifti((84, "f", (np.nan,))), "spacing"),
-    "spacing Inf": (nifti((84, "f", (np.inf,))), "spacing"),
+    "spacing 0": (nifti((84, "f", (0,))), "above 0"),
+    "spacing negative": (nifti((84, "f", (-1,))), "above 0"),
+    "spacing NaN": (nifti((84, "f", (np.nan,))), "above 0"),
+    "spacing Inf": (nifti((84, "f", (np.inf,))), "above 0"),
+    "spacing of the fourth axis": (
+        nifti((40, "8h", (4, 6, 5, 2, 2, 1, 1, 1)), (92, "f", (np.nan,))), "fourth axis",
+    ),
     "micrometres": (nifti((123, "B", (3,))), "micrometres"),
     "slope NaN": (nifti((112, "f", (np.nan,))), "scaling"),
     "slope Inf": (nifti((112, "f", (np.inf,))), "scaling"),
@@ -90,7 +93,7 @@ NIFTI = {
     "vox_offset 100": (nifti((108, "f", (100,))), "vox_offset"),
     "vox_offset NaN": (nifti((108, "f", (np.nan,))), "vox_offset"),
     "vox_offset 352.5": (nifti((108, "f", (352.5,))), "vox_offset"),
-    "vox_offset far": (nifti((108, "f", (1e6,))), "truncated"),
+    "vox_offset far": (nifti((108, "f", (1e6,))), "before the voxels"),
     "an extension of -1": (
         nifti((108, "f", (368,)), between=b"\1\0\0\0" + struct.pack("<2i", -1, 0) + bytes(8)), "extension",
     ),
@@ -153,13 +156,15 @@ MHA = {
     "zlib of too little": (packed_mha(zlib.compress(DATA[:-2])), "truncated"),
     "zlib of too much": (packed_mha(zlib.compress(DATA * 2)), "longer"),
     "zlib checksum": (packed_mha(PACKED[:-1] + bytes([PACKED[-1] ^ 1])), "incorrect data check"),
+    "zlib and more": (packed_mha(PACKED + b"x"), "unknown bytes"),
     "zlib size too small": (packed_mha(PACKED, 20), "CompressedDataSize"),
     "zlib size too large": (packed_mha(PACKED, 2000), "CompressedDataSize"),
     "zlib size missing": (mha(extra="CompressedData = True\n", data=PACKED), "lacks 'CompressedDataSize'"),
-    "spacing 0": (mha(spacing="0 1 1"), "spacing"),
-    "spacing negative": (mha(spacing="-1 1 1"), "spacing"),
-    "spacing NaN": (mha(spacing="nan 1 1"), "ElementSpacing"),
-    "spacing 1e999": (mha(spacing="1e999 1 1"), "ElementSpacing"),
+    "spacing 0": (mha(spacing="0 1 1"), "above 0"),
+    "spacing negative": (mha(spacing="-1 1 1"), "above 0"),
+    "spacing NaN": (mha(spacing="nan 1 1"), "not a finite number"),
+    "spacing 1e999": (mha(spacing="1e999 1 1"), "beyond the numbers"),
+    "a line that is no text": (mha(extra="Comment = a\x07b\n"), "not text"),
     "sheared": (mha(matrix="1 0.5 0 0 1 0 0 0 1"), "sheared"),
     "matrix of zeros": (mha(matrix="0 0 0 0 0 0 0 0 0"), "zero"),
     "NaN": (mha(kind="MET_FLOAT", data=floats(np.nan)), "not finite"),
@@ -173,6 +178,10 @@ MHA = {
     "a long name": (mha(extra=f"Name = {'x' * 400}\n"), "longer"),
     "a long key": (mha(extra=f"{'K' * 300} = 1\n"), "longer"),
     "a long line": (mha(extra=f"Comment = {'x' * 40000}\n"), "longer"),
+    "too many lines": (mha(extra="".join(f"Key{i} = x\n" for i in range(3000))), "more than"),
+    "another first line": (b"Comment = x\n" + mha(), "it starts with"),
+    "numbers of no use": (mha(extra="SequenceID = 1 2 3\n"), "SequenceID"),
+    "neither true nor false": (mha(extra="CompressedData = maybe\n"), "neither True nor False"),
     "no value": (mha(extra="Comment =\n"), "Key = Value"),
     "too many origins": (mha(extra=f"Offset = {'1 ' * 500}\n"), "Offset"),
 }
@@ -224,7 +233,14 @@ NRRD = {
     "two directions": (nrrd(directions="(1,0,0) (0,1,0)"), "2 vectors"),
     "space": (nrrd(space="scanner-xyz"), "scanner-xyz"),
     "inches": (nrrd(extra='space units: "in" "in" "in"\n'), "units"),
-    "endian": (nrrd().replace(b"endian: little\n", b""), "endian"),
+    "endian": (nrrd().replace(b"endian: little\n", b""), "neither little nor big"),
+    "too many lines": (nrrd(extra="# x\n" * 3000), "more than"),
+    "two kinds": (nrrd(extra="kinds: domain domain\n"), "2 axes"),
+    "four axes in three": (nrrd(axes="4", sizes="6 5 2 2"), "in a space of 3"),
+    "two spacings": (nrrd(extra="spacings: 1 1 1\n"), "both"),
+    "an origin without brackets": (nrrd(extra="space origin: 1,2,3\n"), "not a vector"),
+    "an origin of two": (nrrd(extra="space origin: (1,2)\n"), "a vector of 2"),
+    "no type": (nrrd().replace(b"type: short\n", b""), "lacks 'type'"),
 }
 
 
@@ -233,12 +249,18 @@ def chunk(kind: bytes, data: bytes = b"") -> bytes:
 
 
 def png(
-    *extra: bytes, width: int = 6, bits: int = 8, colour: int = 0, interlace: int = 0, rows: bytes | None = None
+    *extra: bytes,
+    width: int = 6,
+    bits: int = 8,
+    colour: int = 0,
+    interlace: int = 0,
+    rows: bytes = bytes(7 * 5),
+    after: tuple[bytes, ...] = (),
 ) -> bytes:
-    """6 x 5 grey; `extra` chunks stand before the rows, `rows` are the bytes that are compressed."""
+    """6 x 5 grey; `extra` chunks stand before those of the `rows`, which are compressed here, `after` behind."""
     head = struct.pack(">IIBBBBB", width, 5, bits, colour, 0, 0, interlace)
-    packed = zlib.compress(bytes(7 * 5) if rows is None else rows)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + b"".join(extra) + chunk(b"IDAT", packed) + chunk(b"IEND")
+    chunks = [chunk(b"IHDR", head), *extra, chunk(b"IDAT", zlib.compress(rows)), *after, chunk(b"IEND")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 PNG = {
@@ -259,8 +281,16 @@ PNG = {
     "interlaced": (png(interlace=1), "interlaced"),
     "transparency": (png(chunk(b"tRNS", b"\0\0")), "tRNS"),
     "fewer bits": (png(chunk(b"sBIT", b"\4")), "sBIT"),
-    "scale 0": (png(chunk(b"sCAL", b"\x010\x001")), "spacing"),
+    "scale 0": (png(chunk(b"sCAL", b"\x010\x001")), "above 0"),
     "scale of letters": (png(chunk(b"sCAL", b"\x01e\x00e")), "sCAL"),
+    "scale of another unit": (png(chunk(b"sCAL", b"\x031\x001")), "sCAL"),
+    "animation": (png(chunk(b"acTL", bytes(8))), "acTL"),
+    "no IHDR": (b"\x89PNG\r\n\x1a\n" + chunk(b"tEXt", b"a\0b") + png()[8:], "not IHDR"),
+    "two headers": (png(png()[8:33]), "doubled"),
+    "no letters": (png(chunk(b"ab1 ")), "no name"),
+    "garbage for rows": (png(chunk(b"IDAT", b"garbage")), "broken compressed data"),
+    "rows and more": (png(after=(chunk(b"IDAT", b"more"),)), "unknown bytes"),
+    "rows apart": (png(after=(chunk(b"tEXt", b"a\0b"), chunk(b"IDAT", b""))), "between"),
     "unknown chunk": (png(chunk(b"ABCD")), "ABCD"),
     "long chunk": (png()[:33] + b"\x7f\xff\xff\xff" + png()[37:], "claims"),
 }
@@ -289,7 +319,11 @@ TIFF = {
     "three strips": (tiff((278, 3, 1, 2)), "3 are needed"),
     "no rows": (tiff((278, 3, 1, 0)), "no rows"),
     "too large": (tiff((256, 4, 1, 1 << 30)), "limit"),
-    "no width": (tiff((256, 2, 1, 6)), "ImageWidth"),
+    "no width": (tiff((256, 2, 1, 6)), "ImageWidth is missing"),
+    "no entries": (tiff().replace(struct.pack("<H", 9), bytes(2)), "0 entries"),
+    "a tag twice": (tiff().replace(struct.pack("<HHII", 277, 3, 1, 1), struct.pack("<HHII", 278, 3, 1, 5)), "twice"),
+    "8 and 16 bits": (tiff((258, 3, 2, 8 + (16 << 16))), "unlike"),
+    "predictor": (tiff((317, 3, 1, 2)), "predictor"),
     "1 bit": (tiff((258, 3, 1, 1)), "1 bits"),
     "white is zero": (tiff((262, 3, 1, 0)), "black is zero"),
     "palette": (tiff((262, 3, 1, 3)), "Photometric"),
@@ -305,7 +339,7 @@ TIFF = {
     "LZW of too little": (tiff((259, 3, 1, 5), (256, 3, 1, 60000), data=bytes(9)), "cannot hold"),
     "PackBits of too little": (tiff((259, 3, 1, 32773), data=b"\x05abcdef"), "decode"),
     "NaN": (tiff((258, 3, 1, 32), (339, 3, 1, 3), data=floats(np.nan)[228:348]), "not finite"),
-    "resolution 0": (tiff((282, 5, 1, 8), (283, 5, 1, 8), data=bytes(30)), "resolution"),
+    "resolution 0": (tiff((282, 5, 1, 8), (283, 5, 1, 8), data=bytes(30)), "resolution is zero"),
     "resolution of letters": (tiff((282, 2, 1, 8), (283, 2, 1, 8), data=bytes(30)), "tag 282"),
     "field of 4 GiB": (tiff((305, 2, 0xFFFFFFF0, 8)), "claims"),
 }
@@ -357,12 +391,20 @@ def test_the_pictures_that_are_broken_above_are_sound_without_it(tmp_path: Path)
     assert np.array_equal(read_volume(tmp_path / "sound.tif").array.ravel(), np.arange(30))
 
 
+def test_a_chunk_too_long_to_hold_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "long.png"
+    path.write_bytes(png()[:33] + struct.pack(">I4s", 65 << 20, b"IDAT"))
+    with path.open("ab") as file:
+        file.truncate(70 << 20)  # a hole: nothing is written
+    assert "the limit is" in refusal(path)
+
+
 GZIP: dict[str, tuple[bytes, str]] = {
     "cut in the middle": (gzip.compress(nifti())[:100], "truncated"),
     "cut in the checksum": (gzip.compress(nifti())[:-3], "truncated"),
     "wrong checksum": (gzip.compress(nifti())[:-8] + b"abcd" + gzip.compress(nifti())[-4:], "CRC"),
     "garbage behind": (gzip.compress(nifti()) + b"garbage", "gzip"),
-    "a broken stream": (gzip.compress(nifti())[:40] + b"\xff" * 99, "gzip"),
+    "a broken stream": (gzip.compress(nifti())[:10] + b"\x07" + gzip.compress(nifti())[11:], "invalid block type"),
     "voxels missing": (gzip.compress(nifti()[:-1]), "truncated"),
     "voxels left over": (gzip.compress(nifti() + b"x"), "longer"),
     "a bomb": (gzip.compress(nifti() + bytes(1 << 24)), "longer"),
@@ -407,7 +449,7 @@ PAIRS: dict[str, tuple[bytes, bytes | None, str]] = {
     "dim[0] 0": (analyze_header((40, "h", (0,))), DATA, "0 axes"),
     "no length of the header": (analyze_header((0, "i", (7,))), DATA, "no NIfTI"),
     "colours": (analyze_header((70, "2h", (128, 24))), DATA * 2, "RGB"),
-    "spacing 0": (analyze_header((80, "f", (0,))), DATA, "spacing"),
+    "spacing 0": (analyze_header((80, "f", (0,))), DATA, "above 0"),
     "NaN": (analyze_header((70, "2h", (16, 32))), floats(np.nan), "not finite"),
     "vox_offset -8": (analyze_header((108, "f", (-8,))), DATA, "vox_offset"),
     "vox_offset far": (analyze_header((108, "f", (5000,))), DATA, "truncated"),

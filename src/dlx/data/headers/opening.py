@@ -43,13 +43,12 @@ class OpenedFile:
 
     def read_at(self, offset: int, num_bytes: int, what: str) -> bytes:
         """Exactly these bytes; BadFile, naming `what` they are, where the file does not hold them."""
-        if offset + num_bytes > self.num_bytes:
-            raise BadFile(f"truncated: its {what} lies beyond the end of the file")
-        self.stream.seek(offset)
-        data = self.stream.read(num_bytes)
-        if len(data) != num_bytes:
-            raise BadFile(f"truncated: its {what} ends too early")
-        return data
+        if offset + num_bytes <= self.num_bytes:
+            self.stream.seek(offset)
+            data = self.stream.read(num_bytes)
+            if len(data) == num_bytes:
+                return data
+        raise BadFile(f"truncated: its {what} lies beyond the end of the file")
 
 
 def show_path(path: Path) -> str:
