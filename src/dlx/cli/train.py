@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 def train(options: TrainOptions) -> None:
     """Train a network and measure train and validation Dice over whole volumes.
 
-    Without options it trains on a built-in phantom of the infant brain. The same command again shows what is finished
-    and goes on with what is not.
+    Without options it trains on a built-in phantom of the infant brain.
+
+    The same command again shows what is finished, and goes on with what is not.
     """
     from rich.console import Console
 
