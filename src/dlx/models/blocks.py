@@ -12,17 +12,20 @@ Dims = Literal[2, 3]
 CONV: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 MAX_POOL: dict[int, type[nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 BATCH_NORM: dict[int, type[nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
-INSTANCE_NORM: dict[int, type[nn.Module]] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 MAX_GROUPS = 8
 
 
 def make_norm(norm: Norm, channels: int, dims: Dims) -> nn.Module:
-    """A normalisation layer. Group normalisation takes the most groups, at most 8, that divide the channels."""
+    """A normalisation layer. Group normalisation takes the most groups, at most 8, that divide the channels.
+
+    Instance normalisation is group normalisation with a group for each channel: torch's own InstanceNorm computes the
+    same, but on the CPU it turns channels-last features into contiguous ones.
+    """
     match norm:
         case "batch":
             return BATCH_NORM[dims](channels)
         case "instance":
-            return INSTANCE_NORM[dims](channels, affine=True)
+            return nn.GroupNorm(channels, channels)
         case "group":
             groups = max(count for count in range(1, MAX_GROUPS + 1) if channels % count == 0)
             return nn.GroupNorm(groups, channels)

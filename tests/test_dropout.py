@@ -1,0 +1,164 @@
+"""Dropout: which elements are dropped, from which noise, and that p = 0 is nothing at all."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from dlx.dropout import Dropout, dropout_modules, set_dropout
+
+SHAPES = {"dropout": (2, 3, 8, 8), "dropout2d": (2, 3, 8, 8), "dropout3d": (2, 3, 4, 4, 4)}
+
+
+def noise(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def make(p, kind="dropout", seed=0):
+    dropout = Dropout(p, kind)
+    dropout.generator = noise(seed)
+    return dropout
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_share_that_is_dropped_is_a_binomial_draw(p, dtype):
+    count = 100_000
+    dropped = (make(p)(torch.ones(10, 10, count // 100, dtype=dtype)) == 0).double().mean()
+    assert abs(dropped - p) < 3.3 * math.sqrt(p * (1 - p) / count)  # 99.9 % of draws
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_what_is_kept_is_scaled_to_keep_the_expectation(kind):
+    features = torch.randn(SHAPES[kind])
+    result = make(0.2, kind)(features)
+    kept = result != 0
+    assert kept.any()
+    assert not kept.all()
+    torch.testing.assert_close(result[kept], features[kept] * 1.25)
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_the_gradient_is_dropped_where_the_output_is(kind):
+    features = torch.ones(SHAPES[kind], requires_grad=True)
+    result = make(0.5, kind)(features)
+    result.sum().backward()
+    assert torch.equal(features.grad, result)  # 0 or 2, both
+
+
+@pytest.mark.parametrize("kind", ["dropout2d", "dropout3d"])
+def test_whole_channels_are_dropped(kind):
+    result = make(0.5, kind)(torch.ones(8, 16, *SHAPES[kind][2:])).flatten(2)
+    assert ((result == 0).all(2) | (result == 2).all(2)).all()
+    assert 0 < (result[:, :, 0] == 0).sum() < 128
+
+
+def test_single_elements_are_dropped():
+    result = make(0.5)(torch.ones(2, 3, 8, 8)).flatten(2)
+    assert not ((result == 0).all(2) | (result == 2).all(2)).any()
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_what_a_higher_rate_keeps_a_lower_one_keeps_too(kind):
+    features = torch.ones(SHAPES[kind])
+    kept = {p: make(p, kind, seed=7)(features) != 0 for p in (0.1, 0.5, 0.8)}
+    assert (kept[0.5] <= kept[0.1]).all()
+    assert (kept[0.8] <= kept[0.5]).all()
+    assert kept[0.8].sum() < kept[0.5].sum() < kept[0.1].sum()
+
+
+def test_the_same_noise_drops_the_same_and_other_noise_does_not():
+    features = torch.ones(2, 3, 8, 8)
+    assert torch.equal(make(0.5, seed=1)(features), make(0.5, seed=1)(features))
+    assert not torch.equal(make(0.5, seed=1)(features), make(0.5, seed=2)(features))
+
+
+def test_noise_comes_from_its_generator_and_from_no_other():
+    before = torch.get_rng_state()
+    make(0.5)(torch.ones(2, 3, 8, 8))
+    assert torch.equal(torch.get_rng_state(), before)
+    Dropout(0.5)(torch.ones(2, 3, 8, 8))  # without one: torch's default
+    assert not torch.equal(torch.get_rng_state(), before)
+
+
+def test_p_of_zero_draws_nothing_and_gives_the_input_itself():
+    dropout = make(0.0)
+    before = dropout.generator.get_state()
+    features = torch.randn(2, 3, 8, 8)
+    assert dropout(features) is features
+    assert torch.equal(dropout.generator.get_state(), before)
+    assert not dropout.is_active
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", SHAPES)
+def test_p_of_zero_that_draws_gives_the_input_bit_for_bit(kind, dtype):
+    dropout = make(0.0, kind)
+    dropout.always_draw = True
+    before = dropout.generator.get_state()
+    features = torch.randn(SHAPES[kind]).to(dtype)
+    assert torch.equal(dropout(features), features)
+    assert not torch.equal(dropout.generator.get_state(), before)
+
+
+@pytest.mark.parametrize("always_draw", [False, True])
+def test_evaluation_drops_and_draws_nothing(always_draw):
+    dropout = make(0.5).eval()
+    dropout.always_draw = always_draw
+    before = dropout.generator.get_state()
+    features = torch.randn(2, 3, 8, 8)
+    assert dropout(features) is features
+    assert torch.equal(dropout.generator.get_state(), before)
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.0, 1.5, math.nan])
+def test_a_rate_outside_zero_to_one_is_refused(p):
+    with pytest.raises(ValueError, match="0 <= p < 1"):
+        Dropout(p)
+    dropout = Dropout(0.5)
+    with pytest.raises(ValueError, match="0 <= p < 1"):
+        dropout.set_p(p)
+    assert dropout.p == 0.5
+
+
+def test_the_rate_changes_in_place_and_is_not_saved():
+    dropout = Dropout(0.1)
+    address = dropout.p.data_ptr()
+    dropout.set_p(0.5)
+    assert dropout.p.data_ptr() == address
+    assert dropout.p == 0.5
+    assert dropout.state_dict() == {}
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize("is_channels_last", [False, True])
+def test_the_memory_format_is_kept(kind, is_channels_last):
+    features = torch.randn(SHAPES[kind])
+    if is_channels_last:
+        features = features.to(memory_format=torch.channels_last if features.ndim == 4 else torch.channels_last_3d)
+    assert make(0.5, kind)(features).stride() == features.stride()
+
+
+def test_under_autocast_the_dtype_of_the_features_is_kept():
+    dropout = nn.Sequential(nn.Conv2d(2, 3, 1), make(0.5))
+    with torch.autocast("cpu", torch.bfloat16):
+        result = dropout(torch.ones(1, 2, 8, 8))
+    assert result.dtype == torch.bfloat16
+
+
+def test_compiled_code_drops_what_eager_code_drops():
+    dropout = make(0.5, seed=3)
+    compiled = torch.compile(lambda features: dropout(features * 2) + 1, backend="eager")
+    features = torch.ones(2, 3, 8, 8)
+    assert torch.equal(compiled(features), make(0.5, seed=3)(features * 2) + 1)
+
+
+def test_set_dropout_reaches_every_dropout_of_a_model():
+    first, second = Dropout(0.1), Dropout(0.2, "dropout2d")
+    model = nn.Sequential(first, nn.ReLU(), nn.Sequential(second))
+    assert dropout_modules(model) == [first, second]
+    stream = noise()
+    set_dropout(model, 0.6, stream)
+    assert [module.rate for module in dropout_modules(model)] == [0.6, 0.6]
+    assert all(module.generator is stream for module in dropout_modules(model))

@@ -1,0 +1,266 @@
+"""What every registered network must do, and what the notes say of their two."""
+
+import inspect
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import nn
+
+from dlx import registry
+from dlx.dropout import dropout_modules
+from dlx.errors import SettingError
+from dlx.models.blocks import crop_to, pad_to_multiple
+from dlx.models.unet import unet, unet2
+from dlx.specs import DropoutSpec
+
+# every registered network, with 2 channels, 4 classes and its own defaults
+DOCUMENTED_PARAMETERS = {"unet": 6_238_532, "unet2": 8_563_652}
+# arguments with which a network is small enough for the tests
+SMALL = {"unet": {"width": 4}, "unet2": {"width": 4}}
+
+NAMES = registry.names("model")
+
+
+def dims_of(name):
+    """Each number of dimensions that a network takes, as arguments."""
+    has_dims = "dims" in inspect.signature(registry.load("model", name)).parameters
+    return [{"dims": 2}, {"dims": 3}] if has_dims else [{}]
+
+
+CASES = [pytest.param(name, dims, id=f"{name}-{dims.get('dims', '')}d") for name in NAMES for dims in dims_of(name)]
+every_network = pytest.mark.parametrize(("name", "dims"), CASES)
+
+
+def make(name, dims, dropout=None, **args):
+    torch.manual_seed(0)
+    return registry.load("model", name)(2, 4, dropout, **{**SMALL.get(name, {}), **dims, **args})
+
+
+def image_for(model, *sizes, batch=2):
+    return torch.randn(batch, 2, *sizes, generator=torch.Generator().manual_seed(1))
+
+
+def fitting(model, multiple=2):
+    return [multiple * model.stride] * model.dims
+
+
+@every_network
+@pytest.mark.parametrize("sizes", [(16, 16, 16), (7, 21, 9), (1, 1, 1)], ids=str)
+def test_logits_have_the_size_of_the_image(name, dims, sizes):
+    model = make(name, dims).eval()
+    sizes = sizes[: model.dims]
+    assert model(image_for(model, *sizes)).shape == (2, 4, *sizes)
+
+
+@every_network
+def test_every_parameter_gets_a_finite_gradient(name, dims):
+    model = make(name, dims)
+    model(image_for(model, *fitting(model))).square().mean().backward()
+    for parameter in model.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.isfinite().all()
+
+
+@every_network
+def test_evaluation_gives_the_same_answer_twice_and_changes_nothing(name, dims):
+    model = make(name, dims, DropoutSpec(p=0.5)).eval()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    random_state = torch.get_rng_state()
+    image = image_for(model, *fitting(model))
+    assert torch.equal(model(image), model(image))
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_are_as_many_as_documented(name):
+    with torch.device("meta"):
+        model = registry.load("model", name)(2, 4)
+    assert sum(parameter.numel() for parameter in model.parameters()) == DOCUMENTED_PARAMETERS[name]
+
+
+@every_network
+def test_each_parameter_is_in_exactly_one_group(name, dims):
+    model = make(name, dims)
+    groups = model.parameter_groups()
+    assert list(groups) == ["encoder", "decoder", "head"]
+    grouped = [id(parameter) for group in groups.values() for parameter in group]
+    assert len(grouped) == len(set(grouped))
+    assert set(grouped) == {id(parameter) for parameter in model.parameters()}
+
+
+@every_network
+def test_a_size_that_does_not_fit_is_padded_with_zeros_at_the_far_end(name, dims):
+    model = make(name, dims).eval()
+    image = image_for(model, *[2 * model.stride - 3] * model.dims)
+    padded = torch.zeros(2, 2, *fitting(model))
+    inside = (..., *[slice(0, size) for size in image.shape[2:]])
+    padded[inside] = image
+    assert torch.equal(model(image), model(padded)[inside])
+
+
+@every_network
+def test_the_same_seed_gives_the_same_weights(name, dims):
+    first, second = make(name, dims).state_dict(), make(name, dims).state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@every_network
+def test_p_of_zero_equals_no_dropout_bit_for_bit(name, dims):
+    without, at_zero = make(name, dims), make(name, dims, DropoutSpec(p=0.0))
+    image = image_for(without, *fitting(without))
+    assert torch.equal(without(image), at_zero(image))
+
+
+@every_network
+def test_it_runs_on_the_meta_device(name, dims):
+    with torch.device("meta"):
+        model = make(name, dims, DropoutSpec(p=0.1))
+        logits = model(torch.empty(1, 2, *fitting(model)))
+    assert logits.is_meta
+    assert logits.shape == (1, 4, *fitting(model))
+
+
+@every_network
+def test_inputs_of_convolutions_stay_channels_last(name, dims):
+    model = make(name, dims, DropoutSpec(p=0.1))
+    memory_format = torch.channels_last if model.dims == 2 else torch.channels_last_3d
+    model = model.to(memory_format=memory_format)
+    seen = []
+
+    def note(module, args):
+        # where each side is 1 the two formats are the same
+        seen.append(args[0].is_contiguous(memory_format=memory_format))
+
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Conv3d):
+            module.register_forward_pre_hook(note)
+    sizes = [4 * model.stride - 1] * model.dims  # so that padding and cropping are in it
+    model(image_for(model, *sizes, batch=1).to(memory_format=memory_format))
+    assert seen
+    assert all(seen)
+
+
+@every_network
+def test_a_kind_of_dropout_for_other_dimensions_is_refused(name, dims):
+    wrong, right = ("dropout3d", "dropout2d") if dims.get("dims", 2) == 2 else ("dropout2d", "dropout3d")
+    with pytest.raises(SettingError, match=f"'{wrong}' does not fit .* use {right}"):
+        make(name, dims, DropoutSpec(kind=wrong))
+    assert dropout_modules(make(name, dims, DropoutSpec(kind=right)))
+
+
+@every_network
+def test_an_image_without_a_batch_is_refused(name, dims):
+    model = make(name, dims)
+    with pytest.raises(ValueError, match=f"{model.dims}D network takes"):
+        model(torch.zeros(2, *[8] * model.dims))
+
+
+@pytest.mark.parametrize("norm", ["batch", "none", "instance", "group"])
+@every_network
+def test_every_norm_trains(name, dims, norm):
+    model = make(name, dims, norm=norm, levels=2, width=6)
+    logits = model(image_for(model, *fitting(model)))
+    logits.sum().backward()
+    assert logits.isfinite().all()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("factory", [unet, unet2])
+@pytest.mark.parametrize("levels", [1, 2, 7])
+def test_stride_is_two_to_the_levels_less_one(factory, levels):
+    model = factory(2, 4, width=1, levels=levels).eval()
+    assert model.stride == 2 ** (levels - 1)
+    assert model(torch.zeros(1, 2, 5, 5)).shape == (1, 4, 5, 5)
+
+
+def test_parameters_of_the_two_networks_worked_by_hand():
+    def block(before, after):
+        return 9 * before * after + after + 2 * after  # 3x3 weights, bias, batch norm's scale and shift
+
+    encoder = sum(block(a, b) for a, b in [(2, 64), (64, 64), (64, 128), (128, 128), (128, 256), (256, 256)])
+    encoder += block(256, 512) + block(512, 512)
+    narrowing = block(512, 256) + block(256, 128) + block(128, 64)
+    keeping = block(64, 64) + block(128, 128) + block(256, 256)
+    head = 64 * 4 + 4
+    count = [sum(p.numel() for p in factory(2, 4).parameters()) for factory in (unet, unet2)]
+    assert count == [encoder + narrowing + head, encoder + 2 * narrowing + keeping + head]
+    assert count[1] - count[0] == 2_325_120
+
+
+def reference_logits(weights, image, is_shared):
+    """The notes' network of two levels in plain functions, evaluated: the blocks are named as in their description."""
+
+    def block(name, x):
+        w = {key.removeprefix(f"{name}."): value for key, value in weights.items() if key.startswith(f"{name}.")}
+        x = F.conv2d(x, w["conv.weight"], w["conv.bias"], padding=1)
+        mean, var = w["norm.running_mean"], w["norm.running_var"]
+        return F.relu(F.batch_norm(x, mean, var, w["norm.weight"], w["norm.bias"]))
+
+    skip = block("encoder.0.1", block("encoder.0.0", image))
+    deep = block("encoder.1.1", block("encoder.1.0", F.max_pool2d(skip, 2)))
+    up = block("decoder.0.0", deep.repeat_interleave(2, 2).repeat_interleave(2, 3))
+    merged = block("decoder.0.0" if is_shared else "decoder.0.1", torch.cat([skip, up], 1))
+    last = block("encoder.0.1" if is_shared else "decoder.0.2", merged)
+    return F.conv2d(last, weights["head.weight"], weights["head.bias"])
+
+
+@pytest.mark.parametrize(("factory", "is_shared"), [(unet, True), (unet2, False)])
+def test_logits_are_those_of_the_same_network_written_in_plain_functions(factory, is_shared):
+    torch.manual_seed(0)
+    model = factory(2, 4, width=5, levels=2)
+    image = image_for(model, 8, 12)
+    model(image)  # running statistics that are not 0 and 1
+    model.eval()
+    torch.testing.assert_close(model(image), reference_logits(model.state_dict(), image, is_shared))
+
+
+def test_the_two_networks_start_with_the_same_encoder():
+    torch.manual_seed(3)
+    first = unet(2, 4, width=4).encoder.state_dict()
+    torch.manual_seed(3)
+    second = unet2(2, 4, width=4).encoder.state_dict()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+@pytest.mark.parametrize("factory", [unet, unet2])
+@pytest.mark.parametrize(("where", "count"), [("every", 8 + 9), ("decoder", 9), ("bottleneck", 2)])
+def test_dropout_is_where_it_was_asked_for_and_each_is_called_once(factory, where, count):
+    model = factory(2, 4, DropoutSpec(p=0.5, where=where), width=2)
+    calls = []
+    for module in dropout_modules(model):
+        module.register_forward_hook(lambda module, args, output: calls.append(module))
+    model(image_for(model, 16, 16))
+    assert len(calls) == len(set(calls)) == count
+
+
+def test_dropout_in_the_decoder_leaves_what_a_shared_block_gives_the_encoder():
+    model = unet(2, 4, DropoutSpec(p=0.9, where="decoder"), width=4, levels=2)
+    pooled = []
+    model.pool.register_forward_pre_hook(lambda module, args: pooled.append(args[0].clone()))
+    image = image_for(model, 8, 8)
+    model(image)
+    model.dropouts.clear()
+    model(image)
+    assert torch.equal(*pooled)
+
+
+def test_dropout_in_the_decoder_of_one_level_is_refused():
+    with pytest.raises(SettingError, match="one level"):
+        unet2(2, 4, DropoutSpec(p=0.5, where="decoder"), levels=1)
+
+
+def test_padding_and_cropping_do_nothing_where_the_size_fits():
+    image = torch.zeros(1, 2, 8, 16)
+    assert pad_to_multiple(image, 8) is image
+    assert crop_to(image, (8, 16)) is image
+
+
+@every_network
+def test_it_compiles_to_one_graph(name, dims):
+    model = make(name, dims, levels=2)
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    image = image_for(model, *[5] * model.dims)
+    model.eval()
+    torch.testing.assert_close(compiled(image), model(image), rtol=0, atol=0)
