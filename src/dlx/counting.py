@@ -84,7 +84,7 @@ def count(model: nn.Module, inputs: Shape | tuple[Tensor, ...]) -> ModelCount:
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     if device.type != "meta":
         try:
-            remark = f"the forward pass needs numbers, so it was run on {device}: {_one_line(cause)}"
+            remark = f"the forward pass ran on {device}, for it failed on the meta device: {_one_line(cause)}"
             return _measure(model, _make_inputs(model, inputs, device), remark)
         except Exception as error:  # noqa: BLE001 - as above
             cause = error
@@ -189,11 +189,17 @@ def _distinct_shapes(calls: list[Call]) -> tuple[Shape, ...]:
 
 
 def _go_back(model: nn.Module, output: Any) -> None:
-    """The backward pass to every trainable parameter, which leaves no gradients behind."""
+    """The backward pass, after which the parameters have the gradients that they had before."""
     results = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.requires_grad]
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if results and trainable:
-        torch.autograd.grad(results, trainable, [torch.ones_like(result) for result in results], allow_unused=True)
+    gradients = {parameter: parameter.grad for parameter in model.parameters()}
+    try:
+        for parameter in gradients:
+            parameter.grad = None  # else the new one would be added to it in place
+        if results:
+            torch.autograd.backward(results, [torch.ones_like(result) for result in results])
+    finally:
+        for parameter, gradient in gradients.items():
+            parameter.grad = gradient
 
 
 def _meta_copy(model: nn.Module) -> nn.Module:

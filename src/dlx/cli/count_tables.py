@@ -12,7 +12,7 @@ def print_count(name: str, shape: tuple[int, ...], figures: ModelCount, depth: i
     """One network: its totals, its modules down to `depth` levels, and what it uses more than once."""
     console = Console(highlight=False)
     console.print(f"[bold]{escape(name)}[/bold]: {figures.parameters:,} parameters, {figures.trainable:,} trainable")
-    console.print(f"{_cost(figures)} for an input of {_spell(shape)} (multiply-add = 2)")
+    console.print(f"{_cost(figures)} for an input of {_spell(shape)}")
     rows = [row for row in figures.rows if row.name and row.name.count(".") < depth and (row.parameters or row.flops)]
     if rows:
         console.print(_module_table(rows, figures))
@@ -21,7 +21,7 @@ def print_count(name: str, shape: tuple[int, ...], figures: ModelCount, depth: i
         more = figures.parameters_if_unshared - figures.parameters
         console.print(f"If nothing were shared: {figures.parameters_if_unshared:,} parameters ({more:,} more).")
     else:
-        console.print("Nothing is shared: no module or parameter is used more than once in a forward pass.")
+        console.print("Nothing is shared: nothing is used more than once in one forward pass.")
     for remark in figures.remarks:
         console.print(f"Note: {escape(remark)}.")
     console.print()
@@ -30,26 +30,28 @@ def print_count(name: str, shape: tuple[int, ...], figures: ModelCount, depth: i
 def print_comparison(counted: list[tuple[str, ModelCount]]) -> None:
     """Several networks, a line each."""
     table = Table("Network", box=SIMPLE_HEAD, title="Compared", title_justify="left", pad_edge=False)
-    for title in ("Parameters", "If unshared", "GFLOP", "GFLOP, both ways"):
+    unit, size = _unit(max(figures.flops for _, figures in counted))
+    for title in ("Parameters", "If unshared", f"{unit} forward", "and backward"):
         table.add_column(title, justify="right")
     for name, figures in counted:
         both = figures.forward_backward_flops
-        numbers = (f"{figures.parameters:,}", f"{figures.parameters_if_unshared:,}", _giga(figures.flops))
-        table.add_row(escape(name), *numbers, "-" if both is None else _giga(both))
+        numbers = (f"{figures.parameters:,}", f"{figures.parameters_if_unshared:,}", f"{figures.flops / size:,.2f}")
+        table.add_row(escape(name), *numbers, "-" if both is None else f"{both / size:,.2f}")
     Console(highlight=False).print(table)
 
 
 def _module_table(rows: list[ModuleRow], figures: ModelCount) -> Table:
+    unit, size = _unit(figures.flops)
     table = Table(box=SIMPLE_HEAD, show_footer=True, pad_edge=False)
     table.add_column("Module", "Total", overflow="fold")
     table.add_column("Class", overflow="fold")
     table.add_column("Output", overflow="fold")
     table.add_column("Calls", justify="right")
     table.add_column("Parameters", f"{figures.parameters:,}", justify="right", no_wrap=True)
-    table.add_column("GFLOP", _giga(figures.flops), justify="right", no_wrap=True)
+    table.add_column(unit, f"{figures.flops / size:,.2f}", justify="right", no_wrap=True)
     for row in rows:
         shapes = ", ".join(_spell(shape[1:]) for shape in row.shapes)  # without the batch
-        numbers = (f"{row.parameters:,}", _giga(row.flops))
+        numbers = (f"{row.parameters:,}", f"{row.flops / size:,.2f}")
         table.add_row(escape(row.name), row.kind, shapes, str(row.calls) if row.calls else "", *numbers)
     return table
 
@@ -67,14 +69,15 @@ def _shared_table(shared: tuple[SharedUse, ...]) -> Table:
 
 
 def _cost(figures: ModelCount) -> str:
+    unit, size = _unit(figures.flops)
     both = figures.forward_backward_flops
-    return f"{_giga(figures.flops)} GFLOP forward" + ("" if both is None else f", {_giga(both)} forward and backward,")
+    forward_backward = "" if both is None else f", {both / size:,.2f} forward and backward,"
+    return f"{figures.flops / size:,.2f} {unit} forward{forward_backward}"
 
 
-def _giga(flops: int) -> str:
-    """Billions with two decimals, and two digits at the least: 18.60, 0.0021."""
-    billions = flops / 1e9
-    return f"{billions:,.2f}" if billions >= 0.1 or not flops else f"{billions:.2g}"
+def _unit(flops: int) -> tuple[str, float]:
+    """The unit in which this many FLOPs are told, and how many one of it is."""
+    return ("GFLOP", 1e9) if flops >= 1e8 else ("MFLOP", 1e6) if flops >= 1e5 else ("kFLOP", 1e3)
 
 
 def _spell(shape: tuple[int, ...]) -> str:

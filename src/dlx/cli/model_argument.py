@@ -54,7 +54,7 @@ def build_model(text: str, factory: Factory) -> "nn.Module":
     except Exception as error:
         raise SettingError(f"'{text}' could not be built: {_one_line(error)}") from error
     if not isinstance(model, nn.Module):
-        raise SettingError(f"'{text}' gives a {type(model).__name__}, not a torch.nn.Module")
+        raise SettingError(f"'{text}' gave something of type {type(model).__name__}, not a torch.nn.Module")
     return model
 
 
@@ -67,13 +67,14 @@ def _own_factory(text: str, module: str, attribute: str, settings: dict[str, Any
             raise SettingError(f"'{text}' is a network already: --set {next(iter(settings))} comes too late")
         return lambda: found
     if not callable(found):
-        raise SettingError(f"'{text}' is a {type(found).__name__}, not a torch.nn.Module or what makes one")
+        kind = type(found).__name__
+        raise SettingError(f"'{text}' is of type {kind}, and neither a torch.nn.Module nor a function that gives one")
     args = _bind(text, found, settings, sizes)
     return lambda: found(**args)
 
 
 def _import_attribute(text: str, module: str, attribute: str) -> Any:
-    if not all(step.isidentifier() for step in [*module.split("."), *attribute.split(".")]):
+    if module.endswith(".py") or not all(step.isidentifier() for step in f"{module}.{attribute}".split(".")):
         raise SettingError(f"'{text}': expected package.module:callable, as in my_networks:SmallUNet")
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # the user's own files, as with `python -m`
