@@ -1,0 +1,166 @@
+"""`dlx count-params`: its tables, its JSON, networks of the user's own, and its errors."""
+
+import json
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from dlx.cli.main import app
+from dlx.errors import SettingError
+
+OWN = """
+import torch
+from torch import nn
+print("this module prints")
+
+class Twice(nn.Module):
+    def __init__(self, in_channels, num_classes, width=4):
+        super().__init__()
+        self.first = nn.Conv2d(in_channels, width, 3, padding=1)
+        self.block = nn.Conv2d(width, width, 3, padding=1)
+        self.head = nn.Conv2d(width, num_classes, 1)
+
+    def forward(self, image):
+        return self.head(self.block(self.block(self.first(image))))
+
+class NeedsNumbers(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, int(torch.tensor(3.0).item()), 1)
+
+    def forward(self, image):
+        return self.conv(image)
+
+made = Twice(2, 4)
+number = 3
+def gives_number(): return 3
+def needs(depth): return made
+def fails(): raise RuntimeError("no luck")
+"""
+# in 2, out 4, width 4: convolutions 2 to 4, 4 to 4, and 4 to 4 of 1x1
+FIRST, BLOCK, HEAD = 2 * 4 * 9 + 4, 4 * 4 * 9 + 4, 4 * 4 + 4
+
+
+@pytest.fixture
+def own_folder(tmp_path, monkeypatch):
+    (tmp_path / "own_networks.py").write_text(OWN, encoding="utf-8")
+    (tmp_path / "broken.py").write_text("import there_is_no_such_module", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    yield tmp_path
+    for name in ("own_networks", "broken"):
+        sys.modules.pop(name, None)
+
+
+def run(*args):
+    """The command's standard output; what it raises is raised."""
+    result = CliRunner().invoke(app, ["count-params", *args], catch_exceptions=False, env={"COLUMNS": "80"})
+    assert result.exit_code == 0
+    return result.stdout
+
+
+def entry(*args):
+    (only,) = json.loads(run(*args, "--json"))
+    return only
+
+
+def test_json_of_unet_is_the_six_blocks():
+    found = entry("unet")
+    assert found["model"] == "unet"
+    assert found["parameters"] == found["trainable"] == 6_238_532
+    assert found["parameters_if_unshared"] == 8_563_652
+    assert len(found["shared"]) == 6
+    assert all(set(use) == {"module", "calls", "parameters"} and use["calls"] == 2 for use in found["shared"])
+    assert sum(use["parameters"] for use in found["shared"]) == 2_325_120
+    assert found["input"] == [2, 64, 64]
+    assert found["forward_backward_flops"] > found["flops"] > 0
+
+
+def test_json_is_one_list_with_an_entry_for_each_network():
+    found = json.loads(run("unet2", "unet2:width=8", "--json"))
+    assert [one["model"] for one in found] == ["unet2", "unet2:width=8"]
+    assert found[0]["shared"] == []
+    assert found[1]["parameters"] < found[0]["parameters"]
+
+
+def test_the_table_names_what_is_shared_and_the_count_without():
+    text = run("unet")
+    assert "6,238,532 parameters" in text
+    assert "encoder.0.1 (also decoder.2.2)" in text
+    assert "If nothing were shared: 8,563,652 parameters (2,325,120 more)." in text
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert "Nothing is shared" in run("unet2", "--set", "width=4")
+
+
+def test_several_networks_are_compared():
+    text = run("unet", "unet2")
+    after = text[text.index("Compared") :].splitlines()
+    assert any(line.split() == ["unet", "6,238,532", "8,563,652", "6.20", "18.60"] for line in after)
+    assert any(line.split() == ["unet2", "8,563,652", "8,563,652", "6.20", "18.60"] for line in after)
+
+
+def test_depth_says_how_many_levels_are_shown():
+    assert "encoder.0 " not in run("unet2", "--set", "width=2", "--depth", "1")
+    assert "encoder.0.1.conv" in run("unet2", "--set", "width=2", "--depth", "4")
+    assert "encoder" not in run("unet2", "--set", "width=2", "--depth", "0")
+
+
+def test_a_3d_network_is_counted_with_a_cube():
+    assert entry("unet2", "--set", "dims=3", "--set", "width=2")["input"] == [2, 64, 64, 64]
+
+
+def test_input_and_classes_reach_the_network():
+    # one level: two 3x3 blocks with batch norm, 5 -> 2 -> 2, and the head
+    found = entry("unet2", "--input", "5,8,8", "--classes", "3", "--set", "width=2", "--set", "levels=1")
+    assert found["parameters"] == (5 * 2 * 9 + 6) + (2 * 2 * 9 + 6) + (2 * 3 + 3)
+
+
+def test_a_network_of_ones_own_is_found_from_the_current_folder_and_what_it_prints_is_kept_out(own_folder):
+    found = entry("own_networks:Twice")
+    assert found["parameters"] == FIRST + BLOCK + HEAD
+    assert found["shared"] == [{"module": "block", "calls": 2, "parameters": BLOCK}]
+    assert found["parameters_if_unshared"] == FIRST + 2 * BLOCK + HEAD
+
+
+def test_a_network_that_is_made_already_is_counted(own_folder):
+    assert entry("own_networks:made")["parameters"] == FIRST + BLOCK + HEAD
+
+
+def test_settings_reach_a_network_of_ones_own(own_folder):
+    found = entry("own_networks:Twice", "--set", "width=1", "--set", "num_classes=2")
+    assert found["parameters"] == (2 * 9 + 1) + (9 + 1) + (2 + 2)
+
+
+def test_a_network_that_computes_with_numbers_while_it_is_built_is_built_with_numbers(own_folder):
+    assert entry("own_networks:NeedsNumbers")["parameters"] == 2 * 3 + 3
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["unett"], "unknown model 'unett': did you mean 'unet'"),
+        (["unet", "--set", "widht=3"], "did you mean 'width'"),
+        (["unet", "--set", "width=0"], "width: .* greater than or equal to 1"),
+        (["unet", "--set", "width"], "expected key=value"),
+        (["unet", "--input", "2,sixty"], "--input 2,sixty: expected channels and sizes"),
+        (["unet", "--input", "0,64,64"], "--input 0,64,64: expected channels and sizes"),
+        (["unet", "--input", "2,64"], "input of 1x2x64: .* 2D network takes .*--input takes another shape"),
+        (["own_networks:made", "--input", "5,8,8"], "input of 1x5x8x8: RuntimeError.*2 channels"),
+        (["own_networks:made", "--set", "width=3"], "is a network already"),
+        (["own_networks:Twice", "--set", "widht=3"], "no argument 'widht': did you mean 'width'"),
+        (["own_networks:needs"], "needs depth: give --set depth=VALUE"),
+        (["own_networks:number"], "is of type int"),
+        (["own_networks:gives_number"], "gave something of type int"),
+        (["own_networks:fails"], "could not be built: RuntimeError: no luck"),
+        (["own_networks:Twise"], "there is no 'Twise' in 'own_networks': did you mean 'Twice'"),
+        (["own_networks.py:Twice"], "expected package.module:callable"),
+        (["no_such_module:Net"], "importing 'no_such_module' failed: ModuleNotFoundError"),
+        (["broken:Net"], "importing 'broken' failed: .*there_is_no_such_module"),
+    ],
+    ids=str,
+)
+def test_a_mistake_is_one_line_that_names_it(own_folder, args, message):
+    with pytest.raises(SettingError, match=message) as caught:
+        run(*args)
+    assert "\n" not in str(caught.value)
