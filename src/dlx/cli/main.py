@@ -1,5 +1,6 @@
 """The `dlx` command: its subcommands, and how errors end. Nothing heavy is imported before a command runs."""
 
+import os
 import sys
 from typing import Annotated
 
@@ -8,6 +9,11 @@ import typer
 from dlx.cli.count_params import count_params
 from dlx.cli.make_phantom import make_phantom
 from dlx.cli.train import train
+
+# How long an OpenMP thread spins before it sleeps; torch's libgomp reads this when it is loaded. With its own default
+# (300,000) two threads beside one other busy process are some ten times slower; this costs nothing on a quiet machine
+# (docs/log.md).
+SPIN_COUNT = "10000"
 
 app = typer.Typer(
     name="dlx",
@@ -42,6 +48,7 @@ def run() -> None:
     """Runs the command line. A DlxError is one line on stderr and exit code 2; a closed pipe ends quietly."""
     from dlx.errors import DlxError
 
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     try:
         app()
     except DlxError as error:
