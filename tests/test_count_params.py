@@ -37,6 +37,7 @@ number = 3
 def gives_number(): return 3
 def needs(depth): return made
 def fails(): raise RuntimeError("no luck")
+def leaves(): raise SystemExit("gone")
 """
 # in 2, out 4, width 4: convolutions 2 to 4, 4 to 4, and 4 to 4 of 1x1
 FIRST, BLOCK, HEAD = 2 * 4 * 9 + 4, 4 * 4 * 9 + 4, 4 * 4 + 4
@@ -106,6 +107,10 @@ def test_depth_says_how_many_levels_are_shown():
     assert "encoder" not in run("unet2", "--set", "width=2", "--depth", "0")
 
 
+def test_a_setting_may_be_spelt_as_train_spells_it():
+    assert entry("unet2", "--set", "model.width=4")["parameters"] == entry("unet2:width=4")["parameters"]
+
+
 def test_a_3d_network_is_counted_with_a_cube():
     assert entry("unet2", "--set", "dims=3", "--set", "width=2")["input"] == [2, 64, 64, 64]
 
@@ -153,6 +158,7 @@ def test_a_network_that_computes_with_numbers_while_it_is_built_is_built_with_nu
         (["own_networks:number"], "is of type int"),
         (["own_networks:gives_number"], "gave something of type int"),
         (["own_networks:fails"], "could not be built: RuntimeError: no luck"),
+        (["own_networks:leaves"], "could not be built: SystemExit: gone"),
         (["own_networks:Twise"], "there is no 'Twise' in 'own_networks': did you mean 'Twice'"),
         (["own_networks.py:Twice"], "expected package.module:callable"),
         (["no_such_module:Net"], "importing 'no_such_module' failed: ModuleNotFoundError"),

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
+from scipy.stats import binom
 from torch import nn
 
 from dlx.dropout import Dropout, dropout_modules, set_dropout
@@ -29,6 +31,46 @@ def test_the_share_that_is_dropped_is_a_binomial_draw(p, dtype):
     count = 100_000
     dropped = (make(p)(torch.ones(10, 10, count // 100, dtype=dtype)) == 0).double().mean()
     assert abs(dropped - p) < 3.3 * math.sqrt(p * (1 - p) / count)  # 99.9 % of draws
+
+
+@pytest.mark.parametrize("kind", ["dropout2d", "dropout3d"])
+def test_the_share_of_channels_that_is_dropped_is_a_binomial_draw(kind):
+    count = 20_000
+    dropped = (make(0.3, kind)(torch.ones(40, 500, 2, *SHAPES[kind][3:])) == 0).flatten(2).all(2).sum()
+    low, high = binom.interval(0.999, count, 0.3)
+    assert low <= dropped <= high
+
+
+@pytest.mark.parametrize(("kind", "drawn"), [("dropout", (2, 3, 8, 8)), ("dropout2d", (2, 3, 1, 1))])
+def test_what_has_noise_of_at_least_p_is_kept(kind, drawn):
+    kept = make(0.3, kind, seed=7)(torch.ones(2, 3, 8, 8)) != 0
+    assert torch.equal(kept, (torch.rand(drawn, generator=noise(7)) >= 0.3).expand(2, 3, 8, 8))
+
+
+@pytest.mark.parametrize("p", [0.1, 0.5, 0.8])
+def test_values_mean_and_variance_are_those_of_torch_s_dropout(p):
+    features = torch.ones(4, 10, 100, 50)
+    torch.manual_seed(0)
+    ours, theirs = make(p)(features), F.dropout(features, p)
+    torch.testing.assert_close(ours.unique(), theirs.unique())
+    variance = p / (1 - p)
+    error = math.sqrt(variance / features.numel())
+    assert ours.mean().item() == pytest.approx(theirs.mean().item(), abs=3.3 * math.sqrt(2) * error)
+    assert ours.mean().item() == pytest.approx(1, abs=3.3 * error)
+    assert ours.var().item() == pytest.approx(variance, rel=0.02)
+
+
+def test_what_is_dropped_leaves_no_trace_even_where_it_was_not_finite():
+    features = torch.full((1, 4, 8, 8), math.inf)
+    assert set(make(0.5)(features).unique().tolist()) == {0.0, math.inf}
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_bf16_features_lose_what_float32_features_lose(kind):
+    features = torch.ones(SHAPES[kind])
+    half = make(0.3, kind)(features.bfloat16())
+    assert half.dtype == torch.bfloat16
+    assert torch.equal(half != 0, make(0.3, kind)(features) != 0)
 
 
 @pytest.mark.parametrize("kind", SHAPES)
@@ -99,8 +141,10 @@ def test_p_of_zero_that_draws_gives_the_input_bit_for_bit(kind, dtype):
     dropout = make(0.0, kind)
     dropout.always_draw = True
     before = dropout.generator.get_state()
-    features = torch.randn(SHAPES[kind]).to(dtype)
-    assert torch.equal(dropout(features), features)
+    features = torch.randn(SHAPES[kind])
+    features.view(-1)[:4] = torch.tensor([-0.0, math.inf, math.nan, 1e-42])
+    features = features.to(dtype)
+    assert torch.equal(dropout(features).view(torch.uint8), features.view(torch.uint8))
     assert not torch.equal(dropout.generator.get_state(), before)
 
 

@@ -1,6 +1,7 @@
 """What every registered network must do, and what the notes say of their two."""
 
 import inspect
+import itertools
 import subprocess
 import sys
 
@@ -10,9 +11,10 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from dlx import registry
-from dlx.dropout import dropout_modules
+from dlx.arguments import bind_arguments
+from dlx.dropout import Dropout, dropout_modules
 from dlx.errors import SettingError
-from dlx.models.blocks import crop_to, pad_to_multiple
+from dlx.models.blocks import ConvBlock, crop_to, make_norm, pad_to_multiple
 from dlx.models.unet import unet, unet2
 from dlx.specs import DropoutSpec
 
@@ -32,6 +34,7 @@ def dims_of(name):
 
 CASES = [pytest.param(name, dims, id=f"{name}-{dims.get('dims', '')}d") for name in NAMES for dims in dims_of(name)]
 every_network = pytest.mark.parametrize(("name", "dims"), CASES)
+every_norm = pytest.mark.parametrize("norm", ["batch", "none", "instance", "group"])
 
 
 def make(name, dims, dropout=None, **args):
@@ -73,6 +76,22 @@ def test_evaluation_gives_the_same_answer_twice_and_changes_nothing(name, dims):
     assert torch.equal(model(image), model(image))
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random_state)
+
+
+@every_network
+def test_in_evaluation_an_image_does_not_see_the_others_of_its_batch(name, dims):
+    model = make(name, dims).eval()
+    image = image_for(model, *fitting(model))
+    torch.testing.assert_close(model(image)[1:], model(image[1:]), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "args", [{"width": 0}, {"levels": 0}, {"levels": 8}, {"norm": "layer"}, {"dims": 4}, {"depth": 3}], ids=str
+)
+def test_settings_out_of_range_are_refused_by_name(name, args):
+    with pytest.raises(SettingError, match=f"'{name}'.*{next(iter(args))}"):
+        bind_arguments("model", name, registry.load("model", name), args)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -124,9 +143,10 @@ def test_it_runs_on_the_meta_device(name, dims):
     assert logits.shape == (1, 4, *fitting(model))
 
 
+@every_norm
 @every_network
-def test_inputs_of_convolutions_stay_channels_last(name, dims):
-    model = make(name, dims, DropoutSpec(p=0.1))
+def test_inputs_of_convolutions_stay_channels_last(name, dims, norm):
+    model = make(name, dims, DropoutSpec(p=0.1), norm=norm)
     memory_format = torch.channels_last if model.dims == 2 else torch.channels_last_3d
     model = model.to(memory_format=memory_format)
     seen = []
@@ -164,7 +184,7 @@ def test_an_image_without_a_batch_is_refused(name, dims):
         model(torch.zeros(2, *[8] * model.dims))
 
 
-@pytest.mark.parametrize("norm", ["batch", "none", "instance", "group"])
+@every_norm
 @every_network
 def test_every_norm_trains(name, dims, norm):
     model = make(name, dims, norm=norm, levels=2, width=6)
@@ -242,6 +262,34 @@ def test_dropout_is_where_it_was_asked_for_and_each_is_called_once(factory, wher
     assert len(calls) == len(set(calls)) == count
 
 
+@pytest.mark.parametrize("factory", [unet, unet2])
+@pytest.mark.parametrize("levels", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("where", ["every", "decoder", "bottleneck"])
+def test_a_dropout_follows_each_block_that_was_asked_for_and_no_other(factory, levels, where):
+    model = factory(2, 4, DropoutSpec(p=0.0, where=where), width=2, levels=levels).eval()
+    order = []
+    for module in model.modules():
+        if isinstance(module, ConvBlock | Dropout):
+            module.register_forward_hook(lambda module, args, output: order.append(type(module)))
+    model(image_for(model, 16, 16))
+    encoder, decoder = 2 * levels, 3 * (levels - 1)  # blocks that are called
+    has_dropout = {
+        "every": [True] * (encoder + decoder),
+        "decoder": [False] * encoder + [True] * decoder,
+        "bottleneck": [False] * (encoder - 2) + [True] * 2 + [False] * decoder,
+    }[where]
+    assert order == list(itertools.chain(*([ConvBlock, Dropout] if has else [ConvBlock] for has in has_dropout)))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_unet2_with_the_weights_of_unet_in_each_place_gives_the_same_logits(dims):
+    shared, mended = make("unet", {"dims": dims}).eval(), make("unet2", {"dims": dims}).eval()
+    image = image_for(shared, *fitting(shared))
+    assert not torch.equal(shared(image), mended(image))
+    mended.load_state_dict(shared.state_dict())
+    assert torch.equal(shared(image), mended(image))
+
+
 def test_dropout_in_the_decoder_leaves_what_a_shared_block_gives_the_encoder():
     model = unet(2, 4, DropoutSpec(p=0.9, where="decoder"), width=4, levels=2)
     pooled = []
@@ -256,6 +304,20 @@ def test_dropout_in_the_decoder_leaves_what_a_shared_block_gives_the_encoder():
 def test_dropout_in_the_decoder_of_one_level_is_refused():
     with pytest.raises(SettingError, match="one level"):
         unet2(2, 4, DropoutSpec(p=0.5, where="decoder"), levels=1)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_instance_norm_is_torch_s_own(dims):
+    theirs = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}[dims](6, affine=True)
+    ours = make_norm("instance", 6, dims)
+    features = torch.randn(2, 6, *[5] * dims, generator=torch.Generator().manual_seed(1))
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    torch.testing.assert_close(ours(features), theirs(features), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(1, 1), (6, 6), (8, 8), (9, 3), (12, 6), (13, 1), (64, 8)])
+def test_group_norm_has_the_most_groups_up_to_eight_that_divide_the_channels(channels, groups):
+    assert make_norm("group", channels, 2).num_groups == groups
 
 
 def test_padding_and_cropping_do_nothing_where_the_size_fits():

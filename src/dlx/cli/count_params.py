@@ -40,7 +40,8 @@ def count_params(
     from dlx.studies import parse_assignment
 
     shape = parse_shape(input_) if input_ is not None else None
-    settings = dict(parse_assignment(text) for text in set_ or [])
+    assignments = [parse_assignment(text) for text in set_ or []]
+    settings = {key.removeprefix("model."): value for key, value in assignments}  # as `dlx train` spells them
     with contextlib.redirect_stdout(sys.stderr):  # what the user's own modules print is no part of the answer
         counted = [count_one(text, shape, classes, settings) for text in models]
     if as_json:

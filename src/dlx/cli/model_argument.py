@@ -51,7 +51,7 @@ def build_model(text: str, factory: Factory) -> "nn.Module":
         model = factory()
     except SettingError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SettingError(f"'{text}' could not be built: {_one_line(error)}") from error
     if not isinstance(model, nn.Module):
         raise SettingError(f"'{text}' gave something of type {type(model).__name__}, not a torch.nn.Module")
