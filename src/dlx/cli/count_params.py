@@ -18,7 +18,7 @@ DEFAULT_CHANNELS, DEFAULT_SIZE_PX = 2, 64  # the notes' T1 and T2, and their pat
 
 def count_params(
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL...", help="unet, unet2, unet2:width=32, or package.module:callable.")
+        list[str], typer.Argument(metavar="MODEL", help="unet, unet2, unet2:width=32, or package.module:callable.")
     ],
     input_: Annotated[
         str | None,
@@ -34,8 +34,7 @@ def count_params(
 ) -> None:
     """Count a network's parameters and find what one forward pass uses more than once.
 
-    A module that is called twice, or a weight that two modules share, is found by running the network, whatever its
-    code; nothing has to be declared. `unet` shows it: six of its blocks are called twice.
+    Blocks called twice and weights that modules share are found by running the network. `unet` has six such blocks.
     """
     from dlx.studies import parse_assignment
 
