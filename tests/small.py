@@ -12,7 +12,7 @@ SETTINGS = {
     "model": {"name": "unet2", "width": 4, "levels": 2},
     "optimizer": {"name": "adamw", "lr": 0.01},
     "train": {"epochs": 3, "steps_per_epoch": 4},
-    "evaluate": {"train_subset": 1},
+    "evaluate": {"train_subset": 1, "every": 1},
     "compute": {"device": "cpu", "precision": "float32", "threads": 1},
 }
 

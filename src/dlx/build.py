@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,7 @@ def resolve(
         model = make_model(spec, dataset)
     dims, stride = model_geometry(model)
     spec = _fit_patch(spec, dataset, split, dims, stride)
+    spec = _fit_evaluation(spec, dataset, split)
     remarks = [*dataset.remarks, *_check_parts(spec, model, dataset)]
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return Resolved(spec, dataset, split, compute, parameters, (*remarks, *split.remarks))
@@ -220,7 +222,7 @@ def make_job(resolved: Resolved, store: VoxelStore, seed: int) -> Job:
         val_cases=val,
         subset_cases=evenly_spaced(train, spec.evaluate.train_subset),
         class_names=dataset.classes,
-        evaluate_every=spec.evaluate.every,
+        evaluate_every=spec.evaluate.every or 1,
         patience=spec.train.patience,
         ema=ema,
     )
@@ -264,6 +266,23 @@ def _fit_patch(spec: Spec, dataset: Dataset, split: Split, dims: int, stride: in
         trained = [tuple(size for axis, size in enumerate(shape) if axis != spec.batch.slice_axis) for shape in trained]
     fitted = fit_patch_size(asked, trained, stride)
     return spec.model_copy(update={"batch": spec.batch.model_copy(update={"patch_size_px": fitted})})
+
+
+def _fit_evaluation(spec: Spec, dataset: Dataset, split: Split) -> Spec:
+    """How often to validate where that is left open: so often that it costs at most a quarter of training.
+
+    Both are counted in voxels that pass the network, a training voxel thrice (forward and backward). What watches
+    the validation Dice of every epoch (plateau, patience) needs it in every epoch.
+    """
+    if spec.evaluate.every is not None:
+        return spec
+    assert spec.batch.patch_size_px is not None
+    patch = prod(spec.batch.patch_size_px)
+    trained = 3 * patch * spec.batch.size * spec.train.steps_per_epoch
+    validated = sum(case.mask.size for case in dataset.cases if case.id in set(split.val))
+    is_watched = spec.scheduler.name == "plateau" or spec.train.patience is not None
+    every = 1 if is_watched else min(spec.train.epochs, -(-4 * validated // trained))
+    return spec.model_copy(update={"evaluate": spec.evaluate.model_copy(update={"every": every})})
 
 
 def _check_parts(spec: Spec, model: nn.Module, dataset: Dataset) -> list[str]:

@@ -186,7 +186,7 @@ class TrainSpec(Section):
 class EvaluateSpec(Section):
     """What is measured, and when. The last epoch is always evaluated in full, with surface distances."""
 
-    every: Positive = 1  # validate after every n-th epoch
+    every: Positive | None = None  # validate after every n-th epoch; None: so that it stays well below training's cost
     train_subset: Annotated[int, Field(ge=0)] = 2  # training subjects measured at each validation; 0: none
     soft_dice: bool = False  # the notes' soft Dice beside the hard one
     batch_size: Positive = 64  # slices (2D) or windows (3D) evaluated at once

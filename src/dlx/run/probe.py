@@ -43,7 +43,7 @@ def probe(resolved: Resolved, store: VoxelStore) -> Cost:
     job.evaluator.measure(job.evaluated_model, [case])
     voxel_s = (time.perf_counter() - started) / store.voxels(case)
     spec = resolved.spec
-    validations = -(-spec.train.epochs // spec.evaluate.every)
+    validations = -(-spec.train.epochs // (spec.evaluate.every or 1))
     each = sum(store.voxels(case) for case in (*job.val_cases, *job.subset_cases))
     final = sum(store.voxels(case) for case in (*job.val_cases, *job.train_cases))
     return Cost(

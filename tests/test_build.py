@@ -1,0 +1,104 @@
+"""Resolving: what is filled in, what names a trial and what does not, what is refused before anything trains."""
+
+import pytest
+from small import small_resolved, small_spec
+
+from dlx.build import evenly_spaced, resolve
+from dlx.errors import SettingError
+
+
+def test_every_argument_is_filled_in():
+    spec = small_resolved().spec
+    assert spec.model.args == {"width": 4, "levels": 2, "norm": "batch", "dims": 2}
+    assert spec.data.source.args == {"subjects": 4, "size": 24, "seed": 0}
+    assert spec.optimizer.name.args["beta1"] == 0.9
+
+
+def test_the_same_settings_name_the_same_trial_whether_spelled_out_or_not():
+    short, long = small_resolved(), small_resolved({"model": {"norm": "batch"}, "dropout": {"p": 0.0}})
+    assert short.trial_id(0) == long.trial_id(0)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dropout": {"p": 0.1}},
+        {"model": {"width": 5}},
+        {"optimizer": {"lr": 0.011}},
+        {"train": {"epochs": 4}},
+        {"compute": {"threads": 2}},
+        {"data": {"source": {"seed": 1}}},
+        {"split": {"seed": 4}},
+        {"scheduler": "cosine"},
+        {"loss": "ce"},
+    ],
+)
+def test_whatever_can_change_the_numbers_changes_the_name(change):
+    assert small_resolved(change).trial_id(0) != small_resolved().trial_id(0)
+
+
+def test_the_seed_is_part_of_the_name():
+    assert small_resolved().trial_id(0) != small_resolved().trial_id(1)
+
+
+def test_the_way_a_split_was_asked_for_is_not_part_of_the_name():
+    by_fraction = small_resolved()
+    name = by_fraction.split.val[0]
+    by_name = small_resolved({"split": {"val": [name], "val_fraction": None}})
+    assert by_name.split == by_fraction.split
+    assert by_name.trial_id(0) == by_fraction.trial_id(0)
+
+
+def test_where_the_data_lie_is_not_part_of_the_name(tmp_path):
+    from dlx.data.cache import load_cache
+
+    spec = small_spec()
+    original = resolve(spec, cache_dir=tmp_path)
+    (kept,) = tmp_path.glob("*.safetensors")
+    elsewhere = kept.rename(tmp_path / "moved.safetensors")
+    assert load_cache(elsewhere).fingerprint == original.dataset.fingerprint
+    moved = resolve(small_spec({"data": {"source": str(elsewhere)}}))
+    assert moved.trial_id(0) == original.trial_id(0)
+
+
+# 24^3 voxels in the one validation subject; a step trains 3 x 4 patches of 16 x 16 = 3,072 voxels, an epoch 4 of them
+@pytest.mark.parametrize(
+    ("change", "every"),
+    [
+        ({}, 3),  # 4 x 13,824 / 12,288 = 4.5 -> 5, but no more than the 3 epochs there are
+        ({"train": {"epochs": 9}}, 5),
+        ({"train": {"steps_per_epoch": 18}}, 1),  # 55,296 / 55,296
+        ({"train": {"steps_per_epoch": 17}}, 2),
+        ({"scheduler": "plateau"}, 1),
+        ({"train": {"patience": 2}}, 1),
+        ({"evaluate": {"every": 2}}, 2),
+    ],
+)
+def test_validation_is_fitted_to_a_quarter_of_trainings_work(change, every):
+    assert small_resolved({"evaluate": {"every": None}}, change).spec.evaluate.every == every
+
+
+def test_a_subset_is_spread_evenly():
+    assert evenly_spaced(tuple(range(10)), 2) == (2, 7)
+    assert evenly_spaced(tuple(range(3)), 5) == (0, 1, 2)
+    assert evenly_spaced(tuple(range(3)), 0) == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"batch": {"kind": "block", "patch_size_px": [8, 8, 8]}, "model": {"dims": 3}}, "needs 'patches'"),
+        ({"batch": {"patch_size_px": [8, 8, 8]}}, "is a 2D network"),
+        ({"scheduler": "plateau", "evaluate": {"every": 2}}, "needs evaluate.every = 1"),
+        ({"optimizer": {"group_lr": {"neck": 0.1}}}, r"no group 'neck' \(known: encoder, decoder, head\)"),
+        ({"loss": "focal:class_weights=[0.5,0.5]"}, "class_weights"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(change, words):
+    with pytest.raises(SettingError, match=words):
+        small_resolved(change)
+
+
+def test_a_schedule_that_dies_early_is_warned_of():
+    (remark,) = small_resolved({"scheduler": "exponential:gamma=0.01", "train": {"epochs": 40}}).remarks
+    assert "below a thousandth of its first from epoch 3 on" in remark
