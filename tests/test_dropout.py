@@ -43,8 +43,10 @@ def test_the_share_of_channels_that_is_dropped_is_a_binomial_draw(kind):
 
 @pytest.mark.parametrize(("kind", "drawn"), [("dropout", (2, 3, 8, 8)), ("dropout2d", (2, 3, 1, 1))])
 def test_what_has_noise_of_at_least_p_is_kept(kind, drawn):
-    kept = make(0.3, kind, seed=7)(torch.ones(2, 3, 8, 8)) != 0
-    assert torch.equal(kept, (torch.rand(drawn, generator=noise(7)) >= 0.3).expand(2, 3, 8, 8))
+    uniform = torch.rand(drawn, generator=noise(7))
+    for p in (0.3, uniform[0, 0, 0, 0].item()):  # at noise equal to p it is kept, so that p = 0 drops nothing
+        kept = make(p, kind, seed=7)(torch.ones(2, 3, 8, 8)) != 0
+        assert torch.equal(kept, (uniform >= p).expand(2, 3, 8, 8))
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.8])
