@@ -49,7 +49,6 @@ class Dropout(nn.Module):
             return features
         return torch.where(self.draw(features), features / (1.0 - self.p), 0.0)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator] # inductor has drawn wrong masks on CUDA (pytorch issue 198333), and takes no generator
     def draw(self, features: Float[Tensor, "B C *S"]) -> Bool[Tensor, "B C ..."]:
         """What is kept: a coin for each element, or one for each sample and channel, shaped (B, C, 1 ...).
 
@@ -78,3 +77,13 @@ def set_dropout(model: nn.Module, p: float, generator: torch.Generator | None) -
     for module in dropout_modules(model):
         module.set_p(p)
         module.generator = generator
+
+
+def keep_noise_eager(model: nn.Module) -> None:
+    """Keeps the draws of every Dropout out of what torch.compile makes of the model; call it before compiling.
+
+    Inductor has drawn wrong masks on CUDA (pytorch issue 198333), and it takes no generator. Not a decorator on
+    `draw`, since that imports all of dynamo, two seconds at every start.
+    """
+    for module in dropout_modules(model):
+        module.__dict__["draw"] = torch.compiler.disable(module.draw)
