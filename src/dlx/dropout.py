@@ -86,4 +86,4 @@ def keep_noise_eager(model: nn.Module) -> None:
     `draw`, since that imports all of dynamo, two seconds at every start.
     """
     for module in dropout_modules(model):
-        module.__dict__["draw"] = torch.compiler.disable(module.draw)
+        module.__dict__["draw"] = torch.compiler.disable(module.draw)  # type: ignore[no-untyped-call]
