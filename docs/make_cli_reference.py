@@ -7,9 +7,9 @@ from pathlib import Path
 
 os.environ |= {"TERMINAL_WIDTH": "100", "NO_COLOR": "1", "TERM": "dumb", "_TYPER_STANDARD_TRACEBACK": "1"}
 
-from typer.testing import CliRunner  # noqa: E402 - the width is read when typer is imported
+from typer.testing import CliRunner
 
-from dlx.cli.main import app  # noqa: E402
+from dlx.cli.main import app
 
 PAGE = Path(__file__).parent / "cli.md"
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; two threads crawl beside any other busy process
 
-import pytest  # noqa: E402
-from jaxtyping import install_import_hook  # noqa: E402
+import pytest
+from jaxtyping import install_import_hook
 
 install_import_hook(
     ["dlx.models", "dlx.losses", "dlx.metrics", "dlx.dropout", "dlx.engine", "dlx.data.voxels", "dlx.data.sampler"],

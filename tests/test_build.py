@@ -1,10 +1,10 @@
 """Resolving: what is filled in, what names a trial and what does not, what is refused before anything trains."""
 
 import pytest
-from small import small_resolved, small_spec
 
 from dlx.build import evenly_spaced, resolve
 from dlx.errors import SettingError
+from small import small_resolved, small_spec
 
 
 def test_every_argument_is_filled_in():

@@ -1,13 +1,21 @@
 import pytest
 import torch
-from small import small_job, small_resolved
 
 from dlx.engine import checkpoint
 from dlx.engine.fit import Progress, fit
 from dlx.errors import DataError, SettingError
 from dlx.records import EpochRecord
+from small import small_job, small_resolved
 
-SCHEDULERS = ["constant", "linear-tail", "exponential", "step:step_size=1", "multistep:milestones=[1,2]", "cosine", "plateau"]
+SCHEDULERS = [
+    "constant",
+    "linear-tail",
+    "exponential",
+    "step:step_size=1",
+    "multistep:milestones=[1,2]",
+    "cosine",
+    "plateau",
+]
 
 
 def train(job, progress, path=None, stop_after=None):

@@ -1,15 +1,16 @@
 """The loop and its step: what repeats, what is paired, what evaluation leaves alone."""
 
 import copy
+from itertools import pairwise
 
 import pytest
 import torch
-from small import small_job
 
 from dlx.engine import checkpoint
 from dlx.engine.evaluate import gaussian_weight, window_starts
 from dlx.engine.fit import Diverged, Progress, StepDone, begin_epoch, check_finite, fit
 from dlx.records import EpochRecord
+from small import small_job
 
 
 def run(job, progress=None):
@@ -135,7 +136,7 @@ def test_windows_cover_an_axis_and_overlap_as_asked():
         starts = window_starts(size, window, 0.5)
         assert starts[0] == 0
         assert starts[-1] == max(0, size - window)
-        assert all(0 < b - a <= window // 2 for a, b in zip(starts, starts[1:], strict=False))
+        assert all(0 < b - a <= window // 2 for a, b in pairwise(starts))
 
 
 def test_window_weights_peak_in_the_middle_and_never_vanish():

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from small import small_resolved, small_spec
 
 from dlx.build import make_job, resolve
 from dlx.data.voxels import VoxelStore
 from dlx.engine.fit import Progress, begin_epoch, fit
 from dlx.records import EpochRecord
 from dlx.run.runner import make_store
+from small import small_resolved, small_spec
 
 pytestmark = pytest.mark.gpu
 CUDA = {"compute": {"device": "cuda", "precision": "float32"}}

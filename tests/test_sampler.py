@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 import torch
-from test_voxels import make_case
 
 from dlx.data.sampler import PatchPlan, PatchSource, box_extent, fit_patch_size
 from dlx.data.voxels import VoxelStore
 from dlx.engine.randomness import generator
 from dlx.specs import BatchSpec
+from test_voxels import make_case
 
 WHOLE = ((0, 10), (0, 8), (0, 6))
 

@@ -49,7 +49,13 @@ def trial_files(folder):
 
 def test_a_run_leaves_its_records_and_prints_its_table(dlx):
     result = dlx("train", *SMALL, "--epochs", "2", "--out", "out")
-    assert trial_files("out") == {"settings.json", "epochs.jsonl", "last.safetensors", "best.safetensors", "result.json"}
+    assert trial_files("out") == {
+        "settings.json",
+        "epochs.jsonl",
+        "last.safetensors",
+        "best.safetensors",
+        "result.json",
+    }
     for expected in ("train Dice", "val Dice", "gap", "CSF", "GM", "WM", "mean", "best epoch", "parameters"):
         assert expected in result.stdout
     assert "epoch 1/2" in result.stderr
@@ -67,8 +73,9 @@ def test_lines_fit_80_columns(dlx):
 def test_json_is_one_document_and_all_of_stdout(dlx):
     document = json.loads(dlx("train", *SMALL, "--epochs", "1", "--json").stdout)
     (trial,) = document["trials"]
-    keys = "label seed status parameters epochs train_dice val_dice val_dice_per_class gap seconds folder".split()
-    assert set(keys) <= set(trial)
+    keys = {"label", "seed", "status", "parameters", "epochs", "train_dice", "val_dice", "val_dice_per_class"}
+    keys |= {"gap", "seconds", "folder"}
+    assert keys <= set(trial)
     assert trial["status"] == "done"
     assert set(trial["val_dice_per_class"]) == {"CSF", "GM", "WM"}
     assert trial["gap"] == trial["train_dice"] - trial["val_dice"]

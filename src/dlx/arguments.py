@@ -15,7 +15,7 @@ from dlx.specs import Part
 
 @cache
 def argument_schema(factory: Callable[..., Any]) -> type[BaseModel]:
-    """A pydantic model of the factory's keyword-only parameters: its settings; the other parameters are the engine's."""
+    """A pydantic model of the factory's keyword-only parameters: its settings; the others are the engine's."""
     hints = typing.get_type_hints(factory, include_extras=True)
     fields: dict[str, Any] = {}
     for parameter in inspect.signature(factory).parameters.values():

@@ -222,6 +222,7 @@ def make_job(resolved: Resolved, store: VoxelStore, seed: int) -> Job:
         val_cases=val,
         subset_cases=evenly_spaced(train, spec.evaluate.train_subset),
         class_names=dataset.classes,
+        dropout_p=spec.dropout.p,
         evaluate_every=spec.evaluate.every or 1,
         patience=spec.train.patience,
         ema=ema,

@@ -129,7 +129,7 @@ class DataSpec(Section):
 
 
 class SplitSpec(Section):
-    """Which subjects train and which validate: by val, fold, val_fraction or file, one of them; else a fifth validates."""
+    """Which subjects train and which validate: by one of val, fold, val_fraction, file; else a fifth does."""
 
     val: Annotated[tuple[str, ...], BeforeValidator(_names)] | None = None
     fold: Annotated[int, Field(ge=0)] | None = None

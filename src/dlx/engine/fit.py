@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel
 
-from dlx.dropout import dropout_modules
+from dlx.dropout import set_dropout
 from dlx.engine.device import Compute
 from dlx.engine.evaluate import Evaluator, Measured
 from dlx.engine.randomness import generator, stream_seed
@@ -58,6 +58,7 @@ class Job:
     val_cases: Sequence[int]
     subset_cases: Sequence[int]
     class_names: tuple[str, ...]
+    dropout_p: float = 0.0
     evaluate_every: int = 1
     patience: int | None = None
     ema: AveragedModel | None = None
@@ -66,8 +67,7 @@ class Job:
 
     def __post_init__(self) -> None:
         self.noise = torch.Generator(self.compute.device)
-        for module in dropout_modules(self.model):
-            module.generator = self.noise
+        set_dropout(self.model, self.dropout_p, self.noise)
 
     @property
     def evaluated_model(self) -> nn.Module:
