@@ -20,7 +20,7 @@ from dlx.data.sampler import PatchPlan, PatchSource, box_extent, fit_patch_size
 from dlx.data.split import Split, load_groups, split_cases
 from dlx.data.voxels import VoxelStore
 from dlx.engine import checkpoint
-from dlx.engine.device import Compute, choose_compute
+from dlx.engine.device import Compute, choose_compute, memory_bytes
 from dlx.engine.evaluate import Evaluator
 from dlx.engine.fit import Job
 from dlx.engine.randomness import weights_from
@@ -121,6 +121,7 @@ def resolve(
     spec = _fit_evaluation(spec, dataset, split)
     remarks = [*dataset.remarks, *_check_parts(spec, model, dataset)]
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    _check_memory(spec, parameters, compute)
     return Resolved(spec, dataset, split, compute, parameters, (*remarks, *split.remarks))
 
 
@@ -270,7 +271,7 @@ def _fit_patch(spec: Spec, dataset: Dataset, split: Split, dims: int, stride: in
 
 
 def _fit_evaluation(spec: Spec, dataset: Dataset, split: Split) -> Spec:
-    """How often to validate where that is left open: so often that it costs at most a quarter of training.
+    """How often to validate where that is left open: so often that it costs at most a tenth of training.
 
     Both are counted in voxels that pass the network, a training voxel thrice (forward and backward). What watches
     the validation Dice of every epoch (plateau, patience) needs it in every epoch.
@@ -282,8 +283,19 @@ def _fit_evaluation(spec: Spec, dataset: Dataset, split: Split) -> Spec:
     trained = 3 * patch * spec.batch.size * spec.train.steps_per_epoch
     validated = sum(case.mask.size for case in dataset.cases if case.id in set(split.val))
     is_watched = spec.scheduler.name == "plateau" or spec.train.patience is not None
-    every = 1 if is_watched else min(spec.train.epochs, -(-4 * validated // trained))
+    every = 1 if is_watched else min(spec.train.epochs, -(-10 * validated // trained))
     return spec.model_copy(update={"evaluate": spec.evaluate.model_copy(update={"every": every})})
+
+
+def _check_memory(spec: Spec, parameters: int, compute: Compute) -> None:
+    """Refuses a network whose weights, gradients and moments (float32) alone are more than the device's memory."""
+    needed = 4 * parameters * (5 if spec.train.ema_decay else 4)
+    available = memory_bytes(compute.device)
+    if available is not None and needed > available:
+        raise SettingError(
+            f"model '{spec.model}': {parameters:,} parameters take {needed / 2**30:.0f} GiB to train, "
+            f"and {compute.device} has {available / 2**30:.0f} GiB"
+        )
 
 
 def _check_parts(spec: Spec, model: nn.Module, dataset: Dataset) -> list[str]:

@@ -62,6 +62,16 @@ def does_bf16_well(device: torch.device) -> bool:
     return False
 
 
+def memory_bytes(device: torch.device) -> int | None:
+    """The device's whole memory; None where it is not known."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
 def describe_device(device: torch.device) -> str:
     """The device's name, for records: `NVIDIA H200`, or the processor's model."""
     if device.type == "cuda":

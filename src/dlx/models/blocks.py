@@ -6,10 +6,12 @@ import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dlx.models.upconv import upsample_conv
+
 Norm = Literal["batch", "none", "instance", "group"]
 Dims = Literal[2, 3]
 
-CONV: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
+CONV: dict[int, type[nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 MAX_POOL: dict[int, type[nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 BATCH_NORM: dict[int, type[nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 MAX_GROUPS = 8
@@ -41,8 +43,18 @@ class ConvBlock(nn.Module):
         self.conv = CONV[dims](in_channels, out_channels, 3, padding=1)
         self.norm = make_norm(norm, out_channels, dims)
 
-    def forward(self, features: Float[Tensor, "B I *S"]) -> Float[Tensor, "B O *S"]:
-        return F.relu(self.norm(self.conv(features)), inplace=True)
+    def forward(self, features: Float[Tensor, "B I *S"], *, upsample: bool = False) -> Float[Tensor, "B O *T"]:
+        """With `upsample` the features are first enlarged x2, each repeated (nearest)."""
+        convolved = self._upsample_conv(features) if upsample else self.conv(features)
+        return F.relu(self.norm(convolved), inplace=True)
+
+    def _upsample_conv(self, features: Tensor) -> Tensor:
+        # the meta device counts operations: there the standard form, as papers count them
+        if features.ndim == 4 and not features.is_meta:
+            assert self.conv.bias is not None
+            return upsample_conv(features, self.conv.weight, self.conv.bias)
+        convolved: Tensor = self.conv(F.interpolate(features, scale_factor=2.0, mode="nearest"))
+        return convolved
 
 
 def pad_to_multiple(image: Float[Tensor, "B C *S"], multiple: int) -> Float[Tensor, "B C *T"]:

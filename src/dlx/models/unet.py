@@ -8,7 +8,6 @@ Both have an encoder of two ConvBlocks a level with 2x2 max-pooling between leve
 from typing import Annotated, cast
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
@@ -110,8 +109,8 @@ class UNet(nn.Module):
             raise SettingError(f"dropout.where '{dropout.where}': a network of one level has no such block")
         return nn.ModuleDict({place: Dropout(dropout.p, dropout.kind) for place in places})
 
-    def _call(self, block: nn.Module, place: str, features: Tensor) -> Tensor:
-        features = block(features)
+    def _call(self, block: nn.Module, place: str, features: Tensor, *, upsample: bool = False) -> Tensor:
+        features = block(features, upsample=upsample)
         return self.dropouts[place](features) if place in self.dropouts else features
 
     def forward(self, image: Float[Tensor, "B C *S"]) -> Float[Tensor, "B K *S"]:
@@ -129,8 +128,7 @@ class UNet(nn.Module):
         skips.pop()
         for level, blocks in enumerate(self.decoder):
             up, merge, last = cast(nn.ModuleList, blocks)
-            features = F.interpolate(features, scale_factor=2.0, mode="nearest")
-            features = self._call(up, f"decoder{level}_0", features)
+            features = self._call(up, f"decoder{level}_0", features, upsample=True)
             features = self._call(merge, f"decoder{level}_1", torch.cat([skips.pop(), features], dim=1))
             features = self._call(last, f"decoder{level}_2", features)
         return crop_to(self.head(features), tuple(image.shape[2:]))
