@@ -32,10 +32,8 @@ def test_it_equals_upsampling_and_convolving_and_so_do_its_gradients(shape):
 
 def test_a_row_of_ones_by_hand():
     # one pixel of value 1 becomes 2 x 2 ones; a kernel of ones sums, in each of the four, the four ones it reaches
-    ones, bias = torch.ones(1, 1, 1, 1), torch.full((1,), 0.5)
-    result = upsample_conv(
-        ones, torch.ones(1, 1, 3, 3, dtype=torch.float64), torch.full((1,), 0.5, dtype=torch.float64)
-    )
+    ones, weight, bias = torch.ones(1, 1, 1, 1), torch.ones(1, 1, 3, 3), torch.full((1,), 0.5)
+    result = upsample_conv(ones, weight, bias)
     assert result.tolist() == [[[[4.5, 4.5], [4.5, 4.5]]]]
 
 

@@ -46,7 +46,7 @@ class UpsampleConv(torch.autograd.Function):
         return upsampled
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         features, kernels = ctx.saved_tensors
         num_out, (height, width) = kernels.shape[0] // 4, features.shape[2:]
         upsampled = gradient.permute(0, 2, 3, 1)
