@@ -65,10 +65,11 @@ def test_where_the_data_lie_is_not_part_of_the_name(tmp_path):
 @pytest.mark.parametrize(
     ("change", "every"),
     [
-        ({}, 3),  # 10 x 13,824 / 12,288 = 11.25 -> 12, but no more than the 3 epochs there are
-        ({"train": {"epochs": 20}}, 12),
-        ({"train": {"steps_per_epoch": 45}}, 1),  # 138,240 / 138,240
-        ({"train": {"steps_per_epoch": 44}}, 2),
+        ({}, 3),  # 3 x 12,288 / 138,240: less than once, so only the last epoch
+        ({"train": {"epochs": 20}}, 20),  # 1.8 times, so once
+        ({"train": {"epochs": 24}}, 12),  # 2.1 times
+        ({"train": {"steps_per_epoch": 45}}, 1),  # 3 x 138,240 / 138,240 times
+        ({"train": {"steps_per_epoch": 44}}, 2),  # 2.9 times
         ({"scheduler": "plateau"}, 1),
         ({"train": {"patience": 2}}, 1),
         ({"evaluate": {"every": 2}}, 2),

@@ -283,7 +283,8 @@ def _fit_evaluation(spec: Spec, dataset: Dataset, split: Split) -> Spec:
     trained = 3 * patch * spec.batch.size * spec.train.steps_per_epoch
     validated = sum(case.mask.size for case in dataset.cases if case.id in set(split.val))
     is_watched = spec.scheduler.name == "plateau" or spec.train.patience is not None
-    every = 1 if is_watched else min(spec.train.epochs, -(-10 * validated // trained))
+    times = spec.train.epochs if is_watched else max(1, spec.train.epochs * trained // (10 * validated))
+    every = max(1, -(-spec.train.epochs // times))  # spread evenly, the last epoch among them
     return spec.model_copy(update={"evaluate": spec.evaluate.model_copy(update={"every": every})})
 
 

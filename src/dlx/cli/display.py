@@ -101,7 +101,8 @@ def epoch_line(event: EpochRecord, epochs: int, eta_s: float | None) -> str:
     rates = "/".join(f"{rate:.3g}" for rate in dict.fromkeys(result.lr.values()))
     width = len(str(epochs))
     line = f"epoch {result.epoch:{width}d}/{epochs}  lr {rates:<8} loss {result.loss:<7.4f}"
-    line += f" train {spell(result.train_dice_subset)}  val {spell(result.val_dice)}"
+    if result.val_dice is not None:
+        line += f" train {spell(result.train_dice_subset)}  val {spell(result.val_dice)}"
     line += f"  {spell_seconds(event.run.train_s + event.run.evaluate_s)}"
     return line if eta_s is None else f"{line}  eta {spell_seconds(eta_s)}"
 
