@@ -74,7 +74,8 @@ class Follower:
     def _epoch(self, event: EpochRecord) -> None:
         assert self.trial is not None
         self.seconds.append(event.run.train_s + event.run.evaluate_s)
-        self.console.print(epoch_line(event, self.trial.epochs, self._eta_s(event) if self.bar is None else None))
+        line = epoch_line(event, self.trial.epochs, self._eta_s(event) if self.bar is None else None)
+        self.console.print(line, soft_wrap=True)
 
     def _eta_s(self, event: EpochRecord) -> float:
         assert self.trial is not None
@@ -103,8 +104,8 @@ def epoch_line(event: EpochRecord, epochs: int, eta_s: float | None) -> str:
     line = f"epoch {result.epoch:{width}d}/{epochs}  lr {rates:<8} loss {result.loss:<7.4f}"
     if result.val_dice is not None:
         line += f" train {spell(result.train_dice_subset)}  val {spell(result.val_dice)}"
-    line += f"  {spell_seconds(event.run.train_s + event.run.evaluate_s)}"
-    return line if eta_s is None else f"{line}  eta {spell_seconds(eta_s)}"
+    line += f"  {event.run.train_s + event.run.evaluate_s:.1f} s"
+    return line if eta_s is None or result.epoch == epochs else f"{line}  eta {spell_seconds(eta_s)}"
 
 
 @contextmanager
