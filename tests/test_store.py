@@ -61,6 +61,13 @@ def test_a_damaged_record_is_refused_with_its_line(folder):
         folder.epochs()
 
 
+def test_a_trial_is_run_by_one_process_at_a_time(folder):
+    with folder.locked(), pytest.raises(DataError, match="another process is running this trial"), folder.locked():
+        pass
+    with folder.locked():
+        pass
+
+
 def test_an_atomic_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "file"
     write_atomically(path, b"old")

@@ -44,7 +44,7 @@ def dlx(tmp_path, monkeypatch, cache):
 
 def trial_files(folder):
     (trial,) = (Path(folder) / "trials").iterdir()
-    return {path.name for path in trial.iterdir()}
+    return {path.name for path in trial.iterdir() if not path.name.startswith(".")}
 
 
 def test_a_run_leaves_its_records_and_prints_its_table(dlx):
@@ -166,6 +166,15 @@ def test_a_refusal_is_one_line_on_stderr_and_exit_code_2(tmp_path):
     assert result.stdout == ""
     assert result.stderr.startswith("dlx: unknown recipe 'nonsense'")
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_one_line_and_exit_code_2(tmp_path):
+    (tmp_path / "file").touch()
+    command = [sys.executable, "-m", "dlx", "train", *SMALL, "--epochs", "1", "--out", "file/out"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert result.returncode == 2
+    assert result.stderr.splitlines()[-1].startswith("dlx: ")
+    assert "Traceback" not in result.stderr
 
 
 def test_a_trial_that_diverges_is_a_row_and_exit_code_1(dlx):

@@ -7,10 +7,13 @@ FOLDER/trials/LABEL-seedN-ID/settings.json   the resolved settings the trial is 
                              result.json     written once, at the end
 """
 
+import fcntl
 import json
 import os
 import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +66,17 @@ class TrialFolder:
     def begin(self, settings: dict[str, Any]) -> None:
         """Makes the folder and writes what the trial was asked to do."""
         write_json(self.path / "settings.json", settings)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Within, no other process runs this trial; DataError where one does. A kill frees it too."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("wb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise DataError(f"{self.path}: another process is running this trial") from None
+            yield
 
     def append(self, record: EpochRecord) -> None:
         """Adds one epoch's line, on disk before this returns."""

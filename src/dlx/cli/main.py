@@ -57,3 +57,8 @@ def run() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
+    except OSError as error:  # a folder that cannot be written, a full disk
+        if error.filename is None and error.strerror is None:
+            raise
+        print(f"dlx: {error.filename or 'cannot write'}: {error.strerror}", file=sys.stderr)
+        sys.exit(2)

@@ -80,9 +80,10 @@ def run_plan(plan: Plan, *, fresh: bool = False, retry_failed: bool = False) -> 
     """Runs what is missing of a plan, trial by trial, and yields what happens."""
     save_study(plan)
     for planned in plan.trials:
-        if fresh:
-            planned.folder.clear()
-        yield from run_trial(planned.trial, planned.resolved, plan.store, planned.folder, retry_failed=retry_failed)
+        with planned.folder.locked():
+            if fresh:
+                planned.folder.clear()
+            yield from run_trial(planned.trial, planned.resolved, plan.store, planned.folder, retry_failed=retry_failed)
 
 
 def default_folder(spec: Spec) -> Path:
