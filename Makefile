@@ -4,9 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-DATA := ../shared/data/Task04_Hippocampus
 
-.PHONY: setup demo test test-gpu lint format types docs bench bench-gpu fuzz check clean
+.PHONY: setup demo test test-gpu lint format types docs fuzz check clean
 .DEFAULT_GOAL := check
 
 setup: $(STAMP)
