@@ -1,0 +1,57 @@
+"""Grids of numbers as a user types them, `0,0.1..0.8:0.05`, in exact decimals."""
+
+from decimal import Decimal, InvalidOperation
+
+from dlx.errors import SettingError
+
+MAX_VALUES = 1000
+
+
+def parse_grid(text: str) -> tuple[int | float, ...]:
+    """The numbers of a list of values and ranges, in the order given, none twice.
+
+    `0.1..0.8` goes up (or down) in steps of the last digit written, 0.1; `0.1..0.8:0.05` in steps of 0.05, and ends
+    at the last value that does not pass the end. Whole numbers stay int. SettingError for anything else.
+    """
+    values: list[Decimal] = []
+    for piece in text.split(","):
+        values += _expand(piece.strip(), text)
+        if len(values) > MAX_VALUES:
+            raise SettingError(f"'{text}': more than {MAX_VALUES} values")
+    return tuple(_plain(value) for value in dict.fromkeys(values))
+
+
+def _expand(piece: str, text: str) -> list[Decimal]:
+    ends, colon, spacing = piece.partition(":")
+    first, dots, last = ends.partition("..")
+    if not dots:
+        if colon:
+            raise SettingError(f"'{text}': a step goes with a range, as in 0.1..0.8:{spacing}")
+        return [_number(first, text)]
+    start, end = _number(first, text), _number(last, text)
+    step = _number(spacing, text) if colon else _last_digit(start, end)
+    if step <= 0:
+        raise SettingError(f"'{text}': the step must be above 0")
+    count = int(abs(end - start) / step) + 1
+    if count > MAX_VALUES:
+        raise SettingError(f"'{text}': more than {MAX_VALUES} values")
+    return [start + (step if end >= start else -step) * index for index in range(count)]
+
+
+def _number(word: str, text: str) -> Decimal:
+    try:
+        number = Decimal(word.strip())
+    except InvalidOperation:
+        number = Decimal("NaN")
+    if not number.is_finite():
+        raise SettingError(f"'{text}': '{word}' is no number; expected values and ranges, as in 0,0.1..0.8:0.05")
+    return number
+
+
+def _last_digit(*numbers: Decimal) -> Decimal:
+    """One unit of the last digit that any of the numbers was written with; 1 for whole numbers."""
+    return Decimal(1).scaleb(min(0, *(int(number.as_tuple().exponent) for number in numbers)))
+
+
+def _plain(value: Decimal) -> int | float:
+    return int(value) if value == value.to_integral_value() else float(value)

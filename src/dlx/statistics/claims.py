@@ -1,0 +1,136 @@
+"""Verdicts on claims that a study declares before it runs: of a quantity with one value a seed, or of the best variant.
+
+A claim is one hypothesis of its own, at 5 % and uncorrected for other claims.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from dlx.errors import SettingError, nearest
+from dlx.statistics.decision import ALPHA
+from dlx.statistics.paired import Floats, equivalence_p, greater_p, holm, interval
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A quantity measured once a seed: its mean and the 95 % t interval of it, each None where there is none."""
+
+    values: tuple[float, ...]
+
+    @property
+    def n(self) -> int:
+        return len(self.values)
+
+    @property
+    def mean(self) -> float | None:
+        return math.fsum(self.values) / self.n if self.values else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        low, high = interval(np.array(self.values, dtype=np.float64))
+        return (float(low), float(high)) if self.n >= 2 else None
+
+
+@dataclass(frozen=True)
+class ClaimVerdict:
+    """`verdict` is confirmed, contradicted, not confirmed (shown to be less than claimed) or cannot tell."""
+
+    verdict: str
+    estimate: float | None
+    interval: tuple[float, float] | None
+    n: int
+    reason: str
+
+
+def judge_greater(values: Sequence[float], margin: float = 0.0) -> ClaimVerdict:
+    """The claim that a quantity, one value a seed, is greater than `margin` (0 or more), by its 95 % interval.
+
+    Contradicted where the quantity is shown to be below -`margin`: the claim's opposite holds.
+    """
+    estimate = Estimate(tuple(values))
+    if estimate.interval is None:
+        return _too_few(estimate)
+    low, high = estimate.interval
+    if low > margin:
+        return _verdict("confirmed", estimate, f"the 95 % interval lies above {margin:g}")
+    if high < -margin:
+        return _verdict("contradicted", estimate, f"the 95 % interval lies below {-margin or 0.0:g}")
+    if high <= margin:
+        return _verdict("not confirmed", estimate, f"the 95 % interval ends at or below {margin:g}")
+    return _verdict("cannot tell", estimate, f"the 95 % interval contains {margin:g}")
+
+
+def judge_within(values: Sequence[float], margin: float) -> ClaimVerdict:
+    """The claim that a quantity, one value a seed, is no further than `margin` from 0.
+
+    Confirmed by two one-sided tests at 5 %, contradicted where the 95 % interval lies wholly outside. SettingError
+    unless `margin` is above 0.
+    """
+    if not margin > 0.0:
+        raise SettingError(f"margin {margin:g}: expected more than 0")
+    estimate = Estimate(tuple(values))
+    if estimate.interval is None:
+        return _too_few(estimate)
+    low, high = estimate.interval
+    if equivalence_p(np.array(values, dtype=np.float64), margin) < ALPHA:
+        return _verdict("confirmed", estimate, f"shown to be within {margin:g} of 0")
+    if low > margin or high < -margin:
+        return _verdict("contradicted", estimate, f"the 95 % interval lies more than {margin:g} from 0")
+    return _verdict("cannot tell", estimate, f"the 95 % interval is partly more than {margin:g} from 0")
+
+
+def judge_best(values: Mapping[str, Mapping[int, float]], label: str, *, higher_is_better: bool = True) -> ClaimVerdict:
+    """The claim that the variant `label` is the best of these, by its advantage over each rival, paired by seed.
+
+    Confirmed where it is shown to be better than every rival at a one-sided 5 % (intersection-union: no correction is
+    needed), contradicted where some rival is shown to be better, Holm-corrected over the rivals. The estimate is the
+    advantage over the closest rival, or over the one that beats it. SettingError where `label` is not among these, or
+    is alone.
+    """
+    if label not in values:
+        raise SettingError(f"unknown variant '{label}': {nearest(label, values)}")
+    rivals = {name: _advantage(values[label], v, higher_is_better) for name, v in values.items() if name != label}
+    if not rivals:
+        raise SettingError(f"variant '{label}' has nothing to be the best of")
+    estimates = {name: Estimate(tuple(advantage.tolist())) for name, advantage in rivals.items()}
+    losing = dict(zip(rivals, holm(np.array([float(greater_p(-a)) for a in rivals.values()])).tolist(), strict=True))
+    winner = min(rivals, key=lambda name: math.inf if math.isnan(losing[name]) else losing[name])
+    if losing[winner] < ALPHA:
+        return _verdict("contradicted", estimates[winner], f"'{winner}' is better")
+    untested = [name for name in rivals if estimates[name].n < 2]
+    if untested:
+        return _too_few(estimates[untested[0]], f" with '{untested[0]}'")
+    closest = min(rivals, key=lambda name: float(rivals[name].mean()))
+    rest = [name for name, advantage in rivals.items() if not greater_p(advantage) < ALPHA]
+    if not rest:
+        return _verdict("confirmed", estimates[closest], f"better than each of the others; the closest is '{closest}'")
+    names = ", ".join(f"'{name}'" for name in rest)
+    return _verdict("cannot tell", estimates[closest], f"not shown to be better than {names}")
+
+
+def trend_slopes(x: Sequence[float] | Floats, values_by_seed: Floats) -> Floats:
+    """The slope of each seed's least-squares line through its values (n_seeds, n_x) at `x` (n_x).
+
+    SettingError where `x` has fewer than two different values.
+    """
+    centred = np.asarray(x, dtype=np.float64)
+    if len(np.unique(centred)) < 2:
+        raise SettingError("a trend needs at least two different values on its axis")
+    centred = centred - centred.mean()
+    return np.asarray(values_by_seed @ centred / (centred @ centred), dtype=np.float64)
+
+
+def _advantage(values: Mapping[int, float], rival: Mapping[int, float], higher_is_better: bool) -> Floats:
+    sign = 1.0 if higher_is_better else -1.0
+    return np.array([sign * (values[seed] - rival[seed]) for seed in sorted(values.keys() & rival.keys())])
+
+
+def _verdict(verdict: str, estimate: Estimate, reason: str) -> ClaimVerdict:
+    return ClaimVerdict(verdict, estimate.mean, estimate.interval, estimate.n, reason)
+
+
+def _too_few(estimate: Estimate, whom: str = "") -> ClaimVerdict:
+    return _verdict("cannot tell", estimate, f"fewer than two seeds{whom}")

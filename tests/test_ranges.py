@@ -1,0 +1,50 @@
+import pytest
+
+from dlx.errors import SettingError
+from dlx.ranges import parse_grid
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("0.1..0.8", (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)),
+        ("0.1..0.3:0.05", (0.1, 0.15, 0.2, 0.25, 0.3)),
+        ("0.05..0.08", (0.05, 0.06, 0.07, 0.08)),
+        ("0..0.3", (0, 0.1, 0.2, 0.3)),
+        ("0,0.1,0.5", (0, 0.1, 0.5)),
+        ("0, 0.1..0.3, 0.2, 0.9", (0, 0.1, 0.2, 0.3, 0.9)),
+        ("0.3..0.1", (0.3, 0.2, 0.1)),
+        ("0.1..0.8:0.3", (0.1, 0.4, 0.7)),
+        ("1..4", (1, 2, 3, 4)),
+        ("1e-4..3e-4", (0.0001, 0.0002, 0.0003)),
+        ("-1..1", (-1, 0, 1)),
+    ],
+)
+def test_a_grid_is_the_numbers_one_would_write_by_hand(text, values):
+    assert parse_grid(text) == values
+    assert [type(number) for number in parse_grid(text)] == [type(number) for number in values]
+
+
+def test_decimals_are_exact():
+    assert repr(parse_grid("0.1..0.8")[2]) == "0.3"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "no number"),
+        ("a", "'a' is no number"),
+        ("0.1..", "no number"),
+        ("0.1..0.8:0", "above 0"),
+        ("0.1..0.8:-0.1", "above 0"),
+        ("0.5:0.1", "goes with a range"),
+        ("nan", "no number"),
+        ("0..inf", "no number"),
+        ("0..1:0.0001", "more than 1000"),
+        ("0..1000000000000", "more than 1000"),
+        ("0.1,,0.2", "no number"),
+    ],
+)
+def test_what_is_no_grid_is_refused_with_the_cause(text, words):
+    with pytest.raises(SettingError, match=words):
+        parse_grid(text)

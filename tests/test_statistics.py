@@ -1,0 +1,557 @@
+"""Statistics: worked by hand, against scipy, and calibrated on 20,000 simulated studies (`calibration.py`)."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from calibration import UNEQUAL, coverage, equivalences, false_alarms, finds, one_of, simulate
+from dlx.errors import SettingError
+from dlx.statistics import (
+    Comparison,
+    Estimate,
+    collapsed_seeds,
+    compare,
+    decide,
+    detectable_effect,
+    equivalence_p,
+    false_alarm_rate,
+    greater_p,
+    holm,
+    interval,
+    jitter,
+    judge_best,
+    judge_greater,
+    judge_within,
+    paired_t,
+    power_of_paired_t,
+    seeds_needed,
+    trend_slopes,
+)
+
+NAN = math.nan
+STUDIES = 20_000
+SEEDS = range(5)
+
+
+def array(*values):
+    return np.array(values, dtype=np.float64)
+
+
+def tail_of_t_with_2_df(t):
+    return 0.5 * (1 - t / math.sqrt(t * t + 2))
+
+
+# paired tests
+
+
+def test_paired_t_worked_by_hand():
+    mean, standard_error, p = paired_t(array(1, 2, 3))  # standard deviation 1, t = 2 sqrt(3)
+    assert mean == 2.0
+    assert standard_error == pytest.approx(1 / math.sqrt(3))
+    assert p == pytest.approx(2 * tail_of_t_with_2_df(2 * math.sqrt(3)))  # 0.074
+
+
+def test_paired_t_is_that_of_scipy_along_the_last_axis():
+    differences = np.random.default_rng(0).normal(0.5, 1.0, (4, 3, 6))
+    assert paired_t(differences).p == pytest.approx(stats.ttest_1samp(differences, 0.0, axis=-1).pvalue)
+    greater = stats.ttest_1samp(differences, 0.2, axis=-1, alternative="greater").pvalue
+    assert greater_p(differences, 0.2) == pytest.approx(greater)
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_fewer_than_two_differences_are_no_test(n):
+    differences = np.ones((3, n))
+    figures = [paired_t(differences).p, greater_p(differences), equivalence_p(differences, 0.1), *interval(differences)]
+    assert all(figure.shape == (3,) and np.isnan(figure).all() for figure in figures)
+
+
+def test_differences_without_spread_are_certain():
+    differences = array(
+        [0, 0, 0], [0.1, 0.1, 0.1], [-0.1, -0.1, -0.1]
+    )  # the mean of three 0.1 rounds to something else
+    mean, standard_error, p = paired_t(differences)
+    assert mean.tolist() == [0.0, 0.1, -0.1]
+    assert standard_error.tolist() == [0.0, 0.0, 0.0]
+    assert p.tolist() == [1.0, 0.0, 0.0]
+    assert greater_p(differences).tolist() == [1.0, 0.0, 1.0]
+    assert equivalence_p(differences, 0.05).tolist() == [0.0, 1.0, 1.0]
+    assert [end.tolist() for end in interval(differences)] == [[0.0, 0.1, -0.1]] * 2
+
+
+def test_interval_worked_by_hand():
+    low, high = interval(array(1, 2, 3))
+    assert (low, high) == pytest.approx((2 - 4.302653 / math.sqrt(3), 2 + 4.302653 / math.sqrt(3)))  # t(0.975, 2 df)
+
+
+def test_interval_excludes_0_just_where_the_p_is_below_5_percent():
+    differences = np.random.default_rng(1).normal(0.6, 1.0, (2000, 5))
+    low, high = interval(differences)
+    assert (((low > 0) | (high < 0)) == (paired_t(differences).p < 0.05)).all()
+
+
+def test_equivalence_p_worked_by_hand():
+    centred = array(-1, 0, 1)  # standard error 1 / sqrt(3), so both t are 2 sqrt(3) at a margin of 2
+    assert equivalence_p(centred, 2.0) == pytest.approx(tail_of_t_with_2_df(2 * math.sqrt(3)))
+    assert equivalence_p(centred + 0.5, 2.0) == pytest.approx(tail_of_t_with_2_df(1.5 * math.sqrt(3)))
+    assert equivalence_p(centred - 0.5, 2.0) == pytest.approx(equivalence_p(centred + 0.5, 2.0))
+
+
+def test_equivalence_is_shown_just_where_the_90_percent_interval_lies_within_the_margin():
+    differences = np.random.default_rng(2).normal(0.2, 1.0, (2000, 8))
+    low, high = interval(differences, level=0.9)
+    assert (((low > -1) & (high < 1)) == (equivalence_p(differences, 1.0) < 0.05)).all()
+
+
+def test_holm_worked_by_hand():
+    adjusted = holm(array([0.01, 0.04, 0.03, 0.005], [0.5, 0.3, 0.4, 0.001]))
+    assert adjusted[0].tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert adjusted[1].tolist() == pytest.approx([0.9, 0.9, 0.9, 0.004])
+
+
+def test_holm_of_one_hypothesis_changes_nothing_and_never_exceeds_1():
+    assert holm(array(0.03)).tolist() == [0.03]
+    assert holm(array(0.9, 0.8)).tolist() == [1.0, 1.0]
+
+
+def test_holm_counts_a_hypothesis_without_a_test():
+    assert holm(array(0.01, NAN, 0.02)).tolist() == pytest.approx([0.03, NAN, 0.04], nan_ok=True)
+
+
+# seeds and power
+
+
+@pytest.mark.parametrize(("effect", "n"), [(0.2, 199), (0.5, 34), (0.8, 15), (1.0, 10)])
+def test_seeds_needed_are_those_of_the_published_tables(effect, n):
+    # Cohen's d of a paired t test, two-sided 5 %, power 80 %, as G*Power 3.1 gives them
+    assert seeds_needed(1.0, effect, alpha=0.05) == n
+    assert seeds_needed(0.02, -0.02 * effect, alpha=0.05) == n
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.05 / 8])
+@pytest.mark.parametrize(("n", "ratio"), [(2, 5.0), (3, 3.0), (5, 1.0), (10, 1.0), (1000, 0.1)])
+def test_power_is_that_of_the_noncentral_t_of_scipy(n, ratio, alpha):
+    bound, shift = stats.t.isf(alpha / 2, n - 1), ratio * math.sqrt(n)
+    expected = stats.nct.sf(bound, n - 1, shift) + stats.nct.cdf(-bound, n - 1, shift)
+    assert power_of_paired_t(ratio, n, alpha=alpha) == pytest.approx(expected, abs=2e-5)
+
+
+def test_power_is_known_where_the_noncentral_t_of_scipy_is_not():
+    simulated = simulate(1, 5, studies=200_000, effects=[3.5777])  # 4 degrees of freedom, noncentrality 8: NaN there
+    share = float((paired_t(simulated).p < 0.05 / 8).mean())
+    assert power_of_paired_t(3.5777, 5, alpha=0.05 / 8) == pytest.approx(share, abs=0.003)
+
+
+def test_seeds_needed_are_the_fewest():
+    n = seeds_needed(0.02, 0.01, alpha=0.01)
+    assert power_of_paired_t(0.5, n, alpha=0.01) >= 0.8 > power_of_paired_t(0.5, n - 1, alpha=0.01)
+
+
+def test_seeds_needed_at_the_ends():
+    assert seeds_needed(0.0, 0.01, alpha=0.05) == 2
+    assert seeds_needed(1e-9, 0.01, alpha=0.05) == 2
+    assert seeds_needed(1.0, 0.0029, alpha=0.05) < 1_000_000
+    assert seeds_needed(1.0, 0.0027, alpha=0.05) is None
+    assert seeds_needed(1.0, 0.0, alpha=0.05) is None
+
+
+def test_the_detectable_effect_is_the_inverse_of_the_seeds_needed():
+    effect = detectable_effect(0.02, 5, alpha=0.01)
+    assert power_of_paired_t(effect / 0.02, 5, alpha=0.01) == pytest.approx(0.8)
+    assert seeds_needed(0.02, effect * 1.001, alpha=0.01) == 5
+    assert seeds_needed(0.02, effect * 0.999, alpha=0.01) == 6
+
+
+def test_the_detectable_effect_at_the_ends():
+    assert detectable_effect(0.0, 5, alpha=0.05) == 0.0
+    assert detectable_effect(0.02, 1, alpha=0.05) == math.inf
+
+
+# single runs
+
+
+def test_jitter_worked_by_hand():
+    # the line through 0, 1, 0 is flat at 1/3: squared residuals 1/9 + 4/9 + 1/9, over one degree of freedom
+    assert jitter([8, 9, 10], [0.0, 1.0, 0.0], 10) == pytest.approx(math.sqrt(2 / 3))
+
+
+def test_jitter_of_a_straight_line_is_zero():
+    assert jitter(range(1, 41), [0.01 * epoch for epoch in range(1, 41)], 40) == pytest.approx(0.0, abs=1e-15)
+
+
+def test_jitter_is_that_of_polyfit_over_the_last_quarter():
+    values = np.random.default_rng(3).random(41)
+    epochs = np.arange(1, 42)  # a quarter of 41, rounded up, is 11
+    fit = np.polyfit(epochs[-11:], values[-11:], 1)
+    residuals = values[-11:] - np.polyval(fit, epochs[-11:])
+    assert jitter(epochs.tolist(), values.tolist(), 41) == pytest.approx(math.sqrt((residuals**2).sum() / 9))
+
+
+def test_jitter_looks_at_three_epochs_of_a_short_run():
+    assert jitter([1, 2, 3, 4], [9.0, 0.0, 1.0, 0.0], 4) == pytest.approx(math.sqrt(2 / 3))
+
+
+def test_jitter_needs_three_measured_epochs():
+    assert jitter([2, 4, 6, 8, 10], [0.1, 0.2, 0.1, 0.2, 0.1], 10) is None
+    assert jitter([8, 9, 10], [0.1, None, 0.1], 10) is None
+    assert jitter([], [], 0) is None
+
+
+def test_collapsed_is_what_has_less_than_half_of_the_best():
+    assert collapsed_seeds({3: 0.8, 2: 0.39, 1: 0.0, 0: 0.4}) == (1, 2)
+    assert collapsed_seeds({0: 0.8, 1: None}) == (1,)
+
+
+def test_all_collapsed_only_if_all_diverged():
+    assert collapsed_seeds({0: None, 1: None}) == (0, 1)
+    assert collapsed_seeds({0: 0.0, 1: 0.0}) == ()
+    assert collapsed_seeds({}) == ()
+
+
+def test_a_variant_that_learns_badly_on_every_seed_did_not_collapse():
+    assert collapsed_seeds({0: 0.3, 1: 0.1, 2: 0.05}, reference=0.8) == ()
+    assert collapsed_seeds({0: 0.4, 1: 0.1}, reference=0.8) == (1,)
+    assert collapsed_seeds({0: 0.3, 1: None}, reference=0.8) == (1,)
+    control = {0: 0.80, 1: 0.82, 2: 0.81}
+    (row,) = compare(
+        control, {"p=0.8": {0: 0.02, 1: 0.05, 2: 0.01}}, declared_seeds=(0, 1, 2), smallest_effect=0.01
+    ).rows
+    assert row.verdict == "worse"
+
+
+# the comparison of a study
+
+
+def runs(*values):
+    return dict(enumerate(values))
+
+
+def shifted(control, *differences):
+    return {seed: control[seed] + d for seed, d in enumerate(differences)}
+
+
+CONTROL = runs(0.80, 0.81, 0.79, 0.82, 0.80)
+GOOD = shifted(CONTROL, 0.040, 0.042, 0.041, 0.039, 0.043)
+NOISY = shifted(CONTROL, 0.02, -0.03, 0.01, 0.04, -0.02)
+ALIKE = shifted(CONTROL, 0.001, -0.001, 0.0, 0.0005, -0.0005)
+
+
+def compare_one(values, control=CONTROL, **changes) -> Comparison:
+    settings = {"declared_seeds": SEEDS, "smallest_effect": 0.01} | changes
+    return compare(control, {"variant": values}, **settings).rows[0]
+
+
+def test_a_comparison_holds_the_figures_of_its_pairs():
+    row = compare_one(NOISY)
+    differences = array(0.02, -0.03, 0.01, 0.04, -0.02)
+    assert row.n == 5
+    assert row.difference == pytest.approx(0.004)
+    assert row.spread == pytest.approx(differences.std(ddof=1))
+    assert row.interval == pytest.approx(tuple(float(end) for end in interval(differences)))
+    assert row.p == pytest.approx(stats.ttest_1samp(differences, 0.0).pvalue)
+    assert row.equivalence_p == pytest.approx(equivalence_p(differences, 0.01))
+    assert row.seeds_needed == seeds_needed(row.spread, 0.01, alpha=0.05)
+    assert (row.verdict, row.reason) == (
+        "cannot tell",
+        f"a true difference of 0.01 needs about {row.seeds_needed} seeds",
+    )
+
+
+def test_better_and_worse_follow_the_direction_of_the_metric():
+    assert compare_one(GOOD).verdict == "better"
+    assert compare_one(GOOD, higher_is_better=False).verdict == "worse"
+    assert compare_one(CONTROL, control=GOOD).verdict == "worse"
+    assert compare_one(CONTROL, control=GOOD, higher_is_better=False).verdict == "better"
+
+
+def test_a_difference_smaller_than_what_matters_is_said_to_be_so():
+    row = compare_one(GOOD, smallest_effect=0.05)
+    assert (row.verdict, row.reason) == ("better", "but by less than 0.05")
+    assert compare_one(GOOD).reason == ""
+
+
+def test_no_difference_is_shown_not_assumed():
+    assert compare_one(ALIKE).verdict == "no difference larger than 0.01"
+    assert compare_one(ALIKE, smallest_effect=0.0005).verdict == "cannot tell"
+
+
+def test_runs_equal_to_the_controls_by_chance_show_no_difference():
+    row = compare_one(CONTROL)
+    assert (row.difference, row.spread, row.p, row.verdict) == (0.0, 0.0, 1.0, "no difference larger than 0.01")
+
+
+def test_the_p_are_corrected_for_all_variants_in_the_order_given():
+    result = compare(CONTROL, {"b": GOOD, "a": NOISY, "c": ALIKE}, declared_seeds=SEEDS, smallest_effect=0.01)
+    alone = {label: compare_one(values).p for label, values in (("b", GOOD), ("a", NOISY), ("c", ALIKE))}
+    assert [row.label for row in result.rows] == ["b", "a", "c"]
+    assert [row.p for row in result.rows] == pytest.approx(holm(array(alone["b"], alone["a"], alone["c"])).tolist())
+
+
+def test_a_setting_that_was_not_reached_gets_no_interval_whatever_its_numbers():
+    row = compare_one(GOOD, unreached=["variant"])
+    assert (row.verdict, row.interval, row.p) == ("no effect: setting not reached", None, None)
+
+
+def test_a_collapse_is_named_and_gets_neither_interval_nor_p():
+    row = compare_one(runs(0.8, 0.1, 0.8, None, 0.8))
+    assert (row.verdict, row.reason) == ("collapsed", "2 of 5 runs collapsed (seeds 1, 3)")
+    assert (row.n, row.interval, row.p, row.equivalence_p, row.spread, row.seeds_needed) == (4, *[None] * 5)
+
+
+def test_a_collapse_of_the_control_is_said_of_every_variant():
+    row = compare_one(GOOD, control=CONTROL | {2: 0.01})
+    assert (row.verdict, row.reason) == ("collapsed", "1 of 5 runs of the control collapsed (seed 2)")
+    row = compare_one(GOOD | {4: None}, control=CONTROL | {2: 0.01})
+    assert row.reason == "1 of 5 runs collapsed (seed 4); 1 of 5 runs of the control collapsed (seed 2)"
+
+
+def test_a_variant_that_always_diverged_is_said_to_have():
+    row = compare_one(dict.fromkeys(SEEDS))
+    assert (row.verdict, row.reason, row.difference) == ("collapsed", "all 5 runs diverged or failed", None)
+    assert compare_one({2: NAN}).reason == "the only run diverged or failed"
+
+
+def test_a_collapse_comes_before_missing_seeds_and_after_an_unreached_setting():
+    collapsed_and_incomplete = {0: 0.8, 1: 0.1}
+    assert compare_one(collapsed_and_incomplete).reason == "1 of 2 runs collapsed (seed 1)"
+    assert compare_one(collapsed_and_incomplete, unreached={"variant"}).verdict == "no effect: setting not reached"
+
+
+def test_the_validation_dice_tells_the_collapse_where_the_metric_is_none():
+    gap, gap_of_control = runs(0.30, 0.02, 0.28, 0.29, 0.31), runs(0.1, 0.01, 0.12, 0.11, 0.1)
+    healthy = {"dice": {"variant": NOISY}, "control_dice": CONTROL}
+    assert compare_one(gap, control=gap_of_control).verdict == "collapsed"  # the gaps mistaken for Dice
+    assert compare_one(gap, control=gap_of_control, **healthy).verdict == "better"
+    sick = {"dice": {"variant": NOISY | {4: 0.2}}, "control_dice": CONTROL}
+    assert compare_one(gap, control=gap_of_control, **sick).reason == "1 of 5 runs collapsed (seed 4)"
+    with pytest.raises(ValueError, match="go together"):
+        compare_one(gap, control_dice=CONTROL)
+
+
+def test_missing_seeds_make_a_comparison_incomplete_with_its_interval_and_without_a_p():
+    row = compare_one({seed: GOOD[seed] for seed in (0, 2, 3)})
+    assert (row.verdict, row.reason, row.n, row.p) == ("incomplete", "3 of 5 seeds", 3, None)
+    assert row.interval == pytest.approx(tuple(float(end) for end in interval(array(0.040, 0.041, 0.039))))
+    assert row.difference == pytest.approx(0.04)
+    assert compare_one({0: 0.84}).interval is None
+    assert (compare_one({}).difference, compare_one({}).reason) == (None, "0 of 5 seeds")
+
+
+def test_a_variant_without_a_test_counts_in_the_correction_of_the_others():
+    variants = {"missing": {}, "collapsed": GOOD | {0: 0.0}, "good": GOOD}
+    row = compare(CONTROL, variants, declared_seeds=SEEDS, smallest_effect=0.01).rows[2]
+    assert row.p == pytest.approx(3 * compare_one(GOOD).p)
+
+
+def test_seeds_beyond_the_declared_ones_are_ignored():
+    more = {5: 0.0, 6: None}
+    assert compare_one(GOOD | more, control=CONTROL | {5: 0.9, 6: 0.9}) == compare_one(GOOD)
+    assert compare_one(GOOD | {5: 0.85}, control=CONTROL | {5: 0.8}, declared_seeds=range(6)).n == 6
+
+
+def test_one_seed_cannot_tell():
+    row = compare_one(GOOD, declared_seeds=[0])
+    assert (row.verdict, row.reason, row.interval, row.p) == (
+        "cannot tell",
+        "fewer than two seeds show no spread",
+        None,
+        None,
+    )
+    assert row.difference == pytest.approx(0.04)
+
+
+@pytest.mark.parametrize("values", [GOOD, ALIKE])
+def test_a_verdict_after_an_earlier_look_says_that_it_is_no_5_percent_one(values):
+    plain, looked = compare_one(values), compare_one(values, earlier_looks=[3])
+    rate = 100 * false_alarm_rate((3, 5), 1)
+    warning = f"seeds were added after a look at 3: no longer a 5 % verdict (about {rate:.1f} % false alarms)"
+    assert (looked.verdict, looked.reason) == (plain.verdict, warning)
+
+
+def test_earlier_looks_that_could_decide_nothing_are_not_warned_of():
+    assert compare_one(GOOD, earlier_looks=[1, 5]).reason == ""
+    assert compare_one(NOISY, earlier_looks=[3]) == compare_one(NOISY)
+    assert "after looks at 2, 3:" in compare_one(GOOD, earlier_looks=[3, 2, 3]).reason
+
+
+def test_the_noise_floor_holds_the_spread_of_the_control_and_the_median_one_of_the_differences():
+    variants = {"a": GOOD, "b": NOISY, "c": ALIKE, "collapsed": GOOD | {0: 0.0}, "unreached": CONTROL}
+    result = compare(CONTROL, variants, declared_seeds=SEEDS, smallest_effect=0.01, unreached=["unreached"])
+    floor, spreads = result.noise_floor, [row.spread for row in result.rows]
+    assert floor.n == 5
+    assert floor.control_spread == pytest.approx(np.std(list(CONTROL.values()), ddof=1))
+    assert spreads[3:] == [None, None]
+    assert floor.difference_spread == sorted(spreads[:3])[1]
+    assert floor.detectable_effect == detectable_effect(floor.difference_spread, 5, alpha=0.05 / 5)
+
+
+def test_a_control_alone_has_a_noise_floor():
+    result = compare(CONTROL, {}, declared_seeds=SEEDS, smallest_effect=0.01)
+    floor = result.noise_floor
+    assert result.rows == ()
+    assert (floor.n, floor.difference_spread, floor.detectable_effect) == (5, None, None)
+    assert floor.control_spread == pytest.approx(np.std(list(CONTROL.values()), ddof=1))
+
+
+def test_a_smallest_effect_of_0_is_refused():
+    with pytest.raises(SettingError, match="smallest effect 0: expected more than 0"):
+        compare_one(GOOD, smallest_effect=0.0)
+
+
+def test_compare_declares_what_decide_does():
+    rng = np.random.default_rng(4)
+    seen = set()
+    for _ in range(20):
+        control = 0.8 + 0.01 * rng.standard_normal(5)
+        variants = control + 0.01 * rng.standard_normal((4, 5)) * [[1], [0.2], [1], [0.2]] + [[0], [0], [0.04], [0.005]]
+        decision = decide(variants - control, 0.01)
+        named = {f"v{i}": runs(*values.tolist()) for i, values in enumerate(variants)}
+        rows = compare(runs(*control.tolist()), named, declared_seeds=SEEDS, smallest_effect=0.01).rows
+        assert [row.verdict in ("better", "worse") for row in rows] == decision.is_different.tolist()
+        assert [row.verdict.startswith("no difference") for row in rows] == decision.is_equivalent.tolist()
+        assert [row.p for row in rows] == decision.p.tolist()
+        assert [row.interval[0] for row in rows] == decision.interval[0].tolist()
+        seen |= {row.verdict for row in rows}
+    assert seen >= {"better", "no difference larger than 0.01", "cannot tell"}
+
+
+# claims
+
+
+def test_an_estimate_is_the_mean_over_seeds_and_its_interval():
+    estimate = Estimate((1.0, 2.0, 3.0))
+    assert (estimate.n, estimate.mean) == (3, 2.0)
+    assert estimate.interval == pytest.approx(tuple(float(end) for end in interval(array(1, 2, 3))))
+    assert (Estimate((1.0,)).mean, Estimate((1.0,)).interval, Estimate(()).mean) == (1.0, None, None)
+
+
+@pytest.mark.parametrize(
+    ("values", "margin", "verdict"),
+    [
+        ((1.0, 1.1, 0.9), 0.0, "confirmed"),  # 0.75 to 1.25
+        ((1.0, 1.1, 0.9), 0.7, "confirmed"),
+        ((1.0, 1.1, 0.9), 0.8, "cannot tell"),
+        ((1.0, 1.1, 0.9), 1.3, "not confirmed"),
+        ((-1.0, -1.1, -0.9), 0.0, "contradicted"),
+        ((-1.0, -1.1, -0.9), 0.7, "contradicted"),
+        ((-1.0, -1.1, -0.9), 0.8, "not confirmed"),
+        ((1.0, -1.0, 0.5), 0.0, "cannot tell"),
+        ((0.0, 0.0, 0.0), 0.0, "not confirmed"),
+        ((1.0,), 0.0, "cannot tell"),
+        ((), 0.0, "cannot tell"),
+    ],
+)
+def test_a_quantity_is_greater_where_its_interval_is(values, margin, verdict):
+    judged = judge_greater(values, margin)
+    assert (judged.verdict, judged.n) == (verdict, len(values))
+
+
+@pytest.mark.parametrize(
+    ("values", "margin", "verdict"),
+    [
+        ((0.1, 0.0, -0.1), 0.2, "confirmed"),  # 90 % interval: 0.17
+        ((0.1, 0.0, -0.1), 0.15, "cannot tell"),
+        ((1.0, 1.1, 0.9), 0.7, "contradicted"),
+        ((-1.0, -1.1, -0.9), 0.7, "contradicted"),
+        ((1.0, 1.1, 0.9), 0.8, "cannot tell"),
+        ((0.1,), 0.2, "cannot tell"),
+    ],
+)
+def test_a_quantity_is_within_the_margin_where_two_one_sided_tests_say_so(values, margin, verdict):
+    assert judge_within(values, margin).verdict == verdict
+
+
+def test_a_margin_of_0_cannot_be_kept():
+    with pytest.raises(SettingError, match="margin 0"):
+        judge_within([0.1, 0.2], 0.0)
+
+
+def test_the_best_is_better_than_each_of_the_others():
+    judged = judge_best({"control": CONTROL, "good": GOOD, "alike": ALIKE}, "good")
+    assert (judged.verdict, judged.n) == ("confirmed", 5)
+    assert judged.estimate == pytest.approx(0.041)
+    assert judge_best({"control": CONTROL, "good": GOOD, "alike": ALIKE}, "alike").reason == "'good' is better"
+    judged = judge_best({"control": CONTROL, "good": GOOD}, "control", higher_is_better=False)
+    assert judged.verdict == "confirmed"
+
+
+def test_the_best_by_chance_is_not_confirmed():
+    judged = judge_best({"control": CONTROL, "noisy": NOISY, "bad": shifted(CONTROL, *[-0.2, -0.21] * 2)}, "noisy")
+    assert (judged.verdict, judged.reason) == ("cannot tell", "not shown to be better than 'control'")
+
+
+def test_one_better_rival_contradicts_and_the_estimate_is_what_is_lost_to_it():
+    judged = judge_best({"control": CONTROL, "good": GOOD, "noisy": NOISY}, "control")
+    assert judged.verdict == "contradicted"
+    assert judged.estimate == pytest.approx(-0.041)
+
+
+def test_a_rival_must_beat_the_claimed_best_by_a_corrected_test():
+    # one-sided p of the rival is 0.037 (2 degrees of freedom, t = 2 sqrt(3)): enough against one, not among two
+    claimed, rival = runs(0.0, 0.0, 0.0), runs(0.1, 0.2, 0.3)
+    third = runs(-0.1, 0.1, 0.0)
+    assert judge_best({"claimed": claimed, "rival": rival}, "claimed").verdict == "contradicted"
+    assert judge_best({"claimed": claimed, "rival": rival, "third": third}, "claimed").verdict == "cannot tell"
+
+
+def test_the_best_is_paired_by_seed_and_needs_two_shared_seeds_with_each():
+    judged = judge_best({"good": GOOD, "control": CONTROL, "short": {7: 0.1, 0: 0.1}}, "good")
+    assert (judged.verdict, judged.n, judged.reason) == ("cannot tell", 1, "fewer than two seeds with 'short'")
+    assert judge_best({"good": GOOD, "control": {seed: CONTROL[seed] for seed in (3, 1)}}, "good").n == 2
+
+
+def test_the_best_must_be_among_the_variants_and_not_alone():
+    with pytest.raises(SettingError, match="did you mean 'good'"):
+        judge_best({"good": GOOD, "control": CONTROL}, "goood")
+    with pytest.raises(SettingError, match="nothing to be the best of"):
+        judge_best({"good": GOOD}, "good")
+
+
+def test_trend_slopes_are_those_of_polyfit_seed_by_seed():
+    x = [0.1, 0.2, 0.4, 0.8]
+    values = np.random.default_rng(5).random((6, 4))
+    assert trend_slopes(x, values) == pytest.approx(np.polyfit(x, values.T, 1)[0])
+    assert trend_slopes([1, 2, 3], array([2, 4, 6], [3, 2, 1])) == pytest.approx([2.0, -1.0])
+
+
+def test_a_trend_over_one_value_is_refused():
+    with pytest.raises(SettingError, match="two different values"):
+        trend_slopes([0.1, 0.1], np.ones((3, 2)))
+
+
+# calibration: 20,000 simulated studies through the functions above
+
+
+@pytest.mark.parametrize("spreads", [(1.0,), UNEQUAL], ids=["equal spreads", "unequal spreads"])
+def test_without_an_effect_at_most_5_3_percent_of_studies_declare_any_variant_different(spreads):
+    assert false_alarms(simulate(5, 5, studies=STUDIES, spreads=spreads)) <= 0.053
+
+
+def test_an_effect_of_3_standard_deviations_in_one_of_5_variants_is_found_in_85_percent():
+    assert finds(simulate(5, 5, studies=STUDIES, effects=one_of(5, 3.0))) >= 0.85
+
+
+@pytest.mark.parametrize("num_seeds", [3, 5, 10])
+def test_the_uncorrected_interval_covers_the_truth_in_93_to_97_percent(num_seeds):
+    truth = 2.0 * math.sqrt(2.0)  # the paired difference of runs of standard deviation 1 has sqrt(2)
+    assert 0.93 <= coverage(simulate(5, num_seeds, studies=STUDIES, effects=[2.0]), truth) <= 0.97
+
+
+@pytest.mark.parametrize("num_seeds", [5, 10])
+def test_at_a_true_difference_of_the_margin_at_most_5_3_percent_of_studies_declare_equivalence(num_seeds):
+    for num_variants in (1, 5):
+        differences = simulate(num_variants, num_seeds, studies=STUDIES, effects=[1.0])
+        assert equivalences(differences, math.sqrt(2.0)) <= 0.053
+        # the test itself, before a variant that differs is taken out
+        assert (holm(equivalence_p(differences, math.sqrt(2.0))) < 0.05).any(axis=-1).mean() <= 0.053
+
+
+def test_looking_again_after_adding_seeds_raises_the_false_alarms_as_known():
+    assert false_alarm_rate((3, 5), 1) == pytest.approx(0.085, abs=0.004)
+    assert false_alarm_rate(range(5, 11), 1) == pytest.approx(0.127, abs=0.005)
+    assert false_alarm_rate([5], 1) == pytest.approx(0.05, abs=0.004)
+
+
+def test_the_rate_of_false_alarms_is_the_same_each_time_and_of_the_order_of_looks_independent():
+    assert false_alarm_rate((5, 3), 2, studies=500) == false_alarm_rate([3, 5, 5], 2, studies=500)
