@@ -17,6 +17,31 @@ HIPPOCAMPUS = Path(__file__).parents[1] / "../shared/data/Task04_Hippocampus"
 
 
 @pytest.fixture(scope="session")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def dlx(tmp_path, monkeypatch, cache):
+    """Runs a command line in an empty folder; gives the result, with a user's error as it is raised."""
+    from typer.testing import CliRunner
+
+    from dlx.cli.main import app
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DLX_CACHE_DIR", str(cache))
+
+    def call(*args, expect=0):
+        result = CliRunner().invoke(app, list(args))
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == expect, result.output
+        return result
+
+    return call
+
+
+@pytest.fixture(scope="session")
 def hippocampus() -> Path:
     """The real data set, where it lies beside the project; the test is skipped, by name, where it does not."""
     if not HIPPOCAMPUS.is_dir():

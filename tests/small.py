@@ -1,9 +1,10 @@
 """A study small enough for tests: four phantom subjects of 24^3, a network of a few thousand weights."""
 
-from dlx.build import Resolved, make_job, resolve
-from dlx.run.runner import make_store
+from dlx.build import make_job
+from dlx.resolve import Resolved, resolve
+from dlx.run.stores import make_store
+from dlx.settings import make_spec, merge
 from dlx.specs import Spec
-from dlx.studies import make_spec, merge
 
 SETTINGS = {
     "data": {"source": "phantom:subjects=4,size=24"},
@@ -30,5 +31,12 @@ def small_resolved(*changes: dict) -> Resolved:
 
 def small_job(*changes: dict, seed: int = 0):
     resolved = small_resolved(*changes)
-    store, _ = make_store(resolved)
-    return make_job(resolved, store, seed)
+    return make_job(resolved, make_store(resolved), seed)
+
+
+# the same as options of a command
+SMALL_ARGS = [
+    *("--data", "phantom:subjects=4,size=24", "--val-fraction", "0.25", "--threads", "1", "--device", "cpu"),
+    *("--model", "unet2:width=4,levels=2", "--batch-size", "4", "--set", "batch.patch_size_px=[16,16]"),
+    *("--steps-per-epoch", "3", "--precision", "float32"),
+]

@@ -1,10 +1,17 @@
 """Resolving: what is filled in, what names a trial and what does not, what is refused before anything trains."""
 
-import pytest
+import pickle
 
-from dlx.build import evenly_spaced, resolve
+import pytest
+import torch
+
+from dlx.build import evenly_spaced, make_job
+from dlx.engine import checkpoint
+from dlx.engine.fit import Progress, begin_epoch
 from dlx.errors import SettingError
-from small import small_resolved, small_spec
+from dlx.resolve import resolve
+from dlx.run.stores import make_store
+from small import small_job, small_resolved, small_spec
 
 
 def test_every_argument_is_filled_in():
@@ -79,10 +86,38 @@ def test_validation_is_fitted_to_a_tenth_of_trainings_work(change, every):
     assert small_resolved({"evaluate": {"every": None}}, change).spec.evaluate.every == every
 
 
+def written(path, job):
+    checkpoint.write(path, checkpoint.snapshot(job.model, None, job.optimizer, job.scheduler, {}))
+    return path
+
+
+def test_weights_to_start_from_are_read_once_and_name_the_trial_as_they_were_then(tmp_path):
+    path = written(tmp_path / "first.safetensors", small_job(seed=1))
+    change = {"train": {"init_from": str(path)}}
+    resolved = small_resolved(change)
+    before, expected = resolved.trial_id(0), resolved.initial.tensors["head.weight"].clone()
+    written(path, small_job(seed=2))  # as when a trial's own checkpoint is named
+    assert resolved.trial_id(0) == before
+    assert small_resolved(change).trial_id(0) != before
+    path.unlink()
+    job = make_job(pickle.loads(pickle.dumps(resolved)), make_store(resolved), 0)
+    assert torch.equal(job.model.head.weight, expected)
+    assert resolved.settings(0)["train"]["init_from"] == resolved.initial.digest
+
+
+def test_where_the_weights_to_start_from_lie_is_not_part_of_the_name(tmp_path):
+    paths = [written(tmp_path / name, small_job(seed=1)) for name in ("a.safetensors", "b.safetensors")]
+    ids = [small_resolved({"train": {"init_from": str(path)}}).trial_id(0) for path in paths]
+    assert ids[0] == ids[1] != small_resolved().trial_id(0)
+
+
 def test_a_subset_is_spread_evenly():
     assert evenly_spaced(tuple(range(10)), 2) == (2, 7)
     assert evenly_spaced(tuple(range(3)), 5) == (0, 1, 2)
     assert evenly_spaced(tuple(range(3)), 0) == ()
+
+
+ONE_VALUE = {"batch": {"size": 1, "patch_size_px": [2, 2]}}  # halved once
 
 
 @pytest.mark.parametrize(
@@ -94,11 +129,28 @@ def test_a_subset_is_spread_evenly():
         ({"optimizer": {"group_lr": {"neck": 0.1}}}, r"no group 'neck' \(known: encoder, decoder, head\)"),
         ({"model": {"width": 4096, "levels": 7}}, "parameters take .* GiB to train"),
         ({"loss": "focal:class_weights=[0.5,0.5]"}, "class_weights"),
+        (ONE_VALUE, "one patch of 2 x 2 ends as one voxel at the deepest level"),
+        ((ONE_VALUE | {"model": {"norm": "instance"}}), "one patch of 2 x 2 ends as one voxel"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(change, words):
     with pytest.raises(SettingError, match=words):
         small_resolved(change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ONE_VALUE | {"model": {"norm": "none"}},
+        ONE_VALUE | {"model": {"norm": "group", "width": 8}},
+        {"batch": {"size": 1, "patch_size_px": [2, 4]}},
+        {"batch": {"size": 2, "patch_size_px": [2, 2]}},
+    ],
+)
+def test_batches_with_two_values_a_group_at_the_deepest_level_train(change):
+    job = small_job(change)
+    begin_epoch(job, Progress(), 1)
+    job.step(0)
 
 
 def test_a_schedule_that_dies_early_is_warned_of():

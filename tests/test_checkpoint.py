@@ -85,6 +85,58 @@ def test_a_checkpoint_of_another_network_is_refused():
         checkpoint.restore(saved, other.model, None, other.optimizer, other.scheduler)
 
 
+def without(key):
+    return lambda header: header.pop(key)
+
+
+def as_value(*path, value):
+    def change(header):
+        for key in path[:-1]:
+            header = header[key]
+        header[path[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        without("optimizer"),
+        without("scheduler"),
+        as_value("optimizer", value={}),
+        as_value("optimizer", value="x"),
+        as_value("optimizer", "plain", value=[1]),
+        as_value("optimizer", "plain", value={"first": {}}),
+        as_value("optimizer", "param_groups", value=[]),
+        as_value("optimizer", "param_groups", value={"pairs": 3}),
+        as_value("optimizer", "param_groups", value=None),
+        as_value("scheduler", value={"pairs": [[1]]}),
+        as_value("scheduler", value=None),
+    ],
+)
+def test_a_malformed_checkpoint_is_refused_in_one_line(tmp_path, damage):
+    job = small_job()
+    train(job, Progress())
+    saved = checkpoint.snapshot(job.model, None, job.optimizer, job.scheduler, {})
+    damage(saved.header)
+    checkpoint.write(tmp_path / "last.safetensors", saved)
+    again = small_job()
+    with pytest.raises(DataError, match=r"^the checkpoint is malformed: .+$"):
+        checkpoint.restore(
+            checkpoint.read(tmp_path / "last.safetensors"), again.model, None, again.optimizer, again.scheduler
+        )
+
+
+@pytest.mark.parametrize("name", ["optimizer.999.exp_avg", "optimizer.x.exp_avg", "optimizer"])
+def test_a_checkpoint_with_a_tensor_of_no_parameter_is_refused(name):
+    job = small_job()
+    train(job, Progress())
+    saved = checkpoint.snapshot(job.model, None, job.optimizer, job.scheduler, {})
+    saved.tensors[f"{name}."] = torch.zeros(3)
+    with pytest.raises(DataError, match="the checkpoint is malformed"):
+        checkpoint.restore(saved, job.model, None, job.optimizer, job.scheduler)
+
+
 def test_a_writers_error_is_not_lost(tmp_path):
     job = small_job()
     saved = checkpoint.snapshot(job.model, None, job.optimizer, job.scheduler, {})

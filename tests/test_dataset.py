@@ -19,7 +19,8 @@ from dlx.data import cache_file, cases
 from dlx.data.cache import load_cache
 from dlx.data.dataset import Case, Dataset, open_dataset
 from dlx.data.phantom import phantom_case
-from dlx.data.split import load_groups
+from dlx.data.split import load_groups, split_cases
+from dlx.data.volumes import value_hash
 from dlx.errors import DataError, SettingError
 from dlx.specs import DataSpec, SplitSpec
 
@@ -68,8 +69,8 @@ def assert_same(a: Dataset, b: Dataset) -> None:
     assert (a.label_values, a.normalize) == (b.label_values, b.normalize)
     assert len(a.cases) == len(b.cases)
     for one, other in zip(a.cases, b.cases, strict=True):
-        assert (one.id, one.spacing_mm, one.content_hash, one.mask_hash) == (
-            (other.id, other.spacing_mm, other.content_hash, other.mask_hash)
+        assert (one.id, one.spacing_mm, one.content_hash, one.mask_hash, one.value_hash) == (
+            (other.id, other.spacing_mm, other.content_hash, other.mask_hash, other.value_hash)
         )
         for name in ("image", "mask", "pad_value"):
             left, right = getattr(one, name), getattr(other, name)
@@ -96,6 +97,33 @@ def test_a_case_has_channels_last_float16_and_the_axes_of_the_file_turned(tmp_pa
     assert [case.id for case in dataset.cases] == ["case-1", "case-2", "case-3"]
     assert (dataset.layout, dataset.source) == ("msd", str(tmp_path))
     assert (dataset.channels, dataset.classes) == (("MRI",), ("background", "a", "b"))
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32, np.float64])
+def test_an_image_saved_again_with_another_voxel_type_is_the_same_image(tmp_path: Path, dtype: type) -> None:
+    decathlon(tmp_path)
+    save(tmp_path / "imagesTr/case-3.nii.gz", intensities(1).astype(dtype))  # case-2's, of int16
+    data = opened(tmp_path)
+    one, two, three = data.cases
+    assert one.value_hash != two.value_hash == three.value_hash
+    assert two.content_hash != three.content_hash  # the fingerprint tells them apart
+    hashes = {case.id: case.value_hash for case in data.cases}
+    with pytest.raises(DataError, match="'case-3' would train and 'case-2' validate, and both hold the same image"):
+        split_cases(list(hashes), hashes, {}, SplitSpec(val=("case-2",)))
+
+
+def test_values_are_hashed_exactly_whatever_their_type() -> None:
+    array = np.random.default_rng(0).integers(0, 200, (3, 4, 5))
+    kinds = [np.uint8, np.int8, np.int16, np.uint32, np.int64, np.uint64, np.float32, np.float64]
+    alike = [(array // 2).astype(kind) for kind in kinds]
+    turned = np.asfortranarray(alike[-1]).astype(">f8")
+    assert len({value_hash(other) for other in [*alike, turned]}) == 1
+    assert value_hash(np.array([[0.0]])) == value_hash(np.array([[-0.0]]))
+    assert value_hash(alike[0]) != value_hash(alike[0].reshape(3, 5, 4))
+    large = np.array([[2**53, 2**53 + 1]])  # alike as float64
+    assert value_hash(large) != value_hash(np.array([[2**53, 2**53]]))
+    assert value_hash(large) == value_hash(large.astype(np.uint64)) != value_hash(-large)
+    assert value_hash(np.array([[2**64 - 1]], np.uint64)) != value_hash(np.array([[2**64 - 2]], np.uint64))
 
 
 def test_label_values_become_consecutive_classes(tmp_path: Path) -> None:

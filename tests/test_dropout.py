@@ -43,10 +43,17 @@ def test_the_share_of_channels_that_is_dropped_is_a_binomial_draw(kind):
 
 @pytest.mark.parametrize(("kind", "drawn"), [("dropout", (2, 3, 8, 8)), ("dropout2d", (2, 3, 1, 1))])
 def test_what_has_noise_of_at_least_p_is_kept(kind, drawn):
-    uniform = torch.rand(drawn, generator=noise(7))
+    count = math.prod(drawn)
+    words = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None, generator=noise(7))
+    uniform = (words.view(torch.int16)[:count].reshape(drawn).double() + 2**15) / 2**16  # 0, 1 / 65536 ... below 1
     for p in (0.3, uniform[0, 0, 0, 0].item()):  # at noise equal to p it is kept, so that p = 0 drops nothing
         kept = make(p, kind, seed=7)(torch.ones(2, 3, 8, 8)) != 0
-        assert torch.equal(kept, (uniform >= p).expand(2, 3, 8, 8))
+        assert torch.equal(kept, (uniform >= round(p * 2**16) / 2**16).expand(2, 3, 8, 8))
+
+
+def test_each_of_the_four_coins_of_a_word_is_fair():
+    dropped = (make(0.25)(torch.ones(1, 1, 100_000, 4)) == 0).double().mean((0, 1, 2))
+    assert (dropped - 0.25).abs().max() < 3.9 * math.sqrt(0.25 * 0.75 / 100_000)  # 99.99 % of draws
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.8])
@@ -62,9 +69,16 @@ def test_values_mean_and_variance_are_those_of_torch_s_dropout(p):
     assert ours.var().item() == pytest.approx(variance, rel=0.02)
 
 
-def test_what_is_dropped_leaves_no_trace_even_where_it_was_not_finite():
-    features = torch.full((1, 4, 8, 8), math.inf)
-    assert set(make(0.5)(features).unique().tolist()) == {0.0, math.inf}
+@pytest.mark.parametrize("view", ["cropped", "channels last", "transposed"])
+def test_any_memory_layout_loses_its_share(view):
+    features = torch.ones(4, 8, 40, 40)
+    features = {
+        "cropped": features[:, 1:, 3:, :-2],
+        "channels last": features.to(memory_format=torch.channels_last),
+        "transposed": features.transpose(2, 3),
+    }[view]
+    dropped = (make(0.3)(features) == 0).double().mean()
+    assert abs(dropped - 0.3) < 3.3 * math.sqrt(0.3 * 0.7 / features.numel())
 
 
 @pytest.mark.parametrize("kind", SHAPES)

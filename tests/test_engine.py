@@ -9,6 +9,8 @@ import torch
 from dlx.engine import checkpoint
 from dlx.engine.evaluate import gaussian_weight, window_starts
 from dlx.engine.fit import Diverged, Progress, StepDone, begin_epoch, check_finite, fit
+from dlx.engine.score import score_trial
+from dlx.engine.step import Figures
 from dlx.records import EpochRecord
 from small import small_job
 
@@ -149,7 +151,25 @@ def test_window_weights_peak_in_the_middle_and_never_vanish():
 
 def test_a_loss_that_is_no_number_ends_the_trial_with_its_place():
     with pytest.raises(Diverged, match="became nan in epoch 4, step 2"):
-        check_finite(torch.tensor([1.0, float("nan"), float("inf")]), 4)
+        check_finite(Figures([1.0, float("nan"), float("inf")], None, are_weights_finite=True), 4)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_the_last_step_made_no_numbers_end_the_trial(value):
+    job = small_job({"train": {"epochs": 1}})
+    events = fit(job, Progress())
+    while next(events).step < 4:
+        pass
+    with torch.no_grad():  # as an update would that no loss has seen
+        job.model.head.weight.flatten()[3] = value
+    with pytest.raises(Diverged, match="the weights became not finite in epoch 1"):
+        next(events)
+
+
+def test_a_rate_that_blows_the_weights_up_in_the_only_step_ends_the_trial():
+    job = small_job({"train": {"epochs": 1, "steps_per_epoch": 1}, "optimizer": {"name": "sgd", "lr": 1e39}})
+    with pytest.raises(Diverged, match="the weights became not finite in epoch 1"):
+        run(job)
 
 
 def test_patience_stops_after_so_many_epochs_without_a_better_dice():
@@ -157,6 +177,36 @@ def test_patience_stops_after_so_many_epochs_without_a_better_dice():
     progress = Progress()
     run(job, progress)
     assert progress.epoch == progress.best_epoch + 2 < 9
+
+
+def test_patience_runs_out_in_an_epoch_that_was_validated():
+    change = {"train": {"epochs": 20, "patience": 2}, "evaluate": {"every": 3}, "optimizer": {"lr": 1e-12}}
+    job = small_job(change, {"model": {"norm": "none"}})
+    progress = Progress()
+    results = run(job, progress)
+    assert progress.epoch == progress.best_epoch + 3 < 20  # 2 epochs later there is no figure yet
+    assert results[-1].val_dice is not None
+    assert job.is_finished(progress)
+    assert not job.is_finished(Progress(epoch=5, best_epoch=3, best_val_dice=0.1))
+
+
+def test_predictions_are_kept_on_the_host_where_they_are_asked_for():
+    job = small_job()
+    assert job.evaluator.measure(job.model, job.val_cases).predictions == ()
+    (kept,) = job.evaluator.measure(job.model, job.val_cases, keep_predictions=True).predictions
+    assert (kept.dtype, kept.device.type) == (torch.uint8, "cpu")
+    assert kept.shape == (24, 24, 24)
+
+
+def test_the_last_epochs_predictions_are_scored_and_no_others_are_kept():
+    job = small_job()
+    held = [(e.result.epoch, job.validated) for e in fit(job, Progress()) if isinstance(e, EpochRecord)]
+    assert [(epoch, measured is not None) for epoch, measured in held] == [(1, False), (2, False), (3, True)]
+    measured = copy.copy(job.validated)
+    _, scored = score_trial(job, 1.0)
+    job.validated = None
+    assert score_trial(job, 1.0)[1] == scored
+    assert len(measured.predictions) == len(job.val_cases)
 
 
 def test_the_rate_recorded_is_the_one_applied():

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from dlx.build import make_job, resolve
+from dlx.build import make_job
 from dlx.data.voxels import VoxelStore
 from dlx.engine.fit import Progress, begin_epoch, fit
 from dlx.records import EpochRecord
-from dlx.run.runner import make_store
+from dlx.resolve import resolve
+from dlx.run.stores import make_store
 from small import small_resolved, small_spec
 
 pytestmark = pytest.mark.gpu
@@ -18,9 +19,9 @@ def cuda_job(*changes, on_host=False, seed=0):
     resolved = resolve(small_spec(CUDA, *changes))
     if on_host:
         wanted = {*resolved.split.train, *resolved.split.val}
-        store = VoxelStore([case for case in resolved.dataset.cases if case.id in wanted], torch.device("cpu"))
+        store = VoxelStore([case for case in resolved.dataset.cases if case.id in wanted])
     else:
-        store, _ = make_store(resolved)
+        store = make_store(resolved)
     return make_job(resolved, store, seed)
 
 
@@ -32,7 +33,7 @@ def losses(job, epochs=1):
 def test_weights_and_batches_are_the_cpus():
     cuda = cuda_job()
     resolved = small_resolved()
-    cpu = make_job(resolved, make_store(resolved)[0], 0)
+    cpu = make_job(resolved, make_store(resolved), 0)
     ours, theirs = Progress(), Progress()
     begin_epoch(cuda, ours, 1)
     begin_epoch(cpu, theirs, 1)
@@ -54,7 +55,7 @@ def test_validation_equals_the_cpus():
     # float32 convolutions of the two differ by rounding (TF32 is off by default): a voxel on the fence may change side
     cuda = cuda_job()
     resolved = small_resolved()
-    cpu = make_job(resolved, make_store(resolved)[0], 0)
+    cpu = make_job(resolved, make_store(resolved), 0)
     ours = cuda.evaluator.measure(cuda.model, cuda.val_cases).counts
     theirs = cpu.evaluator.measure(cpu.model, cpu.val_cases).counts
     assert (ours - theirs).abs().max() <= 0.002 * theirs.sum()

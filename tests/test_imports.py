@@ -16,15 +16,15 @@ RANKS = [
     ["cli", "__main__"],
     ["run"],
     ["report"],
-    ["build"],
-    ["engine", "store"],
+    ["resolve", "build", "parts"],
+    ["engine", "store", "archive"],
     ["models", "counting"],
     ["reuse"],
-    ["losses", "metrics", "surface", "dropout", "schedules", "optimizers", "data"],
-    ["studies", "arguments"],
+    ["losses", "metrics", "surface", "dropout", "schedules", "optimizers", "data", "statistics"],
+    ["studies", "settings", "arguments"],
     ["registry", "records"],
-    ["specs"],
-    ["errors", "__init__"],
+    ["specs", "ranges"],
+    ["errors", "files", "cores", "__init__"],
 ]
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 

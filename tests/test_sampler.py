@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from dlx.data.sampler import PatchPlan, PatchSource, box_extent, fit_patch_size
+from dlx.data.sampler import Foreground, PatchPlan, PatchSource, box_extent, fit_patch_size
 from dlx.data.voxels import VoxelStore
 from dlx.engine.randomness import generator
 from dlx.specs import BatchSpec
@@ -49,7 +49,7 @@ def test_foreground_patches_hold_a_labelled_voxel():
     case = make_case("a", (10, 8, 6))
     case.mask[:] = 0
     case.mask[7, 6, 1] = 1
-    store = VoxelStore([case], torch.device("cpu"))
+    store = VoxelStore([case])
     plan = PatchPlan((1, 4, 4), (0,), (WHOLE,), foreground_fraction=1.0)
     source = PatchSource(store, plan, BatchSpec(size=8, foreground_fraction=1.0), 2, torch.device("cpu"), 5)
     source.begin_epoch(generator(0, "order", 1))
@@ -58,10 +58,59 @@ def test_foreground_patches_hold_a_labelled_voxel():
         assert (mask.flatten(1).max(1).values == 1).all()
 
 
+def centred_one_by_one(plan, order, masks, steps, batch):
+    """The starts as they were first computed: patch by patch, from the positions (n, 3) of all labelled voxels."""
+    voxels = [(mask > 0).nonzero() for mask in masks]
+    extent = torch.tensor(plan.extent)
+    picked = torch.randint(len(plan.cases), (steps, batch), generator=order)
+    low = torch.tensor([[bounds[0] for bounds in box] for box in plan.boxes])[picked]
+    room = torch.tensor([[bounds[1] - bounds[0] for bounds in box] for box in plan.boxes])[picked] - extent
+    uniform = torch.rand((steps, batch, 3), generator=order, dtype=torch.float64)
+    start = low + torch.where(room >= 0, (uniform * (room + 1)).long(), room // 2)
+    counts = torch.tensor([len(positions) for positions in voxels])
+    chance = torch.rand(picked.shape, generator=order, dtype=torch.float64)
+    which = (torch.rand(picked.shape, generator=order, dtype=torch.float64) * counts[picked]).long()
+    for at in ((chance < plan.foreground_fraction) & (counts[picked] > 0)).nonzero().tolist():
+        step, position = at
+        centre = voxels[picked[step, position]][which[step, position]] - extent // 2
+        for axis in range(3):
+            if room[step, position, axis] >= 0:
+                lowest = int(low[step, position, axis])
+                highest = lowest + int(room[step, position, axis])
+                start[step, position, axis] = min(max(int(centre[axis]), lowest), highest)
+    return torch.tensor(plan.cases)[picked], start
+
+
+@pytest.mark.parametrize("fraction", [0.3, 1.0])
+@pytest.mark.parametrize("extent", [(1, 4, 4), (3, 8, 5), (12, 9, 1)])
+def test_foreground_patches_lie_where_they_lay_when_they_were_placed_one_by_one(extent, fraction):
+    shapes = [(10, 8, 6), (4, 9, 7), (6, 6, 6), (5, 3, 8)]
+    cases = [make_case(str(n), shape, seed=n) for n, shape in enumerate(shapes)]
+    cases[1].mask[:] = 0  # no labelled voxel
+    cases[3].mask[:] = 0
+    cases[3].mask[-1, -1, -1] = 2
+    store = VoxelStore(cases)
+    boxes = tuple(tuple((0, size) for size in shape) for shape in shapes)
+    boxes = (((2, 9), (1, 7), (0, 6)), *boxes[1:])
+    plan = PatchPlan(extent, (0, 1, 2, 3), boxes, foreground_fraction=fraction)
+    masks = [store.mask(case) for case in plan.cases]
+    drawn = plan.draw_epoch(40, 8, generator(0, "order", 1), Foreground(masks))
+    expected = centred_one_by_one(plan, generator(0, "order", 1), masks, 40, 8)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(drawn, expected, strict=True))
+
+
+def test_labelled_voxels_are_kept_in_four_bytes_each():
+    mask = torch.from_numpy(make_case("a", (10, 8, 6)).mask)
+    kept = Foreground([mask])
+    assert (kept.flat.dtype, len(kept.flat)) == (torch.int32, int((mask > 0).sum()))
+    every = torch.arange(len(kept.flat))
+    assert torch.equal(kept.position(torch.zeros_like(every), every), mask.nonzero())
+
+
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_a_2d_patch_is_a_slice_along_the_slice_axis(axis):
     case = make_case("a", (10, 8, 6), channels=2)
-    store = VoxelStore([case], torch.device("cpu"))
+    store = VoxelStore([case])
     batch = BatchSpec(size=3, slice_axis=axis)
     plan = PatchPlan(box_extent((4, 5), batch), (0,), (WHOLE,))
     source = PatchSource(store, plan, batch, 2, torch.device("cpu"), 1)
@@ -78,7 +127,7 @@ def test_a_2d_patch_is_a_slice_along_the_slice_axis(axis):
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_a_block_is_one_cube_of_one_subject_taken_as_slices(axis):
     case = make_case("a", (10, 8, 6))
-    store = VoxelStore([case], torch.device("cpu"))
+    store = VoxelStore([case])
     batch = BatchSpec(kind="block", size=5, slice_axis=axis)
     plan = PatchPlan(box_extent((4, 3), batch), (0,), (WHOLE,))
     source = PatchSource(store, plan, batch, 2, torch.device("cpu"), 1)
@@ -90,7 +139,7 @@ def test_a_block_is_one_cube_of_one_subject_taken_as_slices(axis):
 
 
 def test_2d_batches_lie_channels_last():
-    store = VoxelStore([make_case("a", (10, 8, 6))], torch.device("cpu"))
+    store = VoxelStore([make_case("a", (10, 8, 6))])
     batch = BatchSpec(size=3)
     source = PatchSource(store, PatchPlan((1, 4, 4), (0,), (WHOLE,)), batch, 2, torch.device("cpu"), 1)
     source.begin_epoch(generator(0, "order", 1))

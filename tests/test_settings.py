@@ -1,7 +1,21 @@
+from itertools import permutations
+
 import pytest
 
+from dlx.cli.layers import settings_from
+from dlx.cli.options import TrainOptions
 from dlx.errors import SettingError
-from dlx.studies import make_spec, merge, nest, parse_assignment, read_recipe, read_toml, recipe_names
+from dlx.settings import (
+    make_spec,
+    merge,
+    nest,
+    parse_assignment,
+    read_recipe,
+    read_toml,
+    recipe_names,
+    with_absolute_paths,
+)
+from dlx.specs import Part, Spec
 
 
 def test_later_layers_win_key_by_key():
@@ -37,6 +51,97 @@ def test_the_optimizers_rate_stays_when_its_name_changes():
 def test_a_path_over_the_phantom_replaces_it_whole():
     spec = make_spec(merge({"data": {"source": "phantom:subjects=3"}}, {"data": {"source": "some/folder"}}))
     assert spec.data.source.args == {"path": "some/folder"}
+
+
+def test_one_argument_of_a_folder_is_set_beside_its_path():
+    base = {"data": {"source": "phantom:subjects=3"}}
+    spec = make_spec(merge(base, {"data": {"source": "some/folder"}}, nest([("data.source.layout", "iseg")])))
+    assert spec.data.source == Part(name="folder", args={"path": "some/folder", "layout": "iseg"})
+    one_layer = make_spec(merge(base, nest([("data.source.layout", "iseg"), ("data.source", "some/folder")])))
+    assert one_layer.data.source == spec.data.source
+    dumped = {"data": {"source": {"name": "folder", "args": {"path": "some/folder"}}}}
+    assert make_spec(merge(dumped, nest([("data.source.layout", "iseg")]))).data.source == spec.data.source
+
+
+def test_one_layer_does_not_depend_on_the_order_of_its_keys():
+    base = {"model": "unet2:width=16,levels=3"}
+    given = [("model.width", 32), ("model.name", "unet"), ("model.norm", "group"), ("train.epochs", 3)]
+    models = [merge(base, nest(order))["model"] for order in permutations(given)]
+    assert models == [{"name": "unet", "width": 32, "norm": "group"}] * len(models)
+    for order in permutations([("model.width", 8), ("model", "unet:levels=2")]):
+        assert merge(base, nest(order))["model"] == {"name": "unet", "width": 8, "levels": 2}
+
+
+def test_a_table_of_a_models_name_alone_keeps_the_recipes_sizes_as_a_bare_name_does():
+    base = {"model": {"name": "unet2", "width": 16}}
+    assert merge(base, {"model": {"name": "unet"}}) == merge(base, {"model": "unet"})
+    assert merge(base, nest([("model.name", "unet")])) == merge(base, {"model": "unet"})
+    assert merge(base, {"model": {"name": "unet", "levels": 2}}) == {"model": {"name": "unet", "levels": 2}}
+
+
+WAYS = [{"val": ["a"]}, {"fold": 1}, {"fold": 1, "folds": 3}, {"val_fraction": 0.5}, {"file": "splits.json"}]
+
+
+@pytest.mark.parametrize("new", WAYS)
+@pytest.mark.parametrize("old", WAYS)
+def test_a_way_of_splitting_replaces_that_of_every_layer_before(old, new):
+    merged = merge({"split": {"seed": 4, **old}}, {"train": {"epochs": 2}}, {"split": new})["split"]
+    if new == {"fold": 1} and "file" in old:
+        assert merged == {"seed": 4, "file": "splits.json", "fold": 1}
+    elif new == {"fold": 1} and "folds" in old:
+        assert merged == {"seed": 4, "fold": 1, "folds": 3}
+    else:
+        assert merged == {"seed": 4, **new}
+    make_spec({"split": merged})
+
+
+def test_every_layer_of_a_command_line_replaces_the_way_of_splitting(tmp_path):
+    config = tmp_path / "my.toml"
+    config.write_text("split.val_fraction = 0.3\n")
+
+    def split_of(**given):
+        return make_spec(settings_from(TrainOptions(recipe="notes", **given))).split
+
+    assert (split_of(config=config).val, split_of(config=config).val_fraction) == (None, 0.3)
+    assert split_of(config=config, fold=2).model_dump(exclude_none=True) == {"fold": 2, "seed": 0}
+    assert split_of(config=config, fold=2, set_=["split.val=a"]).model_dump(exclude_none=True) == {
+        "val": ("a",),
+        "seed": 0,
+    }
+
+
+def test_folds_without_a_fold_are_refused_with_what_to_add():
+    with pytest.raises(SettingError, match=r"split: folds is given, but not fold.*\(0 to 9\): add it"):
+        make_spec({"split": {"folds": 10}})
+    with pytest.raises(SettingError, match="a file, which has its own"):
+        make_spec({"split": {"folds": 10, "fold": 0, "file": "splits.json"}})
+    assert make_spec(make_spec({}).model_dump(mode="json")).split.fold is None
+
+
+@pytest.mark.parametrize(
+    ("below", "key"), [({"split": 3}, "split"), ({"optimizer": "sgd"}, "optimizer"), ({"loss": ["ce"]}, "loss")]
+)
+def test_a_table_over_what_is_none_is_refused_with_its_key(below, key):
+    with pytest.raises(SettingError, match=f"^{key}: is .* in one place and a table in another"):
+        merge(below, {key: {"fold": 0}})
+    with pytest.raises(SettingError, match=f"^{key}: is .* in one place and a table in another"):
+        nest([(key, below[key]), (f"{key}.fold", 0)])
+
+
+def test_all_paths_of_a_spec_are_made_absolute(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/someone")
+    given = {
+        "data": {"source": "~/data"},
+        "split": {"file": "splits.json", "fold": 0, "groups": "a/groups.json"},
+        "train": {"init_from": "~/last.safetensors"},
+    }
+    spec = with_absolute_paths(make_spec(given))
+    assert spec.data.source.args == {"path": "/home/someone/data"}
+    assert (spec.split.file, spec.split.groups) == (str(tmp_path / "splits.json"), str(tmp_path / "a/groups.json"))
+    assert spec.train.init_from == "/home/someone/last.safetensors"
+    assert with_absolute_paths(spec) == spec
+    assert with_absolute_paths(Spec()) == Spec()
 
 
 def test_an_unknown_setting_is_refused_with_the_nearest_known_one():

@@ -61,6 +61,10 @@ def test_a_path_is_short_for_a_folder():
     spec = Spec.model_validate({"data": {"source": "../data/Task04: a"}})
     assert spec.data.source == Part(name="folder", args={"path": "../data/Task04: a"})
     assert Spec.model_validate({"data": {"source": "phantom:subjects=4"}}).data.source.args == {"subjects": 4}
+    part = Spec.model_validate({"data": {"source": "folder:path=../data/my scans,layout=iseg"}}).data.source
+    assert part == Part(name="folder", args={"path": "../data/my scans", "layout": "iseg"})
+    assert Part.model_validate(str(part)) == part
+    assert Spec.model_validate({"data": {"source": "folder"}}).data.source.args == {"path": "folder"}
 
 
 def test_a_spec_survives_json():

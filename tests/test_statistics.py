@@ -252,10 +252,7 @@ def test_a_comparison_holds_the_figures_of_its_pairs():
     assert row.p == pytest.approx(stats.ttest_1samp(differences, 0.0).pvalue)
     assert row.equivalence_p == pytest.approx(equivalence_p(differences, 0.01))
     assert row.seeds_needed == seeds_needed(row.spread, 0.01, alpha=0.05)
-    assert (row.verdict, row.reason) == (
-        "cannot tell",
-        f"a true difference of 0.01 needs about {row.seeds_needed} seeds",
-    )
+    assert (row.verdict, row.reason) == ("cannot tell", "")
 
 
 def test_better_and_worse_follow_the_direction_of_the_metric():

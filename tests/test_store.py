@@ -1,8 +1,12 @@
+import subprocess
+import sys
+
 import pytest
 
 from dlx.errors import DataError
+from dlx.files import read_json, replacing, write_atomically, write_json
 from dlx.records import EpochRecord, EpochResult, EpochRun
-from dlx.store import TrialFolder, read_json, write_atomically, write_json
+from dlx.store import TrialFolder
 
 
 def record(epoch, loss=0.1):
@@ -36,21 +40,14 @@ def test_a_line_cut_short_by_a_kill_is_left_out(folder):
     assert [line.result.epoch for line in folder.epochs()] == [1]
 
 
-def test_trimming_keeps_the_records_up_to_the_checkpoint(folder):
+def test_restoring_makes_the_records_those_of_the_checkpoint_whatever_was_there(folder):
     for epoch in (1, 2, 3):
         folder.append(record(epoch))
     with (folder.path / "epochs.jsonl").open("ab") as file:
-        file.write(b'{"resu')
-    assert [line.result.epoch for line in folder.trim(2)] == [1, 2]
+        file.write(b'garbage\n{"resu')
+    folder.restore([record(1), record(2)])
     folder.append(record(3))
     assert [line.result.epoch for line in folder.epochs()] == [1, 2, 3]
-
-
-def test_a_hole_in_the_records_is_refused(folder):
-    folder.append(record(1))
-    folder.append(record(3))
-    with pytest.raises(DataError, match="do not cover epochs 1 to 3"):
-        folder.trim(3)
 
 
 def test_a_damaged_record_is_refused_with_its_line(folder):
@@ -68,6 +65,34 @@ def test_a_trial_is_run_by_one_process_at_a_time(folder):
         pass
 
 
+def test_what_a_killed_writer_left_is_removed_by_the_next_process_that_runs_the_trial(folder):
+    folder.append(record(1))
+    kept = sorted(path.name for path in folder.path.iterdir())
+    killed = subprocess.run([sys.executable, "-c", KILLED_WRITER, str(folder.path / "last.safetensors")], check=False)
+    assert killed.returncode == -9
+    assert len(list(folder.path.iterdir())) == len(kept) + 1
+    with folder.locked():
+        assert sorted(path.name for path in folder.path.iterdir()) == sorted([".lock", *kept])
+
+
+KILLED_WRITER = """
+import os, sys
+from pathlib import Path
+from dlx.files import replacing
+with replacing(Path(sys.argv[1])) as file:
+    file.write(b"half")
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_a_trial_that_starts_anew_leaves_nothing_of_the_one_before(folder):
+    folder.append(record(1))
+    for path in (folder.last, folder.best, folder.error):
+        path.write_bytes(b"x")
+    folder.clear()
+    assert [path.name for path in folder.path.iterdir()] == ["settings.json"]
+
+
 def test_an_atomic_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "file"
     write_atomically(path, b"old")
@@ -79,6 +104,9 @@ def test_an_atomic_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_pat
     with pytest.raises(OSError, match="No space left"):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
+    with pytest.raises(OSError, match="No space left"), replacing(path, tmp_path / "part") as file:
+        file.write(b"new")
+    assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
@@ -86,5 +114,5 @@ def test_json_has_no_nan(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", {"x": float("nan")})
     (tmp_path / "b.json").write_text("{")
-    with pytest.raises(DataError, match=r"b.json: cannot be read as JSON"):
+    with pytest.raises(DataError, match=r"b.json: not valid JSON"):
         read_json(tmp_path / "b.json")

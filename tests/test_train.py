@@ -8,38 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from dlx.cli.main import app
 from dlx.errors import DlxError
-from dlx.store import read_json
-
-SMALL = [
-    *("--data", "phantom:subjects=4,size=24", "--val-fraction", "0.25", "--threads", "1", "--device", "cpu"),
-    *("--model", "unet2:width=4,levels=2", "--batch-size", "4", "--set", "batch.patch_size_px=[16,16]"),
-    *("--steps-per-epoch", "3", "--precision", "float32"),
-]
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture
-def dlx(tmp_path, monkeypatch, cache):
-    """Runs a command line in an empty folder; gives the result, with a user's error as it is raised."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DLX_CACHE_DIR", str(cache))
-
-    def call(*args, expect=0):
-        result = CliRunner().invoke(app, list(args))
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        assert result.exit_code == expect, result.output
-        return result
-
-    return call
+from dlx.files import read_json
+from small import SMALL_ARGS as SMALL
 
 
 def trial_files(folder):
@@ -112,7 +84,7 @@ def test_seeds_are_trials_of_their_own_with_mean_and_spread(dlx):
 
 def test_a_dry_run_writes_nothing_and_tells_the_cost(dlx, tmp_path):
     result = dlx("train", *SMALL, "--epochs", "2", "--dry-run")
-    assert "Nothing was written" in result.stdout
+    assert "No record was written" in result.stdout
     assert "train.epochs" in result.stdout
     assert list(tmp_path.iterdir()) == []
     document = json.loads(dlx("train", *SMALL, "--epochs", "2", "--seeds", "3", "--dry-run", "--json").stdout)
@@ -229,7 +201,7 @@ def test_stopped_in_epoch_3_and_resumed_it_ends_as_if_left_alone(dlx, tmp_path, 
     code, printed = stop_in_epoch(process, 3, how)
     if how is signal.SIGINT:
         assert code == 130
-        assert "go on with:   dlx train --resume --out" in printed
+        assert "go on with:   dlx train" in printed
     assert not (next((tmp_path / "stopped" / "trials").iterdir()) / "result.json").exists()
     resumed = dlx("train", "--resume", "--out", str(tmp_path / "stopped"))
     assert "going on after epoch" in resumed.stderr
@@ -243,3 +215,29 @@ def test_resuming_with_other_settings_says_what_differs(dlx):
     dlx("train", *SMALL, "--epochs", "1", "--out", "out")
     with pytest.raises(DlxError, match=r"nothing to resume with these settings.*optimizer.lr: 0.002 -> 0.5"):
         dlx("train", *SMALL, "--epochs", "1", "--out", "out", "--lr", "0.5", "--resume")
+
+
+@pytest.fixture
+def stopped(dlx, tmp_path):
+    """A trial that was killed in its third epoch of six."""
+    process = start(tmp_path / "stopped", *ARGS)
+    stop_in_epoch(process, 3, signal.SIGKILL)
+    return next((tmp_path / "stopped" / "trials").iterdir())
+
+
+def test_damaged_epoch_records_are_mended_from_the_checkpoint(dlx, stopped, tmp_path):
+    (stopped / "epochs.jsonl").write_bytes(b"garbage\n")
+    dlx("train", *ARGS, "--out", str(tmp_path / "stopped"))
+    assert [epoch["epoch"] for epoch in outcome(tmp_path / "stopped")[0]] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_damaged_checkpoint_says_how_to_start_over(dlx, stopped, tmp_path):
+    (stopped / "last.safetensors").write_bytes(b"garbage")
+    with pytest.raises(DlxError, match="not a readable checkpoint.*--fresh starts this trial over"):
+        dlx("train", *ARGS, "--out", str(tmp_path / "stopped"))
+    dlx("train", *ARGS, "--out", str(tmp_path / "stopped"), "--fresh")
+
+
+def test_a_checkpoint_that_is_gone_is_told(dlx, stopped, tmp_path):
+    (stopped / "last.safetensors").unlink()
+    assert "its checkpoint is gone" in dlx("train", *ARGS, "--out", str(tmp_path / "stopped")).stderr

@@ -25,7 +25,7 @@ def cases():
 
 
 def test_a_box_inside_a_case_is_its_voxels(cases):
-    store = VoxelStore(cases, torch.device("cpu"))
+    store = VoxelStore(cases)
     image, mask = store.gather(torch.tensor([1, 0]), torch.tensor([[2, 0, 3], [0, 1, 1]]), (2, 2, 3))
     np.testing.assert_array_equal(image[0], cases[1].image[2:4, 0:2, 3:6].astype(np.float32))
     np.testing.assert_array_equal(image[1], cases[0].image[0:2, 1:3, 1:4].astype(np.float32))
@@ -34,7 +34,7 @@ def test_a_box_inside_a_case_is_its_voxels(cases):
 
 
 def test_outside_a_case_the_image_is_its_pad_value_and_the_mask_zero(cases):
-    store = VoxelStore(cases, torch.device("cpu"))
+    store = VoxelStore(cases)
     image, mask = store.gather(torch.tensor([1]), torch.tensor([[-1, -2, 5]]), (8, 5, 4))
     expected = np.empty((8, 5, 4, 2), np.float32)
     expected[:] = (1.5, -2.5)
@@ -46,14 +46,14 @@ def test_outside_a_case_the_image_is_its_pad_value_and_the_mask_zero(cases):
 
 
 def test_a_gathered_box_never_reaches_into_the_neighbouring_case(cases):
-    store = VoxelStore(cases, torch.device("cpu"))
+    store = VoxelStore(cases)
     image, _ = store.gather(torch.tensor([0]), torch.tensor([[0, 0, 0]]), (4, 6, 5))
     assert (image[0, 3] == torch.tensor([-5.0, 7.0])).all()
     assert (image[0, :, 5] == torch.tensor([-5.0, 7.0])).all()
 
 
 def test_the_mask_of_a_case_is_whole(cases):
-    store = VoxelStore(cases, torch.device("cpu"))
+    store = VoxelStore(cases)
     for index, case in enumerate(cases):
         np.testing.assert_array_equal(store.mask(index), case.mask)
         assert store.voxels(index) == case.mask.size
@@ -61,4 +61,4 @@ def test_the_mask_of_a_case_is_whole(cases):
 
 def test_a_store_of_nothing_is_refused():
     with pytest.raises(DataError, match="no cases"):
-        VoxelStore([], torch.device("cpu"))
+        VoxelStore([])

@@ -1,7 +1,9 @@
 """Dropout whose noise comes from a generator of its own, so that trials which differ in p see the same noise.
 
 An element (or channel) is kept where its uniform noise is at least p, and what is kept is scaled by 1 / (1 - p)
-(Srivastava et al. 2014). A coin is tossed for each: the share that is dropped is p only on average.
+(Srivastava et al. 2014). A coin is tossed for each: the share that is dropped is p only on average. The noise has 16
+bits, so p is met within 1 / 131072; drawn four at a time as 64-bit integers it takes a third of the time of float32
+(docs/log.md).
 """
 
 from typing import Literal
@@ -9,6 +11,8 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+
+MIN_INT64 = -(2**63)  # from here on, without an end, torch draws all 64 bits
 
 Kind = Literal["dropout", "dropout2d", "dropout3d"]
 
@@ -22,6 +26,7 @@ class Dropout(nn.Module):
     """
 
     p: Tensor
+    threshold: Tensor  # p in the noise's own unit: 16-bit integers from -32768
 
     def __init__(self, p: float = 0.0, kind: Kind = "dropout") -> None:
         super().__init__()
@@ -30,6 +35,7 @@ class Dropout(nn.Module):
         self.always_draw = False
         self.rate = 0.0
         self.register_buffer("p", torch.zeros(()), persistent=False)
+        self.register_buffer("threshold", torch.zeros((), dtype=torch.int16), persistent=False)
         self.set_p(p)
 
     @property
@@ -42,26 +48,29 @@ class Dropout(nn.Module):
         if not 0.0 <= p < 1.0:
             raise ValueError(f"dropout needs 0 <= p < 1, not {p}")
         self.p.fill_(p)
+        self.threshold.fill_(min(round(p * 2**16), 2**16 - 1) - 2**15)
         self.rate = p
 
     def forward(self, features: Float[Tensor, "B C *S"]) -> Float[Tensor, "B C *S"]:
         if not self.training or not (self.is_active or self.always_draw):
             return features
-        return torch.where(self.draw(features), features / (1.0 - self.p), 0.0)
+        # a product and no selection: on a CPU it takes a quarter of the time
+        return features / (1.0 - self.p) * self.draw(features).to(features.dtype)
 
     def draw(self, features: Float[Tensor, "B C *S"]) -> Bool[Tensor, "B C ..."]:
         """What is kept: a coin for each element, or one for each sample and channel, shaped (B, C, 1 ...).
 
         The elements' noise is drawn in their order in memory and keeps the memory format, so the same generator state
-        drops other elements of a channels-last tensor than of a contiguous one. It is float32 whatever the features
-        are: in bf16 there are only some 256 values of noise, too few for the rate to be p.
+        drops other elements of a channels-last tensor than of a contiguous one.
         """
-        if self.kind == "dropout":
-            noise = torch.empty_like(features, dtype=torch.float32, requires_grad=False)
-        else:
+        with torch.no_grad():
             ones = [1] * (features.ndim - 2)
-            noise = torch.empty(*features.shape[:2], *ones, dtype=torch.float32, device=features.device)
-        return noise.uniform_(generator=self.generator) >= self.p
+            drawn = features if self.kind == "dropout" else features.new_empty((*features.shape[:2], *ones))
+            placed = torch.empty_like(drawn, dtype=torch.int16)  # dense, in the features' memory format
+            words = torch.empty(-(-placed.numel() // 4), dtype=torch.int64, device=placed.device)
+            words.random_(MIN_INT64, None, generator=self.generator)
+            noise = words.view(torch.int16)[: placed.numel()].as_strided(placed.shape, placed.stride())
+            return noise >= self.threshold
 
     def extra_repr(self) -> str:
         return f"p={self.rate}, kind={self.kind}"

@@ -73,10 +73,11 @@ def summarize(dice_per_case: Float[Tensor, "cases K"]) -> DiceSummary:
     """The headline: over cases first, then over foreground classes, so that each class weighs the same."""
     per_class = dice_per_case.double().nanmean(dim=0)
     return DiceSummary(
-        mean=_none_if_nan(mean_foreground(per_class).item()),
-        per_class=tuple(_none_if_nan(value) for value in per_class.tolist()),
+        mean=none_if_nan(mean_foreground(per_class).item()),
+        per_class=tuple(none_if_nan(value) for value in per_class.tolist()),
     )
 
 
-def _none_if_nan(value: float) -> float | None:
+def none_if_nan(value: float) -> float | None:
+    """The value as records have it: None where there is none."""
     return None if math.isnan(value) else value

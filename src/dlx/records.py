@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-RESULTS_VERSION = 1  # raised by a commit that changes a trial's numbers on purpose
+RESULTS_VERSION = 2  # raised by a commit that changes a trial's numbers on purpose
 
 
 class Record(BaseModel):
@@ -96,3 +96,48 @@ class TrialRecord(Record):
     result: TrialResult | None = None
     run: TrialRun
     settings: dict[str, Any]  # the resolved spec the trial is named by
+
+
+class VariantEntry(Record):
+    """A variant in a study's header: its label and its value on each axis."""
+
+    label: str
+    values: dict[str, Any]
+    scheduler: str  # of which plateau may never fire
+
+
+class TrialEntry(Record):
+    """Which trial belongs to which variant and seed; figures are found by `trial`, and never by name."""
+
+    trial: str
+    label: str
+    seed: int
+
+
+class StudyHeader(Record):
+    """study.json: what was asked, declared before the first trial starts; all that a report needs beside the trials."""
+
+    name: str
+    question: str
+    command: str
+    metric: str
+    smallest_effect: float
+    axes: tuple[str, ...]
+    control: str | None
+    seeds: tuple[int, ...]  # as declared: the verdicts bind at these
+    epochs: int
+    variants: tuple[VariantEntry, ...]
+    trials: tuple[TrialEntry, ...]
+    claims: tuple[dict[str, Any], ...]
+    settings: dict[str, Any]  # of the control
+    remarks: tuple[str, ...] = ()
+
+
+class Look(Record):
+    """A line of looks.jsonl: a study's verdicts were shown at this number of seeds."""
+
+    study: str
+    metric: str
+    num_seeds: int
+    num_variants: int
+    shown_utc: str

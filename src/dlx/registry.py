@@ -2,7 +2,7 @@
 
 A new model, loss, scheduler or layout is one entry here and one function there. A factory's positional parameters are
 given by the engine (channels, classes, the optimiser ...); its keyword-only parameters, with their type hints and
-defaults, are the settings a user may give, and `dlx.build` checks them.
+defaults, are the settings a user may give, and `dlx.arguments` checks them.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""A study: the base settings, and the trials they stand for. Recipes, files and options merge here; no torch."""
+"""Settings as nested tables: recipes, files and options merge here and become a Spec; no torch."""
 
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -6,37 +6,16 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from dlx.arguments import first_cause
 from dlx.errors import SettingError, nearest
-from dlx.specs import Part, Section, Spec, parse_value, source_from_text
+from dlx.specs import SPLIT_WAYS, Part, Section, Spec, parse_value, source_from_text
 
 Settings = dict[str, Any]
+Keys = tuple[str, ...]
 
-
-class Trial(BaseModel):
-    """One training run of a study: a variant's settings and a seed."""
-
-    model_config = ConfigDict(frozen=True)
-
-    label: str
-    seed: int
-    spec: Spec
-
-
-class Study(BaseModel):
-    """A question as data: what is trained, and with which seeds."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    base: Spec
-    seeds: tuple[int, ...]
-
-    def trials(self) -> list[Trial]:
-        """Every trial, seed by seed."""
-        return [Trial(label=self.base.model.name, seed=seed, spec=self.base) for seed in self.seeds]
+PART_KEYS = ("model", "scheduler", "loss", "source", "normalize", "name")  # `name`: the optimiser's
 
 
 def recipe_names() -> list[str]:
@@ -73,48 +52,101 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 def merge(*layers: Mapping[str, Any]) -> Settings:
     """Settings of several layers, later ones over earlier ones, table by table.
 
-    A part that is named again starts from its own defaults: its old arguments do not carry over. For `model` alone a
-    bare name keeps the arguments, which are the sizes (width, levels ...) that the recipe chose.
+    A part that a later layer names starts from its own defaults: its old arguments do not carry over. For `model` alone
+    a bare name keeps the arguments, which are the sizes (width, levels ...) that the recipe chose. A way of splitting
+    (val, fold, val_fraction, file) replaces that of earlier layers. SettingError where a table meets something else.
     """
     merged: Settings = {}
     for layer in layers:
-        for key, value in layer.items():
-            merged[key] = _merge_key(key, merged.get(key), value)
+        merged = _merge_tables(merged, layer, (), is_one_layer=False)
     return merged
 
 
-def _merge_key(key: str, old: Any, new: Any) -> Any:
-    if key == "model" and isinstance(new, str) and ":" not in new:
-        return _as_table(old) | {"name": new}
-    if key == "source" and isinstance(old, str):
-        old = source_from_text(old)
-    if not isinstance(new, Mapping):
-        return new
-    if "name" in new and not isinstance(new["name"], Mapping) and key != "optimizer":
-        return dict(new)
-    return merge(_as_table(old) if isinstance(old, str | Mapping) else {}, new)
-
-
-def _as_table(value: Any) -> Settings:
-    """A part as a flat table of its name and arguments; other tables as they are."""
-    if value is None:
-        return {}
-    if isinstance(value, str):
-        part = Part.model_validate(value)
-        return {"name": part.name, **part.args}
-    return dict(value)
-
-
 def nest(assignments: Iterable[tuple[str, Any]]) -> Settings:
-    """`[("train.epochs", 3)]` as `{"train": {"epochs": 3}}`; later assignments win."""
+    """`[("train.epochs", 3)]` as `{"train": {"epochs": 3}}`: one layer, in whatever order its keys are given.
+
+    Of two values for one key the later one wins.
+    """
     tree: Settings = {}
     for key, value in assignments:
         *path, last = key.split(".")
         layer: Settings = {last: value}
         for step in reversed(path):
             layer = {step: layer}
-        tree = merge(tree, layer)
+        tree = _merge_tables(tree, layer, (), is_one_layer=True)
     return tree
+
+
+def _merge_tables(old: Settings, new: Mapping[str, Any], path: Keys, *, is_one_layer: bool) -> Settings:
+    if path == ("split",) and not is_one_layer:
+        old = _without_replaced_ways(old, new)
+    merged = dict(old)
+    for key, value in new.items():
+        merged[key] = _merge_value(old.get(key), value, (*path, key), is_one_layer=is_one_layer)
+    return merged
+
+
+def _merge_value(old: Any, new: Any, path: Keys, *, is_one_layer: bool) -> Any:
+    key = path[-1]
+    if is_one_layer:
+        if isinstance(new, str) and isinstance(old, Mapping) and key in PART_KEYS:
+            return _as_table(old, path) | _as_table(new, path)
+    elif path == ("model",) and _is_bare_name(new):
+        return _as_table(old, path) | _as_table(new, path)
+    elif isinstance(new, Mapping) and key in PART_KEYS and "name" in new:
+        return _as_table(new, path)
+    if not isinstance(new, Mapping):
+        return new
+    return _merge_tables(_as_table(old, path), new, path, is_one_layer=is_one_layer)
+
+
+def _is_bare_name(value: Any) -> bool:
+    return ":" not in value if isinstance(value, str) else isinstance(value, Mapping) and set(value) == {"name"}
+
+
+def _as_table(value: Any, path: Keys) -> Settings:
+    """A part, however it is written, as a flat table of its name and arguments; other tables as they are."""
+    if value is None:
+        return {}
+    is_dumped = isinstance(value, Mapping) and set(value) == {"name", "args"} and isinstance(value["name"], str)
+    if path[-1] in PART_KEYS and (isinstance(value, str) or is_dumped):
+        part = Part.model_validate(source_from_text(value) if path[-1] == "source" else value)
+        return {"name": part.name, **part.args}
+    if not isinstance(value, Mapping):
+        raise SettingError(f"{'.'.join(path)}: is {value!r} in one place and a table in another")
+    return dict(value)
+
+
+def _without_replaced_ways(old: Settings, new: Mapping[str, Any]) -> Settings:
+    """An earlier layer's split without what a later layer's way of splitting stands in for.
+
+    A fold alone is of the `folds`, or of the file, that an earlier layer named.
+    """
+    ways = {way for way in SPLIT_WAYS if new.get(way) is not None}
+    if not ways:
+        return old
+    replaced = {*SPLIT_WAYS, "folds"}
+    if ways == {"fold"} and new.get("folds") is None:
+        replaced -= {"folds", "file"}
+    return {key: value for key, value in old.items() if key not in replaced}
+
+
+def with_absolute_paths(spec: Spec) -> Spec:
+    """The spec with every path in it absolute, so that it can be resumed from another folder."""
+    source, split, train = spec.data.source, spec.split, spec.train
+    if isinstance(source.args.get("path"), str):
+        source = Part(name=source.name, args=source.args | {"path": _absolute(source.args["path"])})
+    return spec.model_copy(
+        update={
+            "data": spec.data.model_copy(update={"source": source}),
+            "split": split.model_copy(update={"file": _absolute(split.file), "groups": _absolute(split.groups)}),
+            "train": train.model_copy(update={"init_from": _absolute(train.init_from)}),
+        }
+    )
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).expanduser().absolute())
 
 
 def make_spec(settings: Settings) -> Spec:

@@ -1,6 +1,6 @@
 """What is asked: every setting the engine reads is a typed field here; the rest are arguments of named parts.
 
-Nothing here knows what a part's factory accepts (`dlx.build` binds and checks that), and nothing here needs torch.
+Nothing here knows what a part's factory accepts (`dlx.arguments` binds and checks that), and nothing here needs torch.
 """
 
 import json
@@ -110,8 +110,8 @@ def _parts(value: Any) -> Any:
 
 
 def source_from_text(value: Any) -> Any:
-    """A path is short for `folder:path=...`; names of built-in data (`phantom`, `phantom:subjects=4`) are parts."""
-    if isinstance(value, str) and value.partition(":")[0] != "phantom":
+    """A path is short for `folder:path=...`; that, and built-in data (`phantom`, `phantom:subjects=4`), are parts."""
+    if isinstance(value, str) and value.partition(":")[0] != "phantom" and not value.startswith("folder:"):
         return {"name": "folder", "args": {"path": value}}
     return value
 
@@ -128,17 +128,28 @@ class DataSpec(Section):
     crop: bool = False  # training patches come from the box of the non-zero labels (training subjects only)
 
 
+SPLIT_WAYS = ("val", "fold", "val_fraction", "file")
+
+
 class SplitSpec(Section):
     """Which subjects train and which validate: by one of val, fold, val_fraction, file; else a fifth does."""
 
     val: Annotated[tuple[str, ...], BeforeValidator(_names)] | None = None
     fold: Annotated[int, Field(ge=0)] | None = None
-    folds: Annotated[int, Field(ge=2)] = 5
+    folds: Annotated[int, Field(ge=2)] | None = None  # 5 where only `fold` is given
     val_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     file: str | None = None  # an nnU-Net splits_final.json, of which `fold` picks the entry
     groups: str | None = None  # a groups.json {case: person}; by default the one in the data folder, if any
     seed: int = 0
     train_subjects: Positive | None = None  # keep the first n of the shuffled training subjects: nested subsets
+
+    @model_validator(mode="after")
+    def _folds_are_of_a_fold(self) -> Self:
+        if self.folds is not None and self.fold is None:
+            raise ValueError(f"folds is given, but not fold, the one that validates (0 to {self.folds - 1}): add it")
+        if self.folds is not None and self.file is not None:
+            raise ValueError("folds is given beside a file, which has its own: leave it out")
+        return self
 
 
 class BatchSpec(Section):

@@ -1,18 +1,19 @@
 """Records on disk: one folder a trial, append-only JSON lines for its epochs, one atomic file for its result.
 
-FOLDER/study.json                        the study as it was asked
+FOLDER/study.json                        the study as it was asked (records.StudyHeader)
+FOLDER/looks.jsonl                       a line each time verdicts were shown at another number of seeds
 FOLDER/trials/LABEL-seedN-ID/settings.json   the resolved settings the trial is named by
                              epochs.jsonl    a line an epoch
                              last.safetensors, best.safetensors
                              result.json     written once, at the end
+                             error.txt       where a trial failed: the traceback
 """
 
 import fcntl
-import json
 import os
 import re
-import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,36 +21,19 @@ from typing import Any
 from pydantic import ValidationError
 
 from dlx.errors import DataError
-from dlx.records import EpochRecord, TrialRecord
+from dlx.files import remove_leftovers, write_atomically, write_json
+from dlx.records import EpochRecord, Look, StudyHeader, TrialRecord
+
+# A killed study's workers end a moment after it: their locks are waited for, so that it can be run again at once.
+LOCK_WAIT_S = 3.0
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all: a temporary file beside it, synced, then renamed over it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-
-
-def write_json(path: Path, document: Any) -> None:
-    """An indented JSON document, written atomically; NaN and infinity are refused."""
-    write_atomically(path, (json.dumps(document, indent=1, allow_nan=False, sort_keys=False) + "\n").encode())
-
-
-def read_json(path: Path) -> Any:
-    """A JSON document; DataError where the file cannot be read or is not JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error})") from None
+def append_line(path: Path, text: str) -> None:
+    """Adds a line to a file of JSON lines, on disk before this returns."""
+    with path.open("ab") as file:
+        file.write(text.encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 class TrialFolder:
@@ -57,9 +41,12 @@ class TrialFolder:
 
     def __init__(self, study_folder: Path, label: str, seed: int, trial: str) -> None:
         name = re.sub(r"[^\w.=+-]+", "-", label).strip("-") or "trial"
-        self.path = study_folder / "trials" / f"{name[:60]}-seed{seed}-{trial[:8]}"
+        # found by its id, whatever it was called when another study of this folder began it
+        known = sorted((study_folder / "trials").glob(f"*-seed{seed}-{trial[:8]}"))
+        self.path = known[0] if known else study_folder / "trials" / f"{name[:60]}-seed{seed}-{trial[:8]}"
         self.last = self.path / "last.safetensors"
         self.best = self.path / "best.safetensors"
+        self.error = self.path / "error.txt"
         self._epochs = self.path / "epochs.jsonl"
         self._result = self.path / "result.json"
 
@@ -69,21 +56,31 @@ class TrialFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Within, no other process runs this trial; DataError where one does. A kill frees it too."""
+        """Within, no other process runs this trial; DataError where one does. A kill frees it too.
+
+        Files that a killed process was writing are removed first.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / ".lock").open("wb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise DataError(f"{self.path}: another process is running this trial") from None
+            deadline = time.monotonic() + LOCK_WAIT_S
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError:
+                    if time.monotonic() > deadline:
+                        raise DataError(f"{self.path}: another process is running this trial") from None
+                    time.sleep(0.05)
+            remove_leftovers(self.path)
             yield
 
     def append(self, record: EpochRecord) -> None:
         """Adds one epoch's line, on disk before this returns."""
-        with self._epochs.open("ab") as file:
-            file.write(record.model_dump_json().encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_line(self._epochs, record.model_dump_json())
+
+    def has_epochs(self) -> bool:
+        """True where at least one epoch was recorded."""
+        return self._epochs.exists() and self._epochs.stat().st_size > 0
 
     def epochs(self) -> list[EpochRecord]:
         """The epochs recorded so far; a last line that was cut short (the process was killed) is left out."""
@@ -100,20 +97,13 @@ class TrialFolder:
                 f"{self._epochs}: line {number} is not an epoch's record ({error.errors()[0]['msg']})"
             ) from None
 
-    def trim(self, last_epoch: int) -> list[EpochRecord]:
-        """Keeps the records up to `last_epoch` (the checkpoint's) and returns them.
-
-        Raises DataError where records are missing, since going on would leave a hole.
-        """
-        kept = [record for record in self.epochs() if record.result.epoch <= last_epoch]
-        if [record.result.epoch for record in kept] != list(range(1, last_epoch + 1)):
-            raise DataError(f"{self._epochs}: the records do not cover epochs 1 to {last_epoch} of the checkpoint")
-        write_atomically(self._epochs, b"".join(record.model_dump_json().encode() + b"\n" for record in kept))
-        return kept
+    def restore(self, records: Sequence[EpochRecord]) -> None:
+        """Makes the epochs on disk those that a checkpoint holds: later ones go, damaged ones are mended."""
+        write_atomically(self._epochs, b"".join(record.model_dump_json().encode() + b"\n" for record in records))
 
     def clear(self) -> None:
         """Removes what an earlier attempt left, so that the trial starts from its first epoch."""
-        for path in (self._epochs, self._result, self.last, self.best):
+        for path in (self._epochs, self._result, self.last, self.best, self.error):
             path.unlink(missing_ok=True)
 
     def finish(self, record: TrialRecord) -> None:
@@ -128,3 +118,45 @@ class TrialFolder:
             return TrialRecord.model_validate_json(self._result.read_bytes())
         except ValidationError as error:
             raise DataError(f"{self._result}: not a trial's record ({error.errors()[0]['msg']})") from None
+
+
+class StudyFolder:
+    """A study's header and looks in its folder; its trials lie below, found by their ids."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._header = path / "study.json"
+        self._looks = path / "looks.jsonl"
+
+    def write_header(self, header: StudyHeader) -> None:
+        """Declares the study; what an earlier run declared is replaced, its trials stay."""
+        write_atomically(self._header, (header.model_dump_json(indent=1) + "\n").encode())
+
+    def header(self) -> StudyHeader | None:
+        """The header; None where no study was run; DataError where it is not one of this version of dlx."""
+        if not self._header.is_file():
+            return None
+        try:
+            return StudyHeader.model_validate_json(self._header.read_bytes())
+        except ValidationError as error:
+            cause = error.errors()[0]["msg"]
+            raise DataError(f"{self._header}: not a study of this version of dlx ({cause})") from None
+
+    def looks(self) -> list[Look]:
+        """The looks so far at any study of this folder, in their order."""
+        if not self._looks.exists():
+            return []
+        try:
+            lines = self._looks.read_bytes().split(b"\n")[:-1]
+            return [Look.model_validate_json(line) for line in lines]
+        except ValidationError as error:
+            raise DataError(f"{self._looks}: not a record of looks ({error.errors()[0]['msg']})") from None
+
+    def add_look(self, look: Look) -> None:
+        """Notes that verdicts were shown; nothing where the same were shown before."""
+        if all(known.model_copy(update={"shown_utc": look.shown_utc}) != look for known in self.looks()):
+            append_line(self._looks, look.model_dump_json())
+
+    def trial(self, label: str, seed: int, trial: str) -> TrialFolder:
+        """The folder of one trial."""
+        return TrialFolder(self.path, label, seed, trial)

@@ -36,7 +36,7 @@ def count_params(
 
     Blocks called twice and weights that modules share are found by running the network. `unet` has six such blocks.
     """
-    from dlx.studies import parse_assignment
+    from dlx.settings import parse_assignment
 
     shape = parse_shape(input_) if input_ is not None else None
     assignments = [parse_assignment(text) for text in set_ or []]

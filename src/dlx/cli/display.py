@@ -1,64 +1,106 @@
-"""Shows a run while it goes on: a line an epoch, and on a terminal a progress bar below them. All of it on stderr."""
+"""Shows a run while it goes on, on stderr: for one trial a line an epoch, for several a line a trial.
 
+What moves on a terminal is drawn by `live.py`.
+"""
+
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
+from rich.text import Text
 
+from dlx.cli.live import EpochBar, TrialsTable
 from dlx.engine.fit import StepDone
 from dlx.records import EpochRecord, TrialRecord
-from dlx.report.table import spell, spell_seconds
-from dlx.run.runner import Event, Scoring, TrialEnded, TrialStarted
+from dlx.report.summary import figure_of
+from dlx.report.table import signed, spell, spell_seconds
+from dlx.run.plan import Plan
+from dlx.run.runner import TrialEvent
+from dlx.run.trial import Event, Scoring, TrialEnded, TrialStarted
 
 
 @dataclass
 class Outcome:
-    """What came of a run: records with their folders, and whether the user stopped it."""
+    """What came of a run: records with their folders, in the plan's order, and whether the user stopped it."""
 
-    trials: list[tuple[TrialRecord, Path]] = field(default_factory=list)
+    by_index: dict[int, tuple[TrialRecord, Path]] = field(default_factory=dict)
     was_interrupted: bool = False
-    kept_epochs: int = 0  # of the trial that was stopped
+    kept_epochs: int = 0  # of the trials that were stopped
+
+    @property
+    def trials(self) -> list[tuple[TrialRecord, Path]]:
+        return [self.by_index[index] for index in sorted(self.by_index)]
+
+
+class Shower(Protocol):
+    """What turns events into something to see."""
+
+    def show(self, index: int, event: Event, /) -> None: ...
 
 
 class Follower:
-    """Turns events into lines, and into the progress bar's position."""
+    """Hands events on to be shown, and keeps what a command needs at its end."""
 
-    def __init__(self, console: Console, bar: Progress | None) -> None:
-        self.console, self.bar = console, bar
-        self.task: TaskID | None = None
+    def __init__(self, shower: Shower) -> None:
+        self.shower = shower
+
+    def follow(self, events: Iterator[TrialEvent]) -> Outcome:
+        """Shows all events; Ctrl-C ends the run and is told in the outcome."""
+        outcome = Outcome()
+        kept: dict[int, int] = {}
+        try:
+            for happened in events:
+                index, event = happened.index, happened.event
+                self.shower.show(index, event)
+                if isinstance(event, TrialStarted):
+                    kept[index] = event.resumed_from
+                elif isinstance(event, EpochRecord):
+                    kept[index] = event.result.epoch
+                elif isinstance(event, TrialEnded):
+                    kept.pop(index, None)
+                    outcome.by_index[index] = (event.record, event.folder)
+        except KeyboardInterrupt:
+            outcome.was_interrupted = True
+        outcome.kept_epochs = sum(kept.values())
+        return outcome
+
+
+class Silent:
+    """Shows nothing but the trials that did not end well: no option may hide those."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    def show(self, _: int, event: Event) -> None:
+        if isinstance(event, TrialEnded) and event.record.status != "done":
+            self.console.print(ended_badly(event.record))
+
+
+class EpochLines:
+    """One trial at a time: a line an epoch, and on a terminal a bar below them."""
+
+    def __init__(self, console: Console, plan: Plan, bar: EpochBar | None) -> None:
+        self.console, self.plan, self.bar = console, plan, bar
         self.trial: TrialStarted | None = None
         self.seconds: list[float] = []
 
-    def follow(self, events: Iterator[Event]) -> Outcome:
-        """Shows all events; Ctrl-C ends the run and is told in the outcome."""
-        outcome = Outcome()
-        try:
-            for event in events:
-                self._show(event)
-                if isinstance(event, TrialStarted):
-                    outcome.kept_epochs = event.resumed_from
-                elif isinstance(event, EpochRecord):
-                    outcome.kept_epochs = event.result.epoch
-                elif isinstance(event, TrialEnded):
-                    outcome.trials.append((event.record, event.folder))
-        except KeyboardInterrupt:
-            outcome.was_interrupted = True
-        return outcome
-
-    def _show(self, event: Event) -> None:
+    def show(self, _: int, event: Event) -> None:
         match event:
             case TrialStarted():
                 self._start(event)
             case StepDone():
-                if self.bar is not None and self.task is not None:
-                    self.bar.advance(self.task)
+                if self.bar is not None:
+                    self.bar.step(event.epoch, event.step)
             case EpochRecord():
                 self._epoch(event)
             case Scoring():
-                self._describe("scoring every subject")
+                if self.bar is not None:
+                    self.bar.describe("scoring every subject")
             case TrialEnded():
                 self._end(event)
 
@@ -66,34 +108,70 @@ class Follower:
         self.trial, self.seconds = event, []
         title = f"{event.trial.label}, seed {event.trial.seed}"
         if event.resumed_from:
-            self.console.print(f"{title}: going on after epoch {event.resumed_from} of {event.epochs}")
+            self.console.print(Text(f"{title}: going on after epoch {event.resumed_from} of {event.epochs}"))
+        elif len(self.plan.trials) > 1:
+            self.console.print(Text(title))
+        if event.remark:
+            self.console.print(Text(f"note     {event.remark}"))
         if self.bar is not None:
-            steps = event.epochs * event.steps_per_epoch
-            self.task = self.bar.add_task(title, total=steps, completed=event.resumed_from * event.steps_per_epoch)
+            self.bar.start(title, event.epochs, event.steps_per_epoch, event.resumed_from)
 
     def _epoch(self, event: EpochRecord) -> None:
         assert self.trial is not None
         self.seconds.append(event.run.train_s + event.run.evaluate_s)
-        line = epoch_line(event, self.trial.epochs, self._eta_s(event) if self.bar is None else None)
-        self.console.print(line, soft_wrap=True)
-
-    def _eta_s(self, event: EpochRecord) -> float:
-        assert self.trial is not None
-        return sum(self.seconds) / len(self.seconds) * (self.trial.epochs - event.result.epoch)
-
-    def _describe(self, text: str) -> None:
-        if self.bar is not None and self.task is not None:
-            self.bar.update(self.task, description=text)
+        left_s = sum(self.seconds) / len(self.seconds) * (self.trial.epochs - event.result.epoch)
+        line = epoch_line(event, self.trial.epochs, left_s if self.bar is None else None)
+        self.console.print(line, soft_wrap=True, markup=False)
+        if self.bar is not None:
+            self.bar.epoch(event.result, left_s)
 
     def _end(self, event: TrialEnded) -> None:
-        if self.bar is not None and self.task is not None:
-            self.bar.remove_task(self.task)
-            self.task = None
+        if self.bar is not None:
+            self.bar.end()
         record = event.record
         if event.was_done and record.status == "done":
-            self.console.print(f"{record.label}, seed {record.seed}: finished before, nothing was run")
+            self.console.print(Text(f"{record.label}, seed {record.seed}: finished before, nothing was run"))
         elif record.status != "done":
-            self.console.print(f"{record.label}, seed {record.seed}: {record.status}: {record.cause}", style="bold red")
+            self.console.print(ended_badly(record))
+
+
+class TrialLines:
+    """Several trials: a line for each that ends, and on a terminal a table of those at work."""
+
+    def __init__(self, console: Console, plan: Plan, table: TrialsTable | None) -> None:
+        self.console, self.plan, self.table = console, plan, table
+        self.started = time.monotonic()
+        self.done = 0
+        self.ran = 0
+
+    def show(self, index: int, event: Event) -> None:
+        if self.table is not None:
+            self.table.show(index, event)
+        if not isinstance(event, TrialEnded):
+            return
+        self.done += 1
+        trial = self.plan.trials[index].trial
+        where = f"{self.done:{len(str(len(self.plan.trials)))}d}/{len(self.plan.trials)}"
+        if event.was_done and event.record.status == "done":
+            return
+        self.ran += not event.was_done
+        if event.record.status != "done":
+            self.console.print(ended_badly(event.record), soft_wrap=True)
+            return
+        figures = [figure_of(event.record, (), name) for name in ("train_dice", "val_dice", "gap")]
+        line = (
+            f"{where}  {trial.label}, seed {trial.seed}:  train {spell(figures[0])}  val {spell(figures[1])}  "
+            f"gap {signed(figures[2])}  {spell_seconds(event.record.run.seconds)}"
+        )
+        left = len(self.plan.trials) - self.done
+        if left and self.table is None:
+            line += f"  eta {spell_seconds((time.monotonic() - self.started) / self.ran * left)}"
+        self.console.print(line, soft_wrap=True, markup=False)
+
+
+def ended_badly(record: TrialRecord) -> Text:
+    """The line of a trial that diverged or failed."""
+    return Text(f"{record.label}, seed {record.seed}: {record.status}: {record.cause}", style="bold red")
 
 
 def epoch_line(event: EpochRecord, epochs: int, eta_s: float | None) -> str:
@@ -109,23 +187,21 @@ def epoch_line(event: EpochRecord, epochs: int, eta_s: float | None) -> str:
 
 
 @contextmanager
-def follower(console: Console, *, quiet: bool) -> Iterator[Follower]:
-    """A Follower for this console: silent, with plain lines, or with a progress bar on a terminal."""
+def follower(console: Console, plan: Plan, *, quiet: bool, in_workers: bool) -> Iterator[Follower]:
+    """A Follower for this console: silent, with plain lines, or live on a terminal."""
     if quiet:
-        yield Follower(Console(quiet=True), None)
-        return
-    if not console.is_terminal:
-        yield Follower(console, None)
-        return
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TextColumn("steps"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
-        yield Follower(bar.console, bar)
+        yield Follower(Silent(console))
+    elif in_workers:
+        if not console.is_terminal:
+            yield Follower(TrialLines(console, plan, None))
+            return
+        with TrialsTable(console, plan) as table:
+            yield Follower(TrialLines(table.console, plan, table))
+    elif not console.is_terminal:
+        yield Follower(EpochLines(console, plan, None))
+    else:
+        with EpochBar(console) as bar:
+            yield Follower(EpochLines(bar.console, plan, bar))
 
 
 @contextmanager

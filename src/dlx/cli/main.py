@@ -6,8 +6,12 @@ from typing import Annotated
 
 import typer
 
+from dlx.cli.compare_schedulers import compare_schedulers
 from dlx.cli.count_params import count_params
 from dlx.cli.make_phantom import make_phantom
+from dlx.cli.report import report
+from dlx.cli.run import run as run_file
+from dlx.cli.sweep_dropout import sweep_dropout
 from dlx.cli.train import train
 
 # How long an OpenMP thread spins before it sleeps; torch's libgomp reads this when it is loaded. With its own default
@@ -23,6 +27,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("train")(train)
+app.command("sweep-dropout")(sweep_dropout)
+app.command("compare-schedulers")(compare_schedulers)
+app.command("run")(run_file)
+app.command("report")(report)
 app.command("count-params")(count_params)
 app.command("make-phantom")(make_phantom)
 

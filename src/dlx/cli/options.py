@@ -1,4 +1,4 @@
-"""The options that training commands share, declared once, and how they become settings."""
+"""The options that training commands share, declared once; `layers.py` makes settings of them."""
 
 import inspect
 from collections.abc import Callable
@@ -17,7 +17,7 @@ Number = float | None
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Every option of `dlx train`; the other training commands take them too."""
+    """The options of `dlx train`; the commands that compare take them too."""
 
     data: Annotated[
         Text,
@@ -67,12 +67,13 @@ class TrainOptions:
         Text, typer.Option(help="Start from the weights of this checkpoint.", rich_help_panel=MODEL)
     ] = None
     recipe: Annotated[
-        str,
+        Text,
         typer.Option(
             help="Settings to start from: quick (minutes on a CPU) or notes (the study in full).",
+            show_default="quick",
             rich_help_panel=TRAINING,
         ),
-    ] = "quick"
+    ] = None
     config: Annotated[
         Path | None, typer.Option(help="TOML file of settings, over the recipe's.", rich_help_panel=TRAINING)
     ] = None
@@ -133,6 +134,22 @@ class TrainOptions:
         bool,
         typer.Option("--retry-failed", help="Run trials again that failed or diverged.", rich_help_panel=RUNNING),
     ] = False
+    max_parallel: Annotated[
+        Whole,
+        typer.Option(
+            help="Trials that run at once.",
+            show_default="cores / threads of a trial; 1 on a GPU",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None
+    keep_going: Annotated[
+        bool,
+        typer.Option(
+            "--keep-going/--fail-fast",
+            help="What to do when a trial fails: run the others, or stop.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = True
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Show the settings and the cost; write nothing.", rich_help_panel=RUNNING),
@@ -145,97 +162,45 @@ class TrainOptions:
         bool, typer.Option("--quiet", "-q", help="No progress, only the result.", rich_help_panel=RUNNING)
     ] = False
 
-    def asks_for_nothing(self) -> bool:
-        """True where no option that could change a trial was given."""
-        changing = {*SETTING_OF, "config", "set_", "seed", "seeds", "recipe"}
-        return all(getattr(self, f.name) == f.default for f in fields(self) if f.name in changing)
+
+@dataclass(frozen=True)
+class StudyOptions(TrainOptions):
+    """The options of commands that compare variants with a control."""
+
+    smallest_effect: Annotated[
+        Number,
+        typer.Option(
+            help="The smallest difference that matters to you, in Dice; declared before the start.",
+            show_default="0.01",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None
 
 
-# option -> the setting it stands for
-SETTING_OF = {
-    "data": "data.source",
-    "fold": "split.fold",
-    "folds": "split.folds",
-    "val": "split.val",
-    "val_fraction": "split.val_fraction",
-    "splits_file": "split.file",
-    "train_subjects": "split.train_subjects",
-    "model": "model",
-    "dropout": "dropout.p",
-    "dropout_kind": "dropout.kind",
-    "dropout_where": "dropout.where",
-    "loss": "loss",
-    "init_from": "train.init_from",
-    "epochs": "train.epochs",
-    "steps_per_epoch": "train.steps_per_epoch",
-    "batch_size": "batch.size",
-    "lr": "optimizer.lr",
-    "weight_decay": "optimizer.weight_decay",
-    "optimizer": "optimizer.name",
-    "scheduler": "scheduler",
-    "patience": "train.patience",
-    "clip_grad_norm": "optimizer.clip_grad_norm",
-    "ema": "train.ema_decay",
-    "device": "compute.device",
-    "precision": "compute.precision",
-    "threads": "compute.threads",
-}
-SPLIT_CHOICES = ("val", "fold", "val_fraction", "splits_file")
+def takes_options(
+    kind: type[TrainOptions], without: tuple[str, ...] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command the options above, but for those in `without`, which it has in a form of its own.
 
+    Its parameter `options`, a `kind`, is spread over the command line.
+    """
+    shown = [f for f in fields(kind) if f.name not in without]
 
-def takes_train_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Gives a command the options above: its parameter `options: TrainOptions` is spread over the command line."""
-    own = [p for p in inspect.signature(command).parameters.values() if p.name != "options"]
-    spread = [
-        inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
-        for f in fields(TrainOptions)
-    ]
+    def spread_over(command: Callable[..., None]) -> Callable[..., None]:
+        own = [p for p in inspect.signature(command).parameters.values() if p.name != "options"]
+        spread = [
+            inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
+            for f in shown
+        ]
 
-    def spread_command(**given: Any) -> None:
-        options = TrainOptions(**{f.name: given.pop(f.name) for f in fields(TrainOptions)})
-        command(options=options, **given)
+        def spread_command(**given: Any) -> None:
+            options = kind(**{f.name: given.pop(f.name) for f in shown})
+            command(options=options, **given)
 
-    spread_command.__name__, spread_command.__doc__ = command.__name__, command.__doc__
-    keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
-    spread_command.__signature__ = inspect.Signature([*keyword_only, *spread])  # type: ignore[attr-defined]
-    spread_command.__annotations__ = {p.name: p.annotation for p in [*own, *spread]}
-    return spread_command
+        spread_command.__name__, spread_command.__doc__ = command.__name__, command.__doc__
+        keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+        spread_command.__signature__ = inspect.Signature([*keyword_only, *spread])  # type: ignore[attr-defined]
+        spread_command.__annotations__ = {p.name: p.annotation for p in [*own, *spread]}
+        return spread_command
 
-
-def settings_from(options: TrainOptions) -> dict[str, Any]:
-    """The merged settings: recipe, then --config, then the options that were given, then --set."""
-    from dlx import studies
-
-    given = [(SETTING_OF[name], value) for name in SETTING_OF if (value := getattr(options, name)) is not None]
-    layers = [
-        studies.read_recipe(options.recipe),
-        studies.read_toml(options.config) if options.config else {},
-        studies.nest(given),
-        studies.nest(studies.parse_assignment(text) for text in options.set_ or []),
-    ]
-    if any(getattr(options, name) is not None for name in SPLIT_CHOICES):
-        # a way of splitting that is given replaces the recipe's, and does not add to it
-        for layer in layers[:2]:
-            for name in SPLIT_CHOICES:
-                layer.get("split", {}).pop(SETTING_OF[name].removeprefix("split."), None)
-    return studies.merge(*layers)
-
-
-def seeds_from(options: TrainOptions, default: int = 1) -> tuple[int, ...]:
-    """The seeds: `--seeds 5` is 0 to 4, `--seeds 0,3,7` those, `--seed 3` that one."""
-    from dlx.errors import SettingError
-
-    if options.seed is not None and options.seeds is not None:
-        raise SettingError("--seed and --seeds: give one of the two")
-    if options.seed is not None:
-        return (options.seed,)
-    if options.seeds is None:
-        return tuple(range(default))
-    try:
-        numbers = [int(piece) for piece in options.seeds.split(",")]
-    except ValueError:
-        raise SettingError(f"--seeds {options.seeds}: expected a number (5) or a list (0,3,7)") from None
-    seeds = range(numbers[0]) if len(numbers) == 1 else numbers
-    if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
-        raise SettingError(f"--seeds {options.seeds}: expected at least one seed, none twice and none negative")
-    return tuple(seeds)
+    return spread_over

@@ -8,18 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from dlx.report.document import trial_entry
 from dlx.report.table import seeds_table, spell_seconds, trial_table
+from dlx.specs import Part
 
 if TYPE_CHECKING:
     from dlx.cli.display import Outcome
     from dlx.run.plan import Plan
+    from dlx.run.probe import StudyCost
 
 
 def print_head(plan: "Plan", console: Console) -> None:
     """A few lines on what will train on what, and what the user should know of it."""
-    console.print("\n".join(head_lines(plan)), highlight=False, soft_wrap=True)
+    console.print("\n".join(head_lines(plan)), highlight=False, soft_wrap=True, markup=False)
 
 
 def head_lines(plan: "Plan") -> list[str]:
@@ -28,12 +31,12 @@ def head_lines(plan: "Plan") -> list[str]:
     spec, dataset, split, compute = resolved.spec, resolved.dataset, resolved.split, resolved.compute
     patch = " x ".join(str(size) for size in spec.batch.patch_size_px or ())
     loss = "+".join(str(term.name) for term in spec.loss)
-    threads = f", {compute.threads} threads" if compute.device.type == "cpu" else ""
+    threads = f", {counted(compute.threads, 'thread')}" if compute.device.type == "cpu" else ""
     channels, classes = ", ".join(dataset.channels), ", ".join(dataset.classes[1:])
-    length = f"{spec.train.epochs} epochs of {spec.train.steps_per_epoch} steps"
+    length = f"{counted(spec.train.epochs, 'epoch')} of {counted(spec.train.steps_per_epoch, 'step')}"
     return [
-        f"data     {dataset.source} ({dataset.layout}): {channels} -> {classes}",
-        f"split    {len(split.train)} training and {len(split.val)} validation subjects",
+        f"data     {source_name(dataset.source)} ({dataset.layout}): {channels} -> {classes}",
+        f"split    {len(split.train)} training and {counted(len(split.val), 'validation subject')}",
         f"network  {spec.model.name}, {resolved.parameters:,} parameters; loss {loss}; {spec.optimizer.name.name}, "
         f"{spec.scheduler.name}",
         f"training {length}, {spec.batch.size} {'slices' if spec.batch.kind == 'block' else 'patches'} of {patch}",
@@ -42,13 +45,28 @@ def head_lines(plan: "Plan") -> list[str]:
     ]
 
 
+def source_name(source: str) -> str:
+    """A folder by its last name, what is drawn by how it is asked for."""
+    return Path(source).name if Path(source).is_absolute() else source
+
+
 def print_plan(plan: "Plan", *, as_json: bool) -> None:
     """The dry run: every resolved setting, the trials, and what they will cost, measured by a probe."""
-    from dlx.run.probe import probe
+    from dlx.run.probe import cost_of
 
-    cost = probe(plan.first, plan.store)
-    seconds = cost.trial_s * len(plan.trials)
-    document: dict[str, Any] = {
+    cost = cost_of(plan)
+    if as_json:
+        print_json(plan_document(plan, cost))
+        return
+    console = Console()
+    print_head(plan, console)
+    console.print(settings_table(plan))
+    console.print(cost_line(plan, cost), highlight=False, markup=False)
+
+
+def plan_document(plan: "Plan", cost: "StudyCost") -> dict[str, Any]:
+    """What a dry run tells, as a JSON document."""
+    return {
         "study": study_entry(plan),
         "trials": [
             {
@@ -56,29 +74,39 @@ def print_plan(plan: "Plan", *, as_json: bool) -> None:
                 "seed": p.trial.seed,
                 "id": p.resolved.trial_id(p.trial.seed),
                 "folder": str(p.folder.path),
+                "status": "waiting" if (found := p.folder.result()) is None else found.status,
             }
             for p in plan.trials
         ],
         "cost": {
             "trials": len(plan.trials),
-            "epochs": len(plan.trials) * plan.first.spec.train.epochs,
+            "missing": cost.num_missing,
+            "epochs": cost.epochs,
+            "max_parallel": plan.max_parallel,
             "step_seconds": cost.step_s,
-            "seconds": seconds,
+            "seconds": cost.seconds,
             "disk_mib": plan.disk_mib(),
         },
     }
-    if as_json:
-        print_json(document)
-        return
-    console = Console()
-    print_head(plan, console)
-    console.print(settings_table(plan))
-    console.print(
-        f"{len(plan.trials)} trial(s) of {plan.first.spec.train.epochs} epochs: about {spell_seconds(seconds)} "
-        f"(a step takes {cost.step_s:.3f} s, measured now), {plan.disk_mib():.0f} MiB on disk "
-        f"({plan.free_disk_mib():.0f} free) in {plan.folder}. Nothing was written.",
-        highlight=False,
+
+
+def cost_line(plan: "Plan", cost: "StudyCost") -> str:
+    """Trials, epochs, time and disk in a sentence or two."""
+    slowest = max(cost.step_s.values())
+    quickest = min(cost.step_s.values())
+    steps = f"{slowest:.3f} s" if slowest < 1.1 * quickest else f"{quickest:.3f} to {slowest:.3f} s"
+    done = f", {len(plan.trials) - cost.num_missing} of them done" if cost.num_missing < len(plan.trials) else ""
+    at_once = f", {plan.max_parallel} at once" if plan.max_parallel > 1 else ""
+    return (
+        f"{counted(len(plan.trials), 'trial')}{done}; {counted(cost.epochs, 'epoch')} to train{at_once}: about "
+        f"{spell_seconds(cost.seconds)} (a step takes {steps}, measured now), {plan.disk_mib():.0f} MiB on disk "
+        f"({plan.free_disk_mib():.0f} free) in {plan.folder}. No record was written."
     )
+
+
+def counted(number: int, what: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def settings_table(plan: "Plan") -> Table:
@@ -87,7 +115,7 @@ def settings_table(plan: "Plan") -> Table:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for key, value in flatten(plan.first.spec.model_dump(mode="json")):
-        table.add_row(key, value)
+        table.add_row(key, Text(value))
     return table
 
 
@@ -100,10 +128,7 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         elif isinstance(value, dict) and value:
             rows += flatten(value, f"{prefix}{key}.")
         elif isinstance(value, list) and value and isinstance(value[0], dict):
-            terms = [
-                f"{part['name']}:{json.dumps(part['args'])}" if part["args"] else str(part["name"]) for part in value
-            ]
-            rows.append((f"{prefix}{key}", " + ".join(terms)))
+            rows.append((f"{prefix}{key}", "+".join(str(Part.model_validate(part)) for part in value)))
         else:
             rows.append((f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)))
     return rows
@@ -128,15 +153,15 @@ def print_outcome(plan: "Plan", outcome: "Outcome", *, as_json: bool, quiet: boo
         print_tables(outcome)
     if quiet and not outcome.was_interrupted:
         return
-    notes = Console(stderr=True, soft_wrap=True, highlight=False)
+    notes = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     if outcome.was_interrupted:
-        notes.print(f"\nstopped; {outcome.kept_epochs} finished epoch(s) are kept in {plan.folder}")
-        notes.print(f"go on with:   {resume_command(plan.folder)}")
+        notes.print(f"\n{stopped_line(plan, outcome)}")
+        notes.print(f"go on with:   {resume_command(plan)}")
     elif not as_json:
         notes.print(f"\nrecords:      {plan.folder}")
         for _, folder in outcome.trials:
             notes.print(f"checkpoints:  {folder / 'last.safetensors'}, best.safetensors")
-        notes.print(f"repeat with:  {shlex.join(['dlx', *sys.argv[1:]])}{'' if '--fresh' in sys.argv else ' --fresh'}")
+        notes.print(f"repeat with:  {repeat_command(plan)}")
 
 
 def print_tables(outcome: "Outcome") -> None:
@@ -151,9 +176,22 @@ def print_tables(outcome: "Outcome") -> None:
         console.print(seeds_table(records), highlight=False)
 
 
-def resume_command(folder: Path) -> str:
-    """The command that goes on with what is unfinished in a folder."""
-    return shlex.join(["dlx", "train", "--resume", "--out", str(folder)])
+def stopped_line(plan: "Plan", outcome: "Outcome") -> str:
+    """What is kept after Ctrl-C."""
+    done = len(outcome.trials)
+    trials = f"{done} of {len(plan.trials)} trials are done; " if len(plan.trials) > 1 else ""
+    return f"stopped; {trials}{counted(outcome.kept_epochs, 'finished epoch')} kept of what was at work"
+
+
+def resume_command(plan: "Plan") -> str:
+    """The command that goes on with what is unfinished: the one that was given, without what would begin anew."""
+    return shlex.join(word for word in shlex.split(plan.command) if word != "--fresh")
+
+
+def repeat_command(plan: "Plan") -> str:
+    """The command that runs all of it again, from the first epoch."""
+    words = [word for word in shlex.split(plan.command) if word not in ("--resume", "--fresh")]
+    return shlex.join([*words, "--fresh"])
 
 
 def print_json(document: dict[str, Any]) -> None:

@@ -7,8 +7,6 @@ in its header. When such a file is valid, and where it lies, is decided in `cach
 import contextlib
 import json
 import math
-import os
-import secrets
 import zlib
 from collections.abc import Iterator
 from itertools import accumulate
@@ -22,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from dlx.data.cases import DATA_VERSION, Case, Dataset, Declaration
 from dlx.errors import DataError
+from dlx.files import replacing
 from dlx.specs import Positive, Section
 
 
@@ -51,6 +50,7 @@ class StoredCase(Section):
     pad_value: tuple[float, ...]
     content_hash: str
     mask_hash: str
+    value_hash: str
 
 
 class Description(Section):
@@ -62,7 +62,7 @@ class Description(Section):
 
 
 def write_cache(path: Path, dataset: Dataset, origin: Origin) -> None:
-    """Writes the file whole or not at all: a temporary one beside it, flushed to the disk, then renamed.
+    """Writes the file whole or not at all.
 
     Raises OSError. The cases are written one by one, so that no second copy of the voxels is in memory.
     """
@@ -77,6 +77,7 @@ def write_cache(path: Path, dataset: Dataset, origin: Origin) -> None:
                 pad_value=tuple(float(value) for value in case.pad_value),
                 content_hash=case.content_hash,
                 mask_hash=case.mask_hash,
+                value_hash=case.value_hash,
             )
             for case in dataset.cases
         ),
@@ -85,19 +86,10 @@ def write_cache(path: Path, dataset: Dataset, origin: Origin) -> None:
     masks: list[NDArray[Any]] = [case.mask for case in dataset.cases]
     header = _header(description, images, masks)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")  # its own for each writer
-    try:
-        with temporary.open("xb") as file:
-            file.write(len(header).to_bytes(8, "little") + header)
-            for array in images + masks:
-                file.write(array.data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+    with replacing(path) as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        for array in images + masks:
+            file.write(array.data)
 
 
 def _header(description: str, images: list[NDArray[Any]], masks: list[NDArray[Any]]) -> bytes:
@@ -198,6 +190,7 @@ def _dataset(path: Path, description: Description, images: NDArray[Any], masks: 
                 pad_value=np.array(case.pad_value, np.float32),
                 content_hash=case.content_hash,
                 mask_hash=case.mask_hash,
+                value_hash=case.value_hash,
             )
             for case, image, mask in per_case
         ),

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dlx.specs import Part, Section
 
 # Raised by a commit that changes what preparation makes of the same files: it renews caches and fingerprints.
-DATA_VERSION = 1
+DATA_VERSION = 2
 
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
@@ -26,7 +26,7 @@ class Case:
     `image` is (D, H, W, C) float16 and `mask` (D, H, W) uint8 with classes 0..K-1, both C-contiguous;
     `spacing_mm` is (d, h, w); `pad_value` (C,) float32 is what the image is padded with outside the volume
     (the mask with 0). `content_hash` is of the decoded image (all channels) before it was normalised,
-    `mask_hash` of the mask.
+    `mask_hash` of the mask, `value_hash` of the image whatever type its voxels were stored in.
     """
 
     id: str
@@ -36,6 +36,7 @@ class Case:
     pad_value: NDArray[np.float32]
     content_hash: str
     mask_hash: str = ""
+    value_hash: str = ""
 
     @cached_property
     def label_box(self) -> Box:

@@ -3,47 +3,15 @@
 Which keys a layout needs, and what its cases are, stands in the layouts' own modules.
 """
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from dlx.data.layouts import name_some
 from dlx.errors import DataError
+from dlx.files import read_json
 
 NAME = "dataset.json"
-MAX_BYTES = 64 << 20  # a listing of 100,000 cases takes 10 MiB; more is not a description of a data set
-
-
-def read_json(path: Path) -> Any:
-    """A JSON file's value. Raises DataError, one line with the place; also for a key that is there twice."""
-    try:
-        if not path.is_file():  # a pipe would hang
-            raise DataError(f"{path}: no such file")
-        if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path}: more than {MAX_BYTES >> 20} MiB, too large for a description")
-        text = path.read_bytes().decode("utf-8-sig")
-        return json.loads(text, object_pairs_hook=_without_repeats)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise DataError(f"{path}: not valid JSON ({error.msg}, {where})") from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not valid JSON (byte {error.start} is not UTF-8)") from error
-    except RecursionError as error:
-        raise DataError(f"{path}: not valid JSON (nested too deeply)") from error
-    except ValueError as error:  # ours, on repeated keys, or Python's, on integers of thousands of digits
-        raise DataError(f"{path}: {str(error).splitlines()[0]}") from error
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in table:
-            raise ValueError(f"the key {key!r} is there twice")
-        table[key] = value
-    return table
 
 
 def read_description(folder: Path) -> dict[str, Any]:

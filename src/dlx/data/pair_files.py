@@ -4,8 +4,6 @@ Both headers have 348 bytes and keep sizes, type and spacing in the same places.
 `dbh.h`; NIfTI-1 after `nifti1.h` (nifti.nimh.nih.gov), which adds an orientation and the mark `ni1`.
 """
 
-import contextlib
-import os
 import struct
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dlx.errors import DataError
+from dlx.files import replacing
 
 PairFormat = Literal["analyze", "nifti"]
 FORMATS: tuple[PairFormat, ...] = get_args(PairFormat)
@@ -85,15 +84,9 @@ def _header(
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Puts a whole file in place: beside it first, onto the disk, then renamed over."""
-    part = path.with_name(f".{path.name}{PART_ENDING}")
+    """Puts a whole file in place; a writer that was stopped leaves a name that the layout `iseg` knows."""
     try:
-        with part.open("wb") as file:
+        with replacing(path, path.with_name(f".{path.name}{PART_ENDING}")) as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
     except OSError as error:
-        with contextlib.suppress(OSError):  # the first error is the one to tell
-            part.unlink()
         raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error

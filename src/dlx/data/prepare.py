@@ -4,8 +4,7 @@ Nothing is kept or found again here (`cache`), and which volumes a file may hold
 """
 
 import hashlib
-import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlx import registry
+from dlx.cores import available_cores
 from dlx.data.cases import Case, Dataset, Declaration, fingerprint
 from dlx.data.layouts import CaseFiles, Listing, name_some
-from dlx.data.volumes import Volume, check_same_geometry, content_hash, read_volume
+from dlx.data.volumes import Volume, check_same_geometry, content_hash, read_volume, value_hash
 from dlx.errors import DataError
 
 Progress = Callable[[int, int], None]
@@ -49,7 +49,7 @@ def prepare_all(
         except DataError as error:
             return str(error).splitlines()
 
-    pool = ThreadPoolExecutor(min(MAX_THREADS, os.cpu_count() or 1))
+    pool = ThreadPoolExecutor(min(MAX_THREADS, available_cores()))
     try:
         for done, outcome in enumerate(pool.map(attempt, range(num_cases)), start=1):
             if isinstance(outcome, Case):
@@ -115,7 +115,6 @@ def prepare_arrays(
         raise DataError(f"case {case_id!r}: {error}") from error
     channels_last = np.empty((*image.shape[1:], len(image)), np.float16)
     channels_last[...] = np.moveaxis(normalized, 0, -1)
-    hashes = [content_hash(channel) for channel in image]
     classes = np.ascontiguousarray(mask, np.uint8)
     return Case(
         id=case_id,
@@ -123,9 +122,14 @@ def prepare_arrays(
         mask=classes,
         spacing_mm=spacing_mm,
         pad_value=pad_value,
-        content_hash=hashlib.blake2b("".join(hashes).encode(), digest_size=16).hexdigest(),
+        content_hash=_joined(content_hash(channel) for channel in image),
         mask_hash=content_hash(classes),
+        value_hash=_joined(value_hash(channel) for channel in image),
     )
+
+
+def _joined(hashes: Iterable[str]) -> str:
+    return hashlib.blake2b("".join(hashes).encode(), digest_size=16).hexdigest()
 
 
 def to_classes(labels: NDArray[Any], label_values: Sequence[int], path: Path) -> NDArray[np.uint8]:

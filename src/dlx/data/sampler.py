@@ -4,7 +4,7 @@ A 2D network's patches are slices: boxes one voxel thick along the slice axis. T
 subject, all of whose slices are the batch (`block`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,27 @@ from torch import Tensor
 
 from dlx.data.voxels import Extent, VoxelStore
 from dlx.specs import BatchSpec
+
+
+class Foreground:
+    """Where the labelled voxels of some cases lie, on the host: a flat index each, 4 bytes."""
+
+    def __init__(self, masks: Iterable[Tensor]) -> None:  # each (D, H, W), of a size of its own
+        flat, shapes = [], []
+        for mask in masks:
+            index = mask.flatten().nonzero().squeeze(1)
+            flat.append(index.to(torch.int32 if mask.numel() < 2**31 else torch.int64).cpu())
+            shapes.append(tuple(mask.shape))
+        self.counts = torch.tensor([len(index) for index in flat])  # (cases,)
+        self.flat = torch.cat(flat)
+        self._first = self.counts.cumsum(0) - self.counts
+        self._shapes = torch.tensor(shapes)
+
+    def position(self, case: Int[Tensor, " n"], which: Int[Tensor, " n"]) -> Int[Tensor, "n 3"]:
+        """Where (D, H, W) the labelled voxel number `which` of each case lies, counted from the corner on."""
+        flat = self.flat[self._first[case] + which].long()
+        _, height, width = self._shapes[case].unbind(1)
+        return torch.stack([flat // (height * width), flat // width % height, flat % width], 1)
 
 
 @dataclass(frozen=True)
@@ -30,12 +51,12 @@ class PatchPlan:
     foreground_fraction: float = 0.0
 
     def draw_epoch(
-        self, num_steps: int, batch_size: int, order: torch.Generator, foreground: Sequence[Tensor] | None = None
+        self, num_steps: int, batch_size: int, order: torch.Generator, foreground: Foreground | None = None
     ) -> tuple[Int[Tensor, "S B"], Int[Tensor, "S B 3"]]:
         """Case indices and start corners for every patch of an epoch, drawn on the host from `order`.
 
-        Cases are drawn uniformly. `foreground` holds, for each entry of `cases`, the labelled voxels' positions
-        (n, 3); it is needed where `foreground_fraction` is above zero: that share of patches is centred on one.
+        Cases are drawn uniformly. `foreground` holds the labelled voxels of each entry of `cases`; it is needed where
+        `foreground_fraction` is above zero: that share of patches is centred on one.
         """
         shape = (num_steps, batch_size)
         picked = torch.randint(len(self.cases), shape, generator=order)
@@ -49,27 +70,26 @@ class PatchPlan:
         return torch.tensor(self.cases)[picked], start
 
     def _centre_on_foreground(
-        self, start: Tensor, picked: Tensor, low: Tensor, room: Tensor, order: torch.Generator, voxels: Sequence[Tensor]
+        self, start: Tensor, picked: Tensor, low: Tensor, room: Tensor, order: torch.Generator, foreground: Foreground
     ) -> Tensor:
-        counts = torch.tensor([len(positions) for positions in voxels])
+        counts = foreground.counts[picked]
         chance = torch.rand(picked.shape, generator=order, dtype=torch.float64)
-        which = (torch.rand(picked.shape, generator=order, dtype=torch.float64) * counts[picked]).long()
-        chosen = (chance < self.foreground_fraction) & (counts[picked] > 0)
+        which = (torch.rand(picked.shape, generator=order, dtype=torch.float64) * counts).long()
+        chosen = (chance < self.foreground_fraction) & (counts > 0)
+        centre = foreground.position(picked[chosen], which[chosen]) - torch.tensor(self.extent) // 2
+        low, room = low[chosen], room[chosen]
+        placed = torch.minimum(torch.maximum(centre, low), low + room.clamp(min=0))
         start = start.clone()
-        for step, position in chosen.nonzero().tolist():
-            case = int(picked[step, position])
-            centre = voxels[case][int(which[step, position])] - torch.tensor(self.extent) // 2
-            fits = room[step, position].clamp(min=0)
-            placed = torch.minimum(torch.maximum(centre, low[step, position]), low[step, position] + fits)
-            start[step, position] = torch.where(room[step, position] >= 0, placed, start[step, position])
+        start[chosen] = torch.where(room >= 0, placed, start[chosen])
         return start
 
 
 def fit_patch_size(asked: tuple[int, ...] | None, shapes: Sequence[tuple[int, ...]], stride: int) -> tuple[int, ...]:
-    """The patch a study trains on: what was asked, else the training subjects' median size, at most `limit` a side.
+    """The patch a study trains on: what was asked, else one of about the training subjects' median size.
 
     Each side is the median size (of the axes the patch spans) rounded up to a multiple of the network's `stride`,
-    and at most 64 (2D) or 48 (3D) voxels, which keeps a step within what a CPU does in a fraction of a second.
+    and at most 64 (2D) or 48 (3D) voxels, or one stride where that is more: this keeps a step within what a CPU does
+    in a fraction of a second.
     """
     if asked is not None:
         return asked
@@ -100,20 +120,27 @@ class PatchSource:
         self.is_block = batch.kind == "block" and dims == 2
         self.foreground = None
         if plan.foreground_fraction:
-            self.foreground = [(store.mask(case) > 0).nonzero().cpu() for case in plan.cases]
+            self.foreground = Foreground(store.mask(case) for case in plan.cases)
+        self.drawn: tuple[Tensor, Tensor] | None = None  # on the host
         self.cases: Tensor | None = None
         self.starts: Tensor | None = None
 
     def begin_epoch(self, order: torch.Generator) -> None:
         """Draws every patch of the next epoch and sends the indices to the store's device, once."""
         cases, starts = self.plan.draw_epoch(self.num_steps, self.num_boxes, order, self.foreground)
+        self.drawn = (cases, starts)
         self.cases, self.starts = cases.to(self.store.device), starts.to(self.store.device)
 
     def index_bytes(self) -> bytes:
-        """The epoch's cases and corners as bytes: two trials with the same bytes saw the same batches."""
-        assert self.cases is not None
-        assert self.starts is not None
-        return self.cases.cpu().numpy().tobytes() + self.starts.cpu().numpy().tobytes()
+        """The epoch's cases and corners as bytes: two trials with the same bytes saw the same batches.
+
+        A case is written as its position among the trial's own, whatever else the store holds.
+        """
+        assert self.drawn is not None
+        cases, starts = self.drawn
+        position = torch.zeros(max(self.plan.cases) + 1, dtype=torch.int64)
+        position[list(self.plan.cases)] = torch.arange(len(self.plan.cases))
+        return position[cases].numpy().tobytes() + starts.numpy().tobytes()
 
     def batch(self, step: int) -> tuple[Float[Tensor, "B C *S"], Int[Tensor, "B *S"]]:
         """Images (channels last in memory) and masks of one step; `begin_epoch` must have been called."""

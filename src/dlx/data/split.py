@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from dlx.data.cache_file import read_groups
-from dlx.data.dataset_json import kind_of, read_json
+from dlx.data.dataset_json import kind_of
 from dlx.data.layouts import name_some, natural_key
 from dlx.errors import DataError, SettingError, nearest
-from dlx.specs import SplitSpec
+from dlx.files import read_json
+from dlx.specs import SPLIT_WAYS, SplitSpec
 
 GROUPS = "groups.json"
 DEFAULT_VAL_FRACTION = 0.2
-WAYS = ("val", "fold", "val_fraction", "file")
+DEFAULT_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,11 @@ class Split:
 
 
 def split_cases(
-    dataset_ids: Sequence[str], content_hashes: Mapping[str, str], groups: Mapping[str, str], spec: SplitSpec
+    dataset_ids: Sequence[str], value_hashes: Mapping[str, str], groups: Mapping[str, str], spec: SplitSpec
 ) -> Split:
     """Divides the cases as the spec says; by default a fifth of the persons validates.
 
-    `content_hashes` (id -> hash of the decoded image) shows one image under two names, `groups` (id -> person) whose
+    `value_hashes` (id -> hash of the image's values) shows one image under two names, `groups` (id -> person) whose
     cases stay together; a case that is in neither is on its own. `folds` deals the shuffled persons out in turn;
     `train_subjects` keeps the first n of the shuffled training persons, so that fewer are always among more.
 
@@ -53,7 +54,7 @@ def split_cases(
         raise DataError(f"the groups name none of the cases: {name_some(list(groups))}, and not {name_some(ids)}")
     person = {case: groups.get(case, case) for case in ids}
     train, val = _sides(ids, person, spec)
-    _refuse_overlap(train, val, person, content_hashes)
+    _refuse_overlap(train, val, person, value_hashes)
     remarks = []
     neither = [case for case in ids if case not in train and case not in val]
     if neither:
@@ -98,8 +99,8 @@ def read_groups_json(path: Path) -> dict[str, str]:
 
 
 def _sides(ids: list[str], person: Mapping[str, str], spec: SplitSpec) -> tuple[set[str], set[str]]:
-    given = [way for way in WAYS if getattr(spec, way) is not None]
-    if given not in ([], ["fold", "file"], *([way] for way in WAYS)):
+    given = [way for way in SPLIT_WAYS if getattr(spec, way) is not None]
+    if given not in ([], ["fold", "file"], *([way] for way in SPLIT_WAYS)):
         raise SettingError(f"split: {' and '.join(given)} cannot be given together; choose one")
     if spec.file is not None:
         return _from_file(ids, Path(spec.file).expanduser(), spec.fold)
@@ -110,10 +111,11 @@ def _sides(ids: list[str], person: Mapping[str, str], spec: SplitSpec) -> tuple[
     if len(shuffled) < 2:
         raise DataError(f"all {len(ids)} cases are of one person ({shuffled[0]!r}), who cannot be on both sides")
     if spec.fold is not None:
-        _check_fold(spec.fold, spec.folds, "folds")
-        if spec.folds > len(shuffled):
-            raise SettingError(f"split.folds: {spec.folds} folds of {len(shuffled)} subjects; fewer are needed")
-        chosen = set(shuffled[spec.fold :: spec.folds])
+        folds = DEFAULT_FOLDS if spec.folds is None else spec.folds
+        _check_fold(spec.fold, folds, "folds")
+        if folds > len(shuffled):
+            raise SettingError(f"split.folds: {folds} folds of {len(shuffled)} subjects; fewer are needed")
+        chosen = set(shuffled[spec.fold :: folds])
     else:
         fraction = DEFAULT_VAL_FRACTION if spec.val_fraction is None else spec.val_fraction
         num_val = math.floor(fraction * len(shuffled) + 0.5)
@@ -174,14 +176,12 @@ def _side(ids: list[str], path: Path, entry: Any, fold: int, side: str) -> set[s
     return set(names)
 
 
-def _refuse_overlap(
-    train: set[str], val: set[str], person: Mapping[str, str], content_hashes: Mapping[str, str]
-) -> None:
+def _refuse_overlap(train: set[str], val: set[str], person: Mapping[str, str], value_hashes: Mapping[str, str]) -> None:
     """No id, person or image may be on both sides, or validation would tell of what was learnt by heart."""
     both = sorted(train & val, key=natural_key)
     if both:
         raise DataError(f"split: {name_some(both)} would both train and validate")
-    for owner, what in ((person, "are of one person"), (content_hashes, "hold the same image")):
+    for owner, what in ((person, "are of one person"), (value_hashes, "hold the same image")):
         trained = {owner[case]: case for case in sorted(train, key=natural_key, reverse=True) if case in owner}
         for case in sorted(val, key=natural_key):
             twin = trained.get(owner[case]) if case in owner else None

@@ -1,6 +1,6 @@
 """Reading volumes and slices: the file is checked first (`dlx.data.headers`), and only then SimpleITK decodes it.
 
-Here: the volume as an array with its geometry, the comparison of two geometries, a hash of voxels. Not here: what
+Here: the volume as an array with its geometry, the comparison of two geometries, hashes of voxels. Not here: what
 the formats look like (`dlx.data.headers`), which files belong together (the layouts), and any change of voxels.
 """
 
@@ -161,4 +161,21 @@ def content_hash(array: np.ndarray) -> str:
     native = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
     told = hashlib.blake2b(f"{array.shape} {native.dtype.str} ".encode(), digest_size=16)
     told.update(native.data if native.size else b"")
+    return told.hexdigest()
+
+
+def value_hash(array: np.ndarray) -> str:
+    """BLAKE2b (128 bits, hexadecimal) of shape and values: the same for an image saved with another voxel type.
+
+    Values are taken as float64, which holds those of every type exactly, but for whole numbers beyond 2^53: an array
+    with such is taken as 64-bit whole numbers.
+    """
+    kind: np.dtype[Any] = np.dtype("<f8")
+    is_wide = array.dtype.kind in "iu" and array.dtype.itemsize == 8 and array.size > 0
+    if is_wide and max(-int(array.min()), int(array.max())) > 2**53:
+        kind = np.dtype("<u8" if int(array.max()) >= 2**63 else "<i8")
+    told = hashlib.blake2b(f"{array.shape} {kind.str} ".encode(), digest_size=16)
+    for part in array if array.ndim > 1 else [array]:  # no copy of the whole in 8 bytes a voxel
+        values = np.ascontiguousarray(part, kind)
+        told.update((values + 0 if kind.kind == "f" else values).data if values.size else b"")  # -0.0 is 0.0
     return told.hexdigest()

@@ -1,5 +1,6 @@
 """All voxels of a data set in one flat store on the device; a box of any case is an index into it."""
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,15 +12,16 @@ from dlx.data.cases import Case
 from dlx.errors import DataError
 
 Extent = tuple[int, int, int]
+TENSORS = ("images", "masks", "shape", "offset", "pad_value")
 
 
 class VoxelStore:
-    """The voxels of many cases, flat, on one device: `images` (N, C) float16 and `masks` (N,) uint8.
+    """The voxels of many cases, flat: `images` (N, C) float16 and `masks` (N,) uint8, made on the host.
 
     Memory: 2 C + 1 bytes a voxel, once for all trials that use the same cases.
     """
 
-    def __init__(self, cases: Sequence[Case], device: torch.device) -> None:
+    def __init__(self, cases: Sequence[Case]) -> None:
         if not cases:
             raise DataError("no cases to read voxels from")
         shapes = [case.mask.shape for case in cases]
@@ -37,12 +39,31 @@ class VoxelStore:
         self.shapes: list[Extent] = [(int(d), int(h), int(w)) for d, h, w in shapes]
         self.spacings_mm = [case.spacing_mm for case in cases]
         self.boxes = [case.label_box for case in cases]
-        self.images, self.masks = images.to(device), masks.to(device)
-        self.shape = torch.tensor(self.shapes, device=device)  # (cases, 3)
+        self.images, self.masks = images, masks
+        self.shape = torch.tensor(self.shapes)  # (cases, 3)
         self.offsets = [0, *np.cumsum(sizes)[:-1].tolist()]
-        self.offset = torch.tensor(self.offsets, device=device)  # (cases,)
-        self.pad_value = torch.stack([torch.from_numpy(np.array(case.pad_value)) for case in cases]).to(device)
+        self.offset = torch.tensor(self.offsets)  # (cases,)
+        self.pad_value = torch.stack([torch.from_numpy(np.array(case.pad_value)) for case in cases])
         self.channels = channels
+
+    def to(self, device: torch.device) -> "VoxelStore":
+        """The same store on a device; itself where it is there already."""
+        if device == self.device:
+            return self
+        moved = copy.copy(self)
+        for name in TENSORS:
+            setattr(moved, name, getattr(self, name).to(device))
+        return moved
+
+    def share_memory(self) -> None:
+        """Moves host tensors to shared memory: worker processes that are handed the store then copy nothing."""
+        for name in TENSORS:
+            getattr(self, name).share_memory_()
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all voxels, images and masks."""
+        return self.images.nbytes + self.masks.nbytes
 
     @property
     def device(self) -> torch.device:

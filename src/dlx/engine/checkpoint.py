@@ -6,6 +6,7 @@ The header carries, as JSON, all that going on and predicting need; the tensors 
 
 import hashlib
 import json
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from dlx.errors import DataError
-from dlx.store import write_atomically
+from dlx.errors import DataError, SettingError
+from dlx.files import write_atomically
 
 FORMAT = 1
 
@@ -32,6 +33,15 @@ class Checkpoint:
     def part(self, prefix: str) -> dict[str, Tensor]:
         """The tensors whose names begin with `prefix.`, without it."""
         return {name[len(prefix) + 1 :]: t for name, t in self.tensors.items() if name.startswith(prefix + ".")}
+
+
+@dataclass(frozen=True, eq=False)
+class InitialWeights:
+    """The weights that trials start from, read from a checkpoint once: the file may change while they train."""
+
+    tensors: dict[str, Tensor]
+    missing: tuple[str, ...]  # weights of the network that are not among them
+    digest: str
 
 
 def snapshot(
@@ -69,13 +79,21 @@ def restore(
     optimizer: torch.optim.Optimizer,
     scheduler: Any,
 ) -> None:
-    """Puts a training state back, exactly; raises DataError where the checkpoint is of another network."""
+    """Puts a training state back, exactly; DataError where the checkpoint is of another network, or malformed."""
     try:
         model.load_state_dict(checkpoint.part("model"))
         if ema is not None:
             ema.load_state_dict(checkpoint.part("ema"))
     except RuntimeError as error:
         raise DataError(f"the checkpoint is of another network: {str(error).splitlines()[-1].strip()}") from None
+    try:
+        _restore_progress(checkpoint, optimizer, scheduler)
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        cause = str(error).splitlines()[0] if str(error) else "no cause given"
+        raise DataError(f"the checkpoint is malformed: {type(error).__name__}: {cause}") from None
+
+
+def _restore_progress(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer, scheduler: Any) -> None:
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for name, tensor in checkpoint.part("optimizer").items():
@@ -89,6 +107,26 @@ def restore(
     groups = _decode(checkpoint.header["optimizer"]["param_groups"])
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     scheduler.load_state_dict(_decode(checkpoint.header["scheduler"]))
+
+
+def initial_weights(model: nn.Module, path: Path) -> InitialWeights:
+    """The weights of a checkpoint whose name and shape fit the model.
+
+    Averaged weights are preferred where the checkpoint has them. SettingError where nothing fits.
+    """
+    saved = read(path)
+    averaged = {
+        name.removeprefix("module."): tensor for name, tensor in saved.part("ema").items() if name != "n_averaged"
+    }
+    own = model.state_dict()
+    fitting = {
+        name: tensor
+        for name, tensor in sorted((averaged or saved.part("model")).items())
+        if name in own and own[name].shape == tensor.shape
+    }
+    if not any(tensor.ndim > 1 for tensor in fitting.values()):  # a bias or a counter alone is no match
+        raise SettingError(f"{path}: none of its weights fit this network")
+    return InitialWeights(fitting, tuple(sorted(set(own) - set(fitting))), _hash_of(fitting))
 
 
 def read(path: Path) -> Checkpoint:
@@ -111,8 +149,12 @@ def write(path: Path, checkpoint: Checkpoint) -> None:
 
 def weights_hash(model: nn.Module) -> str:
     """A hash of every weight and buffer by name: equal weights, equal hash, on any device."""
+    return _hash_of(model.state_dict())
+
+
+def _hash_of(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in model.state_dict().items():
+    for name, tensor in tensors.items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 
+from dlx.cores import available_cores as available_cores
 from dlx.errors import SettingError
 from dlx.specs import ComputeSpec
 
@@ -18,6 +19,7 @@ class Compute:
     device: torch.device
     precision: Literal["float32", "bf16"]
     threads: int
+    device_name: str | None = None  # of a CUDA device: numbers of unlike ones are never paired
 
     def autocast(self) -> AbstractContextManager[None]:
         """bf16 autocast, or nothing in float32."""
@@ -45,12 +47,19 @@ def choose_compute(spec: ComputeSpec) -> Compute:
     precision = spec.precision
     if precision == "auto":
         precision = "bf16" if does_bf16_well(device) else "float32"
-    return Compute(device, precision, spec.threads or available_cores())
+    name = describe_device(device) if device.type == "cuda" else None
+    return Compute(device, precision, spec.threads or available_cores(), name)
 
 
-def available_cores() -> int:
-    """The cores this process may use (its affinity), which on a shared machine are fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def prepare_backend(compute: Compute) -> None:
+    """Sets torch's fast paths for the device, whatever was set before: on CUDA float32 means float32 (convolutions
+    would be rounded to TF32 by default), and cuDNN takes algorithms that repeat. Of a CPU nothing is set.
+    """
+    if compute.device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cudnn.deterministic = True
 
 
 def does_bf16_well(device: torch.device) -> bool:
@@ -98,12 +107,13 @@ def _processor_name() -> str:
 def _choose_device(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    device = torch.device(name)
-    if device.type == "cuda":
+    kind, _, index = name.partition(":")
+    if kind == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= count:
+        if int(index or 0) >= count:  # before torch sees it, which refuses large numbers in its own way
             raise SettingError(f"device '{name}' is not there: torch sees {count} CUDA device(s)")
-        return torch.device("cuda", device.index or 0)
+        return torch.device("cuda", int(index or 0))
+    device = torch.device(kind)
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise SettingError("device 'mps' is not there")
     return device

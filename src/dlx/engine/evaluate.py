@@ -20,11 +20,11 @@ from dlx.metrics import overlap_counts, soft_overlap
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of some cases, in their order; predictions stay on the device."""
+    """What was measured of some cases, in their order, on the host."""
 
-    counts: Int[Tensor, "n 3 K"]  # overlap counts, on the host
+    counts: Int[Tensor, "n 3 K"]  # overlap counts
     soft: Float[Tensor, "n 3 K"] | None  # the sums of the soft Dice, where they were asked for
-    predictions: tuple[UInt8[Tensor, "D H W"], ...]
+    predictions: tuple[UInt8[Tensor, "D H W"], ...] = ()  # of each case, where they were kept
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,10 @@ class Evaluator:
     overlap_fraction: float
     with_soft_dice: bool = False
 
-    def measure(self, model: nn.Module, cases: Sequence[int]) -> "Measured":
-        """Measures each case, the model in evaluation mode meanwhile. Counts cross to the host once, at the end."""
+    def measure(self, model: nn.Module, cases: Sequence[int], *, keep_predictions: bool = False) -> "Measured":
+        """Measures each case, the model in evaluation mode meanwhile. Counts cross to the host once, at the end;
+        predictions that are to be kept at once, so that the device holds those of one case.
+        """
         counts, soft, predictions = [], [], []
         with evaluating(model):
             for case in cases:
@@ -53,7 +55,8 @@ class Evaluator:
                 counts.append(overlap_counts(prediction, mask, self.num_classes))
                 if self.with_soft_dice:
                     soft.append(soft_overlap(probabilities[None], mask[None]))
-                predictions.append(prediction.to(torch.uint8))
+                if keep_predictions:
+                    predictions.append(prediction.to(torch.uint8).cpu())
         return Measured(torch.stack(counts).cpu(), torch.stack(soft).cpu() if soft else None, tuple(predictions))
 
     def probabilities(self, model: nn.Module, case: int) -> Float[Tensor, "K D H W"]:

@@ -1,13 +1,14 @@
 """The training loop: a generator that yields after every step and every epoch; the caller stores, shows or stops."""
 
 import hashlib
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import AveragedModel
 
@@ -15,13 +16,13 @@ from dlx.dropout import set_dropout
 from dlx.engine.device import Compute
 from dlx.engine.evaluate import Evaluator, Measured
 from dlx.engine.randomness import generator, stream_seed
-from dlx.engine.step import TrainStep
+from dlx.engine.step import Figures, TrainStep
 from dlx.metrics import dice_from_counts, soft_dice_from_sums, summarize
 from dlx.records import EpochRecord, EpochResult, EpochRun
 
 
 class Diverged(Exception):  # noqa: N818 - it is a state of the trial, not a fault of the program
-    """The loss was no finite number; training on would be a waste."""
+    """The loss or a weight was no finite number; training on would be a waste."""
 
 
 @dataclass(frozen=True)
@@ -74,19 +75,25 @@ class Job:
         """The weights that are measured: the averaged ones where an EMA is kept."""
         return self.model if self.ema is None else self.ema
 
+    def is_validated(self, epoch: int) -> bool:
+        """True where the validation cases are measured at the end of the epoch."""
+        return epoch % self.evaluate_every == 0 or epoch == self.epochs
+
     def is_finished(self, progress: Progress) -> bool:
-        """True after the last epoch, or once patience has run out."""
+        """True after the last epoch, or once patience has run out: seen in epochs that were validated alone."""
         if progress.epoch >= self.epochs:
             return True
-        waited = progress.epoch - (progress.best_epoch or progress.epoch)
-        return self.patience is not None and waited >= self.patience
+        if self.patience is None or not self.is_validated(progress.epoch):
+            return False
+        return progress.epoch - (progress.best_epoch or progress.epoch) >= self.patience
 
 
 def fit(job: Job, progress: Progress) -> Iterator[StepDone | EpochRecord]:
     """Trains from `progress` to the end, yielding each step and each epoch's record; updates `progress` in place.
 
     When a record is yielded, model, optimiser, scheduler and `progress` are all at the end of that epoch, so a
-    checkpoint taken then resumes exactly. Raises Diverged at the end of an epoch with a non-finite loss.
+    checkpoint taken then resumes exactly. Raises Diverged at the end of an epoch where a loss, or a weight after the
+    last step, is not finite.
     """
     while not job.is_finished(progress):
         epoch = progress.epoch + 1
@@ -96,15 +103,15 @@ def fit(job: Job, progress: Progress) -> Iterator[StepDone | EpochRecord]:
         for step in range(job.step.source.num_steps):
             job.step(step)
             yield StepDone(epoch, step + 1)
-        losses, soft_dice = job.step.figures()
+        figures = job.step.figures()
         trained = time.perf_counter()
-        check_finite(losses, epoch)
+        check_finite(figures, epoch)
         result = EpochResult(
             epoch=epoch,
             lr=rates,
-            loss=float(losses.double().mean()),
-            train_soft_dice_running=soft_dice,
-            **(validate(job) if epoch % job.evaluate_every == 0 or epoch == job.epochs else {}),
+            loss=float(torch.tensor(figures.losses, dtype=torch.float64).mean()),
+            train_soft_dice_running=figures.soft_dice,
+            **(validate(job, epoch) if job.is_validated(epoch) else {}),
         )
         end_epoch(job, progress, result)
         yield EpochRecord(
@@ -135,10 +142,14 @@ def end_epoch(job: Job, progress: Progress, result: EpochResult) -> None:
         progress.best_epoch, progress.best_val_dice = result.epoch, result.val_dice
 
 
-def validate(job: Job) -> dict[str, Any]:
-    """The Dice fields of an epoch's record: all validation cases, and the fixed subset of the training cases."""
-    measured = job.evaluator.measure(job.evaluated_model, job.val_cases)
-    job.validated = measured
+def validate(job: Job, epoch: int) -> dict[str, Any]:
+    """The Dice fields of an epoch's record: all validation cases, and the fixed subset of the training cases.
+
+    Where the epoch may be the last, the predictions are kept, so that scoring need not make them again.
+    """
+    may_end = epoch == job.epochs or job.patience is not None
+    measured = job.evaluator.measure(job.evaluated_model, job.val_cases, keep_predictions=may_end)
+    job.validated = measured if may_end else None
     summary = summarize(dice_from_counts(measured.counts))
     figures: dict[str, Any] = {
         "val_dice": summary.mean,
@@ -152,9 +163,10 @@ def validate(job: Job) -> dict[str, Any]:
     return figures
 
 
-def check_finite(losses: Tensor, epoch: int) -> None:
-    """Raises Diverged with the first step whose loss is NaN or infinite."""
-    bad = (~losses.isfinite()).nonzero()
-    if len(bad):
-        step = int(bad[0])
-        raise Diverged(f"the loss became {float(losses[step])} in epoch {epoch}, step {step + 1}")
+def check_finite(figures: Figures, epoch: int) -> None:
+    """Raises Diverged with the first step whose loss is NaN or infinite, or where the weights are so afterwards."""
+    for step, loss in enumerate(figures.losses, start=1):
+        if not math.isfinite(loss):
+            raise Diverged(f"the loss became {loss} in epoch {epoch}, step {step}")
+    if not figures.are_weights_finite:
+        raise Diverged(f"the weights became not finite in epoch {epoch}")

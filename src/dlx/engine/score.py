@@ -1,6 +1,5 @@
 """What a trial scores after its last epoch: all training and all validation cases, whole, by the same code."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +8,7 @@ from torch import Tensor
 
 from dlx.engine.evaluate import Measured
 from dlx.engine.fit import Job
-from dlx.metrics import dice_from_counts, summarize
+from dlx.metrics import dice_from_counts, none_if_nan, summarize
 from dlx.records import CaseScores, SetScores
 from dlx.surface import surface_scores
 
@@ -17,7 +16,7 @@ from dlx.surface import surface_scores
 def score_trial(job: Job, surface_tolerance_mm: float) -> tuple[SetScores, SetScores]:
     """The training and the validation set. What the last epoch's validation measured is not measured again."""
     train = job.evaluator.measure(job.evaluated_model, job.train_cases)
-    val = job.validated or job.evaluator.measure(job.evaluated_model, job.val_cases)
+    val = job.validated or job.evaluator.measure(job.evaluated_model, job.val_cases, keep_predictions=True)
     return score_set(job, job.train_cases, train), score_set(job, job.val_cases, val, surface_tolerance_mm)
 
 
@@ -26,7 +25,8 @@ def score_set(
 ) -> SetScores:
     """Dice of each case and class, and with a tolerance also HD95 and normalised surface Dice, in mm.
 
-    Per class the mean is over the cases that have a figure; `dice` is the mean of the foreground classes' means.
+    A tolerance needs predictions that were kept. Per class the mean is over the cases that have a figure; `dice` is
+    the mean of the foreground classes' means.
     """
     dice = dice_from_counts(measured.counts)  # (n, K)
     names = job.class_names[1:]
@@ -38,9 +38,9 @@ def score_set(
         if surface_tolerance_mm is not None:
             mask = store.mask(case).cpu().numpy()
             hd95, surface = _surfaces(
-                measured.predictions[row].cpu(), mask, names, store.spacings_mm[case], surface_tolerance_mm
+                measured.predictions[row], mask, names, store.spacings_mm[case], surface_tolerance_mm
             )
-        per_class = {name: _none_if_nan(float(dice[row, k])) for k, name in enumerate(names, 1)}
+        per_class = {name: none_if_nan(float(dice[row, k])) for k, name in enumerate(names, 1)}
         scored[store.ids[case]] = CaseScores(dice=per_class, hd95_mm=hd95, surface_dice=surface)
     summary = summarize(dice)
     with_surface = surface_tolerance_mm is not None
@@ -77,7 +77,3 @@ def _class_means(rows: Sequence[dict[str, float | None]], names: Sequence[str]) 
         known = [value for row in rows if (value := row.get(name)) is not None]
         means[name] = float(np.mean(known)) if known else None
     return means
-
-
-def _none_if_nan(value: float) -> float | None:
-    return None if math.isnan(value) else value

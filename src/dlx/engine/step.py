@@ -1,12 +1,23 @@
 """One training step, and the sums of an epoch that stay on the device until it ends."""
 
+from dataclasses import dataclass
+
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from dlx.data.sampler import PatchSource
 from dlx.engine.device import Compute
 from dlx.metrics import mean_foreground, soft_dice_from_sums, soft_overlap
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What is known of an epoch's steps once they are done."""
+
+    losses: list[float]  # of each step, before its update
+    soft_dice: float | None  # the mean over the batches, where it is measured
+    are_weights_finite: bool  # after the last update, which no loss has seen
 
 
 class TrainStep:
@@ -53,10 +64,12 @@ class TrainStep:
         if self.with_soft_dice:
             self.soft[step] = soft_overlap(logits.detach().float().softmax(1), mask)
 
-    def figures(self) -> tuple[Tensor, float | None]:
-        """The epoch's losses (steps,), and the mean over its batches of their soft Dice: the one wait of an epoch."""
-        losses = self.losses.cpu()
-        if not self.with_soft_dice:
-            return losses, None
-        dice = mean_foreground(soft_dice_from_sums(self.soft.cpu()))  # (steps,)
-        return losses, float(dice.nanmean())
+    def figures(self) -> Figures:
+        """What the epoch's steps left behind: the one wait of an epoch."""
+        is_finite = torch.stack([weight.isfinite().all() for weight in self.model.parameters()]).all()
+        *losses, flag = torch.cat([self.losses, is_finite.to(self.losses.dtype).view(1)]).tolist()
+        soft_dice = None
+        if self.with_soft_dice:
+            dice = mean_foreground(soft_dice_from_sums(self.soft.cpu()))  # (steps,)
+            soft_dice = float(dice.nanmean())
+        return Figures(losses, soft_dice, are_weights_finite=flag == 1.0)

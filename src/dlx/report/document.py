@@ -1,13 +1,14 @@
-"""The JSON document that a command prints: made from records, one entry a trial."""
+"""The JSON documents that commands print: made from records, one entry a trial and one a variant."""
 
 from pathlib import Path
 from typing import Any
 
 from dlx.records import TrialRecord
+from dlx.report.summary import Summary, VariantSummary
 from dlx.report.table import gap
 
 
-def trial_entry(record: TrialRecord, folder: Path) -> dict[str, Any]:
+def trial_entry(record: TrialRecord, folder: Path | None) -> dict[str, Any]:
     """One trial; figures are of the last epoch and null where the trial did not finish."""
     result = record.result
     return {
@@ -26,5 +27,50 @@ def trial_entry(record: TrialRecord, folder: Path) -> dict[str, Any]:
         "hd95_mm_per_class": result.val.hd95_mm_per_class if result else None,
         "surface_dice_per_class": result.val.surface_dice_per_class if result else None,
         "seconds": record.run.seconds,
-        "folder": str(folder),
+        "folder": None if folder is None else str(folder),
+    }
+
+
+def study_document(summary: Summary, trials: list[dict[str, Any]]) -> dict[str, Any]:
+    """A study with its trials (entries as `trial_entry` makes them), variants and claims."""
+    header, floor = summary.header, summary.noise_floor
+    return {
+        "study": header.model_dump(mode="json", exclude={"trials", "variants", "claims"}),
+        "control": header.control,
+        "noise_floor": None if floor is None else floor.control_spread,
+        "detectable_effect": None if floor is None else floor.detectable_effect,
+        "trials": trials,
+        "variants": [variant_entry(variant) for variant in summary.variants],
+        "claims": [
+            {
+                "text": outcome.claim.text,
+                "measured": outcome.measured,
+                "estimate": outcome.verdict.estimate,
+                "interval": outcome.verdict.interval,
+                "n": outcome.verdict.n,
+                "verdict": outcome.verdict.verdict,
+                "reason": outcome.verdict.reason,
+            }
+            for outcome in summary.claims
+        ],
+    }
+
+
+def variant_entry(variant: VariantSummary) -> dict[str, Any]:
+    """One variant: means over its seeds, their spread, and its comparison with the control (null for the control)."""
+    row = variant.comparison
+    figures = variant.figures
+    return {
+        "label": variant.label,
+        "values": variant.values,
+        "n": figures["val_dice"].n,
+        **{name: figures[name].mean for name in ("train_dice", "val_dice", "gap", "jitter", "best_val_dice")},
+        "spread": {name: spread.sd for name, spread in figures.items()},
+        "case_spread": variant.case_sd,
+        "difference": row.difference if row else None,
+        "interval": row.interval if row else None,
+        "p": row.p if row else None,
+        "verdict": row.verdict if row else None,
+        "reason": row.reason if row else None,
+        "seeds_needed": row.seeds_needed if row else None,
     }

@@ -53,7 +53,7 @@ def trial_table(record: TrialRecord) -> Group:
         "mean",
         spell(result.train.dice),
         spell(result.val.dice),
-        _signed(gap(record)),
+        signed(gap(record)),
         spell(means[0], 2),
         spell(means[1]),
         style="bold",
@@ -75,7 +75,7 @@ def _class_row(name: str, train: SetScores, val: SetScores) -> tuple[str, ...]:
     difference = None if train_dice is None or val_dice is None else train_dice - val_dice
     hd95 = (val.hd95_mm_per_class or {}).get(name)
     surface = (val.surface_dice_per_class or {}).get(name)
-    return name, spell(train_dice), spell(val_dice), _signed(difference), spell(hd95, 2), spell(surface)
+    return name, spell(train_dice), spell(val_dice), signed(difference), spell(hd95, 2), spell(surface)
 
 
 def seeds_table(records: Sequence[TrialRecord]) -> Table:
@@ -94,22 +94,22 @@ def seeds_table(records: Sequence[TrialRecord]) -> Table:
             str(record.seed),
             spell(result.train.dice),
             spell(result.val.dice),
-            _signed(gap(record)),
+            signed(gap(record)),
             f"{spell(result.best_val_dice)} ({result.best_epoch})",
             f"{record.run.seconds:.0f}",
         )
     table.add_section()
-    for name, of, signed in (("mean", mean, True), ("spread", stdev, False)):
+    for name, of, has_sign in (("mean", mean, True), ("spread", stdev, False)):
         columns = [[value for value in column if value is not None] for column in zip(*rows, strict=True)]
         if all(len(column) > 1 for column in columns) and columns:
             figures = [of(column) for column in columns]
-            table.add_row(
-                name, spell(figures[0]), spell(figures[1]), (_signed if signed else spell)(figures[2]), "", ""
-            )
+            last = signed(figures[2]) if has_sign else spell(figures[2])
+            table.add_row(name, spell(figures[0]), spell(figures[1]), last, "", "")
     return table
 
 
-def _signed(value: float | None) -> str:
+def signed(value: float | None) -> str:
+    """A figure with its sign and three decimals; a dash where there is none."""
     return "-" if value is None else f"{value:+.3f}"
 
 

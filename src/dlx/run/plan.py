@@ -1,24 +1,27 @@
 """A study made ready: every trial resolved and checked before the first one starts, and where its records go."""
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlx.build import Resolved, resolve
 from dlx.data.cases import Dataset
-from dlx.data.voxels import VoxelStore
+from dlx.engine.device import available_cores
 from dlx.errors import SettingError
-from dlx.run.runner import Event, make_store, run_trial, trial_folder
-from dlx.specs import Part, Spec
-from dlx.store import TrialFolder, read_json, write_json
-from dlx.studies import Study, Trial, make_spec
+from dlx.files import read_json
+from dlx.records import StudyHeader, TrialEntry, VariantEntry
+from dlx.resolve import Resolved, resolve
+from dlx.run.stores import Stores, host_stores, stays_on_host
+from dlx.settings import make_spec, with_absolute_paths
+from dlx.specs import Spec
+from dlx.store import StudyFolder, TrialFolder
+from dlx.studies import Study, Trial, Variant
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One trial, resolved, with its folder."""
+    """One trial, resolved, with its folder. Its voxels are in the plan's stores."""
 
     trial: Trial
     resolved: Resolved
@@ -27,17 +30,50 @@ class Planned:
 
 @dataclass(frozen=True)
 class Plan:
-    """All trials of a study, and the folder that holds them."""
+    """All trials of a study, the folder that holds them, and how many run at once."""
 
     study: Study
+    command: str
     folder: Path
     trials: tuple[Planned, ...]
-    store: VoxelStore
-    remarks: tuple[str, ...]
+    stores: Stores
+    max_parallel: int
+    remarks: tuple[str, ...]  # for the user who starts it
 
     @property
     def first(self) -> Resolved:
-        return self.trials[0].resolved
+        """The control's settings, resolved; those of the only variant where there is no control."""
+        label = self.study.control or self.trials[0].trial.label
+        return next(planned.resolved for planned in self.trials if planned.trial.label == label)
+
+    def header(self) -> StudyHeader:
+        """What is declared before the first trial starts."""
+        study = self.study
+        return StudyHeader(
+            name=study.name,
+            question=study.question,
+            command=self.command,
+            metric=study.metric,
+            smallest_effect=study.smallest_effect,
+            axes=study.axes,
+            control=study.control,
+            seeds=study.seeds,
+            epochs=max(planned.resolved.spec.train.epochs for planned in self.trials),
+            variants=tuple(
+                VariantEntry(label=v.label, values=v.values, scheduler=v.spec.scheduler.name) for v in study.variants
+            ),
+            trials=tuple(
+                TrialEntry(trial=p.resolved.trial_id(p.trial.seed), label=p.trial.label, seed=p.trial.seed)
+                for p in self.trials
+            ),
+            claims=tuple(claim.model_dump(mode="json") for claim in study.claims),
+            settings=study.base.model_dump(mode="json"),
+            remarks=tuple(remark for remark in self.remarks if remark not in self.first.dataset.remarks),
+        )
+
+    def missing(self) -> list[Planned]:
+        """The trials that have no result yet."""
+        return [planned for planned in self.trials if planned.folder.result() is None]
 
     def disk_mib(self) -> float:
         """What the checkpoints take: weights and two moments in float32 (and an average), the last and the best."""
@@ -59,31 +95,71 @@ def make_plan(
     study: Study,
     folder: Path | None,
     *,
+    command: str = "",
     cache_dir: Path | None,
     verify_data: bool = False,
+    max_parallel: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Plan:
-    """Resolves every trial of a study; raises DlxError for what one of them cannot do. Writes only the data cache."""
-    study = study.model_copy(update={"base": _with_absolute_path(study.base)})
-    datasets: dict[str, Dataset] = {}
-    resolved = resolve(study.base, cache_dir=cache_dir, verify_data=verify_data, progress=progress, datasets=datasets)
+    """Resolves every variant of a study; raises DlxError for what one of them cannot do. Writes only the data cache."""
     folder = default_folder(study.base) if folder is None else folder
     if folder.exists() and not folder.is_dir():
         raise SettingError(f"--out {folder}: is a file")
-    trials = [Planned(trial, resolved, trial_folder(folder, trial, resolved)) for trial in study.trials()]
-    store, remark = make_store(resolved)
-    remarks = (*resolved.remarks, *([remark] if remark else []))
-    return Plan(study, folder, tuple(trials), store, remarks)
+    variants = tuple(v.model_copy(update={"spec": with_absolute_paths(v.spec)}) for v in study.variants)
+    study = study.model_copy(update={"variants": variants})
+    datasets: dict[str, Dataset] = {}
+    resolved: dict[str, Resolved] = {}
+    for variant in study.variants:
+        try:
+            resolved[variant.label] = resolve(
+                variant.spec, cache_dir=cache_dir, verify_data=verify_data, progress=progress, datasets=datasets
+            )
+        except SettingError as error:
+            raise SettingError(f"variant '{variant.label}': {error}" if len(variants) > 1 else str(error)) from None
+    stores = host_stores(resolved.values())
+    slim = {label: one.without_voxels() for label, one in resolved.items()}
+    trials = tuple(
+        Planned(trial, slim[trial.label], _trial_folder(folder, trial, slim[trial.label])) for trial in study.trials()
+    )
+    remarks = _common_remarks(resolved)
+    for one in slim.values():
+        remark = stays_on_host(stores[one.dataset.fingerprint], one.compute.device)
+        remarks += [remark] if remark and remark not in remarks else []
+    parallel, remark = _parallel(list(slim.values()), max_parallel, len(trials))
+    return Plan(study, command, folder, trials, stores, parallel, (*remarks, *([remark] if remark else [])))
 
 
-def run_plan(plan: Plan, *, fresh: bool = False, retry_failed: bool = False) -> Iterator[Event]:
-    """Runs what is missing of a plan, trial by trial, and yields what happens."""
-    save_study(plan)
-    for planned in plan.trials:
-        with planned.folder.locked():
-            if fresh:
-                planned.folder.clear()
-            yield from run_trial(planned.trial, planned.resolved, plan.store, planned.folder, retry_failed=retry_failed)
+def _trial_folder(folder: Path, trial: Trial, resolved: Resolved) -> TrialFolder:
+    return TrialFolder(folder, trial.label, trial.seed, resolved.trial_id(trial.seed))
+
+
+def _common_remarks(resolved: dict[str, Resolved]) -> list[str]:
+    """Each remark once; with the variant's name where not all variants have it."""
+    remarks: list[str] = []
+    for label, one in resolved.items():
+        for remark in one.remarks:
+            is_common = all(remark in other.remarks for other in resolved.values())
+            line = remark if is_common else f"{label}: {remark}"
+            remarks += [line] if line not in remarks else []
+    return remarks
+
+
+def _parallel(resolved: list[Resolved], asked: int | None, num_trials: int) -> tuple[int, str | None]:
+    """How many trials run at once, and a remark where it is not what was asked.
+
+    On a CPU threads times trials never exceed the cores: two threads beside one other busy process were measured to
+    crawl (docs/log.md). On a GPU one trial at a time, unless more are asked for.
+    """
+    if any(one.compute.device.type != "cpu" for one in resolved):
+        return min(asked or 1, num_trials), None
+    threads = max(one.compute.threads for one in resolved)
+    room = max(1, available_cores() // threads)
+    if asked is not None and asked > room:
+        remark = (
+            f"--max-parallel {asked}: {room} at once, so that {threads} thread(s) each fit {available_cores()} cores"
+        )
+        return min(room, num_trials), remark
+    return min(asked or room, num_trials), None
 
 
 def default_folder(spec: Spec) -> Path:
@@ -92,26 +168,15 @@ def default_folder(spec: Spec) -> Path:
     return Path("runs") / f"{Path(path).resolve().name if path else spec.data.source.name}-{spec.model.name}"
 
 
-def save_study(plan: Plan) -> None:
-    """Writes the study as it was asked, so that `--resume` finds it."""
-    document = {
-        "name": plan.study.name,
-        "seeds": list(plan.study.seeds),
-        "settings": plan.study.base.model_dump(mode="json"),
-    }
-    write_json(plan.folder / "study.json", document)
-
-
 def load_study(folder: Path) -> Study:
-    """The study a folder was last run with; SettingError where there is none."""
-    path = folder / "study.json"
-    if not path.is_file():
+    """The training run that a folder was last used for; SettingError where there is none, or a study of several."""
+    header = StudyFolder(folder).header()
+    if header is None:
         raise SettingError(f"{folder}: holds no study to resume (no study.json)")
-    document = read_json(path)
-    try:
-        return Study(name=document["name"], seeds=tuple(document["seeds"]), base=make_spec(document["settings"]))
-    except (KeyError, TypeError) as error:
-        raise SettingError(f"{path}: not a study of this version of dlx ({error})") from None
+    if len(header.variants) > 1:
+        raise SettingError(f"{folder}: holds a study of several variants; go on with: {header.command}")
+    variant = Variant(label=header.variants[0].label, spec=make_spec(header.settings))
+    return Study(name=header.name, variants=(variant,), seeds=header.seeds)
 
 
 def check_resumable(plan: Plan) -> None:
@@ -136,12 +201,3 @@ def settings_differences(theirs: dict[str, Any], ours: dict[str, Any], prefix: s
         elif a != b:
             lines.append(f"{prefix}{key}: {a} -> {b}")
     return lines
-
-
-def _with_absolute_path(spec: Spec) -> Spec:
-    """The spec with its data folder as an absolute path, so that it can be resumed from anywhere."""
-    path = spec.data.source.args.get("path")
-    if not isinstance(path, str):
-        return spec
-    source = Part(name=spec.data.source.name, args=spec.data.source.args | {"path": str(Path(path).absolute())})
-    return spec.model_copy(update={"data": spec.data.model_copy(update={"source": source})})

@@ -1,4 +1,4 @@
-"""Runs trials one after the other and stores what they yield; a trial that is done already is not run again."""
+"""Runs one trial and stores what it yields; a trial that is done already is not run again."""
 
 import platform
 import time
@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from pydantic import ValidationError
 
-from dlx.build import Resolved, make_job
+from dlx.build import make_job
 from dlx.data.voxels import VoxelStore
 from dlx.engine import checkpoint
 from dlx.engine.device import describe_device
 from dlx.engine.fit import Diverged, Job, Progress, StepDone, fit
 from dlx.engine.score import score_trial
-from dlx.errors import DataError
+from dlx.errors import DataError, DlxError
 from dlx.records import EpochRecord, TrialRecord, TrialResult, TrialRun
+from dlx.resolve import Resolved
 from dlx.run import provenance
 from dlx.store import TrialFolder
 from dlx.studies import Trial
@@ -35,6 +37,7 @@ class TrialStarted:
     folder: Path
     resumed_from: int
     earlier: tuple[EpochRecord, ...]
+    remark: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,31 +59,13 @@ class TrialEnded:
 Event = TrialStarted | StepDone | EpochRecord | Scoring | TrialEnded
 
 
-def make_store(resolved: Resolved) -> tuple[VoxelStore, str | None]:
-    """The voxels of the split's cases, on the training device where they fit; else on the host, and a remark."""
-    wanted = {*resolved.split.train, *resolved.split.val}
-    cases = [case for case in resolved.dataset.cases if case.id in wanted]
-    device = resolved.compute.device
-    if device.type == "cuda":
-        needed = sum(case.image.nbytes + case.mask.nbytes for case in cases)
-        free, _ = torch.cuda.mem_get_info(device)
-        if needed > free // 2:
-            remark = f"the voxels ({needed >> 20} MiB) stay in host memory: {free >> 20} MiB are free on {device}"
-            return VoxelStore(cases, torch.device("cpu")), remark
-    return VoxelStore(cases, device), None
-
-
-def trial_folder(study_folder: Path, trial: Trial, resolved: Resolved) -> TrialFolder:
-    """Where a trial's records lie: found by its id."""
-    return TrialFolder(study_folder, trial.label, trial.seed, resolved.trial_id(trial.seed))
-
-
 def run_trial(
     trial: Trial, resolved: Resolved, store: VoxelStore, folder: TrialFolder, *, retry_failed: bool = False
 ) -> Iterator[Event]:
     """Runs one trial, from its checkpoint where it has one, and yields what happens; its last event is TrialEnded.
 
-    Divergence, and errors of torch such as too little memory, end in a record with the cause; they are not raised.
+    Divergence, and errors such as too little memory, end in a record with the cause; they are not raised. DlxError and
+    OSError (a damaged checkpoint, a full disk) are.
     """
     found = folder.result()
     if found is not None and (found.status == "done" or not retry_failed):
@@ -88,11 +73,11 @@ def run_trial(
         return
     torch.set_num_threads(resolved.compute.threads)
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    seconds, status, cause, result = 0.0, "done", None, None
+    scored_s, status, cause, result = 0.0, "done", None, None
     try:
         job = make_job(resolved, store, trial.seed)
-        progress, records = _resume(job, folder, resolved.trial_id(trial.seed))
-        if not records:
+        progress, history = _resume(job, folder, resolved.trial_id(trial.seed))
+        if not history.records:
             folder.clear()
             folder.begin(resolved.settings(trial.seed))
         yield TrialStarted(
@@ -102,27 +87,39 @@ def run_trial(
             steps_per_epoch=job.step.source.num_steps,
             folder=folder.path,
             resumed_from=progress.epoch,
-            earlier=tuple(records),
+            earlier=tuple(history.records),
+            remark=history.remark,
         )
-        for event in _train_and_store(job, progress, resolved, trial, folder):
-            if isinstance(event, EpochRecord):
-                records.append(event)
-            yield event
+        yield from _train_and_store(job, progress, history, resolved, trial, folder)
         yield Scoring(trial)
         scoring = time.perf_counter()
         result = _score(job, progress, resolved)
-        seconds = time.perf_counter() - scoring
+        scored_s = time.perf_counter() - scoring
     except Diverged as error:
         status, cause = "diverged", str(error)
-        records = folder.epochs()
-    except (RuntimeError, MemoryError) as error:
-        status, cause = (
-            "failed",
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}",
-        )
+    except (DlxError, OSError):  # the user's to mend, and no fault of the trial
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it was, the other trials go on
+        message = str(error).splitlines()[0] if str(error) else "no message"
+        status, cause = "failed", f"{type(error).__name__}: {message}"
         (folder.path / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-        records = folder.epochs()
-    record = TrialRecord(
+    record = make_record(trial, resolved, folder, status, cause, result, started, scored_s)
+    folder.finish(record)
+    yield TrialEnded(record, folder.path, was_done=False)
+
+
+def make_record(
+    trial: Trial,
+    resolved: Resolved,
+    folder: TrialFolder,
+    status: str,
+    cause: str | None,
+    result: TrialResult | None = None,
+    started_utc: str = "",
+    scored_s: float = 0.0,
+) -> TrialRecord:
+    """The record of a trial that ended; its seconds are those of all epochs on disk, and of scoring."""
+    return TrialRecord(
         trial=resolved.trial_id(trial.seed),
         label=trial.label,
         seed=trial.seed,
@@ -131,8 +128,8 @@ def run_trial(
         parameters=resolved.parameters,
         result=result,
         run=TrialRun(
-            seconds=seconds + sum(line.run.train_s + line.run.evaluate_s for line in records),
-            started_utc=started,
+            seconds=scored_s + sum(line.run.train_s + line.run.evaluate_s for line in folder.epochs()),
+            started_utc=started_utc or datetime.now(UTC).isoformat(timespec="seconds"),
             host=platform.node(),
             device=describe_device(resolved.compute.device),
             versions=provenance.versions(),
@@ -140,8 +137,6 @@ def run_trial(
         ),
         settings=resolved.settings(trial.seed),
     )
-    folder.finish(record)
-    yield TrialEnded(record, folder.path, was_done=False)
 
 
 def _status(text: str) -> Literal["done", "diverged", "failed"]:
@@ -149,36 +144,58 @@ def _status(text: str) -> Literal["done", "diverged", "failed"]:
     return text  # type: ignore[return-value]
 
 
-def _resume(job: Job, folder: TrialFolder, trial_id: str) -> tuple[Progress, list[EpochRecord]]:
-    """The progress of the folder's checkpoint, put into the job, and the records up to it."""
+@dataclass
+class History:
+    """A trial's epochs so far, as its checkpoint holds them, and what the user should know of how it goes on."""
+
+    records: list[EpochRecord]
+    remark: str | None = None
+
+
+def _resume(job: Job, folder: TrialFolder, trial_id: str) -> tuple[Progress, History]:
+    """The progress of the folder's checkpoint, put into the job; the records on disk become those it holds.
+
+    DataError, which says how to start over, where the checkpoint cannot be used.
+    """
     if not folder.last.exists():
-        return Progress(), []
-    saved = checkpoint.read(folder.last)
-    if saved.header.get("trial") != trial_id:
-        raise DataError(f"{folder.last}: is the checkpoint of another trial ({saved.header.get('trial')})")
-    checkpoint.restore(saved, job.model, job.ema, job.optimizer, job.scheduler)
-    progress = Progress(**saved.header["progress"])
-    return progress, folder.trim(progress.epoch)
+        had_begun = folder.has_epochs()
+        return Progress(), History([], "its checkpoint is gone: it starts over" if had_begun else None)
+    try:
+        saved = checkpoint.read(folder.last)
+        if saved.header.get("trial") != trial_id:
+            raise DataError(f"{folder.last}: is the checkpoint of another trial ({saved.header.get('trial')})")
+        checkpoint.restore(saved, job.model, job.ema, job.optimizer, job.scheduler)
+        progress = Progress(**saved.header["progress"])
+        records = [EpochRecord.model_validate(line) for line in saved.header["epochs"]]
+    except (DataError, KeyError, TypeError, ValidationError) as error:
+        cause = str(error) if isinstance(error, DataError) else f"{folder.last}: not a readable checkpoint"
+        raise DataError(f"{cause}; --fresh starts this trial over") from None
+    folder.restore(records)
+    return progress, History(records)
 
 
 def _train_and_store(
-    job: Job, progress: Progress, resolved: Resolved, trial: Trial, folder: TrialFolder
+    job: Job, progress: Progress, history: History, resolved: Resolved, trial: Trial, folder: TrialFolder
 ) -> Iterator[StepDone | EpochRecord]:
     """What `fit` yields, each epoch's record on disk before it is passed on, its checkpoint written beside training."""
     writer = checkpoint.CheckpointWriter()
     try:
         for event in fit(job, progress):
             if isinstance(event, EpochRecord):
+                writer.wait()  # a kill from here on costs this epoch alone: the checkpoint before it is on disk
                 folder.append(event)
+                history.records.append(event)
                 header = {
                     "trial": resolved.trial_id(trial.seed),
                     "progress": asdict(progress),
+                    "epochs": [record.model_dump(mode="json") for record in history.records],
                     "settings": resolved.settings(trial.seed),
                     "label_values": list(resolved.dataset.label_values),
                 }
                 saved = checkpoint.snapshot(job.model, job.ema, job.optimizer, job.scheduler, header)
                 is_best = progress.best_epoch == progress.epoch
-                writer.submit(saved, folder.last, *([folder.best] if is_best else []))
+                # the best first: a kill between the two costs this epoch, and `best` is never older than `last` says
+                writer.submit(saved, *([folder.best] if is_best else []), folder.last)
             yield event
     finally:
         writer.close()

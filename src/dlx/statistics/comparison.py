@@ -117,7 +117,7 @@ def compare(
     rows = []
     for i, row in enumerate(pairs):
         needed = None if row.spread is None else seeds_needed(row.spread, smallest_effect, alpha=ALPHA / num_variants)
-        verdict, reason = row.obstacle or _judge(decision, i, len(seeds), smallest_effect, higher_is_better, needed)
+        verdict, reason = row.obstacle or _judge(decision, i, len(seeds), smallest_effect, higher_is_better)
         if looks and (decision.is_different[i] or decision.is_equivalent[i]):
             reason = "; ".join(filter(None, [reason, _warn_of_looks(looks, len(seeds), num_variants)]))
         rows.append(_summarize(row, decision, i, verdict, reason, needed))
@@ -161,9 +161,7 @@ def _pair(
     return _Pairs(label, differences, obstacle)
 
 
-def _judge(
-    decision: Decision, i: int, n: int, smallest_effect: float, higher_is_better: bool, needed: int | None
-) -> tuple[str, str]:
+def _judge(decision: Decision, i: int, n: int, smallest_effect: float, higher_is_better: bool) -> tuple[str, str]:
     """Verdict and reason of a variant that was tested."""
     if decision.is_different[i]:
         low, high = (end[i] for end in decision.interval)
@@ -174,8 +172,7 @@ def _judge(
         return f"no difference larger than {smallest_effect:g}", ""
     if n < 2:
         return "cannot tell", "fewer than two seeds show no spread"
-    is_too_few = needed is not None and needed > n
-    return "cannot tell", f"a true difference of {smallest_effect:g} needs about {needed} seeds" if is_too_few else ""
+    return "cannot tell", ""
 
 
 def _warn_of_looks(looks: Sequence[int], n: int, num_variants: int) -> str:

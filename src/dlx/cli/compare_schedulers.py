@@ -1,0 +1,67 @@
+"""`dlx compare-schedulers`: the constant rate and each schedule, torch's own, at the length of the run."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dlx.cli.layers import settings_from
+from dlx.cli.options import StudyOptions, takes_options
+
+if TYPE_CHECKING:
+    from dlx.studies import Axis
+
+CONTROL = "constant"
+COSINE_PERIODS = 4  # descents and climbs of the second cosine: enough to see whether coming back helps or hurts
+
+
+@takes_options(StudyOptions, without=("scheduler",))
+def compare_schedulers(
+    options: StudyOptions,
+    scheduler: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--scheduler",
+            help="A schedule to compare, such as step:step_size=30,gamma=0.1; repeatable.",
+            show_default="every one dlx knows",
+        ),
+    ] = None,
+) -> None:
+    """Compare learning-rate schedules with a constant rate, over several seeds.
+
+    With --dry-run it prints each schedule's formula and draws its rate over the epochs.
+    """
+    from dlx.cli.running import axis_study, data_name, run_study, with_one_thread
+    from dlx.settings import make_spec
+
+    settings = with_one_thread(settings_from(options))
+    axis = scheduler_axis(scheduler, make_spec(settings).train.epochs)
+    question = "Which learning-rate schedule helps, against a constant rate?"
+    study = axis_study("compare-schedulers", question, settings, axis, options)
+    name = "-".join([data_name(study.base), study.base.model.name, "schedulers"])
+    run_study(study, Path("runs") / name, options)
+
+
+def scheduler_axis(chosen: list[str] | None, epochs: int) -> "Axis":
+    """The control and the schedules that were chosen, or all, with defaults that scale with the run."""
+    from dlx.specs import Part
+    from dlx.studies import Axis
+
+    if chosen is not None:
+        labels = [str(Part.model_validate(text)) for text in chosen]
+        return Axis(key="scheduler", values=(CONTROL, *(label for label in labels if label != CONTROL)))
+    tables: list[dict[str, Any]] = [{"label": name, "scheduler": name} for name in default_schedulers()]
+    period = max(1, epochs // COSINE_PERIODS)
+    by_group = {"encoder": [[0.0, 0.1]]}  # the encoder at a tenth of the rate, the others warm up and fall
+    tables += [
+        {"label": f"cosine, {COSINE_PERIODS} spans", "scheduler": {"name": "cosine", "t_max": period}},
+        {"label": "lambda by group", "scheduler": {"name": "lambda", "groups": by_group}},
+    ]
+    return Axis(name="scheduler", tables=tuple(tables))
+
+
+def default_schedulers() -> list[str]:
+    """Every registered schedule, the control first."""
+    from dlx.registry import PARTS
+
+    return [CONTROL, *(name for name in PARTS["scheduler"] if name != CONTROL)]

@@ -1,0 +1,171 @@
+"""What moves on a terminal while trials run: the bar of one trial, the table of several."""
+
+import time
+from dataclasses import dataclass
+from typing import Self
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from dlx.engine.fit import StepDone
+from dlx.records import EpochRecord, EpochResult
+from dlx.report.table import spell, spell_seconds
+from dlx.run.plan import Plan
+from dlx.run.trial import Event, Scoring, TrialEnded, TrialStarted
+
+
+class EpochBar:
+    """Epoch, step, rate, loss and Dice of one trial, with the time left; gone when it ends."""
+
+    def __init__(self, console: Console) -> None:
+        self.progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),
+            TextColumn("{task.fields[facts]}", markup=False),
+            console=console,
+            transient=True,
+        )
+        self.console = self.progress.console
+        self.task: TaskID | None = None
+        self.epochs = self.steps = 0
+        self.last = ""
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
+
+    def start(self, title: str, epochs: int, steps: int, done: int) -> None:
+        """A trial begins, `done` epochs of it finished before."""
+        self.epochs, self.steps, self.last = epochs, steps, ""
+        self.task = self.progress.add_task(title, total=epochs * steps, completed=done * steps, facts="")
+
+    def step(self, epoch: int, step: int) -> None:
+        """A step was done; the facts are those of the last epoch."""
+        if self.task is not None:
+            facts = f"epoch {epoch}/{self.epochs} step {step}/{self.steps}{self.last}"
+            self.progress.update(self.task, completed=(epoch - 1) * self.steps + step, facts=facts)
+
+    def epoch(self, result: EpochResult, left_s: float) -> None:
+        """An epoch ended: its loss and Dice stand in the bar until the next one does."""
+        self.last = f"  loss {result.loss:.3f}"
+        if result.val_dice is not None:
+            self.last += f"  val {result.val_dice:.3f}"
+        self.last += f"  eta {spell_seconds(left_s)}"
+
+    def describe(self, text: str) -> None:
+        """What goes on after the last step."""
+        if self.task is not None:
+            self.progress.update(self.task, description=text, facts="", total=None)
+
+    def end(self) -> None:
+        """The trial ended; its bar goes."""
+        if self.task is not None:
+            self.progress.remove_task(self.task)
+            self.task = None
+
+
+@dataclass
+class AtWork:
+    """A trial that is running."""
+
+    label: str
+    seed: int
+    epochs: int
+    steps: int
+    epoch: int = 0
+    done_steps: int = 0
+    last: EpochResult | None = None
+    is_scoring: bool = False
+
+
+class TrialsTable:
+    """All trials of a study: those at work with their progress; how many are done and waiting; the time left."""
+
+    def __init__(self, console: Console, plan: Plan) -> None:
+        self.plan, self.started = plan, time.monotonic()
+        self.at_work: dict[int, AtWork] = {}
+        self.done = self.failed = self.found = 0
+        self.steps_done = 0.0
+        self.live = Live(console=console, get_renderable=self.render, refresh_per_second=4, transient=True)
+        self.console = self.live.console
+
+    def __enter__(self) -> Self:
+        self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.live.stop()
+
+    def show(self, index: int, event: Event) -> None:
+        """Takes in an event; the table is drawn from what was taken in, a few times a second."""
+        match event:
+            case TrialStarted():
+                trial = event.trial
+                done = event.resumed_from * event.steps_per_epoch
+                row = AtWork(trial.label, trial.seed, event.epochs, event.steps_per_epoch, event.resumed_from, done)
+                row.last = event.earlier[-1].result if event.earlier else None
+                self.at_work[index] = row
+            case StepDone():
+                row = self.at_work[index]
+                self._advance(row, (event.epoch - 1) * row.steps + event.step)
+                row.epoch = event.epoch
+            case EpochRecord():
+                row = self.at_work[index]
+                self._advance(row, event.result.epoch * row.steps)
+                row.last = event.result
+            case Scoring():
+                self.at_work[index].is_scoring = True
+            case TrialEnded():
+                self.at_work.pop(index, None)
+                self.done += 1
+                self.found += event.was_done
+                self.failed += event.record.status != "done"
+
+    def _advance(self, row: AtWork, steps: int) -> None:
+        self.steps_done += steps - row.done_steps
+        row.done_steps = steps
+
+    def left_s(self) -> float | None:
+        """Seconds until all is done, at the pace of the steps so far; None before there is one."""
+        elapsed = time.monotonic() - self.started
+        total = sum(
+            p.resolved.spec.train.epochs * p.resolved.spec.train.steps_per_epoch for p in self.plan.trials
+        ) / len(self.plan.trials)
+        to_do = (len(self.plan.trials) - self.done) * total - sum(row.done_steps for row in self.at_work.values())
+        return None if self.steps_done < 1 else elapsed / self.steps_done * max(0.0, to_do)
+
+    def render(self) -> Group:
+        """The table as it is now, in the console's width."""
+        table = Table(box=SIMPLE_HEAD, expand=True)
+        table.add_column("at work", overflow="ellipsis", no_wrap=True, ratio=2)
+        table.add_column("seed", justify="right")
+        table.add_column("epoch", justify="right", no_wrap=True)
+        table.add_column("", ratio=1)
+        for title in ("loss", "train", "val"):
+            table.add_column(title, justify="right")
+        for row in self.at_work.values():
+            last = row.last
+            table.add_row(
+                Text(row.label),
+                str(row.seed),
+                "scoring" if row.is_scoring else f"{row.epoch}/{row.epochs}",
+                ProgressBar(total=row.epochs * row.steps, completed=row.done_steps),
+                spell(last.loss if last else None),
+                spell(last.train_dice_subset if last else None),
+                spell(last.val_dice if last else None),
+            )
+        waiting = len(self.plan.trials) - self.done - len(self.at_work)
+        left = self.left_s()
+        parts = [f"{self.done} of {len(self.plan.trials)} done", f"{len(self.at_work)} at work", f"{waiting} waiting"]
+        parts += [f"{self.failed} failed"] if self.failed else []
+        parts += [f"{spell_seconds(time.monotonic() - self.started)} so far"]
+        parts += [f"about {spell_seconds(left)} left"] if left is not None else []
+        return Group(table, Text("  " + ", ".join(parts), no_wrap=True, overflow="ellipsis"))

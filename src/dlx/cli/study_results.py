@@ -1,0 +1,137 @@
+"""What commands that compare print and write: the grid, the plan of a dry run, the verdicts, the report's files."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from dlx.archive import StudyRecords, finished, portable, write_archive
+from dlx.cli.results import print_json, settings_table, stopped_line
+from dlx.report.document import study_document, trial_entry
+from dlx.report.study_table import study_table
+from dlx.report.summary import Summary
+from dlx.report.table import trial_table
+
+if TYPE_CHECKING:
+    from dlx.cli.display import Outcome
+    from dlx.run.plan import Plan
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+def print_grid(plan: "Plan", console: Console) -> None:
+    """The variants and seeds that will run, before they do."""
+    study = plan.study
+    labels = [f"{v.label} (control)" if v.label == study.control else v.label for v in study.variants]
+    seeds = ", ".join(map(str, study.seeds))
+    missing = len(plan.missing())
+    console.print(
+        f"variants {'; '.join(labels)}\n"
+        f"trials   {len(plan.trials)} ({len(labels)} variants x {len(study.seeds)} seeds: {seeds}), {missing} to run, "
+        f"{plan.max_parallel} at once",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def print_study_plan(plan: "Plan", *, as_json: bool) -> None:
+    """The dry run: the variants, the settings, each schedule's rates where schedules differ, and the measured cost."""
+    from dlx.cli.results import cost_line, plan_document, print_head
+    from dlx.run.probe import cost_of
+
+    cost = cost_of(plan)
+    if as_json:
+        variants = [{"label": v.label, "values": v.values} for v in plan.study.variants]
+        print_json({"control": plan.study.control, "variants": variants, **plan_document(plan, cost)})
+        return
+    console = Console()
+    print_head(plan, console)
+    print_grid(plan, console)
+    if len({str(variant.spec.scheduler) for variant in plan.study.variants}) > 1:
+        console.print(schedules_table(plan))
+    console.print(settings_table(plan))
+    console.print(cost_line(plan, cost), highlight=False)
+
+
+def schedules_table(plan: "Plan") -> Table:
+    """Each schedule's formula, and its rate over the epochs as a row of blocks."""
+    from dlx.schedules import FORMULAS, rates
+
+    table = Table(box=SIMPLE_HEAD, title="learning rate by epoch e (0 first) of N", title_justify="left")
+    table.add_column("variant", overflow="fold", ratio=2)
+    table.add_column("formula", overflow="fold", ratio=4)
+    table.add_column("rate", no_wrap=True)
+    for variant in plan.study.variants:
+        spec = variant.spec
+        drawn = rates(spec.scheduler.name, spec.scheduler.args, spec.optimizer.lr, spec.train.epochs)
+        table.add_row(variant.label, FORMULAS[spec.scheduler.name], sparkline(drawn))
+    return table
+
+
+def sparkline(values: list[float], width: int = 20) -> str:
+    """Values from 0 to their highest as a row of at most `width` blocks."""
+    top = max(values) or 1.0
+    picked = [values[index * len(values) // min(width, len(values))] for index in range(min(width, len(values)))]
+    return "".join(BLOCKS[min(len(BLOCKS) - 1, int(value / top * len(BLOCKS)))] for value in picked)
+
+
+def print_summary(summary: Summary, records: StudyRecords, *, as_json: bool) -> None:
+    """The study's table, or its JSON document, on stdout."""
+    if as_json:
+        entries = [
+            trial_entry(trial.record, trial.folder) | {"label": trial.entry.label}
+            for trial in records.trials
+            if trial.record is not None
+        ]
+        print_json(study_document(summary, entries))
+        return
+    console = Console()
+    done = finished(records.trials)
+    if len(records.trials) == 1 and done and done[0].result is not None:
+        console.print(trial_table(done[0]), highlight=False)
+    else:
+        console.print(study_table(summary), highlight=False)
+
+
+def write_report(stem: Path, summary: Summary, records: StudyRecords, *, with_archive: bool = False) -> list[Path]:
+    """Writes STEM.md, STEM.svg and STEM.png, and with the archive STEM.jsonl (without the PNG); gives the paths."""
+    from dlx.files import write_atomically
+    from dlx.report.figure import draw_study
+    from dlx.report.page import make_page
+
+    records = portable(records) if with_archive else records
+    page, svg, png = (stem.with_name(f"{stem.name}.{ending}") for ending in ("md", "svg", "png"))
+    draw_study(summary, svg, None if with_archive else png)
+    write_atomically(page, make_page(summary, records, svg.name).encode())
+    if not with_archive:
+        return [page, svg, png]
+    archive = stem.with_name(f"{stem.name}.jsonl")
+    write_archive(archive, records)
+    return [archive, page, svg]
+
+
+def print_where(plan: "Plan", outcome: "Outcome", written: list[Path]) -> None:
+    """Where things are, and the command that goes on, on stderr."""
+    notes = Console(stderr=True, soft_wrap=True, highlight=False)
+    missing = len(plan.missing())
+    if outcome.was_interrupted:
+        notes.print(f"\n{stopped_line(plan, outcome)}")
+    notes.print(f"\nrecords:      {plan.folder}")
+    notes.print(f"report:       {', '.join(str(path) for path in written)}")
+    if missing:
+        notes.print(f"go on with:   {plan.command}   ({missing} trial(s) missing)")
+
+
+def scheduler_entries(plan: "Plan") -> list[dict[str, Any]]:
+    """The rates of each variant's schedule, for the JSON document."""
+    from dlx.schedules import rates
+
+    return [
+        {
+            "label": v.label,
+            "rates": rates(v.spec.scheduler.name, v.spec.scheduler.args, v.spec.optimizer.lr, v.spec.train.epochs),
+        }
+        for v in plan.study.variants
+    ]

@@ -1,0 +1,38 @@
+"""`dlx sweep-dropout`: the control without dropout, and each rate p."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dlx.cli.layers import settings_from
+from dlx.cli.options import StudyOptions, takes_options
+
+
+@takes_options(StudyOptions, without=("dropout", "dropout_kind", "dropout_where"))
+def sweep_dropout(
+    options: StudyOptions,
+    p: Annotated[str, typer.Option("--p", help="Drop rates: 0.1..0.8, 0.1..0.5:0.05, 0.1,0.3 or a mixture.")] = (
+        "0.1..0.8"
+    ),
+    kind: Annotated[
+        str, typer.Option("--kind", help="dropout (elements), dropout2d or dropout3d (channels).")
+    ] = "dropout",
+    where: Annotated[str, typer.Option("--where", help="every (block), decoder or bottleneck.")] = "every",
+) -> None:
+    """Compare dropout rates with no dropout, over several seeds.
+
+    Run again, it runs only what is missing: more rates or seeds may be added.
+    """
+    from dlx.cli.running import axis_study, data_name, run_study, with_one_thread
+    from dlx.ranges import parse_grid
+    from dlx.settings import merge
+    from dlx.studies import Axis
+
+    rates = tuple(rate for rate in parse_grid(p) if rate != 0)
+    settings = merge(with_one_thread(settings_from(options)), {"dropout": {"kind": kind, "where": where}})
+    axis = Axis(key="dropout.p", values=(0, *rates))
+    question = f"Does {kind} ({where if where != 'every' else 'every block'}) help, and at which rate?"
+    study = axis_study("sweep-dropout", question, settings, axis, options)
+    name = "-".join([data_name(study.base), study.base.model.name, "sweep", kind, where])
+    run_study(study, Path("runs") / name, options)

@@ -1,0 +1,133 @@
+"""A study's table on the terminal: a row a variant, the verdicts, and below them what they rest on."""
+
+from collections.abc import Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from dlx.report.claims import ClaimOutcome
+from dlx.report.summary import Spread, Summary, VariantSummary
+from dlx.report.table import signed, spell
+from dlx.statistics import NoiseFloor
+
+STYLES = {"better": "bold green", "worse": "bold red", "collapsed": "bold red"}
+
+
+def study_table(summary: Summary) -> Group:
+    """Mean and spread over seeds of every variant, its paired difference with the control, and the verdict.
+
+    Fits 80 columns: what the verdicts rest on stands in lines below the table.
+    """
+    header = summary.header
+    title = header.question or header.name
+    parts: list[RenderableType] = [Text(), Text(title, style="bold")]
+    if summary.num_done < len(header.trials):
+        parts.append(Text(f"{summary.num_done} of {len(header.trials)} trials have ended", style="yellow"))
+    parts.append(figures_table(summary))
+    if header.control is not None and len(summary.variants) > 1:
+        parts.append(verdict_table(summary))
+        parts += [Text(line) for line in foot_lines(summary)]
+    if summary.claims:
+        parts.append(claims_table(summary.claims))
+    return Group(*parts)
+
+
+def figures_table(summary: Summary) -> Table:
+    """What each variant reached: mean ± standard deviation over its seeds."""
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column("variant", overflow="fold", ratio=1)
+    for title in ("n", "train Dice", "val Dice", "gap", "jitter", "best*"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for variant in summary.variants:
+        figures = variant.figures
+        table.add_row(
+            variant.label + (" (control)" if variant.is_control else ""),
+            str(figures["val_dice"].n),
+            spell_spread(figures["train_dice"]),
+            spell_spread(figures["val_dice"]),
+            signed(figures["gap"].mean),
+            spell(figures["jitter"].mean),
+            spell(figures["best_val_dice"].mean),
+        )
+        for line in variant.unfinished:
+            table.add_row(Text(f"  {line}", style="red"))
+    return table
+
+
+def verdict_table(summary: Summary) -> Table:
+    """The paired differences with the control, and what can be said of them."""
+    table = Table(box=SIMPLE_HEAD, title=f"difference in {summary.metric_title}, paired by seed", title_justify="left")
+    table.add_column("variant", overflow="fold", ratio=2)
+    table.add_column("difference", justify="right", no_wrap=True)
+    table.add_column("95 % interval", justify="right", no_wrap=True)
+    table.add_column("verdict", ratio=3)
+    table.add_column("seeds\nneeded", justify="right", no_wrap=True)
+    for variant in summary.variants:
+        if variant.comparison is None:
+            continue
+        row = variant.comparison
+        interval = "-" if row.interval is None else f"{row.interval[0]:+.3f} to {row.interval[1]:+.3f}"
+        verdict = Text(row.verdict, style=STYLES.get(row.verdict, "bold red" if is_idle(variant) else ""))
+        for mark in variant.marks:
+            verdict.append(f"\n{mark}", style="dim")
+        table.add_row(
+            variant.label,
+            signed(row.difference),
+            interval,
+            verdict,
+            "-" if row.seeds_needed is None else str(row.seeds_needed),
+        )
+    return table
+
+
+def claims_table(claims: Sequence[ClaimOutcome]) -> Table:
+    """The claims declared before the study ran, with what was measured for them."""
+    table = Table(box=SIMPLE_HEAD, title="claims declared before the start", title_justify="left")
+    table.add_column("claim", ratio=3)
+    table.add_column("measured (95 % interval)", ratio=3)
+    table.add_column("verdict", ratio=2)
+    for outcome in claims:
+        verdict = outcome.verdict
+        interval = "" if verdict.interval is None else f" ({verdict.interval[0]:+.3f} to {verdict.interval[1]:+.3f})"
+        measured = f"{outcome.measured}: {signed(verdict.estimate)}{interval}, n = {verdict.n}"
+        table.add_row(outcome.claim.text, measured, f"{verdict.verdict}\n{verdict.reason}".strip())
+    return table
+
+
+def foot_lines(summary: Summary) -> list[str]:
+    """The noise, the test and its assumptions, and what the columns mean."""
+    header = summary.header
+    num_variants = len(summary.variants) - 1
+    return [
+        f"±: standard deviation over seeds. {floor_line(summary.noise_floor)}",
+        f"Verdicts: paired t over {len(header.seeds)} seeds (differences roughly normal), Holm-corrected for "
+        f"{num_variants} variant(s) at 5 %; 'no difference' by two one-sided tests against "
+        f"±{header.smallest_effect:g}, the smallest effect declared. Intervals are not corrected.",
+        f"Seeds needed: to find a difference of {header.smallest_effect:g} with 80 % power, from the measured spread.",
+        "*best: the best epoch's validation Dice, selected on the validation data.",
+        *summary.remarks,
+    ]
+
+
+def floor_line(floor: NoiseFloor | None) -> str:
+    """The control's own spread, and the smallest difference that this study could have found."""
+    if floor is None or floor.control_spread is None:
+        return "Noise floor: not known from fewer than two seeds of the control."
+    line = f"Noise floor (the control alone, {floor.n} seeds): {floor.control_spread:.4f}."
+    if floor.detectable_effect is not None:
+        line += f" A true difference of {floor.detectable_effect:.3f} would have been found with 80 % power."
+    return line
+
+
+def is_idle(variant: VariantSummary) -> bool:
+    """True where the variant's setting changed nothing at all."""
+    return variant.comparison is not None and variant.comparison.verdict.startswith("no effect")
+
+
+def spell_spread(spread: Spread) -> str:
+    """`0.823 ± 0.004`; the mean alone from one seed."""
+    if spread.mean is None:
+        return "-"
+    return f"{spread.mean:.3f}" if spread.sd is None else f"{spread.mean:.3f} ± {spread.sd:.3f}"

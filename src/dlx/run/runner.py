@@ -1,0 +1,68 @@
+"""From a plan to results: runs what is missing, in this process or in workers, and yields what happens."""
+
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+from dlx.run.local import Task, run_in_workers
+from dlx.run.plan import Plan, Planned
+from dlx.run.stores import place
+from dlx.run.trial import Event, TrialEnded, run_trial
+from dlx.store import StudyFolder
+
+
+@dataclass(frozen=True)
+class TrialEvent:
+    """Something that happened in the plan's trial number `index`."""
+
+    index: int
+    event: Event
+
+
+def run_plan(
+    plan: Plan,
+    *,
+    in_workers: bool = False,
+    fresh: bool = False,
+    retry_failed: bool = False,
+    keep_going: bool = True,
+) -> Iterator[TrialEvent]:
+    """Declares the study, then runs what is missing of it; what is there already ends at once.
+
+    `in_workers` gives each trial at work a process of its own, so that several run at once and one that crashes is a
+    row; `plan.max_parallel` above one needs it. Without `keep_going` nothing new starts after a trial that failed, and
+    what is at work is stopped (and goes on from its last epoch another time).
+    """
+    StudyFolder(plan.folder).write_header(plan.header())
+    waiting: list[int] = []
+    for index, planned in enumerate(plan.trials):
+        found = planned.folder.result()
+        if found is None or fresh or (retry_failed and found.status != "done"):
+            waiting.append(index)
+        else:
+            yield TrialEvent(index, TrialEnded(found, planned.folder.path, was_done=True))
+    if in_workers and waiting:
+        tasks = {index: _task(plan.trials[index], fresh, retry_failed) for index in waiting}
+        events = run_in_workers(tasks, plan.stores, plan.max_parallel)
+    else:
+        events = _run_here(plan, waiting, fresh, retry_failed)
+    with closing(events):
+        for index, event in events:
+            yield TrialEvent(index, event)
+            if isinstance(event, TrialEnded) and event.record.status != "done" and not keep_going:
+                return
+
+
+def _task(planned: Planned, fresh: bool, retry_failed: bool) -> Task:
+    return Task(planned.trial, planned.resolved, planned.folder, fresh=fresh, retry_failed=retry_failed)
+
+
+def _run_here(plan: Plan, waiting: list[int], fresh: bool, retry_failed: bool) -> Generator[tuple[int, Event]]:
+    for index in waiting:
+        planned = plan.trials[index]
+        store = place(plan.stores[planned.resolved.dataset.fingerprint], planned.resolved.compute.device)
+        with planned.folder.locked():
+            if fresh:
+                planned.folder.clear()
+            for event in run_trial(planned.trial, planned.resolved, store, planned.folder, retry_failed=retry_failed):
+                yield index, event

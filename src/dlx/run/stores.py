@@ -1,0 +1,43 @@
+"""The voxels of a study, held once: on the host, shared with worker processes, and where they fit on the device."""
+
+from collections.abc import Iterable
+
+import torch
+
+from dlx.data.voxels import VoxelStore
+from dlx.resolve import Resolved
+
+Stores = dict[str, VoxelStore]  # by the data's fingerprint
+
+
+def host_stores(resolved: Iterable[Resolved]) -> Stores:
+    """A store for each data set (and preparation), with the cases that any of the trials trains or validates on."""
+    wanted: dict[str, set[str]] = {}
+    datasets = {}
+    for one in resolved:
+        datasets[one.dataset.fingerprint] = one.dataset
+        wanted.setdefault(one.dataset.fingerprint, set()).update((*one.split.train, *one.split.val))
+    return {
+        fingerprint: VoxelStore([case for case in dataset.cases if case.id in wanted[fingerprint]])
+        for fingerprint, dataset in datasets.items()
+    }
+
+
+def make_store(resolved: Resolved) -> VoxelStore:
+    """The store of one trial, on its device where it fits there."""
+    return place(host_stores([resolved])[resolved.dataset.fingerprint], resolved.compute.device)
+
+
+def place(store: VoxelStore, device: torch.device) -> VoxelStore:
+    """The store on the device; on the host where it would take more than half of what is free there."""
+    return store if stays_on_host(store, device) is not None else store.to(device)
+
+
+def stays_on_host(store: VoxelStore, device: torch.device) -> str | None:
+    """Why a store is not moved to the device, for the user; None where it is."""
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    if store.nbytes <= free // 2:
+        return None
+    return f"the voxels ({store.nbytes >> 20} MiB) stay in host memory: {free >> 20} MiB are free on {device}"

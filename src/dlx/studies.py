@@ -1,0 +1,290 @@
+"""A study: a question as data. Base settings, axes that multiply, a control, seeds, and the claims declared beforehand.
+
+A study comes from a command (`sweep-dropout` replaces one axis) or from a TOML file; either way it is the same object,
+and its trials are the product of its variants and its seeds. No torch.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from dlx.arguments import first_cause
+from dlx.errors import SettingError, nearest
+from dlx.ranges import parse_grid
+from dlx.settings import Settings, make_spec, merge, nest
+from dlx.specs import Part, Section, Spec
+
+SMALLEST_EFFECT = 0.01  # Dice: what a user would hardly call a difference, and repeats of a network often differ by
+DEFAULT_SEEDS = 5
+
+Metric = Literal["val_dice", "train_dice", "gap", "best_val_dice", "hd95_mm", "surface_dice", "jitter"]
+# figures of single epochs, which claims may average over a window of epochs
+EpochMetric = Literal["val_dice", "train_dice_subset", "gap_subset", "loss", "train_soft_dice_running"]
+LOWER_IS_BETTER = ("gap", "hd95_mm", "jitter", "loss", "gap_subset")
+
+
+class Claim(Section):
+    """A statement about the study's result, declared before it runs; `dlx.report.claims` tests it.
+
+    `greater`: the metric of `variant` is above that of `than` (by default the control) by more than `margin`; `less`,
+    `within`: likewise. `best`: no other variant's is better. `rises`, `falls`: the least-squares slope of the metric
+    over a numeric axis. `window`: epochs [first, last], from 1, over which an epoch's figure is averaged; by default
+    the figures after the last epoch. With `than_window` the same variant's metric in another window is compared.
+    """
+
+    text: str
+    kind: Literal["greater", "less", "within", "best", "rises", "falls"]
+    metric: Metric | EpochMetric = "val_dice"
+    variant: str | None = None
+    than: str | None = None
+    among: tuple[str, ...] | None = None  # labels; None: all (for `best` the others, for trends the whole axis)
+    axis: str | None = None  # for trends; may be left out where there is one axis
+    window: tuple[int, int] | None = None
+    than_window: tuple[int, int] | None = None
+    margin: Annotated[float, Field(ge=0.0)] = 0.0
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        if self.kind in ("greater", "less", "within", "best") and self.variant is None:
+            raise ValueError(f"a claim of kind '{self.kind}' names a variant")
+        if self.kind == "within" and self.margin == 0.0:
+            raise ValueError("a claim of kind 'within' needs a margin above 0")
+        for window in (self.window, self.than_window):
+            if window is not None and not 1 <= window[0] <= window[1]:
+                raise ValueError("a window is [first, last] epoch, from 1")
+        if self.window is None and (self.than_window is not None or self.metric in ("loss", "gap_subset")):
+            raise ValueError("this claim needs a window of epochs")
+        return self
+
+
+class Variant(BaseModel):
+    """One point of the axes: its label, its value on each axis, and its settings."""
+
+    model_config = ConfigDict(frozen=True)
+
+    label: str
+    values: dict[str, Any] = {}
+    spec: Spec
+
+
+class Trial(BaseModel):
+    """One training run of a study: a variant and a seed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    label: str
+    seed: int
+    spec: Spec
+
+
+class Study(BaseModel):
+    """A question as data: what is compared with what, on how many seeds, and by which figure."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    question: str = ""
+    variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
+    axes: tuple[str, ...] = ()
+    control: str | None = None
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)]
+    metric: Metric = "val_dice"
+    smallest_effect: Annotated[float, Field(gt=0.0)] = SMALLEST_EFFECT
+    claims: tuple[Claim, ...] = ()
+
+    @property
+    def base(self) -> Spec:
+        """The control's settings, or those of the first variant."""
+        chosen = [variant for variant in self.variants if variant.label == self.control]
+        return (chosen or self.variants)[0].spec
+
+    def trials(self) -> list[Trial]:
+        """Every trial, seed by seed: after each whole seed there is a comparison to look at."""
+        return [Trial(label=v.label, seed=seed, spec=v.spec) for seed in self.seeds for v in self.variants]
+
+
+Overrides = Mapping[str, Any]  # nested settings
+
+
+class Axis(Section):
+    """What a study varies.
+
+    `key` with `values` (a list, or a grid such as `0.1..0.8`); `keys` with rows of `values`, one for each key (paired
+    axes); or `name` with `tables`, each a `label` and any settings.
+    """
+
+    name: str = ""
+    key: str | None = None
+    keys: tuple[str, ...] | None = None
+    values: Annotated[tuple[Any, ...], BeforeValidator(lambda v: parse_grid(v) if isinstance(v, str) else v)] = ()
+    tables: tuple[dict[str, Any], ...] = ()
+
+    @model_validator(mode="after")
+    def _is_one_of_three(self) -> Self:
+        if sum((self.key is not None, self.keys is not None, bool(self.tables))) != 1:
+            raise ValueError("an axis has one of: key with values, keys with rows of values, name with tables")
+        if not self.tables and not self.values:
+            raise ValueError("an axis needs at least one value")
+        if self.keys is not None and any(
+            not isinstance(r, list | tuple) or len(r) != len(self.keys) for r in self.values
+        ):
+            raise ValueError(f"paired axes: each row of values has {len(self.keys)} of them, one for each key")
+        for table in self.tables:
+            if not isinstance(table.get("label"), str):
+                raise ValueError("each table of an axis needs a label")
+        return self
+
+    @property
+    def title(self) -> str:
+        """What figures and tables call the axis: its name, else the keys it sets."""
+        return self.name or self.key or "+".join(self.keys or ()) or "variant"
+
+    def points(self) -> Iterator[tuple[str, Any, Overrides]]:
+        """The label, the value and the settings of each point."""
+        for table in self.tables:
+            yield table["label"], table["label"], {key: value for key, value in table.items() if key != "label"}
+        for value in self.values:
+            if self.key is not None:
+                yield f"{_short(self.key)}{_spell(value)}", value, nest([(self.key, value)])
+            elif self.keys is not None:
+                pieces = [f"{_short(key)}{_spell(v)}" for key, v in zip(self.keys, value, strict=True)]
+                yield ", ".join(pieces), " ".join(map(str, value)), nest(zip(self.keys, value, strict=True))
+
+
+def _short(key: str) -> str:
+    """What stands before a value in a label: `p=` for dropout.p, nothing for a part, which says its own name."""
+    last = key.split(".")[-1]
+    return "" if last in ("model", "scheduler", "loss", "source", "normalize", "name") else f"{last}="
+
+
+def _spell(value: Any) -> str:
+    if isinstance(value, Mapping) and "name" in value:
+        return str(Part.model_validate(dict(value)))
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def make_variants(settings: Settings, axes: Sequence[Axis]) -> tuple[Variant, ...]:
+    """The product of the axes over base settings, each combination checked; one unnamed variant without axes.
+
+    A setting that all must share because one of them needs it is set for all: validating in every epoch. Raises
+    SettingError for a combination that cannot be, naming it, and for two of one label.
+    """
+    found: list[tuple[str, dict[str, Any], Settings]] = []
+    for points in itertools.product(*(list(axis.points()) for axis in axes)):
+        label = ", ".join(point[0] for point in points)
+        values = {axis.title: point[1] for axis, point in zip(axes, points, strict=True)}
+        found.append((label, values, merge(settings, *(point[2] for point in points))))
+    labels = [label for label, _, _ in found]
+    for label in labels:
+        if labels.count(label) > 1:
+            raise SettingError(f"the axes give two variants of the name '{label}'")
+    variants = []
+    for label, values, merged in found:
+        try:
+            spec = make_spec(merged)
+        except SettingError as error:
+            raise SettingError(f"variant '{label}': {error}" if label else str(error)) from None
+        variants.append(Variant(label=label or spec.model.name, values=values, spec=spec))
+    return _validating_alike(variants)
+
+
+def _validating_alike(variants: Sequence[Variant]) -> tuple[Variant, ...]:
+    watched = any(v.spec.scheduler.name == "plateau" or v.spec.train.patience is not None for v in variants)
+    if len(variants) == 1 or not watched:
+        return tuple(variants)
+    alike = []
+    for variant in variants:
+        spec = variant.spec
+        if spec.evaluate.every is None:
+            spec = spec.model_copy(update={"evaluate": spec.evaluate.model_copy(update={"every": 1})})
+        alike.append(variant.model_copy(update={"spec": spec}))
+    return tuple(alike)
+
+
+class StudyFile(Section):
+    """A study as a TOML file has it; `base` holds settings over those of `recipe`."""
+
+    question: str = ""
+    recipe: str = "quick"
+    base: Annotated[dict[str, Any], Field(default_factory=dict)]
+    axes: tuple[Axis, ...]
+    control: str | None = None
+    seeds: int | tuple[int, ...] = DEFAULT_SEEDS
+    metric: Metric = "val_dice"
+    smallest_effect: Annotated[float, Field(gt=0.0)] = SMALLEST_EFFECT
+    claims: tuple[Claim, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _axes_of_one_key_each(cls, value: Any) -> Any:
+        """`[axes]` with `"dropout.p" = [0, 0.1]` is short for `[[axes]]` with key and values."""
+        if isinstance(value, dict) and isinstance(value.get("axes"), dict):
+            return value | {"axes": [{"key": key, "values": values} for key, values in value["axes"].items()]}
+        return value
+
+
+def read_study_file(document: Settings, path: Path) -> StudyFile:
+    """The study in a TOML document; SettingError names the file, and what in it is unknown or does not fit."""
+    try:
+        return StudyFile.model_validate(document)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
+            raise SettingError(f"{path}: unknown key {nearest_key(str(first['loc'][0]))}") from None
+        raise SettingError(f"{path}: {first_cause(error)}") from None
+
+
+def nearest_key(key: str) -> str:
+    return f"'{key}': {nearest(key, StudyFile.model_fields)}"
+
+
+def study_from_file(file: StudyFile, name: str, settings: Settings, **changes: Any) -> Study:
+    """The study of a file over merged settings; `changes` (seeds, smallest_effect) replace what the file says."""
+    fields: dict[str, Any] = {
+        "question": file.question,
+        "control": file.control,
+        "seeds": tuple(range(file.seeds)) if isinstance(file.seeds, int) else file.seeds,
+        "metric": file.metric,
+        "smallest_effect": file.smallest_effect,
+        "claims": file.claims,
+    }
+    axes = tuple(axis.title for axis in file.axes)
+    return make_study(name=name, variants=make_variants(settings, file.axes), axes=axes, **fields | changes)
+
+
+def make_study(**fields: Any) -> Study:
+    """A Study whose control and claims name variants that it has; SettingError where they do not.
+
+    Without a control the first of several variants is it.
+    """
+    try:
+        study = Study(**fields)
+    except ValidationError as error:
+        raise SettingError(first_cause(error)) from None
+    labels = [variant.label for variant in study.variants]
+    if study.control is None and len(labels) > 1:
+        study = study.model_copy(update={"control": labels[0]})
+    if study.control is not None and study.control not in labels:
+        raise SettingError(f"no variant '{study.control}' to be the control: {nearest(study.control, labels)}")
+    for claim in study.claims:
+        for label in (claim.variant, claim.than, *(claim.among or ())):
+            if label is not None and label not in labels:
+                raise SettingError(f"claim '{claim.text}': no variant '{label}': {nearest(label, labels)}")
+        if claim.kind in ("rises", "falls"):
+            _check_trend(claim, study)
+        for window in (claim.window, claim.than_window):
+            if window is not None and window[1] > study.base.train.epochs:
+                raise SettingError(f"claim '{claim.text}': epoch {window[1]} of {study.base.train.epochs}")
+    return study
+
+
+def _check_trend(claim: Claim, study: Study) -> None:
+    axis = claim.axis or (study.axes[0] if len(study.axes) == 1 else None)
+    if axis not in study.axes:
+        raise SettingError(f"claim '{claim.text}': axis must be one of {', '.join(study.axes) or 'none'}")
+    chosen = [v for v in study.variants if claim.among is None or v.label in claim.among]
+    if len(chosen) < 2 or not all(isinstance(v.values[axis], int | float) for v in chosen):
+        raise SettingError(f"claim '{claim.text}': a trend needs two or more numbers on the axis '{axis}'")

@@ -1,0 +1,91 @@
+"""The picture of a study: every kind of study is drawn, equal records give equal bytes, and the user's pyplot stays."""
+
+import re
+from xml.etree import ElementTree
+
+import matplotlib as mpl
+import pytest
+
+from dlx.report.figure import draw_study
+from dlx.report.summary import summarize_study
+from made_records import dropout_sweep, made_study
+
+LONG = "lambda:points=[[0, 0.1], [0.1, 1], [1, 0]],decoder=[[0, 1], [1, 0.01]]"
+EVERYTHING = [("p=0", seed) for seed in range(5)] + [("p=0.1", seed) for seed in range(5)]
+STUDIES = {
+    "a sweep of eight rates": dropout_sweep(),
+    "schedulers with long names": made_study(
+        {"constant": (0.9, 0.8), "cosine": (0.92, 0.81), LONG: (0.9, 0.8)}, axis="s"
+    ),
+    "one variant, one seed": made_study({"unet2": (0.9, 0.8)}, control=None, axes=(), seeds=[3]),
+    "one variant that broke off": made_study({"unet2": (0.9, 0.8)}, control=None, seeds=[0], diverged=[("unet2", 0)]),
+    "two variants, one seed": made_study(seeds=[0]),
+    "no epochs yet": made_study(running=dict.fromkeys(EVERYTHING, 0)),
+    "all still running": made_study(running=dict.fromkeys(EVERYTHING, 4)),
+    "all broke off": made_study(diverged=EVERYTHING),
+    "some collapsed, some diverged": dropout_sweep(collapsed=[("p=0.7", 1)], diverged=[("p=0.8", 2), ("p=0", 0)]),
+    "an idle variant": made_study(idle=["p=0.1"]),
+    "one epoch": made_study(epochs=1),
+    "400 epochs, validated at every tenth": made_study(epochs=400, every=10),
+    "rates of unlike distances": made_study({f"lr={x}": (0.9, 0.8) for x in (0, 1e-5, 1e-4, 1e-3)}, seeds=[0, 1]),
+    "a control without a number": made_study({"none": (0.9, 0.8), "p=0.1": (0.9, 0.8), "p=0.2": (0.9, 0.8)}),
+    "HD95": made_study(metric="hd95_mm"),
+}
+
+
+def drawn(records, folder, name="study"):
+    path = folder / f"{name}.svg"
+    draw_study(summarize_study(records), path)
+    return path.read_bytes()
+
+
+def texts(svg):
+    root = ElementTree.fromstring(svg)
+    found = ["".join(node.itertext()).strip() for node in root.iter() if node.tag.endswith("}text")]
+    return "\n".join(found)
+
+
+@pytest.mark.parametrize("records", STUDIES.values(), ids=STUDIES)
+def test_every_study_is_drawn(records, tmp_path):
+    draw_study(summarize_study(records), tmp_path / "study.svg", tmp_path / "study.png")
+    assert (tmp_path / "study.png").read_bytes().startswith(b"\x89PNG")
+    svg = (tmp_path / "study.svg").read_text(encoding="utf-8")
+    ElementTree.fromstring(svg)
+    assert not re.search(r"\bnan\b", svg)
+
+
+def test_equal_records_give_equal_bytes(tmp_path):
+    assert drawn(dropout_sweep(), tmp_path, "a") == drawn(dropout_sweep(), tmp_path, "b")
+
+
+def test_the_figure_names_the_question_the_control_the_axis_and_n(tmp_path):
+    text = texts(drawn(made_study(question="Does it help?"), tmp_path))
+    for words in ("Does it help?", "control (p=0)", "dropout.p", "p=0.1  (n = 5)", "epoch", "±0.01"):
+        assert words in text
+
+
+def test_a_running_study_says_how_many_trials_have_ended(tmp_path):
+    assert "9 of 10 trials have ended" in texts(drawn(made_study(running={("p=0.1", 4): 3}), tmp_path))
+
+
+def test_labels_are_taken_letter_by_letter(tmp_path):
+    odd = "a$b$_c <d> & \\frac"
+    assert odd in texts(drawn(made_study({"control": (0.9, 0.8), odd: (0.9, 0.8)}, axis="odd"), tmp_path))
+
+
+def test_a_collapsed_variant_has_no_interval_but_the_word(tmp_path):
+    text = texts(drawn(made_study(collapsed=[("p=0.1", 2)]), tmp_path))
+    assert "collapsed" in text
+    assert "each of 5 seeds: some collapsed" in text
+    assert "shown to differ" not in text
+
+
+def test_an_idle_variant_is_said_to_have_no_effect(tmp_path):
+    assert "no effect" in texts(drawn(made_study(idle=["p=0.1"]), tmp_path))
+
+
+def test_what_the_user_set_for_matplotlib_changes_nothing_and_stays(tmp_path):
+    before = drawn(made_study(), tmp_path, "before")
+    with mpl.rc_context({"font.size": 30.0, "lines.linewidth": 9.0, "axes.grid": False}):
+        assert drawn(made_study(), tmp_path, "after") == before
+        assert mpl.rcParams["font.size"] == 30.0

@@ -1,0 +1,258 @@
+"""A study's summary and its claims, from records made by hand whose figures are worked out here."""
+
+import math
+
+import pytest
+
+from dlx.report.summary import Spread, summarize_study
+from made_records import dropout_sweep, made_look, made_study
+
+T_4 = 2.7764451  # 97.5 % quantile of t with 4 degrees of freedom, from a printed table
+FLAT = {"p=0": (0.9, 0.8), "p=0.1": (0.9, 0.8)}
+ROUND = [0.0, 0.01, 0.02, 0.03, 0.04]  # mean 0.02, standard deviation sqrt(0.00025) = 0.0158
+
+
+def study(rises=ROUND, **options):
+    """The control at validation Dice 0.8 and train 0.9 in all seeds; p = 0.1 rises by so much, its train Dice falls."""
+    finals = {("p=0", seed): (0.9, 0.8) for seed in range(5)}
+    finals |= {("p=0.1", seed): (0.9 - rise, 0.8 + rise) for seed, rise in enumerate(rises)}
+    return made_study(FLAT, finals=finals, **options)
+
+
+def variant(records, label="p=0.1"):
+    return next(v for v in summarize_study(records).variants if v.label == label)
+
+
+def claim(records_of=study, **fields):
+    records = records_of(claims=({"text": "claimed", **fields},))
+    (outcome,) = summarize_study(records).claims
+    return outcome
+
+
+# figures and pairing
+
+
+def test_figures_are_mean_and_spread_over_seeds():
+    figures = variant(study()).figures
+    assert figures["val_dice"].mean == pytest.approx(0.82)
+    assert figures["val_dice"].sd == pytest.approx(math.sqrt(0.00025))
+    assert figures["train_dice"].mean == pytest.approx(0.88)
+    assert figures["gap"].mean == pytest.approx(0.06)
+    assert figures["gap"].sd == pytest.approx(2 * math.sqrt(0.00025))
+    assert figures["hd95_mm"].mean == pytest.approx(1.8)  # made as 10 (1 - Dice) mm
+    assert figures["val_dice"].n == 5
+
+
+def test_one_seed_has_no_spread():
+    spread = variant(made_study(FLAT, finals={("p=0.1", 0): (0.9, 0.8)}, seeds=[0])).figures["val_dice"]
+    assert spread == Spread(0.8, None, 1)
+
+
+def test_the_best_epoch_is_the_highest_of_the_epochs():
+    records = study()
+    best = [max(e.result.val_dice for e in t.epochs) for t in records.trials if t.entry.label == "p=0.1"]
+    assert variant(records).figures["best_val_dice"].mean == pytest.approx(sum(best) / 5)
+
+
+def test_spread_over_cases_is_of_their_means_over_seeds():
+    assert variant(study()).case_sd == pytest.approx(0.03)  # three cases, 0.03 apart in every seed
+
+
+def test_a_difference_is_paired_by_seed_with_its_t_interval():
+    row = variant(study()).comparison
+    half = T_4 * math.sqrt(0.00025) / math.sqrt(5)
+    assert row.difference == pytest.approx(0.02)
+    assert row.interval == pytest.approx((0.02 - half, 0.02 + half))
+    assert row.n == 5
+
+
+def test_what_seeds_have_in_common_cancels():
+    shift = [0.0, 0.03, -0.02, 0.01, -0.04]
+    finals = {("p=0", seed): (0.9, 0.8 + s) for seed, s in enumerate(shift)}
+    finals |= {("p=0.1", seed): (0.9, 0.82 + s) for seed, s in enumerate(shift)}
+    row = variant(made_study(FLAT, finals=finals)).comparison
+    assert row.verdict == "better"
+    assert row.spread == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_lower_gap_is_better():
+    assert variant(study([0.02, 0.021, 0.022, 0.023, 0.024], metric="gap")).comparison.verdict == "better"
+
+
+def test_the_control_has_no_comparison_and_the_noise_floor_is_its_spread():
+    finals = {("p=0", seed): (0.9, 0.8 + rise) for seed, rise in enumerate(ROUND)}
+    summary = summarize_study(made_study(FLAT, finals=finals))
+    assert summary.variants[0].is_control
+    assert summary.variants[0].comparison is None
+    assert summary.noise_floor.control_spread == pytest.approx(math.sqrt(0.00025))
+
+
+def test_trials_on_unlike_devices_are_not_paired():
+    summary = summarize_study(study(devices={("p=0.1", 4): "NVIDIA H100"}))
+    row = summary.variants[1].comparison
+    assert (row.n, row.verdict) == (4, "incomplete")
+    assert row.difference == pytest.approx(0.015)  # without the fifth, 0.04
+    assert "unlike devices" in summary.remarks[0]
+
+
+def test_claims_leave_out_trials_on_unlike_devices_too():
+    for window in ({}, {"window": (9, 10)}):
+        fields = {"text": "c", "kind": "greater", "variant": "p=0.1", **window}
+        records = study(devices={("p=0.1", 4): "NVIDIA H100"}, claims=(fields,))
+        verdict = summarize_study(records).claims[0].verdict
+        assert (verdict.n, verdict.verdict) == (4, "incomplete")
+
+
+# what must be said of a variant
+
+
+def test_a_variant_equal_to_its_control_is_marked_idle():
+    found = variant(study(idle=["p=0.1"]))
+    assert found.comparison.verdict == "no effect: setting not reached"
+    assert "reached nothing" in found.marks[0]
+
+
+def test_equal_epochs_with_other_weights_are_not_idle():
+    finals = {(label, seed): (0.9, 0.8) for label in FLAT for seed in range(5)}
+    records = made_study(FLAT, finals=finals)
+    assert not variant(records).comparison.verdict.startswith("no effect")
+
+
+def test_a_plateau_rule_that_never_fired_is_said_to_be_that():
+    records = study(idle=["p=0.1"], schedulers={"p=0.1": "plateau"})
+    assert variant(records).marks == ("the plateau rule never fired: the rate stayed as it was",)
+
+
+def test_a_dead_knob_beside_a_plateau_of_the_control_is_not_called_the_plateau_rule():
+    records = study(idle=["p=0.1"], schedulers={"p=0.1": "plateau", "p=0": "plateau"})
+    assert "reached nothing" in variant(records).marks[0]
+
+
+def test_a_diverged_trial_is_a_row_with_its_cause_and_no_interval():
+    found = variant(study(diverged=[("p=0.1", 2)]))
+    assert found.unfinished == ("seed 2: diverged (the loss is nan in epoch 4)",)
+    assert found.by_seed["val_dice"][2] is None
+    assert found.figures["val_dice"].n == 4
+    assert (found.comparison.verdict, found.comparison.interval) == ("collapsed", None)
+
+
+def test_a_collapsed_run_is_named_by_its_seed():
+    found = variant(study(collapsed=[("p=0.1", 3)]))
+    assert found.marks == ("1 of 5 runs collapsed (seed 3)",)
+
+
+def test_a_running_study_is_incomplete_and_is_no_look():
+    summary = summarize_study(study(running={("p=0.1", 4): 3}))
+    assert summary.num_done == 9
+    assert summary.variants[1].comparison.verdict == "incomplete"
+    assert len(summary.variants[1].epochs[4]) == 3
+    assert summary.look is None
+
+
+def test_a_verdict_shown_is_a_look_at_the_declared_number_of_seeds():
+    look = summarize_study(study()).look
+    assert (look.study, look.metric, look.num_seeds, look.num_variants) == ("made", "val_dice", 5, 1)
+
+
+def test_a_look_at_fewer_seeds_costs_the_verdict_its_five_percent():
+    rises = [0.02, 0.021, 0.022, 0.023, 0.024]
+    assert variant(study(rises, looks=[made_look(5)])).marks == ()
+    (mark,) = variant(study(rises, looks=[made_look(3)])).marks
+    assert "after a look at 3: no longer a 5 % verdict" in mark
+
+
+def test_a_study_of_one_variant_has_figures_and_no_verdict():
+    summary = summarize_study(made_study({"unet2": (0.9, 0.8)}, control=None, axes=()))
+    assert summary.variants[0].comparison is None
+    assert summary.noise_floor is None
+    assert summary.look is None
+
+
+# claims
+
+
+def test_a_claim_of_greater_is_the_difference_from_the_control():
+    outcome = claim(kind="greater", variant="p=0.1")
+    half = T_4 * math.sqrt(0.00025) / math.sqrt(5)  # 0.0196
+    assert outcome.measured == "p=0.1 minus p=0, val Dice"
+    assert outcome.verdict.verdict == "confirmed"
+    assert outcome.verdict.estimate == pytest.approx(0.02)
+    assert outcome.verdict.interval == pytest.approx((0.02 - half, 0.02 + half))
+
+
+def test_a_claim_of_greater_needs_more_than_its_margin():
+    assert claim(kind="greater", variant="p=0.1", margin=0.01).verdict.verdict == "cannot tell"
+    assert claim(kind="greater", variant="p=0.1", margin=0.05).verdict.verdict == "not confirmed"
+    assert claim(kind="greater", variant="p=0", than="p=0.1").verdict.verdict == "contradicted"
+
+
+def test_a_claim_of_less_keeps_the_sign_of_what_was_measured():
+    verdict = claim(kind="less", variant="p=0.1", metric="train_dice").verdict
+    half = T_4 * math.sqrt(0.00025) / math.sqrt(5)
+    assert verdict.verdict == "confirmed"
+    assert verdict.estimate == pytest.approx(-0.02)
+    assert verdict.interval == pytest.approx((-0.02 - half, -0.02 + half))
+
+
+def test_a_claim_of_within_is_an_equivalence():
+    assert claim(kind="within", variant="p=0.1", margin=0.05).verdict.verdict == "confirmed"
+    assert claim(kind="within", variant="p=0.1", margin=0.02).verdict.verdict == "cannot tell"
+
+
+def test_a_claim_of_best_names_a_rival_that_is_better():
+    assert claim(kind="best", variant="p=0.1").verdict.verdict == "confirmed"
+    verdict = claim(kind="best", variant="p=0").verdict
+    assert (verdict.verdict, verdict.reason) == ("contradicted", "'p=0.1' is better")
+    assert claim(kind="best", variant="p=0.1", metric="gap").verdict.verdict == "confirmed"  # the smaller gap
+
+
+def test_trends_are_slopes_over_the_axis():
+    outcome = claim(kind="rises")
+    assert outcome.measured == "slope over dropout.p, val Dice"
+    assert outcome.verdict.estimate == pytest.approx(0.2)  # 0.02 on 0.1
+    assert outcome.verdict.verdict == "confirmed"
+    falling = claim(kind="falls", metric="train_dice").verdict
+    assert (falling.verdict, falling.estimate) == ("confirmed", pytest.approx(-0.2))
+    assert claim(kind="falls").verdict.verdict == "contradicted"
+
+
+def test_a_trend_may_be_among_some_of_the_variants():
+    among = ("p=0", "p=0.1", "p=0.2")
+    rising = claim(dropout_sweep, kind="rises", among=among).verdict
+    falling = claim(dropout_sweep, kind="falls").verdict
+    assert rising.verdict == "confirmed"
+    assert falling.verdict == "confirmed"  # over all nine
+
+
+def test_a_window_is_the_mean_of_its_epochs():
+    records = study()
+    val = {(t.entry.label, t.entry.seed): [e.result.val_dice for e in t.epochs] for t in records.trials}
+    expected = [(sum(val["p=0.1", s][7:]) - sum(val["p=0", s][7:])) / 3 for s in range(5)]
+    outcome = claim(kind="greater", variant="p=0.1", window=(8, 10))
+    assert outcome.measured == "p=0.1 minus p=0, val Dice in epochs 8-10"
+    assert outcome.verdict.estimate == pytest.approx(sum(expected) / 5)
+
+
+def test_a_second_window_is_of_the_same_variant():
+    records = study()
+    loss = [[e.result.loss for e in t.epochs] for t in records.trials if t.entry.label == "p=0.1"]
+    expected = sum(sum(values[8:]) / 2 - sum(values[:2]) / 2 for values in loss) / 5
+    outcome = claim(kind="less", variant="p=0.1", metric="loss", window=(9, 10), than_window=(1, 2))
+    assert outcome.measured == "p=0.1, loss in epochs 9-10 minus 1-2"
+    assert outcome.verdict.estimate == pytest.approx(expected)
+    assert outcome.verdict.verdict == "confirmed"
+
+
+def test_a_figure_of_epochs_without_a_window_is_the_last_and_none_of_a_diverged_trial():
+    fields = {"kind": "greater", "variant": "p=0.1", "metric": "train_dice_subset"}
+    assert claim(**fields).verdict.estimate == pytest.approx(-0.02)
+    verdict = claim(lambda **o: study(diverged=[("p=0.1", 2)], **o), **fields).verdict
+    assert (verdict.verdict, verdict.n) == ("incomplete", 4)
+
+
+def test_a_claim_is_incomplete_until_all_seeds_have_reached_its_window():
+    verdict = claim(lambda **o: study(running={("p=0.1", 4): 9}, **o), kind="greater", variant="p=0.1").verdict
+    assert (verdict.verdict, verdict.reason) == ("incomplete", "4 of 5 seeds")
+    early = {"kind": "greater", "variant": "p=0.1", "window": (2, 4)}
+    assert claim(lambda **o: study(running={("p=0.1", 4): 9}, **o), **early).verdict.n == 5
+    assert claim(lambda **o: study(running={("p=0.1", 4): 3}, **o), **early).verdict.verdict == "incomplete"

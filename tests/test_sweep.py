@@ -1,0 +1,184 @@
+"""`sweep-dropout`, `compare-schedulers`, `run` and `report` as a user meets them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dlx.errors import DlxError
+from dlx.files import read_json
+from small import SMALL_ARGS
+
+SMALL = [*SMALL_ARGS, "--epochs", "2"]
+SWEEP = ["sweep-dropout", "--p", "0.1,0.5", "--seeds", "2", *SMALL, "--out", "out"]
+
+
+def epoch_lines(folder):
+    return (Path(folder) / "epochs.jsonl").read_text().splitlines()
+
+
+def results(folder):
+    """trial id -> the half of its record that must repeat, with its epochs."""
+    found = {}
+    for path in (Path(folder) / "trials").glob("*/result.json"):
+        record = read_json(path)
+        epochs = [json.loads(line)["result"] for line in (path.parent / "epochs.jsonl").read_text().splitlines()]
+        found[record["trial"]] = (record["result"], epochs)
+    return found
+
+
+def test_a_dry_run_lists_the_control_and_each_rate(dlx, tmp_path):
+    document = json.loads(dlx("sweep-dropout", "--p", "0.1..0.8", *SMALL, "--dry-run", "--json").stdout)
+    labels = [variant["label"] for variant in document["variants"]]
+    assert labels == ["p=0", *(f"p=0.{digit}" for digit in range(1, 9))]
+    assert document["control"] == "p=0"
+    assert document["cost"]["trials"] == 9 * 5
+    assert document["cost"]["epochs"] == 9 * 5 * 2
+    assert document["cost"]["seconds"] > 0
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_sweep_compares_each_rate_with_the_control_and_runs_only_what_is_missing(dlx):
+    first = dlx(*SWEEP)
+    assert "variants p=0 (control); p=0.1; p=0.5" in first.stderr
+    assert "6/6" in first.stderr
+    for expected in ("p=0 (control)", "train Dice", "verdict", "Noise floor", "Holm", "selected on the validation"):
+        assert expected in first.stdout
+    document = json.loads(dlx(*SWEEP, "--json").stdout)
+    assert [variant["label"] for variant in document["variants"]] == ["p=0", "p=0.1", "p=0.5"]
+    assert [trial["status"] for trial in document["trials"]] == ["done"] * 6
+    assert document["noise_floor"] > 0
+    keys = {"label", "n", "train_dice", "val_dice", "gap", "jitter", "difference", "interval", "verdict"}
+    assert all(keys | {"seeds_needed"} <= set(variant) for variant in document["variants"])
+    by_label = {variant["label"]: variant for variant in document["variants"]}
+    values = {label: [t["val_dice"] for t in document["trials"] if t["label"] == label] for label in by_label}
+    for label in ("p=0.1", "p=0.5"):
+        expected = sum(values[label]) / 2 - sum(values["p=0"]) / 2
+        assert by_label[label]["difference"] == pytest.approx(expected, abs=1e-12)
+    before = results("out")
+    more = dlx("sweep-dropout", "--p", "0.1,0.3,0.5", "--seeds", "2", *SMALL, "--out", "out")
+    assert "9 (3 variants" not in more.stderr
+    assert "8 (4 variants x 2 seeds: 0, 1), 2 to run" in more.stderr
+    after = results("out")
+    assert len(after) == 8
+    assert {trial: after[trial] for trial in before} == before
+    for name in ("report.md", "report.svg", "report.png", "study.json", "looks.jsonl"):
+        assert (Path("out") / name).stat().st_size > 0
+
+
+def test_number_of_workers_order_and_company_change_no_number(dlx):
+    dlx(*SWEEP, "--max-parallel", "1")
+    dlx("sweep-dropout", "--p", "0.5,0.1", "--seeds", "1,0", *SMALL, "--out", "two", "--max-parallel", "2")
+    one, two = results("out"), results("two")
+    assert len(one) == 6
+    assert one == two
+    dlx("train", *SMALL, "--dropout", "0.5", "--seed", "1", "--out", "alone")
+    ((trial, alone),) = results("alone").items()
+    assert one[trial] == alone
+
+
+def test_a_trial_that_diverges_is_a_row_with_its_cause_and_the_others_go_on(dlx):
+    study = {"label": "wild", "optimizer": {"name": "sgd", "lr": 1e30}}
+    Path("study.toml").write_text(
+        'question = "What does a wild rate do?"\nseeds = 1\n[[axes]]\nname = "rate"\n[[axes.tables]]\nlabel = "tame"\n'
+        f'[[axes.tables]]\nlabel = "{study["label"]}"\noptimizer = {{ name = "sgd", lr = 1e30 }}\n'
+        '[[axes.tables]]\nlabel = "slow"\noptimizer = { lr = 1e-4 }\n'
+    )
+    result = dlx("run", "study.toml", *SMALL, "--json", expect=1)
+    document = json.loads(result.stdout)
+    assert {trial["label"]: trial["status"] for trial in document["trials"]} == {
+        "tame": "done",
+        "wild": "diverged",
+        "slow": "done",
+    }
+    again = dlx("run", "study.toml", *SMALL, expect=1)
+    assert "wild, seed 0: diverged" in again.stderr
+    assert "all 1 runs diverged" in again.stdout or "the only run diverged" in again.stdout
+    for ending in ("jsonl", "md", "svg"):
+        assert Path(f"study.{ending}").exists()
+
+
+def test_a_setting_that_changes_nothing_is_marked_loudly(dlx):
+    Path("idle.toml").write_text(
+        'seeds = 2\n[[axes]]\nname = "clip"\n[[axes.tables]]\nlabel = "none"\n'
+        '[[axes.tables]]\nlabel = "clipped at a million"\noptimizer = { clip_grad_norm = 1e6 }\n'
+        '[[axes.tables]]\nlabel = "plateau"\nscheduler = "plateau:patience=50"\n'
+        '[[axes.tables]]\nlabel = "decay"\noptimizer = { weight_decay = 0.5 }\n'
+    )
+    result = dlx("run", "idle.toml", *SMALL, "--scheduler", "constant", "--json")
+    rows = {row["label"]: row for row in json.loads(result.stdout)["variants"]}
+    assert rows["plateau"]["verdict"] == "no effect: setting not reached"
+    assert rows["decay"]["verdict"] != "no effect: setting not reached"
+    assert "never fired" in dlx("run", "idle.toml", *SMALL, "--scheduler", "constant").stdout
+
+
+def test_compare_schedulers_knows_all_of_them_and_draws_their_rates(dlx):
+    result = dlx("compare-schedulers", *SMALL, "--epochs", "20", "--dry-run")
+    for name in ("linear-tail", "exponential", "multistep", "cosine, 4 spans", "plateau", "lambda by group"):
+        assert name in result.stdout
+    assert "lr * gamma^e" in result.stdout
+    assert "█▇" in result.stdout
+
+
+def test_schedules_can_be_chosen_and_the_constant_rate_is_the_control(dlx):
+    args = ["compare-schedulers", "--scheduler", "step:step_size=1,gamma=0.1", "--scheduler", "cosine", "--seeds", "2"]
+    document = json.loads(dlx(*args, *SMALL, "--json").stdout)
+    assert document["control"] == "constant"
+    assert [row["label"] for row in document["variants"]] == ["constant", "step:step_size=1,gamma=0.1", "cosine"]
+    rates = [
+        [json.loads(line)["result"]["lr"]["encoder"] for line in epoch_lines(t["folder"])]
+        for t in document["trials"]
+        if t["label"].startswith("step")
+    ]
+    assert rates[0] == pytest.approx([0.002, 0.0002])
+
+
+def test_a_report_is_rebuilt_from_records_alone_and_folders_merge(dlx):
+    dlx(*SWEEP[:4], "1", *SWEEP[5:-1], "a")
+    dlx(*SWEEP[:3], "--seeds", "1,2", *SMALL, "--out", "b")
+    document = json.loads(dlx("report", "a", "b", "--json").stdout)
+    assert [row["n"] for row in document["variants"]] == [3, 3, 3]
+    page = Path("a/report.md").read_bytes()
+    picture = Path("a/report.svg").read_bytes()
+    dlx("report", "a", "b")
+    assert (Path("a/report.md").read_bytes(), Path("a/report.svg").read_bytes()) == (page, picture)
+
+
+def test_folders_of_unlike_settings_do_not_merge(dlx):
+    dlx(*SWEEP[:4], "1", *SWEEP[5:-1], "a")
+    dlx(*SWEEP[:4], "1", *SWEEP[5:-1], "b", "--lr", "0.01")
+    with pytest.raises(DlxError, match="has other settings"):
+        dlx("report", "a", "b")
+
+
+def test_seeds_added_after_a_look_are_no_longer_a_5_percent_verdict(dlx):
+    dlx(*SWEEP)
+    more = json.loads(dlx("sweep-dropout", "--p", "0.1,0.5", "--seeds", "3", *SMALL, "--out", "out", "--json").stdout)
+    looks = [json.loads(line) for line in Path("out/looks.jsonl").read_text().splitlines()]
+    assert [look["num_seeds"] for look in looks] == [2, 3]
+    for row in more["variants"][1:]:
+        if row["verdict"] in ("better", "worse"):
+            assert "seeds were added after a look at 2" in row["reason"]
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["sweep-dropout", "--p", "0.1..1.2"], "variant 'p=1': dropout.p"),
+        (["sweep-dropout", "--p", "x"], "no number"),
+        (["sweep-dropout", "--kind", "dropuot"], "dropout.kind"),
+        (["sweep-dropout", "--smallest-effect", "0"], "smallest_effect"),
+        (["compare-schedulers", "--scheduler", "stepp"], "did you mean 'step'"),
+        (["run", "nowhere.toml"], "nowhere.toml: cannot be read"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_trains(dlx, tmp_path, args, words):
+    with pytest.raises(DlxError, match=words) as refusal:
+        dlx(*args, *SMALL)
+    assert "\n" not in str(refusal.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_report_of_nothing_is_refused(dlx):
+    with pytest.raises(DlxError, match="nowhere: is not there"):
+        dlx("report", "nowhere")
