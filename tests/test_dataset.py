@@ -374,12 +374,12 @@ def test_with_the_cache_neither_simpleitk_nor_torch_is_imported(tmp_path: Path) 
     assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip() == "[]"
 
 
-def test_verifying_unchanged_data_is_silent_and_leaves_the_file_alone(tmp_path: Path) -> None:
+def test_verifying_unchanged_data_says_so_and_leaves_the_file_alone(tmp_path: Path) -> None:
     made = opened(decathlon(tmp_path / "data"), tmp_path / "cache")
     before = only_file(tmp_path / "cache").stat().st_mtime_ns
     verified = opened(tmp_path / "data", tmp_path / "cache", verify=True)
     assert_same(made, verified)
-    assert verified.remarks == ()
+    assert verified.remarks == ("every file was read again: nothing has changed",)
     assert only_file(tmp_path / "cache").stat().st_mtime_ns == before
 
 

@@ -16,7 +16,7 @@ RANKS = [
     ["cli", "__main__"],
     ["run"],
     ["report"],
-    ["resolve", "build", "parts"],
+    ["resolve", "build", "parts", "oddities"],
     ["engine", "store", "archive"],
     ["models", "counting"],
     ["reuse"],

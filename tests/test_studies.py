@@ -97,6 +97,11 @@ P = {"axes": {"dropout.p": [0, 0.1, 0.2]}}
         ({**P, "claims": [{"text": "t", "kind": "greater"}]}, "names a variant"),
         ({**P, "claims": [{"text": "t", "kind": "greater", "variant": "p=9"}]}, "no variant 'p=9'"),
         ({**P, "claims": [{"text": "t", "kind": "within", "variant": "p=0.1"}]}, "margin above 0"),
+        (
+            {**P, "claims": [{"text": "t", "kind": "less", "variant": "p=0.1", "metric": "gap", "window": [1, 2]}]},
+            "window goes with an epoch's figure",
+        ),
+        ({**P, "claims": [{"text": "t", "kind": "best", "variant": "p=0", "among": ["p=0"]}]}, "needs rivals"),
         ({**P, "claims": [{"text": "t", "kind": "falls", "axis": "x"}]}, "axis must be one of dropout.p"),
         ({**P, "claims": [{"text": "t", "kind": "less", "variant": "p=0.1", "window": [5, 3]}]}, "first, last"),
         ({**P, "claims": [{"text": "t", "kind": "less", "variant": "p=0.1", "window": [5, 99]}]}, "epoch 99 of 10"),
@@ -109,7 +114,7 @@ def test_a_study_that_cannot_be_is_refused_with_the_cause(document, words):
 
 
 def test_a_claim_may_speak_of_the_last_epoch_or_of_a_window():
-    claims = [{"text": "t", "kind": "less", "variant": "p=0.1", "metric": "train_dice", "window": [8, 10]}]
+    claims = [{"text": "t", "kind": "less", "variant": "p=0.1", "metric": "train_dice_subset", "window": [8, 10]}]
     (claim,) = study({**P, "claims": claims}).claims
     assert claim.window == (8, 10)
 

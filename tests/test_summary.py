@@ -247,7 +247,8 @@ def test_a_figure_of_epochs_without_a_window_is_the_last_and_none_of_a_diverged_
     fields = {"kind": "greater", "variant": "p=0.1", "metric": "train_dice_subset"}
     assert claim(**fields).verdict.estimate == pytest.approx(-0.02)
     verdict = claim(lambda **o: study(diverged=[("p=0.1", 2)], **o), **fields).verdict
-    assert (verdict.verdict, verdict.n) == ("incomplete", 4)
+    assert (verdict.verdict, verdict.n, verdict.interval) == ("cannot tell", 4, None)
+    assert verdict.reason == "runs collapsed: p=0.1 (seed 2)"
 
 
 def test_a_claim_is_incomplete_until_all_seeds_have_reached_its_window():

@@ -20,7 +20,7 @@ def trial_files(folder):
 
 
 def test_a_run_leaves_its_records_and_prints_its_table(dlx):
-    result = dlx("train", *SMALL, "--epochs", "2", "--out", "out")
+    result = dlx("train", *SMALL, "--set", "evaluate.every=1", "--epochs", "2", "--out", "out")
     assert trial_files("out") == {
         "settings.json",
         "epochs.jsonl",
@@ -84,7 +84,7 @@ def test_seeds_are_trials_of_their_own_with_mean_and_spread(dlx):
 
 def test_a_dry_run_writes_nothing_and_tells_the_cost(dlx, tmp_path):
     result = dlx("train", *SMALL, "--epochs", "2", "--dry-run")
-    assert "No record was written" in result.stdout
+    assert "Nothing was written" in result.stdout
     assert "train.epochs" in result.stdout
     assert list(tmp_path.iterdir()) == []
     document = json.loads(dlx("train", *SMALL, "--epochs", "2", "--seeds", "3", "--dry-run", "--json").stdout)
@@ -233,7 +233,7 @@ def test_damaged_epoch_records_are_mended_from_the_checkpoint(dlx, stopped, tmp_
 
 def test_a_damaged_checkpoint_says_how_to_start_over(dlx, stopped, tmp_path):
     (stopped / "last.safetensors").write_bytes(b"garbage")
-    with pytest.raises(DlxError, match="not a readable checkpoint.*--fresh starts this trial over"):
+    with pytest.raises(DlxError, match=r"not a readable checkpoint.*--fresh starts this trial over"):
         dlx("train", *ARGS, "--out", str(tmp_path / "stopped"))
     dlx("train", *ARGS, "--out", str(tmp_path / "stopped"), "--fresh")
 
@@ -241,3 +241,37 @@ def test_a_damaged_checkpoint_says_how_to_start_over(dlx, stopped, tmp_path):
 def test_a_checkpoint_that_is_gone_is_told(dlx, stopped, tmp_path):
     (stopped / "last.safetensors").unlink()
     assert "its checkpoint is gone" in dlx("train", *ARGS, "--out", str(tmp_path / "stopped")).stderr
+
+
+def test_the_settings_that_a_dry_run_prints_can_be_given_back(dlx):
+    printed = dlx("train", *SMALL, "--epochs", "2", "--dropout", "0.1", "--dry-run").stdout.splitlines()
+    rows = [line.split(maxsplit=1) for line in printed if line.split(" ")[0].count(".") or line.startswith("loss")]
+    assert len(rows) > 40
+    assigned = [word for row in rows if len(row) == 2 for word in ("--set", f"{row[0]}={row[1]}")]
+    again = dlx("train", *assigned, "--dry-run").stdout.splitlines()
+    assert [line for line in again if line.count(".")][:-1] == [line for line in printed if line.count(".")][:-1]
+
+
+def test_a_dry_run_keeps_no_prepared_data(dlx, tmp_path):
+    dlx("train", *SMALL, "--cache-dir", "cache", "--dry-run")
+    assert not Path("cache").exists()
+    dlx("train", *SMALL, "--epochs", "1", "--cache-dir", "cache")
+    assert len(list(Path("cache").iterdir())) == 1
+
+
+def test_user_text_is_no_markup(dlx):
+    result = dlx("train", *SMALL, "--epochs", "1", "--out", "o[/y]")
+    assert "o[/y]" in result.stderr
+
+
+def test_quiet_still_tells_of_a_failure(dlx):
+    result = dlx("train", *SMALL, "--epochs", "1", "--lr", "1e30", "--optimizer", "sgd", "--quiet", expect=1)
+    assert "diverged" in result.stderr
+
+
+def test_on_a_cpu_a_3d_network_trains_in_float32(dlx):
+    args = ["train", *SMALL[:-2], "--model", "unet2:width=4,levels=2,dims=3", "--set", "batch.patch_size_px=[8,16,16]"]
+    document = json.loads(dlx(*args, "--epochs", "1", "--json").stdout)
+    assert read_json(Path(document["trials"][0]["folder"]) / "settings.json")["compute"]["precision"] == "float32"
+    with pytest.raises(DlxError, match="bf16 gradients of 3D convolutions are wrong"):
+        dlx(*args, "--precision", "bf16")

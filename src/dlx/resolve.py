@@ -15,12 +15,14 @@ from dlx import schedules
 from dlx.arguments import bind_part
 from dlx.data.cases import Dataset
 from dlx.data.dataset import open_dataset
+from dlx.data.layouts import name_some
 from dlx.data.sampler import fit_patch_size
 from dlx.data.split import Split, load_groups, split_cases
 from dlx.engine import checkpoint
 from dlx.engine.checkpoint import InitialWeights
-from dlx.engine.device import Compute, choose_compute, memory_bytes
+from dlx.engine.device import Compute, available_cores, choose_compute, memory_bytes
 from dlx.errors import SettingError
+from dlx.oddities import odd_data, odd_patches, odd_threads
 from dlx.parts import make_loss, make_model, make_optimizer, make_scheduler, model_geometry
 from dlx.records import RESULTS_VERSION
 from dlx.specs import Spec
@@ -97,19 +99,23 @@ def resolve(
     *,
     cache_dir: Path | None = None,
     verify_data: bool = False,
+    keep_cache: bool = True,
     progress: Callable[[int, int], None] | None = None,
     datasets: dict[str, Dataset] | None = None,
 ) -> Resolved:
     """Checks everything that can be checked before the first step, and chooses what was left open.
 
-    `datasets` keeps opened data by their settings, so that the trials of a study read them once.
+    Prepared data go to `cache_dir` unless `keep_cache` is off. `datasets` keeps opened data by their settings, so that
+    the trials of a study read them once.
     """
     spec = bind_spec(spec)
     compute = choose_compute(spec.compute)
     key = spec.data.model_dump_json()
     datasets = {} if datasets is None else datasets
     if key not in datasets:
-        datasets[key] = open_dataset(spec.data, cache_dir=cache_dir, verify=verify_data, progress=progress)
+        datasets[key] = open_dataset(
+            spec.data, cache_dir=cache_dir, verify=verify_data, keep=keep_cache, progress=progress
+        )
     dataset = datasets[key]
     folder = spec.data.source.args.get("path")
     split = split_cases(
@@ -121,18 +127,35 @@ def resolve(
     with torch.device("meta"):
         model = make_model(spec, dataset)
     dims, stride = model_geometry(model)
+    compute = _fit_precision(spec, compute, dims)
     spec = _fit_patch(spec, dataset, split, dims, stride)
     spec = _fit_evaluation(spec, dataset, split)
     _check_norms(spec, model, stride)
-    remarks = [*dataset.remarks, *_check_parts(spec, model, dataset)]
+    remarks = [
+        *dataset.remarks,
+        *odd_data(dataset, split),
+        *odd_patches(spec, dataset, split, dims),
+        *(odd_threads(compute.threads, available_cores()) if compute.device.type == "cpu" else ()),
+        *_check_parts(spec, model, dataset),
+    ]
     initial = None
     if spec.train.init_from is not None:
         initial = checkpoint.initial_weights(model, Path(spec.train.init_from))
-        missing = ", ".join(initial.missing) or "none"
-        remarks.append(f"weights from {spec.train.init_from}; not in it or of another shape: {missing}")
+        total = len(model.state_dict())
+        missing = f"; not in it or of another shape: {name_some(initial.missing)}" if initial.missing else ""
+        remarks.append(f"{total - len(initial.missing)} of {total} tensors from {spec.train.init_from}{missing}")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     _check_memory(spec, parameters, compute)
     return Resolved(spec, dataset, split, compute, parameters, initial, (*remarks, *split.remarks))
+
+
+def _fit_precision(spec: Spec, compute: Compute, dims: int) -> Compute:
+    """float32 for 3D networks on a CPU: oneDNN's bf16 gradients of 3D kernels are wrong there (docs/log.md)."""
+    if dims == 2 or compute.device.type != "cpu" or compute.precision == "float32":
+        return compute
+    if spec.compute.precision == "bf16":
+        raise SettingError("compute.precision: bf16 gradients of 3D convolutions are wrong on a CPU; use float32")
+    return replace(compute, precision="float32")
 
 
 def _fit_patch(spec: Spec, dataset: Dataset, split: Split, dims: int, stride: int) -> Spec:

@@ -52,13 +52,18 @@ def _spell(value: Any) -> str:
 
 
 def parse_value(text: str) -> Any:
-    """The value a user typed: a number (`30`, `1e-3`), true/false, none, a [list], else the text itself."""
+    """The value a user typed: a number (`30`, `1e-3`), true/false, none, a [list], a {JSON table}, else the text."""
     stripped = text.strip()
     lowered = stripped.lower()
     if lowered in ("true", "false"):
         return lowered == "true"
     if lowered in ("none", "null"):
         return None
+    if stripped.startswith("{"):
+        try:
+            return json.loads(stripped)
+        except ValueError as error:
+            raise SettingError(f"'{text}': not a JSON table ({error})") from None
     if stripped.startswith("["):
         if not stripped.endswith("]"):
             raise SettingError(f"'{text}': the list is not closed with ]")
@@ -78,7 +83,7 @@ def split_outside_brackets(text: str, separator: str) -> list[str]:
     """`a=[1,2],b=3` split at the commas that stand outside brackets: `a=[1,2]` and `b=3`."""
     pieces, depth, start = [], 0, 0
     for position, letter in enumerate(text):
-        depth += (letter in "[(") - (letter in "])")
+        depth += (letter in "[({") - (letter in "])}")
         if letter == separator and depth == 0:
             pieces.append(text[start:position])
             start = position + 1

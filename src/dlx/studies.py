@@ -7,7 +7,7 @@ and its trials are the product of its variants and its seeds. No torch.
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -57,6 +57,10 @@ class Claim(Section):
                 raise ValueError("a window is [first, last] epoch, from 1")
         if self.window is None and (self.than_window is not None or self.metric in ("loss", "gap_subset")):
             raise ValueError("this claim needs a window of epochs")
+        if self.window is not None and self.metric not in get_args(EpochMetric):
+            raise ValueError(f"a window goes with an epoch's figure: {', '.join(get_args(EpochMetric))}")
+        if self.kind == "best" and self.among is not None and not set(self.among) - {self.variant}:
+            raise ValueError("a claim of kind 'best' needs rivals")
         return self
 
 
@@ -275,6 +279,8 @@ def make_study(**fields: Any) -> Study:
                 raise SettingError(f"claim '{claim.text}': no variant '{label}': {nearest(label, labels)}")
         if claim.kind in ("rises", "falls"):
             _check_trend(claim, study)
+        if claim.kind == "best" and len(labels) < 2:
+            raise SettingError(f"claim '{claim.text}': there is no other variant")
         for window in (claim.window, claim.than_window):
             if window is not None and window[1] > study.base.train.epochs:
                 raise SettingError(f"claim '{claim.text}': epoch {window[1]} of {study.base.train.epochs}")

@@ -70,6 +70,8 @@ def seeds_from(options: TrainOptions, default: int = 1) -> tuple[int, ...]:
     if options.seed is not None and options.seeds is not None:
         raise SettingError("--seed and --seeds: give one of the two")
     if options.seed is not None:
+        if options.seed < 0:
+            raise SettingError(f"--seed {options.seed}: expected a number from 0 on")
         return (options.seed,)
     if options.seeds is None:
         return tuple(range(default))

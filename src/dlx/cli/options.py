@@ -55,7 +55,7 @@ class TrainOptions:
     model: Annotated[
         Text, typer.Option(help="unet2, unet, or with arguments: unet2:width=32.", rich_help_panel=MODEL)
     ] = None
-    dropout: Annotated[Number, typer.Option(help="Dropout rate p, 0 to 1.", rich_help_panel=MODEL)] = None
+    dropout: Annotated[Number, typer.Option(help="Dropout rate p, from 0 to below 1.", rich_help_panel=MODEL)] = None
     dropout_kind: Annotated[Text, typer.Option(help="dropout, dropout2d or dropout3d.", rich_help_panel=MODEL)] = None
     dropout_where: Annotated[
         Text, typer.Option(help="every (block), decoder or bottleneck.", rich_help_panel=MODEL)

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from dlx.report.document import trial_entry
 from dlx.report.table import seeds_table, spell_seconds, trial_table
-from dlx.specs import Part
+from dlx.specs import Part, Spec
 
 if TYPE_CHECKING:
     from dlx.cli.display import Outcome
@@ -34,15 +34,24 @@ def head_lines(plan: "Plan") -> list[str]:
     threads = f", {counted(compute.threads, 'thread')}" if compute.device.type == "cpu" else ""
     channels, classes = ", ".join(dataset.channels), ", ".join(dataset.classes[1:])
     length = f"{counted(spec.train.epochs, 'epoch')} of {counted(spec.train.steps_per_epoch, 'step')}"
+    kind = "slices" if spec.batch.kind == "block" else "patches"
     return [
         f"data     {source_name(dataset.source)} ({dataset.layout}): {channels} -> {classes}",
         f"split    {len(split.train)} training and {counted(len(split.val), 'validation subject')}",
         f"network  {spec.model.name}, {resolved.parameters:,} parameters; loss {loss}; {spec.optimizer.name.name}, "
         f"{spec.scheduler.name}",
-        f"training {length}, {spec.batch.size} {'slices' if spec.batch.kind == 'block' else 'patches'} of {patch}",
+        f"training {length}, {spec.batch.size} {kind} of {patch}; validated {every_epochs(spec)}",
         f"device   {compute.device}, {compute.precision}{threads}",
         *(f"note     {remark}" for remark in plan.remarks),
     ]
+
+
+def every_epochs(spec: Spec) -> str:
+    """How often a run is validated: `every epoch`, `every 2 epochs`, `once, at the end`."""
+    every = spec.evaluate.every or 1
+    if every >= spec.train.epochs:
+        return "once, at the end"
+    return "every epoch" if every == 1 else f"every {every} epochs"
 
 
 def source_name(source: str) -> str:
@@ -60,8 +69,8 @@ def print_plan(plan: "Plan", *, as_json: bool) -> None:
         return
     console = Console()
     print_head(plan, console)
-    console.print(settings_table(plan))
-    console.print(cost_line(plan, cost), highlight=False, markup=False)
+    print_settings(plan, console)
+    console.print(cost_line(plan, cost), highlight=False, markup=False, soft_wrap=not console.is_terminal)
 
 
 def plan_document(plan: "Plan", cost: "StudyCost") -> dict[str, Any]:
@@ -100,7 +109,7 @@ def cost_line(plan: "Plan", cost: "StudyCost") -> str:
     return (
         f"{counted(len(plan.trials), 'trial')}{done}; {counted(cost.epochs, 'epoch')} to train{at_once}: about "
         f"{spell_seconds(cost.seconds)} (a step takes {steps}, measured now), {plan.disk_mib():.0f} MiB on disk "
-        f"({plan.free_disk_mib():.0f} free) in {plan.folder}. No record was written."
+        f"({plan.free_disk_mib():.0f} free) in {plan.folder}. Nothing was written."
     )
 
 
@@ -109,8 +118,19 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
+def print_settings(plan: "Plan", console: Console) -> None:
+    """Every setting with its value, as `--set` takes them; one a line where it is not for a terminal."""
+    if console.is_terminal:
+        console.print(settings_table(plan))
+        return
+    rows = flatten(plan.first.spec.model_dump(mode="json"))
+    width = max(len(key) for key, _ in rows)
+    for key, value in rows:
+        console.print(f"{key:{width}}  {value}".rstrip(), highlight=False, markup=False, soft_wrap=True)
+
+
 def settings_table(plan: "Plan") -> Table:
-    """Every setting with its value, as `--set` takes it."""
+    """Every setting with its value, in two columns."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")

@@ -33,6 +33,7 @@ def plan_study(study: "Study", folder: Path | None, options: TrainOptions) -> "P
             command=own_command(),
             cache_dir=options.cache_dir or default_cache_dir(),
             verify_data=options.verify_data,
+            keep_cache=not options.dry_run,
             max_parallel=options.max_parallel,
             progress=progress,
         )

@@ -1,14 +1,14 @@
 """What commands that compare print and write: the grid, the plan of a dry run, the verdicts, the report's files."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from dlx.archive import StudyRecords, finished, portable, write_archive
-from dlx.cli.results import print_json, settings_table, stopped_line
+from dlx.cli.results import print_json, print_settings, stopped_line
 from dlx.report.document import study_document, trial_entry
 from dlx.report.study_table import study_table
 from dlx.report.summary import Summary
@@ -51,8 +51,8 @@ def print_study_plan(plan: "Plan", *, as_json: bool) -> None:
     print_grid(plan, console)
     if len({str(variant.spec.scheduler) for variant in plan.study.variants}) > 1:
         console.print(schedules_table(plan))
-    console.print(settings_table(plan))
-    console.print(cost_line(plan, cost), highlight=False)
+    print_settings(plan, console)
+    console.print(cost_line(plan, cost), highlight=False, markup=False, soft_wrap=not console.is_terminal)
 
 
 def schedules_table(plan: "Plan") -> Table:
@@ -122,16 +122,3 @@ def print_where(plan: "Plan", outcome: "Outcome", written: list[Path]) -> None:
     notes.print(f"report:       {', '.join(str(path) for path in written)}")
     if missing:
         notes.print(f"go on with:   {plan.command}   ({missing} trial(s) missing)")
-
-
-def scheduler_entries(plan: "Plan") -> list[dict[str, Any]]:
-    """The rates of each variant's schedule, for the JSON document."""
-    from dlx.schedules import rates
-
-    return [
-        {
-            "label": v.label,
-            "rates": rates(v.spec.scheduler.name, v.spec.scheduler.args, v.spec.optimizer.lr, v.spec.train.epochs),
-        }
-        for v in plan.study.variants
-    ]

@@ -39,6 +39,11 @@ class Case:
     value_hash: str = ""
 
     @cached_property
+    def classes(self) -> frozenset[int]:
+        """The classes that the mask holds."""
+        return frozenset(np.flatnonzero(np.bincount(self.mask.ravel())).tolist())
+
+    @cached_property
     def label_box(self) -> Box:
         """The box of the non-zero labels, half-open, along D, H, W; the whole volume when there are none."""
         labelled = self.mask != 0

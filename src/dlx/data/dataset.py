@@ -48,13 +48,19 @@ class Plan:
 
 
 def open_dataset(
-    spec: DataSpec, *, cache_dir: Path | None, verify: bool = False, progress: prepare.Progress | None = None
+    spec: DataSpec,
+    *,
+    cache_dir: Path | None,
+    verify: bool = False,
+    keep: bool = True,
+    progress: prepare.Progress | None = None,
 ) -> Dataset:
     """The cases of `spec.source`, prepared; from the cache when the files it was made from look unchanged.
 
-    `cache_dir=None` keeps nothing. `verify` reads everything again and remarks on what changed without showing in
-    size or time. `progress(done, total)` is called after each case that is read. A source whose path ends in
-    .safetensors is taken as a prepared data set. Trouble with the cache gives a remark, never an error.
+    `cache_dir=None` looks for nothing and keeps nothing, `keep=False` only looks. `verify` reads everything again and
+    remarks on what changed without showing in size or time, or that nothing did. `progress(done, total)` is called
+    after each case that is read. A source whose path ends in .safetensors is taken as a prepared data set. Trouble with
+    the cache gives a remark, never an error.
 
     Raises SettingError for an unknown name or argument, DataError when anything about the files is wrong: after
     all were tried, with a line for each, 20 at most. Memory: see `Case` and `prepare.prepare_all`.
@@ -70,10 +76,10 @@ def open_dataset(
         if isinstance(listing, Listing)
         else _plan_drawn(source, listing, normalize)
     )
-    return _open(plan, cache_dir, verify, progress)
+    return _open(plan, cache_dir, verify, keep, progress)
 
 
-def _open(plan: Plan, cache_dir: Path | None, verify: bool, progress: prepare.Progress | None) -> Dataset:
+def _open(plan: Plan, cache_dir: Path | None, verify: bool, keep: bool, progress: prepare.Progress | None) -> Dataset:
     if cache_dir is None:
         return plan.make(progress).with_remarks(*plan.remarks)
     file = cache.cache_path(cache_dir.expanduser(), plan.place, plan.origin.declaration)
@@ -84,7 +90,9 @@ def _open(plan: Plan, cache_dir: Path | None, verify: bool, progress: prepare.Pr
     if kept is not None and kept.fingerprint != dataset.fingerprint:
         changed = f"the content of {name_some(_changed(kept, dataset))} changed, though size and time did not"
         remarks = (f"{changed}; the cache file was made anew",)
-    if kept is None or kept.fingerprint != dataset.fingerprint:
+    elif kept is not None:
+        remarks = (*remarks, "every file was read again: nothing has changed")
+    if keep and (kept is None or kept.fingerprint != dataset.fingerprint):
         remarks += cache.keep(file, dataset, plan.origin)
     return dataset.with_remarks(*plan.remarks, *remarks)
 

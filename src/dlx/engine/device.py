@@ -11,6 +11,8 @@ from dlx.cores import available_cores as available_cores
 from dlx.errors import SettingError
 from dlx.specs import ComputeSpec
 
+MOST_THREADS_PER_CORE = 8  # a run of a larger machine may be repeated here; more than that is a slip
+
 
 @dataclass(frozen=True)
 class Compute:
@@ -47,6 +49,8 @@ def choose_compute(spec: ComputeSpec) -> Compute:
     precision = spec.precision
     if precision == "auto":
         precision = "bf16" if does_bf16_well(device) else "float32"
+    if spec.threads is not None and spec.threads > MOST_THREADS_PER_CORE * available_cores():
+        raise SettingError(f"compute.threads: {spec.threads}, and this process may use {available_cores()} core(s)")
     name = describe_device(device) if device.type == "cuda" else None
     return Compute(device, precision, spec.threads or available_cores(), name)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dlx.records import EpochResult, StudyHeader
-from dlx.statistics import ClaimVerdict, judge_best, judge_greater, judge_within, trend_slopes
+from dlx.statistics import ClaimVerdict, collapsed_seeds, judge_best, judge_greater, judge_within, trend_slopes
 from dlx.studies import LOWER_IS_BETTER, Claim
 
 Figures = Mapping[str, Mapping[str, Mapping[int, float | None]]]  # label -> metric -> seed -> figure
@@ -36,6 +36,7 @@ def _judge(claim: Claim, header: StudyHeader, figures: Figures, epochs: Epochs) 
     def values(label: str) -> dict[int, float]:
         return _values(claim, label, header.seeds, figures, epochs)
 
+    verdict: ClaimVerdict
     if claim.kind in ("rises", "falls"):
         measured, verdict = _judge_trend(claim, header, values)
     elif claim.kind == "best":
@@ -47,7 +48,23 @@ def _judge(claim: Claim, header: StudyHeader, figures: Figures, epochs: Epochs) 
         verdict = _unless_incomplete(verdict, min(map(len, rivals.values())), header)
     else:
         measured, verdict = _judge_contrast(claim, header, values)
+    collapsed = _collapsed(claim, header, figures)
+    if collapsed:
+        verdict = ClaimVerdict("cannot tell", verdict.estimate, None, verdict.n, f"runs collapsed: {collapsed}")
     return ClaimOutcome(claim, measured, verdict)
+
+
+def _collapsed(claim: Claim, header: StudyHeader, figures: Figures) -> str:
+    """The variants that the claim speaks of whose runs collapsed on some seeds only: no mean describes those."""
+    named = {claim.variant, claim.than, *(claim.among or ())} - {None}
+    if claim.kind in ("rises", "falls", "best") and claim.among is None:
+        named = set(figures)
+    elif claim.than is None and claim.than_window is None and claim.kind in ("greater", "less", "within"):
+        named.add(header.control)
+    control = figures[header.control]["val_dice"].values() if header.control is not None else ()
+    reference = max((value for value in control if value is not None), default=0.0)
+    found = {label: collapsed_seeds(figures[label]["val_dice"], reference) for label in figures if label in named}
+    return "; ".join(f"{label} (seed {', '.join(map(str, seeds))})" for label, seeds in found.items() if seeds)
 
 
 def _judge_contrast(claim: Claim, header: StudyHeader, values: Any) -> tuple[str, ClaimVerdict]:

@@ -12,6 +12,7 @@ from dlx import statistics
 from dlx.archive import StudyRecords, TrialRecords
 from dlx.records import EpochResult, Look, StudyHeader, TrialRecord
 from dlx.report.claims import ClaimOutcome, judge_claims
+from dlx.report.table import mean_of_all
 from dlx.statistics import Comparison, NoiseFloor
 from dlx.studies import LOWER_IS_BETTER
 
@@ -85,9 +86,9 @@ def figure_of(record: TrialRecord, epochs: Sequence[EpochResult], metric: str) -
         case "best_val_dice":
             return result.best_val_dice
         case "hd95_mm":
-            return _class_mean(result.val.hd95_mm_per_class)
+            return mean_of_all(result.val.hd95_mm_per_class)
         case "surface_dice":
-            return _class_mean(result.val.surface_dice_per_class)
+            return mean_of_all(result.val.surface_dice_per_class)
         case "jitter":
             known = [(epoch.epoch, epoch.val_dice) for epoch in epochs if epoch.val_dice is not None]
             return statistics.jitter([e for e, _ in known], [v for _, v in known], result.epochs)
@@ -159,12 +160,15 @@ def summarize_study(records: StudyRecords) -> Summary:
 
 
 def _by_seed(trials: Mapping[int, TrialRecords], metric: str) -> dict[int, float | None]:
-    """Seed -> figure, for the trials that ended."""
-    return {
-        seed: figure_of(trial.record, [epoch.result for epoch in trial.epochs], metric)
-        for seed, trial in sorted(trials.items())
-        if trial.record is not None
-    }
+    """Seed -> figure, for the trials that ended; a finished trial whose figure was not measured is left out."""
+    figures: dict[int, float | None] = {}
+    for seed, trial in sorted(trials.items()):
+        if trial.record is None:
+            continue
+        figure = figure_of(trial.record, [epoch.result for epoch in trial.epochs], metric)
+        if figure is not None or trial.record.status != "done":
+            figures[seed] = figure
+    return figures
 
 
 def _spread(values: Iterable[float | None]) -> Spread:
@@ -250,8 +254,3 @@ def _marks(label: str, idle: Mapping[str, str], comparison: Comparison | None) -
     if comparison is not None and comparison.reason and label not in idle:
         marks.append(comparison.reason)
     return tuple(marks)
-
-
-def _class_mean(figures: Mapping[str, float | None] | None) -> float | None:
-    known = [value for value in (figures or {}).values() if value is not None]
-    return mean(known) if known else None

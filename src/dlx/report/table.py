@@ -47,7 +47,7 @@ def trial_table(record: TrialRecord) -> Group:
         table.add_column(title, justify="right")
     for name in result.val.dice_per_class:
         table.add_row(*_class_row(name, result.train, result.val))
-    means = [_mean_known(figures) for figures in (result.val.hd95_mm_per_class, result.val.surface_dice_per_class)]
+    means = [mean_of_all(figures) for figures in (result.val.hd95_mm_per_class, result.val.surface_dice_per_class)]
     table.add_section()
     table.add_row(
         "mean",
@@ -58,16 +58,18 @@ def trial_table(record: TrialRecord) -> Group:
         spell(means[1]),
         style="bold",
     )
-    best = (
-        f"best epoch {result.best_epoch}: val Dice {spell(result.best_val_dice)} (selected on the validation data)"
-        if result.best_epoch is not None
-        else "no epoch was validated"
-    )
+    best = f"best epoch {result.best_epoch}: val Dice {spell(result.best_val_dice)} (selected on the validation data)"
+    if record.settings["evaluate"]["every"] >= result.epochs:
+        best = "validated once, after the last epoch"
+    unknown = [name for name, value in (result.val.hd95_mm_per_class or {}).items() if value is None]
     facts = (
         f"{len(result.train.cases)} training and {len(result.val.cases)} validation subjects, "
         f"{record.parameters:,} parameters, {spell_seconds(record.run.seconds)} on {record.run.device}"
     )
-    return Group(table, Text(best), Text(facts))
+    lines = [best, facts]
+    if unknown:
+        lines.insert(0, f"no HD95 of {', '.join(unknown)}: no case has it in both masks; their mean would hide that")
+    return Group(table, *map(Text, lines))
 
 
 def _class_row(name: str, train: SetScores, val: SetScores) -> tuple[str, ...]:
@@ -113,6 +115,8 @@ def signed(value: float | None) -> str:
     return "-" if value is None else f"{value:+.3f}"
 
 
-def _mean_known(figures: dict[str, float | None] | None) -> float | None:
-    known = [value for value in (figures or {}).values() if value is not None]
-    return mean(known) if known else None
+def mean_of_all(figures: dict[str, float | None] | None) -> float | None:
+    """The mean over classes; None where a class has no figure, since a mean of the others would flatter."""
+    values = list((figures or {}).values())
+    known = [value for value in values if value is not None]
+    return mean(known) if known and len(known) == len(values) else None

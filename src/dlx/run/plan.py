@@ -1,5 +1,6 @@
 """A study made ready: every trial resolved and checked before the first one starts, and where its records go."""
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -98,13 +99,15 @@ def make_plan(
     command: str = "",
     cache_dir: Path | None,
     verify_data: bool = False,
+    keep_cache: bool = True,
     max_parallel: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Plan:
-    """Resolves every variant of a study; raises DlxError for what one of them cannot do. Writes only the data cache."""
+    """Resolves every variant of a study; raises DlxError for what one of them cannot do. Writes only the data cache,
+    and that only with `keep_cache`.
+    """
     folder = default_folder(study.base) if folder is None else folder
-    if folder.exists() and not folder.is_dir():
-        raise SettingError(f"--out {folder}: is a file")
+    _check_folder(folder)
     variants = tuple(v.model_copy(update={"spec": with_absolute_paths(v.spec)}) for v in study.variants)
     study = study.model_copy(update={"variants": variants})
     datasets: dict[str, Dataset] = {}
@@ -112,7 +115,12 @@ def make_plan(
     for variant in study.variants:
         try:
             resolved[variant.label] = resolve(
-                variant.spec, cache_dir=cache_dir, verify_data=verify_data, progress=progress, datasets=datasets
+                variant.spec,
+                cache_dir=cache_dir,
+                verify_data=verify_data,
+                keep_cache=keep_cache,
+                progress=progress,
+                datasets=datasets,
             )
         except SettingError as error:
             raise SettingError(f"variant '{variant.label}': {error}" if len(variants) > 1 else str(error)) from None
@@ -127,6 +135,17 @@ def make_plan(
         remarks += [remark] if remark and remark not in remarks else []
     parallel, remark = _parallel(list(slim.values()), max_parallel, len(trials))
     return Plan(study, command, folder, trials, stores, parallel, (*remarks, *([remark] if remark else [])))
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuses a folder that cannot be written, before any data are read."""
+    if folder == Path():
+        raise SettingError("--out: a folder's name was expected")
+    place = folder
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise SettingError(f"--out {folder}: {place} is {'not writable' if place.is_dir() else 'no folder'}")
 
 
 def _trial_folder(folder: Path, trial: Trial, resolved: Resolved) -> TrialFolder:
