@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test test-gpu lint format types docs fuzz check clean
+.PHONY: setup demo test test-gpu lint format types docs fuzz faults calibrate bench bench-gpu check clean
 .DEFAULT_GOAL := check
 
 setup: $(STAMP)
@@ -43,6 +43,20 @@ docs: setup
 
 fuzz: setup
 	$(BIN)/python tests/fuzz_volumes.py --seconds 300
+
+# ten kills of a six-trial sweep at random moments, each resumed
+faults: setup
+	$(BIN)/python tests/faults.py --kills 10
+
+# how often the verdicts are wrong, by simulation, for several numbers of seeds and variants and kinds of noise
+calibrate: setup
+	$(BIN)/python tests/calibration.py
+
+bench: setup
+	$(BIN)/python benchmarks/run.py --device cpu
+
+bench-gpu: setup
+	$(BIN)/python benchmarks/run.py --device cuda --steps 50
 
 check: lint types test docs
 

@@ -80,14 +80,15 @@ def kill_and_resume(place: Path, kills: int, seed: int) -> list[str]:
     lasted = time.monotonic() - started
     if failure:
         return [failure]
-    wrong = []
+    wrong, killed = [], 0
     for kill in range(kills):
         # a resumed sweep has less to do: the moments are drawn from what the whole takes, spread over the kills
-        moment = chance.uniform(0.0, lasted / 2)
+        moment = chance.uniform(0.1, 0.5) * lasted
         process = start(place / "killed")
         time.sleep(moment)
         if process.poll() is not None:
             continue
+        killed += 1
         if kill % 2:
             os.killpg(process.pid, signal.SIGKILL)
         else:
@@ -101,6 +102,7 @@ def kill_and_resume(place: Path, kills: int, seed: int) -> list[str]:
             )
             if any(number > 1 for number in lost):
                 wrong.append(f"kill {kill + 1}: more than one finished epoch is lost: {lost}")
+    print(f"{killed} kills hit a running sweep")
     failure = ended_well(start(place / "killed"), place / "killed")
     if failure:
         return [*wrong, failure]

@@ -12,6 +12,7 @@ from dlx import registry
 from dlx.arguments import bind_arguments
 from dlx.errors import SettingError
 from dlx.losses import SumLoss, cross_entropy, focal, lovasz_softmax, soft_dice
+from dlx.lovasz import binned_steps, jaccard_steps
 
 K = 4
 NOTES_WEIGHTS = [0.1, 0.4, 0.2, 0.3]
@@ -218,18 +219,18 @@ def test_lovasz_softmax_is_the_definition_spelt_out(num_present):
     mask = some_mask(2, 5, 6, num_classes=num_present)
     p = torch.softmax(logits, 1).movedim(1, -1).reshape(-1, K).numpy()
     expected = naive_lovasz(p, mask.reshape(-1).numpy())
-    assert lovasz_softmax(K)(logits, mask).item() == pytest.approx(expected, rel=1e-12)
+    assert lovasz_softmax(K, bins=None)(logits, mask).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_lovasz_softmax_worked_by_hand():
     # class 1: errors 1/2 (J 0 -> 1/2) and 1/4 (J 1/2 -> 1): 0.375; class 0: errors 1/2 (J 0 -> 1) and 1/4: 0.5
-    assert lovasz_softmax(2)(*two_voxels()).item() == pytest.approx((0.375 + 0.5) / 2, rel=1e-12)
+    assert lovasz_softmax(2, bins=None)(*two_voxels()).item() == pytest.approx((0.375 + 0.5) / 2, rel=1e-12)
 
 
 def test_lovasz_softmax_of_background_alone_leaves_the_absent_class_out():
     # errors of class 0: 3/4 and 1/2, each a half of the Jaccard loss
     logits, _ = two_voxels()
-    loss = lovasz_softmax(2)(logits, torch.zeros(1, 2, dtype=torch.int64)).item()
+    loss = lovasz_softmax(2, bins=None)(logits, torch.zeros(1, 2, dtype=torch.int64)).item()
     assert loss == pytest.approx((0.75 + 0.5) / 2, rel=1e-12)
 
 
@@ -239,15 +240,51 @@ def test_lovasz_softmax_of_hard_predictions_is_the_mean_jaccard_loss():
         1 - ((mask == k) & (predicted == k)).sum().item() / ((mask == k) | (predicted == k)).sum().item()
         for k in range(K)
     ]
-    loss = lovasz_softmax(K)(answer(predicted, 100.0), mask).item()
+    loss = lovasz_softmax(K, bins=None)(answer(predicted, 100.0), mask).item()
     assert loss == pytest.approx(sum(jaccard) / K, rel=1e-12)
+
+
+@pytest.mark.parametrize("sharpness", [0.5, 2.0, 8.0])
+def test_binned_lovasz_is_the_sorted_one_within_its_bins(sharpness):
+    mask = torch.randint(0, K, (8, 48, 48), generator=torch.Generator().manual_seed(1))
+    logits = torch.randn(8, K, 48, 48, generator=torch.Generator().manual_seed(2), dtype=torch.float64) * sharpness
+    logits = (logits + 2.0 * torch.nn.functional.one_hot(mask, K).movedim(-1, 1)).requires_grad_()
+    values, gradients = [], []
+    for bins in (None, 4096):
+        loss = lovasz_softmax(K, bins=bins)(logits, mask)
+        values.append(loss.item())
+        gradients.append(torch.autograd.grad(loss, logits)[0])
+    assert values[1] == pytest.approx(values[0], abs=1 / 4096)
+    assert (gradients[1] - gradients[0]).abs().sum() <= 0.004 * gradients[0].abs().sum()
+
+
+def test_binned_lovasz_grows_in_all_by_the_jaccard_loss():
+    errors = torch.rand(2, 500, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    is_class = torch.rand(2, 500, generator=torch.Generator().manual_seed(1)) < 0.3
+    steps = binned_steps(errors, is_class, 256)
+    assert (steps >= 0).all()
+    # all voxels wrong: the intersection is gone, and the loss has grown from 0 to 1
+    torch.testing.assert_close(steps.sum(1), torch.ones(2, dtype=torch.float64))
+
+
+def test_a_voxel_alone_in_its_bin_has_its_exact_step():
+    errors = torch.tensor([[0.9, 0.7, 0.5, 0.3, 0.1]], dtype=torch.float64)
+    is_class = torch.tensor([[True, False, True, False, False]])
+    torch.testing.assert_close(binned_steps(errors, is_class, 256), jaccard_steps(is_class, torch.float64))
+
+
+def test_binned_lovasz_leaves_an_absent_class_out():
+    mask = torch.zeros(1, 64, dtype=torch.int64)
+    logits = torch.randn(1, 3, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    sorted_, binned = (lovasz_softmax(3, bins=bins)(logits, mask).item() for bins in (None, 4096))
+    assert binned == pytest.approx(sorted_, abs=1 / 4096)
 
 
 def test_lovasz_softmax_in_float32_is_exact_for_a_batch_of_a_quarter_million_voxels():
     logits, mask = some_logits(4, K, 256, 256), some_mask(4, 256, 256)
     logits = logits + answer(mask, 4.0)
-    in_float32 = lovasz_softmax(K)(logits.float(), mask).item()
-    assert in_float32 == pytest.approx(lovasz_softmax(K)(logits, mask).item(), rel=1e-5)
+    in_float32 = lovasz_softmax(K, bins=None)(logits.float(), mask).item()
+    assert in_float32 == pytest.approx(lovasz_softmax(K, bins=None)(logits, mask).item(), rel=1e-5)
 
 
 def test_a_sum_of_losses_is_their_sum():
@@ -274,7 +311,7 @@ def test_as_many_class_weights_as_classes_are_asked_for(factory):
         ("focal", {"gamma": -1.0}, "gamma"),
         ("ce", {"class_weights": [0.0, 1.0, 1.0, 1.0]}, "class_weights"),
         ("dice", {"smooth": 0.0}, "smooth"),
-        ("lovasz", {"gamma": 2.0}, "takes no arguments"),
+        ("lovasz", {"gamma": 2.0}, "has no argument"),
     ],
 )
 def test_an_argument_out_of_range_is_named(name, args, complaint):

@@ -268,6 +268,8 @@ def make_study(**fields: Any) -> Study:
         study = Study(**fields)
     except ValidationError as error:
         raise SettingError(first_cause(error)) from None
+    if len(set(study.seeds)) != len(study.seeds) or min(study.seeds) < 0:
+        raise SettingError("seeds: none may be there twice, and none below 0")
     labels = [variant.label for variant in study.variants]
     if study.control is None and len(labels) > 1:
         study = study.model_copy(update={"control": labels[0]})

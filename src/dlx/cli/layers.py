@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from dlx.settings import Settings
 
 DEFAULT_RECIPE = "quick"
+MOST_SEEDS = 10_000
 
 # option -> the setting it stands for
 SETTING_OF = {
@@ -79,6 +80,8 @@ def seeds_from(options: TrainOptions, default: int = 1) -> tuple[int, ...]:
         numbers = [int(piece) for piece in options.seeds.split(",")]
     except ValueError:
         raise SettingError(f"--seeds {options.seeds}: expected a number (5) or a list (0,3,7)") from None
+    if len(numbers) == 1 and numbers[0] > MOST_SEEDS:
+        raise SettingError(f"--seeds {options.seeds}: at most {MOST_SEEDS}")
     seeds = range(numbers[0]) if len(numbers) == 1 else numbers
     if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
         raise SettingError(f"--seeds {options.seeds}: expected at least one seed, none twice and none negative")

@@ -33,5 +33,5 @@ def report(
     written = study_results.write_report(stem, summary, records)
     study_results.print_summary(summary, records, as_json=as_json)
     if not as_json:
-        notes = Console(stderr=True, soft_wrap=True, highlight=False)
+        notes = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
         notes.print(f"\nwritten:      {', '.join(str(path) for path in written)}")

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from dlx.archive import StudyRecords, finished, portable, write_archive
-from dlx.cli.results import print_json, print_settings, stopped_line
+from dlx.cli.results import counted, print_json, print_settings, resume_command, stopped_line
 from dlx.report.document import study_document, trial_entry
 from dlx.report.study_table import study_table
-from dlx.report.summary import Summary
+from dlx.report.summary import Summary, summarize_study
 from dlx.report.table import trial_table
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def print_grid(plan: "Plan", console: Console) -> None:
         f"{plan.max_parallel} at once",
         highlight=False,
         soft_wrap=True,
+        markup=False,
     )
 
 
@@ -66,7 +68,7 @@ def schedules_table(plan: "Plan") -> Table:
     for variant in plan.study.variants:
         spec = variant.spec
         drawn = rates(spec.scheduler.name, spec.scheduler.args, spec.optimizer.lr, spec.train.epochs)
-        table.add_row(variant.label, FORMULAS[spec.scheduler.name], sparkline(drawn))
+        table.add_row(Text(variant.label), FORMULAS[spec.scheduler.name], sparkline(drawn))
     return table
 
 
@@ -101,7 +103,9 @@ def write_report(stem: Path, summary: Summary, records: StudyRecords, *, with_ar
     from dlx.report.figure import draw_study
     from dlx.report.page import make_page
 
-    records = portable(records) if with_archive else records
+    if with_archive:
+        records = portable(records)
+        summary = summarize_study(records)
     page, svg, png = (stem.with_name(f"{stem.name}.{ending}") for ending in ("md", "svg", "png"))
     draw_study(summary, svg, None if with_archive else png)
     write_atomically(page, make_page(summary, records, svg.name).encode())
@@ -114,11 +118,11 @@ def write_report(stem: Path, summary: Summary, records: StudyRecords, *, with_ar
 
 def print_where(plan: "Plan", outcome: "Outcome", written: list[Path]) -> None:
     """Where things are, and the command that goes on, on stderr."""
-    notes = Console(stderr=True, soft_wrap=True, highlight=False)
+    notes = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     missing = len(plan.missing())
     if outcome.was_interrupted:
         notes.print(f"\n{stopped_line(plan, outcome)}")
     notes.print(f"\nrecords:      {plan.folder}")
     notes.print(f"report:       {', '.join(str(path) for path in written)}")
     if missing:
-        notes.print(f"go on with:   {plan.command}   ({missing} trial(s) missing)")
+        notes.print(f"go on with:   {resume_command(plan)}   ({counted(missing, 'trial')} missing)")

@@ -159,10 +159,11 @@ def _marks(summary: Summary, records: StudyRecords) -> Lines:
 
 def _classes(summary: Summary, records: StudyRecords) -> Lines:
     found: dict[str, dict[str, list[float]]] = {variant.label: {} for variant in summary.variants}
-    for record in finished(records.trials):
-        for name, dice in (record.result.val.dice_per_class if record.result else {}).items():
+    for trial in records.trials:
+        result = trial.record.result if trial.record is not None else None
+        for name, dice in (result.val.dice_per_class if result else {}).items():
             if dice is not None:
-                found[record.label].setdefault(name, []).append(dice)
+                found[trial.entry.label].setdefault(name, []).append(dice)
     names = list(dict.fromkeys(name for by_class in found.values() for name in by_class))
     if not names:
         return []

@@ -43,7 +43,7 @@ def figures_table(summary: Summary) -> Table:
     for variant in summary.variants:
         figures = variant.figures
         table.add_row(
-            variant.label + (" (control)" if variant.is_control else ""),
+            Text(variant.label + (" (control)" if variant.is_control else "")),
             str(figures["val_dice"].n),
             spell_spread(figures["train_dice"]),
             spell_spread(figures["val_dice"]),
@@ -73,7 +73,7 @@ def verdict_table(summary: Summary) -> Table:
         for mark in variant.marks:
             verdict.append(f"\n{mark}", style="dim")
         table.add_row(
-            variant.label,
+            Text(variant.label),
             signed(row.difference),
             interval,
             verdict,
@@ -92,7 +92,7 @@ def claims_table(claims: Sequence[ClaimOutcome]) -> Table:
         verdict = outcome.verdict
         interval = "" if verdict.interval is None else f" ({verdict.interval[0]:+.3f} to {verdict.interval[1]:+.3f})"
         measured = f"{outcome.measured}: {signed(verdict.estimate)}{interval}, n = {verdict.n}"
-        table.add_row(outcome.claim.text, measured, f"{verdict.verdict}\n{verdict.reason}".strip())
+        table.add_row(Text(outcome.claim.text), Text(measured), Text(f"{verdict.verdict}\n{verdict.reason}".strip()))
     return table
 
 

@@ -160,13 +160,13 @@ def summarize_study(records: StudyRecords) -> Summary:
 
 
 def _by_seed(trials: Mapping[int, TrialRecords], metric: str) -> dict[int, float | None]:
-    """Seed -> figure, for the trials that ended; a finished trial whose figure was not measured is left out."""
+    """Seed -> figure, for the trials that ended; one that failed, or whose figure was not measured, is left out."""
     figures: dict[int, float | None] = {}
     for seed, trial in sorted(trials.items()):
         if trial.record is None:
             continue
         figure = figure_of(trial.record, [epoch.result for epoch in trial.epochs], metric)
-        if figure is not None or trial.record.status != "done":
+        if figure is not None or trial.record.status == "diverged":
             figures[seed] = figure
     return figures
 

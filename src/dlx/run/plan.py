@@ -169,6 +169,8 @@ def _parallel(resolved: list[Resolved], asked: int | None, num_trials: int) -> t
     On a CPU threads times trials never exceed the cores: two threads beside one other busy process were measured to
     crawl (docs/log.md). On a GPU one trial at a time, unless more are asked for.
     """
+    if asked is not None and asked < 1:
+        raise SettingError(f"--max-parallel {asked}: at least one trial runs at a time")
     if any(one.compute.device.type != "cpu" for one in resolved):
         return min(asked or 1, num_trials), None
     threads = max(one.compute.threads for one in resolved)

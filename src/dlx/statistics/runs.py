@@ -22,6 +22,9 @@ def jitter(epochs: Sequence[int], values: Sequence[float | None], num_epochs: in
     return float(np.sqrt(residuals @ residuals / (len(points) - 2)))
 
 
+LEARNT = 0.1  # Dice: below it no run has learnt anything that another could have lost
+
+
 def collapsed_seeds(values: Mapping[int, float | None], reference: float = 0.0) -> tuple[int, ...]:
     """The seeds whose run collapsed where others did not: a Dice below half of the best run's, or None (diverged).
 
@@ -30,5 +33,5 @@ def collapsed_seeds(values: Mapping[int, float | None], reference: float = 0.0) 
     collapse. If all diverged, all are named; else never the best.
     """
     best = max((value for value in values.values() if value is not None), default=0.0)
-    learnt = best >= reference / 2.0
+    learnt = best >= max(reference / 2.0, LEARNT)
     return tuple(sorted(s for s, value in values.items() if value is None or (learnt and value < best / 2.0)))
