@@ -161,6 +161,34 @@ def test_seeds_added_after_a_look_are_no_longer_a_5_percent_verdict(dlx):
             assert "seeds were added after a look at 2" in row["reason"]
 
 
+def test_variants_chosen_after_a_look_are_told(dlx):
+    dlx(*SWEEP)
+    fewer = dlx("sweep-dropout", "--p", "0.5", "--seeds", "2", *SMALL, "--out", "out")
+    assert "verdicts were shown before over other seeds or variants (up to 2)" in " ".join(fewer.stdout.split())
+    other = dlx("sweep-dropout", "--p", "0.5", "--seeds", "2", *SMALL, "--lr", "0.01", "--out", "out")
+    assert "were shown before" not in other.stdout  # another control: another study
+
+
+def test_what_is_declared_after_results_is_told(dlx):
+    dlx(*SWEEP)
+    late = dlx(*SWEEP, "--smallest-effect", "0.5")
+    assert "smallest effect declared after results were there" in late.stdout
+    assert "smallest effect declared after results were there" in dlx(*SWEEP, "--smallest-effect", "0.5").stdout
+
+
+@pytest.mark.parametrize(
+    ("axes", "words"),
+    [
+        ('"split.seed" = [0, 1, 2]', "validate on different subjects"),
+        ('"dropout.p" = [0, 0.5]\n"dropout.kind" = ["dropout", "dropout2d"]', "one and the same trial"),
+    ],
+)
+def test_variants_that_cannot_be_compared_are_refused(dlx, axes, words):
+    Path("odd.toml").write_text(f"seeds = 2\n[axes]\n{axes}\n")
+    with pytest.raises(DlxError, match=words):
+        dlx("run", "odd.toml", *SMALL)
+
+
 @pytest.mark.parametrize(
     ("args", "words"),
     [

@@ -141,3 +141,6 @@ class Look(Record):
     num_seeds: int
     num_variants: int
     shown_utc: str
+    seeds: tuple[int, ...] = ()
+    variants: tuple[str, ...] = ()
+    control_trials: tuple[str, ...] = ()  # ids: a look concerns the studies that share some of these

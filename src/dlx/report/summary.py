@@ -111,7 +111,8 @@ def summarize_study(records: StudyRecords) -> Summary:
     if unlike:
         remarks.append(f"{len(unlike)} pair(s) left out: variant and control ran on unlike devices")
     if control is not None:
-        earlier = _earlier_looks(records)
+        earlier, chosen = _earlier_looks(records)
+        remarks += chosen
         outcome = statistics.compare(
             paired[control][header.metric],
             {label: known[header.metric] for label, known in paired.items() if label != control},
@@ -132,6 +133,9 @@ def summarize_study(records: StudyRecords) -> Summary:
                 num_seeds=len(header.seeds),
                 num_variants=len(outcome.rows),
                 shown_utc="",
+                seeds=header.seeds,
+                variants=tuple(row.label for row in outcome.rows),
+                control_trials=_control_trials(header),
             )
     variants = tuple(
         VariantSummary(
@@ -193,10 +197,32 @@ def _without(values: Mapping[int, T], label: str, unlike: Collection[tuple[str, 
     return {seed: value for seed, value in values.items() if (label, seed) not in unlike}
 
 
-def _earlier_looks(records: StudyRecords) -> tuple[int, ...]:
+def _control_trials(header: StudyHeader) -> tuple[str, ...]:
+    return tuple(entry.trial for entry in header.trials if entry.label == header.control)
+
+
+def _earlier_looks(records: StudyRecords) -> tuple[tuple[int, ...], list[str]]:
+    """At how many seeds, fewer than now, this study's verdicts were shown; and a remark where they were shown over
+    other seeds or variants than now's, since what is compared now may have been chosen after looking."""
     header = records.header
-    seen = {look.num_seeds for look in records.looks if (look.study, look.metric) == (header.name, header.metric)}
-    return tuple(sorted(number for number in seen if number < len(header.seeds)))
+    ours, labels = set(_control_trials(header)), {variant.label for variant in header.variants}
+    numbers, others = set(), []
+    for look in records.looks:
+        is_ours = bool(ours & set(look.control_trials)) if look.control_trials else look.study == header.name
+        if not is_ours or look.metric != header.metric:
+            continue
+        if look.num_seeds < len(header.seeds):
+            numbers.add(look.num_seeds)
+        if not set(look.seeds) <= set(header.seeds) or not set(look.variants) <= labels:
+            others.append(look)
+    if not others:
+        return tuple(sorted(numbers)), []
+    seen = max(look.num_variants for look in others)
+    remark = (
+        f"verdicts were shown before over other seeds or variants (up to {seen}): where seeds or variants were chosen "
+        "after that look, these are no longer verdicts at 5 %"
+    )
+    return tuple(sorted(numbers)), [remark]
 
 
 def _idle(

@@ -124,6 +124,7 @@ def make_plan(
             )
         except SettingError as error:
             raise SettingError(f"variant '{variant.label}': {error}" if len(variants) > 1 else str(error)) from None
+    _check_comparable(resolved, study.seeds[0])
     stores = host_stores(resolved.values())
     slim = {label: one.without_voxels() for label, one in resolved.items()}
     trials = tuple(
@@ -135,6 +136,20 @@ def make_plan(
         remarks += [remark] if remark and remark not in remarks else []
     parallel, remark = _parallel(list(slim.values()), max_parallel, len(trials))
     return Plan(study, command, folder, trials, stores, parallel, (*remarks, *([remark] if remark else [])))
+
+
+def _check_comparable(resolved: dict[str, Resolved], seed: int) -> None:
+    """Refuses variants that validate on other subjects than the first, and two that are one and the same trial."""
+    (first, other), *_ = resolved.items()
+    named: dict[str, str] = {}
+    for label, one in resolved.items():
+        if set(one.split.val) != set(other.split.val):
+            raise SettingError(
+                f"variants '{first}' and '{label}' validate on different subjects: they cannot be paired"
+            )
+        twin = named.setdefault(one.trial_id(seed), label)
+        if twin != label:
+            raise SettingError(f"variants '{twin}' and '{label}' are one and the same trial: leave one out")
 
 
 def _check_folder(folder: Path) -> None:

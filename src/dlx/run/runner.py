@@ -10,6 +10,9 @@ from dlx.run.stores import place
 from dlx.run.trial import Event, TrialEnded, run_trial
 from dlx.store import StudyFolder
 
+DECLARED = ("claims", "smallest_effect", "metric")  # what must be said before results are there
+DECLARED_LATE = "declared after results were there"
+
 
 @dataclass(frozen=True)
 class TrialEvent:
@@ -33,7 +36,7 @@ def run_plan(
     row; `plan.max_parallel` above one needs it. Without `keep_going` nothing new starts after a trial that failed, and
     what is at work is stopped (and goes on from its last epoch another time).
     """
-    StudyFolder(plan.folder).write_header(plan.header())
+    _declare(plan)
     waiting: list[int] = []
     for index, planned in enumerate(plan.trials):
         found = planned.folder.result()
@@ -51,6 +54,19 @@ def run_plan(
             yield TrialEvent(index, event)
             if isinstance(event, TrialEnded) and event.record.status != "done" and not keep_going:
                 return
+
+
+def _declare(plan: Plan) -> None:
+    """Writes the study's header; what is declared anew once results are there is marked so in it, for good."""
+    folder, header = StudyFolder(plan.folder), plan.header()
+    before = folder.header()
+    if before is not None and before.control == header.control:
+        marks = [remark for remark in before.remarks if remark.endswith(DECLARED_LATE)]
+        changed = [key for key in DECLARED if getattr(before, key) != getattr(header, key)]
+        if changed and len(plan.missing()) < len(plan.trials):
+            marks.append(f"{' and '.join(changed).replace('_', ' ')} {DECLARED_LATE}")
+        header = header.model_copy(update={"remarks": (*header.remarks, *dict.fromkeys(marks))})
+    folder.write_header(header)
 
 
 def _task(planned: Planned, fresh: bool, retry_failed: bool) -> Task:
