@@ -85,7 +85,7 @@ def judge_within(values: Sequence[float], margin: float) -> ClaimVerdict:
 def judge_best(values: Mapping[str, Mapping[int, float]], label: str, *, higher_is_better: bool = True) -> ClaimVerdict:
     """The claim that the variant `label` is the best of these, by its advantage over each rival, paired by seed.
 
-    Confirmed where it is shown to be better than every rival at a one-sided 5 % (intersection-union: no correction is
+    Confirmed where it is shown to be better than every rival at a one-sided 2.5 % (intersection-union: no correction is
     needed), contradicted where some rival is shown to be better, Holm-corrected over the rivals. The estimate is the
     advantage over the closest rival, or over the one that beats it. SettingError where `label` is not among these, or
     is alone.
@@ -98,13 +98,13 @@ def judge_best(values: Mapping[str, Mapping[int, float]], label: str, *, higher_
     estimates = {name: Estimate(tuple(advantage.tolist())) for name, advantage in rivals.items()}
     losing = dict(zip(rivals, holm(np.array([float(greater_p(-a)) for a in rivals.values()])).tolist(), strict=True))
     winner = min(rivals, key=lambda name: math.inf if math.isnan(losing[name]) else losing[name])
-    if losing[winner] < ALPHA:
+    if losing[winner] < ALPHA / 2.0:
         return _verdict("contradicted", estimates[winner], f"'{winner}' is better")
     untested = [name for name in rivals if estimates[name].n < 2]
     if untested:
         return _too_few(estimates[untested[0]], f" with '{untested[0]}'")
     closest = min(rivals, key=lambda name: float(rivals[name].mean()))
-    rest = [name for name, advantage in rivals.items() if not greater_p(advantage) < ALPHA]
+    rest = [name for name, advantage in rivals.items() if not greater_p(advantage) < ALPHA / 2.0]
     if not rest:
         return _verdict("confirmed", estimates[closest], f"better than each of the others; the closest is '{closest}'")
     names = ", ".join(f"'{name}'" for name in rest)
