@@ -18,12 +18,12 @@ from safetensors import safe_open
 
 from small import SMALL_ARGS
 
-SWEEP = ["sweep-dropout", "--p", "0.2,0.5", "--seeds", "2", *SMALL_ARGS, "--epochs", "5", "--steps-per-epoch", "60"]
+SWEEP = ["sweep-dropout", "--p", "0.2,0.5", "--seeds", "2", *SMALL_ARGS, "--epochs", "6"]
 
 
-def start(folder: Path) -> subprocess.Popen:
+def start(folder: Path, steps: int) -> subprocess.Popen:
     """The six-trial sweep in a process group of its own."""
-    command = [sys.executable, "-m", "dlx", *SWEEP, "--out", str(folder), "--quiet"]
+    command = [sys.executable, "-m", "dlx", *SWEEP, "--steps-per-epoch", str(steps), "--out", str(folder), "--quiet"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "DLX_CACHE_DIR": str(folder.parent / "cache")}
     with (folder.parent / "errors.txt").open("w") as errors:
         return subprocess.Popen(
@@ -72,11 +72,11 @@ def best_is_the_best(folder: Path) -> bool:
     return True
 
 
-def kill_and_resume(place: Path, kills: int, seed: int) -> list[str]:
+def kill_and_resume(place: Path, kills: int, seed: int, steps: int) -> list[str]:
     """What went wrong, if anything, in `kills` kills of one sweep; half of them kill its workers at once with it."""
     chance = random.Random(seed)
     started = time.monotonic()
-    failure = ended_well(start(place / "alone"), place / "alone")
+    failure = ended_well(start(place / "alone", steps), place / "alone")
     lasted = time.monotonic() - started
     if failure:
         return [failure]
@@ -84,7 +84,7 @@ def kill_and_resume(place: Path, kills: int, seed: int) -> list[str]:
     for kill in range(kills):
         # a resumed sweep has less to do: the moments are drawn from what the whole takes, spread over the kills
         moment = chance.uniform(0.1, 0.5) * lasted
-        process = start(place / "killed")
+        process = start(place / "killed", steps)
         time.sleep(moment)
         if process.poll() is not None:
             continue
@@ -103,7 +103,7 @@ def kill_and_resume(place: Path, kills: int, seed: int) -> list[str]:
             if any(number > 1 for number in lost):
                 wrong.append(f"kill {kill + 1}: more than one finished epoch is lost: {lost}")
     print(f"{killed} kills hit a running sweep")
-    failure = ended_well(start(place / "killed"), place / "killed")
+    failure = ended_well(start(place / "killed", steps), place / "killed")
     if failure:
         return [*wrong, failure]
     if results(place / "killed") != results(place / "alone") or len(results(place / "alone")) != 6:
@@ -117,9 +117,10 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=200, help="steps of an epoch: trials long enough to be hit")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        wrong = kill_and_resume(Path(place), args.kills, args.seed)
+        wrong = kill_and_resume(Path(place), args.kills, args.seed, args.steps)
     print("\n".join(wrong) or f"{args.kills} kills: the records equal the uninterrupted sweep's, bit for bit")
     sys.exit(bool(wrong))
 

@@ -17,7 +17,7 @@ from small import small_resolved
 
 @pytest.mark.slow
 def test_a_sweep_killed_and_resumed_ends_as_if_left_alone(tmp_path):
-    assert kill_and_resume(tmp_path, kills=3, seed=1) == []
+    assert kill_and_resume(tmp_path, kills=3, seed=1, steps=60) == []
 
 
 def tasks_and_stores(folder, count, *changes):
