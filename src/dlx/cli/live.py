@@ -92,7 +92,7 @@ class TrialsTable:
     def __init__(self, console: Console, plan: Plan) -> None:
         self.plan, self.started = plan, time.monotonic()
         self.at_work: dict[int, AtWork] = {}
-        self.done = self.failed = self.found = 0
+        self.done = self.failed = 0
         self.steps_done = 0.0
         self.live = Live(console=console, get_renderable=self.render, refresh_per_second=4, transient=True)
         self.console = self.live.console
@@ -126,7 +126,6 @@ class TrialsTable:
             case TrialEnded():
                 self.at_work.pop(index, None)
                 self.done += 1
-                self.found += event.was_done
                 self.failed += event.record.status != "done"
 
     def _advance(self, row: AtWork, steps: int) -> None:
