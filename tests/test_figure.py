@@ -58,6 +58,13 @@ def test_equal_records_give_equal_bytes(tmp_path):
     assert drawn(dropout_sweep(), tmp_path, "a") == drawn(dropout_sweep(), tmp_path, "b")
 
 
+def test_clip_paths_are_numbered_as_their_hashes_hold_the_last_bits_of_the_layout(tmp_path):
+    svg = drawn(dropout_sweep(), tmp_path).decode()
+    defined, used = re.findall(r'<clipPath id="(\w+)"', svg), re.findall(r"url\(#(\w+)\)", svg)
+    assert defined == [f"clip{i}" for i in range(1, len(defined) + 1)]
+    assert set(used) == set(defined)
+
+
 def test_the_figure_names_the_question_the_control_the_axis_and_n(tmp_path):
     text = texts(drawn(made_study(question="Does it help?"), tmp_path))
     for words in ("Does it help?", "control (p=0)", "dropout.p", "p=0.1  (n = 5)", "epoch", "±0.01"):

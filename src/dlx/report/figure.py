@@ -6,6 +6,7 @@ pyplot changes nothing. Equal records give equal bytes.
 """
 
 import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -62,7 +63,17 @@ def draw_study(summary: Summary, path_svg: Path, path_png: Path | None = None) -
 def _save(figure: Figure, path: Path, **options: Any) -> None:
     buffer = BytesIO()
     figure.savefig(buffer, **options)
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, _number_ids(buffer.getvalue()) if path.suffix == ".svg" else buffer.getvalue())
+
+
+def _number_ids(svg: bytes) -> bytes:
+    """The same picture with its clip paths numbered: matplotlib hashes their unrounded sizes, unequal from run to run.
+
+    The layout's solver agrees with itself to the last bits only; what is written is rounded to a millionth of a point.
+    """
+    found = dict.fromkeys(re.findall(rb'<clipPath id="(\w+)"', svg))
+    numbered = {name: b"clip%d" % i for i, name in enumerate(found, 1)}
+    return re.sub(rb"(?<=[\"#])p[0-9a-f]{10}(?=[\")])", lambda match: numbered.get(match[0], match[0]), svg)
 
 
 def _figure(summary: Summary) -> Figure:
