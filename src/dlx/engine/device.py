@@ -1,8 +1,10 @@
 """Which device trains, in which precision and memory format, and what of that can change a trial's numbers."""
 
+import ctypes
 import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import torch
@@ -11,6 +13,7 @@ from dlx.cores import available_cores as available_cores
 from dlx.errors import SettingError
 from dlx.specs import ComputeSpec
 
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 MOST_THREADS_PER_CORE = 8  # a run of a larger machine may be repeated here; more than that is a slip
 
 
@@ -57,13 +60,29 @@ def choose_compute(spec: ComputeSpec) -> Compute:
 
 def prepare_backend(compute: Compute) -> None:
     """Sets torch's fast paths for the device, whatever was set before: on CUDA float32 means float32 (convolutions
-    would be rounded to TF32 by default), and cuDNN takes algorithms that repeat. Of a CPU nothing is set.
+    would be rounded to TF32 by default), and cuDNN takes algorithms that repeat. On a CPU freed memory is kept.
     """
+    if compute.device.type == "cpu":
+        keep_freed_memory()
     if compute.device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
+
+
+@cache
+def keep_freed_memory() -> bool:
+    """Makes glibc's allocator keep what is freed for the next step; False where there is no glibc. Call it once or more.
+
+    As it comes, every feature map of 32 MiB or more is mapped anew at each step, and its pages are zeroed by the kernel:
+    12 % of a full-size step (docs/log.md). The process then holds on to its peak until it ends.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    if mallopt is None:
+        return False
+    settings = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 2**26}
+    return all(mallopt(key, value) == 1 for key, value in settings.items())
 
 
 def does_bf16_well(device: torch.device) -> bool:
