@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from dlx.build import make_job
+from dlx.build import make_job, shape_key
 from dlx.data.voxels import VoxelStore
+from dlx.engine.capture import Captured, Eager
 from dlx.engine.fit import Progress, begin_epoch, fit
 from dlx.records import EpochRecord
 from dlx.resolve import resolve
@@ -69,3 +70,37 @@ def test_bf16_trains():
 def test_dropout_noise_is_drawn_on_the_device_and_repeats():
     change = {"dropout": {"p": 0.5}}
     assert losses(cuda_job(change)) == pytest.approx(losses(cuda_job(change)), rel=1e-4)
+
+
+def test_a_captured_step_gives_what_the_plain_one_gives():
+    change = {"optimizer": {"lr": 2.0**-7}}  # the same in float32, in which a captured step reads it
+    captured, plain = cuda_job(change), cuda_job(change)
+    assert isinstance(captured.step.work, Captured)
+    plain.step.work = Eager(plain.step.run)
+    assert losses(captured) == pytest.approx(losses(plain), rel=1e-4)
+    assert captured.step.work.num_captures == 1
+
+
+def test_dropout_masks_change_from_replay_to_replay():
+    job = cuda_job({"dropout": {"p": 0.5}, "optimizer": {"lr": 1e-12}, "train": {"steps_per_epoch": 4}})
+    begin_epoch(job, Progress(), 1)
+    for at in range(4):
+        job.step(at)
+    job.step.source.cases.copy_(job.step.source.cases[:1].expand_as(job.step.source.cases))
+    job.step.source.starts.copy_(job.step.source.starts[:1].expand_as(job.step.source.starts))
+    for at in range(4):  # the same batch, and weights that hardly move: what differs is the mask
+        job.step(at)
+    assert len(set(job.step.losses.tolist())) == 4
+
+
+def test_trials_that_differ_in_p_or_schedule_share_one_capture():
+    first = resolve(small_spec(CUDA, {"dropout": {"p": 0.2}}))
+    second = resolve(small_spec(CUDA, {"dropout": {"p": 0.6}, "scheduler": "cosine"}))
+    assert shape_key(first) == shape_key(second)
+    store = make_store(first)
+    used = make_job(first, store, 0)
+    losses(used)
+    again = make_job(second, store, 1, like=used)
+    alone = losses(make_job(second, store, 1))
+    assert losses(again) == pytest.approx(alone, rel=1e-4)
+    assert again.step.work.num_captures == 1

@@ -1,9 +1,15 @@
-"""From a Resolved to its Job: the live objects of one trial, on its device."""
+"""From a Resolved to its Job: the live objects of one trial, on its device, made anew or set back."""
 
+import json
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dlx.data.sampler import PatchPlan, PatchSource, box_extent
 from dlx.data.voxels import VoxelStore
+from dlx.engine.capture import Captured
 from dlx.engine.device import prepare_backend
 from dlx.engine.evaluate import Evaluator
 from dlx.engine.fit import Job
@@ -14,45 +20,99 @@ from dlx.resolve import Resolved
 from dlx.specs import Spec
 
 
-def make_job(resolved: Resolved, store: VoxelStore, seed: int) -> Job:
+def make_job(resolved: Resolved, store: VoxelStore, seed: int, like: Job | None = None) -> Job:
     """The live objects of one trial, at its start: weights drawn from the seed's stream (on the host, so that they
     do not depend on the device), then those that were taken from `train.init_from`, where that is given.
+
+    `like` is a job of the same `shape_key` that is done with: its network, optimiser and captured step are set back and
+    used again.
     """
-    spec, dataset, compute = resolved.spec, resolved.dataset, resolved.compute
+    spec, compute = resolved.spec, resolved.compute
     prepare_backend(compute)
+    model = _network_at_start(resolved, seed)
+    if like is None:
+        dims, _ = model_geometry(model)
+        model = model.to(compute.device, memory_format=compute.memory_format(dims))  # type: ignore[call-overload]
+        step = _make_step(resolved, store, model)
+    else:
+        step = like.step
+        _set_back(step, model, make_optimizer(model, spec))
+    scheduler = make_scheduler(step.optimizer, spec)
+    job = _assemble(resolved, store, seed, step, scheduler)
+    if like is not None:
+        job.take_noise(like.noise)
+    elif compute.captures and step.ema is None:
+        step.work = Captured(step.run, step.model, step.optimizer, job.noise)
+    return job
+
+
+def shape_key(resolved: Resolved) -> str:
+    """What a captured step depends on: equal for trials that differ in seed, rates, schedule or a p above 0 alone."""
+    settings = resolved.settings(0)
+    settings["dropout"] = settings["dropout"] | {"p": settings["dropout"]["p"] > 0}
+    settings["optimizer"] = settings["optimizer"] | {"lr": None, "group_lr": None}
+    settings["train"] = settings["train"] | {"epochs": None, "patience": None, "init_from": None}
+    left_out = ("scheduler", "evaluate", "results_version", "seed")
+    soft = {"soft_dice": resolved.spec.evaluate.soft_dice}
+    return json.dumps({key: value for key, value in settings.items() if key not in left_out} | soft, sort_keys=True)
+
+
+def _network_at_start(resolved: Resolved, seed: int) -> nn.Module:
+    """The trial's network with its first weights, on the host."""
     with weights_from(seed):
-        model = make_model(spec, dataset)
+        model = make_model(resolved.spec, resolved.dataset)
     if resolved.initial is not None:
         model.load_state_dict(resolved.initial.tensors, strict=False)
-    dims, stride = model_geometry(model)
-    model = model.to(compute.device, memory_format=compute.memory_format(dims))  # type: ignore[call-overload]
-    optimizer = make_optimizer(model, spec)
-    scheduler = make_scheduler(optimizer, spec)
+    return model
+
+
+def _make_step(resolved: Resolved, store: VoxelStore, model: nn.Module) -> TrainStep:
+    spec, compute = resolved.spec, resolved.compute
     decay = spec.train.ema_decay
-    average = get_ema_multi_avg_fn(decay) if decay else None  # type: ignore[no-untyped-call]
-    ema = AveragedModel(model, multi_avg_fn=average, use_buffers=True) if decay else None
+    ema = None
+    if decay:
+        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        ema = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+        ema.n_averaged = ema.n_averaged.cpu()  # torch asks at every step whether it is 0: the host must know
     train = tuple(store.index[case] for case in resolved.split.train)
-    val = tuple(store.index[case] for case in resolved.split.val)
-    assert spec.batch.patch_size_px is not None
-    source = PatchSource(
-        store, _patch_plan(spec, store, train), spec.batch, dims, compute.device, spec.train.steps_per_epoch
-    )
-    num_classes = len(dataset.classes)
-    step = TrainStep(
+    dims, _ = model_geometry(model)
+    plan = _patch_plan(spec, store, train)
+    num_classes = len(resolved.dataset.classes)
+    return TrainStep(
         model,
         make_loss(spec.loss, num_classes).to(compute.device),
-        optimizer,
-        source,
+        make_optimizer(model, spec),
+        PatchSource(store, plan, spec.batch, dims, compute.device, spec.train.steps_per_epoch),
         compute,
         clip_grad_norm=spec.optimizer.clip_grad_norm,
         ema=ema,
         with_soft_dice=spec.evaluate.soft_dice,
         num_classes=num_classes,
     )
+
+
+def _set_back(step: TrainStep, start: nn.Module, settings: Optimizer) -> None:
+    """Weights as in `start`, rates as in `settings`, moments zero; every tensor stays in its place."""
+    step.model.load_state_dict(start.state_dict())
+    for group, asked in zip(step.optimizer.param_groups, settings.param_groups, strict=True):
+        group["lr"] = asked["lr"]
+        group.pop("initial_lr", None)  # the next scheduler notes its own
+    for entries in step.optimizer.state.values():
+        for entry in entries.values():
+            if isinstance(entry, Tensor):
+                entry.zero_()
+
+
+def _assemble(resolved: Resolved, store: VoxelStore, seed: int, step: TrainStep, scheduler: Any) -> Job:
+    spec, dataset, compute = resolved.spec, resolved.dataset, resolved.compute
+    train = tuple(store.index[case] for case in resolved.split.train)
+    val = tuple(store.index[case] for case in resolved.split.val)
+    dims, stride = model_geometry(step.model)
+    assert spec.batch.patch_size_px is not None
     evaluator = Evaluator(
         store=store,
         compute=compute,
-        num_classes=num_classes,
+        num_classes=len(dataset.classes),
         dims=dims,
         stride=stride,
         slice_axis=spec.batch.slice_axis,
@@ -63,8 +123,8 @@ def make_job(resolved: Resolved, store: VoxelStore, seed: int) -> Job:
     )
     return Job(
         seed=seed,
-        model=model,
-        optimizer=optimizer,
+        model=step.model,
+        optimizer=step.optimizer,
         scheduler=scheduler,
         step=step,
         evaluator=evaluator,
@@ -77,7 +137,7 @@ def make_job(resolved: Resolved, store: VoxelStore, seed: int) -> Job:
         dropout_p=spec.dropout.p,
         evaluate_every=spec.evaluate.every or 1,
         patience=spec.train.patience,
-        ema=ema,
+        ema=step.ema,
     )
 
 

@@ -54,6 +54,8 @@ class Resolved:
         }
         if self.compute.device_name is not None:
             spec["compute"]["device_name"] = self.compute.device_name
+        if self.compute.captures:
+            spec["compute"]["is_captured"] = self.spec.train.ema_decay is None
         if self.initial is not None:
             spec["train"]["init_from"] = self.initial.digest
         return {

@@ -109,7 +109,11 @@ def box_extent(patch_size_px: tuple[int, ...], batch: BatchSpec) -> Extent:
 
 
 class PatchSource:
-    """The batches of one trial: `begin_epoch` draws them, `batch(step)` gathers one on the training device."""
+    """The batches of one trial: `begin_epoch` draws them, `seek` chooses one, `gather` gives it on the training device.
+
+    Everything between is on the device, in tensors that stay where they are, so that `gather` can be part of a captured
+    step. Where the voxels are on the host, `seek` brings the batch over and `gather` hands it out.
+    """
 
     def __init__(
         self, store: VoxelStore, plan: PatchPlan, batch: BatchSpec, dims: int, device: torch.device, num_steps: int
@@ -122,14 +126,17 @@ class PatchSource:
         if plan.foreground_fraction:
             self.foreground = Foreground(store.mask(case) for case in plan.cases)
         self.drawn: tuple[Tensor, Tensor] | None = None  # on the host
-        self.cases: Tensor | None = None
-        self.starts: Tensor | None = None
+        self.cases = torch.zeros(num_steps, self.num_boxes, dtype=torch.int64, device=store.device)
+        self.starts = torch.zeros(num_steps, self.num_boxes, 3, dtype=torch.int64, device=store.device)
+        self.at = torch.zeros(1, dtype=torch.int64, device=store.device)
+        self.brought: tuple[Tensor, Tensor] | None = None
 
     def begin_epoch(self, order: torch.Generator) -> None:
         """Draws every patch of the next epoch and sends the indices to the store's device, once."""
         cases, starts = self.plan.draw_epoch(self.num_steps, self.num_boxes, order, self.foreground)
         self.drawn = (cases, starts)
-        self.cases, self.starts = cases.to(self.store.device), starts.to(self.store.device)
+        self.cases.copy_(cases)
+        self.starts.copy_(starts)
 
     def index_bytes(self) -> bytes:
         """The epoch's cases and corners as bytes: two trials with the same bytes saw the same batches.
@@ -144,13 +151,30 @@ class PatchSource:
 
     def batch(self, step: int) -> tuple[Float[Tensor, "B C *S"], Int[Tensor, "B *S"]]:
         """Images (channels last in memory) and masks of one step; `begin_epoch` must have been called."""
-        assert self.cases is not None
-        assert self.starts is not None
-        image, mask = self.store.gather(self.cases[step], self.starts[step], self.plan.extent)
+        self.seek(step)
+        return self.gather()
+
+    def seek(self, step: int) -> None:
+        """Makes `step` the one that is gathered next."""
+        assert self.drawn is not None
+        self.at.fill_(step)
+        if self.store.device != self.device:
+            batch = self._from_store()
+            if self.brought is None:
+                image, mask = batch
+                self.brought = (torch.empty_like(image, device=self.device), torch.empty_like(mask, device=self.device))
+            for place, tensor in zip(self.brought, batch, strict=True):
+                place.copy_(tensor, non_blocking=True)
+
+    def gather(self) -> tuple[Float[Tensor, "B C *S"], Int[Tensor, "B *S"]]:
+        """Images and masks of the step that was sought, on the training device."""
+        return self._from_store() if self.brought is None else self.brought
+
+    def _from_store(self) -> tuple[Float[Tensor, "B C *S"], Int[Tensor, "B *S"]]:
+        cases, starts = (drawn.index_select(0, self.at)[0] for drawn in (self.cases, self.starts))
+        image, mask = self.store.gather(cases, starts, self.plan.extent)
         if self.is_block:  # (1, d, h, w, C): the slices of the one cube become the batch
             image, mask = (box[0].movedim(self.slice_axis, 0).contiguous() for box in (image, mask))
         elif self.dims == 2:
             image, mask = (box.squeeze(1 + self.slice_axis) for box in (image, mask))
-        if self.store.device != self.device:
-            image, mask = image.to(self.device, non_blocking=True), mask.to(self.device, non_blocking=True)
         return image.movedim(-1, 1), mask

@@ -26,6 +26,11 @@ class Compute:
     threads: int
     device_name: str | None = None  # of a CUDA device: numbers of unlike ones are never paired
 
+    @property
+    def captures(self) -> bool:
+        """True where steps are captured and replayed."""
+        return self.device.type == "cuda"
+
     def autocast(self) -> AbstractContextManager[None]:
         """bf16 autocast, or nothing in float32."""
         if self.precision == "float32":
@@ -73,10 +78,10 @@ def prepare_backend(compute: Compute) -> None:
 
 @cache
 def keep_freed_memory() -> bool:
-    """Makes glibc's allocator keep what is freed for the next step; False where there is no glibc. Call it once or more.
+    """Makes glibc's allocator keep what is freed for the next step; False where there is no glibc.
 
-    As it comes, every feature map of 32 MiB or more is mapped anew at each step, and its pages are zeroed by the kernel:
-    12 % of a full-size step (docs/log.md). The process then holds on to its peak until it ends.
+    As it comes, every feature map of 32 MiB or more is mapped anew at each step, its pages zeroed by the kernel: 12 % of
+    a full-size step (docs/log.md). The process then holds on to its peak until it ends.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is None:

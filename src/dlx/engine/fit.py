@@ -67,8 +67,12 @@ class Job:
     validated: Measured | None = field(init=False, default=None)  # the validation cases, by the weights of now
 
     def __post_init__(self) -> None:
-        self.noise = torch.Generator(self.compute.device)
-        set_dropout(self.model, self.dropout_p, self.noise)
+        self.take_noise(torch.Generator(self.compute.device))
+
+    def take_noise(self, noise: torch.Generator) -> None:
+        """Draws dropout's noise from this generator: the one that a captured step knows."""
+        self.noise = noise
+        set_dropout(self.model, self.dropout_p, noise)
 
     @property
     def evaluated_model(self) -> nn.Module:
@@ -123,6 +127,7 @@ def begin_epoch(job: Job, progress: Progress, epoch: int) -> None:
     """Seeds the epoch's streams, draws its batches, and adds them to the hash of all batches so far."""
     job.noise.manual_seed(stream_seed(job.seed, "noise", epoch))
     job.step.source.begin_epoch(generator(job.seed, "order", epoch))
+    job.step.work.begin_epoch()
     digest = hashlib.blake2b(progress.batches_hash.encode(), digest_size=16)
     digest.update(job.step.source.index_bytes())
     progress.batches_hash = digest.hexdigest()

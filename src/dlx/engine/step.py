@@ -7,6 +7,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from dlx.data.sampler import PatchSource
+from dlx.engine.capture import Captured, Eager
 from dlx.engine.device import Compute
 from dlx.metrics import mean_foreground, soft_dice_from_sums, soft_overlap
 
@@ -21,7 +22,10 @@ class Figures:
 
 
 class TrainStep:
-    """Gathers a batch, runs it forward and backward, and updates the weights; nothing in it waits for the device."""
+    """Gathers a batch, runs it forward and backward, and updates the weights; nothing in it waits for the device.
+
+    `work` is what does it: the step as it is, or a capture of it.
+    """
 
     def __init__(
         self,
@@ -46,10 +50,18 @@ class TrainStep:
         self.clip_grad_norm, self.ema, self.with_soft_dice = clip_grad_norm, ema, with_soft_dice
         self.losses = torch.zeros(source.num_steps, device=compute.device)
         self.soft = torch.zeros(source.num_steps, 3, num_classes, device=compute.device)
+        self.at = torch.zeros(1, dtype=torch.int64, device=compute.device)
+        self.work: Eager | Captured = Eager(self.run)
 
     def __call__(self, step: int) -> None:
         """Trains on the epoch's batch number `step` (from 0)."""
-        image, mask = self.source.batch(step)
+        self.source.seek(step)
+        self.at.fill_(step)
+        self.work()
+
+    def run(self) -> None:
+        """The step on the batch that was sought; no number of the host's goes into it."""
+        image, mask = self.source.gather()
         with self.compute.autocast():
             logits = self.model(image)
         loss = self.loss(logits, mask)
@@ -60,9 +72,9 @@ class TrainStep:
         self.optimizer.step()
         if self.ema is not None:
             self.ema.update_parameters(self.model)
-        self.losses[step] = loss.detach()
+        self.losses.index_copy_(0, self.at, loss.detach().view(1))
         if self.with_soft_dice:
-            self.soft[step] = soft_overlap(logits.detach().float().softmax(1), mask)
+            self.soft.index_copy_(0, self.at, soft_overlap(logits.detach().float().softmax(1), mask)[None])
 
     def figures(self) -> Figures:
         """What the epoch's steps left behind: the one wait of an epoch."""
