@@ -80,8 +80,8 @@ def prepare_backend(compute: Compute) -> None:
 def keep_freed_memory() -> bool:
     """Makes glibc's allocator keep what is freed for the next step; False where there is no glibc.
 
-    As it comes, every feature map of 32 MiB or more is mapped anew at each step, its pages zeroed by the kernel: 12 % of
-    a full-size step (docs/log.md). The process then holds on to its peak until it ends.
+    As it comes, every feature map of 32 MiB or more is mapped anew at each step, its pages zeroed by the kernel: 12 %
+    of a full-size step (docs/log.md). The process then holds on to its peak until it ends.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is None:
