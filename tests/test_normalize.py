@@ -6,8 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from dlx.data.normalize import none, zscore
+from dlx.data.cases import Declaration
+from dlx.data.normalize import minmax, none, percentile, zscore
+from dlx.data.prepare import prepare_arrays
+from dlx.data.whiten import describe_correlations, whiten
 from dlx.errors import DataError
+from dlx.registry import load, names
+from dlx.specs import Part
 
 
 def volume(*channels: list[float], dtype: type = np.float32) -> np.ndarray:
@@ -117,3 +122,100 @@ def test_over_all_the_mean_is_zero_and_the_deviation_one(image: np.ndarray) -> N
     for channel in normalized.astype(np.float64):
         assert abs(channel.mean()) < 1e-6
         assert abs(channel.std() - 1) < 1e-6
+
+
+def test_minmax_by_hand() -> None:
+    normalized, pad_value = minmax(volume([0, 2, 4, 6]))
+    assert normalized[0, 0, 0].tolist() == [-0.5, 0.0, 0.5, 1.0]  # over the foreground 2, 4, 6
+    assert pad_value.tolist() == [-0.5]
+    assert minmax(volume([0, 2, 4, 8]), over="all")[0][0, 0, 0].tolist() == [0.0, 0.25, 0.5, 1.0]
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.5, 99.5), (10.0, 90.0)])
+def test_percentiles_are_monais(low: float, high: float) -> None:
+    monai = pytest.importorskip("monai.transforms")
+    image = np.random.default_rng(0).gamma(2.0, 100.0, (2, 8, 9, 10)).astype(np.float32)
+    theirs = monai.ScaleIntensityRangePercentiles(low, high, 0.0, 1.0, clip=True, channel_wise=True)(image)
+    ours, pad_value = percentile(image, low=low, high=high, over="all")
+    np.testing.assert_allclose(ours, np.asarray(theirs), atol=5e-6)  # theirs is float32
+    assert pad_value.tolist() == [0.0, 0.0]
+
+
+def test_percentiles_that_are_equal_are_refused() -> None:
+    with pytest.raises(DataError, match="percentiles 10 and 90 are both 1"):
+        percentile(volume([1] * 98 + [2, 3]), low=10.0, high=90.0)
+
+
+def mixed(seed: int = 0, shape: tuple[int, ...] = (6, 7, 8)) -> np.ndarray:
+    """Two channels that correlate at about 0.8, with air (0) in a corner."""
+    random = np.random.default_rng(seed)
+    first, noise = random.standard_normal((2, *shape))
+    image = np.stack([300 + 40 * first, 900 + 80 * first + 60 * noise])
+    image[:, :2] = 0.0
+    return image.astype(np.float32)
+
+
+def test_whitened_channels_are_uncorrelated_with_mean_0_and_variance_1() -> None:
+    image = mixed()
+    brain = image[0] > 0
+    assert np.corrcoef(image[:, brain])[0, 1] > 0.7
+    whitened, pad_value = whiten(image)
+    values = whitened[:, brain].astype(np.float64)
+    np.testing.assert_allclose(np.cov(values, bias=True), np.eye(2), atol=1e-5)
+    np.testing.assert_allclose(values.mean(1), 0.0, atol=1e-5)
+    np.testing.assert_allclose(whitened[:, 0, 0, 0], pad_value, rtol=1e-5)  # air is what pads
+    for before, after in zip(image[:, brain], values, strict=True):
+        assert np.corrcoef(before, after)[0, 1] > 0.85  # each channel is still the one it was
+
+
+def test_whitening_by_hand_takes_the_inverse_root_of_the_correlations() -> None:
+    # z-scores (1, 1, -1, -1) and (1, 0, 0, -1) * sqrt(2); correlation r = 1 / sqrt(2)
+    image = volume([3, 3, 1, 1], [7, 5, 5, 3])
+    scores = np.array([[1, 1, -1, -1], np.sqrt(2) * np.array([1, 0, 0, -1])])
+    r = 1 / np.sqrt(2)
+    plus, minus = 1 / np.sqrt(1 + r), 1 / np.sqrt(1 - r)
+    root = 0.5 * np.array([[plus + minus, plus - minus], [plus - minus, plus + minus]])
+    np.testing.assert_allclose(whiten(image, over="all")[0][:, 0, 0], root @ scores, atol=1e-6)
+
+
+def test_one_channel_is_whitened_as_by_zscore() -> None:
+    image = mixed()[:1]
+    np.testing.assert_allclose(whiten(image)[0], zscore(image)[0], atol=1e-6)
+
+
+def test_a_channel_that_echoes_another_is_refused() -> None:
+    first = mixed()[0]
+    with pytest.raises(DataError, match="cannot be told apart"):
+        whiten(np.stack([first, 2 * first + 1]))
+
+
+def test_a_whitened_case_says_how_its_channels_correlated() -> None:
+    declaration = Declaration(
+        layout="iseg", channels=("T1", "T2"), class_names=("background", "CSF"), label_values=(0, 10),
+        normalize=Part(name="whiten", args={"over": "foreground"}),
+    )  # fmt: skip
+    cases = [
+        prepare_arrays(f"s{i}", mixed(i), np.zeros((6, 7, 8), np.uint8), (1.0, 1.0, 1.0), declaration) for i in (1, 2)
+    ]
+    for case in cases:
+        before, after = case.correlations
+        assert 0.7 < before < 0.9
+        assert abs(after) < 0.01
+    (line,) = describe_correlations(cases)
+    assert line.startswith("whitened: in the foreground the channels of 2 cases correlate at 0.")
+
+
+@pytest.mark.parametrize("name", [name for name in names("normalizer") if name != "none"])
+def test_whatever_is_registered_does_not_depend_on_the_unit_of_the_intensities(name: str) -> None:
+    image = mixed()
+    once, _ = load("normalizer", name)(image)
+    again, _ = load("normalizer", name)(image * 8)
+    np.testing.assert_allclose(once, again, atol=1e-4)
+    assert once.dtype == np.float32
+    assert once.shape == image.shape
+
+
+@pytest.mark.parametrize("name", [name for name in names("normalizer") if name != "none"])
+def test_whatever_is_registered_refuses_what_has_no_spread(name: str) -> None:
+    with pytest.raises(DataError, match="channel"):
+        load("normalizer", name)(np.stack([mixed()[0], np.full((6, 7, 8), 3.0)]))

@@ -24,6 +24,9 @@ PARTS: dict[str, dict[str, str]] = {
     "normalizer": {
         "none": "dlx.data.normalize:none",
         "zscore": "dlx.data.normalize:zscore",
+        "minmax": "dlx.data.normalize:minmax",
+        "percentile": "dlx.data.normalize:percentile",
+        "whiten": "dlx.data.whiten:whiten",
     },
     "model": {
         "unet": "dlx.models.unet:unet",

@@ -18,6 +18,7 @@ from dlx.data.dataset import open_dataset
 from dlx.data.layouts import name_some
 from dlx.data.sampler import fit_patch_size
 from dlx.data.split import Split, load_groups, split_cases
+from dlx.data.whiten import describe_correlations
 from dlx.engine import checkpoint
 from dlx.engine.checkpoint import InitialWeights
 from dlx.engine.device import Compute, available_cores, choose_compute, memory_bytes
@@ -135,6 +136,7 @@ def resolve(
     _check_norms(spec, model, stride)
     remarks = [
         *dataset.remarks,
+        *describe_correlations(dataset.cases),
         *odd_data(dataset, split),
         *odd_patches(spec, dataset, split, dims),
         *(odd_threads(compute.threads, available_cores()) if compute.device.type == "cpu" else ()),

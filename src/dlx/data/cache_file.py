@@ -51,6 +51,7 @@ class StoredCase(Section):
     content_hash: str
     mask_hash: str
     value_hash: str
+    correlations: tuple[float, float] | None = None
 
 
 class Description(Section):
@@ -78,6 +79,7 @@ def write_cache(path: Path, dataset: Dataset, origin: Origin) -> None:
                 content_hash=case.content_hash,
                 mask_hash=case.mask_hash,
                 value_hash=case.value_hash,
+                correlations=case.correlations,
             )
             for case in dataset.cases
         ),
@@ -191,6 +193,7 @@ def _dataset(path: Path, description: Description, images: NDArray[Any], masks: 
                 content_hash=case.content_hash,
                 mask_hash=case.mask_hash,
                 value_hash=case.value_hash,
+                correlations=case.correlations,
             )
             for case, image, mask in per_case
         ),

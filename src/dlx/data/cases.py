@@ -26,7 +26,9 @@ class Case:
     `image` is (D, H, W, C) float16 and `mask` (D, H, W) uint8 with classes 0..K-1, both C-contiguous;
     `spacing_mm` is (d, h, w); `pad_value` (C,) float32 is what the image is padded with outside the volume
     (the mask with 0). `content_hash` is of the decoded image (all channels) before it was normalised,
-    `mask_hash` of the mask, `value_hash` of the image whatever type its voxels were stored in.
+    `mask_hash` of the mask, `value_hash` of the image whatever type its voxels were stored in. `correlations` are
+    those of the two channels that correlate most in the foreground, before and after whitening; None where nothing
+    was whitened.
     """
 
     id: str
@@ -37,6 +39,7 @@ class Case:
     content_hash: str
     mask_hash: str = ""
     value_hash: str = ""
+    correlations: tuple[float, float] | None = None
 
     @cached_property
     def classes(self) -> frozenset[int]:

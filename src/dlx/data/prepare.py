@@ -16,7 +16,9 @@ from dlx import registry
 from dlx.cores import available_cores
 from dlx.data.cases import Case, Dataset, Declaration, fingerprint
 from dlx.data.layouts import CaseFiles, Listing, name_some
+from dlx.data.normalize import foreground_of
 from dlx.data.volumes import Volume, check_same_geometry, content_hash, read_volume, value_hash
+from dlx.data.whiten import strongest_correlation
 from dlx.errors import DataError
 
 Progress = Callable[[int, int], None]
@@ -125,7 +127,16 @@ def prepare_arrays(
         content_hash=_joined(content_hash(channel) for channel in image),
         mask_hash=content_hash(classes),
         value_hash=_joined(value_hash(channel) for channel in image),
+        correlations=_correlations(image, channels_last) if part.name == "whiten" else None,
     )
+
+
+def _correlations(image: NDArray[Any], stored: NDArray[np.float16]) -> tuple[float, float] | None:
+    """How the channels correlate in the foreground, as they came and as they are stored."""
+    foreground = foreground_of(image) if (image[0] > 0).any() else None
+    before = strongest_correlation(image, foreground)
+    after = strongest_correlation(np.moveaxis(stored, -1, 0), foreground)
+    return None if before is None or after is None else (before, after)
 
 
 def _joined(hashes: Iterable[str]) -> str:
