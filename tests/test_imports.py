@@ -21,7 +21,7 @@ RANKS = [
     ["models", "counting"],
     ["reuse"],
     ["losses"],
-    ["lovasz", "metrics", "surface", "dropout", "schedules", "optimizers", "data", "statistics"],
+    ["lovasz", "metrics", "surface", "dropout", "schedules", "optimizers", "initializers", "data", "statistics"],
     ["studies", "settings", "arguments"],
     ["registry", "records"],
     ["specs", "ranges"],

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from dlx import registry
 from dlx.errors import SettingError, nearest
-from dlx.specs import Part
+from dlx.specs import ADDED_LATER, Part, Section
 
 
 @cache
@@ -45,6 +45,31 @@ def bind_arguments(kind: str, name: str, factory: Callable[..., Any], args: dict
 def bind_part(kind: str, part: Part) -> Part:
     """The same part with every argument filled in; imports the code behind its name."""
     return Part(name=part.name, args=bind_arguments(kind, part.name, registry.load(kind, part.name), part.args))
+
+
+def named_settings(section: Section) -> dict[str, Any]:
+    """The settings of a section as JSON, for a trial's name: without those ADDED_LATER that stand at their default.
+
+    Such a setting at its default changes no number, and left out it leaves the names of older trials as they are.
+    """
+    settings: dict[str, Any] = section.model_dump(mode="json")
+    for key, field in type(section).model_fields.items():
+        value = getattr(section, key)
+        if ADDED_LATER in field.metadata and value == field.default:
+            del settings[key]
+        elif isinstance(value, Section) and not isinstance(value, Part):
+            settings[key] = named_settings(value)
+    return settings
+
+
+def named_part(kind: str, part: Part) -> dict[str, Any]:
+    """A part whose arguments are all filled in, as JSON, for a trial's name: as `named_settings` does it."""
+    fields = argument_schema(registry.load(kind, part.name)).model_fields
+    settings: dict[str, Any] = part.model_dump(mode="json")
+    for key, value in part.args.items():
+        if ADDED_LATER in fields[key].metadata and value == fields[key].default:
+            del settings["args"][key]
+    return settings
 
 
 def first_cause(error: ValidationError) -> str:

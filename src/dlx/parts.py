@@ -13,9 +13,10 @@ from dlx.specs import Part, Spec
 
 
 def make_model(spec: Spec, dataset: Dataset) -> nn.Module:
-    """The spec's network for the data's channels and classes, on torch's current default device."""
+    """The spec's network for the data's channels and classes, initialised, on torch's current default device."""
     factory = registry.load("model", spec.model.name)
     model: nn.Module = factory(len(dataset.channels), len(dataset.classes), spec.dropout, **spec.model.args)
+    registry.load("initializer", spec.init.name)(model, **spec.init.args)
     return model
 
 

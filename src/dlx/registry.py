@@ -32,6 +32,14 @@ PARTS: dict[str, dict[str, str]] = {
         "unet": "dlx.models.unet:unet",
         "unet2": "dlx.models.unet:unet2",
     },
+    "initializer": {
+        "torch": "dlx.initializers:leave",
+        "kaiming-normal": "dlx.initializers:kaiming_normal",
+        "kaiming-uniform": "dlx.initializers:kaiming_uniform",
+        "xavier-normal": "dlx.initializers:xavier_normal",
+        "xavier-uniform": "dlx.initializers:xavier_uniform",
+        "orthogonal": "dlx.initializers:orthogonal",
+    },
     "loss": {
         "ce": "dlx.losses:cross_entropy",
         "dice": "dlx.losses:soft_dice",

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dlx import schedules
-from dlx.arguments import bind_part
+from dlx.arguments import bind_part, named_part, named_settings
 from dlx.data.cases import Dataset
 from dlx.data.dataset import open_dataset
 from dlx.data.layouts import name_some
@@ -43,7 +43,7 @@ class Resolved:
 
     def settings(self, seed: int) -> dict[str, Any]:
         """All that can change the trial's numbers, as JSON; what cannot (paths, device numbers) is left out."""
-        spec = self.spec.model_dump(mode="json")
+        spec = _named(self.spec)
         if self.spec.dropout.p == 0.0:  # then neither kind nor place changes a number: one control serves all sweeps
             spec["dropout"] = {"p": 0.0}
         spec["data"]["source"] = {"fingerprint": self.dataset.fingerprint}
@@ -90,11 +90,26 @@ def bind_spec(spec: Spec) -> Spec:
         update={
             "data": data,
             "model": bind_part("model", spec.model),
+            "init": bind_part("initializer", spec.init),
             "loss": tuple(bind_part("loss", term) for term in spec.loss),
             "optimizer": optimizer,
             "scheduler": bind_part("scheduler", spec.scheduler),
         }
     )
+
+
+def _named(spec: Spec) -> dict[str, Any]:
+    """A bound spec as it names a trial: without what was added later and stands at its default."""
+    named = named_settings(spec)
+    named["data"]["normalize"] = named_part("normalizer", spec.data.normalize)
+    named["optimizer"]["name"] = named_part("optimizer", spec.optimizer.name)
+    named["loss"] = [named_part("loss", term) for term in spec.loss]
+    parts = {
+        "model": ("model", spec.model),
+        "init": ("initializer", spec.init),
+        "scheduler": ("scheduler", spec.scheduler),
+    }
+    return named | {key: named_part(kind, part) for key, (kind, part) in parts.items() if key in named}
 
 
 def resolve(

@@ -15,7 +15,7 @@ from dlx.specs import SPLIT_WAYS, Part, Section, Spec, parse_value, source_from_
 Settings = dict[str, Any]
 Keys = tuple[str, ...]
 
-PART_KEYS = ("model", "scheduler", "loss", "source", "normalize", "name")  # `name`: the optimiser's
+PART_KEYS = ("model", "init", "scheduler", "loss", "source", "normalize", "name")  # `name`: the optimiser's
 
 
 def recipe_names() -> list[str]:

@@ -15,6 +15,10 @@ Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
+ADDED_LATER = (
+    "added later"  # marks a setting younger than trials that bear a name: at its default it is not in the name
+)
+
 PART_NAME = re.compile(r"[A-Za-z][\w.+-]*")
 
 
@@ -225,6 +229,7 @@ class Spec(Section):
     split: SplitSpec = SplitSpec()
     batch: BatchSpec = BatchSpec()
     model: Part = Part(name="unet2")
+    init: Annotated[Part, ADDED_LATER] = Part(name="torch")
     dropout: DropoutSpec = DropoutSpec()
     loss: Annotated[tuple[Part, ...], BeforeValidator(_parts), Field(min_length=1)] = (
         Part(name="dice"),
