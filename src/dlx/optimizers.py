@@ -4,11 +4,13 @@ Each takes parameter groups that carry their own `lr` and `weight_decay`. The fu
 known to work: it gives what the plain one does, up to rounding, in one pass over the weights.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch.optim import SGD, Adam, AdamW
+
+from dlx.specs import ADDED_LATER
 
 Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
 Epsilon = Annotated[float, Field(gt=0.0)]
@@ -17,13 +19,24 @@ FUSED_DEVICES = {"cpu", "cuda"}  # torch has fused steps for a few more, untried
 
 
 def adam(
-    parameter_groups: list[dict[str, Any]], *, beta1: Beta = 0.9, beta2: Beta = 0.999, eps: Epsilon = 1e-8
+    parameter_groups: list[dict[str, Any]],
+    *,
+    beta1: Beta = 0.9,
+    beta2: Beta = 0.999,
+    eps: Epsilon = 1e-8,
+    decay: Annotated[Literal["l2", "decoupled"], ADDED_LATER] = "l2",
 ) -> Adam:
-    """Adam (Kingma and Ba 2015) with weight decay in the L2 form.
+    """Adam (Kingma and Ba 2015) with weight decay in the L2 form, or decoupled, which makes it `adamw`.
 
-    decay * w is added to the gradient and scaled with it, so that weights with large gradients hardly decay.
+    `l2`: decay * w is added to the gradient and scaled with it, so that weights with large gradients hardly decay.
     """
-    return Adam(parameter_groups, betas=(beta1, beta2), eps=eps, fused=_can_fuse(parameter_groups))
+    return Adam(
+        parameter_groups,
+        betas=(beta1, beta2),
+        eps=eps,
+        decoupled_weight_decay=decay == "decoupled",
+        fused=_can_fuse(parameter_groups),
+    )
 
 
 def adamw(

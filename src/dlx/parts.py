@@ -31,7 +31,10 @@ def make_loss(terms: tuple[Part, ...], num_classes: int) -> nn.Module:
 
 
 def parameter_groups(model: nn.Module, spec: Spec) -> list[dict[str, Any]]:
-    """The optimiser's groups: encoder, decoder, head, each with its rate; SettingError for a group there is not."""
+    """The optimiser's groups: encoder, decoder, head, each with its rate; SettingError for a group there is not.
+
+    Where norms and biases do not decay, they are a second group of the same name and rate.
+    """
     groups: dict[str, list[nn.Parameter]] = model.parameter_groups()  # type: ignore[operator]
     for name in spec.optimizer.group_lr:
         if name not in groups:
@@ -41,13 +44,22 @@ def parameter_groups(model: nn.Module, spec: Spec) -> list[dict[str, Any]]:
     return [
         {
             "name": name,
-            "params": parameters,
+            "params": chosen,
             "lr": spec.optimizer.group_lr.get(name, spec.optimizer.lr),
-            "weight_decay": spec.optimizer.weight_decay,
+            "weight_decay": decay,
         }
         for name, parameters in groups.items()
-        if parameters
+        for chosen, decay in _by_decay(parameters, spec)
+        if chosen
     ]
+
+
+def _by_decay(parameters: list[nn.Parameter], spec: Spec) -> list[tuple[list[nn.Parameter], float]]:
+    """The parameters with their decay; norms' scales and shifts and biases, which have one axis, apart where asked."""
+    decay = spec.optimizer.weight_decay
+    if spec.optimizer.decay_norms_and_biases:
+        return [(parameters, decay)]
+    return [([p for p in parameters if p.ndim > 1], decay), ([p for p in parameters if p.ndim <= 1], 0.0)]
 
 
 def make_optimizer(model: nn.Module, spec: Spec) -> torch.optim.Optimizer:

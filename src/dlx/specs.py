@@ -189,6 +189,7 @@ class OptimizerSpec(Section):
     name: Part = Part(name="adamw")
     lr: Rate = 2e-3
     weight_decay: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
+    decay_norms_and_biases: Annotated[bool, ADDED_LATER] = True  # False: weights with two axes or more decay alone
     group_lr: dict[str, Rate] = {}  # parameter group (encoder, decoder, head) -> its own rate
     clip_grad_norm: Rate | None = None
 
