@@ -16,7 +16,9 @@ from small import small_job, small_resolved, small_spec
 
 def test_every_argument_is_filled_in():
     spec = small_resolved().spec
-    assert spec.model.args == {"width": 4, "levels": 2, "norm": "batch", "dims": 2}
+    sizes = {"width": 4, "levels": 2, "norm": "batch", "dims": 2}
+    assert spec.model.args == sizes | {"groups": 8, "down": "max", "down_norm": "none"}
+    assert small_resolved().settings(0)["model"] == {"name": "unet2", "args": sizes}  # older trials keep their names
     assert spec.data.source.args == {"subjects": 4, "size": 24, "seed": 0}
     assert spec.optimizer.name.args["beta1"] == 0.9
 
@@ -31,6 +33,9 @@ def test_the_same_settings_name_the_same_trial_whether_spelled_out_or_not():
     [
         {"dropout": {"p": 0.1}},
         {"model": {"width": 5}},
+        {"model": {"down": "average"}},
+        {"model": {"down_norm": "batch"}},
+        {"model": {"groups": 2}},
         {"optimizer": {"lr": 0.011}},
         {"train": {"epochs": 4}},
         {"compute": {"threads": 2}},

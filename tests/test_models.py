@@ -14,7 +14,7 @@ from dlx import registry
 from dlx.arguments import bind_arguments
 from dlx.dropout import Dropout, dropout_modules
 from dlx.errors import SettingError
-from dlx.models.blocks import ConvBlock, crop_to, make_norm, pad_to_multiple
+from dlx.models.blocks import ConvBlock, crop_to, make_down, make_norm, pad_to_multiple
 from dlx.models.unet import unet, unet2
 from dlx.specs import DropoutSpec
 
@@ -293,7 +293,7 @@ def test_unet2_with_the_weights_of_unet_in_each_place_gives_the_same_logits(dims
 def test_dropout_in_the_decoder_leaves_what_a_shared_block_gives_the_encoder():
     model = unet(2, 4, DropoutSpec(p=0.9, where="decoder"), width=4, levels=2)
     pooled = []
-    model.pool.register_forward_pre_hook(lambda module, args: pooled.append(args[0].clone()))
+    model.downs[0].register_forward_pre_hook(lambda module, args: pooled.append(args[0].clone()))
     image = image_for(model, 8, 8)
     model(image)
     model.dropouts.clear()
@@ -313,6 +313,83 @@ def test_instance_norm_is_torch_s_own(dims):
     features = torch.randn(2, 6, *[5] * dims, generator=torch.Generator().manual_seed(1))
     assert list(ours.state_dict()) == list(theirs.state_dict())
     torch.testing.assert_close(ours(features), theirs(features), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("factory", [unet, unet2])
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("down", ["max", "average", "conv"])
+@pytest.mark.parametrize("down_norm", ["none", "batch", "instance", "group"])
+def test_every_way_down_trains_with_and_without_a_norm_after_it(factory, dims, down, down_norm):
+    model = factory(2, 4, width=4, levels=3, dims=dims, down=down, down_norm=down_norm)
+    logits = model(image_for(model, *fitting(model)))
+    logits.square().mean().backward()
+    assert logits.shape == (2, 4, *fitting(model))
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    assert len(model.parameter_groups()["encoder"]) == len(list(model.encoder.parameters())) + len(
+        list(model.downs.parameters())
+    )
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_each_way_down_halves_as_torch_does(dims):
+    features = torch.randn(2, 6, *[4] * dims, generator=torch.Generator().manual_seed(1))
+    pools = {2: (F.max_pool2d, F.avg_pool2d, F.conv2d), 3: (F.max_pool3d, F.avg_pool3d, F.conv3d)}[dims]
+    assert torch.equal(make_down("max", "none", 6, dims)(features), pools[0](features, 2))
+    assert torch.equal(make_down("average", "none", 6, dims)(features), pools[1](features, 2))
+    conv = make_down("conv", "none", 6, dims)
+    expected = pools[2](features, conv.weight, conv.bias, stride=2, padding=1)
+    assert torch.equal(conv(features), expected)
+    normed = make_down("conv", "batch", 6, dims)
+    after = normed(features).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(after.mean(1), torch.zeros(6), rtol=0, atol=1e-5)
+    torch.testing.assert_close(after.var(1, correction=0), torch.ones(6), rtol=1e-2, atol=1e-2)
+
+
+def test_networks_that_differ_in_the_way_down_start_with_the_same_blocks():
+    torch.manual_seed(3)
+    pooled = unet2(2, 4, width=4).state_dict()
+    torch.manual_seed(3)
+    strided = unet2(2, 4, width=4, down="conv", down_norm="batch").state_dict()
+    assert all(torch.equal(strided[key], pooled[key]) for key in pooled)
+    assert {key.split(".")[0] for key in strided.keys() - pooled.keys()} == {"downs"}
+
+
+def test_strided_convolutions_without_norms_let_the_features_fall_and_batch_norm_holds_them():
+    # the notes' claim, at torch's default initialisation: the mean absolute value of the features at each level
+    def magnitudes(norm, down_norm):
+        torch.manual_seed(0)
+        model = unet2(2, 4, width=8, levels=5, norm=norm, down="conv", down_norm=down_norm)
+        return [features.abs().mean().item() for features in model._encode(image_for(model, 64, 64, batch=4))]
+
+    bare, normed = magnitudes("none", "none"), magnitudes("batch", "batch")
+    assert bare[-1] < 0.1 * bare[0]
+    assert normed[-1] > 0.5 * normed[0]
+
+
+@every_network
+def test_an_embedding_is_the_mean_of_each_of_the_deepest_features(name, dims):
+    model = make(name, dims).eval()
+    image = image_for(model, *fitting(model))
+    embedding = model.embed(image)
+    assert embedding.ndim == 2
+    assert len(embedding) == 2
+    assert embedding.isfinite().all()
+    torch.testing.assert_close(model.embed(image[1:]), embedding[1:], rtol=1e-4, atol=1e-6)
+
+
+def test_the_embedding_of_unet2_worked_by_hand():
+    model = unet2(2, 4, width=4, levels=2).eval()
+    image = image_for(model, 8, 8)
+    first, second = model.encoder
+    deepest = second[1](second[0](F.max_pool2d(first[1](first[0](image)), 2)))
+    torch.testing.assert_close(model.embed(image), deepest.mean((2, 3)))
+
+
+@pytest.mark.parametrize(("channels", "most", "groups"), [(12, 4, 4), (12, 5, 4), (12, 12, 12), (6, 100, 6), (7, 2, 1)])
+def test_group_norm_has_as_many_groups_as_asked_for_where_they_divide_the_channels(channels, most, groups):
+    assert make_norm("group", channels, 2, most).num_groups == groups
+    model = unet2(2, 4, width=channels, levels=1, norm="group", groups=most)
+    assert model.encoder[0][0].norm.num_groups == groups
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(1, 1), (6, 6), (8, 8), (9, 3), (12, 6), (13, 1), (64, 8)])

@@ -1,24 +1,28 @@
 """What the networks are built of: layers by number of dimensions, normalisation by name, the ConvBlock."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
 from dlx.models.upconv import upsample_conv
 
 Norm = Literal["batch", "none", "instance", "group"]
+Down = Literal["max", "average", "conv"]
 Dims = Literal[2, 3]
+Groups = Annotated[int, Field(ge=1)]
 
 CONV: dict[int, type[nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 MAX_POOL: dict[int, type[nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+AVERAGE_POOL: dict[int, type[nn.Module]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 BATCH_NORM: dict[int, type[nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 MAX_GROUPS = 8
 
 
-def make_norm(norm: Norm, channels: int, dims: Dims) -> nn.Module:
-    """A normalisation layer. Group normalisation takes the most groups, at most 8, that divide the channels.
+def make_norm(norm: Norm, channels: int, dims: Dims, groups: int = MAX_GROUPS) -> nn.Module:
+    """A normalisation layer. Group normalisation takes the most groups, at most `groups`, that divide the channels.
 
     Instance normalisation is group normalisation with a group for each channel: torch's own InstanceNorm computes the
     same, but on the CPU it turns channels-last features into contiguous ones.
@@ -29,19 +33,36 @@ def make_norm(norm: Norm, channels: int, dims: Dims) -> nn.Module:
         case "instance":
             return nn.GroupNorm(channels, channels)
         case "group":
-            groups = max(count for count in range(1, MAX_GROUPS + 1) if channels % count == 0)
-            return nn.GroupNorm(groups, channels)
+            fitting = max(count for count in range(1, min(groups, channels) + 1) if channels % count == 0)
+            return nn.GroupNorm(fitting, channels)
         case "none":
             return nn.Identity()
+
+
+def make_down(down: Down, norm: Norm, channels: int, dims: Dims, groups: int = MAX_GROUPS) -> nn.Module:
+    """What halves each side: 2x2 max-pooling, 2x2 average-pooling, or a 3x3 convolution with stride 2.
+
+    The convolution keeps the channels, and no activation follows it: it stands in a pool's place. `norm` comes after.
+    """
+    match down:
+        case "max":
+            halve: nn.Module = MAX_POOL[dims](2)
+        case "average":
+            halve = AVERAGE_POOL[dims](2)
+        case "conv":
+            halve = CONV[dims](channels, channels, 3, stride=2, padding=1)
+    return halve if norm == "none" else nn.Sequential(halve, make_norm(norm, channels, dims, groups))
 
 
 class ConvBlock(nn.Module):
     """3x3 convolution with padding 1 and bias, normalisation, ReLU: (B, in, *S) -> (B, out, *S)."""
 
-    def __init__(self, in_channels: int, out_channels: int, norm: Norm = "batch", dims: Dims = 2) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, norm: Norm = "batch", dims: Dims = 2, groups: int = MAX_GROUPS
+    ) -> None:
         super().__init__()
         self.conv = CONV[dims](in_channels, out_channels, 3, padding=1)
-        self.norm = make_norm(norm, out_channels, dims)
+        self.norm = make_norm(norm, out_channels, dims, groups)
 
     def forward(self, features: Float[Tensor, "B I *S"], *, upsample: bool = False) -> Float[Tensor, "B O *T"]:
         """With `upsample` the features are first enlarged x2, each repeated (nearest)."""
@@ -55,6 +76,13 @@ class ConvBlock(nn.Module):
             return upsample_conv(features, self.conv.weight, self.conv.bias)
         convolved: Tensor = self.conv(F.interpolate(features, scale_factor=2.0, mode="nearest"))
         return convolved
+
+
+def check_axes(image: Tensor, dims: int) -> None:
+    """ValueError unless it is a batch: torch would take (C, H, W) for an image without one, and fail later."""
+    if image.ndim != dims + 2:
+        sizes = {2: "H, W", 3: "D, H, W"}[dims]
+        raise ValueError(f"a {dims}D network takes (B, C, {sizes}), not {image.ndim} axes")
 
 
 def pad_to_multiple(image: Float[Tensor, "B C *S"], multiple: int) -> Float[Tensor, "B C *T"]:

@@ -5,6 +5,7 @@ Both have an encoder of two ConvBlocks a level with 2x2 max-pooling between leve
 (Ronneberger et al. 2015, with padding and BatchNorm). They differ in nothing but which blocks are one and the same.
 """
 
+from dataclasses import dataclass
 from typing import Annotated, cast
 
 import torch
@@ -14,8 +15,20 @@ from torch import Tensor, nn
 
 from dlx.dropout import Dropout
 from dlx.errors import SettingError
-from dlx.models.blocks import CONV, MAX_POOL, ConvBlock, Dims, Norm, crop_to, pad_to_multiple
-from dlx.specs import DropoutSpec
+from dlx.models.blocks import (
+    CONV,
+    MAX_GROUPS,
+    ConvBlock,
+    Dims,
+    Down,
+    Groups,
+    Norm,
+    check_axes,
+    crop_to,
+    make_down,
+    pad_to_multiple,
+)
+from dlx.specs import ADDED_LATER, DropoutSpec
 
 Width = Annotated[int, Field(ge=1, le=4096)]
 Levels = Annotated[int, Field(ge=1, le=7)]
@@ -30,13 +43,17 @@ def unet(
     levels: Levels = 4,
     norm: Norm = "batch",
     dims: Dims = 2,
+    groups: Annotated[Groups, ADDED_LATER] = MAX_GROUPS,
+    down: Annotated[Down, ADDED_LATER] = "max",
+    down_norm: Annotated[Norm, ADDED_LATER] = "none",
 ) -> "UNet":
     """The faulty network: 6,238,532 parameters at width 64 with 2 channels and 4 classes.
 
     Each level's second encoder block serves as the decoder's last one too, and the block after upsampling is also the
     one after the concatenation: six blocks called twice. It is kept to measure what that does.
     """
-    return UNet(in_channels, num_classes, dropout, width, levels, norm, dims, is_shared=True)
+    shape = Shape(width, levels, norm, dims, groups, down, down_norm)
+    return UNet(in_channels, num_classes, dropout, shape, is_shared=True)
 
 
 def unet2(
@@ -48,9 +65,35 @@ def unet2(
     levels: Levels = 4,
     norm: Norm = "batch",
     dims: Dims = 2,
+    groups: Annotated[Groups, ADDED_LATER] = MAX_GROUPS,
+    down: Annotated[Down, ADDED_LATER] = "max",
+    down_norm: Annotated[Norm, ADDED_LATER] = "none",
 ) -> "UNet":
     """The mended network, a block of its own in each place: 8,563,652 parameters, 2,325,120 more than `unet`."""
-    return UNet(in_channels, num_classes, dropout, width, levels, norm, dims, is_shared=False)
+    shape = Shape(width, levels, norm, dims, groups, down, down_norm)
+    return UNet(in_channels, num_classes, dropout, shape, is_shared=False)
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the two networks are built with; `groups` is the most that norm "group" makes."""
+
+    width: int
+    levels: int
+    norm: Norm
+    dims: Dims
+    groups: int
+    down: Down
+    down_norm: Norm
+
+    @property
+    def widths(self) -> list[int]:
+        """The channels of each level, from the image down."""
+        return [self.width * 2**level for level in range(self.levels)]
+
+    def block(self, in_channels: int, out_channels: int) -> ConvBlock:
+        """A ConvBlock of this norm and these dimensions."""
+        return ConvBlock(in_channels, out_channels, self.norm, self.dims, self.groups)
 
 
 class UNet(nn.Module):
@@ -58,7 +101,8 @@ class UNet(nn.Module):
 
     Sizes that `stride` = 2^(levels - 1) does not divide are padded with zeros and the logits cropped back. Each place
     where a block is called has a Dropout of its own (after the ReLU) where `dropout` asks for one there. Encoder
-    blocks are made first, so `unet` and `unet2` of one seed start with the same encoder.
+    blocks are made first and what halves the features last, so `unet` and `unet2` of one seed start with the same
+    encoder, and networks that differ in `down` with the same blocks.
     """
 
     def __init__(
@@ -66,34 +110,28 @@ class UNet(nn.Module):
         in_channels: int,
         num_classes: int,
         dropout: DropoutSpec | None,
-        width: int,
-        levels: int,
-        norm: Norm,
-        dims: Dims,
+        shape: Shape,
         *,
         is_shared: bool,
     ) -> None:
         super().__init__()
-        self.dims, self.stride = dims, 2 ** (levels - 1)
-        widths = [width * 2**level for level in range(levels)]
-        inputs = [in_channels, *widths[:-1]]
-        self.pool = MAX_POOL[dims](2)
+        self.dims, self.stride = shape.dims, 2 ** (shape.levels - 1)
+        widths, block = shape.widths, shape.block
         self.encoder = nn.ModuleList(
-            nn.ModuleList([ConvBlock(before, after, norm, dims), ConvBlock(after, after, norm, dims)])
-            for before, after in zip(inputs, widths, strict=True)
+            nn.ModuleList([block(before, after), block(after, after)])
+            for before, after in zip([in_channels, *widths[:-1]], widths, strict=True)
         )
         self.decoder = nn.ModuleList()
-        for level in range(levels - 2, -1, -1):  # from the deepest up
-            up = ConvBlock(widths[level + 1], widths[level], norm, dims)
-            merge = up if is_shared else ConvBlock(2 * widths[level], widths[level], norm, dims)
-            last = (
-                cast(nn.ModuleList, self.encoder[level])[1]
-                if is_shared
-                else ConvBlock(widths[level], widths[level], norm, dims)
-            )
+        for level in range(shape.levels - 2, -1, -1):  # from the deepest up
+            up = block(widths[level + 1], widths[level])
+            merge = up if is_shared else block(2 * widths[level], widths[level])
+            last = cast(nn.ModuleList, self.encoder[level])[1] if is_shared else block(widths[level], widths[level])
             self.decoder.append(nn.ModuleList([up, merge, last]))
-        self.head = CONV[dims](widths[0], num_classes, 1)
-        self.dropouts = self._make_dropouts(dropout, levels)
+        self.head = CONV[shape.dims](widths[0], num_classes, 1)
+        self.downs = nn.ModuleList(
+            make_down(shape.down, shape.down_norm, width, shape.dims, shape.groups) for width in widths[:-1]
+        )
+        self.dropouts = self._make_dropouts(dropout, shape.levels)
 
     def _make_dropouts(self, dropout: DropoutSpec | None, levels: int) -> nn.ModuleDict:
         """A Dropout for each place where a block is called and `dropout.where` wants one, at p = 0 too."""
@@ -114,18 +152,7 @@ class UNet(nn.Module):
         return self.dropouts[place](features) if place in self.dropouts else features
 
     def forward(self, image: Float[Tensor, "B C *S"]) -> Float[Tensor, "B K *S"]:
-        if image.ndim != self.dims + 2:  # torch would take (C, H, W) for an image without a batch, and fail later
-            sizes = {2: "H, W", 3: "D, H, W"}[self.dims]
-            raise ValueError(f"a {self.dims}D network takes (B, C, {sizes}), not {image.ndim} axes")
-        features = pad_to_multiple(image, self.stride)
-        skips: list[Tensor] = []
-        for level, blocks in enumerate(self.encoder):
-            if level > 0:
-                features = self.pool(features)
-            for place, block in enumerate(cast(nn.ModuleList, blocks)):
-                features = self._call(block, f"encoder{level}_{place}", features)
-            skips.append(features)
-        skips.pop()
+        *skips, features = self._encode(image)
         for level, blocks in enumerate(self.decoder):
             up, merge, last = cast(nn.ModuleList, blocks)
             features = self._call(up, f"decoder{level}_0", features, upsample=True)
@@ -133,11 +160,34 @@ class UNet(nn.Module):
             features = self._call(last, f"decoder{level}_2", features)
         return crop_to(self.head(features), tuple(image.shape[2:]))
 
+    def _encode(self, image: Tensor) -> list[Tensor]:
+        """The features of each level, the deepest last."""
+        check_axes(image, self.dims)
+        features = pad_to_multiple(image, self.stride)
+        levels: list[Tensor] = []
+        for level, blocks in enumerate(self.encoder):
+            if level > 0:
+                features = self.downs[level - 1](features)
+            for place, block in enumerate(cast(nn.ModuleList, blocks)):
+                features = self._call(block, f"encoder{level}_{place}", features)
+            levels.append(features)
+        return levels
+
+    def embed(self, image: Float[Tensor, "B C *S"]) -> Float[Tensor, "B F"]:
+        """The feature vector: the mean of each of the deepest features over all of their places."""
+        return self._encode(image)[-1].flatten(2).mean(2)
+
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Encoder, decoder and head; a parameter that two paths share counts to the encoder."""
         groups: dict[str, list[nn.Parameter]] = {}
         seen: set[int] = set()
-        for name, module in (("encoder", self.encoder), ("decoder", self.decoder), ("head", self.head)):
-            groups[name] = [parameter for parameter in module.parameters() if id(parameter) not in seen]
+        parts: dict[str, list[nn.Module]] = {
+            "encoder": [self.encoder, self.downs],
+            "decoder": [self.decoder],
+            "head": [self.head],
+        }
+        for name, modules in parts.items():
+            parameters = [parameter for module in modules for parameter in module.parameters()]
+            groups[name] = [parameter for parameter in parameters if id(parameter) not in seen]
             seen |= {id(parameter) for parameter in groups[name]}
         return groups
