@@ -1,0 +1,105 @@
+"""VGG-11 to 19 (Simonyan and Zisserman 2014, arXiv 1409.1556, table 1: A, B, D, E), with and without batch norm.
+
+Classifiers and encoders of U-Nets. All convolutions are 3x3 with bias, as the paper's; batch norm came after it (Ioffe
+and Szegedy 2015). First weights are torch's default.
+"""
+
+from collections.abc import Callable
+from typing import Annotated
+
+from jaxtyping import Float
+from pydantic import Field
+from torch import Tensor, nn
+
+from dlx.models.backbone import Backbone, BackboneUNet, Classifier
+from dlx.models.blocks import MAX_GROUPS, ConvBlock, Groups, Norm
+from dlx.specs import DropoutSpec
+
+Width = Annotated[int, Field(ge=1, le=1024)]
+
+# depth -> convolutions of the stages; three linear layers make up the number: 16 = 2 + 2 + 3 + 3 + 3 + 3
+STAGES: dict[int, tuple[int, int, int, int, int]] = {
+    11: (1, 1, 2, 2, 2),
+    13: (2, 2, 2, 2, 2),
+    16: (2, 2, 3, 3, 3),
+    19: (2, 2, 4, 4, 4),
+}
+LINEAR_WIDTH = 4096  # of the classifier's two hidden layers
+POOLED_PX = 7  # each side of what they are given: an image of 224 halved five times
+
+
+class VGG(Backbone):
+    """Five stages of ConvBlocks with 2x2 max-pooling between them; maps at 1/1, 1/2, 1/4, 1/8 and 1/16 of the image.
+
+    Widths double up to eight times the first. The fifth pooling is the classifier's neck's.
+    """
+
+    first_stride = 1
+
+    def __init__(self, depth: int, in_channels: int, width: int, norm: Norm, groups: Groups) -> None:
+        super().__init__()
+        self.widths = (width, 2 * width, 4 * width, 8 * width, 8 * width)
+        for stage, (count, after) in enumerate(zip(STAGES[depth], self.widths, strict=True)):
+            before = in_channels if stage == 0 else self.widths[stage - 1]
+            blocks = [ConvBlock(before if block == 0 else after, after, norm, groups=groups) for block in range(count)]
+            pool = [nn.MaxPool2d(2)] if stage > 0 else []
+            self.add_module(f"stage{stage + 1}", nn.Sequential(*pool, *blocks))
+
+    def forward(self, image: Float[Tensor, "B C H W"]) -> list[Tensor]:
+        maps = [image]
+        for stage in self.children():
+            maps.append(stage(maps[-1]))
+        return maps[1:]
+
+
+def _head(in_features: int, num_classes: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(in_features, LINEAR_WIDTH),
+        nn.ReLU(inplace=True),
+        nn.Dropout(0.5),
+        nn.Linear(LINEAR_WIDTH, LINEAR_WIDTH),
+        nn.ReLU(inplace=True),
+        nn.Dropout(0.5),
+        nn.Linear(LINEAR_WIDTH, num_classes),
+    )
+
+
+def _classifier(depth: int, default: Norm) -> Callable[..., Classifier]:
+    def vgg(
+        in_channels: int = 3,
+        num_classes: int = 1000,
+        *,
+        width: Width = 64,
+        norm: Norm = default,
+        groups: Groups = MAX_GROUPS,
+    ) -> Classifier:
+        backbone = VGG(depth, in_channels, width, norm, groups)
+        neck = nn.Sequential(nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(POOLED_PX), nn.Flatten())
+        return Classifier(backbone, neck, _head(backbone.widths[-1] * POOLED_PX**2, num_classes))
+
+    vgg.__name__ = f"vgg{depth}_bn" if default == "batch" else f"vgg{depth}"
+    vgg.__doc__ = f"VGG-{depth}, for images of 32 pixels a side or more."
+    return vgg
+
+
+def _unet(depth: int) -> Callable[..., BackboneUNet]:
+    def unet_vgg(
+        in_channels: int,
+        num_classes: int,
+        dropout: DropoutSpec | None = None,
+        *,
+        width: Width = 64,
+        norm: Norm = "batch",
+        groups: Groups = MAX_GROUPS,
+    ) -> BackboneUNet:
+        backbone = VGG(depth, in_channels, width, norm, groups)
+        return BackboneUNet(backbone, num_classes, dropout, width, norm, groups)
+
+    unet_vgg.__name__ = f"unet_vgg{depth}"
+    unet_vgg.__doc__ = f"A U-Net whose encoder is VGG-{depth}, by default with batch norm."
+    return unet_vgg
+
+
+vgg11, vgg13, vgg16, vgg19 = (_classifier(depth, "none") for depth in STAGES)
+vgg11_bn, vgg13_bn, vgg16_bn, vgg19_bn = (_classifier(depth, "batch") for depth in STAGES)
+unet_vgg11, unet_vgg13, unet_vgg16, unet_vgg19 = map(_unet, STAGES)
