@@ -11,6 +11,7 @@ from dlx.engine.fit import Progress, begin_epoch
 from dlx.errors import SettingError
 from dlx.resolve import resolve
 from dlx.run.stores import make_store
+from dlx.settings import nest, parse_assignment
 from small import small_job, small_resolved, small_spec
 
 
@@ -161,3 +162,14 @@ def test_batches_with_two_values_a_group_at_the_deepest_level_train(change):
 def test_a_schedule_that_dies_early_is_warned_of():
     (remark,) = small_resolved({"scheduler": "exponential:gamma=0.01", "train": {"epochs": 40}}).remarks
     assert "below a thousandth of its first from epoch 3 on" in remark
+
+
+def test_none_is_typed_without_quotes():
+    # `--set model.norm=none` is read as None, as for settings that may be off
+    assignments = [parse_assignment(text) for text in ("model.norm=none", "data.normalize=none")]
+    spec = small_resolved(nest(assignments)).spec
+    assert spec.model.args["norm"] == "none"
+    assert spec.data.normalize.name == "none"
+    assert small_resolved({"model": "unet2:width=4,levels=2,norm=none"}).spec.model.args["norm"] == "none"
+    with pytest.raises(SettingError, match="unknown scheduler 'none'"):
+        small_resolved(nest([parse_assignment("scheduler=none")]))

@@ -40,6 +40,8 @@ class Part(Section):
     @model_validator(mode="before")
     @classmethod
     def _from_text_or_table(cls, value: Any) -> Any:
+        if value is None:  # `normalize=none` on a command line
+            return {"name": "none"}
         if isinstance(value, str):
             return parse_part(value)
         if isinstance(value, dict) and not (set(value) <= {"name", "args"} and isinstance(value.get("args", {}), dict)):

@@ -4,12 +4,15 @@ from typing import Annotated, Literal
 
 import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 from jaxtyping import Float
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
 from dlx.models.upconv import upsample_conv
 
-Norm = Literal["batch", "none", "instance", "group"]
+# `norm=none` on a command line is read as None
+Norm = Annotated[
+    Literal["batch", "none", "instance", "group"], BeforeValidator(lambda value: "none" if value is None else value)
+]
 Down = Literal["max", "average", "conv"]
 Dims = Literal[2, 3]
 Groups = Annotated[int, Field(ge=1)]
