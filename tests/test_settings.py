@@ -190,3 +190,13 @@ def test_a_file_that_is_not_toml_is_named_with_the_line(tmp_path):
         read_toml(path)
     with pytest.raises(SettingError, match=r"missing.toml: cannot be read"):
         read_toml(tmp_path / "missing.toml")
+
+
+def test_a_network_of_another_kind_starts_from_its_own_sizes():
+    recipe = read_recipe("quick")
+    sizes = {key: value for key, value in recipe["model"].items() if key != "name"}
+    assert merge(recipe, {"model": "unet"})["model"] == {"name": "unet", **sizes}
+    assert merge(recipe, {"model": "unet-resnet34"})["model"] == {"name": "unet-resnet34"}
+    assert merge(recipe, {"model": "unet-resnet34"}, {"model": "unet2"})["model"] == {"name": "unet2"}
+    small = {"model": "unet-resnet34:width=16"}
+    assert merge(small, {"model": "unet-resnet18"})["model"] == {"name": "unet-resnet18", "width": 16}

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from dlx import registry
 from dlx.arguments import first_cause
 from dlx.errors import SettingError, nearest
 from dlx.specs import SPLIT_WAYS, Part, Section, Spec, parse_value, source_from_text
@@ -53,7 +54,8 @@ def merge(*layers: Mapping[str, Any]) -> Settings:
     """Settings of several layers, later ones over earlier ones, table by table.
 
     A part that a later layer names starts from its own defaults: its old arguments do not carry over. For `model` alone
-    a bare name keeps the arguments, which are the sizes (width, levels ...) that the recipe chose. A way of splitting
+    a bare name keeps the arguments, which are the sizes (width, levels ...) that the recipe chose, where the network is
+    of the same module. A way of splitting
     (val, fold, val_fraction, file) replaces that of earlier layers. SettingError where a table meets something else.
     """
     merged: Settings = {}
@@ -92,7 +94,8 @@ def _merge_value(old: Any, new: Any, path: Keys, *, is_one_layer: bool) -> Any:
         if isinstance(new, str) and isinstance(old, Mapping) and key in PART_KEYS:
             return _as_table(old, path) | _as_table(new, path)
     elif path == ("model",) and _is_bare_name(new):
-        return _as_table(old, path) | _as_table(new, path)
+        before, after = _as_table(old, path), _as_table(new, path)
+        return before | after if _are_kin(before.get("name"), after["name"]) else after
     elif isinstance(new, Mapping) and key in PART_KEYS and "name" in new:
         return _as_table(new, path)
     if not isinstance(new, Mapping):
@@ -102,6 +105,12 @@ def _merge_value(old: Any, new: Any, path: Keys, *, is_one_layer: bool) -> Any:
 
 def _is_bare_name(value: Any) -> bool:
     return ":" not in value if isinstance(value, str) else isinstance(value, Mapping) and set(value) == {"name"}
+
+
+def _are_kin(model: Any, other: Any) -> bool:
+    """True for networks of one module, which take the same sizes; and where a name is unknown, as is told later."""
+    homes = {registry.PARTS["model"].get(name, "").partition(":")[0] for name in (model, other)}
+    return len(homes - {""}) <= 1
 
 
 def _as_table(value: Any, path: Keys) -> Settings:
