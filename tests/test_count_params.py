@@ -141,6 +141,63 @@ def test_a_network_that_computes_with_numbers_while_it_is_built_is_built_with_nu
     assert entry("own_networks:NeedsNumbers")["parameters"] == 2 * 3 + 3
 
 
+def test_the_published_counts_of_the_classifiers():
+    names = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "vgg16", "vgg16_bn"]
+    found = json.loads(run(*names, "--json"))
+    assert [one["parameters"] for one in found] == [
+        11_689_512,
+        21_797_672,
+        25_557_032,
+        44_549_160,
+        60_192_808,
+        138_357_544,
+        138_365_992,
+    ]
+    assert all(one["input"] == [3, 224, 224] and one["shared"] == [] for one in found)
+    assert [sum(one["weighted_layers"].values()) for one in found] == [18, 34, 50, 101, 152, 16, 16]
+
+
+def test_resnet50_costs_what_is_published():
+    # He et al. 2015, table 1: 3.8 x 10^9 multiply-adds; with the stride on the 3x3 convolution 4.09
+    assert entry("resnet50")["flops"] == pytest.approx(2 * 4.09e9, rel=2e-3)
+
+
+def test_parts_and_layers_of_each_stage_are_told():
+    layers = "stem 1, stage2 9, stage3 12, stage4 18, stage5 9, head 1"
+    assert f"50 weighted layers: {layers}" in " ".join(run("resnet50", "--depth", "1").split())
+    found = entry("unet-resnet34")
+    assert list(found["parts"]) == ["backbone", "neck", "head"]
+    assert sum(found["parts"].values()) == found["parameters"]
+    assert found["parts"]["head"] == 32 * 4 + 4
+    assert found["weighted_layers"] == {
+        "stem": 1,
+        "stage2": 6,
+        "stage3": 8,
+        "stage4": 12,
+        "stage5": 6,
+        "neck": 10,
+        "head": 1,
+    }
+    lines = run("unet-resnet34", "--depth", "1").splitlines()
+    assert [line.split()[0] for line in lines if line.startswith((" backbone", " neck", " head"))] == [
+        "backbone",
+        "neck",
+        "head",
+    ]
+
+
+def test_a_network_that_tells_no_layers_has_none():
+    found = entry("unet2", "--set", "width=4")
+    assert found["weighted_layers"] is None
+    assert list(found["parts"]) == ["encoder", "decoder", "head"]
+
+
+def test_channels_classes_and_settings_reach_a_classifier():
+    found = entry("resnet18:width=8", "--input", "1,32,32", "--classes", "2", "--set", "norm=none")
+    assert found["input"] == [1, 32, 32]
+    assert found["parts"]["head"] == 64 * 2 + 2
+
+
 @pytest.mark.parametrize(
     ("args", "message"),
     [

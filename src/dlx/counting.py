@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from dlx.errors import SettingError
+from dlx.models.backbone import BackboneUNet, Classifier
 from dlx.reuse import Call, Trace, reused_modules, reused_parameters, trace_forward
 
 Shape = tuple[int, ...]
@@ -56,6 +57,7 @@ class ModuleRow:
 class ModelCount:
     """A network's figures. FLOPs are of convolutions, matrix products and attention, a multiply-add being 2.
 
+    `layers` are the weighted layers by stage, of networks that tell them (`dlx.models.backbone.count_layers`).
     `forward_backward_flops` is measured by going back to the trainable parameters; None where that does not run.
     """
 
@@ -66,7 +68,13 @@ class ModelCount:
     rows: tuple[ModuleRow, ...]
     flops: int
     forward_backward_flops: int | None
+    layers: dict[str, int] | None = None
     remarks: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """The parameters of each part of the network (backbone, neck, head ...) that has some."""
+        return {row.name: row.parameters for row in self.rows if row.name and "." not in row.name and row.parameters}
 
 
 def count(model: nn.Module, inputs: Shape | tuple[Tensor, ...]) -> ModelCount:
@@ -120,6 +128,7 @@ def _measure(model: nn.Module, inputs: tuple[Tensor, ...], *remarks: str) -> Mod
         rows=_rows(model, trace),
         flops=flops,
         forward_backward_flops=forward_backward,
+        layers=model.weighted_layers() if isinstance(model, Classifier | BackboneUNet) else None,
         remarks=remarks,
     )
 

@@ -10,21 +10,30 @@ import typer
 from dlx.errors import SettingError
 
 if TYPE_CHECKING:
-    from dlx.cli.model_argument import Factory
+    from dlx.cli.model_argument import Factory, UsualInput
     from dlx.counting import ModelCount
-
-DEFAULT_CHANNELS, DEFAULT_SIZE_PX = 2, 64  # the notes' T1 and T2, and their patches
 
 
 def count_params(
     models: Annotated[
-        list[str], typer.Argument(metavar="MODEL", help="unet, unet2, unet2:width=32, or package.module:callable.")
+        list[str],
+        typer.Argument(
+            metavar="MODEL",
+            help="unet2, unet2:width=32, unet-resnet34, resnet50, vgg16_bn ..., or package.module:callable.",
+        ),
     ],
     input_: Annotated[
         str | None,
-        typer.Option("--input", metavar="C,H,W", help="Shape of one input: C,H,W or C,D,H,W.", show_default="2,64,64"),
+        typer.Option(
+            "--input",
+            metavar="C,H,W",
+            help="Shape of one input: C,H,W or C,D,H,W.",
+            show_default="2,64,64; of a classifier 3,224,224",
+        ),
     ] = None,
-    classes: Annotated[int, typer.Option(min=1, help="Number of classes.")] = 4,
+    classes: Annotated[
+        int | None, typer.Option(min=1, help="Number of classes.", show_default="4; of a classifier 1000")
+    ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="An argument of the network, e.g. width=32; repeatable."),
@@ -35,6 +44,7 @@ def count_params(
     """Count a network's parameters and find what one forward pass uses more than once.
 
     Blocks called twice and weights that modules share are found by running the network. `unet` has six such blocks.
+    Of a ResNet, a VGG and the U-Nets on them the weighted layers of each stage are told too.
     """
     from dlx.settings import parse_assignment
 
@@ -59,30 +69,31 @@ def count_params(
 
 
 def count_one(
-    text: str, shape: tuple[int, ...] | None, num_classes: int, settings: dict[str, Any]
+    text: str, shape: tuple[int, ...] | None, num_classes: int | None, settings: dict[str, Any]
 ) -> "tuple[tuple[int, ...], ModelCount]":
     """The input's shape that was used, and the figures; SettingError if the network cannot be built or run."""
     import torch
 
-    from dlx.cli.model_argument import find_model
+    from dlx.cli.model_argument import find_model, usual_input
 
-    factory = find_model(text, settings, shape[0] if shape else DEFAULT_CHANNELS, num_classes)
+    usual = usual_input(text)
+    factory = find_model(text, settings, shape[0] if shape else usual.channels, num_classes or usual.classes)
     try:
         with torch.device("meta"):
-            return _build_and_count(text, factory, shape)
+            return _build_and_count(text, factory, shape, usual)
     except SettingError:
         # Some networks compute with numbers while they are built or run, so they get real tensors.
-        return _build_and_count(text, factory, shape)
+        return _build_and_count(text, factory, shape, usual)
 
 
 def _build_and_count(
-    text: str, factory: "Factory", shape: tuple[int, ...] | None
+    text: str, factory: "Factory", shape: tuple[int, ...] | None, usual: "UsualInput"
 ) -> "tuple[tuple[int, ...], ModelCount]":
     from dlx.cli.model_argument import build_model
     from dlx.counting import count
 
     model = build_model(text, factory)
-    used = shape or (DEFAULT_CHANNELS, *[DEFAULT_SIZE_PX] * getattr(model, "dims", 2))
+    used = shape or (usual.channels, *[usual.size_px] * getattr(model, "dims", 2))
     try:
         return used, count(model, used)
     except SettingError as error:
@@ -103,6 +114,8 @@ def as_entry(text: str, shape: tuple[int, ...], figures: "ModelCount") -> dict[s
         "model": text,
         "parameters": figures.parameters,
         "trainable": figures.trainable,
+        "parts": figures.parts,
+        "weighted_layers": figures.layers,
         "parameters_if_unshared": figures.parameters_if_unshared,
         "shared": [{"module": use.module, "calls": use.calls, "parameters": use.parameters} for use in figures.shared],
         "flops": figures.flops,

@@ -13,6 +13,9 @@ def print_count(name: str, shape: tuple[int, ...], figures: ModelCount, depth: i
     console = Console(highlight=False)
     console.print(f"[bold]{escape(name)}[/bold]: {figures.parameters:,} parameters, {figures.trainable:,} trainable")
     console.print(f"{_cost(figures)} for an input of {_spell(shape)}")
+    if figures.layers:
+        stages = ", ".join(f"{stage} {count}" for stage, count in figures.layers.items())
+        console.print(f"{sum(figures.layers.values())} weighted layers: {stages} (projections of shortcuts left out)")
     rows = [row for row in figures.rows if row.name and row.name.count(".") < depth and (row.parameters or row.flops)]
     if rows:
         console.print(_module_table(rows, figures))

@@ -8,6 +8,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dlx.errors import SettingError, nearest
@@ -16,6 +17,26 @@ if TYPE_CHECKING:
     from torch import nn
 
 Factory = Callable[[], "nn.Module"]
+
+
+@dataclass(frozen=True)
+class UsualInput:
+    """What a network is counted with where nothing else is asked for."""
+
+    channels: int
+    size_px: int
+    classes: int
+
+
+SEGMENTED = UsualInput(2, 64, 4)  # the notes' T1 and T2, their patches and classes
+CLASSIFIED = UsualInput(3, 224, 1000)  # ImageNet's
+
+
+def usual_input(text: str) -> UsualInput:
+    """The usual input of a registered network, and the notes' one of the user's own."""
+    from dlx import registry
+
+    return CLASSIFIED if text.partition(":")[0].strip() in registry.PARTS["classifier"] else SEGMENTED
 
 
 def find_model(text: str, settings: dict[str, Any], in_channels: int, num_classes: int) -> Factory:
@@ -35,11 +56,12 @@ def find_model(text: str, settings: dict[str, Any], in_channels: int, num_classe
 
     part = parse_part(text)
     name, args = part["name"], part["args"] | settings
+    kind = "classifier" if name in registry.PARTS["classifier"] else "model"
     try:
-        factory = registry.load("model", name)
+        factory = registry.load(kind, name)
     except SettingError as error:
         raise SettingError(f"{error}, or package.module:callable for a network of your own") from None
-    bound = bind_arguments("model", name, factory, args)
+    bound = bind_arguments(kind, name, factory, args)
     return lambda: factory(in_channels, num_classes, **bound)
 
 
