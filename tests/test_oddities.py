@@ -1,7 +1,12 @@
 import numpy as np
+import pytest
+import torch
 
+from dlx import registry
 from dlx.data.split import Split
-from dlx.oddities import odd_data, odd_patches, odd_threads
+from dlx.models.unet import unet2
+from dlx.oddities import odd_data, odd_dropout, odd_patches, odd_threads
+from dlx.specs import DropoutSpec
 from small import small_resolved
 from test_voxels import make_case
 
@@ -59,3 +64,37 @@ def test_the_phantom_is_not_odd():
     resolved = small_resolved()
     assert odd_data(resolved.dataset, resolved.split) == []
     assert np.prod(resolved.dataset.cases[0].mask.shape) > 0
+
+
+def remarks_on_dropout(p=0.5, where="every", model="unet2", **args):
+    with torch.device("meta"):
+        return odd_dropout(registry.load("model", model)(2, 4, DropoutSpec(p=p, where=where), width=4, **args), 2)
+
+
+@pytest.mark.parametrize("model", registry.names("model"))
+def test_dropout_before_batch_norm_is_told(model):
+    (remark,) = remarks_on_dropout(model=model)
+    assert remark.startswith("dropout comes before batch norm")
+
+
+@pytest.mark.parametrize("norm", ["none", "instance", "group"])
+def test_dropout_before_a_norm_without_running_statistics_is_not_odd(norm):
+    assert remarks_on_dropout(norm=norm) == []
+
+
+def test_dropout_that_no_batch_norm_follows_is_not_odd():
+    assert remarks_on_dropout(p=0.0) == []
+    model = unet2(2, 4, DropoutSpec(p=0.5), width=4, levels=1)
+    del model.dropouts["encoder0_0"]  # what is left stands before the head
+    assert odd_dropout(model.to("meta"), 2) == []
+
+
+@pytest.mark.parametrize("where", ["every", "decoder", "bottleneck"])
+def test_the_way_of_the_features_decides_and_not_the_settings(where):
+    assert len(remarks_on_dropout(where=where)) == 1
+    assert len(remarks_on_dropout(where=where, norm="none", down_norm="batch")) == (where == "every")
+
+
+def test_a_trial_with_dropout_is_remarked_on_once_and_one_without_is_not():
+    assert sum("batch norm" in remark for remark in small_resolved({"dropout": {"p": 0.1}}).remarks) == 1
+    assert small_resolved().remarks == ()

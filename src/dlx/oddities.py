@@ -3,10 +3,14 @@
 from collections.abc import Sequence
 
 import numpy as np
+import torch
+from torch import nn
 
 from dlx.data.cases import Case, Dataset
 from dlx.data.layouts import name_some
 from dlx.data.split import Split
+from dlx.dropout import Dropout, dropout_modules
+from dlx.parts import model_geometry
 from dlx.specs import Spec
 
 THIN = 4  # slices whose sides are so unlike were hardly meant to be cut along this axis
@@ -48,6 +52,39 @@ def odd_patches(spec: Spec, dataset: Dataset, split: Split, dims: int) -> list[s
         asked, largest = spell_size(patch.tolist()), spell_size(spanned.max(axis=0).tolist())
         remarks.append(f"patches of {asked} are mostly padding: nothing there is larger than {largest}")
     return remarks
+
+
+def odd_dropout(model: nn.Module, num_channels: int) -> list[str]:
+    """Dropout whose output reaches a batch norm: known by one forward pass on the meta device, where the model is.
+
+    In training dropout raises the variance of what the norm sees, and its running variance with it; in evaluation,
+    without dropout, the features are scaled by too large a variance (Li et al. 2018, arXiv 1801.05134).
+    """
+    dropped: list[Dropout] = []
+    norms: list[nn.Module] = []
+
+    def note(module: nn.Module, *_: object) -> None:
+        if isinstance(module, Dropout):
+            dropped.append(module)
+        elif dropped:
+            norms.append(module)
+
+    batch_norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    watched = [*batch_norms, *(module for module in dropout_modules(model) if module.is_active)]
+    hooks = [module.register_forward_hook(note) for module in watched]
+    dims, stride = model_geometry(model)
+    try:
+        with torch.no_grad(), torch.device("meta"):
+            model(torch.empty(2, num_channels, *[2 * stride] * dims))  # of two: a norm needs several values a channel
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if not norms:
+        return []
+    return [
+        "dropout comes before batch norm, whose running variance is then too large in evaluation (arXiv 1801.05134); "
+        "model.norm=group keeps none"
+    ]
 
 
 def odd_threads(threads: int, cores: int) -> list[str]:

@@ -23,7 +23,7 @@ from dlx.engine import checkpoint
 from dlx.engine.checkpoint import InitialWeights
 from dlx.engine.device import Compute, available_cores, choose_compute, memory_bytes
 from dlx.errors import SettingError
-from dlx.oddities import odd_data, odd_patches, odd_threads
+from dlx.oddities import odd_data, odd_dropout, odd_patches, odd_threads
 from dlx.parts import make_loss, make_model, make_optimizer, make_scheduler, model_geometry
 from dlx.records import RESULTS_VERSION
 from dlx.specs import Spec
@@ -154,6 +154,7 @@ def resolve(
         *describe_correlations(dataset.cases),
         *odd_data(dataset, split),
         *odd_patches(spec, dataset, split, dims),
+        *(odd_dropout(model, len(dataset.channels)) if spec.dropout.p > 0 else ()),
         *(odd_threads(compute.threads, available_cores()) if compute.device.type == "cpu" else ()),
         *_check_parts(spec, model, dataset),
     ]

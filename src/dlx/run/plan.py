@@ -168,14 +168,15 @@ def _trial_folder(folder: Path, trial: Trial, resolved: Resolved) -> TrialFolder
 
 
 def _common_remarks(resolved: dict[str, Resolved]) -> list[str]:
-    """Each remark once; with the variant's name where not all variants have it."""
-    remarks: list[str] = []
+    """Each remark once; with the names of the variants where not all have it."""
+    having: dict[str, list[str]] = {}
     for label, one in resolved.items():
-        for remark in one.remarks:
-            is_common = all(remark in other.remarks for other in resolved.values())
-            line = remark if is_common else f"{label}: {remark}"
-            remarks += [line] if line not in remarks else []
-    return remarks
+        for remark in dict.fromkeys(one.remarks):
+            having.setdefault(remark, []).append(label)
+    return [
+        remark if len(labels) == len(resolved) else f"{', '.join(labels)}: {remark}"
+        for remark, labels in having.items()
+    ]
 
 
 def _parallel(resolved: list[Resolved], asked: int | None, num_trials: int) -> tuple[int, str | None]:
