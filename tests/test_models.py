@@ -312,6 +312,19 @@ def test_dropout_in_the_decoder_leaves_what_a_shared_block_gives_the_encoder():
     assert torch.equal(*pooled)
 
 
+@pytest.mark.parametrize("factory", [unet, unet2])
+def test_in_3d_convolutions_norms_and_dropout_are_of_volumes(factory):
+    model = factory(2, 4, DropoutSpec(p=0.5, kind="dropout3d"), width=4, levels=2, dims=3)
+    layers = [module for module in model.modules() if isinstance(module, nn.modules.conv._ConvNd)]
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    assert all(isinstance(layer, nn.Conv3d) for layer in layers)
+    assert all(isinstance(norm, nn.BatchNorm3d) for norm in norms)
+    features = model.dropouts["encoder0_0"](torch.ones(4, 8, 4, 4, 4)).flatten(2)
+    assert ((features == 0).all(2) | (features == 2).all(2)).all()  # whole channels
+    model(image_for(model, 8, 8, 8)).square().mean().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
 def test_dropout_in_the_decoder_of_one_level_is_refused():
     with pytest.raises(SettingError, match="one level"):
         unet2(2, 4, DropoutSpec(p=0.5, where="decoder"), levels=1)
