@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 CLASS_WEIGHTS = (0.1, 0.4, 0.2, 0.3)
 
@@ -71,3 +72,17 @@ def notes_loss(logits: Tensor, mask: Tensor) -> Tensor:
 
 
 LOSSES = {"lovasz+focal": notes_loss, "ce": lambda logits, mask: F.cross_entropy(logits.float(), mask)}
+
+
+def count_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def standard_gflop(width: int, side: int, channels: int, classes: int) -> float:
+    """Of one slice, forward and backward (thrice forward), in `unet2` as it is written down; whatever fewer a
+    contender gets by with, it is credited with these."""
+    with torch.device("meta"):
+        model = PlainUNet2(channels, classes, width)
+        with FlopCounterMode(display=False) as counter:
+            model(torch.empty(1, channels, side, side))
+    return 3 * counter.get_total_flops() / 1e9

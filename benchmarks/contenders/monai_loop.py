@@ -1,67 +1,61 @@
-"""(c) MONAI as its fast-training guide says: data cached on the device, random crops by its transforms, a
-ThreadDataLoader without workers, AMP where bf16 is asked for."""
+"""(c) MONAI as its fast-training guide says: deterministic transforms cached on the device, random crops there, a
+ThreadDataLoader without workers, AMP. As it comes it is float32 (MONAI has no AMP on a CPU of its own); the row in bf16
+has autocast and channels-last. The loop reads the loss at each step, as the guide's does.
 
-import sys
+Network, loss and optimiser are those of all contenders: MONAI brings the data, its caching and its transforms.
+"""
+
 import warnings
-from pathlib import Path
+from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+import torch
 
-from workload import from_command_line, synchronizer, time_steps
-
-workload = from_command_line()
-warnings.filterwarnings("ignore")
-
-import monai  # noqa: E402
-import torch  # noqa: E402
-from monai.data import CacheDataset, ThreadDataLoader  # noqa: E402
-from monai.transforms import Compose, EnsureTyped, RandSpatialCropd  # noqa: E402
-from plain import LOSSES, PlainUNet2  # noqa: E402
-
-torch.set_num_threads(workload.threads)
-device = torch.device(workload.device)
-images, masks = workload.volumes()
-cases = [{"image": image, "label": mask[None]} for image, mask in zip(images, masks, strict=True)]
-side = workload.side
-transforms = Compose(
-    [
-        EnsureTyped(keys=["image", "label"], device=device, track_meta=False),
-        RandSpatialCropd(keys=["image", "label"], roi_size=(side, side, side), random_size=False),
-    ]
-)
-repeats = -(-(workload.warm_up + workload.steps) // len(cases))
-dataset = CacheDataset(cases * repeats, transforms, cache_rate=1.0, num_workers=None, copy_cache=False, progress=False)
-loader = ThreadDataLoader(dataset, batch_size=1, num_workers=0, shuffle=True)
-batches = iter(loader)
-model = PlainUNet2(workload.channels, workload.classes, workload.width).to(device)
-if workload.precision == "bf16":
-    model = model.to(memory_format=torch.channels_last)
-optimizer = torch.optim.Adam(model.parameters(), lr=2e-4, weight_decay=5e-4)
-loss_of = LOSSES[workload.loss]
-total = 0.0
+from benchmarks.plain import LOSSES, PlainUNet2, count_parameters
+from benchmarks.workload import Step, Workload, main
 
 
-def step(_: int) -> None:
-    global total
-    batch = next(batches)
-    image = batch["image"][0].transpose(0, 1)
-    mask = batch["label"][0, 0].long()
-    if workload.precision == "bf16":
-        image = image.contiguous(memory_format=torch.channels_last)
-    optimizer.zero_grad()
-    with torch.autocast(device.type, torch.bfloat16, enabled=workload.precision == "bf16"):
-        logits = model(image)
-    loss = loss_of(logits, mask)
-    loss.backward()
-    optimizer.step()
-    total += loss.item()
+def make_step(workload: Workload) -> tuple[Step, dict[str, Any]]:
+    warnings.filterwarnings("ignore")
+    import monai
+    from monai.data import CacheDataset, ThreadDataLoader
+    from monai.transforms import Compose, EnsureTyped, RandSpatialCropd
+
+    device = torch.device(workload.device)
+    images, masks = workload.volumes()
+    cases = [{"image": image, "label": mask[None]} for image, mask in zip(images, masks, strict=True)]
+    extent = (workload.slices, workload.side, workload.side)
+    transforms = Compose(
+        [
+            EnsureTyped(keys=["image", "label"], device=device, track_meta=False),
+            RandSpatialCropd(keys=["image", "label"], roi_size=extent, random_size=False),
+        ]
+    )
+    repeats = -(-workload.count // len(cases))  # one long epoch: the end of an epoch is not timed for any contender
+    dataset = CacheDataset(cases * repeats, transforms, num_workers=None, copy_cache=False, progress=False)
+    batches = iter(ThreadDataLoader(dataset, batch_size=1, num_workers=0, shuffle=True))
+    model = PlainUNet2(workload.channels, workload.classes, workload.width).to(device)
+    if workload.is_bf16:
+        model = model.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-4, weight_decay=5e-4)
+    loss_of = LOSSES[workload.loss]
+    total = 0.0
+
+    def step(_: int) -> None:
+        nonlocal total
+        batch = next(batches)
+        image = batch["image"][0].transpose(0, 1)  # the cube's slices become the batch
+        mask = batch["label"][0, 0].long()
+        image = image.contiguous(memory_format=torch.channels_last if workload.is_bf16 else torch.contiguous_format)
+        optimizer.zero_grad()
+        with torch.autocast(device.type, torch.bfloat16, enabled=workload.is_bf16):
+            logits = model(image)
+        loss = loss_of(logits, mask)
+        loss.backward()
+        optimizer.step()
+        total += loss.item()
+
+    return step, {"parameters": count_parameters(model), "version": monai.__version__}
 
 
-time_steps(
-    workload,
-    step,
-    synchronizer(workload.device),
-    precision=workload.precision,
-    parameters=sum(p.numel() for p in model.parameters()),
-    version=monai.__version__,
-)
+if __name__ == "__main__":
+    main(make_step)

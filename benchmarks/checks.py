@@ -1,0 +1,132 @@
+"""What a benchmark must show: each line with its target, what was measured, and whether it holds."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.contenders import COMPILED, CROSS_ENTROPY, DLX, MONAI, MONAI_BF16, NNUNET, NOTES, TUNED
+
+NOT_MEASURED = "not measured here"
+
+
+@dataclass(frozen=True)
+class CheckLine:
+    """`holds` is None where it was not measured."""
+
+    name: str
+    target: str
+    measured: str = NOT_MEASURED
+    holds: bool | None = None
+
+
+def step_checks(document: dict[str, Any]) -> list[CheckLine]:
+    """The lines about a CPU's step."""
+    share = matmul_share(document)
+    return [
+        at_least(document, "times the notes' loop (float32)", 5.0, NOTES),
+        at_least(document, "times the tuned loop (the faster of plain and compiled)", 1.25, TUNED, COMPILED),
+        at_least(document, "times MONAI as it comes (float32)", 2.0, MONAI),
+        at_least(document, "times nnU-Net's trainer with our network (float32)", 1.8, NNUNET),
+        at_least(document, "times MONAI in bf16", 1.2, MONAI_BF16),
+        share_line(share, 0.80),
+        lovasz_line(document),
+    ]
+
+
+def gpu_checks(document: dict[str, Any]) -> list[CheckLine]:
+    """The lines about a GPU; those of whole runs and sweeps are not measured by the step benchmark."""
+    steps = times(document, DLX)
+    median = statistics.median(steps) if steps else None
+    return [
+        at_least(document, "times the notes' loop (float32)", 5.0, NOTES),
+        at_least(document, "times the tuned loop (the faster of plain and compiled)", 1.5, TUNED, COMPILED),
+        at_least(document, "times MONAI as it comes (float32)", 4.0, MONAI),
+        at_least(document, "times nnU-Net's trainer with our network", 2.0, NNUNET),
+        share_line(matmul_share(document), 0.50),
+        CheckLine("a step", "at most 3.0 ms", *((f"{1e3 * median:.2f} ms", median <= 3.0e-3) if median else ())),
+        lovasz_line(document),
+        CheckLine("the notes' 100 epochs with validation", "at most 60 s"),
+        CheckLine("27 trials against 27 single ones", "at most 0.9 times"),
+        CheckLine("captures across p and schedulers", "one"),
+        CheckLine("start-up of a sweep", "at most 2 %"),
+    ]
+
+
+def dice_checks(document: dict[str, Any]) -> list[CheckLine]:
+    """The lines about the time to a mean Dice. A run that did not get there counts as the limit, or as no proof."""
+    target, limit_s = document["target"], document["limit_s"]
+    ours = [run for run in document["runs"].get("dlx", []) if "error" not in run]
+    theirs = [run for run in document["runs"].get("MONAI, as it comes", []) if "error" not in run]
+    name = f"s from typing the command to {target} mean Dice"
+    if not ours:
+        return [CheckLine(name, "at most 45 s"), CheckLine("of the time MONAI's loop needs", "at most 1/3")]
+    took = [run["reached_s"] for run in ours]
+    if None in took:
+        last = ", ".join(f"{run['dice']:.3f}" for run in ours)
+        missed = f"{took.count(None)} of {len(took)} runs did not get there ({last})"
+        return [
+            CheckLine(name, "at most 45 s", missed, False),
+            CheckLine("of the time MONAI's loop needs", "at most 1/3", missed, False),
+        ]
+    lines = [CheckLine(name, "at most 45 s", spread(took, "s"), max(took) <= 45.0)]
+    shares = [
+        mine / (limit_s if run["reached_s"] is None else run["reached_s"])
+        for mine, run in zip(took, theirs, strict=False)
+    ]
+    if not shares:
+        return [*lines, CheckLine("of the time MONAI's loop needs", "at most 1/3")]
+    bound = "below " if any(run["reached_s"] is None for run in theirs) else ""
+    median = statistics.median(shares)
+    return [
+        *lines,
+        CheckLine("of the time MONAI's loop needs", "at most 1/3", bound + spread(shares), median <= 1 / 3),
+    ]
+
+
+def at_least(document: dict[str, Any], name: str, target: float, *others: str) -> CheckLine:
+    """dlx is `target` times as fast as the fastest of the others, repeat by repeat."""
+    found = [ratios for other in others if (ratios := per_repeat(document, other, DLX))]
+    if not found:
+        return CheckLine(name, f"at least {target:g}")
+    least = [min(of_repeat) for of_repeat in zip(*found, strict=False)]
+    return CheckLine(name, f"at least {target:g}", spread(least), statistics.median(least) >= target)
+
+
+def lovasz_line(document: dict[str, Any]) -> CheckLine:
+    name, target = "Lovász step in cross-entropy steps", 1.03
+    ratios = per_repeat(document, DLX, CROSS_ENTROPY)
+    if not ratios:
+        return CheckLine(name, f"at most {target}")
+    return CheckLine(name, f"at most {target}", spread(ratios, digits=3), statistics.median(ratios) <= target)
+
+
+def matmul_share(document: dict[str, Any]) -> list[float]:
+    """Standard operations a second of each repeat, in those of the bf16 matrix product of the same call."""
+    ceilings = document["ceilings"]
+    return [ceilings["step_gflop"] / step / ceilings["matmul_bf16_gflops"] for step in times(document, DLX)]
+
+
+def share_line(shares: Sequence[float], target: float) -> CheckLine:
+    name = "standard FLOPs of the step in the bf16 matrix product's rate"
+    if not shares:
+        return CheckLine(name, f"at least {target}")
+    return CheckLine(name, f"at least {target}", spread(shares), statistics.median(shares) >= target)
+
+
+def times(document: dict[str, Any], name: str) -> list[float]:
+    return [run["step_s"] for run in document["runs"].get(name, []) if "step_s" in run]
+
+
+def per_repeat(document: dict[str, Any], name: str, other: str) -> list[float]:
+    """How many times `other`'s step `name`'s takes, in each repeat that has both."""
+    pairs = zip(document["runs"].get(name, []), document["runs"].get(other, []), strict=False)
+    return [one["step_s"] / two["step_s"] for one, two in pairs if "step_s" in one and "step_s" in two]
+
+
+def spread(values: Sequence[float], unit: str = "", digits: int = 2) -> str:
+    """Median and range."""
+    after = f" {unit}" if unit else ""
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}{after}"
+    return f"{statistics.median(values):.{digits}f}{after} ({min(values):.{digits}f} to {max(values):.{digits}f})"

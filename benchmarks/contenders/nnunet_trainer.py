@@ -1,0 +1,140 @@
+"""(d) nnU-Net's trainer, v2: `nnUNetTrainer.train_step` as it is installed, fed with ready batches.
+
+Included: moving the batch to the device, autocast as it decides (none on a CPU; float16 with a GradScaler on CUDA),
+forward, loss, backward, clipping to norm 12, the optimiser's step, reading the loss. Not included: its loader, whose
+worker processes would take the same cores from training, and its augmentation, which no other contender has; leaving
+them out favours nnU-Net. torch.compile is on where the trainer turns it on: on CUDA, and not on a CPU.
+
+Variants:
+- "" (equal work): our network, the loss and the optimiser of all contenders.
+- own: our network, its own loss (Dice + cross-entropy, no deep supervision) and optimiser (SGD, Nesterov 0.99).
+- stock (unequal work): the network it plans for such slices, deep supervision, its own loss and optimiser.
+
+In bf16 the network runs under autocast to bf16, which the trainer itself would not do on a CPU.
+"""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.plain import LOSSES, PlainUNet2, count_parameters
+from benchmarks.workload import Step, Workload, main
+
+DATASET = "Dataset999_Random"
+
+
+def make_step(workload: Workload) -> tuple[Step, dict[str, Any]]:
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = make_trainer(workload, Path(folder))
+    batches = [make_batch(workload, index, trainer) for index in range(workload.count)]
+    if workload.is_bf16 and workload.device.startswith("cuda"):
+        torch.set_autocast_dtype("cuda", torch.bfloat16)
+    precision = "float16" if workload.device.startswith("cuda") and not workload.is_bf16 else workload.precision
+    facts = {
+        "parameters": count_parameters(trainer.network),
+        "version": metadata.version("nnunetv2"),
+        "precision": precision,
+    }
+    return lambda index: trainer.train_step(batches[index]), facts
+
+
+def make_trainer(workload: Workload, folder: Path) -> Any:
+    """A trainer made ready by its own `initialize`, in folders that need not outlive it."""
+    for name in ("raw", "preprocessed", "results"):
+        os.environ[f"nnUNet_{name}"] = str(folder / name)
+    from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+    class Trainer(nnUNetTrainer):
+        """The network, loss and optimiser of all contenders in nnU-Net's own training step."""
+
+        def build_network_architecture(self, *_: Any) -> nn.Module:
+            return Network(workload)
+
+        def _build_loss(self) -> Callable[[Tensor, Tensor], Tensor]:
+            if workload.variant == "own":
+                return super()._build_loss()
+            loss_of = LOSSES[workload.loss]
+            return lambda logits, target: loss_of(logits, target[:, 0].long())
+
+        def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
+            if workload.variant == "own":
+                return super().configure_optimizers()
+            return torch.optim.Adam(self.network.parameters(), lr=2e-4, weight_decay=5e-4), None
+
+    plans, dataset = make_plans(workload, folder)
+    kind = nnUNetTrainer if workload.variant == "stock" else Trainer
+    trainer = kind(plans, "2d", 0, dataset, torch.device(workload.device))
+    trainer.enable_deep_supervision = workload.variant == "stock"
+    trainer.initialize()
+    trainer.network.train()
+    return trainer
+
+
+class Network(PlainUNet2):
+    """Our network; under autocast to bf16 where that is asked for."""
+
+    def __init__(self, workload: Workload) -> None:
+        super().__init__(workload.channels, workload.classes, workload.width)
+        self.is_autocast = workload.is_bf16 and workload.device == "cpu"  # on CUDA the trainer's own autocast rules
+
+    def forward(self, image: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.is_autocast):
+            return super().forward(image)
+
+
+def make_plans(workload: Workload, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What its own planner plans in 2D for images of the workload's slices, and the dataset.json of such images."""
+    from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
+
+    dataset = {
+        "channel_names": {str(c): "MRI" for c in range(workload.channels)},
+        "labels": {"background": 0, **{f"class {k}": k for k in range(1, workload.classes)}},
+        "numTraining": 1,
+        "file_ending": ".nii.gz",
+        "dataset": {"case": {"images": ["case.nii.gz"], "label": "case.nii.gz"}},
+    }
+    shape = [workload.slices, workload.side, workload.side]
+    fingerprint = {"spacings": [[1.0] * 3], "shapes_after_crop": [shape], "median_relative_size_after_cropping": 1.0}
+    for name, path in ((dataset, f"raw/{DATASET}/dataset.json"), (fingerprint, f"preprocessed/{DATASET}/")):
+        target = folder / (path if path.endswith("json") else path + "dataset_fingerprint.json")
+        target.parent.mkdir(parents=True)
+        target.write_text(json.dumps(name))
+    planner = ExperimentPlanner(DATASET)
+    sides = np.array(shape[1:])
+    plan = planner.get_plans_for_configuration(np.ones(2), sides, "nnUNetPlans_2d", 1e9, {})
+    prepared = folder / f"preprocessed/{DATASET}/{plan['data_identifier']}"
+    prepared.mkdir()
+    (prepared / "case.npz").touch()  # the trainer asks for the kind of its prepared files, and reads none
+    plans = {
+        "dataset_name": DATASET,
+        "plans_name": "nnUNetPlans",
+        "configurations": {"2d": {**plan, "batch_dice": True, "batch_size": workload.slices}},
+        "label_manager": "LabelManager",
+        "continue_training": False,
+    }
+    return json.loads(json.dumps(plans, default=lambda value: value.tolist())), dataset
+
+
+def make_batch(workload: Workload, index: int, trainer: Any) -> dict[str, Any]:
+    """A step's batch as its loader hands it over; with deep supervision a target for each resolution."""
+    generator = torch.Generator().manual_seed(index)
+    shape = (workload.slices, workload.side, workload.side)
+    data = torch.randn(shape[0], workload.channels, *shape[1:], generator=generator)
+    target = torch.randint(workload.classes, (shape[0], 1, *shape[1:]), generator=generator).to(torch.int16)
+    scales = trainer._get_deep_supervision_scales() if workload.variant == "stock" else None
+    if scales is None:
+        return {"data": data, "target": target}
+    steps = [tuple(round(1 / scale) for scale in level) for level in scales]
+    return {"data": data, "target": [target[:, :, ::h, ::w].contiguous() for h, w in steps]}
+
+
+if __name__ == "__main__":
+    main(make_step)

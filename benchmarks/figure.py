@@ -1,0 +1,99 @@
+"""Figures of records: bars of a step, Dice against time, cost as work grows. Drawn from the records and nothing else."""
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+OURS, OTHERS, UNEQUAL = "#0072b2", "#8c8c8c", "#d9d9d9"
+STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "dlx",  # the same record, the same file
+}
+
+
+def draw(document: dict[str, Any], path: Path) -> Path | None:
+    """The figure of a record's kind as SVG; None where matplotlib is missing."""
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        return None
+    mpl.use("svg")
+    with mpl.rc_context(STYLE):
+        made = {"step": draw_step, "dice": draw_dice, "scaling": draw_scaling}[document["kind"]](document)
+        made.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+    return path
+
+
+def draw_step(document: dict[str, Any]) -> Any:
+    """A bar a contender with the range over the repeats; the floor is the step's operations at the measured rate."""
+    from matplotlib.figure import Figure
+
+    runs = {name: [run["step_s"] for run in runs if "step_s" in run] for name, runs in document["runs"].items()}
+    precision = {name: runs[0].get("precision", "") for name, runs in document["runs"].items() if runs}
+    runs = {name: steps for name, steps in runs.items() if steps}
+    medians = {name: statistics.median(steps) for name, steps in runs.items()}
+    figure = Figure(figsize=(7.2, 0.6 + 0.32 * (len(runs) + 2)), layout="constrained")
+    axes = figure.subplots()
+    for row, (name, steps) in enumerate(runs.items()):
+        unequal = name in document.get("notes", {})
+        color = OURS if name.startswith("dlx") else UNEQUAL if unequal else OTHERS
+        axes.barh(row, medians[name], color=color, height=0.7)
+        axes.plot([min(steps), max(steps)], [row, row], color="black", linewidth=1.2)
+        axes.text(max(steps), row, f" {medians[name]:.3g}", va="center")
+    ceilings = document["ceilings"]
+    floor = ceilings["step_gflop"] / ceilings["matmul_bf16_gflops"]
+    axes.axvline(floor, color="black", linestyle=":", linewidth=1, label="the step's operations as bf16 matrix products")
+    axes.legend(loc="lower right", frameon=False)
+    axes.set_yticks(range(len(runs)), [f"{name} [{precision[name]}]" for name in runs])
+    axes.invert_yaxis()
+    spread = max(medians.values()) / min(medians.values())
+    if spread > 10:
+        axes.set_xscale("log")
+    axes.set_xlabel("seconds a step: median and range (pale: unequal work)")
+    axes.set_xlim(right=1.15 * max(max(steps) for steps in runs.values()))
+    return figure
+
+
+def draw_dice(document: dict[str, Any]) -> Any:
+    """Validation Dice at each look, against the time since the command was typed."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for name, runs in document["runs"].items():
+        color, is_first = OURS if name == "dlx" else OTHERS, True
+        for run in runs:
+            if run.get("looks"):
+                at, dice = zip(*run["looks"], strict=True)
+                axes.plot(at, dice, "o-", color=color, markersize=4, label=name if is_first else None)
+                is_first = False
+    axes.axhline(document["target"], color="black", linestyle=":", linewidth=1)
+    axes.set_ylim(bottom=max(axes.get_ylim()[0], 0.6))
+    axes.set_xlim(left=0)
+    axes.set_xlabel("seconds since the command was typed")
+    axes.set_ylabel("mean hard Dice, 52 held-out volumes")
+    axes.legend(loc="lower right", frameon=False)
+    return figure
+
+
+def draw_scaling(document: dict[str, Any]) -> Any:
+    """A column for each thing that grows: seconds above, memory below."""
+    from matplotlib.figure import Figure
+
+    axes_of = document["axes"]
+    figure = Figure(figsize=(2.5 * len(axes_of), 4.6), layout="constrained")
+    grid = figure.subplots(2, len(axes_of), squeeze=False)
+    for column, (axis, points) in enumerate(axes_of.items()):
+        at = [point["x"] for point in points]
+        for row, (key, label) in enumerate((("s", document["seconds"][axis]), ("mib", document["memory"][axis]))):
+            axes = grid[row][column]
+            axes.plot(at, [point[key] for point in points], "o-", color=OURS, markersize=4)
+            axes.set_ylim(bottom=0)
+            axes.set_xlim(left=0)
+            axes.set_ylabel(label)
+            axes.set_xlabel(document["labels"][axis] if row else "")
+            axes.set_xticks(at, [f"{value:g}" for value in at])
+    return figure

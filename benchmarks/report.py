@@ -1,0 +1,149 @@
+"""Tables, ratios and what must hold, from records alone; the summary `results/README.md` (python -m benchmarks.report).
+
+A ratio is taken within each repeat, where both ran minutes apart, and shown as the median over the repeats.
+"""
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import figure
+from benchmarks.checks import CheckLine, dice_checks, gpu_checks, per_repeat, step_checks
+from benchmarks.contenders import DLX
+from benchmarks.records import RESULTS, newest
+
+
+def summarize(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row a contender: the median over repeats of a step's time, its range, memory, and how many times dlx's it is."""
+    ceilings, rows = document["ceilings"], []
+    for name, runs in document["runs"].items():
+        done = [run for run in runs if "step_s" in run]
+        if not done:
+            rows.append({"name": name, "missing": runs[0]["error"] if runs else "not run"})
+            continue
+        steps = [run["step_s"] for run in done]
+        rate = ceilings["step_gflop"] / statistics.median(steps)
+        ratio = per_repeat(document, name, DLX)
+        rows.append(
+            {
+                "name": name,
+                "precision": done[0]["precision"],
+                "parameters": done[0]["parameters"],
+                "step_s": statistics.median(steps),
+                "range_s": [min(steps), max(steps)],
+                "repeats": len(done),
+                "cold_s": statistics.median(run["cold_s"] for run in done),
+                "peak_mib": statistics.median(run["peak_mib"] for run in done),
+                "of_bf16_matmul": rate / ceilings["matmul_bf16_gflops"],
+                "times_dlx": statistics.median(ratio) if ratio else None,
+            }
+        )
+    return rows
+
+
+def step_report(document: dict[str, Any]) -> str:
+    """The table of a step record, the ceilings of the same call, and what must hold."""
+    workload, notes = document["workload"], document.get("notes", {})
+    cells = []
+    for row in summarize(document):
+        name = f"{row['name']} ({notes[row['name']]})" if row["name"] in notes else row["name"]
+        if "missing" in row:
+            cells.append([name, f"missing: {row['missing']}", "", "", "", "", "", ""])
+            continue
+        cells.append(
+            [
+                name,
+                row["precision"],
+                f"{row['parameters']:,}",
+                f"{seconds(row['step_s'])} ({seconds(row['range_s'][0])} to {seconds(row['range_s'][1])})",
+                "" if row["times_dlx"] is None else f"{row['times_dlx']:.2f}",
+                f"{row['of_bf16_matmul']:.2f}",
+                f"{row['cold_s']:.1f}",
+                f"{row['peak_mib']:.0f}",
+            ]
+        )
+    heads = ["contender", "precision", "parameters", "step s (range)", "times dlx", "of bf16 product"]
+    heads += ["first step done after s", "memory MiB"]
+    size = f"{workload['slices']} slices of {workload['side']} x {workload['side']}"
+    title = f"One training step of `unet2`, width {workload['width']}, {size}, {workload['loss']}, {place(document)}"
+    ceilings = document["ceilings"]
+    below = (
+        f"Medians of {max(len(runs) for runs in document['runs'].values())} repeats in the order ABBA. Measured in the "
+        f"same call: matrix product {ceilings['matmul_bf16_gflops']:.0f} GFLOP/s in bf16, "
+        f"{ceilings['matmul_float32_gflops']:.0f} in float32; copy {ceilings['copy_gb_per_s']:.0f} GB/s. The step's "
+        f"standard operations: {ceilings['step_gflop']:.0f} GFLOP."
+    )
+    checks = gpu_checks(document) if document["device"].startswith("cuda") else step_checks(document)
+    return "\n\n".join([title, table(heads, cells), below, check_table(checks)])
+
+
+def dice_report(document: dict[str, Any]) -> str:
+    """The runs of a time-to-Dice record, and what must hold."""
+    cells = []
+    for name, runs in document["runs"].items():
+        for run in runs:
+            if "error" in run:
+                cells.append([name, f"missing: {run['error']}", "", "", ""])
+                continue
+            end = seconds(run["reached_s"]) if run["reached_s"] is not None else f"> {document['limit_s']:.0f}, not reached"
+            cells.append([name, str(run["seed"]), end, f"{run['dice']:.3f}", f"{run['wall_s']:.1f}"])
+    heads = ["contender", "seed", "s to it", "last Dice", "whole command s"]
+    title = f"Time to {document['target']} mean hard Dice on the hippocampus fold, {place(document)}"
+    return "\n\n".join([title, table(heads, cells), document["note"], check_table(dice_checks(document))])
+
+
+def scaling_report(document: dict[str, Any]) -> str:
+    """The points of a scaling record."""
+    parts = [f"Cost as work grows, dlx, {place(document)}"]
+    for axis, points in document["axes"].items():
+        rows = [[f"{p['x']:g}", "" if p.get("s") is None else seconds(p["s"]), f"{p['mib']:.1f}"] for p in points]
+        parts.append(table([document["labels"][axis], document["seconds"][axis], document["memory"][axis]], rows))
+    return "\n\n".join([*parts, document["note"]])
+
+
+def check_table(checks: Sequence[CheckLine]) -> str:
+    words = {True: "yes", False: "no", None: "not measured"}
+    return table(
+        ["it must show", "target", "measured", "holds"], [[c.name, c.target, c.measured, words[c.holds]] for c in checks]
+    )
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table that reads well as plain text too."""
+    widths = [max(len(line[column]) for line in [heads, *rows]) for column in range(len(heads))]
+    lines = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in rows]
+    head = "| " + " | ".join(cell.ljust(w) for cell, w in zip(heads, widths, strict=True)) + " |"
+    return "\n".join([head, "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines])
+
+
+def seconds(value: float) -> str:
+    """Three significant digits or more."""
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 1 else f"{value:.4f}"
+
+
+def place(document: dict[str, Any]) -> str:
+    machine = document["machine"]
+    where = f"{machine['device']}, {machine['cores']} cores, torch {machine['torch']}, {document.get('date', 'today')}"
+    return f"{where}; load {document['loads'][0]:.2f} at the start"
+
+
+def write_summary(folder: Path = RESULTS) -> Path:
+    """`README.md` from the newest record of each kind, with the figures beside it."""
+    parts = ["# Measured", "Made from the newest records by `python -m benchmarks.report`; do not edit."]
+    makers = {"step": step_report, "dice": dice_report, "scaling": scaling_report}
+    for device in ("cpu", "cuda"):
+        for kind, report in makers.items():
+            document = newest(kind, device, folder)
+            if document is None:
+                continue
+            drawn = figure.draw(document, folder / f"{kind}-{device}.svg")
+            head, _, rest = report(document).partition("\n\n")
+            parts += [f"## {head}", *([f"![{head}]({drawn.name})"] if drawn else []), rest]
+    path = folder / "README.md"
+    path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return path
+
+
+if __name__ == "__main__":
+    print(write_summary())
