@@ -1,4 +1,4 @@
-"""Figures of records: bars of a step, Dice against time, cost as work grows. Drawn from the records and nothing else."""
+"""Figures of records: bars of a step, Dice against time, cost as work grows. Drawn from records alone."""
 
 import statistics
 from pathlib import Path
@@ -45,7 +45,9 @@ def draw_step(document: dict[str, Any]) -> Any:
         axes.text(max(steps), row, f" {medians[name]:.3g}", va="center")
     ceilings = document["ceilings"]
     floor = ceilings["step_gflop"] / ceilings["matmul_bf16_gflops"]
-    axes.axvline(floor, color="black", linestyle=":", linewidth=1, label="the step's operations as bf16 matrix products")
+    axes.axvline(
+        floor, color="black", linestyle=":", linewidth=1, label="the step's operations as bf16 matrix products"
+    )
     axes.legend(loc="lower right", frameon=False)
     axes.set_yticks(range(len(runs)), [f"{name} [{precision[name]}]" for name in runs])
     axes.invert_yaxis()

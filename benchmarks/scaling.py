@@ -1,5 +1,5 @@
-"""Cost as work grows: a step's time and memory against width, batch and volume size, loading against subjects and volume
-size, a study against its number of trials. Each point is a process of its own; the figure is drawn from the record.
+"""Cost as work grows: a step's time and memory against width and batch, loading against subjects and volume size, a
+study against its number of trials. Each point is a process of its own; the figure is drawn from the record.
 
     python -m benchmarks.scaling [--device cpu] [--quick] [--force]
 """
@@ -42,9 +42,9 @@ MEMORY = {
     "trials": "MiB, peak of all processes",
 }
 NOTE = (
-    "Memory of a step is the largest resident set of its process, torch included. Memory of loading is what the resident "
-    "set grew by at its peak. Memory of a study is the sum over its processes of their proportional shares, sampled ten "
-    "times a second: what workers share counts once."
+    "Memory of a step is the largest resident set of its process, torch included. Memory of loading is what the "
+    "resident set grew by at its peak. Memory of a study is the sum over its processes of their proportional shares, "
+    "sampled ten times a second: what workers share counts once."
 )
 
 

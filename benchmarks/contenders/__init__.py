@@ -1,5 +1,5 @@
-"""Who runs in the step benchmark, in the order of the table. All train with the same volumes, batch, loss, optimiser and
-number of parameters, but for the rows that say otherwise; the precision of each is in the table.
+"""Who runs in the step benchmark, in the order of the table. All train with the same volumes, batch, loss, optimiser
+and number of parameters, but for the rows that say otherwise; the precision of each is in the table.
 """
 
 import importlib.util

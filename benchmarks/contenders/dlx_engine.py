@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from benchmarks.workload import Step, Workload, main
 from dlx.build import make_job
 from dlx.data.cases import Dataset, Declaration, fingerprint
 from dlx.data.prepare import prepare_arrays
@@ -10,8 +11,6 @@ from dlx.resolve import resolve
 from dlx.run.stores import make_store
 from dlx.settings import make_spec, merge, read_recipe
 from dlx.specs import Part, Spec
-
-from benchmarks.workload import Step, Workload, main
 
 
 class OpenedData(dict):

@@ -1,4 +1,4 @@
-"""Opening a folder of volumes as `dlx train` does, without a cache: seconds, and the memory that it takes and that stays."""
+"""Opening a folder of volumes as `dlx train` does, without a cache: seconds, and memory at its peak and kept."""
 
 import argparse
 import json
@@ -18,8 +18,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
+    import SimpleITK  # noqa: F401 - now, so that its memory is not counted as the data's
+
     from dlx.data.dataset import open_dataset
-    from dlx.data.volumes import read_volume  # noqa: F401 - imported now, so that its memory is not counted as data's
     from dlx.data.voxels import VoxelStore
     from dlx.specs import DataSpec
 
