@@ -4,8 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PEERS := benchmarks/.venv-nnunet
+BENCH :=
 
-.PHONY: setup demo test test-gpu lint format types docs fuzz faults calibrate bench bench-gpu check clean
+.PHONY: setup demo test test-gpu lint format types docs fuzz faults calibrate bench-peers bench bench-gpu check clean
 .DEFAULT_GOAL := check
 
 setup: $(STAMP)
@@ -52,13 +54,27 @@ faults: setup
 calibrate: setup
 	$(BIN)/python tests/calibration.py
 
-bench: setup
-	$(BIN)/python benchmarks/run.py --device cpu
+# a peer that cannot be installed is a missing row, so nothing fails here
+bench-peers: setup
+	test -e $(PEERS)/.installed || { $(PYTHON) -m venv $(PEERS) \
+	  && $(PEERS)/bin/python -m pip install -q --disable-pip-version-check $$(grep '^torch==' constraints.txt) \
+	  && $(PEERS)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -r benchmarks/peers.txt \
+	  && touch $(PEERS)/.installed; } || { rm -rf $(PEERS); echo "nnU-Net could not be installed: its rows are missing"; }
 
-bench-gpu: setup
-	$(BIN)/python benchmarks/run.py --device cuda --steps 50
+# a step beside peers, the time to a Dice, the cost as work grows; half an hour on two quiet cores
+bench: bench-peers
+	$(BIN)/python -m benchmarks.run --device cpu $(BENCH)
+	$(BIN)/python -m benchmarks.time_to_dice --device cpu $(BENCH)
+	$(BIN)/python -m benchmarks.scaling --device cpu $(BENCH)
+	$(BIN)/python -m benchmarks.report
+
+bench-gpu: bench-peers
+	$(BIN)/python -m benchmarks.run --device cuda $(BENCH)
+	$(BIN)/python -m benchmarks.time_to_dice --device cuda $(BENCH)
+	$(BIN)/python -m benchmarks.scaling --device cuda $(BENCH)
+	$(BIN)/python -m benchmarks.report
 
 check: lint types test docs
 
 clean:
-	rm -rf $(VENV) runs build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) runs build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -48,15 +48,16 @@ def draw_step(document: dict[str, Any]) -> Any:
     axes.axvline(
         floor, color="black", linestyle=":", linewidth=1, label="the step's operations as bf16 matrix products"
     )
-    axes.legend(loc="lower right", frameon=False)
-    axes.set_yticks(range(len(runs)), [f"{name} [{precision[name]}]" for name in runs])
+    figure.legend(loc="outside lower right", frameon=False)
+    axes.set_yticks(range(len(runs)), [_with_precision(name, precision[name]) for name in runs])
     axes.invert_yaxis()
-    spread = max(medians.values()) / min(medians.values())
-    if spread > 10:
-        axes.set_xscale("log")
     axes.set_xlabel("seconds a step: median and range (pale: unequal work)")
-    axes.set_xlim(right=1.15 * max(max(steps) for steps in runs.values()))
+    axes.set_xlim(0, 1.12 * max(max(steps) for steps in runs.values()))
     return figure
+
+
+def _with_precision(name: str, precision: str) -> str:
+    return name if precision in name else f"{name}, {precision}"
 
 
 def draw_dice(document: dict[str, Any]) -> Any:
@@ -67,17 +68,18 @@ def draw_dice(document: dict[str, Any]) -> Any:
     axes = figure.subplots()
     for name, runs in document["runs"].items():
         color, is_first = OURS if name == "dlx" else OTHERS, True
+        mark = "s--" if name.endswith("recipe") else "o-"
         for run in runs:
             if run.get("looks"):
                 at, dice = zip(*run["looks"], strict=True)
-                axes.plot(at, dice, "o-", color=color, markersize=4, label=name if is_first else None)
+                axes.plot(at, dice, mark, color=color, markersize=4, label=name if is_first else None)
                 is_first = False
     axes.axhline(document["target"], color="black", linestyle=":", linewidth=1)
     axes.set_ylim(bottom=max(axes.get_ylim()[0], 0.6))
     axes.set_xlim(left=0)
     axes.set_xlabel("seconds since the command was typed")
     axes.set_ylabel("mean hard Dice, 52 held-out volumes")
-    axes.legend(loc="lower right", frameon=False)
+    figure.legend(loc="outside upper left", ncols=3, frameon=False)
     return figure
 
 
@@ -92,9 +94,10 @@ def draw_scaling(document: dict[str, Any]) -> Any:
         at = [point["x"] for point in points]
         for row, (key, label) in enumerate((("s", document["seconds"][axis]), ("mib", document["memory"][axis]))):
             axes = grid[row][column]
-            axes.plot(at, [point[key] for point in points], "o-", color=OURS, markersize=4)
-            axes.set_ylim(bottom=0)
-            axes.set_xlim(left=0)
+            values = [point[key] for point in points]
+            axes.plot(at, values, "o-", color=OURS, markersize=4)
+            axes.set_ylim(0, 1.1 * max(values))
+            axes.set_xlim(0, 1.06 * max(at))
             axes.set_ylabel(label)
             axes.set_xlabel(document["labels"][axis] if row else "")
             axes.set_xticks(at, [f"{value:g}" for value in at])

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import sys
+import time
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -11,19 +12,44 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
-BUSY = 0.5  # load average (1 min) before the start above which figures are not to be trusted
+BUSY_CORES = 0.2  # kept busy by others before the start: above it figures are not to be trusted
+WAIT_S = 60  # for a machine to become quiet
 VERSIONS = ("torch", "monai", "numpy")
 
 
-def require_quiet(*, force: bool) -> list[float]:
-    """The load averages at the start; ends the program on a busy machine unless forced, which is said loudly."""
-    loads = list(os.getloadavg())
-    if loads[0] > BUSY:
-        line = f"the machine is busy: load average {loads[0]:.2f}, quiet is below {BUSY}"
+def require_quiet(*, force: bool) -> dict[str, Any]:
+    """How busy the machine is before the start, for the record. Waits a minute for it to become quiet, then ends the
+    program, unless forced, which is said loudly. (The load average would still show the benchmark before this one.)
+    """
+    until = time.monotonic() + WAIT_S
+    while (busy := busy_cores()) > BUSY_CORES and not force and time.monotonic() < until:
+        pass
+    if busy > BUSY_CORES:
+        line = f"the machine is busy: other processes keep {busy:.1f} cores at work"
         if not force:
             raise SystemExit(f"{line}; wait, or --force to measure all the same")
         print(f"\n*** {line}: THESE FIGURES ARE NOT TO BE TRUSTED ***\n", file=sys.stderr, flush=True)
-    return loads
+    return {"busy_cores": busy, "load_averages": list(os.getloadavg())}
+
+
+def busy_cores(seconds: float = 3.0) -> float:
+    """Cores at work over the next seconds, while this process sleeps; off Linux the load average of the last minute."""
+    before = _ticks()
+    time.sleep(seconds)
+    after = _ticks()
+    if before is None or after is None:
+        return os.getloadavg()[0]
+    busy, total = after[0] - before[0], after[1] - before[1]
+    return (os.cpu_count() or 1) * busy / max(total, 1)
+
+
+def _ticks() -> tuple[int, int] | None:
+    """Ticks of all cores, at work and in all."""
+    try:
+        ticks = [int(text) for text in Path("/proc/stat").read_text(encoding="utf-8").splitlines()[0].split()[1:9]]
+    except OSError:
+        return None
+    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)  # idle, waiting for a disk
 
 
 def machine(device: str) -> dict[str, Any]:

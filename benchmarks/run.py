@@ -60,6 +60,11 @@ def measure(workload: Workload, contenders: list[Contender], repeats: int) -> di
     return measured
 
 
+def timing(device: str) -> dict[str, int]:
+    """How many steps are timed: on a GPU more, and with a wait for the device after 20 of them."""
+    return {"warm_up": 10, "steps": 60, "block": 20} if device.startswith("cuda") else {}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
@@ -71,16 +76,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the record's file; by default a dated one in benchmarks/results")
     parser.add_argument("--force", action="store_true", help="measure on a busy machine too")
     args = parser.parse_args()
-    loads = records.require_quiet(force=args.force)
-    is_cuda = args.device.startswith("cuda")
-    workload = Workload(
-        device=args.device,
-        width=args.width,
-        threads=args.threads,
-        warm_up=10 if is_cuda else 1,
-        steps=args.steps or (60 if is_cuda else 4),
-        block=20 if is_cuda else 1,
-    )
+    quiet = records.require_quiet(force=args.force)
+    steps = {"steps": args.steps} if args.steps else {}
+    asked = {**timing(args.device), **steps}
+    workload = Workload(device=args.device, width=args.width, threads=args.threads, **asked)
     wanted = None if args.only is None else args.only.split(";")
     contenders = [contender for contender in CONTENDERS if wanted is None or contender.name in wanted]
     ceilings = run_once("ceilings", workload)
@@ -89,7 +88,7 @@ def main() -> None:
     document = {
         "device": args.device,
         "machine": records.machine(args.device),
-        "loads": loads,
+        "quiet": quiet,
         "workload": asdict(workload),
         "ceilings": ceilings,
         "runs": measure(workload, contenders, args.repeats),

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import records, report
-from benchmarks.run import run_once
+from benchmarks.run import run_once, timing
 from benchmarks.workload import Workload
 
 Point = dict[str, Any]
 LABELS = {
-    "width": "width of unet2 (64 slices of 64 x 64)",
-    "batch": "slices of 64 x 64 a batch (width 16)",
+    "width": "width (64 slices of 64 x 64)",
+    "batch": "slices a batch (width 16)",
     "volume": "voxels a side of each volume",
     "subjects": "subjects of 96^3, two channels",
     "trials": "trials of a study",
@@ -155,27 +155,27 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the record's file; by default a dated one in benchmarks/results")
     parser.add_argument("--force", action="store_true", help="measure on a busy machine too")
     args = parser.parse_args()
-    loads = records.require_quiet(force=args.force)
-    narrow = Workload(width=16, device=args.device, threads=args.threads, enough_s=6.0)
-    quick = args.quick
+    quiet = records.require_quiet(force=args.force)
+    narrow = Workload(width=16, device=args.device, threads=args.threads, enough_s=6.0, **timing(args.device))
+    size = 32 if args.quick else 96
     axes = {
-        "width": step_points("width", [4, 8] if quick else [8, 16, 32, 64], narrow),
-        "batch": step_points("slices", [4, 8] if quick else [8, 16, 32, 64, 96], narrow),
-        "volume": load_points("volume", [24, 32] if quick else [48, 96, 144, 192], 2, 0),
-        "subjects": load_points("subjects", [2, 4] if quick else [2, 4, 8, 16], 0, 32 if quick else 96),
-        "trials": trial_points([2, 4] if quick else [2, 4, 8, 16]),
+        "width": step_points("width", [4, 8] if args.quick else [8, 16, 32, 64], narrow),
+        "batch": step_points("slices", [4, 8] if args.quick else [8, 16, 32, 64, 96], narrow),
+        "volume": load_points("volume", [24, 32] if args.quick else [48, 96, 144, 192], 2, 0),
+        "subjects": load_points("subjects", [2, 4] if args.quick else [2, 4, 8, 16], 0, size),
+        "trials": trial_points([2, 4] if args.quick else [2, 4, 8, 16]),
     }
     per_subject = axes["subjects"][-1]["kept_mib"]
     document = {
         "device": args.device,
         "machine": records.machine(args.device),
-        "loads": loads,
+        "quiet": quiet,
         "workload": narrow.__dict__,
         "axes": axes,
         "labels": LABELS,
         "seconds": SECONDS,
         "memory": MEMORY,
-        "note": f"{NOTE} A loaded subject of {32 if quick else 96}^3 with two channels keeps {per_subject:.1f} MiB.",
+        "note": f"{NOTE} A loaded subject of {size}^3 with two channels keeps {per_subject:.1f} MiB.",
     }
     path = records.write_record("scaling", document, args.out)
     print(f"\n{report.scaling_report(document)}\n\n{path}")

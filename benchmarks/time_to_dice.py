@@ -9,7 +9,6 @@ plan and are looked at every 20 s of training; only the look that finds 0.86 is 
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -112,12 +111,11 @@ def main() -> None:
     if not args.data.is_dir():
         print(f"time to Dice: missing: no folder {args.data} (the hippocampus set, Decathlon Task04)")
         return
-    loads = records.require_quiet(force=args.force)
+    quiet = records.require_quiet(force=args.force)
     document = {
         "device": args.device,
         "machine": records.machine(args.device),
-        "loads": loads,
-        "cores": len(os.sched_getaffinity(0)),
+        "quiet": quiet,
         "target": args.target,
         "limit_s": args.limit_s,
         "dlx_options": args.dlx,

@@ -1,0 +1,170 @@
+"""The benchmarks: every contender does equal work, and tables and ratios are what their records say."""
+
+import importlib
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks import report  # noqa: E402
+from benchmarks.checks import dice_checks, gpu_checks, step_checks  # noqa: E402
+from benchmarks.contenders import CONTENDERS  # noqa: E402
+from benchmarks.plain import PlainUNet2, count_parameters, lovasz_softmax, standard_gflop  # noqa: E402
+from benchmarks.run import run_contender  # noqa: E402
+from benchmarks.workload import Workload  # noqa: E402
+
+from dlx.build import make_model  # noqa: E402
+from dlx.lovasz import LovaszSoftmax  # noqa: E402
+
+TINY = Workload(width=4, slices=8, side=16, volume=20, warm_up=1, steps=1, threads=1)
+PARAMETERS = count_parameters(PlainUNet2(2, 4, 4))
+IN_PROCESS = [c for c in CONTENDERS if c.module != "nnunet_trainer" and c.variant != "compile"]
+
+
+@pytest.mark.parametrize("contender", IN_PROCESS, ids=lambda contender: contender.name)
+def test_contender_trains_a_step_with_as_many_parameters_as_dlx(contender):
+    if contender.module == "monai_loop":
+        pytest.importorskip("monai")
+    module = importlib.import_module(f"benchmarks.contenders.{contender.module}")
+    step, facts = module.make_step(replace(TINY, precision=contender.precision, loss=contender.loss or TINY.loss))
+    step(0)
+    step(1)
+    assert facts["parameters"] == PARAMETERS
+
+
+@pytest.mark.parametrize("name", ["nnU-Net's trainer, our network", "nnU-Net, stock"])
+def test_nnunet_trains_a_step_in_a_process_of_its_own(name):
+    contender = next(contender for contender in CONTENDERS if contender.name == name)
+    try:
+        contender.python()
+    except LookupError as missing:
+        pytest.skip(str(missing))
+    run = run_contender(contender, TINY)
+    assert run.get("error") is None
+    assert (run["parameters"] == PARAMETERS) == (contender.variant != "stock")
+
+
+def test_a_contender_that_ends_with_an_error_is_a_row_that_says_why():
+    contender = next(contender for contender in CONTENDERS if contender.name == "notes' loop")
+    run = run_contender(contender, replace(TINY, loss="no such loss"))
+    assert "no such loss" in run["error"]
+
+
+def test_plain_network_has_the_parameters_and_operations_of_the_notes():
+    assert count_parameters(PlainUNet2(2, 4, 64)) == 8_563_652
+    assert standard_gflop(64, 64, 2, 4) == pytest.approx(18.60, abs=0.005)
+
+
+def test_plain_lovasz_is_dlx_s_exact_one_in_value_and_gradient():
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.randint(3, (2, 8, 8), generator=generator)  # the last of four classes is absent
+    logits = torch.randn(2, 4, 8, 8, generator=generator, requires_grad=True)
+    results = []
+    for loss in (lovasz_softmax, LovaszSoftmax(None)):
+        value = loss(logits, mask)
+        results.append((value, *torch.autograd.grad(value, logits)))
+    (plain, plain_gradient), (ours, our_gradient) = results
+    assert plain.item() == pytest.approx(ours.item(), rel=1e-6)
+    torch.testing.assert_close(plain_gradient, our_gradient, rtol=1e-4, atol=1e-6)
+
+
+def step_document(**seconds):
+    """A record in which each contender took these seconds, repeat by repeat; `None` is an error."""
+    run = {"precision": "bf16", "parameters": 5, "cold_s": 3.0, "peak_mib": 100.0}
+    return {
+        "kind": "step",
+        "device": "cpu",
+        "date": "2026-01-01",
+        "machine": {"device": "a processor", "cores": 2, "torch": "2"},
+        "quiet": {"busy_cores": 0.0},
+        "workload": {"width": 64, "slices": 64, "side": 64, "loss": "lovasz+focal"},
+        "ceilings": {
+            "matmul_bf16_gflops": 1000.0,
+            "matmul_float32_gflops": 200.0,
+            "copy_gb_per_s": 10.0,
+            "step_gflop": 1700.0,
+        },
+        "runs": {
+            name: [{"error": "not here"}] if times is None else [{"step_s": time, **run} for time in times]
+            for name, times in seconds.items()
+        },
+    }
+
+
+DOCUMENT = step_document(
+    **{
+        "dlx": [2.0, 2.0, 1.0],
+        "dlx, cross-entropy": [2.0, 1.9, 1.0],
+        "notes' loop": [12.0, 10.0, 9.0],
+        "tuned loop": [2.2, 2.6, 3.0],
+        "tuned loop, compiled": [3.0, 2.2, 3.0],
+        "MONAI, as it comes": None,
+    }
+)
+
+
+def test_ratios_are_taken_within_a_repeat():
+    rows = {row["name"]: row for row in report.summarize(DOCUMENT)}
+    assert rows["notes' loop"]["times_dlx"] == 6.0  # the median of 6, 5 and 9, and not 10 / 2
+    assert rows["dlx"]["of_bf16_matmul"] == pytest.approx(0.85)
+    assert rows["dlx"]["range_s"] == [1.0, 2.0]
+    assert rows["MONAI, as it comes"] == {"name": "MONAI, as it comes", "missing": "not here"}
+
+
+def test_checks_say_what_holds_and_what_was_not_measured():
+    lines = {line.name: line for line in step_checks(DOCUMENT)}
+    assert lines["times the notes' loop (float32)"].holds is True
+    tuned = lines["times the tuned loop (the faster of plain and compiled)"]
+    assert (tuned.measured, tuned.holds) == ("1.10 (1.10 to 3.00)", False)
+    assert lines["times MONAI as it comes (float32)"].holds is None
+    assert lines["standard FLOPs of the step in the bf16 matrix product's rate"].holds is True
+    assert lines["Lovász step in cross-entropy steps"].measured == "1.000 (1.000 to 1.053)"
+    assert any(line.target == "at most 3.0 ms" and line.holds is False for line in gpu_checks(DOCUMENT))
+
+
+def dice_document(ours, theirs):
+    runs = {"dlx": ours, "MONAI, as it comes": theirs}
+    made = {
+        name: [
+            {"seed": 0, "reached_s": at, "dice": 0.87 if at else 0.85, "looks": [[at or 120.0, 0.85]], "wall_s": 30.0}
+            for at in times
+        ]
+        for name, times in runs.items()
+    }
+    return {**DOCUMENT, "kind": "dice", "target": 0.86, "limit_s": 120.0, "note": "a note", "runs": made}
+
+
+def test_a_peer_that_never_gets_there_bounds_the_ratio_and_one_of_ours_fails_it():
+    in_time, share = dice_checks(dice_document([20.0, 30.0], [None, 80.0]))
+    assert (in_time.holds, share.holds) == (True, True)
+    assert share.measured == "less than 0.27 (0.17 to 0.38)"
+    assert [line.holds for line in dice_checks(dice_document([20.0, None], [None, 80.0]))] == [False, False]
+
+
+def test_the_summary_is_made_of_the_newest_records(tmp_path):
+    point = [{"x": 1, "s": 1.0, "mib": 2.0}, {"x": 2, "s": 1.5, "mib": 2.0}]
+    words = {"labels": {"width": "w"}, "seconds": {"width": "s"}, "memory": {"width": "MiB"}}
+    scaling = {**DOCUMENT, "kind": "scaling", "axes": {"width": point}, **words, "note": "a note"}
+    old = step_document(dlx=[99.0])
+    for day, document in ((1, old), (2, DOCUMENT), (1, dice_document([20.0], [80.0])), (1, scaling)):
+        name = f"2026-01-0{day}-{document['kind']}-cpu.json"
+        (tmp_path / name).write_text(json.dumps(document), encoding="utf-8")
+    text = report.write_summary(tmp_path).read_text(encoding="utf-8")
+    assert "missing: not here" in text
+    assert "99.0" not in text
+    assert {path.name for path in tmp_path.glob("*.svg")} == {"step-cpu.svg", "dice-cpu.svg", "scaling-cpu.svg"}
+
+
+def test_the_plain_network_of_the_hippocampus_run_is_dlx_s_own():
+    from dlx.settings import make_spec, read_recipe
+    from small import small_resolved
+
+    dataset = replace(small_resolved().dataset, channels=("MRI",), classes=("background", "a", "b"))
+    model = make_model(make_spec(read_recipe("quick")), dataset)
+    assert count_parameters(model) == count_parameters(PlainUNet2(1, 3, 16, levels=3))
