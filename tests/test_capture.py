@@ -32,7 +32,8 @@ class Rehearsal:
 
 def capture(job):
     graphs = Rehearsal()
-    job.step.work = Captured(job.step.run, job.model, job.optimizer, job.noise, graphs)
+    noise = [job.noise, *([job.step.augmenter.noise] if job.step.augmenter else [])]
+    job.step.work = Captured(job.step.run, job.model, job.optimizer, noise, graphs)
     return graphs
 
 
@@ -53,6 +54,7 @@ CHANGES = {
     "clipping": {"optimizer": {"clip_grad_norm": 0.1}},
     "two rates": {"optimizer": {"group_lr": {"encoder": 2.0**-9}}},
     "halved each epoch": {"scheduler": "exponential:gamma=0.5"},
+    "augmentation": {"augment": {"flip": 0.5, "rotate_deg": 20, "scale": 0.2, "intensity": 0.1, "noise": 0.1}},
     "soft dice": {"evaluate": {"soft_dice": True}},
 }
 

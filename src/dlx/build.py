@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from dlx.data.augment import Augmenter
 from dlx.data.sampler import PatchPlan, PatchSource, box_extent
 from dlx.data.voxels import VoxelStore
 from dlx.engine.capture import Captured
@@ -17,7 +18,7 @@ from dlx.engine.randomness import weights_from
 from dlx.engine.step import TrainStep
 from dlx.parts import make_loss, make_model, make_optimizer, make_scheduler, model_geometry
 from dlx.resolve import Resolved
-from dlx.specs import Spec
+from dlx.specs import AugmentSpec, Spec
 
 
 def make_job(resolved: Resolved, store: VoxelStore, seed: int, like: Job | None = None) -> Job:
@@ -42,7 +43,8 @@ def make_job(resolved: Resolved, store: VoxelStore, seed: int, like: Job | None 
     if like is not None:
         job.take_noise(like.noise)
     elif compute.captures and step.ema is None:
-        step.work = Captured(step.run, step.model, step.optimizer, job.noise)
+        augment = [] if step.augmenter is None else [step.augmenter.noise]
+        step.work = Captured(step.run, step.model, step.optimizer, [job.noise, *augment])
     return job
 
 
@@ -52,7 +54,7 @@ def shape_key(resolved: Resolved) -> str:
     settings["dropout"] = settings["dropout"] | {"p": settings["dropout"]["p"] > 0}
     settings["optimizer"] = settings["optimizer"] | {"lr": None, "group_lr": None}
     settings["train"] = settings["train"] | {"epochs": None, "patience": None, "init_from": None}
-    left_out = ("scheduler", "evaluate", "results_version", "seed")
+    left_out = ("scheduler", "init", "evaluate", "results_version", "seed")
     soft = {"soft_dice": resolved.spec.evaluate.soft_dice}
     return json.dumps({key: value for key, value in settings.items() if key not in left_out} | soft, sort_keys=True)
 
@@ -86,9 +88,18 @@ def _make_step(resolved: Resolved, store: VoxelStore, model: nn.Module) -> Train
         compute,
         clip_grad_norm=spec.optimizer.clip_grad_norm,
         ema=ema,
+        augmenter=_make_augmenter(resolved, dims),
         with_soft_dice=spec.evaluate.soft_dice,
         num_classes=num_classes,
     )
+
+
+def _make_augmenter(resolved: Resolved, dims: int) -> Augmenter | None:
+    spec = resolved.spec
+    if spec.augment == AugmentSpec():
+        return None
+    channels, steps = len(resolved.dataset.channels), spec.train.steps_per_epoch
+    return Augmenter(spec.augment, steps, spec.batch.size, channels, dims, resolved.compute.device)
 
 
 def _set_back(step: TrainStep, start: nn.Module, settings: Optimizer) -> None:

@@ -177,6 +177,16 @@ class BatchSpec(Section):
     foreground_fraction: Fraction = 0.0  # share of patches that are centred on a labelled voxel
 
 
+class AugmentSpec(Section):
+    """Random changes of every training patch; validation sees none. All off by default."""
+
+    flip: Fraction = 0.0  # the chance of a flip along each axis of the patch
+    rotate_deg: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0  # the largest angle; in 3D about each axis
+    scale: Annotated[float, Field(ge=0.0, le=3.0)] = 0.0  # 0.2: sizes from 1 / 1.2 to 1.2 times
+    intensity: Annotated[float, Field(ge=0.0, le=3.0)] = 0.0  # 0.2: times 1 / 1.2 to 1.2, and up to 0.2 more or less
+    noise: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0  # the largest deviation of Gaussian noise
+
+
 class DropoutSpec(Section):
     """Dropout: `p` is the share that is dropped, `where` the blocks that have it."""
 
@@ -234,6 +244,7 @@ class Spec(Section):
     model: Part = Part(name="unet2")
     init: Annotated[Part, ADDED_LATER] = Part(name="torch")
     dropout: DropoutSpec = DropoutSpec()
+    augment: Annotated[AugmentSpec, ADDED_LATER] = AugmentSpec()
     loss: Annotated[tuple[Part, ...], BeforeValidator(_parts), Field(min_length=1)] = (
         Part(name="dice"),
         Part(name="ce"),

@@ -4,7 +4,7 @@ A replay repeats what was captured, on the same memory. So all that may differ f
 lies in tensors that are changed in place: the batch's number, the learning rates, dropout's p, weights and moments.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
@@ -21,8 +21,8 @@ class Graphs(Protocol):
     def warm_up(self, run: Callable[[], None], times: int) -> None:
         """Runs what will be captured, on a stream beside the current one."""
 
-    def capture(self, run: Callable[[], None], noise: torch.Generator) -> Callable[[], None]:
-        """What replays `run`; draws from `noise` go on from its state at each replay."""
+    def capture(self, run: Callable[[], None], noise: Sequence[torch.Generator]) -> Callable[[], None]:
+        """What replays `run`; draws from each generator go on from its state at each replay."""
 
 
 class CudaGraphs:
@@ -36,9 +36,12 @@ class CudaGraphs:
                 run()
         torch.cuda.current_stream().wait_stream(stream)
 
-    def capture(self, run: Callable[[], None], noise: torch.Generator) -> Callable[[], None]:
+    def capture(self, run: Callable[[], None], noise: Sequence[torch.Generator]) -> Callable[[], None]:
         graph = torch.cuda.CUDAGraph()
-        graph.register_generator_state(noise)  # without it every replay would draw the same mask (pytorch issue 84614)
+        for generator in noise:
+            graph.register_generator_state(
+                generator
+            )  # without it every replay would draw the same mask (pytorch issue 84614)
         # thread_local: the thread that writes checkpoints may go on meanwhile
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
@@ -75,7 +78,7 @@ class Captured:
         run: Callable[[], None],
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
-        noise: torch.Generator,
+        noise: Sequence[torch.Generator],
         graphs: Graphs | None = None,
     ) -> None:
         self.run, self.model, self.optimizer, self.noise = run, model, optimizer, noise
@@ -101,13 +104,14 @@ class Captured:
         with self._rates_on_device():
             weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
             moments = {key: tensor.clone() for key, tensor in self._moments().items()}
-            noise = self.noise.get_state()
+            noise = [generator.get_state() for generator in self.noise]
             self.graphs.warm_up(self.run, WARM_UP_STEPS)
             for name, tensor in self.model.state_dict().items():
                 tensor.copy_(weights[name])
             for key, tensor in self._moments().items():
                 tensor.copy_(moments[key]) if key in moments else tensor.zero_()
-            self.noise.set_state(noise)
+            for generator, state in zip(self.noise, noise, strict=True):
+                generator.set_state(state)
             replay = self.graphs.capture(self.run, self.noise)
         self.num_captures += 1
         self._places = self._addresses()

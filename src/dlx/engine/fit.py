@@ -127,6 +127,9 @@ def begin_epoch(job: Job, progress: Progress, epoch: int) -> None:
     """Seeds the epoch's streams, draws its batches, and adds them to the hash of all batches so far."""
     job.noise.manual_seed(stream_seed(job.seed, "noise", epoch))
     job.step.source.begin_epoch(generator(job.seed, "order", epoch))
+    if job.step.augmenter is not None:
+        draws = generator(job.seed, "augment", epoch)
+        job.step.augmenter.begin_epoch(draws, int(torch.randint(2**62, (), generator=draws)))
     job.step.work.begin_epoch()
     digest = hashlib.blake2b(progress.batches_hash.encode(), digest_size=16)
     digest.update(job.step.source.index_bytes())

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from dlx.data.augment import Augmenter
 from dlx.data.sampler import PatchSource
 from dlx.engine.capture import Captured, Eager
 from dlx.engine.device import Compute
@@ -37,6 +38,7 @@ class TrainStep:
         *,
         clip_grad_norm: float | None = None,
         ema: AveragedModel | None = None,
+        augmenter: Augmenter | None = None,
         with_soft_dice: bool = False,
         num_classes: int,
     ) -> None:
@@ -48,6 +50,7 @@ class TrainStep:
             compute,
         )
         self.clip_grad_norm, self.ema, self.with_soft_dice = clip_grad_norm, ema, with_soft_dice
+        self.augmenter = augmenter
         self.losses = torch.zeros(source.num_steps, device=compute.device)
         self.soft = torch.zeros(source.num_steps, 3, num_classes, device=compute.device)
         self.at = torch.zeros(1, dtype=torch.int64, device=compute.device)
@@ -62,6 +65,8 @@ class TrainStep:
     def run(self) -> None:
         """The step on the batch that was sought; no number of the host's goes into it."""
         image, mask = self.source.gather()
+        if self.augmenter is not None:
+            image, mask = self.augmenter(image, mask, self.at)
         with self.compute.autocast():
             logits = self.model(image)
         loss = self.loss(logits, mask)

@@ -1,0 +1,105 @@
+"""Augmentation of a batch on its device: flips, rotation and scaling, intensity, noise; off unless asked for.
+
+How each patch is changed is drawn on the host, an epoch at once, from a stream of its own; so trials of one seed see
+the same changes, and a change that is asked for beside another leaves the other's draws as they were.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own spelling
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from dlx.specs import AugmentSpec
+
+
+class Augmenter:
+    """The changes of one trial's batches: `begin_epoch` draws them, a call makes those of one step.
+
+    All that a call reads is on the device and stays in its place, so that it can be part of a captured step. `noise` is
+    the generator of the pixels' noise, to be registered with a capture.
+    """
+
+    def __init__(
+        self, spec: AugmentSpec, num_steps: int, batch_size: int, channels: int, dims: int, device: torch.device
+    ) -> None:
+        self.spec, self.dims, self.shape = spec, dims, (num_steps, batch_size)
+        self.noise = torch.Generator(device)
+        self.flips = torch.zeros(*self.shape, dims, dtype=torch.bool, device=device)
+        self.affine = torch.zeros(*self.shape, dims, dims + 1, device=device)
+        self.gain = torch.zeros(*self.shape, channels, device=device)
+        self.shift = torch.zeros(*self.shape, channels, device=device)
+        self.noise_sd = torch.zeros(self.shape, device=device)
+
+    def begin_epoch(self, draws: torch.Generator, noise_seed: int) -> None:
+        """Draws every change of the next epoch, all kinds whatever is asked for, and sends them over."""
+        self.noise.manual_seed(noise_seed)
+
+        def uniform(*sizes: int) -> Tensor:
+            return torch.rand((*self.shape, *sizes), generator=draws, dtype=torch.float64)
+
+        spec, channels = self.spec, self.gain.shape[-1]
+        self.flips.copy_(uniform(self.dims) < spec.flip)
+        angles = (2 * uniform(3) - 1) * math.radians(spec.rotate_deg)
+        sizes = (1 + spec.scale) ** (2 * uniform(1) - 1)  # as often smaller as larger
+        self.affine[..., :-1].copy_(rotations(angles, self.dims) / sizes.unsqueeze(-1))
+        self.gain.copy_((1 + spec.intensity) ** (2 * uniform(channels) - 1))
+        self.shift.copy_((2 * uniform(channels) - 1) * spec.intensity)
+        self.noise_sd.copy_(uniform() * spec.noise)
+
+    def __call__(
+        self, image: Float[Tensor, "B C *S"], mask: Int64[Tensor, "B *S"], at: Int64[Tensor, "1"]
+    ) -> tuple[Float[Tensor, "B C *S"], Int64[Tensor, "B *S"]]:
+        """The batch of step `at`, changed; image and mask move together, memory formats are kept."""
+        spec = self.spec
+        if spec.flip > 0:
+            image, mask = self._flip(image, mask, at)
+        if spec.rotate_deg > 0 or spec.scale > 0:
+            image, mask = self._move(image, mask, at)
+        per_channel = [image.shape[0], -1, *[1] * self.dims]
+        if spec.intensity > 0:
+            gain, shift = (drawn.index_select(0, at).view(per_channel) for drawn in (self.gain, self.shift))
+            image = image * gain + shift
+        if spec.noise > 0:
+            sd = self.noise_sd.index_select(0, at).view(per_channel)
+            image = image + sd * torch.empty_like(image).normal_(generator=self.noise)
+        return image, mask
+
+    def _flip(self, image: Tensor, mask: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+        flips = self.flips.index_select(0, at)[0]  # (B, dims)
+        for axis in range(self.dims):
+            is_flipped = flips[:, axis].view(-1, *[1] * self.dims)
+            image = torch.where(is_flipped.unsqueeze(1), image.flip(axis + 2), image)
+            mask = torch.where(is_flipped, mask.flip(axis + 1), mask)
+        return image, mask
+
+    def _move(self, image: Tensor, mask: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
+        """Rotated and scaled about the patch's centre; what comes in from outside is the patch, reflected."""
+        theta = self.affine.index_select(0, at)[0]  # (B, dims, dims + 1), in x, y(, z)
+        sides = torch.tensor(image.shape[:1:-1], dtype=theta.dtype, device=theta.device)  # (x, y(, z))
+        theta = theta.clone()
+        theta[..., :-1] *= sides / sides.unsqueeze(1)  # the grid's sides are -1..1 whatever their length
+        grid = F.affine_grid(theta, list(image.shape), align_corners=False)
+        moved = F.grid_sample(image, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+        labels = F.grid_sample(
+            mask.unsqueeze(1).to(image.dtype), grid, mode="nearest", padding_mode="reflection", align_corners=False
+        )
+        format_ = torch.channels_last if self.dims == 2 else torch.channels_last_3d
+        return moved.contiguous(memory_format=format_), labels.squeeze(1).long()
+
+
+def rotations(angles: Float[Tensor, "S B 3"], dims: int) -> Float[Tensor, "S B D D"]:
+    """Rotation matrices: in the plane by the first angle, or in 3D about x, then y, then z."""
+    cos, sin = angles.cos(), angles.sin()
+    if dims == 2:
+        c, s = cos[..., 0], sin[..., 0]
+        return torch.stack([torch.stack([c, -s], -1), torch.stack([s, c], -1)], -2)
+    whole = torch.eye(3, dtype=angles.dtype).expand(*angles.shape[:-1], 3, 3)
+    for axis in range(3):
+        first, second = [other for other in range(3) if other != axis]
+        turn = torch.eye(3, dtype=angles.dtype).repeat(*angles.shape[:-1], 1, 1)
+        turn[..., first, first] = turn[..., second, second] = cos[..., axis]
+        turn[..., first, second], turn[..., second, first] = -sin[..., axis], sin[..., axis]
+        whole = turn @ whole
+    return whole

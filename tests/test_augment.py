@@ -1,0 +1,145 @@
+"""Augmentation: what each kind does to a batch, and that it draws from a stream of its own."""
+
+import math
+
+import pytest
+import torch
+
+from dlx.data.augment import Augmenter, rotations
+from dlx.engine import checkpoint
+from dlx.engine.fit import Progress, begin_epoch, fit
+from dlx.specs import AugmentSpec
+from small import small_job, small_resolved
+
+ALL = {"flip": 0.5, "rotate_deg": 30.0, "scale": 0.3, "intensity": 0.2, "noise": 0.1}
+
+
+def augmenter(dims=2, batch=4, channels=2, steps=3, seed=0, **asked):
+    made = Augmenter(AugmentSpec(**asked), steps, batch, channels, dims, torch.device("cpu"))
+    made.begin_epoch(torch.Generator().manual_seed(seed), seed)
+    return made
+
+
+def batch(dims=2, size=12, batch=4):
+    """Smooth images and masks that follow from them, so that moving both alike keeps them in step."""
+    axes = torch.meshgrid(*[torch.linspace(-1, 1, size)] * dims, indexing="ij")
+    first = sum((index + 1) * axis for index, axis in enumerate(axes))
+    image = torch.stack([first, first**2]).expand(batch, 2, *[size] * dims).clone()
+    return image, (image[:, 0] > 0.2).long()
+
+
+AT = torch.zeros(1, dtype=torch.int64)
+
+
+def test_nothing_is_changed_unless_asked_for():
+    image, mask = batch()
+    moved, labels = augmenter()(image, mask, AT)
+    assert torch.equal(moved, image)
+    assert torch.equal(labels, mask)
+    assert small_job().step.augmenter is None
+
+
+def test_a_sure_flip_turns_every_axis():
+    image, mask = batch()
+    moved, labels = augmenter(flip=1.0)(image, mask, AT)
+    assert torch.equal(moved, image.flip(2, 3))
+    assert torch.equal(labels, mask.flip(1, 2))
+
+
+def test_flips_are_coins_for_each_patch_and_axis():
+    flips = augmenter(flip=0.25, batch=64, steps=40).flips.double()
+    assert flips.mean().item() == pytest.approx(0.25, abs=4 * math.sqrt(0.25 * 0.75 / flips.numel()))
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_quarter_turn_is_torchs(quarters):
+    image, mask = batch()
+    turning = augmenter(rotate_deg=180.0)
+    angles = torch.full((3, 4, 3), quarters * math.pi / 2)
+    turning.affine[..., :-1].copy_(rotations(angles, 2))
+    moved, labels = turning(image, mask, AT)
+    torch.testing.assert_close(moved, image.rot90(quarters, (2, 3)), atol=1e-5, rtol=0)
+    assert torch.equal(labels, mask.rot90(quarters, (1, 2)))
+
+
+def test_turns_of_a_patch_that_is_no_square_keep_its_shapes():
+    # a disc stays a disc only if both axes are turned in pixels and not in shares of their sides
+    rows, columns = torch.meshgrid(torch.arange(48.0) - 23.5, torch.arange(96.0) - 47.5, indexing="ij")
+    radius = (rows**2 + columns**2).sqrt()
+    disc = (radius < 16).long().expand(4, 48, 96)
+    turning = augmenter(rotate_deg=180.0)
+    turning.affine[..., :-1].copy_(rotations(torch.full((3, 4, 3), 0.7), 2))
+    _, labels = turning(torch.zeros(4, 2, 48, 96), disc, AT)
+    turned = (labels != disc) & (radius < 24)  # farther out the reflected patch comes in
+    assert turned.double().mean() < 0.01
+
+
+def test_twice_the_size_is_twice_the_size():
+    image, mask = batch(size=16)
+    growing = augmenter(scale=1.0)
+    growing.affine[..., :-1].copy_(torch.eye(2) / 2)
+    _, labels = growing(image, mask, AT)
+    expected = mask[:, 4:12, 4:12].repeat_interleave(2, 1).repeat_interleave(2, 2)
+    assert torch.equal(labels, expected)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_image_and_mask_move_together(dims):
+    image, mask = batch(dims, size=16)
+    moved, labels = augmenter(dims, flip=0.5, rotate_deg=25.0, scale=0.2)(image, mask, AT)
+    assert not torch.equal(moved, image)
+    assert ((moved[:, 0] > 0.2).long() != labels).double().mean() < 0.06  # the voxels at the edge: linear and nearest
+    assert set(labels.unique().tolist()) <= {0, 1}
+    format_ = torch.channels_last if dims == 2 else torch.channels_last_3d
+    assert moved.is_contiguous(memory_format=format_)
+
+
+def test_intensities_are_scaled_and_shifted_within_what_is_asked_for():
+    made = augmenter(intensity=0.25, batch=50, steps=20)
+    assert 0.8 <= made.gain.min() < 0.82 < 1.23 < made.gain.max() <= 1.25
+    assert -0.25 <= made.shift.min() < -0.24 < 0.24 < made.shift.max() <= 0.25
+    image, mask = batch(batch=50)
+    moved, labels = made(image, mask, AT)
+    expected = image * made.gain[0].view(50, 2, 1, 1) + made.shift[0].view(50, 2, 1, 1)
+    torch.testing.assert_close(moved, expected)
+    assert torch.equal(labels, mask)
+
+
+def test_noise_has_the_deviation_that_was_drawn():
+    made = augmenter(noise=0.5)
+    image, mask = batch(size=64)
+    change = made(image, mask, AT)[0] - image
+    torch.testing.assert_close(change.flatten(1).std(1), made.noise_sd[0], rtol=0.05, atol=0)
+
+
+def test_rotations_turn_lengths_into_equal_lengths():
+    turns = rotations(torch.rand(5, 6, 3, dtype=torch.float64) * 6, 3)
+    torch.testing.assert_close(turns @ turns.mT, torch.eye(3, dtype=torch.float64).expand(5, 6, 3, 3))
+    torch.testing.assert_close(torch.linalg.det(turns), torch.ones(5, 6, dtype=torch.float64))
+
+
+def test_one_kind_leaves_the_draws_of_another_as_they_are():
+    both, alone = augmenter(**ALL), augmenter(flip=0.5)
+    assert torch.equal(both.flips, alone.flips)
+    assert torch.equal(augmenter(intensity=0.2).gain, both.gain)
+
+
+def results(job):
+    return [event.result for event in fit(job, Progress()) if hasattr(event, "result")]
+
+
+def test_an_augmented_trial_starts_alike_sees_the_same_patches_and_repeats():
+    plain, one, other = small_job(), small_job({"augment": ALL}), small_job({"augment": ALL})
+    assert checkpoint.weights_hash(plain.model) == checkpoint.weights_hash(one.model)
+    a, b = Progress(), Progress()
+    begin_epoch(plain, a, 1)
+    begin_epoch(one, b, 1)
+    assert a.batches_hash == b.batches_hash
+    expected = results(one)
+    assert results(other) == expected
+    assert expected != results(plain)
+
+
+def test_an_augmentation_that_is_off_leaves_a_trials_name_alone():
+    assert small_resolved().trial_id(0) == small_resolved({"augment": {"flip": 0.0}}).trial_id(0)
+    assert small_resolved().trial_id(0) != small_resolved({"augment": {"flip": 0.5}}).trial_id(0)
