@@ -48,13 +48,15 @@ def made_study(
     collapsed: Collection[Place] = (),
     schedulers: Mapping[str, str] | None = None,
     devices: Mapping[Place, str] | None = None,
+    running_dice: Mapping[Place, float] | None = None,
     **header: Any,
 ) -> StudyRecords:
     """Records of variants by label with their final (train, validation) Dice, to which each seed adds some noise.
 
     `values` are the variants' values on the axis, by default the number after `=` in the label. `finals` sets the two
     Dice of single trials exactly. `idle` variants repeat the control; `running` trials have so many epochs and no
-    result; `every` is how often validation ran. `header` replaces fields of the header.
+    result; `every` is how often validation ran; `running_dice` sets the soft Dice of a trial's last
+    batches. `header` replaces fields of the header.
     """
     chosen = next(iter(variants)) if control == "first" else control
     trials = []
@@ -70,13 +72,16 @@ def made_study(
             if place in (running or {}):
                 trials.append(TrialRecords(entry, made[: (running or {})[place]], None))
                 continue
+            if place in (running_dice or {}):
+                last = made[-1].result.model_copy(update={"train_soft_dice_running": (running_dice or {})[place]})
+                made = (*made[:-1], made[-1].model_copy(update={"result": last}))
             device = (devices or {}).get(place, "cpu (made)")
             if place in diverged:
                 made = made[: math.ceil(epochs / 3)]
-                trials.append(TrialRecords(entry, made, made_record(entry, None, device)))
+                trials.append(TrialRecords(entry, made, made_record(entry, None, device, every)))
                 continue
             result = made_result(train, val, made, weights=f"weights of {source}")
-            trials.append(TrialRecords(entry, made, made_record(entry, result, device)))
+            trials.append(TrialRecords(entry, made, made_record(entry, result, device, every)))
     fields = {
         "name": "made",
         "question": "Does dropout narrow the gap between training and validation Dice?",
@@ -159,7 +164,9 @@ def made_scores(dice: float) -> SetScores:
     )
 
 
-def made_record(entry: TrialEntry, result: TrialResult | None, device: str = "cpu (made)") -> TrialRecord:
+def made_record(
+    entry: TrialEntry, result: TrialResult | None, device: str = "cpu (made)", every: int = 1
+) -> TrialRecord:
     """A trial that is done, or diverged where there is no result."""
     return TrialRecord(
         trial=entry.trial,
@@ -179,7 +186,8 @@ def made_record(entry: TrialEntry, result: TrialResult | None, device: str = "cp
         ),
         settings={
             "compute": {"device": "cpu", "precision": "float32", "threads": 1},
-            "split": {"train": ["a"], "val": ["b"]},
+            "split": {"train": ["a", "c"], "val": ["b"]},
+            "evaluate": {"every": every, "train_subset": 2, "soft_dice": True},
         },
     )
 

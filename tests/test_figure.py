@@ -67,7 +67,7 @@ def test_clip_paths_are_numbered_as_their_hashes_hold_the_last_bits_of_the_layou
 
 def test_the_figure_names_the_question_the_control_the_axis_and_n(tmp_path):
     text = texts(drawn(made_study(question="Does it help?"), tmp_path))
-    for words in ("Does it help?", "control (p=0)", "dropout.p", "p=0.1  (n = 5)", "epoch", "±0.01"):
+    for words in ("Does it help?", "control (p=0; n = 5)", "dropout.p", "p=0.1  (n = 5)", "epoch", "±0.01"):
         assert words in text
 
 
@@ -83,8 +83,44 @@ def test_labels_are_taken_letter_by_letter(tmp_path):
 def test_a_collapsed_variant_has_no_interval_but_the_word(tmp_path):
     text = texts(drawn(made_study(collapsed=[("p=0.1", 2)]), tmp_path))
     assert "collapsed" in text
-    assert "each of 5 seeds: some collapsed" in text
+    assert "1 of 5 runs collapsed (seed 2)" in text
     assert "shown to differ" not in text
+
+
+def test_what_has_no_point_is_named_within_its_axes(tmp_path):
+    """Zero lies at the upper edge here: words on it would run into the title."""
+    finals = {("p=0.2", seed): (0.1, 0.05 + 0.001 * seed) for seed in range(5)}
+    three = {"p=0": (0.93, 0.80), "p=0.1": (0.91, 0.82), "p=0.2": (0.1, 0.05)}
+    svg = drawn(made_study(three, finals=finals, collapsed=[("p=0.1", 2)]), tmp_path).decode()
+    lines = re.findall(r"<text [^>]*translate\(([\d.]+) ([\d.]+)\)[^>]*>([^<]+)</text>", svg)
+    heights = {text: float(y) for _, y, text in lines}
+    assert heights["collapsed"] > heights["Difference from the control, paired by seed"] + 60
+
+
+def test_a_collapsed_control_gives_no_mean_to_compare_with(tmp_path):
+    assert "control's mean" in texts(drawn(made_study(), tmp_path))
+    assert "control's mean" not in texts(drawn(made_study(collapsed=[("p=0", 2)]), tmp_path))
+
+
+def test_the_direction_of_the_metric_is_on_its_axis(tmp_path):
+    assert "(lower is better)" in texts(drawn(made_study(metric="hd95_mm"), tmp_path))
+
+
+def test_evaluation_unlike_training_is_said_above_the_curves(tmp_path):
+    records = made_study({"p=0": (0.9, 0.8), "p=0.1": (0.3, 0.2)}, running_dice={("p=0.1", 0): 0.9})
+    assert "evaluation differs from training" in texts(drawn(records, tmp_path))
+
+
+def test_a_long_legend_takes_two_rows(tmp_path):
+    def heights(records):
+        """The first place of each text, from the top of the picture."""
+        found = re.findall(r' y="([\d.]+)"[^>]*>([^<]+)</text>', drawn(records, tmp_path).decode())
+        return {name: float(y) for y, name in reversed(found)}
+
+    long = heights(made_study(diverged=[("p=0", 2), ("p=0", 3)]))
+    assert long["training (some of its subjects)"] > long["validation"] + 5
+    short = heights(made_study())
+    assert short["mean ± 1 standard deviation over seeds"] == short["validation"]
 
 
 def test_an_idle_variant_is_said_to_have_no_effect(tmp_path):

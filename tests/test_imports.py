@@ -23,6 +23,8 @@ RANKS = [
     ["losses"],
     ["lovasz", "metrics", "surface", "dropout", "schedules", "optimizers", "initializers", "data", "statistics"],
     ["studies", "settings", "arguments"],
+    ["study_claims"],
+    ["study_metrics"],
     ["registry", "records"],
     ["specs", "ranges"],
     ["errors", "files", "cores", "__init__"],

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from dlx.report.page import escape, make_page, table
+from dlx.report.markdown import escape, table
+from dlx.report.page import make_page
 from dlx.report.summary import summarize_study
 from made_records import dropout_sweep, made_look, made_study
 
@@ -38,16 +39,54 @@ def test_markdown_takes_escaped_text_as_it_is():
 
 def test_the_page_starts_with_the_name_the_question_and_the_command():
     page = page_of(made_study(name="sweep", question="Does it help?", command="dlx run sweep.toml"))
-    assert page.startswith("# sweep\n\nDoes it help?\n\n```sh\ndlx run sweep.toml\n```\n")
+    subjects = "2 training and 1 validation subject."
+    assert page.startswith(f"# sweep\n\nDoes it help?\n\n{subjects}\n\n```sh\ndlx run sweep.toml\n```\n")
 
 
 def test_figures_differences_and_verdict_worked_by_hand():
     finals = {("a", 0): (0.9, 0.7), ("a", 1): (0.9, 0.8), ("b", 0): (0.8, 0.75), ("b", 1): (0.8, 0.85)}
     page = page_of(made_study({"a": (0, 0), "b": (0, 0)}, finals=finals, seeds=[0, 1], values={"a": 0, "b": 1}))
-    assert row_of(page, "After the last epoch", "a (control)")[1:5] == ["2", "0.900 ± 0.000", "0.750 ± 0.071", "+0.150"]
+    assert row_of(page, "After the last epoch", "a (control)")[1:5] == [
+        "2",
+        "0.900 ± 0.000",
+        "0.750 ± 0.071",
+        "+0.150 ± 0.071",
+    ]
     row = row_of(page, "Difference", "b")  # both seeds rise by 0.05
     assert row[2] == "+0.050"
     assert row[4] == "2"
+
+
+def test_no_figure_of_several_seeds_stands_without_its_spread():
+    page = page_of(made_study())
+    row = row_of(page, "After the last epoch", "p=0.1")
+    assert all("±" in cell for cell in row[2:])
+    assert all("±" in cell for cell in row_of(page, "Validation Dice of each class", "p=0.1")[1:])
+
+
+def test_a_collapsed_variant_has_the_range_of_its_runs_and_the_seeds_are_named():
+    finals = {("p=0.1", seed): (0.9, 0.8 + 0.01 * seed) for seed in range(4)}
+    page = page_of(made_study(finals=finals, collapsed=[("p=0.1", 4)]))  # made as train 0.12, validation 0.10
+    row = row_of(page, "After the last epoch", "p=0.1")
+    assert row[2:5] == ["0.120 to 0.900", "0.100 to 0.830", "+0.020 to +0.100"]
+    assert "**p=0.1: 1 of 5 runs collapsed (seed 4).**" in page
+    assert row_of(page, "Spread of validation Dice", "p=0.1")[1] == "collapsed"
+
+
+def test_a_collapsed_run_of_the_control_is_left_out_of_the_noise_floor_and_said():
+    page = page_of(made_study(collapsed=[("p=0", 2)]))
+    assert "Noise floor (the control alone, 4 seeds)" in page
+    assert "Left out: 1 of 5 runs of the control collapsed (seed 2)." in page
+
+
+def test_the_page_says_which_direction_is_better():
+    assert "in validation Dice: higher is better" in page_of(made_study())
+    assert "HD95 (mm): lower is better" in page_of(made_study(metric="hd95_mm"))
+
+
+def test_evaluation_unlike_training_is_said_aloud():
+    page = page_of(made_study({"p=0": (0.9, 0.8), "p=0.3": (0.3, 0.2)}, running_dice={("p=0.3", 1): 0.89}))
+    assert "**p=0.3: evaluation differs from training (seed 1)" in page
 
 
 def test_the_best_epoch_is_named_as_selected_on_validation_data():

@@ -17,6 +17,7 @@ from dlx.statistics import (
     detectable_effect,
     equivalence_p,
     false_alarm_rate,
+    find_collapse,
     greater_p,
     holm,
     interval,
@@ -242,6 +243,13 @@ def compare_one(values, control=CONTROL, **changes) -> Comparison:
     return compare(control, {"variant": values}, **settings).rows[0]
 
 
+def collapses_of(dice):
+    return {
+        "collapses": {"variant": find_collapse(dice, CONTROL, SEEDS)},
+        "control_collapse": find_collapse(CONTROL, CONTROL, SEEDS),
+    }
+
+
 def test_a_comparison_holds_the_figures_of_its_pairs():
     row = compare_one(NOISY)
     differences = array(0.02, -0.03, 0.01, 0.04, -0.02)
@@ -317,22 +325,28 @@ def test_a_collapse_comes_before_missing_seeds_and_after_an_unreached_setting():
 
 def test_the_validation_dice_tells_the_collapse_where_the_metric_is_none():
     gap, gap_of_control = runs(0.30, 0.02, 0.28, 0.29, 0.31), runs(0.1, 0.01, 0.12, 0.11, 0.1)
-    healthy = {"dice": {"variant": NOISY}, "control_dice": CONTROL}
+    healthy = collapses_of(NOISY)
     assert compare_one(gap, control=gap_of_control).verdict == "collapsed"  # the gaps mistaken for Dice
     assert compare_one(gap, control=gap_of_control, **healthy).verdict == "better"
-    sick = {"dice": {"variant": NOISY | {4: 0.2}}, "control_dice": CONTROL}
+    sick = collapses_of(NOISY | {4: 0.2})
     assert compare_one(gap, control=gap_of_control, **sick).reason == "1 of 5 runs collapsed (seed 4)"
     with pytest.raises(ValueError, match="go together"):
-        compare_one(gap, control_dice=CONTROL)
+        compare_one(gap, control_collapse=find_collapse(CONTROL, CONTROL, SEEDS))
 
 
-def test_missing_seeds_make_a_comparison_incomplete_with_its_interval_and_without_a_p():
+def test_missing_seeds_make_a_comparison_incomplete_without_a_p_and_an_interval_that_would_be_a_look():
     row = compare_one({seed: GOOD[seed] for seed in (0, 2, 3)})
     assert (row.verdict, row.reason, row.n, row.p) == ("incomplete", "3 of 5 seeds", 3, None)
-    assert row.interval == pytest.approx(tuple(float(end) for end in interval(array(0.040, 0.041, 0.039))))
+    assert row.interval is None
     assert row.difference == pytest.approx(0.04)
-    assert compare_one({0: 0.84}).interval is None
+    assert row.spread == pytest.approx(0.001)  # the seeds needed follow from it, and it tells of no direction
     assert (compare_one({}).difference, compare_one({}).reason) == (None, "0 of 5 seeds")
+
+
+def test_a_metric_that_no_run_has_is_not_measured_and_not_incomplete():
+    row = compare_one({}, unmeasured={"variant": "validation every 5 epochs"})
+    assert (row.verdict, row.reason, row.n) == ("not measured", "validation every 5 epochs", 0)
+    assert compare_one({}, unmeasured={"other": "why"}).verdict == "incomplete"
 
 
 def test_a_variant_without_a_test_counts_in_the_correction_of_the_others():
@@ -381,6 +395,14 @@ def test_the_noise_floor_holds_the_spread_of_the_control_and_the_median_one_of_t
     assert spreads[3:] == [None, None]
     assert floor.difference_spread == sorted(spreads[:3])[1]
     assert floor.detectable_effect == detectable_effect(floor.difference_spread, 5, alpha=0.05 / 5)
+
+
+def test_the_noise_floor_leaves_out_a_run_of_the_control_that_collapsed():
+    control = CONTROL | {1: 0.05, 3: None}  # 0.80, 0.79 and 0.80 are left
+    floor = compare(control, {"a": GOOD}, declared_seeds=SEEDS, smallest_effect=0.01).noise_floor
+    assert floor.n == 3
+    assert floor.control_spread == pytest.approx(math.sqrt(1e-4 / 3.0))
+    assert floor.detectable_effect is None
 
 
 def test_a_control_alone_has_a_noise_floor():

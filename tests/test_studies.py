@@ -1,8 +1,12 @@
+from typing import get_args
+
 import pytest
 
 from dlx.errors import SettingError
 from dlx.settings import merge, read_recipe
-from dlx.studies import Axis, make_study, make_variants, read_study_file, study_from_file
+from dlx.specs import EvaluateSpec
+from dlx.studies import Axis, check_measured, make_study, make_variants, read_study_file, study_from_file
+from dlx.study_metrics import DIRECTIONS, EpochMetric, Metric
 
 BASE = merge(read_recipe("quick"), {"data": {"source": "phantom:subjects=4,size=24"}})
 
@@ -88,6 +92,9 @@ P = {"axes": {"dropout.p": [0, 0.1, 0.2]}}
         ({**P, "seeds": []}, "seeds"),
         ({**P, "metric": "val_dcie"}, "metric"),
         ({**P, "smallest_effect": 0}, "smallest_effect"),
+        ({**P, "direction": "up"}, "direction"),
+        ({**P, "direction": "lower"}, "direction 'lower': of val_dice higher is better"),
+        ({**P, "metric": "gap", "direction": "higher"}, "direction 'higher': of gap lower is better"),
         ({"axes": {"dropout.p": []}}, "at least one value"),
         ({"axes": {"dropout.p": [0, 0]}}, "two variants of the name 'p=0'"),
         ({"axes": {"dropout.p": [0, 1.5]}}, "variant 'p=1.5': dropout.p"),
@@ -111,6 +118,52 @@ P = {"axes": {"dropout.p": [0, 0.1, 0.2]}}
 def test_a_study_that_cannot_be_is_refused_with_the_cause(document, words):
     with pytest.raises(SettingError, match=words):
         study(document)
+
+
+def test_the_direction_is_the_metrics_own_unless_it_is_given():
+    assert study(P).direction == "higher"
+    assert study({**P, "metric": "hd95_mm"}).direction == "lower"
+    assert study({**P, "metric": "gap", "direction": "lower"}).direction == "lower"
+
+
+def test_every_metric_has_a_direction():
+    assert set(DIRECTIONS) == {*get_args(Metric), *get_args(EpochMetric)}
+
+
+def checked(document, every, **evaluate):
+    """Checks the study as it would be resolved with validation after every so many of 10 epochs."""
+    made = study(document)
+    specs = {v.label: v.spec for v in made.variants}
+    for label, spec in specs.items():
+        specs[label] = spec.model_copy(update={"evaluate": EvaluateSpec(every=every, **evaluate)})
+    check_measured(made, specs)
+
+
+def over(window, metric="val_dice", **fields):
+    claim = {"text": "t", "kind": "greater", "variant": "p=0.1", "metric": metric, "window": window, **fields}
+    return {**P, "claims": [claim]}
+
+
+@pytest.mark.parametrize(
+    ("document", "every", "evaluate", "words"),
+    [
+        ({**P, "metric": "jitter"}, 2, {}, "metric 'jitter': validation every 2 epochs, .*: set evaluate.every=1$"),
+        (over([4, 6]), 10, {}, "claim 't': validation once, at the end, never in epochs 4-6: set evaluate.every=6$"),
+        (over([9, 10], than_window=[1, 2]), 5, {}, "never in epochs 1-2: set evaluate.every=2$"),
+        (over([9, 10], "gap_subset"), 1, {"train_subset": 0}, "set evaluate.train_subset=2$"),
+        (over([9, 10], "train_soft_dice_running"), 1, {}, "set evaluate.soft_dice=true$"),
+    ],
+)
+def test_what_would_not_be_measured_is_refused_with_the_setting_to_change(document, every, evaluate, words):
+    with pytest.raises(SettingError, match=words):
+        checked(document, every, **evaluate)
+
+
+def test_what_is_measured_is_not_refused():
+    checked({**P, "metric": "jitter"}, 1)
+    checked(over([4, 6]), 5)
+    checked(over([2, 3], "loss"), 10)
+    checked(over([1, 2], "train_soft_dice_running"), 10, soft_dice=True)
 
 
 def test_a_claim_may_speak_of_the_last_epoch_or_of_a_window():

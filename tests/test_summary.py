@@ -1,10 +1,13 @@
 """A study's summary and its claims, from records made by hand whose figures are worked out here."""
 
 import math
+from pathlib import Path
 
 import pytest
 
-from dlx.report.summary import Spread, summarize_study
+from dlx.archive import read_study
+from dlx.report.marks import dice_of_batches
+from dlx.report.summary import summarize_study
 from made_records import dropout_sweep, made_look, made_study
 
 T_4 = 2.7764451  # 97.5 % quantile of t with 4 degrees of freedom, from a printed table
@@ -45,7 +48,7 @@ def test_figures_are_mean_and_spread_over_seeds():
 
 def test_one_seed_has_no_spread():
     spread = variant(made_study(FLAT, finals={("p=0.1", 0): (0.9, 0.8)}, seeds=[0])).figures["val_dice"]
-    assert spread == Spread(0.8, None, 1)
+    assert (spread.mean, spread.sd, spread.n) == (0.8, None, 1)
 
 
 def test_the_best_epoch_is_the_highest_of_the_epochs():
@@ -93,6 +96,17 @@ def test_trials_on_unlike_devices_are_not_paired():
     assert (row.n, row.verdict) == (4, "incomplete")
     assert row.difference == pytest.approx(0.015)  # without the fifth, 0.04
     assert "unlike devices" in summary.remarks[0]
+
+
+def test_a_contrast_of_variants_on_unlike_devices_is_refused_and_one_on_the_same_is_not():
+    three = {"p=0": (0.9, 0.8), "p=0.1": (0.9, 0.82), "p=0.2": (0.9, 0.81)}
+    claims = ({"text": "c", "kind": "greater", "variant": "p=0.1", "than": "p=0.2"},)
+    alone = {("p=0.1", 4): "NVIDIA H100"}
+    verdict = summarize_study(made_study(three, devices=alone, claims=claims)).claims[0].verdict
+    assert (verdict.verdict, verdict.reason) == ("incomplete", "4 of 5 seeds (1 on unlike devices)")
+    assert verdict.interval is None
+    together = alone | {("p=0.2", 4): "NVIDIA H100"}  # the control is on neither side of this claim
+    assert summarize_study(made_study(three, devices=together, claims=claims)).claims[0].verdict.n == 5
 
 
 def test_claims_leave_out_trials_on_unlike_devices_too():
@@ -161,11 +175,102 @@ def test_a_look_at_fewer_seeds_costs_the_verdict_its_five_percent():
     assert "after a look at 3: no longer a 5 % verdict" in mark
 
 
+def test_before_all_seeds_are_there_no_interval_is_shown_that_would_be_a_look():
+    claims = ({"text": "c", "kind": "greater", "variant": "p=0.1"},)
+    summary = summarize_study(study([0.02, 0.021, 0.022, 0.023, 0.024], running={("p=0.1", 4): 3}, claims=claims))
+    assert summary.variants[1].comparison.interval is None
+    assert summary.claims[0].verdict.interval is None
+    assert summary.look is None
+
+
+def test_a_look_at_fewer_seeds_costs_claims_their_five_percent_too():
+    claims = ({"text": "c", "kind": "greater", "variant": "p=0.1"},)
+    rises = [0.02, 0.021, 0.022, 0.023, 0.024]
+    verdict = summarize_study(study(rises, claims=claims, looks=[made_look(3)])).claims[0].verdict
+    assert verdict.verdict == "confirmed"
+    assert "seeds were added after a look at 3: no longer a 5 % verdict (about 8." in verdict.reason
+    best = ({"text": "c", "kind": "best", "variant": "p=0.1"},)
+    reason = summarize_study(study(rises, claims=best, looks=[made_look(3)])).claims[0].verdict.reason
+    assert reason.endswith("no longer a 5 % verdict")  # at what rate is not known of several tests
+    assert "look" not in summarize_study(study(rises, claims=claims, looks=[made_look(5)])).claims[0].verdict.reason
+
+
+def test_claims_that_are_shown_without_a_control_are_a_look():
+    claims = ({"text": "c", "kind": "less", "variant": "unet2", "metric": "loss", "window": (9, 10), "margin": 0.0},)
+    claims[0]["than_window"] = (1, 2)
+    one = summarize_study(made_study({"unet2": (0.9, 0.8)}, control=None, axes=(), claims=claims))
+    assert (one.look.num_seeds, one.look.num_variants) == (5, 0)
+
+
 def test_a_study_of_one_variant_has_figures_and_no_verdict():
     summary = summarize_study(made_study({"unet2": (0.9, 0.8)}, control=None, axes=()))
     assert summary.variants[0].comparison is None
     assert summary.noise_floor is None
     assert summary.look is None
+
+
+@pytest.mark.parametrize("whose", ["p=0", "p=0.1"])
+def test_a_figure_that_was_not_measured_is_told_from_one_that_is_still_missing(whose):
+    records = study(every=5, metric="jitter", epochs=12)  # of the last 3 epochs the tenth and the last are validated
+    row = variant(records).comparison
+    assert row.verdict == "not measured"
+    assert row.reason == "validation every 5 epochs, too rarely in the last 3 epochs, of which jitter takes 3"
+    assert summarize_study(records).look is None
+    assert variant(study(metric="jitter", running={(whose, 4): 3})).comparison.verdict == "incomplete"
+
+
+def test_a_claim_over_a_window_without_a_validated_epoch_was_not_measured():
+    verdict = claim(lambda **o: study(every=5, **o), kind="greater", variant="p=0.1", window=(6, 8)).verdict
+    assert verdict.verdict == "not measured"
+    assert verdict.reason == "p=0: validation every 5 epochs, never in epochs 6-8"
+
+
+def test_a_run_of_the_control_that_collapsed_is_left_out_of_the_noise_floor():
+    rises = {seed: (0.9, 0.8 + rise) for seed, rise in enumerate(ROUND)}
+    finals = {("p=0", seed): pair for seed, pair in rises.items()} | {("p=0", 4): (0.1, 0.1)}
+    summary = summarize_study(made_study(FLAT, finals=finals))
+    assert summary.control_collapse.seeds == (4,)
+    assert summary.noise_floor.n == 4
+    assert summary.noise_floor.control_spread == pytest.approx(math.sqrt(0.0005 / 3))
+
+
+def test_a_variant_that_fails_only_when_evaluated_is_warned_of():
+    records = made_study({"p=0": (0.9, 0.8), "p=0.3": (0.307, 0.228)}, running_dice={("p=0.3", 0): 0.89})
+    control, spoilt = summarize_study(records).variants
+    assert control.warnings == ()  # made as 0.97 of what is evaluated
+    (warning,) = spoilt.warnings
+    assert warning.startswith("evaluation differs from training (seed 0): the last epoch's batches reach Dice 0.89")
+    assert "BatchNorm" in warning
+
+
+def test_the_loss_bounds_the_dice_of_the_batches_where_that_was_not_measured():
+    trial = study().trials[0]
+    epochs = [epoch.result.model_copy(update={"train_soft_dice_running": None, "loss": 0.24}) for epoch in trial.epochs]
+
+    def bound(*loss):
+        return dice_of_batches(trial.record.model_copy(update={"settings": {"loss": loss}}), epochs)
+
+    dice = {"name": "dice", "args": {"batch": True, "include_background": False}}
+    background = {"name": "dice", "args": {"batch": True, "include_background": True}}
+    assert bound(dice, {"name": "ce", "args": {}}) == pytest.approx(0.76)
+    assert bound({"name": "ce", "args": {}}) is None
+    assert bound(background) is None
+    assert bound(dice, {"name": "own", "args": {}}) is None  # which may be negative
+
+
+def test_only_what_batchnorm_spoils_is_warned_of_in_the_recorded_studies():
+    warned = {}
+    for name in ("dropout-phantom", "dropout-hippocampus"):
+        path = Path(__file__).parents[1] / "experiments" / f"{name}.jsonl"
+        warned[name] = [v.label for v in summarize_study(read_study(path)).variants if v.warnings]
+    assert warned == {"dropout-phantom": [], "dropout-hippocampus": ["p=0.3", "p=0.6"]}
+
+
+def test_a_header_without_a_direction_takes_the_metrics_own():
+    records = study([0.02, 0.021, 0.022, 0.023, 0.024], metric="gap")
+    assert records.header.direction is None
+    assert summarize_study(records).direction == "lower"
+    assert summarize_study(study(direction="higher")).direction == "higher"
 
 
 # claims

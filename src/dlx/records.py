@@ -121,6 +121,7 @@ class StudyHeader(Record):
     question: str
     command: str
     metric: str
+    direction: Literal["higher", "lower"] | None = None  # which is better; None: the metric's own (older records)
     smallest_effect: float
     axes: tuple[str, ...]
     control: str | None

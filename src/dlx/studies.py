@@ -7,7 +7,7 @@ and its trials are the product of its variants and its seeds. No torch.
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -16,52 +16,11 @@ from dlx.errors import SettingError, nearest
 from dlx.ranges import parse_grid
 from dlx.settings import Settings, make_spec, merge, nest
 from dlx.specs import Part, Section, Spec
+from dlx.study_claims import Claim
+from dlx.study_metrics import Direction, Metric, direction_of, why_unmeasured
 
 SMALLEST_EFFECT = 0.01  # Dice: what a user would hardly call a difference, and repeats of a network often differ by
 DEFAULT_SEEDS = 5
-
-Metric = Literal["val_dice", "train_dice", "gap", "best_val_dice", "hd95_mm", "surface_dice", "jitter"]
-# figures of single epochs, which claims may average over a window of epochs
-EpochMetric = Literal["val_dice", "train_dice_subset", "gap_subset", "loss", "train_soft_dice_running"]
-LOWER_IS_BETTER = ("gap", "hd95_mm", "jitter", "loss", "gap_subset")
-
-
-class Claim(Section):
-    """A statement about the study's result, declared before it runs; `dlx.report.claims` tests it.
-
-    `greater`: the metric of `variant` is above that of `than` (by default the control) by more than `margin`; `less`,
-    `within`: likewise. `best`: no other variant's is better. `rises`, `falls`: the least-squares slope of the metric
-    over a numeric axis. `window`: epochs [first, last], from 1, over which an epoch's figure is averaged; by default
-    the figures after the last epoch. With `than_window` the same variant's metric in another window is compared.
-    """
-
-    text: str
-    kind: Literal["greater", "less", "within", "best", "rises", "falls"]
-    metric: Metric | EpochMetric = "val_dice"
-    variant: str | None = None
-    than: str | None = None
-    among: tuple[str, ...] | None = None  # labels; None: all (for `best` the others, for trends the whole axis)
-    axis: str | None = None  # for trends; may be left out where there is one axis
-    window: tuple[int, int] | None = None
-    than_window: tuple[int, int] | None = None
-    margin: Annotated[float, Field(ge=0.0)] = 0.0
-
-    @model_validator(mode="after")
-    def _is_complete(self) -> Self:
-        if self.kind in ("greater", "less", "within", "best") and self.variant is None:
-            raise ValueError(f"a claim of kind '{self.kind}' names a variant")
-        if self.kind == "within" and self.margin == 0.0:
-            raise ValueError("a claim of kind 'within' needs a margin above 0")
-        for window in (self.window, self.than_window):
-            if window is not None and not 1 <= window[0] <= window[1]:
-                raise ValueError("a window is [first, last] epoch, from 1")
-        if self.window is None and (self.than_window is not None or self.metric in ("loss", "gap_subset")):
-            raise ValueError("this claim needs a window of epochs")
-        if self.window is not None and self.metric not in get_args(EpochMetric):
-            raise ValueError(f"a window goes with an epoch's figure: {', '.join(get_args(EpochMetric))}")
-        if self.kind == "best" and self.among is not None and not set(self.among) - {self.variant}:
-            raise ValueError("a claim of kind 'best' needs rivals")
-        return self
 
 
 class Variant(BaseModel):
@@ -96,6 +55,7 @@ class Study(BaseModel):
     control: str | None = None
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
     metric: Metric = "val_dice"
+    direction: Direction | None = None  # which is better; None: what the metric says
     smallest_effect: Annotated[float, Field(gt=0.0)] = SMALLEST_EFFECT
     claims: tuple[Claim, ...] = ()
 
@@ -218,6 +178,7 @@ class StudyFile(Section):
     control: str | None = None
     seeds: int | tuple[int, ...] = DEFAULT_SEEDS
     metric: Metric = "val_dice"
+    direction: Direction | None = None  # which is better; None: what the metric says
     smallest_effect: Annotated[float, Field(gt=0.0)] = SMALLEST_EFFECT
     claims: tuple[Claim, ...] = ()
 
@@ -252,6 +213,7 @@ def study_from_file(file: StudyFile, name: str, settings: Settings, **changes: A
         "control": file.control,
         "seeds": tuple(range(file.seeds)) if isinstance(file.seeds, int) else file.seeds,
         "metric": file.metric,
+        "direction": file.direction,
         "smallest_effect": file.smallest_effect,
         "claims": file.claims,
     }
@@ -262,7 +224,7 @@ def study_from_file(file: StudyFile, name: str, settings: Settings, **changes: A
 def make_study(**fields: Any) -> Study:
     """A Study whose control and claims name variants that it has; SettingError where they do not.
 
-    Without a control the first of several variants is it.
+    Without a control the first of several variants is it; without a direction the metric's own is.
     """
     try:
         study = Study(**fields)
@@ -270,6 +232,7 @@ def make_study(**fields: Any) -> Study:
         raise SettingError(first_cause(error)) from None
     if len(set(study.seeds)) != len(study.seeds) or min(study.seeds) < 0:
         raise SettingError("seeds: none may be there twice, and none below 0")
+    study = study.model_copy(update={"direction": direction_of(study.metric, study.direction)})
     labels = [variant.label for variant in study.variants]
     if study.control is None and len(labels) > 1:
         study = study.model_copy(update={"control": labels[0]})
@@ -283,10 +246,26 @@ def make_study(**fields: Any) -> Study:
             _check_trend(claim, study)
         if claim.kind == "best" and len(labels) < 2:
             raise SettingError(f"claim '{claim.text}': there is no other variant")
-        for window in (claim.window, claim.than_window):
-            if window is not None and window[1] > study.base.train.epochs:
+        for window in claim.windows:
+            if window[1] > study.base.train.epochs:
                 raise SettingError(f"claim '{claim.text}': epoch {window[1]} of {study.base.train.epochs}")
     return study
+
+
+def check_measured(study: Study, specs: Mapping[str, Spec]) -> None:
+    """Refuses a study whose trials, as resolved (variant -> spec), would not measure what it or a claim compares by."""
+    for label, spec in specs.items():
+        asked: list[tuple[str, str, tuple[int, int] | None]] = []
+        if len(study.variants) > 1:
+            asked.append((f"metric '{study.metric}'", study.metric, None))
+        for claim in study.claims:
+            if label in claim.concerns(list(specs), study.control):
+                name = f"claim '{claim.text}'"
+                asked += [(name, claim.metric, window) for window in claim.windows or (None,)]
+        for name, metric, window in asked:
+            lack = why_unmeasured(metric, spec.evaluate, spec.train.epochs, window)
+            if lack is not None:
+                raise SettingError(f"{name}: {lack[0]}: set {lack[1]}")
 
 
 def _check_trend(claim: Claim, study: Study) -> None:

@@ -17,7 +17,7 @@ from rich.text import Text
 from dlx.cli.live import EpochBar, TrialsTable
 from dlx.engine.fit import StepDone
 from dlx.records import EpochRecord, TrialRecord
-from dlx.report.summary import figure_of
+from dlx.report.measures import figure_of
 from dlx.report.table import signed, spell, spell_seconds
 from dlx.run.plan import Plan
 from dlx.run.runner import TrialEvent

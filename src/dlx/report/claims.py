@@ -1,18 +1,18 @@
 """The claims a study declared, tested on its records: each gives one value a seed, judged by `dlx.statistics`."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import mean
-from typing import Any
 
 import numpy as np
 
 from dlx.records import EpochResult, StudyHeader
-from dlx.statistics import ClaimVerdict, collapsed_seeds, judge_best, judge_greater, judge_within, trend_slopes
-from dlx.studies import LOWER_IS_BETTER, Claim
+from dlx.report.variants import VariantSummary, on_one_device
+from dlx.statistics import ClaimVerdict, judge_best, judge_greater, judge_within, trend_slopes, warn_of_looks
+from dlx.study_claims import Claim
+from dlx.study_metrics import direction_of
 
-Figures = Mapping[str, Mapping[str, Mapping[int, float | None]]]  # label -> metric -> seed -> figure
-Epochs = Mapping[str, Mapping[int, Sequence[EpochResult]]]  # label -> seed -> epochs
+ValuesOf = Callable[[str], dict[int, float]]  # label -> seed -> the claim's figure
 
 
 @dataclass(frozen=True)
@@ -24,50 +24,63 @@ class ClaimOutcome:
     verdict: ClaimVerdict
 
 
-def judge_claims(header: StudyHeader, figures: Figures, epochs: Epochs) -> tuple[ClaimOutcome, ...]:
+def judge_claims(
+    header: StudyHeader, variants: Mapping[str, VariantSummary], looks: Sequence[int]
+) -> tuple[ClaimOutcome, ...]:
     """Every claim of the header, over the seeds that the header declares and that have what it needs.
 
-    Until all of them have it a claim's verdict is `incomplete`.
+    Until all of them have it a claim's verdict is `incomplete`, without an interval. Trials of unlike devices are not
+    paired. `looks` are the numbers of seeds at which verdicts were shown before.
     """
-    return tuple(_judge(Claim.model_validate(claim), header, figures, epochs) for claim in header.claims)
+    return tuple(_judge(Claim.model_validate(claim), header, variants, looks) for claim in header.claims)
 
 
-def _judge(claim: Claim, header: StudyHeader, figures: Figures, epochs: Epochs) -> ClaimOutcome:
+def _judge(
+    claim: Claim, header: StudyHeader, variants: Mapping[str, VariantSummary], looks: Sequence[int]
+) -> ClaimOutcome:
+    concerned = [variants[label] for label in claim.concerns(list(variants), header.control)]
+    alike = on_one_device(concerned, header.seeds)
+
     def values(label: str) -> dict[int, float]:
-        return _values(claim, label, header.seeds, figures, epochs)
+        return _values(claim, variants[label], alike)
 
-    verdict: ClaimVerdict
-    if claim.kind in ("rises", "falls"):
-        measured, verdict = _judge_trend(claim, header, values)
-    elif claim.kind == "best":
-        assert claim.variant is not None
-        others = claim.among or tuple(variant.label for variant in header.variants)
-        rivals = {label: values(label) for label in dict.fromkeys((claim.variant, *others))}
-        measured = f"advantage of {claim.variant} over its closest rival, {_what(claim)}"
-        verdict = judge_best(rivals, claim.variant, higher_is_better=claim.metric not in LOWER_IS_BETTER)
-        verdict = _unless_incomplete(verdict, min(map(len, rivals.values())), header)
-    else:
-        measured, verdict = _judge_contrast(claim, header, values)
-    collapsed = _collapsed(claim, header, figures)
+    measured, verdict = _measure(claim, header, values)
+    collapsed = "; ".join(f"{v.label} (seed {', '.join(map(str, v.collapse.seeds))})" for v in concerned if v.collapse)
+    lacks = [
+        f"{v.label}: {lack}" for v in concerned for w in claim.windows or (None,) if (lack := v.lacks(claim.metric, w))
+    ]
     if collapsed:
-        verdict = ClaimVerdict("cannot tell", verdict.estimate, None, verdict.n, f"runs collapsed: {collapsed}")
+        verdict = _without_interval(verdict, "cannot tell", f"runs collapsed: {collapsed}")
+    elif lacks:
+        verdict = _without_interval(verdict, "not measured", lacks[0])
+    elif verdict.n < len(header.seeds):
+        apart = len(header.seeds) - len(alike)
+        reason = f"{verdict.n} of {len(header.seeds)} seeds" + f" ({apart} on unlike devices)" * bool(apart)
+        verdict = _without_interval(verdict, "incomplete", reason)
+    elif verdict.verdict != "cannot tell":
+        # the rate is known of one t test alone
+        warning = warn_of_looks(looks, verdict.n, None if claim.kind in ("best", "within") else 1)
+        verdict = replace(verdict, reason="; ".join(filter(None, [verdict.reason, warning])))
     return ClaimOutcome(claim, measured, verdict)
 
 
-def _collapsed(claim: Claim, header: StudyHeader, figures: Figures) -> str:
-    """The variants that the claim speaks of whose runs collapsed on some seeds only: no mean describes those."""
-    named = {claim.variant, claim.than, *(claim.among or ())} - {None}
-    if claim.kind in ("rises", "falls", "best") and claim.among is None:
-        named = set(figures)
-    elif claim.than is None and claim.than_window is None and claim.kind in ("greater", "less", "within"):
-        named.add(header.control)
-    control = figures[header.control]["val_dice"].values() if header.control is not None else ()
-    reference = max((value for value in control if value is not None), default=0.0)
-    found = {label: collapsed_seeds(figures[label]["val_dice"], reference) for label in figures if label in named}
-    return "; ".join(f"{label} (seed {', '.join(map(str, seeds))})" for label, seeds in found.items() if seeds)
+def _measure(claim: Claim, header: StudyHeader, values: ValuesOf) -> tuple[str, ClaimVerdict]:
+    """What is measured in words, and the verdict on the seeds there are."""
+    if claim.kind in ("rises", "falls"):
+        return _judge_trend(claim, header, values)
+    if claim.kind != "best":
+        return _judge_contrast(claim, header, values)
+    assert claim.variant is not None
+    others = claim.among or tuple(variant.label for variant in header.variants)
+    rivals = {label: values(label) for label in dict.fromkeys((claim.variant, *others))}
+    given = header.direction if claim.metric == header.metric else None
+    verdict = judge_best(rivals, claim.variant, higher_is_better=direction_of(claim.metric, given) == "higher")
+    # no rival may lack a seed, whichever is the closest
+    verdict = replace(verdict, n=min(verdict.n, *map(len, rivals.values())))
+    return f"advantage of {claim.variant} over its closest rival, {_what(claim)}", verdict
 
 
-def _judge_contrast(claim: Claim, header: StudyHeader, values: Any) -> tuple[str, ClaimVerdict]:
+def _judge_contrast(claim: Claim, header: StudyHeader, values: ValuesOf) -> tuple[str, ClaimVerdict]:
     assert claim.variant is not None
     other = claim.than or (header.control if claim.than_window is None else None)
     mine = values(claim.variant)
@@ -80,10 +93,10 @@ def _judge_contrast(claim: Claim, header: StudyHeader, values: Any) -> tuple[str
         verdict = judge_greater(differences, claim.margin)
     else:
         verdict = _mirrored(judge_greater([-value for value in differences], claim.margin))
-    return measured, _unless_incomplete(verdict, len(differences), header)
+    return measured, verdict
 
 
-def _judge_trend(claim: Claim, header: StudyHeader, values: Any) -> tuple[str, ClaimVerdict]:
+def _judge_trend(claim: Claim, header: StudyHeader, values: ValuesOf) -> tuple[str, ClaimVerdict]:
     axis = claim.axis or header.axes[0]
     chosen = [v for v in header.variants if claim.among is None or v.label in claim.among]
     by_label = [values(variant.label) for variant in chosen]
@@ -92,26 +105,24 @@ def _judge_trend(claim: Claim, header: StudyHeader, values: Any) -> tuple[str, C
     slopes = trend_slopes([float(variant.values[axis]) for variant in chosen], table).tolist()
     measured = f"slope over {axis}, {_what(claim)}"
     if claim.kind == "rises":
-        return measured, _unless_incomplete(judge_greater(slopes, claim.margin), len(seeds), header)
-    falling = _mirrored(judge_greater([-slope for slope in slopes], claim.margin))
-    return measured, _unless_incomplete(falling, len(seeds), header)
+        return measured, judge_greater(slopes, claim.margin)
+    return measured, _mirrored(judge_greater([-slope for slope in slopes], claim.margin))
 
 
-def _values(claim: Claim, label: str, seeds: Iterable[int], figures: Figures, epochs: Epochs) -> dict[int, float]:
+def _values(claim: Claim, variant: VariantSummary, seeds: Iterable[int]) -> dict[int, float]:
     """The claim's figure for one variant, by seed; the seeds that lack it are left out."""
     found: dict[int, float | None] = {}
     for seed in seeds:
-        if claim.window is None and claim.metric in figures[label]:
-            found[seed] = figures[label][claim.metric].get(seed)
-            continue
-        if claim.window is None:  # the last epoch that has it
-            known = [v for e in epochs[label].get(seed, ()) if (v := _of_epoch(e, claim.metric)) is not None]
-            found[seed] = known[-1] if known and figures[label]["train_dice"].get(seed) is not None else None
-            continue
-        found[seed] = _in_window(epochs[label].get(seed, ()), claim.window, claim.metric)
-        if claim.than_window is not None and found[seed] is not None:
-            before = _in_window(epochs[label].get(seed, ()), claim.than_window, claim.metric)
-            found[seed] = None if before is None else found[seed] - before  # type: ignore[operator]
+        epochs = variant.epochs.get(seed, ())
+        if claim.window is None and claim.metric in variant.by_seed:
+            found[seed] = variant.by_seed[claim.metric].get(seed)
+        elif claim.window is None:  # the last epoch that has it, of a trial that ran through
+            known = [v for e in epochs if (v := _of_epoch(e, claim.metric)) is not None]
+            found[seed] = known[-1] if known and variant.by_seed["val_dice"].get(seed) is not None else None
+        else:
+            now = _in_window(epochs, claim.window, claim.metric)
+            before = 0.0 if claim.than_window is None else _in_window(epochs, claim.than_window, claim.metric)
+            found[seed] = None if now is None or before is None else now - before
     return {seed: value for seed, value in found.items() if value is not None}
 
 
@@ -146,8 +157,5 @@ def _mirrored(verdict: ClaimVerdict) -> ClaimVerdict:
     return ClaimVerdict(verdict.verdict, estimate, interval, verdict.n, "")
 
 
-def _unless_incomplete(verdict: ClaimVerdict, n: int, header: StudyHeader) -> ClaimVerdict:
-    if n >= len(header.seeds):
-        return verdict
-    reason = f"{n} of {len(header.seeds)} seeds"
-    return ClaimVerdict("incomplete", verdict.estimate, verdict.interval, verdict.n, reason)
+def _without_interval(verdict: ClaimVerdict, word: str, reason: str) -> ClaimVerdict:
+    return ClaimVerdict(word, verdict.estimate, None, verdict.n, reason)

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from dlx.records import TrialRecord
-from dlx.report.summary import Summary, VariantSummary
-from dlx.report.table import gap
+from dlx.report.measures import gap
+from dlx.report.summary import Summary
+from dlx.report.variants import VariantSummary
 
 
 def trial_entry(record: TrialRecord, folder: Path | None) -> dict[str, Any]:
@@ -72,5 +73,7 @@ def variant_entry(variant: VariantSummary) -> dict[str, Any]:
         "p": row.p if row else None,
         "verdict": row.verdict if row else None,
         "reason": row.reason if row else None,
+        "collapsed_seeds": variant.collapse.seeds,
+        "warnings": variant.warnings,
         "seeds_needed": row.seeds_needed if row else None,
     }

@@ -8,24 +8,32 @@ from rich.table import Table
 from rich.text import Text
 
 from dlx.report.claims import ClaimOutcome
-from dlx.report.summary import Spread, Summary, VariantSummary
-from dlx.report.table import signed, spell
-from dlx.statistics import NoiseFloor
+from dlx.report.summary import Summary
+from dlx.report.table import Fitted, signed, spell_interval, spell_spread
+from dlx.report.variants import VariantSummary
 
 STYLES = {"better": "bold green", "worse": "bold red", "collapsed": "bold red"}
 
 
-def study_table(summary: Summary) -> Group:
+def study_table(summary: Summary) -> Fitted:
     """Mean and spread over seeds of every variant, its paired difference with the control, and the verdict.
 
-    Fits 80 columns: what the verdicts rest on stands in lines below the table.
+    Fits 80 columns: there each spread stands below its mean, and what the verdicts rest on in lines below the table.
     """
+    return Fitted(lambda width: _whole(summary, width))
+
+
+def _whole(summary: Summary, width: int) -> Group:
     header = summary.header
     title = header.question or header.name
     parts: list[RenderableType] = [Text(), Text(title, style="bold")]
     if summary.num_done < len(header.trials):
         parts.append(Text(f"{summary.num_done} of {len(header.trials)} trials have ended", style="yellow"))
-    parts.append(figures_table(summary))
+    parts.append(figures_table(summary, width))
+    for variant in summary.variants:
+        bad = (*variant.unfinished, *filter(None, [variant.collapse.describe()]))
+        parts += [Text(f"{variant.label}: {line}", style="red") for line in bad]
+        parts += [Text(f"{variant.label}: {warning}", style="bold red") for warning in variant.warnings]
     if header.control is not None and len(summary.variants) > 1:
         parts.append(verdict_table(summary))
         parts += [Text(line) for line in foot_lines(summary)]
@@ -34,31 +42,33 @@ def study_table(summary: Summary) -> Group:
     return Group(*parts)
 
 
-def figures_table(summary: Summary) -> Table:
-    """What each variant reached: mean ± standard deviation over its seeds."""
-    table = Table(box=SIMPLE_HEAD)
-    table.add_column("variant", overflow="fold", ratio=1)
-    for title in ("n", "train Dice", "val Dice", "gap", "jitter", "best*"):
-        table.add_column(title, justify="right", no_wrap=True)
+def figures_table(summary: Summary, width: int) -> Table:
+    """What each variant reached: mean ± standard deviation over its seeds, in one line where there is room."""
+    titles = ("variant", "n", "train Dice", "val Dice", "gap", "jitter", "best*")
+    rows: list[tuple[str, ...]] = [titles]
     for variant in summary.variants:
-        figures = variant.figures
-        table.add_row(
-            Text(variant.label + (" (control)" if variant.is_control else "")),
-            str(figures["val_dice"].n),
-            spell_spread(figures["train_dice"]),
-            spell_spread(figures["val_dice"]),
-            signed(figures["gap"].mean),
-            spell(figures["jitter"].mean),
-            spell(figures["best_val_dice"].mean),
-        )
-        for line in variant.unfinished:
-            table.add_row(Text(f"  {line}", style="red"))
+        spreads = [
+            spell_spread(variant.figures[metric], is_mixed=bool(variant.collapse), has_sign=metric == "gap")
+            for metric in ("train_dice", "val_dice", "gap", "jitter", "best_val_dice")
+        ]
+        label = variant.label + " (control)" * variant.is_control
+        rows.append((label, str(variant.figures["val_dice"].n), *spreads))
+    needed = sum(max(map(len, column)) + 3 for column in zip(*rows, strict=True)) + 1  # three blanks part columns
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column(titles[0], overflow="fold", ratio=1)
+    for title in titles[1:]:
+        table.add_column(title, justify="right", no_wrap=True)
+    for label, *cells in rows[1:]:
+        if needed > width:
+            cells = [cell.replace(" ", "\n", 1) for cell in cells]  # the spread below its mean
+        table.add_row(Text(label), *cells)
     return table
 
 
 def verdict_table(summary: Summary) -> Table:
     """The paired differences with the control, and what can be said of them."""
-    table = Table(box=SIMPLE_HEAD, title=f"difference in {summary.metric_title}, paired by seed", title_justify="left")
+    title = f"difference in {summary.metric_title} ({summary.direction} is better), paired by seed"
+    table = Table(box=SIMPLE_HEAD, title=title, title_justify="left")
     table.add_column("variant", overflow="fold", ratio=2)
     table.add_column("difference", justify="right", no_wrap=True)
     table.add_column("95 % interval", justify="right", no_wrap=True)
@@ -68,14 +78,13 @@ def verdict_table(summary: Summary) -> Table:
         if variant.comparison is None:
             continue
         row = variant.comparison
-        interval = "-" if row.interval is None else f"{row.interval[0]:+.3f} to {row.interval[1]:+.3f}"
         verdict = Text(row.verdict, style=STYLES.get(row.verdict, "bold red" if is_idle(variant) else ""))
         for mark in variant.marks:
             verdict.append(f"\n{mark}", style="dim")
         table.add_row(
             Text(variant.label),
             signed(row.difference),
-            interval,
+            spell_interval(row.interval),
             verdict,
             "-" if row.seeds_needed is None else str(row.seeds_needed),
         )
@@ -90,7 +99,7 @@ def claims_table(claims: Sequence[ClaimOutcome]) -> Table:
     table.add_column("verdict", ratio=2)
     for outcome in claims:
         verdict = outcome.verdict
-        interval = "" if verdict.interval is None else f" ({verdict.interval[0]:+.3f} to {verdict.interval[1]:+.3f})"
+        interval = f" ({spell_interval(verdict.interval)})" if verdict.interval else ""
         measured = f"{outcome.measured}: {signed(verdict.estimate)}{interval}, n = {verdict.n}"
         table.add_row(Text(outcome.claim.text), Text(measured), Text(f"{verdict.verdict}\n{verdict.reason}".strip()))
     return table
@@ -101,7 +110,7 @@ def foot_lines(summary: Summary) -> list[str]:
     header = summary.header
     num_variants = len(summary.variants) - 1
     return [
-        f"±: standard deviation over seeds. {floor_line(summary.noise_floor)}",
+        f"±: standard deviation over seeds; where runs collapsed, lowest to highest. {floor_line(summary)}",
         f"Verdicts: paired t over {len(header.seeds)} seeds (differences roughly normal), Holm-corrected for "
         f"{num_variants} variant(s) at 5 %; 'no difference' by two one-sided tests against "
         f"±{header.smallest_effect:g}, the smallest effect declared. Intervals are not corrected.",
@@ -111,23 +120,18 @@ def foot_lines(summary: Summary) -> list[str]:
     ]
 
 
-def floor_line(floor: NoiseFloor | None) -> str:
+def floor_line(summary: Summary) -> str:
     """The control's own spread, and the smallest difference that this study could have found."""
+    floor, collapsed = summary.noise_floor, summary.control_collapse.describe(" of the control")
     if floor is None or floor.control_spread is None:
-        return "Noise floor: not known from fewer than two seeds of the control."
-    line = f"Noise floor (the control alone, {floor.n} seeds): {floor.control_spread:.4f}."
-    if floor.detectable_effect is not None:
-        line += f" A true difference of {floor.detectable_effect:.3f} would have been found with 80 % power."
-    return line
+        line = "Noise floor: not known from fewer than two seeds of the control."
+    else:
+        line = f"Noise floor (the control alone, {floor.n} seeds): {floor.control_spread:.4f}."
+        if floor.detectable_effect is not None:
+            line += f" A true difference of {floor.detectable_effect:.3f} would have been found with 80 % power."
+    return f"{line} Left out: {collapsed}." if collapsed else line
 
 
 def is_idle(variant: VariantSummary) -> bool:
     """True where the variant's setting changed nothing at all."""
     return variant.comparison is not None and variant.comparison.verdict.startswith("no effect")
-
-
-def spell_spread(spread: Spread) -> str:
-    """`0.823 ± 0.004`; the mean alone from one seed."""
-    if spread.mean is None:
-        return "-"
-    return f"{spread.mean:.3f}" if spread.sd is None else f"{spread.mean:.3f} ± {spread.sd:.3f}"

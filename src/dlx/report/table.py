@@ -1,14 +1,39 @@
 """Tables made from records: what a trial scored, and several seeds beside each other."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from statistics import mean, stdev
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Group
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from dlx.records import SetScores, TrialRecord
+from dlx.report.measures import gap, mean_of_all
+from dlx.statistics import Estimate
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What is made for the width it is shown in, and shown without blanks at the ends of its lines.
+
+    rich fills each line of a table to its full width, which is seen wherever a table goes to a file.
+    """
+
+    make: Callable[[int], RenderableType]  # columns -> what to show
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in console.render_lines(self.make(options.max_width), options, pad=False):
+            kept = list(line)
+            while kept and not kept[-1].text.strip(" ") and not kept[-1].control:
+                kept.pop()
+            if kept:
+                last = kept.pop()
+                yield from kept
+                yield Segment(last.text.rstrip(" "), last.style, last.control)
+            yield Segment.line()
 
 
 def spell(value: float | None, digits: int = 3) -> str:
@@ -25,14 +50,30 @@ def spell_seconds(seconds: float) -> str:
     return f"{int(seconds) // 3600} h {int(seconds) % 3600 // 60:02d} min"
 
 
-def gap(record: TrialRecord) -> float | None:
-    """Train minus validation Dice after the last epoch: how far the network overfits."""
-    if record.result is None or record.result.train.dice is None or record.result.val.dice is None:
-        return None
-    return record.result.train.dice - record.result.val.dice
+def signed(value: float | None) -> str:
+    """A figure with its sign and three decimals; a dash where there is none."""
+    return "-" if value is None else f"{value:+.3f}"
 
 
-def trial_table(record: TrialRecord) -> Group:
+def spell_interval(interval: tuple[float, float] | None) -> str:
+    """`-0.013 to +0.021`; a dash where there is none."""
+    return "-" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f}"
+
+
+def spell_spread(estimate: Estimate, *, is_mixed: bool = False, has_sign: bool = False) -> str:
+    """`0.823 ± 0.004`, mean and standard deviation over seeds; the mean alone from one seed.
+
+    Where runs collapsed and others did not (`is_mixed`), from the lowest to the highest: no mean describes both.
+    """
+    write = signed if has_sign else spell
+    if estimate.sd is None:
+        return write(estimate.mean)
+    if is_mixed:
+        return f"{write(min(estimate.values))} to {write(max(estimate.values))}"
+    return f"{write(estimate.mean)} ± {estimate.sd:.3f}"
+
+
+def trial_table(record: TrialRecord) -> Fitted:
     """One trial after its last epoch: a row per class and their mean, and below it what else is known of it."""
     result = record.result
     assert result is not None
@@ -69,7 +110,7 @@ def trial_table(record: TrialRecord) -> Group:
     lines = [best, facts]
     if unknown:
         lines.insert(0, f"no HD95 of {', '.join(unknown)}: no case has it in both masks; their mean would hide that")
-    return Group(table, *map(Text, lines))
+    return Fitted(lambda _: Group(table, *map(Text, lines)))
 
 
 def _class_row(name: str, train: SetScores, val: SetScores) -> tuple[str, ...]:
@@ -80,7 +121,7 @@ def _class_row(name: str, train: SetScores, val: SetScores) -> tuple[str, ...]:
     return name, spell(train_dice), spell(val_dice), signed(difference), spell(hd95, 2), spell(surface)
 
 
-def seeds_table(records: Sequence[TrialRecord]) -> Table:
+def seeds_table(records: Sequence[TrialRecord]) -> Fitted:
     """A row a seed, and their mean and spread (standard deviation over seeds)."""
     table = Table(title=f"{records[0].label}: {len(records)} seeds", box=SIMPLE_HEAD, title_justify="left")
     for title in ("seed", "train Dice", "val Dice", "gap", "best val Dice (epoch)", "seconds"):
@@ -107,16 +148,4 @@ def seeds_table(records: Sequence[TrialRecord]) -> Table:
             figures = [of(column) for column in columns]
             last = signed(figures[2]) if has_sign else spell(figures[2])
             table.add_row(name, spell(figures[0]), spell(figures[1]), last, "", "")
-    return table
-
-
-def signed(value: float | None) -> str:
-    """A figure with its sign and three decimals; a dash where there is none."""
-    return "-" if value is None else f"{value:+.3f}"
-
-
-def mean_of_all(figures: dict[str, float | None] | None) -> float | None:
-    """The mean over classes; None where a class has no figure, since a mean of the others would flatter."""
-    values = list((figures or {}).values())
-    known = [value for value in values if value is not None]
-    return mean(known) if known and len(known) == len(values) else None
+    return Fitted(lambda _: table)

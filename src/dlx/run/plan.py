@@ -17,7 +17,8 @@ from dlx.run.stores import Stores, host_stores, stays_on_host
 from dlx.settings import make_spec, with_absolute_paths
 from dlx.specs import Spec
 from dlx.store import StudyFolder, TrialFolder
-from dlx.studies import Study, Trial, Variant
+from dlx.studies import Study, Trial, Variant, check_measured
+from dlx.study_metrics import direction_of
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Plan:
             question=study.question,
             command=self.command,
             metric=study.metric,
+            direction=direction_of(study.metric, study.direction),
             smallest_effect=study.smallest_effect,
             axes=study.axes,
             control=study.control,
@@ -125,6 +127,7 @@ def make_plan(
         except SettingError as error:
             raise SettingError(f"variant '{variant.label}': {error}" if len(variants) > 1 else str(error)) from None
     _check_comparable(resolved, study.seeds[0])
+    check_measured(study, {label: one.spec for label, one in resolved.items()})
     stores = host_stores(resolved.values())
     slim = {label: one.without_voxels() for label, one in resolved.items()}
     trials = tuple(

@@ -11,25 +11,29 @@ wrong, also where the noise is not normal.
 
 from dlx.statistics.claims import ClaimVerdict, Estimate, judge_best, judge_greater, judge_within, trend_slopes
 from dlx.statistics.comparison import Comparison, Comparisons, NoiseFloor, compare
-from dlx.statistics.decision import Decision, decide, false_alarm_rate
+from dlx.statistics.decision import Decision, decide
+from dlx.statistics.looks import false_alarm_rate, warn_of_looks
 from dlx.statistics.paired import PairedT, equivalence_p, greater_p, holm, interval, paired_t
 from dlx.statistics.power import detectable_effect, power_of_paired_t, seeds_needed
-from dlx.statistics.runs import collapsed_seeds, jitter
+from dlx.statistics.runs import Collapse, Values, collapsed_seeds, find_collapse, jitter
 
 __all__ = [
     "ClaimVerdict",
+    "Collapse",
     "Comparison",
     "Comparisons",
     "Decision",
     "Estimate",
     "NoiseFloor",
     "PairedT",
+    "Values",
     "collapsed_seeds",
     "compare",
     "decide",
     "detectable_effect",
     "equivalence_p",
     "false_alarm_rate",
+    "find_collapse",
     "greater_p",
     "holm",
     "interval",
@@ -41,4 +45,5 @@ __all__ = [
     "power_of_paired_t",
     "seeds_needed",
     "trend_slopes",
+    "warn_of_looks",
 ]

@@ -11,12 +11,12 @@ import numpy as np
 
 from dlx.errors import SettingError, nearest
 from dlx.statistics.decision import ALPHA
-from dlx.statistics.paired import Floats, equivalence_p, greater_p, holm, interval
+from dlx.statistics.paired import Floats, equivalence_p, greater_p, holm, interval, spread
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A quantity measured once a seed: its mean and the 95 % t interval of it, each None where there is none."""
+    """A quantity measured once a seed: its mean, spread and 95 % t interval, each None where there is none."""
 
     values: tuple[float, ...]
 
@@ -27,6 +27,11 @@ class Estimate:
     @property
     def mean(self) -> float | None:
         return math.fsum(self.values) / self.n if self.values else None
+
+    @property
+    def sd(self) -> float | None:
+        """The standard deviation over the seeds."""
+        return spread(np.array(self.values, dtype=np.float64)) if self.n >= 2 else None
 
     @property
     def interval(self) -> tuple[float, float] | None:

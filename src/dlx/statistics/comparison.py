@@ -8,21 +8,21 @@ from typing import TypeGuard
 import numpy as np
 
 from dlx.errors import SettingError
-from dlx.statistics.decision import ALPHA, Decision, decide, false_alarm_rate
-from dlx.statistics.paired import Floats, interval, paired_t
+from dlx.statistics.decision import ALPHA, Decision, decide
+from dlx.statistics.looks import warn_of_looks
+from dlx.statistics.paired import Floats, interval, paired_t, spread
 from dlx.statistics.power import detectable_effect, seeds_needed
-from dlx.statistics.runs import collapsed_seeds
-
-Values = Mapping[int, float | None]  # by seed: a missing one has not run yet, None diverged or failed
+from dlx.statistics.runs import Collapse, Values, find_collapse
 
 
 @dataclass(frozen=True)
 class Comparison:
     """One variant against the control, over the n seeds that both have.
 
-    `difference` (variant minus control) needs one pair, `interval` (95 %, uncorrected) and `spread` (standard deviation
-    of the paired differences) two. Both p are Holm-adjusted, and None where nothing was tested. `seeds_needed` is for
-    finding the smallest effect of interest, given the spread, with 80 % power. `reason` may be empty.
+    `difference` (variant minus control) needs one pair, `spread` (standard deviation of the paired differences) two,
+    and `interval` (95 %, uncorrected) all declared seeds: one that is shown earlier is a look. Both p are
+    Holm-adjusted, and None where nothing was tested. `seeds_needed` is for finding the smallest effect of interest,
+    given the spread, with 80 % power. `reason` may be empty.
     """
 
     label: str
@@ -42,7 +42,8 @@ class NoiseFloor:
     """What the seed alone does: the control's spread over its n seeds, and the median spread of the paired differences.
 
     `detectable_effect` is the smallest true difference that n pairs of that spread find with 80 % power after the
-    correction for the number of variants. Spreads leave out what did not run through, and variants that collapsed.
+    correction for the number of variants. Spreads leave out what did not run through, and what collapsed: single runs
+    of the control, whole variants.
     """
 
     n: int
@@ -68,13 +69,10 @@ class _Pairs:
     obstacle: tuple[str, str] | None
 
     @property
-    def is_sound(self) -> bool:
-        """True where the differences may be summed up by an interval and a spread: two at least, and none odd."""
-        return len(self.differences) >= 2 and (self.obstacle is None or self.obstacle[0] == "incomplete")
-
-    @property
     def spread(self) -> float | None:
-        return _spread(self.differences) if self.is_sound else None
+        """None where it would say nothing: of fewer than two differences, or where something odd happened."""
+        is_sound = self.obstacle is None or self.obstacle[0] == "incomplete"
+        return spread(self.differences) if is_sound and len(self.differences) >= 2 else None
 
 
 def compare(
@@ -84,78 +82,69 @@ def compare(
     declared_seeds: Sequence[int],
     smallest_effect: float,
     higher_is_better: bool = True,
-    dice: Mapping[str, Values] | None = None,
-    control_dice: Values | None = None,
+    collapses: Mapping[str, Collapse] | None = None,
+    control_collapse: Collapse | None = None,
     unreached: Collection[str] = (),
+    unmeasured: Mapping[str, str] | None = None,
     earlier_looks: Sequence[int] = (),
 ) -> Comparisons:
     """Compares each variant with the control by the metric at the end of training, at the declared seeds.
 
-    Other seeds are ignored. `dice` and `control_dice`, given together, tell a collapsed run where the metric is not a
-    Dice itself. `unreached` are the variants whose records equal the control's. `earlier_looks` are the numbers of
-    seeds at which verdicts were shown before; a look at one seed, or at no fewer than now, changes nothing.
-    SettingError unless `smallest_effect` is above 0.
+    Other seeds are ignored. `collapses` and `control_collapse`, given together, are what `find_collapse` says of the
+    validation Dice; without them the values are taken for Dice. `unreached` are the variants whose records equal the
+    control's, `unmeasured` those whose runs ended without the metric, and why. `earlier_looks` are the numbers of seeds
+    at which verdicts were shown before. SettingError unless `smallest_effect` is above 0.
     """
     if not smallest_effect > 0.0:
         raise SettingError(f"smallest effect {smallest_effect:g}: expected more than 0")
-    if (dice is None) != (control_dice is None):
-        raise ValueError("dice and control_dice go together")
+    if (collapses is None) != (control_collapse is None):
+        raise ValueError("collapses and control_collapse go together")
     seeds = sorted(set(declared_seeds))
-    if dice is None or control_dice is None:
-        dice, control_dice = variants, control
-    of_control = _describe_collapse(control, control_dice, seeds, " of the control")
-    reference = max((value for seed in seeds if _has_run(value := control_dice.get(seed))), default=0.0)
+    if collapses is None or control_collapse is None:
+        control_collapse = find_collapse(control, control, seeds)
+        collapses = {label: find_collapse(values, control, seeds) for label, values in variants.items()}
+    of_control = control_collapse.describe(" of the control")
     pairs = []
     for label, values in variants.items():
-        of_variant = _describe_collapse(values, dice[label], seeds, reference=reference)
-        collapses = [text for text in (of_variant, of_control) if text]
-        pairs.append(_pair(label, values, control, seeds, collapses, label in unreached))
+        collapse = "; ".join(filter(None, (collapses[label].describe(), of_control)))
+        pairs.append(_pair(label, values, control, seeds, collapse, label in unreached, (unmeasured or {}).get(label)))
     num_variants = len(pairs)
     table = [np.full(len(seeds), np.nan) if row.obstacle else row.differences for row in pairs]
     decision = decide(np.reshape(table, (num_variants, len(seeds))), smallest_effect)
-    looks = [look for look in sorted(set(earlier_looks)) if 2 <= look < len(seeds)]
     rows = []
     for i, row in enumerate(pairs):
         needed = None if row.spread is None else seeds_needed(row.spread, smallest_effect, alpha=ALPHA / num_variants)
         verdict, reason = row.obstacle or _judge(decision, i, len(seeds), smallest_effect, higher_is_better)
-        if looks and (decision.is_different[i] or decision.is_equivalent[i]):
-            reason = "; ".join(filter(None, [reason, _warn_of_looks(looks, len(seeds), num_variants)]))
+        if decision.is_different[i] or decision.is_equivalent[i]:
+            warning = warn_of_looks(earlier_looks, len(seeds), num_variants)
+            reason = "; ".join(filter(None, [reason, warning]))
         rows.append(_summarize(row, decision, i, verdict, reason, needed))
-    return Comparisons(tuple(rows), _noise_floor(control, pairs, seeds))
+    healthy = [seed for seed in seeds if seed not in control_collapse.seeds]
+    return Comparisons(tuple(rows), _noise_floor(control, pairs, healthy))
 
 
 def _has_run(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 
-def _describe_collapse(
-    values: Values, dice: Values, seeds: Sequence[int], whose: str = "", *, reference: float = 0.0
-) -> str:
-    """Which runs collapsed or have no value, as a sentence; empty where none did."""
-    judged = {
-        seed: dice[seed] if _has_run(values[seed]) and _has_run(dice[seed]) else None
-        for seed in seeds
-        if seed in values and (seed in dice or not _has_run(values[seed]))
-    }
-    collapsed = collapsed_seeds(judged, reference)
-    if not collapsed:
-        return ""
-    if len(collapsed) == len(judged):
-        return f"{'the only run' if len(judged) == 1 else f'all {len(judged)} runs'}{whose} diverged or failed"
-    names = f"seed{'s' if len(collapsed) > 1 else ''} {', '.join(map(str, collapsed))}"
-    return f"{len(collapsed)} of {len(judged)} runs{whose} collapsed ({names})"
-
-
 def _pair(
-    label: str, values: Values, control: Values, seeds: Sequence[int], collapses: Sequence[str], is_unreached: bool
+    label: str,
+    values: Values,
+    control: Values,
+    seeds: Sequence[int],
+    collapse: str,
+    is_unreached: bool,
+    unmeasured: str | None,
 ) -> _Pairs:
     both = [(values.get(seed), control.get(seed)) for seed in seeds]
     differences = np.array([a - b for a, b in both if _has_run(a) and _has_run(b)], dtype=np.float64)
     obstacle = None
     if is_unreached:
         obstacle = ("no effect: setting not reached", "every epoch and the final weights equal the control's")
-    elif collapses:
-        obstacle = ("collapsed", "; ".join(collapses))
+    elif collapse:
+        obstacle = ("collapsed", collapse)
+    elif unmeasured is not None:
+        obstacle = ("not measured", unmeasured)
     elif len(differences) < len(seeds):
         obstacle = ("incomplete", f"{len(differences)} of {len(seeds)} seeds")
     return _Pairs(label, differences, obstacle)
@@ -175,12 +164,6 @@ def _judge(decision: Decision, i: int, n: int, smallest_effect: float, higher_is
     return "cannot tell", ""
 
 
-def _warn_of_looks(looks: Sequence[int], n: int, num_variants: int) -> str:
-    rate = false_alarm_rate([*looks, n], num_variants)
-    when = f"a look at {looks[0]}" if len(looks) == 1 else f"looks at {', '.join(map(str, looks))}"
-    return f"seeds were added after {when}: no longer a 5 % verdict (about {100 * rate:.1f} % false alarms)"
-
-
 def _summarize(row: _Pairs, decision: Decision, i: int, verdict: str, reason: str, needed: int | None) -> Comparison:
     low, high = interval(row.differences)
     p, p_equivalent = float(decision.p[i]), float(decision.equivalence_p[i])
@@ -188,7 +171,7 @@ def _summarize(row: _Pairs, decision: Decision, i: int, verdict: str, reason: st
         label=row.label,
         n=len(row.differences),
         difference=float(paired_t(row.differences).mean) if len(row.differences) else None,
-        interval=(float(low), float(high)) if row.is_sound else None,
+        interval=(float(low), float(high)) if row.obstacle is None and len(row.differences) >= 2 else None,
         p=None if math.isnan(p) else p,
         equivalence_p=None if math.isnan(p_equivalent) else p_equivalent,
         spread=row.spread,
@@ -201,16 +184,11 @@ def _summarize(row: _Pairs, decision: Decision, i: int, verdict: str, reason: st
 def _noise_floor(control: Values, pairs: Sequence[_Pairs], seeds: Sequence[int]) -> NoiseFloor:
     known = np.array([value for seed in seeds if _has_run(value := control.get(seed))], dtype=np.float64)
     spreads = [row.spread for row in pairs if row.spread is not None]
-    spread = float(np.median(spreads)) if spreads else None
+    median = float(np.median(spreads)) if spreads else None
     n = len(known)
     return NoiseFloor(
         n=n,
-        control_spread=_spread(known) if n >= 2 else None,
-        difference_spread=spread,
-        detectable_effect=None if spread is None else detectable_effect(spread, n, alpha=ALPHA / len(pairs)),
+        control_spread=spread(known) if n >= 2 else None,
+        difference_spread=median,
+        detectable_effect=None if median is None else detectable_effect(median, n, alpha=ALPHA / len(pairs)),
     )
-
-
-def _spread(values: Floats) -> float:
-    """Standard deviation of two or more values; exactly 0 where they are equal."""
-    return 0.0 if (values == values[0]).all() else float(values.std(ddof=1))

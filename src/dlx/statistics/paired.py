@@ -48,6 +48,11 @@ def interval(differences: Floats, level: float = 0.95) -> tuple[Floats, Floats]:
     return mean - half, mean + half
 
 
+def spread(values: Floats) -> float:
+    """Standard deviation of two or more values (n); exactly 0 where they are equal."""
+    return 0.0 if (values == values[0]).all() else float(values.std(ddof=1))
+
+
 def holm(p: Floats) -> Floats:
     """The p of m hypotheses (..., m), adjusted by Holm's step-down method (Holm 1979, Scand. J. Statist. 6).
 

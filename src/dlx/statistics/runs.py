@@ -2,8 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+
+from dlx.study_metrics import FEWEST_FOR_JITTER, jitter_window
+
+Values = Mapping[int, float | None]  # by seed: a missing one has not run yet, None diverged or failed
 
 
 def jitter(epochs: Sequence[int], values: Sequence[float | None], num_epochs: int) -> float | None:
@@ -13,13 +18,44 @@ def jitter(epochs: Sequence[int], values: Sequence[float | None], num_epochs: in
     is at least three epochs. The line (least squares, two degrees of freedom) is taken out so that a network that is
     still learning does not seem unsteady. None where fewer than three values are left.
     """
-    first = num_epochs - max(3, math.ceil(num_epochs / 4)) + 1
+    first = num_epochs - jitter_window(num_epochs) + 1
     points = [(e, v) for e, v in zip(epochs, values, strict=True) if e >= first and v is not None and math.isfinite(v)]
-    if len(points) < 3:
+    if len(points) < FEWEST_FOR_JITTER:
         return None
     x, y = (column - column.mean() for column in np.array(points, dtype=np.float64).T)
     residuals = y - x * (x @ y) / (x @ x)
     return float(np.sqrt(residuals @ residuals / (len(points) - 2)))
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """The seeds of one variant whose runs collapsed or diverged, among so many runs that ended; none is no collapse."""
+
+    seeds: tuple[int, ...]
+    num_runs: int
+
+    def __bool__(self) -> bool:
+        return bool(self.seeds)
+
+    def describe(self, whose: str = "") -> str:
+        """`1 of 5 runs collapsed (seed 3)`; empty where none did. `whose` stands after `runs`."""
+        if not self.seeds:
+            return ""
+        if len(self.seeds) == self.num_runs:
+            return f"{'the only run' if self.num_runs == 1 else f'all {self.num_runs} runs'}{whose} diverged or failed"
+        names = f"seed{'s' if len(self.seeds) > 1 else ''} {', '.join(map(str, self.seeds))}"
+        return f"{len(self.seeds)} of {self.num_runs} runs{whose} collapsed ({names})"
+
+
+def find_collapse(dice: Values, control_dice: Values, declared_seeds: Sequence[int]) -> Collapse:
+    """What of one variant collapsed at the declared seeds, told by its validation Dice beside the control's."""
+    mine, reference = ({s: _finite(v[s]) for s in declared_seeds if s in v} for v in (dice, control_dice))
+    best = max((value for value in reference.values() if value is not None), default=0.0)
+    return Collapse(collapsed_seeds(mine, best), len(mine))
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 LEARNT = 0.1  # Dice: below it no run has learnt anything that another could have lost

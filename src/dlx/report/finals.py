@@ -1,0 +1,87 @@
+"""The lower half of a study's picture: Dice after the last epoch, and the differences from the control."""
+
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import SubFigure
+from matplotlib.lines import Line2D
+
+from dlx.report.palette import CONTROL, INK, STYLES, VAL
+from dlx.report.places import Places
+from dlx.report.summary import Summary
+from dlx.statistics import Estimate
+
+
+def draw_finals(figure: SubFigure, summary: Summary) -> None:
+    has_control = any(variant.comparison is not None for variant in summary.variants)
+    place = Places(summary)
+    is_one = len(summary.variants) == 1
+    panels = figure.subplots(1, 1 + has_control, sharex=place.is_flat, sharey=not place.is_flat, squeeze=False)[0]
+    _draw_levels(panels[0], summary, place)
+    if has_control:
+        _draw_differences(panels[1], summary, place)
+    place.label(panels)
+    handles = [handle for axes in panels for handle in axes.get_legend_handles_labels()[0]]
+    if _has_values(summary):
+        handles.append(Line2D([], [], color=VAL, marker=".", markersize=5, linestyle="", label="one seed"))
+    by_label = {str(handle.get_label()): handle for handle in handles}
+    style: dict[str, Any] = {"handletextpad": 0.4, "columnspacing": 1.2, "borderpad": 0.2}
+    figure.legend(handles=[*by_label.values()], loc="outside lower left", ncols=2 if is_one else len(by_label), **style)
+
+
+def _draw_levels(axes: Axes, summary: Summary, place: Places) -> None:
+    """Train and validation Dice of each variant: the mean with its interval, and each seed beside it.
+
+    Until all declared seeds have ended there is no interval, as it would be a look; where runs collapsed, no mean.
+    """
+    num_seeds = len(summary.header.seeds)
+    for (figure, (colour, dashes, marker)), side in zip(STYLES.items(), (-1.0, 1.0), strict=True):
+        name = {"val_dice": "validation", "train_dice": "training"}[figure]
+        for variant in summary.variants:
+            known = tuple(value for value in variant.by_seed[figure].values() if value is not None)
+            style: dict[str, Any] = {"color": colour, "marker": marker, "label": name}
+            if not variant.collapse:
+                estimate = Estimate(known)
+                interval = estimate.interval if estimate.n >= num_seeds else None
+                place.point(axes, variant.label, estimate.mean, interval, side * 4.0, **style)
+            place.dots(axes, variant.label, known, side * 8.5, colour)
+            if variant.is_control and known and not variant.collapse and len(summary.variants) > 1:
+                line = axes.axhline if place.is_flat else axes.axvline
+                style = {"color": CONTROL, "linestyle": dashes, "linewidth": 1.0, "zorder": 1.2}
+                line(Estimate(known).mean or 0.0, label="control's mean" if figure == "val_dice" else None, **style)
+    what = f"mean, 95 % interval, {num_seeds} seeds" if num_seeds > 1 else "one seed"
+    axes.set_title(f"Dice after the last epoch\n{what}")
+    if not _has_values(summary):
+        (axes.set_ylim if place.is_flat else axes.set_xlim)(0.0, 1.0)
+    place.name_values(axes, "Dice")
+
+
+def _draw_differences(axes: Axes, summary: Summary, place: Places) -> None:
+    """The paired differences from the control beside zero and the smallest effect that was declared."""
+    effect = summary.header.smallest_effect
+    band, line = (axes.axhspan, axes.axhline) if place.is_flat else (axes.axvspan, axes.axvline)
+    band(-effect, effect, color="#F0E442", alpha=0.35, linewidth=0, label=f"±{effect:g}, the smallest effect declared")
+    line(0.0, color=CONTROL, linewidth=1.0, zorder=1.2)
+    for variant in summary.variants:
+        row = variant.comparison
+        if row is None:
+            continue
+        is_shown = row.verdict in ("better", "worse")
+        if row.verdict == "collapsed" or row.verdict.startswith("no effect") or row.difference is None:
+            place.note(axes, variant.label, row.verdict.split(":")[0].replace("incomplete", "no pair yet"))
+        else:
+            style: dict[str, Any] = {
+                "color": INK,
+                "marker": "D",
+                "markerfacecolor": INK if is_shown else "white",
+            }
+            name = "shown to differ" if is_shown else "not shown to differ"
+            place.point(axes, variant.label, row.difference, row.interval, 0.0, label=name, **style)
+    num_seeds = len(summary.header.seeds)
+    what = f"mean, 95 % interval (not corrected), {num_seeds} seeds" if num_seeds > 1 else "one seed"
+    axes.set_title(f"Difference from the control, paired by seed\n{what}")
+    place.name_values(axes, f"difference in {summary.metric_title}\n({summary.direction} is better)")
+
+
+def _has_values(summary: Summary) -> bool:
+    return any(variant.figures["val_dice"].n for variant in summary.variants)

@@ -1,0 +1,62 @@
+"""The looks at a study's verdicts: those before this one, what they cost, and the record of this one."""
+
+from collections.abc import Iterable
+
+from dlx.archive import StudyRecords
+from dlx.records import Look, StudyHeader
+
+UNDECIDED = ("incomplete", "not measured")  # verdicts that say nothing yet: showing them is no look
+
+
+def earlier_looks(records: StudyRecords) -> list[Look]:
+    """The looks at this study: those at the same control's trials, or of the same name where a look knows no trials."""
+    ours = set(_control_trials(records.header))
+    return [
+        look
+        for look in records.looks
+        if (ours & set(look.control_trials) if look.control_trials else look.study == records.header.name)
+    ]
+
+
+def fewer_seeds(looks: Iterable[Look], header: StudyHeader, *, metric: str | None) -> list[int]:
+    """At how many seeds, fewer than now, verdicts by this metric were shown; None: by any, as claims are with them."""
+    found = {look.num_seeds for look in looks if metric is None or look.metric == metric}
+    return sorted(number for number in found if number < len(header.seeds))
+
+
+def chosen_after(looks: Iterable[Look], header: StudyHeader) -> list[str]:
+    """A remark where verdicts were shown over other seeds or variants than now's: these may have been chosen since."""
+    labels = {variant.label for variant in header.variants}
+    others = [
+        look
+        for look in looks
+        if look.metric == header.metric and not (set(look.seeds) <= set(header.seeds) and set(look.variants) <= labels)
+    ]
+    if not others:
+        return []
+    seen = max(look.num_variants for look in others)
+    return [
+        f"verdicts were shown before over other seeds or variants (up to {seen}): where seeds or variants were chosen "
+        "after that look, these are no longer verdicts at 5 %"
+    ]
+
+
+def this_look(header: StudyHeader, compared: Iterable[str], verdicts: Iterable[str]) -> Look | None:
+    """What is to be recorded when these verdicts are shown; None where they say nothing yet."""
+    if all(verdict in UNDECIDED for verdict in verdicts):
+        return None
+    labels = tuple(compared)
+    return Look(
+        study=header.name,
+        metric=header.metric,
+        num_seeds=len(header.seeds),
+        num_variants=len(labels),
+        shown_utc="",
+        seeds=header.seeds,
+        variants=labels,
+        control_trials=_control_trials(header),
+    )
+
+
+def _control_trials(header: StudyHeader) -> tuple[str, ...]:
+    return tuple(entry.trial for entry in header.trials if entry.label == header.control)

@@ -1,0 +1,82 @@
+"""What must be said aloud of a variant: its setting reached nothing, or it is evaluated unlike it was trained."""
+
+from collections.abc import Mapping, Sequence
+from statistics import mean
+
+from dlx.archive import TrialRecords
+from dlx.records import EpochResult, StudyHeader, TrialRecord
+from dlx.report.variants import Placed, VariantSummary
+
+# How far the Dice of the last epoch's batches may lie above that of the training subjects as evaluated. In the 65
+# trials of experiments/*.jsonl, with the bound that their losses give: at most 0.028 in the 55 healthy ones (both
+# controls, hippocampus p = 0.1, the whole phantom sweep); 0.27 to 0.53 in four trials of hippocampus p = 0.3 and 0.18
+# to 0.25 in all five of p = 0.6, which BatchNorm's statistics spoil (docs/log.md); 0.095 in the fifth of p = 0.3.
+GROSSLY = 0.1
+
+NONNEGATIVE_LOSSES = {"dice", "ce", "focal", "lovasz"}
+
+
+def why_idle(label: str, placed: Placed, header: StudyHeader) -> str | None:
+    """Why a variant changed nothing: in every pair all epochs and the final weights equal the control's."""
+    if header.control is None or label == header.control:
+        return None
+    pairs = [(t, placed[header.control].get(seed)) for seed, t in placed[label].items()]
+    ended = [(a, b) for a, b in pairs if a.record and a.record.result and b and b.record and b.record.result]
+    if not ended or not all(_is_same(a, b) for a, b in ended):
+        return None
+    schedulers = {variant.label: variant.scheduler for variant in header.variants}
+    if schedulers[label] == "plateau" and schedulers[header.control] != "plateau":
+        return "the plateau rule never fired: the rate stayed as it was"
+    return "every epoch and the final weights equal the control's: the setting reached nothing"
+
+
+def _is_same(a: TrialRecords, b: TrialRecords) -> bool:
+    assert a.record is not None
+    assert b.record is not None
+    assert a.record.result is not None
+    assert b.record.result is not None
+    same_weights = a.record.result.weights_hash == b.record.result.weights_hash
+    return same_weights and [e.result for e in a.epochs] == [e.result for e in b.epochs]
+
+
+def evaluated_unlike_trained(variant: VariantSummary) -> tuple[str, ...]:
+    """A warning where trials learnt their batches and fail on the same subjects as soon as they are evaluated.
+
+    Such a variant does learn; what is measured is something that training mode hides, mostly BatchNorm's statistics.
+    """
+    found: dict[int, tuple[float, float]] = {}
+    for seed, record in variant.records.items():
+        reached = dice_of_batches(record, variant.epochs[seed])
+        evaluated = record.result.train.dice if record.result else None
+        if reached is not None and evaluated is not None and reached - evaluated > GROSSLY:
+            found[seed] = (reached, evaluated)
+    if not found:
+        return ()
+    seeds = f"seed{'s' if len(found) > 1 else ''} {', '.join(map(str, found))}"
+    reached, evaluated = (mean(column) for column in zip(*found.values(), strict=True))
+    return (
+        f"evaluation differs from training ({seeds}): the last epoch's batches reach Dice {reached:.2f} or more, the "
+        f"training subjects evaluated {evaluated:.2f}. BatchNorm statistics? See docs/studies.md",
+    )
+
+
+def dice_of_batches(record: TrialRecord, epochs: Sequence[EpochResult]) -> float | None:
+    """The soft Dice that the last epoch's batches reached at least; None where nothing says so.
+
+    Where it was not measured the loss bounds it: of a sum of terms of which none is negative the soft Dice loss is at
+    most all. (`batch`: Dice over the whole batch, and of the classes that are reported.)
+    """
+    if not epochs:
+        return None
+    if epochs[-1].train_soft_dice_running is not None:
+        return epochs[-1].train_soft_dice_running
+    terms: list[Mapping[str, object]] = record.settings.get("loss", [])
+    if any(term["name"] not in NONNEGATIVE_LOSSES for term in terms):
+        return None
+    if any(term["name"] == "dice" and _is_of_foreground_batches(term["args"]) for term in terms):
+        return 1.0 - epochs[-1].loss
+    return None
+
+
+def _is_of_foreground_batches(args: object) -> bool:
+    return isinstance(args, dict) and args.get("batch") is True and args.get("include_background") is False

@@ -1,0 +1,118 @@
+"""Where each variant stands in the lower half of a study's picture, and how a figure is drawn there."""
+
+import itertools
+from collections.abc import Sequence
+from textwrap import fill
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import ScaledTranslation, Transform
+
+from dlx.report.summary import Summary
+
+
+class Places:
+    """Where a variant stands: at its number on the horizontal axis (`is_flat`), or in a row of its own.
+
+    Numbers of very unlike distances (0.0001, 0.001, 0.01) stand at equal ones.
+    """
+
+    def __init__(self, summary: Summary) -> None:
+        numbers = numbers_on_axis(summary)
+        variants = summary.variants
+        self.is_flat = bool(numbers) or len(variants) == 1
+        self.control = summary.header.control
+        self.at = {variant.label: float(row) for row, variant in enumerate(variants)}
+        self.names = {v.label: f"{v.label} (control)" if v.label == self.control else v.label for v in variants}
+        self.title = ""
+        if numbers:
+            known = sorted(set(numbers.values()))
+            gaps = [b - a for a, b in itertools.pairwise(known)]
+            is_even = max(gaps, default=1.0) >= 10.0 * min(gaps, default=1.0)
+            self.at = {label: float(known.index(x)) if is_even else x for label, x in numbers.items()}
+            self.names = {label: f"{x:g}" + "\ncontrol" * (label == self.control) for label, x in numbers.items()}
+            self.title = summary.header.axes[0] + " (not to scale)" * is_even
+
+    def point(
+        self,
+        axes: Axes,
+        variant: str,
+        mean: float | None,
+        interval: tuple[float, float] | None,
+        beside: float,
+        **style: Any,
+    ) -> None:
+        """A mean with its interval, `beside` points off the variant's place."""
+        if mean is None or variant not in self.at:
+            return
+        place, move = self.at[variant], self._moved(axes, beside)
+        if interval is not None:
+            self._plot(axes, [place, place], interval, transform=move, color=style["color"], linewidth=1.3)
+        self._plot(axes, [place], [mean], transform=move, linestyle="", markersize=3.8, zorder=3, **style)
+
+    def dots(self, axes: Axes, variant: str, values: Sequence[float], beside: float, colour: str) -> None:
+        if variant in self.at:
+            style: dict[str, Any] = {"color": colour, "alpha": 0.7, "markersize": 5, "markeredgewidth": 0}
+            self._plot(
+                axes,
+                [self.at[variant]] * len(values),
+                values,
+                transform=self._moved(axes, beside),
+                marker=".",
+                linestyle="",
+                **style,
+            )
+
+    def note(self, axes: Axes, variant: str, text: str) -> None:
+        """Words in place of a point, in the middle of the axes: wherever zero is, they stay inside."""
+        if variant not in self.at:
+            return
+        x, y = (self.at[variant], 0.5) if self.is_flat else (0.5, self.at[variant])
+        style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7.5, "fontstyle": "italic"}
+        style["transform"] = axes.get_xaxis_transform() if self.is_flat else axes.get_yaxis_transform()
+        style["bbox"] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0}
+        axes.text(x, y, text, rotation=90 if self.is_flat else 0, **style)
+        self._plot(axes, [self.at[variant]], [0.0], linestyle="")
+
+    def name_values(self, axes: Axes, name: str) -> None:
+        (axes.set_ylabel if self.is_flat else axes.set_xlabel)(name)
+
+    def label(self, panels: Sequence[Axes]) -> None:
+        """The ticks and names of the axis along which the variants stand."""
+        places = [self.at[label] for label in self.names]
+        if not self.is_flat:
+            names = [fill(name, 34, max_lines=3, placeholder=" …") for name in self.names.values()]
+            panels[0].set_yticks(places, names)
+            panels[0].set_ylim(len(places) - 0.5, -0.5)
+            for axes in panels:
+                axes.xaxis.set_major_locator(MaxNLocator(6))
+            return
+        margin = 0.07 * (max(places) - min(places)) or 0.5
+        panels[0].set_xlim(min(places) - margin, max(places) + margin)
+        for axes in panels:
+            axes.set_xticks(places, [*self.names.values()])
+            if sum(len(name.split("\n")[0]) + 2 for name in self.names.values()) > 64:
+                axes.tick_params(axis="x", labelrotation=90)
+            axes.set_xlabel(self.title)
+
+    def _plot(self, axes: Axes, places: Sequence[float], values: Sequence[float], **style: Any) -> None:
+        x, y = (places, values) if self.is_flat else (values, places)
+        axes.plot(x, y, **style)
+        axes.plot(x, y, linestyle="")  # unseen: the limits of the axes pass over what is moved
+
+    def _moved(self, axes: Axes, points: float) -> Transform:
+        figure = axes.get_figure(root=True)
+        assert figure is not None
+        x, y = (points / 72, 0.0) if self.is_flat else (0.0, -points / 72)
+        return axes.transData + ScaledTranslation(x, y, figure.dpi_scale_trans)
+
+
+def numbers_on_axis(summary: Summary) -> dict[str, float]:
+    """The variants' numbers on the study's one axis; empty unless all, but perhaps for the control, have one."""
+    if len(summary.header.axes) != 1 or len(summary.variants) < 2:
+        return {}
+    values = {v.label: v.values.get(summary.header.axes[0]) for v in summary.variants}
+    numbers = {k: float(v) for k, v in values.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    without = set(values) - set(numbers) - {summary.header.control}
+    return {} if without else numbers

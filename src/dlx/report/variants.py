@@ -1,0 +1,117 @@
+"""One variant of a study, put together from the records of its trials."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import Any
+
+from dlx.archive import TrialRecords
+from dlx.records import EpochResult, StudyHeader, TrialRecord, VariantEntry
+from dlx.report.measures import TITLES, figure_of
+from dlx.specs import EvaluateSpec
+from dlx.statistics import Collapse, Comparison, Estimate, Values, find_collapse
+from dlx.study_metrics import why_unmeasured
+
+Placed = Mapping[str, Mapping[int, TrialRecords]]  # label -> seed -> what is known of the trial
+
+
+@dataclass(frozen=True)
+class VariantSummary:
+    """One variant: its figures over seeds, its comparison with the control (None for the control itself)."""
+
+    label: str
+    values: dict[str, Any]
+    is_control: bool
+    by_seed: dict[str, dict[int, float | None]]  # metric -> seed -> figure; None: diverged
+    collapse: Collapse  # the seeds that collapsed where others did not: no mean describes both
+    epochs: dict[int, tuple[EpochResult, ...]]  # seed -> its epochs so far
+    records: dict[int, TrialRecord]  # seed -> its record, where the trial has ended
+    comparison: Comparison | None = None
+    marks: tuple[str, ...] = ()  # what goes with the verdict
+    warnings: tuple[str, ...] = ()  # what a reader must know of the figures themselves
+
+    @property
+    def figures(self) -> dict[str, Estimate]:
+        """By metric, over the seeds that have it."""
+        known = {metric: [v for v in values.values() if v is not None] for metric, values in self.by_seed.items()}
+        return {metric: Estimate(tuple(values)) for metric, values in known.items()}
+
+    @property
+    def case_sd(self) -> float | None:
+        """Standard deviation over the validation cases of their mean Dice, averaged over seeds first."""
+        by_case: dict[str, list[float]] = {}
+        for record in self.records.values():
+            for case, scores in (record.result.val.cases if record.result else {}).items():
+                known = [value for value in scores.dice.values() if value is not None]
+                if known:
+                    by_case.setdefault(case, []).append(mean(known))
+        means = [mean(values) for values in by_case.values()]
+        return stdev(means) if len(means) > 1 else None
+
+    @property
+    def unfinished(self) -> tuple[str, ...]:
+        """`seed 3: diverged (cause)` for each trial that did not run through."""
+        bad = [(seed, record) for seed, record in self.records.items() if record.status != "done"]
+        return tuple(f"seed {seed}: {record.status} ({record.cause})" for seed, record in bad)
+
+    def lacks(self, metric: str, window: tuple[int, int] | None = None) -> str | None:
+        """Why trials that ran through have no such figure; None where all have it."""
+        for seed, record in self.records.items():
+            if record.result is None or (window is None and seed in self.by_seed.get(metric, ())):
+                continue
+            known = record.settings.get("evaluate", {})
+            evaluate = EvaluateSpec(**{k: known[k] for k in ("every", "train_subset", "soft_dice") if k in known})
+            lack = why_unmeasured(metric, evaluate, record.result.epochs, window)
+            if lack is not None:
+                return lack[0]
+            if window is None and metric in self.by_seed:
+                return f"seed {seed} has none: a class is missing there"
+        return None
+
+
+def place(trials: Iterable[TrialRecords], header: StudyHeader) -> dict[str, dict[int, TrialRecords]]:
+    """Trials by variant and seed."""
+    placed: dict[str, dict[int, TrialRecords]] = {variant.label: {} for variant in header.variants}
+    for trial in sorted(trials, key=lambda trial: trial.entry.seed):
+        placed[trial.entry.label][trial.entry.seed] = trial
+    return placed
+
+
+def describe_variant(entry: VariantEntry, placed: Placed, header: StudyHeader) -> VariantSummary:
+    """A variant without what others say of it: its comparison, its marks and its warnings."""
+    trials = placed[entry.label]
+    by_seed = {metric: _by_seed(trials, metric) for metric in TITLES}
+    control = by_seed["val_dice"] if header.control is None else _by_seed(placed[header.control], "val_dice")
+    return VariantSummary(
+        label=entry.label,
+        values=entry.values,
+        is_control=entry.label == header.control,
+        by_seed=by_seed,
+        collapse=find_collapse(by_seed["val_dice"], control, header.seeds),
+        epochs={seed: tuple(epoch.result for epoch in trial.epochs) for seed, trial in trials.items()},
+        records={seed: trial.record for seed, trial in trials.items() if trial.record is not None},
+    )
+
+
+def _by_seed(trials: Mapping[int, TrialRecords], metric: str) -> dict[int, float | None]:
+    """Seed -> figure, for the trials that ended; one that failed, or whose figure was not measured, is left out."""
+    figures: dict[int, float | None] = {}
+    for seed, trial in trials.items():
+        if trial.record is None:
+            continue
+        figure = figure_of(trial.record, [epoch.result for epoch in trial.epochs], metric)
+        if figure is not None or trial.record.status == "diverged":
+            figures[seed] = figure
+    return figures
+
+
+def on_one_device(variants: Iterable[VariantSummary], seeds: Iterable[int]) -> list[int]:
+    """The seeds whose trials of these variants, those that have ended, all ran on one device: others are not paired."""
+    known = list(variants)
+    devices = {seed: {v.records[seed].run.device for v in known if seed in v.records} for seed in seeds}
+    return [seed for seed, found in devices.items() if len(found) <= 1]
+
+
+def only(values: Values, seeds: Iterable[int]) -> dict[int, float | None]:
+    """The values of these seeds."""
+    return {seed: values[seed] for seed in seeds if seed in values}

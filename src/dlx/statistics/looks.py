@@ -1,0 +1,43 @@
+"""What looking at verdicts before all seeds are there costs: the rate of false alarms, and the words that say so."""
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from dlx.statistics.decision import ALPHA, decide
+
+
+def warn_of_looks(earlier: Iterable[int], n: int, num_tests: int | None) -> str:
+    """That a verdict over n seeds came after looks at fewer, and what that costs; empty where none could decide.
+
+    A look at one seed, or at no fewer than now, changes nothing. Without `num_tests` (paired t tests, one a variant,
+    corrected together) the rate of false alarms is not known and left out.
+    """
+    looks = [look for look in sorted(set(earlier)) if 2 <= look < n]
+    if not looks:
+        return ""
+    when = f"a look at {looks[0]}" if len(looks) == 1 else f"looks at {', '.join(map(str, looks))}"
+    warning = f"seeds were added after {when}: no longer a 5 % verdict"
+    if num_tests is None:
+        return warning
+    return f"{warning} (about {100 * false_alarm_rate([*looks, n], num_tests):.1f} % false alarms)"
+
+
+def false_alarm_rate(
+    looks: Sequence[int], num_variants: int, *, alpha: float = ALPHA, studies: int = 20_000, seed: int = 0
+) -> float:
+    """The chance, simulated, that without any effect some variant is declared different at one look or another.
+
+    `looks` are the numbers of seeds at which the verdicts were read, each with the data of those before. The noise of
+    control and variants is independent, normal and of one size; what the runs of a seed have in common cancels.
+    """
+    return _false_alarm_rate(tuple(sorted(set(looks))), num_variants, alpha, studies, seed)
+
+
+@lru_cache(maxsize=64)
+def _false_alarm_rate(looks: tuple[int, ...], num_variants: int, alpha: float, studies: int, seed: int) -> float:
+    noise = np.random.default_rng(seed).standard_normal((studies, num_variants + 1, max(looks)))
+    differences = noise[:, 1:] - noise[:, :1]
+    alarms = [decide(differences[..., :n], 0.0, alpha=alpha).is_different.any(axis=-1) for n in looks]
+    return float(np.mean(np.any(alarms, axis=0)))

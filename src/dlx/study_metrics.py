@@ -1,0 +1,97 @@
+"""The figures that studies and claims compare by: their names, which direction is better, what measuring them takes."""
+
+from collections.abc import Callable
+from math import ceil
+from typing import Literal
+
+from dlx.errors import SettingError
+from dlx.specs import EvaluateSpec
+
+Metric = Literal["val_dice", "train_dice", "gap", "best_val_dice", "hd95_mm", "surface_dice", "jitter"]
+# figures of single epochs, which claims may average over a window of epochs
+EpochMetric = Literal["val_dice", "train_dice_subset", "gap_subset", "loss", "train_soft_dice_running"]
+Direction = Literal["higher", "lower"]  # which of two figures is the better one
+
+DIRECTIONS: dict[str, Direction] = {
+    "val_dice": "higher",
+    "train_dice": "higher",
+    "gap": "lower",
+    "best_val_dice": "higher",
+    "hd95_mm": "lower",
+    "surface_dice": "higher",
+    "jitter": "lower",
+    "train_dice_subset": "higher",
+    "gap_subset": "lower",
+    "loss": "lower",
+    "train_soft_dice_running": "higher",
+}
+
+FEWEST_FOR_JITTER = 3  # a straight line takes two of them
+
+
+def direction_of(metric: str, given: Direction | None = None) -> Direction:
+    """Which direction is better: the metric's own, else the one given.
+
+    SettingError where the given one contradicts it, or where neither is known.
+    """
+    known = DIRECTIONS.get(metric)
+    if known is not None and given is not None and given != known:
+        raise SettingError(
+            f"direction '{given}': of {metric} {known} is better; leave it out, or choose another metric"
+        )
+    direction = known or given
+    if direction is None:
+        raise SettingError(f"metric '{metric}': say which direction is better, higher or lower")
+    return direction
+
+
+def jitter_window(num_epochs: int) -> int:
+    """How many of the last epochs jitter is of: a quarter, rounded up, and at least three."""
+    return max(FEWEST_FOR_JITTER, ceil(num_epochs / 4))
+
+
+def why_unmeasured(
+    metric: str, evaluate: EvaluateSpec, epochs: int, window: tuple[int, int] | None = None
+) -> tuple[str, str] | None:
+    """Why a trial so evaluated cannot have this figure, and the setting to change; None where it can.
+
+    `window` is that of a claim. What only the data decide (a class without HD95) is not known here.
+    """
+    every = evaluate.every or 1
+    if window is not None and window[1] > epochs:
+        return f"there are {epochs} epochs", f"train.epochs={window[1]}"
+    if metric in ("train_dice_subset", "gap_subset") and evaluate.train_subset == 0:
+        return "no training subject is measured between epochs", "evaluate.train_subset=2"
+    if metric == "train_soft_dice_running":
+        return None if evaluate.soft_dice else ("no soft Dice is measured", "evaluate.soft_dice=true")
+    if window is not None and metric != "loss":
+        first, last = window
+        if _validated(every, first, last, epochs):
+            return None
+        where = f"epoch {first}" if first == last else f"epochs {first}-{last}"
+        fitting = _most(every, lambda e: _validated(e, first, last, epochs) > 0)
+        return f"{_validation(every, epochs)}, never in {where}", f"evaluate.every={fitting}"
+    if metric == "jitter":
+        first = epochs - jitter_window(epochs) + 1
+        if _validated(every, first, epochs, epochs) >= FEWEST_FOR_JITTER:
+            return None
+        if epochs < FEWEST_FOR_JITTER:
+            return f"jitter takes {FEWEST_FOR_JITTER} epochs", f"train.epochs={FEWEST_FOR_JITTER}"
+        fitting = _most(every, lambda e: _validated(e, first, epochs, epochs) >= FEWEST_FOR_JITTER)
+        which = f"the last {epochs - first + 1} epochs, of which jitter takes {FEWEST_FOR_JITTER}"
+        return f"{_validation(every, epochs)}, too rarely in {which}", f"evaluate.every={fitting}"
+    return None
+
+
+def _validated(every: int, first: int, last: int, epochs: int) -> int:
+    """How many epochs from `first` to `last` are validated; the last of all always is."""
+    return sum(epoch % every == 0 or epoch == epochs for epoch in range(max(first, 1), min(last, epochs) + 1))
+
+
+def _validation(every: int, epochs: int) -> str:
+    return "validation once, at the end" if every >= epochs else f"validation every {every} epochs"
+
+
+def _most(every: int, is_enough: Callable[[int], bool]) -> int:
+    """The rarest validation that is enough, rarer than which none need be: every epoch always is."""
+    return next(fewer for fewer in range(every - 1, 0, -1) if is_enough(fewer))
