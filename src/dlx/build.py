@@ -55,8 +55,9 @@ def shape_key(resolved: Resolved) -> str:
     settings["optimizer"] = settings["optimizer"] | {"lr": None, "group_lr": None}
     settings["train"] = settings["train"] | {"epochs": None, "patience": None, "init_from": None}
     left_out = ("scheduler", "init", "evaluate", "results_version", "seed")
-    soft = {"soft_dice": resolved.spec.evaluate.soft_dice}
-    return json.dumps({key: value for key, value in settings.items() if key not in left_out} | soft, sort_keys=True)
+    evaluate = resolved.spec.evaluate
+    measured = {"soft_dice": evaluate.soft_dice, "probes": evaluate.probes}
+    return json.dumps({key: value for key, value in settings.items() if key not in left_out} | measured, sort_keys=True)
 
 
 def _network_at_start(resolved: Resolved, seed: int) -> nn.Module:
@@ -90,6 +91,7 @@ def _make_step(resolved: Resolved, store: VoxelStore, model: nn.Module) -> Train
         ema=ema,
         augmenter=_make_augmenter(resolved, dims),
         with_soft_dice=spec.evaluate.soft_dice,
+        with_probes=spec.evaluate.probes,
         num_classes=num_classes,
     )
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+ENCODER = ("encoder", "backbone")  # how the levels on the way down are named
 RESULTS_VERSION = 2  # raised by a commit that changes a trial's numbers on purpose
 
 
@@ -14,6 +15,17 @@ class Record(BaseModel):
     """Frozen, exact: an unknown key is a record of another version and is refused; NaN is written as null."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LevelProbe(Record):
+    """One level of a network in the first step of an epoch: its last block's features, its gradient and weights."""
+
+    mean_abs: float  # of the features, after the ReLU
+    mean: float
+    variance: float
+    dead_fraction: float  # of the channels: 0 throughout the batch
+    gradient_norm: float
+    weight_norm: float  # after the step
 
 
 class EpochResult(Record):
@@ -27,6 +39,13 @@ class EpochResult(Record):
     val_dice: float | None = None
     val_dice_per_class: dict[str, float | None] | None = None
     val_soft_dice: float | None = None  # the notes' validation figure, of whole volumes
+    levels: dict[str, LevelProbe] | None = None  # where `evaluate.probes` asks for them
+
+    @property
+    def deepest_to_first(self) -> float | None:
+        """The mean absolute value of the deepest level's features as a share of the first level's."""
+        down = [probe.mean_abs for name, probe in (self.levels or {}).items() if name.startswith(ENCODER)]
+        return down[-1] / down[0] if len(down) > 1 and down[0] > 0 else None
 
 
 class EpochRun(Record):

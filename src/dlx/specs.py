@@ -225,6 +225,7 @@ class EvaluateSpec(Section):
     batch_size: Positive = 64  # slices (2D) or windows (3D) evaluated at once
     overlap_fraction: Annotated[float, Field(ge=0.0, le=0.9)] = 0.5  # of the 3D windows
     surface_tolerance_mm: Rate = 1.0
+    probes: Annotated[bool, ADDED_LATER] = False  # record features and gradients of each level, once an epoch
 
 
 class ComputeSpec(Section):

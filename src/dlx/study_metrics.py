@@ -9,7 +9,9 @@ from dlx.specs import EvaluateSpec
 
 Metric = Literal["val_dice", "train_dice", "gap", "best_val_dice", "hd95_mm", "surface_dice", "jitter"]
 # figures of single epochs, which claims may average over a window of epochs
-EpochMetric = Literal["val_dice", "train_dice_subset", "gap_subset", "loss", "train_soft_dice_running"]
+EpochMetric = Literal[
+    "val_dice", "train_dice_subset", "gap_subset", "loss", "train_soft_dice_running", "deepest_to_first"
+]
 Direction = Literal["higher", "lower"]  # which of two figures is the better one
 
 DIRECTIONS: dict[str, Direction] = {
@@ -24,6 +26,7 @@ DIRECTIONS: dict[str, Direction] = {
     "gap_subset": "lower",
     "loss": "lower",
     "train_soft_dice_running": "higher",
+    "deepest_to_first": "higher",
 }
 
 FEWEST_FOR_JITTER = 3  # a straight line takes two of them
@@ -64,6 +67,8 @@ def why_unmeasured(
         return "no training subject is measured between epochs", "evaluate.train_subset=2"
     if metric == "train_soft_dice_running":
         return None if evaluate.soft_dice else ("no soft Dice is measured", "evaluate.soft_dice=true")
+    if metric == "deepest_to_first":
+        return None if evaluate.probes else ("the levels are not probed", "evaluate.probes=true")
     if window is not None and metric != "loss":
         first, last = window
         if _validated(every, first, last, epochs):

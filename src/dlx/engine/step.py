@@ -10,7 +10,9 @@ from dlx.data.augment import Augmenter
 from dlx.data.sampler import PatchSource
 from dlx.engine.capture import Captured, Eager
 from dlx.engine.device import Compute
+from dlx.engine.probes import Prober
 from dlx.metrics import mean_foreground, soft_dice_from_sums, soft_overlap
+from dlx.records import LevelProbe
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,7 @@ class Figures:
     losses: list[float]  # of each step, before its update
     soft_dice: float | None  # the mean over the batches, where it is measured
     are_weights_finite: bool  # after the last update, which no loss has seen
+    levels: dict[str, LevelProbe] | None = None  # of the first step, where it is probed
 
 
 class TrainStep:
@@ -40,6 +43,7 @@ class TrainStep:
         ema: AveragedModel | None = None,
         augmenter: Augmenter | None = None,
         with_soft_dice: bool = False,
+        with_probes: bool = False,
         num_classes: int,
     ) -> None:
         self.model, self.loss, self.optimizer, self.source, self.compute = (
@@ -54,13 +58,17 @@ class TrainStep:
         self.losses = torch.zeros(source.num_steps, device=compute.device)
         self.soft = torch.zeros(source.num_steps, 3, num_classes, device=compute.device)
         self.at = torch.zeros(1, dtype=torch.int64, device=compute.device)
+        self.prober = Prober(model) if with_probes else None
         self.work: Eager | Captured = Eager(self.run)
 
     def __call__(self, step: int) -> None:
         """Trains on the epoch's batch number `step` (from 0)."""
         self.source.seek(step)
         self.at.fill_(step)
-        self.work()
+        if step == 0 and self.prober is not None:
+            self.prober.watch(self.run)  # as it is: a captured step cannot be looked into
+        else:
+            self.work()
 
     def run(self) -> None:
         """The step on the batch that was sought; no number of the host's goes into it."""
@@ -89,4 +97,5 @@ class TrainStep:
         if self.with_soft_dice:
             dice = mean_foreground(soft_dice_from_sums(self.soft.cpu()))  # (steps,)
             soft_dice = float(dice.nanmean())
-        return Figures(losses, soft_dice, are_weights_finite=flag == 1.0)
+        levels = None if self.prober is None else self.prober.result()
+        return Figures(losses, soft_dice, are_weights_finite=flag == 1.0, levels=levels)

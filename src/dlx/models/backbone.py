@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dlx.dropout import Dropout
 from dlx.errors import SettingError
-from dlx.models.blocks import ConvBlock, Groups, Norm, check_axes, crop_to, pad_to_multiple
+from dlx.models.blocks import ConvBlock, Groups, Norm, Watch, check_axes, crop_to, pad_to_multiple
 from dlx.specs import DropoutSpec
 
 
@@ -82,6 +82,7 @@ class BackboneUNet(nn.Module):
         groups: Groups,
     ) -> None:
         super().__init__()
+        self.watch: Watch | None = None
         self.stride = backbone.stride
         self.backbone = backbone
         self.neck, last = make_neck(backbone, width, norm, groups)
@@ -99,6 +100,8 @@ class BackboneUNet(nn.Module):
         return nn.ModuleDict({place: Dropout(dropout.p, dropout.kind) for place in places})
 
     def _drop(self, place: str, features: Tensor) -> Tensor:
+        if self.watch is not None:
+            self.watch(place, features)
         return self.dropouts[place](features) if place in self.dropouts else features
 
     def _encode(self, image: Tensor) -> list[Tensor]:
@@ -122,6 +125,12 @@ class BackboneUNet(nn.Module):
     def embed(self, image: Float[Tensor, "B C *S"]) -> Float[Tensor, "B F"]:
         """The feature vector: the mean of each channel of the backbone's last feature map."""
         return embedding(self._encode(image)[-1])
+
+    def level_parameters(self) -> dict[str, list[nn.Parameter]]:
+        """The parameters of each level, by the first part of the names that `watch` is told."""
+        stages = {f"backbone{index}": stage for index, stage in enumerate(self.backbone.children())}
+        levels = stages | {f"neck{level}": blocks for level, blocks in enumerate(self.neck)}
+        return {name: list(module.parameters()) for name, module in levels.items()}
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Encoder (the backbone), decoder (the neck) and head."""

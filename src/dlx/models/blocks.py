@@ -1,5 +1,6 @@
 """What the networks are built of: layers by number of dimensions, normalisation by name, the ConvBlock."""
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch.nn.functional as F  # noqa: N812 - torch's own spelling
@@ -15,6 +16,7 @@ Norm = Annotated[
 ]
 Down = Literal["max", "average", "conv"]
 Dims = Literal[2, 3]
+Watch = Callable[[str, Tensor], None]  # told the name of a block's place and the features it gave
 Groups = Annotated[int, Field(ge=1)]
 
 CONV: dict[int, type[nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}

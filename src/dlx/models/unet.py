@@ -23,6 +23,7 @@ from dlx.models.blocks import (
     Down,
     Groups,
     Norm,
+    Watch,
     check_axes,
     crop_to,
     make_down,
@@ -115,6 +116,7 @@ class UNet(nn.Module):
         is_shared: bool,
     ) -> None:
         super().__init__()
+        self.watch: Watch | None = None
         self.dims, self.stride = shape.dims, 2 ** (shape.levels - 1)
         widths, block = shape.widths, shape.block
         self.encoder = nn.ModuleList(
@@ -149,6 +151,8 @@ class UNet(nn.Module):
 
     def _call(self, block: nn.Module, place: str, features: Tensor, *, upsample: bool = False) -> Tensor:
         features = block(features, upsample=upsample)
+        if self.watch is not None:
+            self.watch(place, features)
         return self.dropouts[place](features) if place in self.dropouts else features
 
     def forward(self, image: Float[Tensor, "B C *S"]) -> Float[Tensor, "B K *S"]:
@@ -176,6 +180,15 @@ class UNet(nn.Module):
     def embed(self, image: Float[Tensor, "B C *S"]) -> Float[Tensor, "B F"]:
         """The feature vector: the mean of each of the deepest features over all of their places."""
         return self._encode(image)[-1].flatten(2).mean(2)
+
+    def level_parameters(self) -> dict[str, list[nn.Parameter]]:
+        """The parameters of each level, by the first part of the names that `watch` is told."""
+        levels: dict[str, list[nn.Module]] = {
+            f"encoder{level}": [blocks, *([self.downs[level - 1]] if level else [])]
+            for level, blocks in enumerate(self.encoder)
+        }
+        levels |= {f"decoder{level}": [blocks] for level, blocks in enumerate(self.decoder)}
+        return {name: [p for module in modules for p in module.parameters()] for name, modules in levels.items()}
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Encoder, decoder and head; a parameter that two paths share counts to the encoder."""

@@ -60,7 +60,9 @@ class VariantSummary:
             if record.result is None or (window is None and seed in self.by_seed.get(metric, ())):
                 continue
             known = record.settings.get("evaluate", {})
-            evaluate = EvaluateSpec(**{k: known[k] for k in ("every", "train_subset", "soft_dice") if k in known})
+            evaluate = EvaluateSpec(
+                **{k: known[k] for k in ("every", "train_subset", "soft_dice", "probes") if k in known}
+            )
             lack = why_unmeasured(metric, evaluate, record.result.epochs, window)
             if lack is not None:
                 return lack[0]

@@ -1,0 +1,82 @@
+"""Probes: figures of each level by hand, nothing changed by looking, and the notes' claim on down-sampling."""
+
+import pytest
+import torch
+from torch import nn
+
+from dlx import registry
+from dlx.engine.fit import Progress, fit
+from dlx.engine.probes import Prober
+from dlx.records import EpochRecord
+from small import small_job
+
+PROBED = {"evaluate": {"probes": True}}
+
+
+def results(job):
+    return [event.result for event in fit(job, Progress()) if isinstance(event, EpochRecord)]
+
+
+class Two(nn.Module):
+    """Two levels whose features are known."""
+
+    def __init__(self):
+        super().__init__()
+        self.watch = None
+        self.weight = nn.Parameter(torch.tensor([3.0, 4.0]))
+
+    def level_parameters(self):
+        return {"encoder0": [self.weight], "encoder1": [self.weight]}
+
+    def forward(self, image):
+        features = torch.relu(image * self.weight.view(1, 2, 1, 1))
+        self.watch("encoder0_0", image)  # an earlier block of the level: not kept
+        self.watch("encoder0_1", features)
+        self.watch("encoder1_0", features / 4)
+        return features
+
+
+def test_the_figures_of_a_level_by_hand():
+    model = Two()
+    image = torch.tensor([[1.0, -1.0], [2.0, -2.0]]).view(2, 2, 1, 1)  # features 3, 0; 6, 0: the second channel is dead
+    prober = Prober(model)
+    prober.watch(lambda: model(image).sum().backward())
+    first, second = prober.result().values()
+    assert (first.mean_abs, first.mean, first.variance) == (2.25, 2.25, pytest.approx(8.25))
+    assert first.dead_fraction == 0.5
+    assert (first.gradient_norm, first.weight_norm) == (3.0, 5.0)  # d/dw of 1 w and 2 w; |(3, 4)|
+    assert second.mean_abs == 2.25 / 4
+    assert model.watch is None
+
+
+def test_looking_changes_no_number():
+    plain, probed = results(small_job()), results(small_job(PROBED))
+    assert [result.model_copy(update={"levels": None}) for result in probed] == plain
+    assert all(result.levels is None for result in plain)
+
+
+def test_levels_are_named_from_the_image_down_and_up_again():
+    (first, *_) = results(small_job(PROBED, {"model": {"levels": 3}}))
+    assert [*first.levels] == ["encoder0", "encoder1", "encoder2", "decoder0", "decoder1"]
+    assert all(0 <= probe.dead_fraction <= 1 and probe.gradient_norm > 0 for probe in first.levels.values())
+
+
+@pytest.mark.parametrize("name", registry.names("model"))
+def test_every_network_tells_its_levels_and_their_parameters(name):
+    with torch.device("meta"):
+        model = registry.load("model", name)(2, 3)
+    seen = []
+    model.watch = lambda place, features: seen.append((place.partition("_")[0], features.shape[1]))
+    model(torch.empty(2, 2, 64, 64, device="meta"))
+    assert {level for level, _ in seen} == set(model.level_parameters())
+    assert sum(level.startswith(("encoder", "backbone")) for level in model.level_parameters()) > 1
+    assert all(parameters for parameters in model.level_parameters().values())
+
+
+def test_with_strided_convolutions_and_no_norm_features_fall_away_with_depth_and_with_a_norm_they_do_not():
+    def kept(norm):
+        model = {"norm": norm, "down": "conv", "down_norm": norm, "levels": 4, "width": 8}
+        return results(small_job(PROBED, {"model": model, "train": {"epochs": 1}}))[0].deepest_to_first
+
+    assert kept("none") < 0.1
+    assert kept("batch") > 0.5
