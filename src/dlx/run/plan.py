@@ -13,6 +13,7 @@ from dlx.errors import SettingError
 from dlx.files import read_json
 from dlx.records import StudyHeader, TrialEntry, VariantEntry
 from dlx.resolve import Resolved, resolve
+from dlx.run.devices import cuda_names, device_of_worker
 from dlx.run.stores import Stores, host_stores, stays_on_host
 from dlx.settings import make_spec, with_absolute_paths
 from dlx.specs import Spec
@@ -191,7 +192,8 @@ def _parallel(resolved: list[Resolved], asked: int | None, num_trials: int) -> t
     if asked is not None and asked < 1:
         raise SettingError(f"--max-parallel {asked}: at least one trial runs at a time")
     if any(one.compute.device.type != "cpu" for one in resolved):
-        return min(asked or 1, num_trials), None
+        parallel = min(asked or 1, num_trials)
+        return parallel, _on_several(resolved, parallel)
     threads = max(one.compute.threads for one in resolved)
     room = max(1, available_cores() // threads)
     if asked is not None and asked > room:
@@ -200,6 +202,13 @@ def _parallel(resolved: list[Resolved], asked: int | None, num_trials: int) -> t
         )
         return min(room, num_trials), remark
     return min(asked or room, num_trials), None
+
+
+def _on_several(resolved: list[Resolved], num_workers: int) -> str | None:
+    """A remark where trials run on more than one device."""
+    names = cuda_names()
+    used = dict.fromkeys(str(device_of_worker(one, names, n)) for n in range(num_workers) for one in resolved)
+    return f"trials run on {', '.join(used)}, {num_workers} at once" if len(used) > 1 else None
 
 
 def default_folder(spec: Spec) -> Path:
