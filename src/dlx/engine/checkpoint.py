@@ -179,8 +179,10 @@ class CheckpointWriter:
             pending.result()
 
     def close(self) -> None:
-        self.wait()
-        self._pool.shutdown()
+        try:
+            self.wait()
+        finally:
+            self._pool.shutdown()
 
 
 def _write_all(checkpoint: Checkpoint, paths: tuple[Path, ...]) -> None:

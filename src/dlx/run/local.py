@@ -2,52 +2,28 @@
 
 Workers are given the voxels in shared memory once, then one task after the other. A worker that dies (a crash, too
 little memory) makes its trial a failed row, and the next trial gets a new one. Workers end with their parent, however
-that ends.
+that ends. What a worker does is in `worker.py`.
 """
 
 import multiprocessing
-import os
 import signal
-import threading
-import time
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
 
-import torch.multiprocessing  # teaches pickle to hand tensors over in shared memory
+import torch.multiprocessing  # noqa: F401 - teaches pickle to hand tensors over in shared memory
 
-from dlx.data.voxels import VoxelStore
-from dlx.engine.fit import StepDone
-from dlx.errors import DlxError
-from dlx.resolve import Resolved
-from dlx.run.stores import Stores, place
-from dlx.run.trial import Event, TrialEnded, make_record, run_trial
-from dlx.store import TrialFolder
-from dlx.studies import Trial
+from dlx.errors import DataError, DlxError
+from dlx.records import TrialRecord
+from dlx.run.stores import Stores
+from dlx.run.trial import Event, TrialEnded, sticks_to_process
+from dlx.run.worker import Began, Refused, Task, work
 
-STEP_EVENTS_EVERY_S = 0.2  # a display needs no more
 END_S = 5.0  # how long a worker that is told to end may take before it is killed
-
-
-@dataclass(frozen=True)
-class Task:
-    """A trial to run, and how."""
-
-    trial: Trial
-    resolved: Resolved
-    folder: TrialFolder
-    fresh: bool = False
-    retry_failed: bool = False
-
-    def failed(self, cause: str, *, keep: bool) -> TrialEnded:
-        """The end of a trial that could not end by itself; kept on disk where running it again would not help."""
-        record = make_record(self.trial, self.resolved, self.folder, "failed", cause)
-        if keep:
-            self.folder.finish(record)
-        return TrialEnded(record, self.folder.path, was_done=False)
 
 
 @dataclass
@@ -56,7 +32,10 @@ class Worker:
 
     process: BaseProcess
     pipe: Connection
+    number: int
     task: int | None = None
+    has_begun: bool = False
+    before: TrialRecord | None = None  # the result that its trial had when it was handed out
 
 
 def run_in_workers(tasks: Mapping[int, Task], stores: Stores, num_workers: int) -> Generator[tuple[int, Event]]:
@@ -65,58 +44,133 @@ def run_in_workers(tasks: Mapping[int, Task], stores: Stores, num_workers: int) 
     A task that is refused (a damaged checkpoint, a trial that another process runs) ends as failed and leaves no
     result behind. Closing the generator stops the workers; finished epochs are on disk.
     """
-    for store in stores.values():
-        store.share_memory()
-    waiting = deque(tasks)
-    workers: list[Worker] = []
+    _share(stores)
+    crew = Crew(tasks, stores, num_workers, deque(tasks))
     try:
-        while waiting or any(worker.task is not None for worker in workers):
-            _hand_out(waiting, tasks, workers, stores, num_workers)
-            for pipe in wait([worker.pipe for worker in workers]):
-                worker = next(worker for worker in workers if worker.pipe is pipe)
-                try:
-                    number, event = worker.pipe.recv()
-                except (EOFError, OSError):
-                    workers.remove(worker)
-                    if worker.task is not None:
-                        yield worker.task, tasks[worker.task].failed(_how_it_ended(worker), keep=True)
-                    continue
-                if isinstance(event, str):  # a refusal
-                    event = tasks[number].failed(event, keep=False)
-                if isinstance(event, TrialEnded):
-                    worker.task = None
-                yield number, event
+        while crew.waiting or any(worker.task is not None for worker in crew.workers):
+            crew.hand_out()
+            for pipe in wait([worker.pipe for worker in crew.workers]):
+                yield from crew.hear(next(worker for worker in crew.workers if worker.pipe is pipe))
     finally:
-        _stop(workers)
+        _stop(crew.workers)
 
 
-def _hand_out(
-    waiting: deque[int], tasks: Mapping[int, Task], workers: list[Worker], stores: Stores, num_workers: int
-) -> None:
-    while waiting:
-        worker = next((worker for worker in workers if worker.task is None), None)
-        if worker is None:
-            if len(workers) == num_workers:
-                return
-            worker = _start(stores)
-            workers.append(worker)
-        number = waiting.popleft()
+@dataclass
+class Crew:
+    """The workers, and the tasks that wait for one."""
+
+    tasks: Mapping[int, Task]
+    stores: Stores
+    num_workers: int
+    waiting: deque[int]
+    workers: list[Worker] = field(default_factory=list)
+    retried: set[int] = field(default_factory=set)
+
+    def hand_out(self) -> None:
+        """Gives each waiting task to a worker, until all workers have one; new ones are started where they lack."""
+        while self.waiting:
+            worker = next((worker for worker in self.workers if worker.task is None), None)
+            if worker is None:
+                if len(self.workers) == self.num_workers:
+                    return
+                taken = {worker.number for worker in self.workers}
+                number = next(number for number in range(self.num_workers) if number not in taken)
+                worker = _start(self.stores, number)
+                self.workers.append(worker)
+            worker.task, worker.has_begun = self.waiting.popleft(), False
+            worker.before = _result(self.tasks[worker.task])
+            with suppress(OSError):  # it died while it waited, which its pipe tells in a moment
+                worker.pipe.send((worker.task, self.tasks[worker.task]))
+
+    def hear(self, worker: Worker) -> Iterator[tuple[int, Event]]:
+        """What a worker has to tell, be it by its death."""
         try:
-            worker.pipe.send((number, tasks[number]))
-        except OSError:  # it died while it waited
-            workers.remove(worker)
-            waiting.appendleft(number)
-            continue
-        worker.task = number
+            number, event = worker.pipe.recv()
+        except (EOFError, OSError):
+            yield from self._lose(worker)
+            return
+        if isinstance(event, Began):
+            worker.has_begun = True
+            return
+        if isinstance(event, Refused):
+            event = self.tasks[number].failed(event.cause, keep=False)
+        if isinstance(event, TrialEnded):
+            worker.task = None
+            if sticks_to_process(event.record):
+                self.workers.remove(worker)
+                _stop([worker])
+        yield number, event
+
+    def _lose(self, worker: Worker) -> Iterator[tuple[int, Event]]:
+        """A worker died. A trial that had not begun is no cause of that, as far as is known: it is tried once more."""
+        self.workers.remove(worker)
+        if worker.task is None:
+            pass
+        elif worker.has_begun or worker.task in self.retried:
+            yield worker.task, _end_of_dead(worker, self.tasks[worker.task])
+        else:
+            self.retried.add(worker.task)
+            self.waiting.appendleft(worker.task)
+        _stop([worker])
 
 
-def _start(stores: Stores) -> Worker:
+def _share(stores: Stores) -> None:
+    """Moves the voxels to shared memory; DlxError where that is too small."""
+    try:
+        for store in stores.values():
+            store.share_memory()
+    except RuntimeError as error:  # torch's, whatever the system said
+        size = sum(store.nbytes for store in stores.values()) >> 20
+        cause = str(error).splitlines()[0]
+        raise DlxError(
+            f"the voxels ({size} MiB) cannot be put into shared memory ({cause}): make /dev/shm larger (in a "
+            "container: --shm-size), or train the variants one at a time with dlx train"
+        ) from None
+
+
+def _start(stores: Stores, number: int) -> Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=work, args=(theirs, stores), name="dlx-worker", daemon=True)
-    process.start()
+    process = context.Process(target=work, args=(theirs, stores, number), name="dlx-worker", daemon=True)
+    try:
+        with _interrupts_blocked():
+            process.start()
+    except OSError as error:
+        raise DlxError(f"a worker process cannot be started: {error.strerror or error}") from None
     theirs.close()  # so that a worker's end is seen as the end of the pipe
-    return Worker(process, ours)
+    return Worker(process, ours, number)
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """A process that is started within never sees Ctrl-C until it says so; this one sees it at the end.
+
+    A worker would otherwise print a traceback where Ctrl-C comes before it has come to ignoring it.
+    """
+    resource_tracker.ensure_running()  # starting it unblocks the signal
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _end_of_dead(worker: Worker, task: Task) -> TrialEnded:
+    """How the trial of a worker that died ended: with its result where that was written, else failed.
+
+    A failure is kept where the trial had begun: it would most likely end so again.
+    """
+    found = _result(task)
+    if found is not None and found != worker.before:
+        return TrialEnded(found, task.folder.path, was_done=False)
+    return task.failed(_how_it_ended(worker), keep=worker.has_begun)
+
+
+def _result(task: Task) -> TrialRecord | None:
+    try:
+        return task.folder.result()
+    except DataError:  # damaged: as good as none, and its trial writes another
+        return None
 
 
 def _how_it_ended(worker: Worker) -> str:
@@ -138,45 +192,3 @@ def _stop(workers: list[Worker]) -> None:
             worker.process.kill()
             worker.process.join()
         worker.pipe.close()
-
-
-def work(pipe: Connection, stores: Stores) -> None:
-    """What a worker does: its parent's tasks, one after the other, telling what happens."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it then ends the workers
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
-    placed: dict[tuple[str, str], VoxelStore] = {}
-    while True:
-        try:
-            number, task = pipe.recv()
-        except EOFError:
-            return
-        fingerprint, device = task.resolved.dataset.fingerprint, task.resolved.compute.device
-        key = (fingerprint, str(device))
-        if key not in placed:
-            placed[key] = place(stores[fingerprint], device)
-        try:
-            for event in _events(task, placed[key]):
-                pipe.send((number, event))
-        except (DlxError, OSError) as error:
-            pipe.send((number, str(error)))
-
-
-def _events(task: Task, store: VoxelStore) -> Iterator[Event]:
-    """A task's events, steps thinned out."""
-    told = 0.0
-    with task.folder.locked():
-        if task.fresh:
-            task.folder.clear()
-        for event in run_trial(task.trial, task.resolved, store, task.folder, retry_failed=task.retry_failed):
-            if isinstance(event, StepDone):
-                if time.monotonic() - told < STEP_EVENTS_EVERY_S:
-                    continue
-                told = time.monotonic()
-            yield event
-
-
-def _end_with_parent() -> None:
-    parent: Any = multiprocessing.parent_process()
-    wait([parent.sentinel])
-    os._exit(1)

@@ -4,10 +4,12 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
-from dlx.run.local import Task, run_in_workers
+from dlx.errors import DlxError
+from dlx.run.local import run_in_workers
 from dlx.run.plan import Plan, Planned
 from dlx.run.stores import place
-from dlx.run.trial import Event, TrialEnded, run_trial
+from dlx.run.trial import Event, TrialEnded, run_trial, sticks_to_process
+from dlx.run.worker import Task
 from dlx.store import StudyFolder
 
 DECLARED = ("claims", "smallest_effect", "metric")  # what must be said before results are there
@@ -74,7 +76,7 @@ def _task(planned: Planned, fresh: bool, retry_failed: bool) -> Task:
 
 
 def _run_here(plan: Plan, waiting: list[int], fresh: bool, retry_failed: bool) -> Generator[tuple[int, Event]]:
-    for index in waiting:
+    for position, index in enumerate(waiting, 1):
         planned = plan.trials[index]
         store = place(plan.stores[planned.resolved.dataset.fingerprint], planned.resolved.compute.device)
         with planned.folder.locked():
@@ -82,3 +84,8 @@ def _run_here(plan: Plan, waiting: list[int], fresh: bool, retry_failed: bool) -
                 planned.folder.clear()
             for event in run_trial(planned.trial, planned.resolved, store, planned.folder, retry_failed=retry_failed):
                 yield index, event
+        if isinstance(event, TrialEnded) and sticks_to_process(event.record) and position < len(waiting):
+            raise DlxError(
+                f"after a CUDA error no trial can run in this process; the same command goes on with the other "
+                f"{len(waiting) - position}"
+            )

@@ -25,6 +25,8 @@ from dlx.run import provenance
 from dlx.store import TrialFolder
 from dlx.studies import Trial
 
+CUDA_ERRORS = ("CUDA error", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS")  # as torch words them
+
 
 @dataclass(frozen=True)
 class TrialStarted:
@@ -128,7 +130,7 @@ def make_record(
         parameters=resolved.parameters,
         result=result,
         run=TrialRun(
-            seconds=scored_s + sum(line.run.train_s + line.run.evaluate_s for line in folder.epochs()),
+            seconds=scored_s + _seconds(folder),
             started_utc=started_utc or datetime.now(UTC).isoformat(timespec="seconds"),
             host=platform.node(),
             device=describe_device(resolved.compute.device),
@@ -137,6 +139,22 @@ def make_record(
         ),
         settings=resolved.settings(trial.seed),
     )
+
+
+def _seconds(folder: TrialFolder) -> float:
+    """The seconds of all epochs on disk; 0 where their records are damaged, which must not hide how a trial ended."""
+    try:
+        return sum(line.run.train_s + line.run.evaluate_s for line in folder.epochs())
+    except DataError:
+        return 0.0
+
+
+def sticks_to_process(record: TrialRecord) -> bool:
+    """True where a trial failed with a CUDA error (an illegal access, a failed assertion): no later call on the device
+    will succeed in this process. Too little memory is none of these.
+    """
+    cause = record.cause or ""
+    return record.status == "failed" and any(words in cause for words in CUDA_ERRORS)
 
 
 def _status(text: str) -> Literal["done", "diverged", "failed"]:

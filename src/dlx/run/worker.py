@@ -1,0 +1,126 @@
+"""What a worker process does: it runs its parent's tasks one after the other and tells what happens; `local.py` is the
+parent's side.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from multiprocessing import parent_process
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+import torch
+
+from dlx.data.voxels import VoxelStore
+from dlx.engine.fit import StepDone
+from dlx.errors import DlxError
+from dlx.resolve import Resolved
+from dlx.run.devices import cuda_names, device_of_worker
+from dlx.run.stores import Stores, place
+from dlx.run.trial import Event, TrialEnded, make_record, run_trial
+from dlx.store import TrialFolder
+from dlx.studies import Trial
+
+STEP_EVENTS_EVERY_S = 0.2  # a display needs no more
+
+
+@dataclass(frozen=True)
+class Task:
+    """A trial to run, and how."""
+
+    trial: Trial
+    resolved: Resolved
+    folder: TrialFolder
+    fresh: bool = False
+    retry_failed: bool = False
+
+    def failed(self, cause: str, *, keep: bool) -> TrialEnded:
+        """The end of a trial that could not end by itself; kept on disk where running it again would not help."""
+        record = make_record(self.trial, self.resolved, self.folder, "failed", cause)
+        if keep:
+            self.folder.finish(record)
+        return TrialEnded(record, self.folder.path, was_done=False)
+
+    def on(self, device: torch.device) -> "Task":
+        """The same task on another device of its kind."""
+        compute = replace(self.resolved.compute, device=device)
+        return replace(self, resolved=replace(self.resolved, compute=compute))
+
+
+@dataclass(frozen=True)
+class Began:
+    """A worker has its task and all that it needs: what ends the process from here on is the trial's doing."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A task that its worker could not run, for a cause that may be gone another time."""
+
+    cause: str
+
+
+def work(pipe: Connection, stores: Stores, worker: int) -> None:
+    """Runs the tasks that come through the pipe until it closes; `worker` is this worker's number, from 0."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it then ends the workers
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked by the parent until here
+    signal.signal(signal.SIGTERM, _end)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(1)
+    placed: dict[tuple[str, str], VoxelStore] = {}
+    while True:
+        try:
+            number, task = pipe.recv()
+        except EOFError:
+            return
+        try:
+            for event in _events(task, stores, placed, worker):
+                pipe.send((number, event))
+        except (DlxError, OSError) as error:
+            pipe.send((number, Refused(str(error))))
+        except Exception as error:  # noqa: BLE001 - such as too little memory on the device for the voxels
+            cause = str(error).splitlines()[0] if str(error) else "no message"
+            pipe.send((number, Refused(f"{type(error).__name__}: {cause}")))
+
+
+def _events(
+    task: Task, stores: Stores, placed: dict[tuple[str, str], VoxelStore], worker: int
+) -> Iterator[Event | Began]:
+    """A task's events, steps thinned out."""
+    task = task.on(device_of_worker(task.resolved, cuda_names(), worker))
+    if task.resolved.compute.device.type == "cuda":
+        torch.cuda.set_device(task.resolved.compute.device)  # else every worker takes memory of the first as well
+    store = _placed(task.resolved, stores, placed)
+    told = 0.0
+    with task.folder.locked():
+        yield Began()
+        if task.fresh:
+            task.folder.clear()
+        for event in run_trial(task.trial, task.resolved, store, task.folder, retry_failed=task.retry_failed):
+            if isinstance(event, StepDone):
+                if time.monotonic() - told < STEP_EVENTS_EVERY_S:
+                    continue
+                told = time.monotonic()
+            yield event
+
+
+def _placed(resolved: Resolved, stores: Stores, placed: dict[tuple[str, str], VoxelStore]) -> VoxelStore:
+    """The task's voxels on its device, put there once."""
+    key = (resolved.dataset.fingerprint, str(resolved.compute.device))
+    if key not in placed:
+        placed[key] = place(stores[resolved.dataset.fingerprint], resolved.compute.device)
+    return placed[key]
+
+
+def _end(*_: object) -> None:
+    """Told to end: the stack unwinds, so that the checkpoint that is being written becomes whole."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise SystemExit
+
+
+def _end_with_parent() -> None:
+    parent: Any = parent_process()
+    wait([parent.sentinel])
+    os._exit(1)
