@@ -17,6 +17,7 @@ RANKS = [
     ["run"],
     ["report"],
     ["resolve", "build", "parts", "oddities"],
+    ["merging"],
     ["engine", "store", "archive"],
     ["models", "counting"],
     ["reuse"],

@@ -1,13 +1,16 @@
-"""A study's records together: read from its folder or from one file of JSON lines, merged, and written as such a file.
+"""A study's records together: read from its folder or from one file of JSON lines, and written as such a file.
 
 The file, `experiments/NAME.jsonl`, holds the header, the looks and a line a trial with all its epochs: everything a
 report is made from, without the checkpoints.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+import re
+import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -82,18 +85,40 @@ def _read_archive(path: Path) -> StudyRecords:
 
 
 def portable(records: StudyRecords) -> StudyRecords:
-    """The same records without what belongs to one machine: its name, and the place of the data and of the folders."""
-    settings = json.loads(json.dumps(records.header.settings))
-    source = settings.get("data", {}).get("source", {}).get("args", {})
-    if "path" in source:
-        source["path"] = Path(source["path"]).name
+    """The same records without what belongs to one machine: its name, and the places of data, files and folders."""
+    header = records.header
+    plain = {"settings": _without_places(header.settings), "command": _portable_command(header.command)}
     trials = []
     for trial in records.trials:
         record = trial.record
         if record is not None:
-            record = record.model_copy(update={"run": record.run.model_copy(update={"host": ""})})
+            run = record.run.model_copy(update={"host": ""})
+            record = record.model_copy(update={"run": run, "settings": _without_places(record.settings)})
         trials.append(TrialRecords(trial.entry, trial.epochs, record))
-    return StudyRecords(records.header.model_copy(update={"settings": settings}), tuple(trials), records.looks)
+    return StudyRecords(header.model_copy(update=plain), tuple(trials), records.looks)
+
+
+def _without_places(value: Any) -> Any:
+    """Settings in which each path of one machine (absolute, of a home folder, through `..`) is its last name."""
+    if isinstance(value, dict):
+        return {key: _without_places(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_places(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    path = PurePath(value)
+    is_local = value.startswith(("/", "~")) or ".." in path.parts
+    return (path.name or value) if is_local else value
+
+
+def _portable_command(command: str) -> str:
+    """A command line whose paths of one machine are their last names, also after `=` and between quotes."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # a quotation that is not closed: no command line of ours
+        words = command.split()
+    plain = ["=".join(_without_places(piece) for piece in word.split("=")) for word in words]
+    return shlex.join(re.sub('"([^"]*)"', lambda found: f'"{_without_places(found[1])}"', word) for word in plain)
 
 
 def write_archive(path: Path, records: StudyRecords) -> None:
@@ -108,38 +133,6 @@ def write_archive(path: Path, records: StudyRecords) -> None:
         }
         lines.append(json.dumps(document, allow_nan=False))
     write_atomically(path, ("\n".join(lines) + "\n").encode())
-
-
-def merge_studies(studies: Sequence[tuple[Path, StudyRecords]]) -> StudyRecords:
-    """Several folders of one study as one: the union of their variants, seeds and trials.
-
-    DataError where they do not measure the same, or where one variant and seed stands for unlike settings.
-    """
-    (_, first), *others = studies
-    header, trials, looks = first.header, {(t.entry.label, t.entry.seed): t for t in first.trials}, list(first.looks)
-    for path, study in others:
-        theirs = study.header
-        for key in ("metric", "control", "smallest_effect", "epochs", "claims"):
-            if getattr(theirs, key) != getattr(header, key):
-                asked = f"{getattr(theirs, key)!r} and not {getattr(header, key)!r}"
-                raise DataError(f"{path}: is not of the same study: its {key} is {asked}")
-        for trial in study.trials:
-            place = (trial.entry.label, trial.entry.seed)
-            known = trials.get(place)
-            if known is not None and known.entry.trial != trial.entry.trial:
-                raise DataError(f"{path}: '{place[0]}', seed {place[1]}, has other settings (or another device) there")
-            if known is None or (known.record is None and trial.record is not None):
-                trials[place] = trial
-        labels = [variant.label for variant in header.variants]
-        header = header.model_copy(
-            update={
-                "variants": (*header.variants, *(v for v in theirs.variants if v.label not in labels)),
-                "seeds": tuple(dict.fromkeys((*header.seeds, *theirs.seeds))),
-                "trials": tuple(trial.entry for trial in trials.values()),
-            }
-        )
-        looks += [look for look in study.looks if look not in looks]
-    return StudyRecords(header, tuple(trials.values()), tuple(sorted(looks, key=lambda look: look.shown_utc)))
 
 
 def finished(trials: Iterable[TrialRecords]) -> list[TrialRecord]:

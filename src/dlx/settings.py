@@ -158,6 +158,18 @@ def _absolute(path: str | None) -> str | None:
     return None if path is None else str(Path(path).expanduser().absolute())
 
 
+def settings_differences(theirs: dict[str, Any], ours: dict[str, Any], prefix: str = "") -> list[str]:
+    """`key: theirs -> ours` for every setting in which two trials differ."""
+    lines = []
+    for key in sorted({*ours, *theirs}):
+        a, b = theirs.get(key), ours.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            lines += settings_differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            lines.append(f"{prefix}{key}: {a} -> {b}")
+    return lines
+
+
 def make_spec(settings: Settings) -> Spec:
     """The Spec of merged settings; SettingError names the key, and the nearest known one where it is unknown."""
     try:

@@ -31,7 +31,8 @@ def compare_schedulers(
 
     With --dry-run it prints each schedule's formula and draws its rate over the epochs.
     """
-    from dlx.cli.running import axis_study, data_name, run_study, with_one_thread
+    from dlx.cli.running import axis_study, run_study, with_one_thread
+    from dlx.run.plan import data_name
     from dlx.settings import make_spec
 
     settings = with_one_thread(settings_from(options))

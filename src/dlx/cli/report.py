@@ -19,9 +19,10 @@ def report(
     """Rebuild a study's table, figure and page from its records, also while it is still running."""
     from rich.console import Console
 
-    from dlx.archive import merge_studies, read_study
+    from dlx.archive import read_study
     from dlx.cli import study_results
     from dlx.cli.running import note_look
+    from dlx.merging import merge_studies
     from dlx.report.summary import summarize_study
 
     summary = summarize_study(merge_studies([(folder, read_study(folder)) for folder in folders]))

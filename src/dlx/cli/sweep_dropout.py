@@ -24,8 +24,9 @@ def sweep_dropout(
 
     Run again, it runs only what is missing: more rates or seeds may be added.
     """
-    from dlx.cli.running import axis_study, data_name, run_study, with_one_thread
+    from dlx.cli.running import axis_study, run_study, with_one_thread
     from dlx.ranges import parse_grid
+    from dlx.run.plan import data_name
     from dlx.settings import merge
     from dlx.studies import Axis
 

@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dlx.data.cases import Dataset
 from dlx.engine.device import available_cores
@@ -15,7 +14,7 @@ from dlx.records import StudyHeader, TrialEntry, VariantEntry
 from dlx.resolve import Resolved, resolve
 from dlx.run.devices import cuda_names, device_of_worker
 from dlx.run.stores import Stores, host_stores, stays_on_host
-from dlx.settings import make_spec, with_absolute_paths
+from dlx.settings import make_spec, settings_differences, with_absolute_paths
 from dlx.specs import Spec
 from dlx.store import StudyFolder, TrialFolder
 from dlx.studies import Study, Trial, Variant, check_measured
@@ -211,10 +210,15 @@ def _on_several(resolved: list[Resolved], num_workers: int) -> str | None:
     return f"trials run on {', '.join(used)}, {num_workers} at once" if len(used) > 1 else None
 
 
+def data_name(spec: Spec) -> str:
+    """What the data are called in the name of a folder: their own folder's name, or `phantom`."""
+    path = spec.data.source.args.get("path")
+    return Path(path).resolve().name if path else spec.data.source.name
+
+
 def default_folder(spec: Spec) -> Path:
     """`runs/DATA-MODEL`."""
-    path = spec.data.source.args.get("path")
-    return Path("runs") / f"{Path(path).resolve().name if path else spec.data.source.name}-{spec.model.name}"
+    return Path("runs") / f"{data_name(spec)}-{spec.model.name}"
 
 
 def load_study(folder: Path) -> Study:
@@ -238,15 +242,3 @@ def check_resumable(plan: Plan) -> None:
         differs = f"{path.parent.name} differs in {'; '.join(changed[:4])}"
         raise SettingError(f"{plan.folder}: nothing to resume with these settings; {differs}")
     raise SettingError(f"{plan.folder}: nothing to resume: no trial was begun there")
-
-
-def settings_differences(theirs: dict[str, Any], ours: dict[str, Any], prefix: str = "") -> list[str]:
-    """`key: theirs -> ours` for every setting in which two trials differ."""
-    lines = []
-    for key in sorted({*ours, *theirs}):
-        a, b = theirs.get(key), ours.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            lines += settings_differences(a, b, f"{prefix}{key}.")
-        elif a != b:
-            lines.append(f"{prefix}{key}: {a} -> {b}")
-    return lines

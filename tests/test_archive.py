@@ -1,0 +1,91 @@
+"""Records that leave their machine, and records of several places as one."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dlx.archive import StudyRecords, portable, read_study, write_archive
+from dlx.errors import DataError
+from dlx.merging import merge_studies, with_looks_of
+from made_records import made_look, made_study
+
+A, B = Path("a"), Path("b")
+
+
+def with_settings(records, **settings):
+    """The same records, their trials of these settings."""
+    trials = tuple(
+        t if t.record is None else replace(t, record=t.record.model_copy(update={"settings": settings}))
+        for t in records.trials
+    )
+    return StudyRecords(records.header, trials, records.looks)
+
+
+def test_records_read_back_as_they_were_written(tmp_path):
+    records = made_study()
+    write_archive(tmp_path / "made.jsonl", records)
+    assert read_study(tmp_path / "made.jsonl") == records
+
+
+def test_no_place_of_one_machine_leaves_it():
+    settings = {
+        "data": {"source": {"name": "folder", "args": {"path": "/home/me/scans"}}},
+        "split": {"file": "~/splits_final.json", "groups": "../there/groups.json", "val": None},
+        "train": {"init_from": "/scratch/best.safetensors", "epochs": 3},
+        "loss": [{"name": "dice", "args": {}}],
+    }
+    command = (
+        "dlx run study.toml --data /home/me/scans --set data.source=folder:path=/home/me/scans --out=../../runs/x "
+        """--set 'data.source={"name": "folder", "path": "/home/me/my scans"}' --p 0.1..0.8 --cache-dir runs/cache"""
+    )
+    records = portable(
+        with_settings(made_study(settings=settings, command=command), init_from="/home/me/x.safetensors")
+    )
+    assert records.header.settings == {
+        "data": {"source": {"name": "folder", "args": {"path": "scans"}}},
+        "split": {"file": "splits_final.json", "groups": "groups.json", "val": None},
+        "train": {"init_from": "best.safetensors", "epochs": 3},
+        "loss": [{"name": "dice", "args": {}}],
+    }
+    assert records.header.command == (
+        "dlx run study.toml --data scans --set data.source=folder:path=scans --out=x "
+        """--set 'data.source={"name": "folder", "path": "my scans"}' --p 0.1..0.8 --cache-dir runs/cache"""
+    )
+    assert records.trials[0].record.settings == {"init_from": "x.safetensors"}
+    assert records.trials[0].record.run.host == ""
+
+
+def test_of_a_trial_that_two_folders_have_the_finished_one_is_taken():
+    done, failed = made_study(), made_study(diverged=[("p=0", 1)])
+    for both in ([(A, failed), (B, done)], [(A, done), (B, failed)]):
+        assert {t.record.status for t in merge_studies(both).trials} == {"done"}
+
+
+def test_of_two_unfinished_trials_the_one_with_more_epochs_is_taken():
+    place = ("p=0", 1)
+    few, many = made_study(running={place: 2}), made_study(running={place: 7})
+    for both in ([(A, few), (B, many)], [(A, many), (B, few)]):
+        (unfinished,) = [t for t in merge_studies(both).trials if t.record is None]
+        assert len(unfinished.epochs) == 7
+
+
+def test_folders_with_other_seeds_of_other_settings_do_not_merge():
+    settings = {"model": {"name": "unet2"}, "optimizer": {"lr": 0.01}, "compute": {"device": "cpu", "threads": 1}}
+    ours = with_settings(made_study(seeds=[0, 1]), **settings)
+    other = with_settings(made_study(seeds=[2, 3]), **settings | {"optimizer": {"lr": 0.02}})
+    with_gpu = with_settings(made_study(seeds=[2, 3]), **settings | {"compute": {"device": "cuda", "threads": None}})
+    with pytest.raises(DataError, match=r"b: 'p=0' has other settings there: optimizer.lr: 0.01 -> 0.02"):
+        merge_studies([(A, ours), (B, other)])
+    assert merge_studies([(A, ours), (B, with_gpu)]).header.seeds == (0, 1, 2, 3)
+
+
+def test_looks_of_an_archive_outlive_its_replacement(tmp_path):
+    path = tmp_path / "made.jsonl"
+    early, late = made_look(3), made_look(5)
+    records = made_study(looks=[late])
+    assert with_looks_of(records, path) == records
+    write_archive(path, made_study(looks=[early]))
+    write_archive(path, with_looks_of(records, path))
+    assert set(read_study(path).looks) == {early, late}
+    assert len(with_looks_of(read_study(path), path).looks) == 2
