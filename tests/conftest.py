@@ -23,7 +23,10 @@ def cache(tmp_path_factory):
 
 @pytest.fixture
 def dlx(tmp_path, monkeypatch, cache):
-    """Runs a command line in an empty folder; gives the result, with a user's error as it is raised."""
+    """Runs a command line in an empty folder; gives the result, with a user's error as it is raised.
+
+    `dlx.last_output()` is what the last command printed, also where it raised.
+    """
     from typer.testing import CliRunner
 
     from dlx.cli.main import app
@@ -31,13 +34,17 @@ def dlx(tmp_path, monkeypatch, cache):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DLX_CACHE_DIR", str(cache))
 
+    outputs = []
+
     def call(*args, expect=0):
         result = CliRunner().invoke(app, list(args))
+        outputs.append(result.output)
         if result.exception is not None and not isinstance(result.exception, SystemExit):
             raise result.exception
         assert result.exit_code == expect, result.output
         return result
 
+    call.last_output = lambda: outputs[-1]
     return call
 
 

@@ -1,6 +1,7 @@
 """`sweep-dropout`, `compare-schedulers`, `run` and `report` as a user meets them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -77,25 +78,98 @@ def test_number_of_workers_order_and_company_change_no_number(dlx):
     assert one[trial] == alone
 
 
+BASE = """
+[base]
+data.source = "phantom:subjects=4,size=24"
+split.val_fraction = 0.25
+model = { name = "unet2", width = 4, levels = 2 }
+batch = { size = 4, patch_size_px = [16, 16] }
+train = { epochs = 2, steps_per_epoch = 3 }
+compute = { device = "cpu", precision = "float32" }
+"""  # the same as SMALL
+TWO_RATES = f'seeds = 1{BASE}[axes]\n"dropout.p" = [0, 0.5]\n'
+
+
 def test_a_trial_that_diverges_is_a_row_with_its_cause_and_the_others_go_on(dlx):
-    study = {"label": "wild", "optimizer": {"name": "sgd", "lr": 1e30}}
     Path("study.toml").write_text(
-        'question = "What does a wild rate do?"\nseeds = 1\n[[axes]]\nname = "rate"\n[[axes.tables]]\nlabel = "tame"\n'
-        f'[[axes.tables]]\nlabel = "{study["label"]}"\noptimizer = {{ name = "sgd", lr = 1e30 }}\n'
+        f'question = "What does a wild rate do?"\nseeds = 1{BASE}[[axes]]\nname = "rate"\n'
+        '[[axes.tables]]\nlabel = "tame"\n'
+        '[[axes.tables]]\nlabel = "wild"\noptimizer = { name = "sgd", lr = 1e30 }\n'
         '[[axes.tables]]\nlabel = "slow"\noptimizer = { lr = 1e-4 }\n'
     )
-    result = dlx("run", "study.toml", *SMALL, "--json", expect=1)
+    result = dlx("run", "study.toml", "--json", expect=1)
     document = json.loads(result.stdout)
     assert {trial["label"]: trial["status"] for trial in document["trials"]} == {
         "tame": "done",
         "wild": "diverged",
         "slow": "done",
     }
-    again = dlx("run", "study.toml", *SMALL, expect=1)
+    again = dlx("run", "study.toml", expect=1)
     assert "wild, seed 0: diverged" in again.stderr
     assert "all 1 runs diverged" in again.stdout or "the only run diverged" in again.stdout
     for ending in ("jsonl", "md", "svg"):
         assert Path(f"study.{ending}").exists()
+
+
+def test_a_study_file_with_options_that_change_it_leaves_what_is_beside_it_alone(dlx):
+    Path("two.toml").write_text(TWO_RATES)
+    dlx("run", "two.toml")
+    before = {path: path.read_bytes() for path in Path().glob("two.*")}
+    assert {path.suffix for path in before} == {".toml", ".jsonl", ".md", ".svg"}
+    changed = dlx("run", "two.toml", "--epochs", "1", "--quiet")
+    assert "with these options it is not the study of two.toml: all is written to runs/two alone" in changed.stderr
+    assert {path: path.read_bytes() for path in Path().glob("two.*")} == before
+    assert len(list(Path("runs/two/trials").iterdir())) == 4
+    same = dlx("run", "two.toml", "--epochs", "2", "--max-parallel", "1")  # what the file says itself
+    assert "two.jsonl" in same.stderr
+
+
+def test_looks_of_the_archive_beside_a_study_are_kept_and_told(dlx):
+    Path("two.toml").write_text(TWO_RATES.replace("seeds = 1", "seeds = 2"))
+    dlx("run", "two.toml")
+    shutil.rmtree("runs")  # another machine has only what is beside the file
+    Path("two.toml").write_text(TWO_RATES.replace("seeds = 1", "seeds = 3"))
+    dlx("run", "two.toml")
+    looks = [json.loads(line)["look"] for line in Path("two.jsonl").read_text().splitlines() if '{"look"' in line]
+    assert [look["num_seeds"] for look in looks] == [2, 3]
+
+
+def test_the_table_is_printed_though_the_report_cannot_be_written(dlx):
+    dlx(*SWEEP)
+    Path("out/report.md").unlink()
+    Path("out/report.md").mkdir()
+    with pytest.raises(OSError, match=r"report\.md"):
+        dlx(*SWEEP)
+    assert "verdict" in dlx.last_output()
+
+
+@pytest.mark.parametrize(
+    ("blocked", "words"),
+    [
+        (lambda: Path("two.svg").mkdir(), "two.svg: is a folder"),
+        (lambda: Path("two.jsonl").write_text("{}"), "two.jsonl: not a study's records .* move it away"),
+    ],
+)
+def test_records_that_could_not_be_kept_beside_the_file_are_refused_before_the_start(dlx, blocked, words):
+    Path("two.toml").write_text(TWO_RATES)
+    blocked()
+    with pytest.raises(DlxError, match=words) as refusal:
+        dlx("run", "two.toml")
+    assert "\n" not in str(refusal.value)
+    assert not Path("runs").exists()
+
+
+def test_a_folder_that_takes_no_files_is_refused_before_the_start(dlx):
+    Path("two.toml").write_text(TWO_RATES)
+    with Path("two.toml").open() as file, pytest.raises(DlxError, match="/proc/self/fd: records are kept beside"):
+        dlx("run", f"/proc/self/fd/{file.fileno()}")
+
+
+@pytest.mark.parametrize("command", [SWEEP, ["compare-schedulers", *SMALL], ["run", "two.toml"]])
+def test_a_study_needs_no_resume(dlx, command):
+    Path("two.toml").write_text(TWO_RATES)
+    with pytest.raises(DlxError, match="goes on when its command is run again"):
+        dlx(*command, "--resume")
 
 
 def test_a_setting_that_changes_nothing_is_marked_loudly(dlx):
@@ -141,6 +215,7 @@ def test_a_report_is_rebuilt_from_records_alone_and_folders_merge(dlx):
     page = Path("a/report.md").read_bytes()
     picture = Path("a/report.svg").read_bytes()
     dlx("report", "a", "b")
+    assert Path("a/report.png").exists()
     assert (Path("a/report.md").read_bytes(), Path("a/report.svg").read_bytes()) == (page, picture)
 
 
@@ -205,6 +280,14 @@ def test_what_cannot_be_is_refused_before_anything_trains(dlx, tmp_path, args, w
         dlx(*args, *SMALL)
     assert "\n" not in str(refusal.value)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_report_of_an_archive_writes_no_png(dlx):
+    Path("two.toml").write_text(TWO_RATES)
+    dlx("run", "two.toml")
+    beside = {path: path.read_bytes() for path in Path().glob("two.*")}
+    dlx("report", "two.jsonl")
+    assert {path: path.read_bytes() for path in Path().glob("two.*")} == beside
 
 
 def test_a_report_of_nothing_is_refused(dlx):

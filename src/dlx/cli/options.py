@@ -167,6 +167,8 @@ class TrainOptions:
 class StudyOptions(TrainOptions):
     """The options of commands that compare variants with a control."""
 
+    # not shown, and refused with a sentence: a study goes on whenever its command is run again
+    resume: Annotated[bool, typer.Option("--resume", hidden=True)] = False
     smallest_effect: Annotated[
         Number,
         typer.Option(

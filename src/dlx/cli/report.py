@@ -30,9 +30,10 @@ def report(
         if folder.is_dir():
             note_look(folder, summary)
     records = merge_studies([(folder, read_study(folder)) for folder in folders])  # with this look
-    stem = out or (folders[0] / "report" if folders[0].is_dir() else folders[0].with_suffix(""))
-    written = study_results.write_report(stem, summary, records)
+    is_folder = folders[0].is_dir()
+    stem = out or (folders[0] / "report" if is_folder else folders[0].with_suffix(""))
     study_results.print_summary(summary, records, as_json=as_json)
+    written = study_results.write_report(stem, summary, records, with_png=is_folder)
     if not as_json:
         notes = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
         notes.print(f"\nwritten:      {', '.join(str(path) for path in written)}")

@@ -1,12 +1,15 @@
 """`dlx run`: any study, as a TOML file."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dlx.cli.layers import seeds_from, with_given
 from dlx.cli.options import StudyOptions, takes_options
+
+if TYPE_CHECKING:
+    from dlx.studies import Study, StudyFile
 
 
 @takes_options(StudyOptions)
@@ -16,7 +19,8 @@ def run(
 ) -> None:
     """Run a study that a TOML file describes; its records and report are kept beside the file.
 
-    Options go over the file's base settings; its axes stay.
+    Options go over the file's base settings; its axes stay. Where they make another study of it, nothing is written
+    beside the file.
     """
     from dlx.cli.running import run_study, with_one_thread
     from dlx.settings import merge, read_recipe, read_toml
@@ -31,4 +35,25 @@ def run(
     if options.smallest_effect is not None:
         changes["smallest_effect"] = options.smallest_effect
     study = study_from_file(study_file, file.stem, settings, **changes)
-    run_study(study, Path("runs") / file.stem, options, archive=file.with_suffix(""))
+    folder, beside = Path("runs") / file.stem, file.with_suffix("")
+    if is_study_of(study_file, file.stem, study):
+        run_study(study, folder, options, beside=beside)
+        return
+    if not options.dry_run:
+        place = options.out or folder
+        typer.echo(f"with these options it is not the study of {file}: all is written to {place} alone", err=True)
+    run_study(study, folder, options)
+
+
+def is_study_of(file: "StudyFile", name: str, study: "Study") -> bool:
+    """True where a study is what its file alone says."""
+    from dlx.cli.running import with_one_thread
+    from dlx.errors import SettingError
+    from dlx.settings import merge, read_recipe
+    from dlx.studies import study_from_file
+
+    try:
+        plain = study_from_file(file, name, with_one_thread(merge(read_recipe(file.recipe), file.base)))
+    except SettingError:  # that file needs the options
+        return False
+    return plain == study

@@ -3,15 +3,18 @@
 import os
 import shlex
 import sys
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
 from dlx.cli.options import StudyOptions, TrainOptions
+from dlx.errors import DataError, SettingError
 
 if TYPE_CHECKING:
+    from dlx.archive import StudyRecords
     from dlx.cli.display import Outcome
     from dlx.report.summary import Summary
     from dlx.run.plan import Plan
@@ -66,44 +69,96 @@ def with_one_thread(settings: "Settings") -> "Settings":
     return merge({"compute": {"threads": 1}}, settings)
 
 
-def run_study(study: "Study", folder: Path, options: StudyOptions, *, archive: Path | None = None) -> None:
-    """Runs what is missing of a study and shows what it found; `archive` is a stem beside which records are kept."""
+def follow_plan(plan: "Plan", options: TrainOptions, *, in_workers: bool) -> "Outcome":
+    """Runs what is missing of a plan and shows it while it goes on."""
     from rich.console import Console
 
-    from dlx.archive import read_study
-    from dlx.cli import display, results, study_results
-    from dlx.report.summary import summarize_study
+    from dlx.cli import display
     from dlx.run.runner import run_plan
 
-    plan = plan_study(study, options.out or folder, options)
-    if options.dry_run:
-        study_results.print_study_plan(plan, as_json=options.as_json)
-        return
     console = Console(stderr=True)
     is_quiet = options.quiet or options.as_json
-    if not is_quiet:
-        results.print_head(plan, console)
-        study_results.print_grid(plan, console)
-    with display.follower(console, plan, quiet=is_quiet, in_workers=True) as follower:
-        outcome = follower.follow(
+    with display.follower(console, plan, quiet=is_quiet, in_workers=in_workers) as follower:
+        return follower.follow(
             run_plan(
                 plan,
-                in_workers=True,
+                in_workers=in_workers,
                 fresh=options.fresh,
                 retry_failed=options.retry_failed,
                 keep_going=options.keep_going,
             )
         )
-    summary = summarize_study(read_study(plan.folder))
+
+
+def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Path | None = None) -> None:
+    """Runs what is missing of a study and shows what it found; `beside` is a stem at which records and report are
+    written too.
+    """
+    from rich.console import Console
+
+    from dlx.cli import results, study_results
+    from dlx.report.summary import summarize_study
+
+    if options.resume:
+        raise SettingError("--resume: only dlx train has it; a study goes on when its command is run again")
+    if beside is not None and not options.dry_run:
+        check_can_write(beside)
+    plan = plan_study(study, options.out or folder, options)
+    if options.dry_run:
+        study_results.print_study_plan(plan, as_json=options.as_json)
+        return
+    is_quiet = options.quiet or options.as_json
+    if not is_quiet:
+        console = Console(stderr=True)
+        results.print_head(plan, console)
+        study_results.print_grid(plan, console)
+    outcome = follow_plan(plan, options, in_workers=True)
+    records = read_with_looks(plan.folder, beside)
+    summary = summarize_study(records)
+    study_results.print_summary(summary, records, as_json=options.as_json)  # first: no write that fails may lose it
     note_look(plan.folder, summary)
-    records = read_study(plan.folder)  # with this look
-    written = study_results.write_report(plan.folder / "report", summary, records)
-    if archive is not None and not outcome.was_interrupted:
-        written += study_results.write_report(archive, summary, records, with_archive=True)
-    study_results.print_summary(summary, records, as_json=options.as_json)
+    records = read_with_looks(plan.folder, beside)  # with this look
+    written = study_results.write_report(plan.folder / "report", summary, records, with_png=True)
+    if beside is not None and not outcome.was_interrupted:
+        written += study_results.write_beside(beside, records)
     if not is_quiet or outcome.was_interrupted:
         study_results.print_where(plan, outcome, written)
     end(outcome)
+
+
+def read_with_looks(folder: Path, beside: Path | None) -> "StudyRecords":
+    """A study's records, with the looks that the archive beside its file holds: another machine may have shown them."""
+    from dlx.archive import read_study
+    from dlx.merging import with_looks_of
+
+    records = read_study(folder)
+    return records if beside is None else with_looks_of(records, archive_of(beside))
+
+
+def archive_of(stem: Path) -> Path:
+    """The file of records at a stem."""
+    return stem.with_name(f"{stem.name}.jsonl")
+
+
+def check_can_write(stem: Path) -> None:
+    """Refuses, before anything trains, a stem at whose place records and report could not be written in the end."""
+    from dlx.archive import read_study
+
+    try:
+        with tempfile.TemporaryFile(dir=stem.parent):
+            pass
+    except OSError as error:
+        cause = error.strerror or str(error)
+        raise SettingError(f"{stem.parent}: records are kept beside the study's file, and cannot be: {cause}") from None
+    for ending in ("jsonl", "md", "svg"):
+        path = stem.with_name(f"{stem.name}.{ending}")
+        if path.is_dir():
+            raise SettingError(f"{path}: is a folder, where this study's records and report are to be written")
+    if archive_of(stem).exists():
+        try:
+            read_study(archive_of(stem))  # its looks are kept
+        except DataError as error:
+            raise SettingError(f"{error}; this study's records would replace it: move it away") from None
 
 
 def note_look(folder: Path, summary: "Summary") -> None:
@@ -121,12 +176,6 @@ def end(outcome: "Outcome") -> None:
         raise typer.Exit(130)
     if any(record.status != "done" for record, _ in outcome.trials):
         raise typer.Exit(1)
-
-
-def data_name(spec: Any) -> str:
-    """What the data are called in the name of a folder."""
-    path = spec.data.source.args.get("path")
-    return Path(path).resolve().name if path else str(spec.data.source.name)
 
 
 def default_cache_dir() -> Path:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from dlx.archive import StudyRecords, finished, portable, write_archive
 from dlx.cli.results import counted, print_json, print_settings, resume_command, stopped_line
+from dlx.cli.running import archive_of
 from dlx.report.document import study_document, trial_entry
 from dlx.report.study_table import study_table
 from dlx.report.summary import Summary, summarize_study
@@ -97,23 +98,24 @@ def print_summary(summary: Summary, records: StudyRecords, *, as_json: bool) -> 
         console.print(study_table(summary), highlight=False)
 
 
-def write_report(stem: Path, summary: Summary, records: StudyRecords, *, with_archive: bool = False) -> list[Path]:
-    """Writes STEM.md, STEM.svg and STEM.png, and with the archive STEM.jsonl (without the PNG); gives the paths."""
+def write_report(stem: Path, summary: Summary, records: StudyRecords, *, with_png: bool) -> list[Path]:
+    """Writes STEM.md and STEM.svg, and STEM.png where asked; gives the paths."""
     from dlx.files import write_atomically
     from dlx.report.figure import draw_study
     from dlx.report.page import make_page
 
-    if with_archive:
-        records = portable(records)
-        summary = summarize_study(records)
     page, svg, png = (stem.with_name(f"{stem.name}.{ending}") for ending in ("md", "svg", "png"))
-    draw_study(summary, svg, None if with_archive else png)
+    draw_study(summary, svg, png if with_png else None)
     write_atomically(page, make_page(summary, records, svg.name).encode())
-    if not with_archive:
-        return [page, svg, png]
-    archive = stem.with_name(f"{stem.name}.jsonl")
+    return [page, svg, png] if with_png else [page, svg]
+
+
+def write_beside(stem: Path, records: StudyRecords) -> list[Path]:
+    """Writes STEM.jsonl, the records without what belongs to this machine, and the page and figure that it gives."""
+    records = portable(records)
+    archive = archive_of(stem)
     write_archive(archive, records)
-    return [archive, page, svg]
+    return [archive, *write_report(stem, summarize_study(records), records, with_png=False)]
 
 
 def print_where(plan: "Plan", outcome: "Outcome", written: list[Path]) -> None:

@@ -21,10 +21,9 @@ def train(options: TrainOptions) -> None:
     """
     from rich.console import Console
 
-    from dlx.cli import display, results
-    from dlx.cli.running import end, plan_study
+    from dlx.cli import results
+    from dlx.cli.running import end, follow_plan, plan_study
     from dlx.run.plan import check_resumable
-    from dlx.run.runner import run_plan
 
     study, folder = study_and_folder(options)
     plan = plan_study(study, folder, options)
@@ -33,21 +32,9 @@ def train(options: TrainOptions) -> None:
         return
     if options.resume:
         check_resumable(plan)
-    console = Console(stderr=True)
-    is_quiet = options.quiet or options.as_json
-    if not is_quiet:
-        results.print_head(plan, console)
-    in_workers = plan.max_parallel > 1
-    with display.follower(console, plan, quiet=is_quiet, in_workers=in_workers) as follower:
-        outcome = follower.follow(
-            run_plan(
-                plan,
-                in_workers=in_workers,
-                fresh=options.fresh,
-                retry_failed=options.retry_failed,
-                keep_going=options.keep_going,
-            )
-        )
+    if not (options.quiet or options.as_json):
+        results.print_head(plan, Console(stderr=True))
+    outcome = follow_plan(plan, options, in_workers=plan.max_parallel > 1)
     results.print_outcome(plan, outcome, as_json=options.as_json, quiet=options.quiet)
     end(outcome)
 
