@@ -8,6 +8,8 @@ import pytest
 from dlx.archive import StudyRecords, portable, read_study, write_archive
 from dlx.errors import DataError
 from dlx.merging import merge_studies, with_looks_of
+from dlx.records import TrialEntry
+from dlx.store import StudyFolder
 from made_records import made_look, made_study
 
 A, B = Path("a"), Path("b")
@@ -89,3 +91,35 @@ def test_looks_of_an_archive_outlive_its_replacement(tmp_path):
     write_archive(path, with_looks_of(records, path))
     assert set(read_study(path).looks) == {early, late}
     assert len(with_looks_of(read_study(path), path).looks) == 2
+
+
+CLAIM = {"text": "p = 0.1 is best", "kind": "best", "variant": "p=0.1"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"metric": "val_dcie"}, "unknown metric 'val_dcie': did you mean 'val_dice'"),
+        ({"control": "p=9"}, "no variant 'p=9' to be the control"),
+        ({"smallest_effect": 0.0}, "smallest effect 0.0: expected more than 0"),
+        ({"claims": (CLAIM | {"kind": "bst"},)}, "claims: kind"),
+        ({"claims": (CLAIM | {"variant": "p=9"},)}, "no variant 'p=9'"),
+        ({"claims": ({"text": "falls", "kind": "falls", "axis": "width"},)}, "axis must be one of dropout.p"),
+        ({"trials": (TrialEntry(trial="x", label="p=9", seed=0),)}, "trial x: no variant 'p=9'"),
+    ],
+)
+def test_a_header_that_speaks_of_what_there_is_not_is_refused(tmp_path, changes, words):
+    records = made_study()
+    bad = StudyRecords(records.header.model_copy(update=changes), (), ())
+    write_archive(tmp_path / "made.jsonl", bad)
+    StudyFolder(tmp_path).write_header(bad.header)
+    for path in (tmp_path / "made.jsonl", tmp_path):
+        with pytest.raises(DataError, match=f"{path}: .*{words}") as refusal:
+            read_study(path)
+        assert "\n" not in str(refusal.value)
+
+
+def test_an_archive_nested_too_deeply_is_refused(tmp_path):
+    (tmp_path / "deep.jsonl").write_text("[" * 100_000)
+    with pytest.raises(DataError, match="not a study's records"):
+        read_study(tmp_path / "deep.jsonl")

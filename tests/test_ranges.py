@@ -43,6 +43,10 @@ def test_decimals_are_exact():
         ("0..1:0.0001", "more than 1000"),
         ("0..1000000000000", "more than 1000"),
         ("0.1,,0.2", "no number"),
+        ("1e9999", "more than 18 digits"),
+        ("0..1e99999999", "more than 18 digits"),
+        ("0..1:1e-9999", "more than 18 digits"),
+        ("1" + "0" * 400, "more than 18 digits"),
     ],
 )
 def test_what_is_no_grid_is_refused_with_the_cause(text, words):

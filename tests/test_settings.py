@@ -200,3 +200,33 @@ def test_a_network_of_another_kind_starts_from_its_own_sizes():
     assert merge(recipe, {"model": "unet-resnet34"}, {"model": "unet2"})["model"] == {"name": "unet2"}
     small = {"model": "unet-resnet34:width=16"}
     assert merge(small, {"model": "unet-resnet18"})["model"] == {"name": "unet-resnet18", "width": 16}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("train.epochs = 1e9999", "train.epochs: inf is no finite number"),
+        ("batch.patch_size_px = [16, nan]", "batch.patch_size_px: nan is no finite number"),
+        (f"optimizer.lr = 1{'0' * 400}", "optimizer.lr: 10{76}... is too large a number"),
+        (f"train.epochs = 1{'0' * 5000}", "not TOML: a whole number of thousands of digits"),
+    ],
+)
+def test_numbers_that_no_setting_can_take_are_refused(tmp_path, text, words):
+    path = tmp_path / "my.toml"
+    path.write_text(text)
+    with pytest.raises(SettingError, match=words) as refusal:
+        read_toml(path)
+    assert len(str(refusal.value)) < 300
+
+
+@pytest.mark.parametrize("key", ["train.epochs", "batch.size", "train.steps_per_epoch", "optimizer.lr", "split.seed"])
+@pytest.mark.parametrize("value", [10**400, -(10**400), float("inf")])
+def test_huge_numbers_from_options_are_refused(key, value):
+    with pytest.raises(SettingError, match=key) as refusal:
+        make_spec(nest([(key, value)]))
+    assert len(str(refusal.value)) < 300
+
+
+def test_counts_that_are_slips_are_refused():
+    with pytest.raises(SettingError, match="less than or equal to 1000000"):
+        make_spec({"train": {"epochs": 2**62}})

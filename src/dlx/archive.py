@@ -5,19 +5,24 @@ report is made from, without the checkpoints.
 """
 
 import json
+import math
 import re
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from dlx.errors import DataError
+from dlx.arguments import first_cause
+from dlx.errors import DataError, SettingError, nearest
 from dlx.files import write_atomically
 from dlx.records import EpochRecord, Look, StudyHeader, TrialEntry, TrialRecord
 from dlx.store import StudyFolder
+from dlx.studies import check_claims
+from dlx.study_claims import Claim
+from dlx.study_metrics import Metric, direction_of
 
 
 @dataclass(frozen=True)
@@ -42,10 +47,36 @@ class StudyRecords:
 def read_study(path: Path) -> StudyRecords:
     """The records in a study's folder or file of JSON lines; DataError where there is no study or it is damaged."""
     if path.is_dir():
-        return _read_folder(path)
-    if path.is_file():
-        return _read_archive(path)
-    raise DataError(f"{path}: is not there")
+        records = _read_folder(path)
+    elif path.is_file():
+        records = _read_archive(path)
+    else:
+        raise DataError(f"{path}: is not there")
+    try:
+        _check_header(records.header)
+    except SettingError as error:
+        raise DataError(f"{path}: not a study's header: {error}") from None
+    return records
+
+
+def _check_header(header: StudyHeader) -> None:
+    """Refuses a header that speaks of what there is not: everything a report makes leans on it."""
+    variants = {variant.label: variant.values for variant in header.variants}
+    if header.metric not in get_args(Metric):
+        raise SettingError(f"unknown metric '{header.metric}': {nearest(header.metric, get_args(Metric))}")
+    direction_of(header.metric, header.direction)
+    if header.control is not None and header.control not in variants:
+        raise SettingError(f"no variant '{header.control}' to be the control: {nearest(header.control, variants)}")
+    if not 0.0 < header.smallest_effect < math.inf:
+        raise SettingError(f"smallest effect {header.smallest_effect}: expected more than 0")
+    for entry in header.trials:
+        if entry.label not in variants:
+            raise SettingError(f"trial {entry.trial}: no variant '{entry.label}': {nearest(entry.label, variants)}")
+    try:
+        claims = [Claim.model_validate(claim) for claim in header.claims]
+    except ValidationError as error:
+        raise SettingError(f"claims: {first_cause(error)}") from None
+    check_claims(claims, variants, header.axes, header.epochs)
 
 
 def _read_folder(path: Path) -> StudyRecords:
@@ -75,7 +106,7 @@ def _read_archive(path: Path) -> StudyRecords:
                 epochs = tuple(EpochRecord.model_validate(epoch) for epoch in document["epochs"])
                 record = document["record"]
                 known[document["trial"]] = (epochs, TrialRecord.model_validate(record) if record else None)
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:  # ValidationError is a ValueError
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:  # ValidationError is a ValueError
         cause = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise DataError(f"{path}: not a study's records ({cause})") from None
     if header is None:

@@ -12,6 +12,8 @@ from dlx import registry
 from dlx.errors import SettingError, nearest
 from dlx.specs import ADDED_LATER, Part, Section
 
+MOST_LETTERS = 80  # of a wrong value in its error
+
 
 @cache
 def argument_schema(factory: Callable[..., Any]) -> type[BaseModel]:
@@ -77,5 +79,12 @@ def first_cause(error: ValidationError) -> str:
     first = error.errors(include_url=False)[0]
     where = ".".join(str(step) for step in first["loc"])
     cause = first["msg"].removeprefix("Value error, ")
-    got = "" if first["type"] in ("missing", "value_error", "extra_forbidden") else f" (got {first['input']!r})"
+    is_plain = first["type"] in ("missing", "value_error", "extra_forbidden")
+    got = "" if is_plain else f" (got {shortened(first['input'])})"
     return f"{where}: {cause}{got}" if where else f"{cause}{got}"
+
+
+def shortened(value: Any) -> str:
+    """A value as Python writes it, cut to what a line can hold."""
+    text = repr(value)
+    return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS - 3]}..."

@@ -1,5 +1,6 @@
 """Settings as nested tables: recipes, files and options merge here and become a Spec; no torch."""
 
+import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from importlib import resources
@@ -9,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dlx import registry
-from dlx.arguments import first_cause
+from dlx.arguments import first_cause, shortened
 from dlx.errors import SettingError, nearest
 from dlx.specs import SPLIT_WAYS, Part, Section, Spec, parse_value, source_from_text
 
@@ -35,11 +36,33 @@ def read_recipe(name: str) -> Settings:
 def read_toml(path: Path) -> Settings:
     """A settings file; SettingError names the file and the line that is not TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        check_numbers(document)
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError(f"{path}: cannot be read ({error})") from None
+    except SettingError as error:
+        raise SettingError(f"{path}: {error}") from None
     except tomllib.TOMLDecodeError as error:
         raise SettingError(f"{path}: not TOML: {error}") from None
+    except ValueError:  # Python's own
+        raise SettingError(f"{path}: not TOML: a whole number of thousands of digits") from None
+    except RecursionError:
+        raise SettingError(f"{path}: not TOML: nested too deeply") from None
+    return document
+
+
+def check_numbers(value: Any, where: str = "") -> None:
+    """Refuses numbers that no setting can take: not finite, or whole and of more than 64 bits."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            check_numbers(item, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, list | tuple):
+        for item in value:
+            check_numbers(item, where)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise SettingError(f"{where}: {value} is no finite number")
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise SettingError(f"{where}: {shortened(value)} is too large a number")
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
@@ -172,6 +195,7 @@ def settings_differences(theirs: dict[str, Any], ours: dict[str, Any], prefix: s
 
 def make_spec(settings: Settings) -> Spec:
     """The Spec of merged settings; SettingError names the key, and the nearest known one where it is unknown."""
+    check_numbers(settings)
     try:
         return Spec.model_validate(settings)
     except ValidationError as error:

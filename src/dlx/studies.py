@@ -21,6 +21,7 @@ from dlx.study_metrics import Direction, Metric, direction_of, why_unmeasured
 
 SMALLEST_EFFECT = 0.01  # Dice: what a user would hardly call a difference, and repeats of a network often differ by
 DEFAULT_SEEDS = 5
+MOST_SEEDS = 10_000
 
 
 class Variant(BaseModel):
@@ -187,8 +188,19 @@ class StudyFile(Section):
     def _axes_of_one_key_each(cls, value: Any) -> Any:
         """`[axes]` with `"dropout.p" = [0, 0.1]` is short for `[[axes]]` with key and values."""
         if isinstance(value, dict) and isinstance(value.get("axes"), dict):
+            for key, values in value["axes"].items():
+                if isinstance(values, dict):  # dropout.p = [...], which TOML takes for a table `dropout`
+                    raise ValueError(f"[axes]: a key with a dot is written in quotes: {_quoted(key, values)} = [...]")
             return value | {"axes": [{"key": key, "values": values} for key, values in value["axes"].items()]}
         return value
+
+
+def _quoted(key: str, values: Any) -> str:
+    """The dotted key that a table of tables stands for, as TOML must have it."""
+    while isinstance(values, dict) and values:
+        step, values = next(iter(values.items()))
+        key = f"{key}.{step}"
+    return f'"{key}"'
 
 
 def read_study_file(document: Settings, path: Path) -> StudyFile:
@@ -208,6 +220,8 @@ def nearest_key(key: str) -> str:
 
 def study_from_file(file: StudyFile, name: str, settings: Settings, **changes: Any) -> Study:
     """The study of a file over merged settings; `changes` (seeds, smallest_effect) replace what the file says."""
+    if isinstance(file.seeds, int) and not 1 <= file.seeds <= MOST_SEEDS:
+        raise SettingError(f"seeds: {file.seeds}, and expected are 1 to {MOST_SEEDS}")
     fields: dict[str, Any] = {
         "question": file.question,
         "control": file.control,
@@ -238,17 +252,7 @@ def make_study(**fields: Any) -> Study:
         study = study.model_copy(update={"control": labels[0]})
     if study.control is not None and study.control not in labels:
         raise SettingError(f"no variant '{study.control}' to be the control: {nearest(study.control, labels)}")
-    for claim in study.claims:
-        for label in (claim.variant, claim.than, *(claim.among or ())):
-            if label is not None and label not in labels:
-                raise SettingError(f"claim '{claim.text}': no variant '{label}': {nearest(label, labels)}")
-        if claim.kind in ("rises", "falls"):
-            _check_trend(claim, study)
-        if claim.kind == "best" and len(labels) < 2:
-            raise SettingError(f"claim '{claim.text}': there is no other variant")
-        for window in claim.windows:
-            if window[1] > study.base.train.epochs:
-                raise SettingError(f"claim '{claim.text}': epoch {window[1]} of {study.base.train.epochs}")
+    check_claims(study.claims, {v.label: v.values for v in study.variants}, study.axes, study.base.train.epochs)
     return study
 
 
@@ -268,10 +272,30 @@ def check_measured(study: Study, specs: Mapping[str, Spec]) -> None:
                 raise SettingError(f"{name}: {lack[0]}: set {lack[1]}")
 
 
-def _check_trend(claim: Claim, study: Study) -> None:
-    axis = claim.axis or (study.axes[0] if len(study.axes) == 1 else None)
-    if axis not in study.axes:
-        raise SettingError(f"claim '{claim.text}': axis must be one of {', '.join(study.axes) or 'none'}")
-    chosen = [v for v in study.variants if claim.among is None or v.label in claim.among]
-    if len(chosen) < 2 or not all(isinstance(v.values[axis], int | float) for v in chosen):
+def check_claims(
+    claims: Sequence[Claim], variants: Mapping[str, Mapping[str, Any]], axes: Sequence[str], epochs: int
+) -> None:
+    """Raises SettingError for a claim about what the study does not have.
+
+    `variants`: each label with its value on each axis.
+    """
+    for claim in claims:
+        for label in (claim.variant, claim.than, *(claim.among or ())):
+            if label is not None and label not in variants:
+                raise SettingError(f"claim '{claim.text}': no variant '{label}': {nearest(label, variants)}")
+        if claim.kind in ("rises", "falls"):
+            _check_trend(claim, variants, axes)
+        if claim.kind == "best" and len(variants) < 2:
+            raise SettingError(f"claim '{claim.text}': there is no other variant")
+        for window in claim.windows:
+            if window[1] > epochs:
+                raise SettingError(f"claim '{claim.text}': epoch {window[1]} of {epochs}")
+
+
+def _check_trend(claim: Claim, variants: Mapping[str, Mapping[str, Any]], axes: Sequence[str]) -> None:
+    axis = claim.axis or (axes[0] if len(axes) == 1 else None)
+    if axis is None or axis not in axes:
+        raise SettingError(f"claim '{claim.text}': axis must be one of {', '.join(axes) or 'none'}")
+    chosen = [values for label, values in variants.items() if claim.among is None or label in claim.among]
+    if len(chosen) < 2 or not all(isinstance(values.get(axis), int | float) for values in chosen):
         raise SettingError(f"claim '{claim.text}': a trend needs two or more numbers on the axis '{axis}'")

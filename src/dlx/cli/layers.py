@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from dlx.settings import Settings
 
 DEFAULT_RECIPE = "quick"
-MOST_SEEDS = 10_000
 
 # option -> the setting it stands for
 SETTING_OF = {
@@ -68,6 +67,8 @@ def with_given(options: TrainOptions, *below: "Settings") -> "list[Settings]":
 
 def seeds_from(options: TrainOptions, default: int = 1) -> tuple[int, ...]:
     """The seeds: `--seeds 5` is 0 to 4, `--seeds 0,3,7` those, `--seed 3` that one."""
+    from dlx.studies import MOST_SEEDS
+
     if options.seed is not None and options.seeds is not None:
         raise SettingError("--seed and --seeds: give one of the two")
     if options.seed is not None:
@@ -81,7 +82,7 @@ def seeds_from(options: TrainOptions, default: int = 1) -> tuple[int, ...]:
     except ValueError:
         raise SettingError(f"--seeds {options.seeds}: expected a number (5) or a list (0,3,7)") from None
     if len(numbers) == 1 and numbers[0] > MOST_SEEDS:
-        raise SettingError(f"--seeds {options.seeds}: at most {MOST_SEEDS}")
+        raise SettingError(f"--seeds {options.seeds[:20]}: at most {MOST_SEEDS}")
     seeds = range(numbers[0]) if len(numbers) == 1 else numbers
     if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
         raise SettingError(f"--seeds {options.seeds}: expected at least one seed, none twice and none negative")
