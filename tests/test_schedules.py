@@ -9,8 +9,11 @@ from torch.optim import lr_scheduler
 
 from dlx import registry
 from dlx.arguments import bind_arguments
+from dlx.engine.fit import Progress, fit
 from dlx.errors import SettingError
+from dlx.records import EpochRecord
 from dlx.schedules import FORMULAS, early_collapse, rates
+from small import small_job
 
 LR, N = 0.02, 400
 NAMES = registry.names("scheduler")
@@ -214,3 +217,126 @@ def test_a_fall_in_the_second_tenth_or_to_a_thousandth_is_no_collapse():
     assert early_collapse([1.0] * 10 + [1e-4] * 90) is None
     assert early_collapse([1.0] * 9 + [1e-4] * 91) == 9
     assert early_collapse([1.0] + [1e-3] * 99) is None
+
+
+# What training records, epoch by epoch over a whole run of 400, beside the formula worked by hand and torch's own
+# scheduler; where ours is a LambdaLR, torch's is one of another class.
+
+
+def notes_tail(epoch, tail=30):
+    """The notes' rule as they do it: after each of the last epochs, lr / tail less."""
+    rate = LR
+    for earlier in range(epoch):
+        if earlier >= N - tail:
+            rate -= LR / tail
+    return rate
+
+
+def in_sequence(optimizer, milestone, *schedulers):
+    return lr_scheduler.SequentialLR(optimizer, list(schedulers), milestones=[milestone])
+
+
+RECORDED = [
+    ("constant", {}, lambda _: LR, lambda o: lr_scheduler.ConstantLR(o, factor=1.0)),
+    (
+        "linear-tail",
+        {"epochs": 30},
+        notes_tail,
+        lambda o: in_sequence(
+            o, N - 30, lr_scheduler.ConstantLR(o, factor=1.0), lr_scheduler.LinearLR(o, 1.0, 0.0, total_iters=30)
+        ),
+    ),
+    ("exponential", {"gamma": 0.99}, lambda e: LR * 0.99**e, lambda o: lr_scheduler.ExponentialLR(o, 0.99)),
+    (
+        "step",
+        {"step_size": 30, "gamma": 0.5},
+        lambda e: LR * 0.5 ** (e // 30),
+        lambda o: lr_scheduler.StepLR(o, 30, 0.5),
+    ),
+    (
+        "multistep",
+        {"milestones": [200, 300, 320, 340, 400], "gamma": 0.5},
+        lambda e: LR * 0.5 ** sum(e >= milestone for milestone in (200, 300, 320, 340, 400)),
+        lambda o: lr_scheduler.MultiStepLR(o, [200, 300, 320, 340, 400], 0.5),
+    ),
+    (
+        "cosine",
+        {},
+        lambda e: LR * (1 + math.cos(math.pi * e / N)) / 2,
+        lambda o: lr_scheduler.CosineAnnealingLR(o, N),
+    ),
+    (
+        "cosine",
+        {"t_max": 50, "eta_min": 0.001},
+        lambda e: 0.001 + (LR - 0.001) * (1 + math.cos(math.pi * e / 50)) / 2,
+        lambda o: lr_scheduler.CosineAnnealingLR(o, 50, 0.001),
+    ),
+    (
+        "lambda",
+        {},  # a tenth, up to all over the first tenth of the run, then down to nothing
+        lambda e: LR * (0.1 + 0.9 * e / 40 if e < 40 else (N - e) / 360),
+        lambda o: in_sequence(
+            o,
+            40,
+            lr_scheduler.LinearLR(o, 0.1, 1.0, total_iters=40),
+            lr_scheduler.LinearLR(o, 1.0, 0.0, total_iters=360),
+        ),
+    ),
+]
+
+
+def recorded(name, args, every=N):
+    """The records of a run of 400 epochs, of a step each."""
+    job = small_job(
+        {
+            "scheduler": {"name": name, **args},
+            "optimizer": {"name": "sgd", "lr": LR},
+            "train": {"epochs": N, "steps_per_epoch": 1},
+            "batch": {"size": 1, "patch_size_px": [8, 8]},
+            "evaluate": {"every": every, "train_subset": 0},
+        }
+    )
+    return [event.result for event in fit(job, Progress()) if isinstance(event, EpochRecord)]
+
+
+@pytest.mark.parametrize(("name", "args", "by_hand", "torchs"), RECORDED)
+def test_recorded_rates_are_the_formulas_and_torchs(name, args, by_hand, torchs):
+    seen = recorded(name, args)
+    assert [result.epoch for result in seen] == list(range(1, N + 1))
+    optimizer = optimizer_of(all=LR)
+    reference = [lr for (lr,) in run(torchs(optimizer), optimizer, N)]
+    groups = set(seen[0].lr)
+    assert len(groups) > 1
+    for group in groups:
+        rates_seen = [result.lr[group] for result in seen]
+        assert rates_seen == pytest.approx([by_hand(epoch) for epoch in range(N)], rel=1e-9, abs=1e-12)
+        assert rates_seen == pytest.approx(reference, rel=1e-9, abs=1e-12)
+
+
+def test_recorded_rates_of_a_plateau_follow_the_recorded_dice_upwards():
+    seen = recorded("plateau", {"factor": 0.5, "patience": 3, "threshold": 0.01}, every=1)
+    optimizer = optimizer_of(all=LR)
+    torchs = lr_scheduler.ReduceLROnPlateau(
+        optimizer, mode="max", factor=0.5, patience=3, threshold=0.01, threshold_mode="abs"
+    )
+    rate, best, stood_still = LR, -math.inf, 0
+    for result in seen:
+        assert set(result.lr.values()) == {rate} == {optimizer.param_groups[0]["lr"]}
+        optimizer.step()
+        torchs.step(result.val_dice)
+        best, stood_still = (result.val_dice, 0) if result.val_dice > best + 0.01 else (best, stood_still + 1)
+        if stood_still > 3:
+            # torch leaves a rate that would change by less than 1e-8
+            rate, stood_still = (rate * 0.5 if rate * 0.5 > 1e-8 else rate), 0
+    assert seen[-1].lr["encoder"] < LR
+
+
+def test_every_scheduler_is_checked_as_it_is_recorded():
+    assert {name for name, *_ in RECORDED} | {"plateau"} == set(NAMES)
+
+
+def test_recorded_rates_of_parameter_groups_follow_rules_of_their_own():
+    seen = recorded("lambda", {"points": [[0, 1], [1, 0]], "groups": {"encoder": [[0, 0.1]]}})
+    for epoch, result in enumerate(seen):
+        expected = {group: LR * (0.1 if group == "encoder" else (N - epoch) / N) for group in result.lr}
+        assert result.lr == pytest.approx(expected, rel=1e-9)
