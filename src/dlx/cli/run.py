@@ -19,8 +19,8 @@ def run(
 ) -> None:
     """Run a study that a TOML file describes; its records and report are kept beside the file.
 
-    Options go over the file's base settings; its axes stay. Where they make another study of it, nothing is written
-    beside the file.
+    Options go over the file's base settings; its axes stay. Where they make another study of it,
+    nothing is kept beside the file.
     """
     from dlx.cli.running import run_study, with_one_thread
     from dlx.settings import merge, read_recipe, read_toml
