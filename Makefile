@@ -39,9 +39,10 @@ format: setup
 types: setup
 	$(BIN)/mypy
 
-# the command pages are the commands' own help texts; this fails where they are out of date (make docs UPDATE=1 mends it)
+# pages made from help texts and from records; this fails where one is out of date (make docs UPDATE=1 mends it)
 docs: setup
 	$(BIN)/python docs/make_cli_reference.py $(if $(UPDATE),,--check)
+	$(BIN)/python docs/make_replication.py $(if $(UPDATE),,--check)
 
 fuzz: setup
 	$(BIN)/python tests/fuzz_volumes.py --seconds 300

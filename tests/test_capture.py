@@ -8,6 +8,7 @@ from dlx.engine import checkpoint
 from dlx.engine.capture import WARM_UP_STEPS, Captured, Eager
 from dlx.engine.fit import Progress, begin_epoch, fit
 from dlx.records import EpochRecord
+from dlx.run.pool import MOST_KEPT, JobPool
 from dlx.run.stores import make_store
 from small import small_job, small_resolved
 
@@ -132,6 +133,41 @@ def test_a_trial_of_the_same_shape_takes_the_step_over_and_nothing_else(first, s
 )
 def test_what_a_capture_holds_fast_makes_another_shape(change):
     assert shape_key(small_resolved()) != shape_key(small_resolved(change))
+
+
+def test_a_pool_keeps_captured_jobs_alone_and_hands_each_shape_its_own():
+    lr = {"optimizer": {"lr": EXACT_LR}}
+    resolved = small_resolved(lr, {"dropout": {"p": 0.3}})
+    store, pool = make_store(resolved), JobPool()
+    plain = pool.make(resolved, store, 0)
+    pool.keep(resolved, plain)
+    assert len(pool) == 0
+    graphs = capture(plain)
+    results(plain)
+    pool.keep(resolved, plain)
+    other = small_resolved(lr, {"dropout": {"p": 0.6}})
+    again = pool.make(other, store, 1)
+    assert again.step is plain.step
+    assert len(pool) == 0
+    assert results(again) == results(make_job(other, store, 1))
+    assert graphs.num_captures == 1
+    pool.keep(other, again)
+    control = pool.make(small_resolved(lr), store, 1)  # p = 0: another shape
+    assert control.step is not plain.step
+    assert len(pool) == 1
+
+
+def test_a_pool_keeps_the_latest_shapes():
+    pool, jobs = JobPool(), {}
+    for width in (2, 3, 4):
+        resolved = small_resolved({"model": {"width": width}})
+        jobs[width] = pool.make(resolved, make_store(resolved), 0)
+        capture(jobs[width])
+        pool.keep(resolved, jobs[width])
+    assert len(pool) == MOST_KEPT == 2
+    for width, is_kept in ((2, False), (3, True), (4, True)):
+        resolved = small_resolved({"model": {"width": width}})
+        assert (pool.make(resolved, make_store(resolved), 1).step is jobs[width].step) == is_kept
 
 
 def test_on_a_cpu_the_step_runs_as_it_is():

@@ -50,7 +50,10 @@ every_norm = pytest.mark.parametrize("norm", ["batch", "none", "instance", "grou
 
 def make(name, dims, dropout=None, **args):
     torch.manual_seed(0)
-    return registry.load("model", name)(2, 4, dropout, **{**SMALL, **dims, **args})
+    factory = registry.load("model", name)
+    known = inspect.signature(factory).parameters  # not every network has a width, or a norm to choose
+    given = {key: value for key, value in {**SMALL, **args}.items() if key in known}
+    return factory(2, 4, dropout, **given, **dims)
 
 
 def image_for(model, *sizes, batch=2):
@@ -125,8 +128,9 @@ def test_each_parameter_is_in_exactly_one_group(name, dims):
 @every_network
 def test_a_size_that_does_not_fit_is_padded_with_zeros_at_the_far_end(name, dims):
     model = make(name, dims).eval()
-    image = image_for(model, *[2 * model.stride - 3] * model.dims)
-    padded = torch.zeros(2, 2, *fitting(model))
+    size = max(3, 2 * model.stride - 3)
+    image = image_for(model, *[size] * model.dims)
+    padded = torch.zeros(2, 2, *[size + -size % model.stride] * model.dims)
     inside = (..., *[slice(0, size) for size in image.shape[2:]])
     padded[inside] = image
     assert torch.equal(model(image), model(padded)[inside])
@@ -174,7 +178,7 @@ def test_inputs_of_convolutions_stay_channels_last(name, dims, norm):
             module.register_forward_pre_hook(note)
             if isinstance(module, nn.Conv3d):
                 module.register_forward_hook(convert)
-    sizes = [2 * model.stride - 1] * model.dims  # so that padding and cropping are in it
+    sizes = [max(3, 2 * model.stride - 1)] * model.dims  # so that padding and cropping are in it
     model(image_for(model, *sizes, batch=1).to(memory_format=memory_format))
     assert seen
     assert all(seen)
@@ -428,13 +432,15 @@ def test_padding_and_cropping_do_nothing_where_the_size_fits():
 
 
 COMPILE = """
+import inspect
 import torch
 from dlx import registry
 torch.manual_seed(0)
 blocks_again = {"unet-resnet34", "unet-resnet101", "unet-resnet152", "unet-vgg13", "unet-vgg16", "unet-vgg19"}
 for name in sorted(set(registry.names("model")) - blocks_again):  # more of the same blocks take minutes
     torch._dynamo.reset()
-    model = registry.load("model", name)(2, 4, width=4)
+    has_width = "width" in inspect.signature(registry.load("model", name)).parameters
+    model = registry.load("model", name)(2, 4, **({"width": 4} if has_width else {}))
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     image = torch.randn(2, 2, 9, 13)
     model.eval()

@@ -7,7 +7,7 @@ from torch import nn
 from dlx import registry
 from dlx.engine.fit import Progress, fit
 from dlx.engine.probes import Prober
-from dlx.records import EpochRecord
+from dlx.records import Coins, EpochRecord
 from small import small_job
 
 PROBED = {"evaluate": {"probes": True}}
@@ -41,7 +41,7 @@ def test_the_figures_of_a_level_by_hand():
     image = torch.tensor([[1.0, -1.0], [2.0, -2.0]]).view(2, 2, 1, 1)  # features 3, 0; 6, 0: the second channel is dead
     prober = Prober(model)
     prober.watch(lambda: model(image).sum().backward())
-    first, second = prober.result().values()
+    first, second = prober.levels().values()
     assert (first.mean_abs, first.mean, first.variance) == (2.25, 2.25, pytest.approx(8.25))
     assert first.dead_fraction == 0.5
     assert (first.gradient_norm, first.weight_norm) == (3.0, 5.0)  # d/dw of 1 w and 2 w; |(3, 4)|
@@ -51,14 +51,35 @@ def test_the_figures_of_a_level_by_hand():
 
 def test_looking_changes_no_number():
     plain, probed = results(small_job()), results(small_job(PROBED))
-    assert [result.model_copy(update={"levels": None}) for result in probed] == plain
-    assert all(result.levels is None for result in plain)
+    assert [result.model_copy(update={"levels": None, "coins": None}) for result in probed] == plain
+    assert all(result.levels is result.coins is None for result in plain)
 
 
 def test_levels_are_named_from_the_image_down_and_up_again():
     (first, *_) = results(small_job(PROBED, {"model": {"levels": 3}}))
     assert [*first.levels] == ["encoder0", "encoder1", "encoder2", "decoder0", "decoder1"]
     assert all(0 <= probe.dead_fraction <= 1 and probe.gradient_norm > 0 for probe in first.levels.values())
+
+
+def test_coins_are_counted_for_each_dropout_that_is_active_and_none_without():
+    (without, *_) = results(small_job(PROBED))
+    assert without.coins == {}
+    assert without.dropout_off == without.dropout_outside == 0.0
+    (first, second, *_) = results(small_job(PROBED, {"dropout": {"p": 0.3}}))
+    assert all(coins.p == 0.3 and 0 < coins.dropped < coins.tossed for coins in first.coins.values())
+    assert {*first.coins} == {*second.coins}
+    assert first.coins != second.coins  # other coins each epoch
+    tossed = [coins.tossed for coins in first.coins.values()]
+    channels = results(small_job(PROBED, {"dropout": {"p": 0.3, "kind": "dropout2d"}}))[0].coins
+    assert all(coins.tossed < elements for coins, elements in zip(channels.values(), tossed, strict=True))
+
+
+def test_a_share_lies_in_the_interval_of_fair_coins_or_outside_by_hand():
+    # p = 0.5, 100 coins: 0.5 +- 1.96 * 0.05 = 0.402 to 0.598
+    inside, outside = (Coins(p=0.5, tossed=100, dropped=dropped) for dropped in (59, 60))
+    assert (inside.off, outside.off) == (pytest.approx(0.09), pytest.approx(0.1))
+    assert not inside.is_outside
+    assert outside.is_outside
 
 
 @pytest.mark.parametrize("name", registry.names("model"))

@@ -6,6 +6,7 @@ bits, so p is met within 1 / 131072; drawn four at a time as 64-bit integers it 
 (docs/log.md).
 """
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -33,6 +34,7 @@ class Dropout(nn.Module):
         self.kind: Kind = kind
         self.generator: torch.Generator | None = None
         self.always_draw = False
+        self.watch: Callable[[Tensor], None] | None = None  # sees what is kept, where a step is probed
         self.rate = 0.0
         self.register_buffer("p", torch.zeros(()), persistent=False)
         self.register_buffer("threshold", torch.zeros((), dtype=torch.int16), persistent=False)
@@ -55,7 +57,10 @@ class Dropout(nn.Module):
         if not self.training or not (self.is_active or self.always_draw):
             return features
         # a product and no selection: on a CPU it takes a quarter of the time
-        return features / (1.0 - self.p) * self.draw(features).to(features.dtype)
+        kept = self.draw(features)
+        if self.watch is not None:
+            self.watch(kept)
+        return features / (1.0 - self.p) * kept.to(features.dtype)
 
     def draw(self, features: Float[Tensor, "B C *S"]) -> Bool[Tensor, "B C ..."]:
         """What is kept: a coin for each element, or one for each sample and channel, shaped (B, C, 1 ...).
@@ -78,7 +83,12 @@ class Dropout(nn.Module):
 
 def dropout_modules(model: nn.Module) -> list[Dropout]:
     """Every Dropout of a model, in the order of its modules."""
-    return [module for module in model.modules() if isinstance(module, Dropout)]
+    return list(dropout_places(model).values())
+
+
+def dropout_places(model: nn.Module) -> dict[str, Dropout]:
+    """Every Dropout of a model by its name in it, such as `encoder.0.1.dropout`."""
+    return {name: module for name, module in model.named_modules() if isinstance(module, Dropout)}
 
 
 def set_dropout(model: nn.Module, p: float, generator: torch.Generator | None) -> None:

@@ -3,12 +3,17 @@
 Each record has two halves: `result`, which repeats bit for bit when the trial does, and `run`, which need not.
 """
 
+from math import sqrt
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 ENCODER = ("encoder", "backbone")  # how the levels on the way down are named
 RESULTS_VERSION = 2  # raised by a commit that changes a trial's numbers on purpose
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
 
 
 class Record(BaseModel):
@@ -28,6 +33,24 @@ class LevelProbe(Record):
     weight_norm: float  # after the step
 
 
+class Coins(Record):
+    """The coins of one call of one dropout: how many were tossed, and how many of them dropped something."""
+
+    p: float
+    tossed: int
+    dropped: int
+
+    @property
+    def off(self) -> float:
+        """How far the share that was dropped is from p."""
+        return abs(self.dropped / self.tossed - self.p)
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether the share lies outside the interval that holds it in 95 % of fair draws (binomial, as a normal)."""
+        return self.off > 1.96 * sqrt(self.p * (1 - self.p) / self.tossed)
+
+
 class EpochResult(Record):
     """One epoch. Dice are hard and of whole volumes unless they say otherwise; None where it was not measured."""
 
@@ -40,12 +63,34 @@ class EpochResult(Record):
     val_dice_per_class: dict[str, float | None] | None = None
     val_soft_dice: float | None = None  # the notes' validation figure, of whole volumes
     levels: dict[str, LevelProbe] | None = None  # where `evaluate.probes` asks for them
+    coins: dict[str, Coins] | None = None  # likewise: of each dropout that was active in the epoch's first step
 
     @property
     def deepest_to_first(self) -> float | None:
         """The mean absolute value of the deepest level's features as a share of the first level's."""
         down = [probe.mean_abs for name, probe in (self.levels or {}).items() if name.startswith(ENCODER)]
         return down[-1] / down[0] if len(down) > 1 and down[0] > 0 else None
+
+    @property
+    def deepest_variance(self) -> float | None:
+        """The variance of the deepest level's features."""
+        down = [probe.variance for name, probe in (self.levels or {}).items() if name.startswith(ENCODER)]
+        return down[-1] if down else None
+
+    @property
+    def dead_fraction(self) -> float | None:
+        """The share of channels that are 0 throughout the batch, the mean over the levels."""
+        return None if self.levels is None else _mean([probe.dead_fraction for probe in self.levels.values()])
+
+    @property
+    def dropout_off(self) -> float | None:
+        """How far the share that a dropout drops in a call is from p, the mean over the places."""
+        return None if self.coins is None else _mean([coins.off for coins in self.coins.values()])
+
+    @property
+    def dropout_outside(self) -> float | None:
+        """The share of calls that drop a share outside p's 95 % binomial interval: 0.05 of fair coins."""
+        return None if self.coins is None else _mean([float(coins.is_outside) for coins in self.coins.values()])
 
 
 class EpochRun(Record):

@@ -10,8 +10,19 @@ from dlx.specs import EvaluateSpec
 Metric = Literal["val_dice", "train_dice", "gap", "best_val_dice", "hd95_mm", "surface_dice", "jitter"]
 # figures of single epochs, which claims may average over a window of epochs
 EpochMetric = Literal[
-    "val_dice", "train_dice_subset", "gap_subset", "loss", "train_soft_dice_running", "deepest_to_first"
+    "val_dice",
+    "train_dice_subset",
+    "gap_subset",
+    "loss",
+    "train_soft_dice_running",
+    "deepest_to_first",
+    "deepest_variance",
+    "dead_fraction",
+    "dropout_off",
+    "dropout_outside",
 ]
+# of the first step of an epoch, with evaluate.probes
+PROBED = ("deepest_to_first", "deepest_variance", "dead_fraction", "dropout_off", "dropout_outside")
 Direction = Literal["higher", "lower"]  # which of two figures is the better one
 
 DIRECTIONS: dict[str, Direction] = {
@@ -27,6 +38,10 @@ DIRECTIONS: dict[str, Direction] = {
     "loss": "lower",
     "train_soft_dice_running": "higher",
     "deepest_to_first": "higher",
+    "deepest_variance": "higher",
+    "dead_fraction": "lower",
+    "dropout_off": "lower",
+    "dropout_outside": "lower",
 }
 
 FEWEST_FOR_JITTER = 3  # a straight line takes two of them
@@ -67,8 +82,8 @@ def why_unmeasured(
         return "no training subject is measured between epochs", "evaluate.train_subset=2"
     if metric == "train_soft_dice_running":
         return None if evaluate.soft_dice else ("no soft Dice is measured", "evaluate.soft_dice=true")
-    if metric == "deepest_to_first":
-        return None if evaluate.probes else ("the levels are not probed", "evaluate.probes=true")
+    if metric in PROBED:
+        return None if evaluate.probes else ("the network is not probed", "evaluate.probes=true")
     if window is not None and metric != "loss":
         first, last = window
         if _validated(every, first, last, epochs):

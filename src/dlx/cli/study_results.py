@@ -99,15 +99,26 @@ def print_summary(summary: Summary, records: StudyRecords, *, as_json: bool) -> 
 
 
 def write_report(stem: Path, summary: Summary, records: StudyRecords, *, with_png: bool) -> list[Path]:
-    """Writes STEM.md and STEM.svg, and STEM.png where asked; gives the paths."""
+    """Writes STEM.md and STEM.svg, STEM-levels.svg where levels were probed, PNGs where asked; gives the paths."""
     from dlx.files import write_atomically
     from dlx.report.figure import draw_study
+    from dlx.report.levels import draw_levels
     from dlx.report.page import make_page
+    from dlx.report.page_levels import is_probed
 
-    page, svg, png = (stem.with_name(f"{stem.name}.{ending}") for ending in ("md", "svg", "png"))
-    draw_study(summary, svg, png if with_png else None)
-    write_atomically(page, make_page(summary, records, svg.name).encode())
-    return [page, svg, png] if with_png else [page, svg]
+    page = stem.with_name(f"{stem.name}.md")
+    figures = {draw_study: stem.name}
+    if is_probed(summary):
+        figures[draw_levels] = f"{stem.name}-levels"
+    endings = ("svg", "png") if with_png else ("svg",)
+    written, names = [page], []
+    for draw, name in figures.items():
+        paths = [stem.with_name(f"{name}.{ending}") for ending in endings]
+        draw(summary, *paths)
+        written += paths
+        names.append(paths[0].name)
+    write_atomically(page, make_page(summary, records, *names).encode())
+    return written
 
 
 def write_beside(stem: Path, records: StudyRecords) -> list[Path]:

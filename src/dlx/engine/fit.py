@@ -116,6 +116,7 @@ def fit(job: Job, progress: Progress) -> Iterator[StepDone | EpochRecord]:
             loss=float(torch.tensor(figures.losses, dtype=torch.float64).mean()),
             train_soft_dice_running=figures.soft_dice,
             levels=figures.levels,
+            coins=figures.coins,
             **(validate(job, epoch) if job.is_validated(epoch) else {}),
         )
         end_epoch(job, progress, result)

@@ -1,35 +1,44 @@
-"""What goes on at each level of a network in a training step: size of features and gradients, dead units.
+"""What goes on in a network in a training step: features, gradients and dead units by level, dropout's coins by place.
 
 Read from the first step of an epoch as it trains; so the first epoch's are those of the first weights, and nothing is
 computed twice. Nothing is drawn or changed by looking.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dlx.records import LevelProbe
+from dlx.dropout import Dropout, dropout_places
+from dlx.records import Coins, LevelProbe
 
 
 class Prober:
-    """Watches the levels of a network in one step after the other; `result` is of the last one."""
+    """Watches the levels of a network in one step after the other; `levels` and `coins` are of the last one."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model: Any = model
         self.features: dict[str, Float[Tensor, 4]] = {}
         self.norms: dict[str, Float[Tensor, 2]] = {}
+        self.dropouts: dict[str, Dropout] = dropout_places(model)
+        self.tosses: dict[str, tuple[int, Tensor]] = {}  # place -> how many coins, how many of them dropped
 
     def watch(self, run: Callable[[], None]) -> None:
         """Runs a training step and measures it, on its device."""
         self.features.clear()
+        self.tosses.clear()
         self.model.watch = self._see
+        for place, dropout in self.dropouts.items():
+            dropout.watch = partial(self._count, place)
         try:
             run()
         finally:
             self.model.watch = None
+            for dropout in self.dropouts.values():
+                dropout.watch = None
         for level, parameters in self.model.level_parameters().items():
             gradients = [p.grad for p in parameters if p.grad is not None]
             self.norms[level] = torch.stack([_norm(gradients), _norm([p.detach() for p in parameters])])
@@ -41,7 +50,19 @@ class Prober:
         level = place.partition("_")[0]
         self.features[level] = torch.stack([wide.abs().mean(), wide.mean(), wide.var(), dead])
 
-    def result(self) -> dict[str, LevelProbe]:
+    def _count(self, place: str, kept: Tensor) -> None:
+        """Counts the coins of a call; of a place that is called twice, those of the last call."""
+        self.tosses[place] = kept.numel(), (~kept).sum()
+
+    def coins(self) -> dict[str, Coins]:
+        """By place, of the dropouts that are active; waits for the device."""
+        known = [(place, *toss) for place, toss in self.tosses.items() if self.dropouts[place].is_active]
+        return {
+            place: Coins(p=self.dropouts[place].rate, tossed=tossed, dropped=int(dropped))
+            for place, tossed, dropped in known
+        }
+
+    def levels(self) -> dict[str, LevelProbe]:
         """By level, in the order of the forward pass; waits for the device."""
         found = {}
         for level, figures in self.features.items():

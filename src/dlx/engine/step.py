@@ -12,7 +12,7 @@ from dlx.engine.capture import Captured, Eager
 from dlx.engine.device import Compute
 from dlx.engine.probes import Prober
 from dlx.metrics import mean_foreground, soft_dice_from_sums, soft_overlap
-from dlx.records import LevelProbe
+from dlx.records import Coins, LevelProbe
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class Figures:
     soft_dice: float | None  # the mean over the batches, where it is measured
     are_weights_finite: bool  # after the last update, which no loss has seen
     levels: dict[str, LevelProbe] | None = None  # of the first step, where it is probed
+    coins: dict[str, Coins] | None = None
 
 
 class TrainStep:
@@ -97,5 +98,6 @@ class TrainStep:
         if self.with_soft_dice:
             dice = mean_foreground(soft_dice_from_sums(self.soft.cpu()))  # (steps,)
             soft_dice = float(dice.nanmean())
-        levels = None if self.prober is None else self.prober.result()
-        return Figures(losses, soft_dice, are_weights_finite=flag == 1.0, levels=levels)
+        levels = None if self.prober is None else self.prober.levels()
+        coins = None if self.prober is None else self.prober.coins()
+        return Figures(losses, soft_dice, are_weights_finite=flag == 1.0, levels=levels, coins=coins)

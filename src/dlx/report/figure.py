@@ -6,6 +6,8 @@ pyplot changes nothing. Equal records give equal bytes.
 """
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from textwrap import fill
@@ -24,16 +26,26 @@ from dlx.report.summary import Summary
 
 def draw_study(summary: Summary, path_svg: Path, path_png: Path | None = None) -> None:
     """Draws what there is of a study, finished or running, into these files."""
+    with styled():
+        save(_figure(summary), path_svg, path_png)
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Within it matplotlib draws in this package's style, whatever the user has set."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(RC)
-        figure = _figure(summary)
-        _save(figure, path_svg, format="svg", metadata={"Date": None, "Creator": None})
-        if path_png is not None:
-            _save(figure, path_png, format="png", dpi=200, metadata={"Software": None})
+        yield
 
 
-def _save(figure: Figure, path: Path, **options: Any) -> None:
+def save(figure: Figure, path_svg: Path, path_png: Path | None) -> None:
+    _write(figure, path_svg, format="svg", metadata={"Date": None, "Creator": None})
+    if path_png is not None:
+        _write(figure, path_png, format="png", dpi=200, metadata={"Software": None})
+
+
+def _write(figure: Figure, path: Path, **options: Any) -> None:
     buffer = BytesIO()
     figure.savefig(buffer, **options)
     write_atomically(path, _number_ids(buffer.getvalue()) if path.suffix == ".svg" else buffer.getvalue())

@@ -4,15 +4,15 @@ Made from records alone, so that the same records give the same page.
 """
 
 from dlx.archive import StudyRecords, finished
-from dlx.report import page_facts
+from dlx.report import page_facts, page_levels
 from dlx.report.markdown import Lines, escape, name_of, table
 from dlx.report.study_table import floor_line, is_idle
 from dlx.report.summary import Summary
 from dlx.report.table import signed, spell_interval, spell_spread
 
 
-def make_page(summary: Summary, records: StudyRecords, figure_name: str | None) -> str:
-    """The page of a study, finished or running; `figure_name` is the picture's path relative to the page."""
+def make_page(summary: Summary, records: StudyRecords, figure_name: str | None, levels_name: str | None = None) -> str:
+    """The page of a study, finished or running; the names are the pictures' paths relative to the page."""
     sections = [
         _head(summary, records),
         [f"![Dice over epochs, after the last epoch, and the differences]({figure_name})"] if figure_name else [],
@@ -22,6 +22,7 @@ def make_page(summary: Summary, records: StudyRecords, figure_name: str | None) 
         _marks(summary, records),
         page_facts.classes(summary),
         page_facts.spreads(summary),
+        page_levels.describe_levels(summary, levels_name),
         page_facts.failures(records),
         page_facts.settings(summary),
         page_facts.environment(records),

@@ -12,7 +12,6 @@ from typing import Literal
 import torch
 from pydantic import ValidationError
 
-from dlx.build import make_job
 from dlx.data.voxels import VoxelStore
 from dlx.engine import checkpoint
 from dlx.engine.device import describe_device
@@ -22,6 +21,7 @@ from dlx.errors import DataError, DlxError
 from dlx.records import EpochRecord, TrialRecord, TrialResult, TrialRun
 from dlx.resolve import Resolved
 from dlx.run import provenance
+from dlx.run.pool import JobPool
 from dlx.store import TrialFolder
 from dlx.studies import Trial
 
@@ -62,13 +62,20 @@ Event = TrialStarted | StepDone | EpochRecord | Scoring | TrialEnded
 
 
 def run_trial(
-    trial: Trial, resolved: Resolved, store: VoxelStore, folder: TrialFolder, *, retry_failed: bool = False
+    trial: Trial,
+    resolved: Resolved,
+    store: VoxelStore,
+    folder: TrialFolder,
+    *,
+    retry_failed: bool = False,
+    jobs: JobPool | None = None,
 ) -> Iterator[Event]:
     """Runs one trial, from its checkpoint where it has one, and yields what happens; its last event is TrialEnded.
 
     Divergence, and errors such as too little memory, end in a record with the cause; they are not raised. DlxError and
-    OSError (a damaged checkpoint, a full disk) are.
+    OSError (a damaged checkpoint, a full disk) are. `jobs` holds captured steps from one trial to the next.
     """
+    jobs = jobs or JobPool()
     found = folder.result()
     if found is not None and (found.status == "done" or not retry_failed):
         yield TrialEnded(found, folder.path, was_done=True)
@@ -77,7 +84,7 @@ def run_trial(
     started = datetime.now(UTC).isoformat(timespec="seconds")
     scored_s, status, cause, result = 0.0, "done", None, None
     try:
-        job = make_job(resolved, store, trial.seed)
+        job = jobs.make(resolved, store, trial.seed)
         progress, history = _resume(job, folder, resolved.trial_id(trial.seed))
         if not history.records:
             folder.clear()
@@ -97,8 +104,10 @@ def run_trial(
         scoring = time.perf_counter()
         result = _score(job, progress, resolved)
         scored_s = time.perf_counter() - scoring
+        jobs.keep(resolved, job)
     except Diverged as error:
         status, cause = "diverged", str(error)
+        jobs.keep(resolved, job)
     except (DlxError, OSError):  # the user's to mend, and no fault of the trial
         raise
     except Exception as error:  # noqa: BLE001 - whatever it was, the other trials go on

@@ -1,0 +1,48 @@
+"""A figure of what the levels of a network carry, where a study probed them."""
+
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from dlx.report.figure import save, styled
+from dlx.report.page_levels import MEASURES, by_level
+from dlx.report.palette import SERIES, WIDTH_IN
+from dlx.report.summary import Summary
+
+
+def draw_levels(summary: Summary, path_svg: Path, path_png: Path | None = None) -> None:
+    """Draws each measure by level, a line a variant: on the left of the first weights, on the right of the end."""
+    with styled():
+        figure = Figure(figsize=(WIDTH_IN, 1.75 * len(MEASURES) + 0.8), layout="constrained")
+        panels = figure.subplots(len(MEASURES), 2, sharex=True, sharey="row", squeeze=False)
+        for row, (field, (title, is_log)) in zip(panels, MEASURES.items(), strict=True):
+            for axes, late in zip(row, (False, True), strict=True):
+                _draw_measure(axes, summary, field, last=late, is_log=is_log)
+            row[0].set_ylabel(title)
+        panels[0, 0].set_title("first step of the first epoch")
+        panels[0, 1].set_title("first step of the last epoch")
+        for axes in panels[-1]:
+            axes.tick_params(axis="x", rotation=45)
+        handles = [
+            Line2D([], [], color=colour, marker=marker, label=variant.label)
+            for variant, (colour, marker) in zip(summary.variants, _styles(summary), strict=True)
+        ]
+        figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 4))
+        save(figure, path_svg, path_png)
+
+
+def _draw_measure(axes: Axes, summary: Summary, field: str, *, last: bool, is_log: bool) -> None:
+    for variant, (colour, marker) in zip(summary.variants, _styles(summary), strict=True):
+        figures = by_level(variant, last=last, field=field)
+        if figures:
+            axes.plot([*figures], [*figures.values()], color=colour, marker=marker, markersize=4, linewidth=1.2)
+    if is_log:
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(-0.03, 1.03)
+
+
+def _styles(summary: Summary) -> list[tuple[str, str]]:
+    return [SERIES[i % len(SERIES)] for i in range(len(summary.variants))]
