@@ -42,7 +42,8 @@ def draw_step(document: dict[str, Any]) -> Any:
         color = OURS if name.startswith("dlx") else UNEQUAL if unequal else OTHERS
         axes.barh(row, medians[name], color=color, height=0.7)
         axes.plot([min(steps), max(steps)], [row, row], color="black", linewidth=1.2)
-        axes.text(max(steps), row, f" {medians[name]:.3g}", va="center")
+        offset = {"xytext": (5, 0), "textcoords": "offset points", "va": "center"}
+        axes.annotate(f"{medians[name]:.3g}", (max(steps), row), **offset)
     ceilings = document["ceilings"]
     floor = ceilings["step_gflop"] / ceilings["matmul_bf16_gflops"]
     axes.axvline(
