@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PEERS := benchmarks/.venv-nnunet
 BENCH :=
 
-.PHONY: setup demo test test-gpu lint format types docs fuzz faults calibrate bench-peers bench bench-gpu check clean
+.PHONY: setup demo test test-gpu lint format types docs fuzz faults calibrate bench-peers bench bench-gpu experiments-gpu check clean
 .DEFAULT_GOAL := check
 
 setup: $(STAMP)
@@ -74,6 +74,10 @@ bench-gpu: bench-peers
 	$(BIN)/python -m benchmarks.time_to_dice --device cuda $(BENCH)
 	$(BIN)/python -m benchmarks.scaling --device cuda $(BENCH)
 	$(BIN)/python -m benchmarks.report
+
+# the notes' studies at their own size; hours without a GPU
+experiments-gpu: setup
+	experiments/in_full.sh
 
 check: lint types test docs
 

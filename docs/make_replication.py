@@ -4,6 +4,7 @@ where a claim is arithmetic, by doing it. With --check it only tells whether the
 
 import inspect
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,7 +14,7 @@ from pathlib import Path
 from dlx.archive import finished, read_study
 from dlx.report.markdown import escape, table
 from dlx.report.summary import Summary, summarize_study
-from dlx.report.table import spell_interval
+from dlx.report.table import spell_effect
 
 DOCS = Path(__file__).parent
 EXPERIMENTS = DOCS.parent / "experiments"
@@ -83,14 +84,19 @@ def sizes_of_backbones() -> Outcome:
     return ", ".join(f"{name} {count:,}" for name, count in found.items()), verdict(holds=found == expected)
 
 
-def rates_of(name: str, epochs: int, lr: float = 2e-4, **args: object) -> list[float]:
+def rates_of(name: str, num_epochs: int, **args: object) -> list[float]:
     from dlx.schedules import rates
 
-    return rates(name, args, lr, epochs)
+    return rates(name, args, 2e-4, num_epochs)
 
 
 def differ(found: list[float], expected: list[float]) -> float:
     return max(abs(a - b) / (b or 1.0) for a, b in zip(found, expected, strict=True))
+
+
+def small(difference: float) -> str:
+    """A relative difference in words that do not hang on the last bits."""
+    return "less than 1e-12" if difference < 1e-12 else f"up to {difference:.0e}"
 
 
 def tail_by_hand() -> Outcome:
@@ -106,7 +112,7 @@ def decays_by_formula() -> Outcome:
         differ(rates_of("step", 100, step_size=30), [2e-4 * 0.1 ** (e // 30) for e in range(100)]),
     )
     changes = [e for e, (a, b) in enumerate(pairwise(rates_of("step", 100, step_size=30)), 1) if a != b]
-    text = f"largest relative difference from the formulas {worst:.0e}; step_size 30 changes at "
+    text = f"{small(worst)} from the formulas; step_size 30 changes at "
     return text + ", ".join(map(str, changes)), verdict(holds=worst < 1e-12 and changes == [30, 60, 90])
 
 
@@ -116,7 +122,7 @@ def one_rule() -> Outcome:
     steps = rates_of("step", 60, step_size=20, gamma=0.1)
     milestones = rates_of("multistep", 60, milestones=(20, 40), gamma=0.1)
     worst = max(differ(exponential, step), differ(steps, milestones))
-    return f"written as each other they differ by at most {worst:.0e}", verdict(holds=worst < 1e-12)
+    return f"written as each other: {small(worst)}", verdict(holds=worst < 1e-12)
 
 
 def cosine_returns() -> Outcome:
@@ -133,6 +139,72 @@ def plateau_mode() -> Outcome:
 
     mode = inspect.signature(ReduceLROnPlateau).parameters["mode"].default
     return f"torch's default mode is '{mode}'; dlx watches Dice in mode 'max'", verdict(holds=mode == "min")
+
+
+def groups_of_lambda() -> Outcome:
+    """The head at the full rate, the encoder at a tenth of it: what fine-tuning wants."""
+    from dlx.schedules import rates
+
+    rule = {"points": [[0, 1], [1, 1]], "groups": {"encoder": [[0, 0.1], [1, 0.1]]}}
+    head, encoder = (rates("lambda", rule, 2e-4, 10, group) for group in ("head", "encoder"))
+    ratio = max(abs(slow / fast - 0.1) for slow, fast in zip(encoder, head, strict=True))
+    return "one rule for the head, a tenth of it for the encoder: so it is in each epoch", verdict(holds=ratio < 1e-12)
+
+
+def step_called_first() -> Outcome:
+    import torch
+    from torch.optim.lr_scheduler import ExponentialLR
+
+    applied: dict[bool, list[float]] = {}
+    for is_first in (True, False):
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(()))], lr=1.0)
+        scheduler = ExponentialLR(optimizer, gamma=0.5)
+        applied[is_first] = []
+        for _ in range(3):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch warns of just this order
+                if is_first:
+                    scheduler.step()
+                applied[is_first].append(float(optimizer.param_groups[0]["lr"]))
+                optimizer.step()
+                if not is_first:
+                    scheduler.step()
+    spelled = {key: ", ".join(f"{rate:g}" for rate in rates) for key, rates in applied.items()}
+    text = f"gamma 0.5: stepped after the optimiser {spelled[False]}; called first {spelled[True]}: a rate is lost"
+    return text, verdict(holds=applied[False][0] == 1.0 and applied[True] == [0.5, 0.25, 0.125])
+
+
+def parts_of_a_network() -> Outcome:
+    import torch
+
+    from dlx import registry
+
+    with torch.device("meta"):
+        unet = registry.load("model", "unet-resnet34")(3, 4)
+        resnet = registry.load("classifier", "resnet34")(3, 1000)
+        vector = resnet.embed(torch.empty(1, 3, 224, 224))
+    groups = {name: sum(p.numel() for p in found) for name, found in unet.parameter_groups().items()}
+    total = sum(parameter.numel() for parameter in unet.parameters())
+    words = {"encoder": "backbone", "decoder": "neck", "head": "head"}
+    parts = ", ".join(f"{words[name]} {count:,}" for name, count in groups.items())
+    text = f"unet-resnet34: {parts}; an image of 3 x 224 x 224 is embedded by resnet34 as {vector.shape[1]} numbers"
+    return text, verdict(holds=sum(groups.values()) == total and vector.shape == (1, 512))
+
+
+def tissues_of_the_phantom() -> Outcome:
+    """Means of T1 by tissue over the phantom's subjects; GM and WM beside the contrast of CSF to them."""
+    import numpy as np
+
+    from dlx.data.phantom import phantom_case
+
+    found = []
+    for index in range(6):
+        image, mask = phantom_case(index, seed=0, size_px=(48, 48, 48))
+        found.append([image[0][mask == label].mean() for label in (1, 2, 3)])
+    csf, gray, white = np.mean(found, axis=0)
+    share = abs(white - gray) / abs((white + gray) / 2 - csf)
+    text = f"in the phantom that stands in for them: T1 of CSF {csf:.0f}, GM {gray:.0f}, WM {white:.0f}; GM and WM are "
+    return f"{text}{share:.2f} of the distance to CSF apart", "so made" if share < 0.5 else "not so"
 
 
 def gamma_that_kills() -> Outcome:
@@ -153,7 +225,7 @@ def floor_of_focal() -> Outcome:
     twice, once = (
         float(focal(4, class_weights=weights, double_softmax=double)(logits, mask)) for double in (True, False)
     )
-    text = f"of a perfect answer, as many voxels of each class: {twice:.3f} with softmax twice, {once:.3f} with it once"
+    text = f"of a perfect answer, each class as often: {twice:.3f} with softmax twice, {abs(once):.3f} with it once"
     return text, verdict(holds=round(twice, 2) == 0.05 and once < 1e-6)
 
 
@@ -209,9 +281,13 @@ ROWS = {
             "ResNet-18 = 16 + 2 layers, 34 = 16 x 2 + 2, 50 has 16 more by the bottleneck; 101 grows in stage 4, 152 "
             "in stages 3 and 4",
             calculate=layers_of_resnets,
-            remark="stages counted as in the paper's conv3_x, conv4_x: dlx's stage names are shown",
+            remark="Stages are counted as in the ResNet paper: the stem is stage 1.",
         ),
         Row("Published parameter counts of ResNets and VGG16", calculate=sizes_of_backbones),
+    ],
+    "Parts and data": [
+        Row("Backbone, neck and head are the parts; an embedding is a feature vector", calculate=parts_of_a_network),
+        Row("At six months GM and WM have nearly the same T1 intensity", calculate=tissues_of_the_phantom),
     ],
     "Weight decay": [
         Row(
@@ -234,6 +310,8 @@ ROWS = {
         Row("ExponentialLR, StepLR and MultiStepLR are one rule with different steps", calculate=one_rule),
         Row("CosineAnnealingLR varies with a period rather than decaying", calculate=cosine_returns),
         Row("ReduceLROnPlateau's default mode is 'min'; for Dice it must be 'max'", calculate=plateau_mode),
+        Row("LambdaLR takes any rule, another one for each parameter group", calculate=groups_of_lambda),
+        Row("scheduler.step() belongs after the epoch's optimiser steps", calculate=step_called_first),
         Row("gamma = 0.01 kills the rate in two epochs", calculate=gamma_that_kills),
         Row("Decay of the rate helps", study="schedulers", claim="Decay of the rate helps"),
         Row("Decay of the rate is a remedy for overfitting", study="schedulers", claim="Decay of the rate is a remedy"),
@@ -341,10 +419,10 @@ def measured(row: Row) -> Outcome:
         return escape(text), f"**{word}**"
     assert row.study is not None
     (outcome,) = [o for o in read(row.study).claims if o.claim.text.startswith(row.claim)]
-    estimate = "" if outcome.verdict.estimate is None else f": {outcome.verdict.estimate:+.3f}"
-    interval = f" ({spell_interval(outcome.verdict.interval)})" if outcome.verdict.interval else ""
+    estimate, interval = spell_effect(outcome.verdict.estimate, outcome.verdict.interval)
+    within = f" ({interval})" if outcome.verdict.interval else ""
     reason = outcome.verdict.reason if outcome.verdict.interval is None else ""
-    text = f"{outcome.measured.partition(':')[0]}{estimate}{interval}, n = {outcome.verdict.n}"
+    text = f"{outcome.measured}: {estimate}{within}, n = {outcome.verdict.n}"
     return escape(text), f"**{outcome.verdict.verdict}**{': ' * bool(reason)}{escape(reason)}"
 
 

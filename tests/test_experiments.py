@@ -1,23 +1,40 @@
 """Every study under experiments/: it loads, builds, and has records that belong to its present settings."""
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from dlx.archive import finished, read_study
 from dlx.cli.running import with_one_thread
+from dlx.cli.study_results import write_report
+from dlx.report.summary import summarize_study
 from dlx.run.plan import make_plan
-from dlx.settings import merge, read_recipe, read_toml
+from dlx.settings import merge, nest, parse_assignment, read_recipe, read_toml
 from dlx.studies import read_study_file, study_from_file
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "experiments").glob("*.toml"))
+IN_FULL = re.compile(r"^# In full on a GPU: add +(--recipe .*)$", re.MULTILINE)
 every_study = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 
 
 def study_of(path):
     file = read_study_file(read_toml(path), path)
     return study_from_file(file, path.stem, with_one_thread(merge(read_recipe(file.recipe), file.base)))
+
+
+def in_full(path):
+    """The study with the options that the file's head tells for a GPU; None where it tells none."""
+    found = IN_FULL.search(path.read_text(encoding="utf-8"))
+    if found is None:
+        return None
+    given = dict(zip(*[iter(shlex.split(found[1]))] * 2, strict=True))
+    file = read_study_file(read_toml(path), path)
+    settings = nest([("loss", given["--loss"])] if "--loss" in given else [])
+    settings |= nest([parse_assignment(given["--set"])] if "--set" in given else [])
+    return study_from_file(file, path.stem, with_one_thread(merge(read_recipe(given["--recipe"]), file.base, settings)))
 
 
 def without_compute(settings):
@@ -41,6 +58,13 @@ def test_its_records_were_declared_as_the_file_says(path):
 
 
 @every_study
+def test_its_page_is_what_its_records_give(path, tmp_path):
+    records = read_study(path.with_suffix(".jsonl"))
+    page, *_ = write_report(tmp_path / path.stem, summarize_study(records), records, with_png=False)
+    assert page.read_text(encoding="utf-8") == path.with_suffix(".md").read_text(encoding="utf-8")
+
+
+@every_study
 def test_every_trial_is_there_and_has_the_files_settings(path, cache, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     study = study_of(path)
@@ -55,3 +79,19 @@ def test_every_trial_is_there_and_has_the_files_settings(path, cache, monkeypatc
     for planned in plan.trials:
         record = records[planned.trial.label, planned.trial.seed]
         assert without_compute(record.settings) == without_compute(planned.resolved.settings(planned.trial.seed))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("**/*.toml")), ids=lambda path: path.stem)
+def test_it_can_be_run_in_full(path, cache, monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    study = study_of(path) if path.parent.name == "full" else in_full(path)
+    if study is None:
+        pytest.skip("tells of no run in full")
+    source = study.base.data.source.args.get("path")
+    if source is None:
+        assert study.base.data.source.args["subjects"] == 10  # the phantom at this size takes minutes to draw
+        return
+    if not Path(source).is_dir():
+        pytest.skip(f"no folder {source} on this machine")
+    plan = make_plan(study, tmp_path, cache_dir=cache)
+    assert {planned.resolved.spec.model.args["width"] for planned in plan.trials} == {64}

@@ -343,7 +343,7 @@ def test_a_second_window_is_of_the_same_variant():
     loss = [[e.result.loss for e in t.epochs] for t in records.trials if t.entry.label == "p=0.1"]
     expected = sum(sum(values[8:]) / 2 - sum(values[:2]) / 2 for values in loss) / 5
     outcome = claim(kind="less", variant="p=0.1", metric="loss", window=(9, 10), than_window=(1, 2))
-    assert outcome.measured == "p=0.1, loss in epochs 9-10 minus 1-2"
+    assert outcome.measured == "p=0.1, loss in epochs 9-10 minus epochs 1-2"
     assert outcome.verdict.estimate == pytest.approx(expected)
     assert outcome.verdict.verdict == "confirmed"
 

@@ -21,8 +21,9 @@ EpochMetric = Literal[
     "dropout_off",
     "dropout_outside",
 ]
+COINS = ("dropout_off", "dropout_outside")  # of dropout's noise alone: whether a run learns makes no difference to them
 # of the first step of an epoch, with evaluate.probes
-PROBED = ("deepest_to_first", "deepest_variance", "dead_fraction", "dropout_off", "dropout_outside")
+PROBED = ("deepest_to_first", "deepest_variance", "dead_fraction", *COINS)
 Direction = Literal["higher", "lower"]  # which of two figures is the better one
 
 DIRECTIONS: dict[str, Direction] = {

@@ -10,7 +10,7 @@ from dlx.records import EpochResult, StudyHeader
 from dlx.report.variants import VariantSummary, on_one_device
 from dlx.statistics import ClaimVerdict, judge_best, judge_greater, judge_within, trend_slopes, warn_of_looks
 from dlx.study_claims import Claim
-from dlx.study_metrics import direction_of
+from dlx.study_metrics import COINS, direction_of
 
 ValuesOf = Callable[[str], dict[int, float]]  # label -> seed -> the claim's figure
 
@@ -45,7 +45,8 @@ def _judge(
         return _values(claim, variants[label], alike)
 
     measured, verdict = _measure(claim, header, values)
-    collapsed = "; ".join(f"{v.label} (seed {', '.join(map(str, v.collapse.seeds))})" for v in concerned if v.collapse)
+    unlike = [v for v in concerned if v.collapse and claim.metric not in COINS]
+    collapsed = "; ".join(f"{v.label} (seed {', '.join(map(str, v.collapse.seeds))})" for v in unlike)
     lacks = [
         f"{v.label}: {lack}" for v in concerned for w in claim.windows or (None,) if (lack := v.lacks(claim.metric, w))
     ]
@@ -146,8 +147,13 @@ def _what(claim: Claim) -> str:
     what = claim.metric.replace("_", " ").replace("dice", "Dice")
     if claim.window is None:
         return what
-    text = f"{what} in epochs {claim.window[0]}-{claim.window[1]}"
-    return f"{text} minus {claim.than_window[0]}-{claim.than_window[1]}" if claim.than_window else text
+    text = f"{what} in {_spell_window(claim.window)}"
+    return f"{text} minus {_spell_window(claim.than_window)}" if claim.than_window else text
+
+
+def _spell_window(window: tuple[int, int]) -> str:
+    first, last = window
+    return f"epoch {first}" if first == last else f"epochs {first}-{last}"
 
 
 def _mirrored(verdict: ClaimVerdict) -> ClaimVerdict:

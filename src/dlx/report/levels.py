@@ -5,6 +5,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from dlx.report.figure import save, styled
 from dlx.report.page_levels import MEASURES, by_level
@@ -25,6 +26,7 @@ def draw_levels(summary: Summary, path_svg: Path, path_png: Path | None = None) 
         panels[0, 1].set_title("first step of the last epoch")
         for axes in panels[-1]:
             axes.tick_params(axis="x", rotation=45)
+        figure.align_ylabels()
         handles = [
             Line2D([], [], color=colour, marker=marker, label=variant.label)
             for variant, (colour, marker) in zip(summary.variants, _styles(summary), strict=True)
@@ -40,6 +42,8 @@ def _draw_measure(axes: Axes, summary: Summary, field: str, *, last: bool, is_lo
             axes.plot([*figures], [*figures.values()], color=colour, marker=marker, markersize=4, linewidth=1.2)
     if is_log:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     else:
         axes.set_ylim(-0.03, 1.03)
 

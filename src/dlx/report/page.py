@@ -8,7 +8,7 @@ from dlx.report import page_facts, page_levels
 from dlx.report.markdown import Lines, escape, name_of, table
 from dlx.report.study_table import floor_line, is_idle
 from dlx.report.summary import Summary
-from dlx.report.table import signed, spell_interval, spell_spread
+from dlx.report.table import signed, spell_effect, spell_interval, spell_spread
 
 
 def make_page(summary: Summary, records: StudyRecords, figure_name: str | None, levels_name: str | None = None) -> str:
@@ -141,8 +141,7 @@ def _claims(summary: Summary) -> Lines:
             escape(outcome.claim.text),
             escape(outcome.measured),
             ": ".join(filter(None, [outcome.verdict.verdict, escape(outcome.verdict.reason)])),
-            signed(outcome.verdict.estimate),
-            spell_interval(outcome.verdict.interval),
+            *spell_effect(outcome.verdict.estimate, outcome.verdict.interval),
             f"{outcome.verdict.n}",
         )
         for outcome in summary.claims

@@ -31,6 +31,14 @@ def by_level(variant: VariantSummary, *, last: bool, field: str) -> ByLevel:
     return {level: sum(values) / len(values) for level, values in found.items()}
 
 
+def _share(variant: VariantSummary, *, last: bool) -> str:
+    """Of the size of the first level's features, what the deepest level's have: the mean over seeds."""
+    probed = [[epoch for epoch in epochs if epoch.levels] for epochs in variant.epochs.values()]
+    shares = [epochs[-1 if last else 0].deepest_to_first for epochs in probed if epochs]
+    known = [share for share in shares if share is not None]
+    return f"{sum(known) / len(known):.3g}" if known else "-"
+
+
 def _levels(epochs: Sequence[EpochResult], *, last: bool) -> dict[str, LevelProbe]:
     probed = [epoch.levels for epoch in epochs if epoch.levels]
     return probed[-1 if last else 0] if probed else {}
@@ -48,8 +56,10 @@ def describe_levels(summary: Summary, figure_name: str | None) -> Lines:
         for variant in summary.variants:
             first, last = (by_level(variant, last=late, field=field) for late in (False, True))
             cells = [f"{first[level]:.3g} → {last[level]:.3g}" if level in first else "-" for level in levels]
-            rows.append((name_of(variant), *cells))
-        lines += [f"**{title[0].upper()}{title[1:]}**", "", *table(("variant", *levels), rows), ""]
+            share = [" → ".join(_share(variant, last=late) for late in (False, True))] if field == "mean_abs" else []
+            rows.append((name_of(variant), *cells, *share))
+        titles = ("variant", *levels, *(["deepest / first of the encoder"] if field == "mean_abs" else []))
+        lines += [f"**{title[0].upper()}{title[1:]}**", "", *table(titles, rows), ""]
     lines += [
         "Measured in the first training step of the first epoch (the first weights) → of the last epoch; mean over "
         "seeds. Features: of a level's last block, after its ReLU. Dead: 0 in the whole batch. Weights: as they are "

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from dlx.report.claims import ClaimOutcome
 from dlx.report.summary import Summary
-from dlx.report.table import Fitted, signed, spell_interval, spell_spread
+from dlx.report.table import Fitted, signed, spell_effect, spell_interval, spell_spread
 from dlx.report.variants import VariantSummary
 
 STYLES = {"better": "bold green", "worse": "bold red", "collapsed": "bold red"}
@@ -99,8 +99,9 @@ def claims_table(claims: Sequence[ClaimOutcome]) -> Table:
     table.add_column("verdict", ratio=2)
     for outcome in claims:
         verdict = outcome.verdict
-        interval = f" ({spell_interval(verdict.interval)})" if verdict.interval else ""
-        measured = f"{outcome.measured}: {signed(verdict.estimate)}{interval}, n = {verdict.n}"
+        estimate, interval = spell_effect(verdict.estimate, verdict.interval)
+        within = f" ({interval})" if verdict.interval else ""
+        measured = f"{outcome.measured}: {estimate}{within}, n = {verdict.n}"
         table.add_row(Text(outcome.claim.text), Text(measured), Text(f"{verdict.verdict}\n{verdict.reason}".strip()))
     return table
 

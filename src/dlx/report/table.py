@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import floor, log10
 from statistics import mean, stdev
 
 from rich.box import SIMPLE_HEAD
@@ -58,6 +59,17 @@ def signed(value: float | None) -> str:
 def spell_interval(interval: tuple[float, float] | None) -> str:
     """`-0.013 to +0.021`; a dash where there is none."""
     return "-" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f}"
+
+
+def spell_effect(estimate: float | None, interval: tuple[float, float] | None) -> tuple[str, str]:
+    """A claim's estimate and interval: three decimals, or more where all of them are below 0.005 (not every claim is
+    about Dice)."""
+    values = [abs(value) for value in (estimate, *(interval or ())) if value is not None]
+    largest = max(values, default=0.0)
+    decimals = 3 if largest == 0.0 or largest >= 0.005 else min(8, 1 - floor(log10(largest)))
+    write = "{:+.{}f}".format
+    spelled = "-" if interval is None else f"{write(interval[0], decimals)} to {write(interval[1], decimals)}"
+    return "-" if estimate is None else write(estimate, decimals), spelled
 
 
 def spell_spread(estimate: Estimate, *, is_mixed: bool = False, has_sign: bool = False) -> str:
