@@ -23,11 +23,14 @@ RANKS = [
     ["reuse"],
     ["losses"],
     ["lovasz", "metrics", "surface", "dropout", "schedules", "optimizers", "initializers", "data", "statistics"],
-    ["studies", "settings", "arguments"],
+    ["studies"],
+    ["study_axes"],
+    ["settings", "arguments"],
     ["study_claims"],
     ["study_metrics"],
     ["registry", "records"],
     ["specs", "ranges"],
+    ["spelling"],
     ["errors", "files", "cores", "__init__"],
 ]
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}

@@ -2,7 +2,8 @@ import pytest
 from pydantic import ValidationError
 
 from dlx.errors import SettingError
-from dlx.specs import Part, Spec, parse_part, parse_value
+from dlx.specs import Part, Spec
+from dlx.spelling import parse_part, parse_value
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,8 @@ import pytest
 from dlx.errors import SettingError
 from dlx.settings import merge, read_recipe
 from dlx.specs import EvaluateSpec
-from dlx.studies import Axis, check_measured, make_study, make_variants, read_study_file, study_from_file
+from dlx.studies import check_measured, make_study, read_study_file, study_from_file
+from dlx.study_axes import Axis, make_variants
 from dlx.study_metrics import DIRECTIONS, EpochMetric, Metric
 
 BASE = merge(read_recipe("quick"), {"data": {"source": "phantom:subjects=4,size=24"}})

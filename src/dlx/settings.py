@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from dlx import registry
 from dlx.arguments import first_cause, shortened
 from dlx.errors import SettingError, nearest
-from dlx.specs import SPLIT_WAYS, Part, Section, Spec, parse_value, source_from_text
+from dlx.specs import SPLIT_WAYS, Part, Section, Spec, source_from_text
+from dlx.spelling import parse_value
 
 Settings = dict[str, Any]
 Keys = tuple[str, ...]

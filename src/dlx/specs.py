@@ -4,12 +4,11 @@ Nothing here knows what a part's factory accepts (`dlx.arguments` binds and chec
 """
 
 import json
-import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from dlx.errors import SettingError
+from dlx.spelling import parse_part, split_outside_brackets
 
 Positive = Annotated[int, Field(ge=1, le=1_000_000)]  # no count of anything here is larger but by a slip
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -18,8 +17,6 @@ Rate = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 ADDED_LATER = (
     "added later"  # marks a setting younger than trials that bear a name: at its default it is not in the name
 )
-
-PART_NAME = re.compile(r"[A-Za-z][\w.+-]*")
 
 
 class Section(BaseModel):
@@ -55,62 +52,6 @@ class Part(Section):
 
 def _spell(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
-
-
-def parse_value(text: str) -> Any:
-    """The value a user typed: a number (`30`, `1e-3`), true/false, none, a [list], a {JSON table}, else the text."""
-    stripped = text.strip()
-    lowered = stripped.lower()
-    if lowered in ("true", "false"):
-        return lowered == "true"
-    if lowered in ("none", "null"):
-        return None
-    if stripped.startswith("{"):
-        try:
-            return json.loads(stripped)
-        except ValueError as error:
-            raise SettingError(f"'{text}': not a JSON table ({error})") from None
-    if stripped.startswith("["):
-        if not stripped.endswith("]"):
-            raise SettingError(f"'{text}': the list is not closed with ]")
-        inner = stripped[1:-1].strip()
-        return [parse_value(item) for item in split_outside_brackets(inner, ",")] if inner else []
-    if len(stripped) >= 2 and stripped[0] == stripped[-1] and stripped[0] in "'\"":
-        return stripped[1:-1]
-    for kind in (int, float):
-        try:
-            return kind(stripped)
-        except ValueError:
-            continue
-    return stripped
-
-
-def split_outside_brackets(text: str, separator: str) -> list[str]:
-    """`a=[1,2],b=3` split at the commas that stand outside brackets: `a=[1,2]` and `b=3`."""
-    pieces, depth, start = [], 0, 0
-    for position, letter in enumerate(text):
-        depth += (letter in "[({") - (letter in "])}")
-        if letter == separator and depth == 0:
-            pieces.append(text[start:position])
-            start = position + 1
-    return [*pieces, text[start:]]
-
-
-def parse_part(text: str) -> dict[str, Any]:
-    """`name` or `name:key=value,key=value` as `{"name": ..., "args": {...}}`; raises SettingError with the cause."""
-    name, colon, rest = text.strip().partition(":")
-    if not PART_NAME.fullmatch(name):
-        raise SettingError(f"'{text}': a name was expected, as in unet2 or step:step_size=30,gamma=0.1")
-    args: dict[str, Any] = {}
-    for piece in split_outside_brackets(rest, ",") if colon and rest.strip() else []:
-        key, equals, value = piece.partition("=")
-        key = key.strip().replace("-", "_")
-        if not equals or not key.isidentifier():
-            raise SettingError(f"'{text}': '{piece}' is not of the form key=value")
-        if key in args:
-            raise SettingError(f"'{text}': '{key}' is given twice")
-        args[key] = parse_value(value)
-    return {"name": name, "args": args}
 
 
 def _parts(value: Any) -> Any:

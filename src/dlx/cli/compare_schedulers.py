@@ -9,7 +9,7 @@ from dlx.cli.layers import settings_from
 from dlx.cli.options import StudyOptions, takes_options
 
 if TYPE_CHECKING:
-    from dlx.studies import Axis
+    from dlx.study_axes import Axis
 
 CONTROL = "constant"
 COSINE_PERIODS = 4  # descents and climbs of the second cosine: enough to see whether coming back helps or hurts
@@ -46,7 +46,7 @@ def compare_schedulers(
 def scheduler_axis(chosen: list[str] | None, epochs: int) -> "Axis":
     """The control and the schedules that were chosen, or all, with defaults that scale with the run."""
     from dlx.specs import Part
-    from dlx.studies import Axis
+    from dlx.study_axes import Axis
 
     if chosen is not None:
         labels = [str(Part.model_validate(text)) for text in chosen]

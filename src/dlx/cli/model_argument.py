@@ -52,7 +52,7 @@ def find_model(text: str, settings: dict[str, Any], in_channels: int, num_classe
         return _own_factory(text, module, rest, settings, {"in_channels": in_channels, "num_classes": num_classes})
     from dlx import registry
     from dlx.arguments import bind_arguments
-    from dlx.specs import parse_part
+    from dlx.spelling import parse_part
 
     part = parse_part(text)
     name, args = part["name"], part["args"] | settings

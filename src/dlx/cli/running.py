@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from dlx.report.summary import Summary
     from dlx.run.plan import Plan
     from dlx.settings import Settings
-    from dlx.studies import Axis, Study
+    from dlx.studies import Study
+    from dlx.study_axes import Axis
 
 
 def plan_study(study: "Study", folder: Path | None, options: TrainOptions) -> "Plan":
@@ -50,7 +51,8 @@ def own_command() -> str:
 def axis_study(name: str, question: str, settings: "Settings", axis: "Axis", options: StudyOptions) -> "Study":
     """A study of one axis, whose first point is the control."""
     from dlx.cli.layers import seeds_from
-    from dlx.studies import DEFAULT_SEEDS, SMALLEST_EFFECT, make_study, make_variants
+    from dlx.studies import DEFAULT_SEEDS, SMALLEST_EFFECT, make_study
+    from dlx.study_axes import make_variants
 
     return make_study(
         name=name,

@@ -28,7 +28,7 @@ def sweep_dropout(
     from dlx.ranges import parse_grid
     from dlx.run.plan import data_name
     from dlx.settings import merge
-    from dlx.studies import Axis
+    from dlx.study_axes import Axis
 
     rates = tuple(rate for rate in parse_grid(p) if rate != 0)
     settings = merge(with_one_thread(settings_from(options)), {"dropout": {"kind": kind, "where": where}})

@@ -44,7 +44,8 @@ def study_and_folder(options: TrainOptions) -> "tuple[Study, Path | None]":
     from dlx.errors import SettingError
     from dlx.run.plan import load_study
     from dlx.settings import make_spec
-    from dlx.studies import Variant, make_study
+    from dlx.studies import make_study
+    from dlx.study_axes import Variant
 
     if options.resume and options.fresh:
         raise SettingError("--resume and --fresh: give one of the two")

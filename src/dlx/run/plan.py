@@ -17,7 +17,8 @@ from dlx.run.stores import Stores, host_stores, stays_on_host
 from dlx.settings import make_spec, settings_differences, with_absolute_paths
 from dlx.specs import Spec
 from dlx.store import StudyFolder, TrialFolder
-from dlx.studies import Study, Trial, Variant, check_measured
+from dlx.studies import Study, Trial, check_measured
+from dlx.study_axes import Variant
 from dlx.study_metrics import direction_of
 
 
