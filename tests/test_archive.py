@@ -93,7 +93,7 @@ def test_looks_of_an_archive_outlive_its_replacement(tmp_path):
     assert len(with_looks_of(read_study(path), path).looks) == 2
 
 
-CLAIM = {"text": "p = 0.1 is best", "kind": "best", "variant": "p=0.1"}
+CLAIM = {"text": "p = 0.1 is best", "kind": "best", "metric": "val_dice", "variant": "p=0.1"}
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ CLAIM = {"text": "p = 0.1 is best", "kind": "best", "variant": "p=0.1"}
         ({"smallest_effect": 0.0}, "smallest effect 0.0: expected more than 0"),
         ({"claims": (CLAIM | {"kind": "bst"},)}, "claims: kind"),
         ({"claims": (CLAIM | {"variant": "p=9"},)}, "no variant 'p=9'"),
-        ({"claims": ({"text": "falls", "kind": "falls", "axis": "width"},)}, "axis must be one of dropout.p"),
+        ({"claims": (CLAIM | {"kind": "falls", "axis": "width"},)}, "axis must be one of dropout.p"),
         ({"trials": (TrialEntry(trial="x", label="p=9", seed=0),)}, "trial x: no variant 'p=9'"),
     ],
 )

@@ -147,7 +147,7 @@ def test_looks_are_on_the_page():
 
 
 def test_claims_have_what_was_measured_and_a_verdict():
-    claim = {"text": "p = 0.1 helps", "kind": "greater", "variant": "p=0.1"}
+    claim = {"text": "p = 0.1 helps", "kind": "greater", "metric": "val_dice", "variant": "p=0.1"}
     row = row_of(page_of(made_study(claims=(claim,))), "Claims", "p = 0.1 helps")
     assert row[1] == "p=0.1 minus p=0, val Dice"
     assert row[2].startswith("confirmed")

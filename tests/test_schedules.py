@@ -219,6 +219,11 @@ def test_a_fall_in_the_second_tenth_or_to_a_thousandth_is_no_collapse():
     assert early_collapse([1.0] + [1e-3] * 99) is None
 
 
+def test_a_rate_that_comes_back_has_not_collapsed():
+    assert min(rates("cosine", {"t_max": 3}, LR, 100)[:10]) < 1e-3 * LR
+    assert early_collapse(rates("cosine", {"t_max": 3}, LR, 100)) is None
+
+
 # What training records, epoch by epoch over a whole run of 400, beside the formula worked by hand and torch's own
 # scheduler; where ours is a LambdaLR, torch's is one of another class.
 

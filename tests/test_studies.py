@@ -1,3 +1,6 @@
+import re
+import tomllib
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -72,6 +75,26 @@ def test_what_one_variant_needs_of_validation_all_have():
     assert [variant.spec.evaluate.every for variant in variants] == [1, 1]
     alone = make_variants(BASE, [Axis(key="scheduler", values=("constant", "cosine"))])
     assert [variant.spec.evaluate.every for variant in alone] == [None, None]
+
+
+def test_a_claim_that_names_no_metric_is_about_the_studys():
+    claims = [{"text": "a", "kind": "less", "variant": "p=0.1"}]
+    claims.append(claims[0] | {"metric": "val_dice"})
+    made = study({"axes": {"dropout.p": [0, 0.1]}, "metric": "gap", "claims": claims})
+    assert [claim.metric for claim in made.claims] == ["gap", "val_dice"]
+    assert study({"axes": {"dropout.p": [0, 0.1]}, "claims": claims[:1]}).claims[0].metric == "val_dice"
+
+
+def test_the_study_in_the_docs_can_be_run_with_each_of_the_pages_parts():
+    page = (Path(__file__).parent.parent / "docs/studies.md").read_text(encoding="utf-8")
+    whole, tables, claims = map(tomllib.loads, re.findall(r"```toml\n(.*?)```", page, re.DOTALL))
+    made = study(whole)
+    assert (len(made.variants), made.control) == (8, "p=0, width=8")
+    assert len(study({k: v for k, v in whole.items() if k != "control"} | tables).variants) == 3
+    rates = {"axes": [{"key": "dropout.p", "values": "0..0.3"}]}
+    assert len(study(rates | {"claims": claims["claims"][:2]}).claims) == 2
+    tail = {"axes": [{"key": "scheduler", "values": ["constant", "linear-tail"]}], "base": {"train": {"epochs": 100}}}
+    assert len(study(tail | {"claims": claims["claims"][2:]}).claims) == 1
 
 
 def test_options_go_over_the_files_base_and_its_axes_over_both():

@@ -27,7 +27,7 @@ def variant(records, label="p=0.1"):
 
 
 def claim(records_of=study, **fields):
-    records = records_of(claims=({"text": "claimed", **fields},))
+    records = records_of(claims=({"text": "claimed", "metric": "val_dice", **fields},))
     (outcome,) = summarize_study(records).claims
     return outcome
 
@@ -100,7 +100,7 @@ def test_trials_on_unlike_devices_are_not_paired():
 
 def test_a_contrast_of_variants_on_unlike_devices_is_refused_and_one_on_the_same_is_not():
     three = {"p=0": (0.9, 0.8), "p=0.1": (0.9, 0.82), "p=0.2": (0.9, 0.81)}
-    claims = ({"text": "c", "kind": "greater", "variant": "p=0.1", "than": "p=0.2"},)
+    claims = ({"text": "c", "kind": "greater", "metric": "val_dice", "variant": "p=0.1", "than": "p=0.2"},)
     alone = {("p=0.1", 4): "NVIDIA H100"}
     verdict = summarize_study(made_study(three, devices=alone, claims=claims)).claims[0].verdict
     assert (verdict.verdict, verdict.reason) == ("incomplete", "4 of 5 seeds (1 on unlike devices)")
@@ -111,7 +111,7 @@ def test_a_contrast_of_variants_on_unlike_devices_is_refused_and_one_on_the_same
 
 def test_claims_leave_out_trials_on_unlike_devices_too():
     for window in ({}, {"window": (9, 10)}):
-        fields = {"text": "c", "kind": "greater", "variant": "p=0.1", **window}
+        fields = {"text": "c", "kind": "greater", "metric": "val_dice", "variant": "p=0.1", **window}
         records = study(devices={("p=0.1", 4): "NVIDIA H100"}, claims=(fields,))
         verdict = summarize_study(records).claims[0].verdict
         assert (verdict.n, verdict.verdict) == (4, "incomplete")
@@ -176,7 +176,7 @@ def test_a_look_at_fewer_seeds_costs_the_verdict_its_five_percent():
 
 
 def test_before_all_seeds_are_there_no_interval_is_shown_that_would_be_a_look():
-    claims = ({"text": "c", "kind": "greater", "variant": "p=0.1"},)
+    claims = ({"text": "c", "kind": "greater", "metric": "val_dice", "variant": "p=0.1"},)
     summary = summarize_study(study([0.02, 0.021, 0.022, 0.023, 0.024], running={("p=0.1", 4): 3}, claims=claims))
     assert summary.variants[1].comparison.interval is None
     assert summary.claims[0].verdict.interval is None
@@ -184,12 +184,12 @@ def test_before_all_seeds_are_there_no_interval_is_shown_that_would_be_a_look():
 
 
 def test_a_look_at_fewer_seeds_costs_claims_their_five_percent_too():
-    claims = ({"text": "c", "kind": "greater", "variant": "p=0.1"},)
+    claims = ({"text": "c", "kind": "greater", "metric": "val_dice", "variant": "p=0.1"},)
     rises = [0.02, 0.021, 0.022, 0.023, 0.024]
     verdict = summarize_study(study(rises, claims=claims, looks=[made_look(3)])).claims[0].verdict
     assert verdict.verdict == "confirmed"
     assert "seeds were added after a look at 3: no longer a 5 % verdict (about 8." in verdict.reason
-    best = ({"text": "c", "kind": "best", "variant": "p=0.1"},)
+    best = ({"text": "c", "kind": "best", "metric": "val_dice", "variant": "p=0.1"},)
     reason = summarize_study(study(rises, claims=best, looks=[made_look(3)])).claims[0].verdict.reason
     assert reason.endswith("no longer a 5 % verdict")  # at what rate is not known of several tests
     assert "look" not in summarize_study(study(rises, claims=claims, looks=[made_look(5)])).claims[0].verdict.reason

@@ -247,8 +247,35 @@ def test_variants_chosen_after_a_look_are_told(dlx):
 def test_what_is_declared_after_results_is_told(dlx):
     dlx(*SWEEP)
     late = dlx(*SWEEP, "--smallest-effect", "0.5")
-    assert "smallest effect declared after results were there" in late.stdout
-    assert "smallest effect declared after results were there" in dlx(*SWEEP, "--smallest-effect", "0.5").stdout
+    assert "declared after results were there: smallest effect" in late.stdout
+    assert "declared after results were there: smallest effect" in dlx(*SWEEP, "--smallest-effect", "0.5").stdout
+
+
+CLAIMED = """
+[[claims]]
+text = "{text}"
+kind = "{kind}"
+variant = "p=0.5"
+"""
+
+
+def test_a_claim_that_is_added_or_changed_after_results_is_marked_for_good(dlx):
+    study = Path("two.toml")
+    early = CLAIMED.format(text="helps", kind="greater")
+    study.write_text(TWO_RATES + early)
+    assert "claims declared before the start\n" in dlx("run", "two.toml").stdout
+    study.write_text(TWO_RATES + early + CLAIMED.format(text="harms", kind="less"))
+    dlx("run", "two.toml")
+    page = Path("two.md").read_text()
+    rows = {name: line for line in page.splitlines() for name in ("helps", "harms") if line.startswith(f"| {name}")}
+    assert "declared after results were there" in rows["harms"]
+    assert "after results" not in rows["helps"]
+    assert "Declared before the start unless marked" in page
+    study.write_text(TWO_RATES + CLAIMED.format(text="harms", kind="less"))
+    dlx("run", "two.toml")
+    page = Path("two.md").read_text()
+    assert "declared after results were there: without the claim 'helps'" in page
+    assert "| harms" in page
 
 
 @pytest.mark.parametrize(

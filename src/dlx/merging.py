@@ -57,6 +57,7 @@ def merge_studies(studies: Sequence[tuple[Path, StudyRecords]]) -> StudyRecords:
                 "variants": (*header.variants, *(v for v in theirs.variants if v.label not in labels)),
                 "seeds": tuple(dict.fromkeys((*header.seeds, *theirs.seeds))),
                 "trials": tuple(trial.entry for trial in trials.values()),
+                "declared_late": tuple(dict.fromkeys((*header.declared_late, *theirs.declared_late))),
             }
         )
         looks += study.looks

@@ -196,6 +196,7 @@ class StudyHeader(Record):
     claims: tuple[dict[str, Any], ...]
     settings: dict[str, Any]  # of the control
     remarks: tuple[str, ...] = ()
+    declared_late: tuple[str, ...] = ()  # claims (by their text) and settings that changed once results were there
 
 
 class Look(Record):

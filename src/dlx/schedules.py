@@ -198,14 +198,9 @@ def rates(name: str, args: dict[str, Any], lr: float, num_epochs: int, group: st
 def early_collapse(rates: list[float]) -> int | None:
     """The epoch at which a schedule has killed the rate too soon, or None.
 
-    That is: the rate is below a thousandth of its highest so far, in the first tenth of the epochs or the
-    first three. Exponential decay with gamma 0.01 is caught at epoch 2: from there on nothing is learnt.
+    That is: from an epoch in the first tenth, or among the first three, to the last the rate stays below a
+    thousandth of its highest. Exponential decay with gamma 0.01 is caught at epoch 2; a warm restart is no collapse.
     """
-    highest = 0.0
-    for epoch, rate in enumerate(rates):
-        if epoch >= max(len(rates) / 10, 3):
-            return None
-        highest = max(highest, rate)
-        if rate < 1e-3 * highest:
-            return epoch
-    return None
+    alive = [epoch for epoch, rate in enumerate(rates) if rate >= 1e-3 * max(rates)]
+    start = alive[-1] + 1 if alive else 0
+    return start if start < min(max(len(rates) / 10, 3), len(rates)) else None

@@ -86,6 +86,17 @@ class StudyFile(Section):
         return value
 
 
+    @model_validator(mode="before")
+    @classmethod
+    def _claims_of_its_metric(cls, value: Any) -> Any:
+        """A claim that names no metric is about the study's."""
+        if isinstance(value, dict) and isinstance(value.get("claims"), list):
+            metric = value.get("metric", cls.model_fields["metric"].default)
+            claims = [{"metric": metric} | claim if isinstance(claim, dict) else claim for claim in value["claims"]]
+            return value | {"claims": claims}
+        return value
+
+
 def _quoted(key: str, values: Any) -> str:
     """The dotted key that a table of tables stands for, as TOML must have it."""
     while isinstance(values, dict) and values:

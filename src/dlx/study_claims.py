@@ -14,13 +14,14 @@ class Claim(Section):
 
     `greater`: the metric of `variant` is above that of `than` (by default the control) by more than `margin`; `less`,
     `within`: likewise. `best`: no other variant's is better. `rises`, `falls`: the least-squares slope of the metric
-    over a numeric axis. `window`: epochs [first, last], from 1, over which an epoch's figure is averaged; by default
-    the figures after the last epoch. With `than_window` the same variant's metric in another window is compared.
+    over a numeric axis. `metric`: in a study's file the study's own unless the claim says another. `window`: epochs
+    [first, last], from 1, over which an epoch's figure is averaged; by default the figures after the last epoch. With
+    `than_window` the same variant's metric in another window is compared.
     """
 
     text: str
     kind: Literal["greater", "less", "within", "best", "rises", "falls"]
-    metric: Metric | EpochMetric = "val_dice"
+    metric: Metric | EpochMetric
     variant: str | None = None
     than: str | None = None
     among: tuple[str, ...] | None = None  # labels; None: all (for `best` the others, for trends the whole axis)

@@ -12,6 +12,7 @@ from dlx.statistics import ClaimVerdict, judge_best, judge_greater, judge_within
 from dlx.study_claims import Claim
 from dlx.study_metrics import COINS, direction_of
 
+LATE = "declared after results were there"
 ValuesOf = Callable[[str], dict[int, float]]  # label -> seed -> the claim's figure
 
 
@@ -22,6 +23,7 @@ class ClaimOutcome:
     claim: Claim
     measured: str  # what the estimate is of
     verdict: ClaimVerdict
+    is_late: bool  # declared once results were there: its verdict is no test of what was expected
 
 
 def judge_claims(
@@ -62,7 +64,7 @@ def _judge(
         # the rate is known of one t test alone
         warning = warn_of_looks(looks, verdict.n, None if claim.kind in ("best", "within") else 1)
         verdict = replace(verdict, reason="; ".join(filter(None, [verdict.reason, warning])))
-    return ClaimOutcome(claim, measured, verdict)
+    return ClaimOutcome(claim, measured, verdict, is_late=claim.text in header.declared_late)
 
 
 def _measure(claim: Claim, header: StudyHeader, values: ValuesOf) -> tuple[str, ClaimVerdict]:

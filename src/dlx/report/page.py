@@ -7,6 +7,7 @@ from dlx.archive import StudyRecords, finished
 from dlx.report import page_facts, page_levels
 from dlx.report.markdown import Lines, escape, name_of, table
 from dlx.report.study_table import floor_line, is_idle
+from dlx.report.claims import LATE
 from dlx.report.summary import Summary
 from dlx.report.table import signed, spell_effect, spell_interval, spell_spread
 
@@ -87,7 +88,7 @@ def _grounds(summary: Summary, num_variants: int) -> Lines:
         f"They bind at the {len(header.seeds)} declared seeds ({seeds}). Intervals are of one variant each and not "
         "corrected.",
         f'- "No difference larger than {effect}": shown by two one-sided tests against ±{effect}, the smallest effect '
-        'of interest, declared before the start. "Cannot tell" is no sign of equality.',
+        'of interest as declared. "Cannot tell" is no sign of equality.',
         "- Collapsed: some run diverged, failed or ended below half of the validation Dice of the variant's best run; "
         "then no interval is given.",
         f"- Seeds needed: to find a true difference of {effect} with 80 % power, from the measured spread.",
@@ -140,7 +141,7 @@ def _claims(summary: Summary) -> Lines:
         (
             escape(outcome.claim.text),
             escape(outcome.measured),
-            ": ".join(filter(None, [outcome.verdict.verdict, escape(outcome.verdict.reason)])),
+            ": ".join(filter(None, [outcome.verdict.verdict, escape(outcome.verdict.reason), LATE * outcome.is_late])),
             *spell_effect(outcome.verdict.estimate, outcome.verdict.interval),
             f"{outcome.verdict.n}",
         )
@@ -149,7 +150,8 @@ def _claims(summary: Summary) -> Lines:
     if not rows:
         return []
     titles = ("claim", "what was measured", "verdict", "estimate", "95 % interval", "n")
-    note = "Declared before the start; each is one test at 5 %, not corrected for the others. n: seeds."
+    some = " unless marked" * any(outcome.is_late for outcome in summary.claims)
+    note = f"Declared before the start{some}; each is one test at 5 %, not corrected for the others. n: seeds."
     return ["## Claims", "", *table(titles, rows, num_text=3), "", note]
 
 

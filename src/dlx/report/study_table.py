@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from dlx.report.claims import ClaimOutcome
+from dlx.report.claims import LATE, ClaimOutcome
 from dlx.report.summary import Summary
 from dlx.report.table import Fitted, signed, spell_effect, spell_interval, spell_spread
 from dlx.report.variants import VariantSummary
@@ -93,7 +93,8 @@ def verdict_table(summary: Summary) -> Table:
 
 def claims_table(claims: Sequence[ClaimOutcome]) -> Table:
     """The claims declared before the study ran, with what was measured for them."""
-    table = Table(box=SIMPLE_HEAD, title="claims declared before the start", title_justify="left")
+    some = ", unless marked" * any(outcome.is_late for outcome in claims)
+    table = Table(box=SIMPLE_HEAD, title=f"claims declared before the start{some}", title_justify="left")
     table.add_column("claim", ratio=3)
     table.add_column("measured (95 % interval)", ratio=3)
     table.add_column("verdict", ratio=2)
@@ -102,7 +103,8 @@ def claims_table(claims: Sequence[ClaimOutcome]) -> Table:
         estimate, interval = spell_effect(verdict.estimate, verdict.interval)
         within = f" ({interval})" if verdict.interval else ""
         measured = f"{outcome.measured}: {estimate}{within}, n = {verdict.n}"
-        table.add_row(Text(outcome.claim.text), Text(measured), Text(f"{verdict.verdict}\n{verdict.reason}".strip()))
+        said = filter(None, [verdict.verdict, verdict.reason, LATE * outcome.is_late])
+        table.add_row(Text(outcome.claim.text), Text(measured), Text("\n".join(said)))
     return table
 
 

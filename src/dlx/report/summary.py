@@ -52,7 +52,7 @@ def summarize_study(records: StudyRecords) -> Summary:
     variants = {entry.label: describe_variant(entry, placed, header) for entry in header.variants}
     idle = {label: mark for label in variants if (mark := why_idle(label, placed, header))}
     looks = earlier_looks(records)
-    compared, remarks = None, list(header.remarks)
+    compared, remarks = None, [*header.remarks, *_late(header)]
     if header.control is not None:
         compared, unlike = _compare(header, variants, idle, fewer_seeds(looks, header, metric=header.metric))
         if unlike:
@@ -78,6 +78,13 @@ def summarize_study(records: StudyRecords) -> Summary:
         remarks=tuple(remarks),
         look=this_look(header, rows, verdicts),
     )
+
+
+def _late(header: StudyHeader) -> list[str]:
+    """A remark on what was declared once results were there; claims say it themselves."""
+    claimed = {claim["text"] for claim in header.claims}
+    late = [what for what in header.declared_late if what not in claimed]
+    return [f"declared after results were there: {'; '.join(late)}"] if late else []
 
 
 def _compare(

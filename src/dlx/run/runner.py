@@ -12,8 +12,7 @@ from dlx.run.trial import Event, TrialEnded, run_trial, sticks_to_process
 from dlx.run.worker import Task
 from dlx.store import StudyFolder
 
-DECLARED = ("claims", "smallest_effect", "metric")  # what must be said before results are there
-DECLARED_LATE = "declared after results were there"
+DECLARED = ("smallest_effect", "metric")  # with the claims: what must be said before results are there
 
 
 @dataclass(frozen=True)
@@ -63,11 +62,13 @@ def _declare(plan: Plan) -> None:
     folder, header = StudyFolder(plan.folder), plan.header()
     before = folder.header()
     if before is not None and before.control == header.control:
-        marks = [remark for remark in before.remarks if remark.endswith(DECLARED_LATE)]
-        changed = [key for key in DECLARED if getattr(before, key) != getattr(header, key)]
-        if changed and len(plan.missing()) < len(plan.trials):
-            marks.append(f"{' and '.join(changed).replace('_', ' ')} {DECLARED_LATE}")
-        header = header.model_copy(update={"remarks": (*header.remarks, *dict.fromkeys(marks))})
+        late = list(before.declared_late)
+        if len(plan.missing()) < len(plan.trials):
+            late += [key.replace("_", " ") for key in DECLARED if getattr(before, key) != getattr(header, key)]
+            late += [claim["text"] for claim in header.claims if claim not in before.claims]
+            kept = [claim["text"] for claim in header.claims]
+            late += [f"without the claim '{claim['text']}'" for claim in before.claims if claim["text"] not in kept]
+        header = header.model_copy(update={"declared_late": tuple(dict.fromkeys(late))})
     folder.write_header(header)
 
 
