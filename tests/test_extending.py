@@ -68,3 +68,10 @@ def test_what_the_page_adds_passes_the_tests_of_its_kind(extended):
 def test_its_study_is_planned(extended):
     output = run(extended, "-m", "dlx", "run", "experiments/tversky.toml", "--dry-run", "--json")
     assert '"Tversky 0.3, 0.7"' in output
+
+
+def test_what_it_adds_keeps_the_projects_style_and_types(extended):
+    added = ["src/dlx/schedules.py", "src/dlx/losses.py", "src/dlx/models/stack.py", "src/dlx/registry.py"]
+    run(extended, "-m", "ruff", "check", "--no-cache", *added)
+    run(extended, "-m", "ruff", "format", "--no-cache", "--check", *added)
+    run(extended, "-m", "mypy", *added)

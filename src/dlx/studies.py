@@ -85,7 +85,6 @@ class StudyFile(Section):
             return value | {"axes": [{"key": key, "values": values} for key, values in value["axes"].items()]}
         return value
 
-
     @model_validator(mode="before")
     @classmethod
     def _claims_of_its_metric(cls, value: Any) -> Any:

@@ -5,9 +5,9 @@ Made from records alone, so that the same records give the same page.
 
 from dlx.archive import StudyRecords, finished
 from dlx.report import page_facts, page_levels
+from dlx.report.claims import LATE
 from dlx.report.markdown import Lines, escape, name_of, table
 from dlx.report.study_table import floor_line, is_idle
-from dlx.report.claims import LATE
 from dlx.report.summary import Summary
 from dlx.report.table import signed, spell_effect, spell_interval, spell_spread
 
