@@ -57,7 +57,7 @@ def test_patches_of_mostly_padding_are_told():
 
 def test_more_threads_than_cores_are_told():
     assert odd_threads(2, 2) == []
-    assert odd_threads(4, 2) == ["4 threads on 2 core(s) train slower than 2 would"]
+    assert odd_threads(4, 2) == ["4 threads on 2 cores train slower than 2 would"]
 
 
 def test_the_phantom_is_not_odd():

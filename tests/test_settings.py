@@ -53,6 +53,14 @@ def test_a_path_over_the_phantom_replaces_it_whole():
     assert spec.data.source.args == {"path": "some/folder"}
 
 
+def test_the_phantom_named_alone_is_the_recipes():
+    base = {"data": {"source": "phantom:subjects=3"}}
+    alone = {"data": {"source": "phantom"}}
+    assert make_spec(merge(base, alone)).data.source.args == {"subjects": 3}
+    assert make_spec(merge(base, {"data": {"source": "phantom:size=24"}})).data.source.args == {"size": 24}
+    assert make_spec(merge(base, {"data": {"source": "some/folder"}}, alone)).data.source.args == {}
+
+
 def test_one_argument_of_a_folder_is_set_beside_its_path():
     base = {"data": {"source": "phantom:subjects=3"}}
     spec = make_spec(merge(base, {"data": {"source": "some/folder"}}, nest([("data.source.layout", "iseg")])))

@@ -212,11 +212,28 @@ def test_a_report_is_rebuilt_from_records_alone_and_folders_merge(dlx):
     dlx(*SWEEP[:3], "--seeds", "1,2", *SMALL, "--out", "b")
     document = json.loads(dlx("report", "a", "b", "--json").stdout)
     assert [row["n"] for row in document["variants"]] == [3, 3, 3]
-    page = Path("a/report.md").read_bytes()
-    picture = Path("a/report.svg").read_bytes()
+    page = Path("a/merged.md").read_bytes()
+    picture = Path("a/merged.svg").read_bytes()
+    own = Path("a/report.md").read_bytes()
     dlx("report", "a", "b")
-    assert Path("a/report.png").exists()
-    assert (Path("a/report.md").read_bytes(), Path("a/report.svg").read_bytes()) == (page, picture)
+    assert Path("a/merged.png").exists()
+    assert (Path("a/merged.md").read_bytes(), Path("a/merged.svg").read_bytes()) == (page, picture)
+    assert Path("a/report.md").read_bytes() == own
+
+
+def test_the_table_is_shown_where_the_report_cannot_be_written(dlx):
+    dlx(*SWEEP)
+    Path("file").touch()
+    with pytest.raises(OSError, match="file"):
+        dlx("report", "out", "--out", "file/report")
+    assert "paired by seed" in dlx.last_output()
+
+
+def test_a_folder_that_another_study_takes_over_is_told_even_quietly(dlx):
+    dlx(*SWEEP)
+    taken = dlx("train", *SMALL, "--lr", "0.01", "--out", "out", "--quiet")
+    assert "out held another study, whose trials stay" in taken.stderr
+    assert "held another study" not in dlx("train", *SMALL, "--lr", "0.01", "--seeds", "2", "--out", "out").stderr
 
 
 def test_folders_of_unlike_settings_do_not_merge(dlx):
@@ -296,6 +313,8 @@ def test_variants_that_cannot_be_compared_are_refused(dlx, axes, words):
     [
         (["sweep-dropout", "--p", "0.1..1.2"], "variant 'p=1': dropout.p"),
         (["sweep-dropout", "--p", "x"], "no number"),
+        (["sweep-dropout", "--p", "0"], "only the control 'p=0'"),
+        (["compare-schedulers", "--scheduler", "constant"], "only the control 'constant'"),
         (["sweep-dropout", "--kind", "dropuot"], "dropout.kind"),
         (["sweep-dropout", "--smallest-effect", "0"], "smallest_effect"),
         (["compare-schedulers", "--scheduler", "stepp"], "did you mean 'step'"),

@@ -12,6 +12,7 @@ from dlx.data.split import Split
 from dlx.dropout import Dropout, dropout_modules
 from dlx.parts import model_geometry
 from dlx.specs import Spec
+from dlx.spelling import counted
 
 THIN = 4  # slices whose sides are so unlike were hardly meant to be cut along this axis
 
@@ -89,7 +90,7 @@ def odd_dropout(model: nn.Module, num_channels: int) -> list[str]:
 
 def odd_threads(threads: int, cores: int) -> list[str]:
     """More threads than cores: they wait for each other."""
-    return [f"{threads} threads on {cores} core(s) train slower than {cores} would"] if threads > cores else []
+    return [f"{threads} threads on {counted(cores, 'core')} train slower than {cores} would"] if threads > cores else []
 
 
 def spell_size(size: Sequence[int]) -> str:

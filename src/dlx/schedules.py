@@ -26,16 +26,17 @@ from dlx import registry
 from dlx.arguments import bind_arguments
 from dlx.errors import SettingError, nearest
 
-# e: the epoch, from 0; N: the number of epochs; lr: the rate that the parameter group starts with.
+# e: the epoch, from 0; N: the number of epochs; lr: the rate that the parameter group starts with. After a semicolon
+# what holds unless it is given.
 FORMULAS = {
     "constant": "lr",
-    "linear-tail": "lr * min(1, (N - e) / epochs)",
-    "exponential": "lr * gamma^e",
-    "step": "lr * gamma^floor(e / step_size)",
-    "multistep": "lr * gamma^(number of milestones <= e)",
-    "cosine": "eta_min + (lr - eta_min) * (1 + cos(pi * e / t_max)) / 2",
-    "plateau": "lr * factor^(times that Dice stood still for more than patience epochs)",
-    "lambda": "lr * f(e / N), f by straight lines between points, for each parameter group its own",
+    "linear-tail": "lr * min(1, (N - e) / epochs); epochs = 0.3 N",
+    "exponential": "lr * gamma^e; at the end 0.01 lr",
+    "step": "lr * gamma^floor(e / step_size); step_size = 0.3 N, gamma = 0.1",
+    "multistep": "lr * gamma^(number of milestones <= e); milestones at N/2, 3N/4, 7N/8, gamma = 0.1",
+    "cosine": "eta_min + (lr - eta_min) * (1 + cos(pi * e / t_max)) / 2; t_max = N, eta_min = 0",
+    "plateau": "lr * factor^(times that Dice stood still for more than patience epochs); factor = 0.1, patience = N/10",
+    "lambda": "lr * f(e / N), f by straight lines between points, a group may have its own; 0.1, 1 at N/10, 0 at N",
 }
 
 Count = Annotated[int, Field(ge=1)]

@@ -2,7 +2,7 @@
 
 import math
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,8 @@ def read_toml(path: Path) -> Settings:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
         check_numbers(document)
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingError(f"{path}: cannot be read ({error})") from None
+        cause = error.strerror if isinstance(error, OSError) else error
+        raise SettingError(f"{path}: cannot be read: {cause}") from None
     except SettingError as error:
         raise SettingError(f"{path}: {error}") from None
     except tomllib.TOMLDecodeError as error:
@@ -79,8 +80,8 @@ def merge(*layers: Mapping[str, Any]) -> Settings:
 
     A part that a later layer names starts from its own defaults: its old arguments do not carry over. For `model` alone
     a bare name keeps the arguments, which are the sizes (width, levels ...) that the recipe chose, where the network is
-    of the same module. A way of splitting
-    (val, fold, val_fraction, file) replaces that of earlier layers. SettingError where a table meets something else.
+    of the same module; and `phantom` over a phantom keeps its subjects and size. A way of splitting (val, fold,
+    val_fraction, file) replaces that of earlier layers. SettingError where a table meets something else.
     """
     merged: Settings = {}
     for layer in layers:
@@ -120,6 +121,9 @@ def _merge_value(old: Any, new: Any, path: Keys, *, is_one_layer: bool) -> Any:
     elif path == ("model",) and _is_bare_name(new):
         before, after = _as_table(old, path), _as_table(new, path)
         return before | after if _are_kin(before.get("name"), after["name"]) else after
+    elif path == ("data", "source") and new == "phantom":
+        before = _as_table(old, path)
+        return before if before.get("name") == new else new
     elif isinstance(new, Mapping) and key in PART_KEYS and "name" in new:
         return _as_table(new, path)
     if not isinstance(new, Mapping):
@@ -201,11 +205,33 @@ def make_spec(settings: Settings) -> Spec:
         return Spec.model_validate(settings)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
+        steps = [str(step) for step in first["loc"]]
         if first["type"] == "extra_forbidden":
-            *path, key = [str(step) for step in first["loc"]]
-            known = _section(path).model_fields
-            raise SettingError(f"unknown setting '{'.'.join([*path, key])}': {nearest(key, known)}") from None
+            raise SettingError(f"unknown setting '{'.'.join(steps)}': {_nearest_setting(steps)}") from None
+        if first["type"] in ("model_type", "model_attributes_type") and steps[-1] not in PART_KEYS:
+            inner = ", ".join(f"{'.'.join(steps)}.{name}" for name in _section(steps).model_fields)
+            got = shortened(first["input"])
+            raise SettingError(f"{'.'.join(steps)}: {got}, and expected is one of its settings: {inner}") from None
         raise SettingError(first_cause(error)) from None
+
+
+def _nearest_setting(steps: list[str]) -> str:
+    """Where a setting of that name is, in whatever section; else the nearest of this section's."""
+    *path, key = steps
+    elsewhere = [name for name in _dotted(Spec) if name.endswith(f".{key}")]
+    if elsewhere:
+        return f"did you mean {' or '.join(repr(name) for name in elsewhere)}?"
+    return nearest(key, _section(path).model_fields)
+
+
+def _dotted(section: type[Section], prefix: str = "") -> Iterator[str]:
+    """Every setting with its section before it: `train.epochs`; the arguments of parts are not known here."""
+    for name, field in section.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, Section) and not issubclass(inner, Part):
+            yield from _dotted(inner, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
 
 
 def _section(path: Iterable[str]) -> type[Section]:

@@ -1,4 +1,4 @@
-"""Values and parts as a user types them: `1e-3`, `[1, 2]`, `step:step_size=30,gamma=0.1`."""
+"""Values and parts as a user types them: `1e-3`, `[1, 2]`, `step:step_size=30,gamma=0.1`; and counts in words."""
 
 import json
 import re
@@ -7,6 +7,11 @@ from typing import Any
 from dlx.errors import SettingError
 
 PART_NAME = re.compile(r"[A-Za-z][\w.+-]*")
+
+
+def counted(number: int, what: str) -> str:
+    """`1 trial`, `2 trials`."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def parse_value(text: str) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from dlx.arguments import first_cause
 from dlx.errors import SettingError, nearest
@@ -60,6 +60,14 @@ class Study(BaseModel):
         return [Trial(label=v.label, seed=seed, spec=v.spec) for seed in self.seeds for v in self.variants]
 
 
+def _seeds(value: Any) -> Any:
+    """Refuses what is neither a number of seeds nor a list of them, in one message for both."""
+    numbers = value if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(number, int) and not isinstance(number, bool) for number in numbers):
+        raise ValueError(f"expected a number of seeds (5) or a list of them ([0, 3, 7]), and got {value!r}")
+    return value
+
+
 class StudyFile(Section):
     """A study as a TOML file has it; `base` holds settings over those of `recipe`."""
 
@@ -68,7 +76,7 @@ class StudyFile(Section):
     base: Annotated[dict[str, Any], Field(default_factory=dict)]
     axes: tuple[Axis, ...]
     control: str | None = None
-    seeds: int | tuple[int, ...] = DEFAULT_SEEDS
+    seeds: Annotated[int | tuple[int, ...], BeforeValidator(_seeds)] = DEFAULT_SEEDS
     metric: Metric = "val_dice"
     direction: Direction | None = None  # which is better; None: what the metric says
     smallest_effect: Annotated[float, Field(gt=0.0)] = SMALLEST_EFFECT
@@ -109,9 +117,9 @@ def read_study_file(document: Settings, path: Path) -> StudyFile:
     try:
         return StudyFile.model_validate(document)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        if first["type"] == "extra_forbidden" and len(first["loc"]) == 1:
-            raise SettingError(f"{path}: unknown key {nearest_key(str(first['loc'][0]))}") from None
+        unknown = [e["loc"][0] for e in error.errors() if e["type"] == "extra_forbidden" and len(e["loc"]) == 1]
+        if unknown:  # first: what is missing may be what was misspelt
+            raise SettingError(f"{path}: unknown key {nearest_key(str(unknown[0]))}") from None
         raise SettingError(f"{path}: {first_cause(error)}") from None
 
 

@@ -61,6 +61,8 @@ def with_given(options: TrainOptions, *below: "Settings") -> "list[Settings]":
 
     given = [(SETTING_OF[name], value) for name in SETTING_OF if (value := getattr(options, name)) is not None]
     config = settings.read_toml(options.config) if options.config else {}
+    if "axes" in config:
+        raise SettingError(f"--config {options.config}: is a study, and not settings alone: dlx run {options.config}")
     assigned = settings.nest(settings.parse_assignment(text) for text in options.set_ or [])
     return [*below, config, settings.nest(given), assigned]
 

@@ -12,7 +12,10 @@ def report(
     ],
     out: Annotated[
         Path | None,
-        typer.Option(help="Stem of the files to write.", show_default="FOLDER/report, or beside the .jsonl file"),
+        typer.Option(
+            help="Stem of the files to write.",
+            show_default="FOLDER/report, FOLDER/merged of several, or beside a .jsonl",
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
 ) -> None:
@@ -25,15 +28,24 @@ def report(
     from dlx.merging import merge_studies
     from dlx.report.summary import summarize_study
 
-    summary = summarize_study(merge_studies([(folder, read_study(folder)) for folder in folders]))
+    records = merge_studies([(folder, read_study(folder)) for folder in folders])
+    summary = summarize_study(records)
+    study_results.print_summary(summary, records, as_json=as_json)  # first: no write that fails may lose it
     for folder in folders:
         if folder.is_dir():
             note_look(folder, summary)
     records = merge_studies([(folder, read_study(folder)) for folder in folders])  # with this look
     is_folder = folders[0].is_dir()
-    stem = out or (folders[0] / "report" if is_folder else folders[0].with_suffix(""))
-    study_results.print_summary(summary, records, as_json=as_json)
+    stem = out or default_stem(folders)
     written = study_results.write_report(stem, summary, records, with_png=is_folder)
     if not as_json:
         notes = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
         notes.print(f"\nwritten:      {', '.join(str(path) for path in written)}")
+
+
+def default_stem(folders: list[Path]) -> Path:
+    """`report` in a study's folder, or a file's own name; of several merged `merged`, so that each keeps its own."""
+    first, *others = folders
+    if first.is_dir():
+        return first / ("merged" if others else "report")
+    return first.with_name(f"{first.stem}-merged") if others else first.with_suffix("")

@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -13,6 +14,7 @@ from rich.text import Text
 from dlx.report.document import trial_entry
 from dlx.report.table import seeds_table, spell_seconds, trial_table
 from dlx.specs import Part, Spec
+from dlx.spelling import counted
 
 if TYPE_CHECKING:
     from dlx.cli.display import Outcome
@@ -20,13 +22,30 @@ if TYPE_CHECKING:
     from dlx.run.probe import StudyCost
 
 
-def print_head(plan: "Plan", console: Console) -> None:
-    """A few lines on what will train on what, and what the user should know of it."""
-    console.print("\n".join(head_lines(plan)), highlight=False, soft_wrap=True, markup=False)
+def print_head(plan: "Plan", console: Console, *, quiet: bool = False) -> None:
+    """A few lines on what will train on what, and what the user should know of it; the latter alone if `quiet`."""
+    for line in (*(() if quiet else head_lines(plan)), *note_lines(plan)):
+        if console.is_terminal:
+            line = fill(line, console.width, subsequent_indent=" " * 9, break_long_words=False, break_on_hyphens=False)
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def note_lines(plan: "Plan") -> list[str]:
+    """The plan's remarks, and which other study its folder held."""
+    from dlx.run.plan import study_replaced
+
+    notes = list(plan.remarks)
+    before = study_replaced(plan)
+    if before is not None:
+        notes.append(
+            f"{plan.folder} held another study, whose trials stay; its report comes again with its command: "
+            f"{before.command}"
+        )
+    return [f"note     {note}" for note in notes]
 
 
 def head_lines(plan: "Plan") -> list[str]:
-    """Data, split, network, patch, device; then the remarks."""
+    """Data, split, network, patch, device."""
     resolved = plan.first
     spec, dataset, split, compute = resolved.spec, resolved.dataset, resolved.split, resolved.compute
     patch = " x ".join(str(size) for size in spec.batch.patch_size_px or ())
@@ -38,12 +57,18 @@ def head_lines(plan: "Plan") -> list[str]:
     return [
         f"data     {source_name(dataset.source)} ({dataset.layout}): {channels} -> {classes}",
         f"split    {len(split.train)} training and {counted(len(split.val), 'validation subject')}",
-        f"network  {spec.model.name}, {resolved.parameters:,} parameters; loss {loss}; {spec.optimizer.name.name}, "
-        f"{spec.scheduler.name}",
+        f"network  {spec.model.name}{_sizes(spec.model)}, {resolved.parameters:,} parameters; loss {loss}; "
+        f"{spec.optimizer.name.name}, {spec.scheduler.name}",
         f"training {length}, {spec.batch.size} {kind} of {patch}; validated {every_epochs(spec)}",
         f"device   {compute.device}, {compute.precision}{threads}",
-        *(f"note     {remark}" for remark in plan.remarks),
     ]
+
+
+def _sizes(model: Part) -> str:
+    """` (width 16, 3 levels)` where the network has these."""
+    sizes = [f"width {model.args['width']}"] if "width" in model.args else []
+    sizes += [counted(model.args["levels"], "level")] if "levels" in model.args else []
+    return f" ({', '.join(sizes)})" if sizes else ""
 
 
 def every_epochs(spec: Spec) -> str:
@@ -108,14 +133,14 @@ def cost_line(plan: "Plan", cost: "StudyCost") -> str:
     at_once = f", {plan.max_parallel} at once" if plan.max_parallel > 1 else ""
     return (
         f"{counted(len(plan.trials), 'trial')}{done}; {counted(cost.epochs, 'epoch')} to train{at_once}: about "
-        f"{spell_seconds(cost.seconds)} (a step takes {steps}, measured now), {plan.disk_mib():.0f} MiB on disk "
-        f"({plan.free_disk_mib():.0f} free) in {plan.folder}. Nothing was written."
+        f"{spell_seconds(cost.seconds)} (a step takes {steps}, measured now), {spell_mib(plan.disk_mib())} on disk "
+        f"({spell_mib(plan.free_disk_mib())} free) in {plan.folder}. Nothing was written."
     )
 
 
-def counted(number: int, what: str) -> str:
-    """`1 trial`, `2 trials`."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def spell_mib(mib: float) -> str:
+    """`320 MiB`, `65.4 GiB`."""
+    return f"{mib:.0f} MiB" if mib < 1024 else f"{mib / 1024:.1f} GiB"
 
 
 def print_settings(plan: "Plan", console: Console) -> None:

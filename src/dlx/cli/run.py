@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dlx.cli.layers import seeds_from, with_given
+from dlx.cli.layers import asks_for_nothing, seeds_from, with_given
 from dlx.cli.options import StudyOptions, takes_options
+from dlx.errors import SettingError
 
 if TYPE_CHECKING:
     from dlx.studies import Study, StudyFile
@@ -34,7 +35,10 @@ def run(
         changes["seeds"] = seeds_from(options)
     if options.smallest_effect is not None:
         changes["smallest_effect"] = options.smallest_effect
-    study = study_from_file(study_file, file.stem, settings, **changes)
+    try:
+        study = study_from_file(study_file, file.stem, settings, **changes)
+    except SettingError as error:
+        raise SettingError(f"{file}: {error}" if asks_for_nothing(options) else str(error)) from None
     folder, beside = Path("runs") / file.stem, file.with_suffix("")
     if is_study_of(study_file, file.stem, study):
         run_study(study, folder, options, beside=beside)
@@ -48,7 +52,6 @@ def run(
 def is_study_of(file: "StudyFile", name: str, study: "Study") -> bool:
     """True where a study is what its file alone says."""
     from dlx.cli.running import with_one_thread
-    from dlx.errors import SettingError
     from dlx.settings import merge, read_recipe
     from dlx.studies import study_from_file
 

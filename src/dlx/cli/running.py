@@ -54,10 +54,13 @@ def axis_study(name: str, question: str, settings: "Settings", axis: "Axis", opt
     from dlx.studies import DEFAULT_SEEDS, SMALLEST_EFFECT, make_study
     from dlx.study_axes import make_variants
 
+    variants = make_variants(settings, [axis])
+    if len(variants) == 1:
+        raise SettingError(f"{name}: only the control '{variants[0].label}', and nothing to compare with it")
     return make_study(
         name=name,
         question=question,
-        variants=make_variants(settings, [axis]),
+        variants=variants,
         axes=(axis.title,),
         seeds=seeds_from(options, DEFAULT_SEEDS),
         smallest_effect=SMALLEST_EFFECT if options.smallest_effect is None else options.smallest_effect,
@@ -110,9 +113,9 @@ def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Pa
         study_results.print_study_plan(plan, as_json=options.as_json)
         return
     is_quiet = options.quiet or options.as_json
+    console = Console(stderr=True)
+    results.print_head(plan, console, quiet=is_quiet)
     if not is_quiet:
-        console = Console(stderr=True)
-        results.print_head(plan, console)
         study_results.print_grid(plan, console)
     outcome = follow_plan(plan, options, in_workers=True)
     records = read_with_looks(plan.folder, beside)

@@ -9,12 +9,13 @@ from rich.table import Table
 from rich.text import Text
 
 from dlx.archive import StudyRecords, finished, portable, write_archive
-from dlx.cli.results import counted, print_json, print_settings, resume_command, stopped_line
+from dlx.cli.results import print_json, print_settings, resume_command, stopped_line
 from dlx.cli.running import archive_of
 from dlx.report.document import study_document, trial_entry
 from dlx.report.study_table import study_table
 from dlx.report.summary import Summary, summarize_study
 from dlx.report.table import trial_table
+from dlx.spelling import counted
 
 if TYPE_CHECKING:
     from dlx.cli.display import Outcome
@@ -37,6 +38,8 @@ def print_grid(plan: "Plan", console: Console) -> None:
         soft_wrap=True,
         markup=False,
     )
+    if len(labels) == 1:
+        console.print("note     a single variant: there is nothing to compare it with", highlight=False)
 
 
 def print_study_plan(plan: "Plan", *, as_json: bool) -> None:
@@ -67,9 +70,11 @@ def schedules_table(plan: "Plan") -> Table:
     table.add_column("formula", overflow="fold", ratio=4)
     table.add_column("rate", no_wrap=True)
     for variant in plan.study.variants:
-        spec = variant.spec
+        spec, scheduler = variant.spec, str(variant.spec.scheduler)
         drawn = rates(spec.scheduler.name, spec.scheduler.args, spec.optimizer.lr, spec.train.epochs)
-        table.add_row(Text(variant.label), FORMULAS[spec.scheduler.name], sparkline(drawn))
+        is_named = scheduler in variant.label
+        named = Text(variant.label) if is_named else Text.assemble(variant.label, (f"\n{scheduler}", "dim"))
+        table.add_row(named, FORMULAS[spec.scheduler.name], sparkline(drawn))
     return table
 
 

@@ -32,8 +32,7 @@ def train(options: TrainOptions) -> None:
         return
     if options.resume:
         check_resumable(plan)
-    if not (options.quiet or options.as_json):
-        results.print_head(plan, Console(stderr=True))
+    results.print_head(plan, Console(stderr=True), quiet=options.quiet or options.as_json)
     outcome = follow_plan(plan, options, in_workers=plan.max_parallel > 1)
     results.print_outcome(plan, outcome, as_json=options.as_json, quiet=options.quiet)
     end(outcome)

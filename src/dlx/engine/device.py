@@ -12,6 +12,7 @@ import torch
 from dlx.cores import available_cores as available_cores
 from dlx.errors import SettingError
 from dlx.specs import ComputeSpec
+from dlx.spelling import counted
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 MOST_THREADS_PER_CORE = 8  # a run of a larger machine may be repeated here; more than that is a slip
@@ -58,7 +59,8 @@ def choose_compute(spec: ComputeSpec) -> Compute:
     if precision == "auto":
         precision = "bf16" if does_bf16_well(device) else "float32"
     if spec.threads is not None and spec.threads > MOST_THREADS_PER_CORE * available_cores():
-        raise SettingError(f"compute.threads: {spec.threads}, and this process may use {available_cores()} core(s)")
+        cores = counted(available_cores(), "core")
+        raise SettingError(f"compute.threads: {spec.threads}, and this process may use {cores}")
     name = describe_device(device) if device.type == "cuda" else None
     return Compute(device, precision, spec.threads or available_cores(), name)
 
@@ -139,7 +141,8 @@ def _choose_device(name: str) -> torch.device:
     if kind == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if int(index or 0) >= count:  # before torch sees it, which refuses large numbers in its own way
-            raise SettingError(f"device '{name}' is not there: torch sees {count} CUDA device(s)")
+            why = "this torch is built without CUDA" if torch.version.cuda is None else f"torch sees {count} of CUDA"
+            raise SettingError(f"device '{name}' is not there: {why}; --device cpu trains without a GPU")
         return torch.device("cuda", int(index or 0))
     device = torch.device(kind)
     if device.type == "mps" and not torch.backends.mps.is_available():

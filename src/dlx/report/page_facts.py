@@ -66,7 +66,8 @@ def settings(summary: Summary) -> Lines:
     lines = ["## Settings", ""]
     for axis in header.axes:
         values = dict.fromkeys(escape(variant.values.get(axis)) for variant in header.variants)
-        lines.append(f"- {escape(axis)}: {', '.join(values)}")
+        parted = "; " if any("," in value for value in values) else ", "
+        lines.append(f"- {escape(axis)}: {parted.join(values)}")
     lines += [f"- epochs: {header.epochs}", f"- seeds: {', '.join(map(str, header.seeds))}", ""]
     whose = "the control" if header.control is not None else "the first variant"
     text = json.dumps(header.settings, indent=2, ensure_ascii=False)

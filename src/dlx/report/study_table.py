@@ -11,7 +11,9 @@ from dlx.report.claims import LATE, ClaimOutcome
 from dlx.report.summary import Summary
 from dlx.report.table import Fitted, signed, spell_effect, spell_interval, spell_spread
 from dlx.report.variants import VariantSummary
+from dlx.spelling import counted
 
+LONG_MARK = 40  # letters
 STYLES = {"better": "bold green", "worse": "bold red", "collapsed": "bold red"}
 
 
@@ -74,13 +76,14 @@ def verdict_table(summary: Summary) -> Table:
     table.add_column("95 % interval", justify="right", no_wrap=True)
     table.add_column("verdict", ratio=3)
     table.add_column("seeds\nneeded", justify="right", no_wrap=True)
+    shared = shared_marks(summary)
     for variant in summary.variants:
         if variant.comparison is None:
             continue
         row = variant.comparison
         verdict = Text(row.verdict, style=STYLES.get(row.verdict, "bold red" if is_idle(variant) else ""))
         for mark in variant.marks:
-            verdict.append(f"\n{mark}", style="dim")
+            verdict.append(f" ({shared.index(mark) + 1})" if mark in shared else f"\n{mark}", style="dim")
         table.add_row(
             Text(variant.label),
             signed(row.difference),
@@ -89,6 +92,12 @@ def verdict_table(summary: Summary) -> Table:
             "-" if row.seeds_needed is None else str(row.seeds_needed),
         )
     return table
+
+
+def shared_marks(summary: Summary) -> list[str]:
+    """Long marks that several verdicts have: said once, below the table, and numbered in it."""
+    marks = [mark for variant in summary.variants for mark in variant.marks]
+    return [mark for mark in dict.fromkeys(marks) if marks.count(mark) > 1 and len(mark) > LONG_MARK]
 
 
 def claims_table(claims: Sequence[ClaimOutcome]) -> Table:
@@ -111,11 +120,12 @@ def claims_table(claims: Sequence[ClaimOutcome]) -> Table:
 def foot_lines(summary: Summary) -> list[str]:
     """The noise, the test and its assumptions, and what the columns mean."""
     header = summary.header
-    num_variants = len(summary.variants) - 1
+    variants = counted(len(summary.variants) - 1, "variant")
     return [
+        *(f"({number}) {mark}" for number, mark in enumerate(shared_marks(summary), 1)),
         f"±: standard deviation over seeds; where runs collapsed, lowest to highest. {floor_line(summary)}",
         f"Verdicts: paired t over {len(header.seeds)} seeds (differences roughly normal), Holm-corrected for "
-        f"{num_variants} variant(s) at 5 %; 'no difference' by two one-sided tests against "
+        f"{variants} at 5 %; 'no difference' by two one-sided tests against "
         f"±{header.smallest_effect:g}, the smallest effect declared. Intervals are not corrected.",
         f"Seeds needed: to find a difference of {header.smallest_effect:g} with 80 % power, from the measured spread.",
         "*best: the best epoch's validation Dice, selected on the validation data.",

@@ -14,6 +14,7 @@ from dlx.report.looks import chosen_after, earlier_looks, fewer_seeds, this_look
 from dlx.report.marks import evaluated_unlike_trained, why_idle
 from dlx.report.measures import TITLES
 from dlx.report.variants import VariantSummary, describe_variant, on_one_device, only, place
+from dlx.spelling import counted
 from dlx.statistics import Collapse, Comparisons, NoiseFloor
 from dlx.study_metrics import Direction, direction_of
 
@@ -56,7 +57,7 @@ def summarize_study(records: StudyRecords) -> Summary:
     if header.control is not None:
         compared, unlike = _compare(header, variants, idle, fewer_seeds(looks, header, metric=header.metric))
         if unlike:
-            remarks.append(f"{unlike} pair(s) left out: variant and control ran on unlike devices")
+            remarks.append(f"{counted(unlike, 'pair')} left out: variant and control ran on unlike devices")
         remarks += chosen_after(looks, header)
     rows = {row.label: row for row in compared.rows} if compared else {}
     claims = judge_claims(header, variants, fewer_seeds(looks, header, metric=None))

@@ -16,6 +16,7 @@ from dlx.run.devices import cuda_names, device_of_worker
 from dlx.run.stores import Stores, host_stores, stays_on_host
 from dlx.settings import make_spec, settings_differences, with_absolute_paths
 from dlx.specs import Spec
+from dlx.spelling import counted
 from dlx.store import StudyFolder, TrialFolder
 from dlx.studies import Study, Trial, check_measured
 from dlx.study_axes import Variant
@@ -178,7 +179,7 @@ def _common_remarks(resolved: dict[str, Resolved]) -> list[str]:
         for remark in dict.fromkeys(one.remarks):
             having.setdefault(remark, []).append(label)
     return [
-        remark if len(labels) == len(resolved) else f"{', '.join(labels)}: {remark}"
+        remark if len(labels) == len(resolved) else f"{'; '.join(labels)}: {remark}"
         for remark, labels in having.items()
     ]
 
@@ -198,7 +199,8 @@ def _parallel(resolved: list[Resolved], asked: int | None, num_trials: int) -> t
     room = max(1, available_cores() // threads)
     if asked is not None and asked > room:
         remark = (
-            f"--max-parallel {asked}: {room} at once, so that {threads} thread(s) each fit {available_cores()} cores"
+            f"--max-parallel {asked}: {room} at once, so that {counted(threads, 'thread')} each fit "
+            f"{counted(available_cores(), 'core')}"
         )
         return min(room, num_trials), remark
     return min(asked or room, num_trials), None
@@ -231,6 +233,13 @@ def load_study(folder: Path) -> Study:
         raise SettingError(f"{folder}: holds a study of several variants; go on with: {header.command}")
     variant = Variant(label=header.variants[0].label, spec=make_spec(header.settings))
     return Study(name=header.name, variants=(variant,), seeds=header.seeds)
+
+
+def study_replaced(plan: Plan) -> StudyHeader | None:
+    """The study of wholly other trials that the plan's folder was last used for, whose header the plan's replaces."""
+    before = StudyFolder(plan.folder).header()
+    ours = {planned.resolved.trial_id(planned.trial.seed) for planned in plan.trials}
+    return None if before is None or any(entry.trial in ours for entry in before.trials) else before
 
 
 def check_resumable(plan: Plan) -> None:

@@ -161,6 +161,10 @@ def _judge(decision: Decision, i: int, n: int, smallest_effect: float, higher_is
         return f"no difference larger than {smallest_effect:g}", ""
     if n < 2:
         return "cannot tell", "fewer than two seeds show no spread"
+    low, high = (end[i] for end in decision.interval)
+    num_variants = len(decision.difference)
+    if low > 0.0 or high < 0.0:
+        return "cannot tell", f"0 is outside the interval, but not after correction for {num_variants} variants"
     return "cannot tell", ""
 
 
