@@ -187,7 +187,8 @@ def parts_of_a_network() -> Outcome:
     total = sum(parameter.numel() for parameter in unet.parameters())
     words = {"encoder": "backbone", "decoder": "neck", "head": "head"}
     parts = ", ".join(f"{words[name]} {count:,}" for name, count in groups.items())
-    text = f"unet-resnet34: {parts}; an image of 3 x 224 x 224 is embedded by resnet34 as {vector.shape[1]} numbers"
+    embedded = f"an image of 3 x 224 x 224 is embedded by resnet34 as {vector.shape[1]} numbers"
+    text = f"unet-resnet34 (3 channels, 4 classes): {parts}; {embedded}"
     return text, verdict(holds=sum(groups.values()) == total and vector.shape == (1, 512))
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from dlx.cli.layers import settings_from
 from dlx.cli.options import TrainOptions
-from dlx.errors import SettingError
+from dlx.errors import SettingError, nearest
 from dlx.settings import (
     make_spec,
     merge,
@@ -238,3 +238,24 @@ def test_huge_numbers_from_options_are_refused(key, value):
 def test_counts_that_are_slips_are_refused():
     with pytest.raises(SettingError, match="less than or equal to 1000000"):
         make_spec({"train": {"epochs": 2**62}})
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"epochs": 3}, "unknown setting 'epochs': did you mean 'train.epochs'?"),
+        ({"trian": {"epochs": 3}}, "unknown setting 'trian': did you mean 'train'?"),
+        ({"dropout": 0.3}, "dropout: 0.3, and expected is one of its settings: dropout.p, dropout.kind"),
+    ],
+)
+def test_a_setting_in_the_wrong_place_is_told_where_it_belongs(settings, words):
+    with pytest.raises(SettingError) as refusal:
+        make_spec(settings)
+    assert words in str(refusal.value)
+
+
+def test_of_very_many_names_the_nearest_are_listed():
+    known = [f"Layer{number}" for number in range(100)] + ["Linear"]
+    assert nearest("Liner", known).startswith("did you mean 'Linear'? (known: Linear, ")
+    assert len(nearest("Liner", known)) < 120
+    assert nearest("qqq", known) == "known: 101 more"

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from dlx.records import SetScores, TrialRecord
 from dlx.report.measures import gap, mean_of_all
+from dlx.spelling import counted
 from dlx.statistics import Estimate
 
 
@@ -116,7 +117,7 @@ def trial_table(record: TrialRecord) -> Fitted:
         best = "validated once, after the last epoch"
     unknown = [name for name, value in (result.val.hd95_mm_per_class or {}).items() if value is None]
     facts = (
-        f"{len(result.train.cases)} training and {len(result.val.cases)} validation subjects, "
+        f"{len(result.train.cases)} training and {counted(len(result.val.cases), 'validation subject')}, "
         f"{record.parameters:,} parameters, {spell_seconds(record.run.seconds)} on {record.run.device}"
     )
     lines = [best, facts]
