@@ -31,6 +31,7 @@ DOCUMENTED_PARAMETERS = {
     "unet-vgg13": 14_870_660,
     "unet-vgg16": 20_182_916,
     "unet-vgg19": 25_495_172,
+    "voxel": 9_156,
 }
 SMALL = {"width": 4}  # small enough for the tests
 

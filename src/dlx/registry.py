@@ -40,6 +40,7 @@ PARTS: dict[str, dict[str, str]] = {
         "unet-vgg13": "dlx.models.vgg:unet_vgg13",
         "unet-vgg16": "dlx.models.vgg:unet_vgg16",
         "unet-vgg19": "dlx.models.vgg:unet_vgg19",
+        "voxel": "dlx.models.voxel:voxel",
     },
     "classifier": {  # of whole images: for `count-params`, as nothing here trains them
         "resnet18": "dlx.models.resnet:resnet18",
