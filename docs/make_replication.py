@@ -267,6 +267,12 @@ ROWS = {
         ),
         Row("unet2 costs 18.60 GFLOP a 64 x 64 slice", calculate=cost_of_unet2),
         Row(
+            "Networks learn the features that others must engineer",
+            study="learned-features-hippocampus",
+            claim="Networks learn the features",
+        ),
+        Row("the same, on the phantom", study="learned-features-phantom", claim="Networks learn the features"),
+        Row(
             "Sharing weights made the network overfit; mended, it does not",
             study="weight-sharing-hippocampus",
             claim="Without the sharing there is less overfitting",

@@ -54,9 +54,11 @@ def evaluated_unlike_trained(variant: VariantSummary) -> tuple[str, ...]:
         return ()
     seeds = f"seed{'s' if len(found) > 1 else ''} {', '.join(map(str, found))}"
     reached, evaluated = (mean(column) for column in zip(*found.values(), strict=True))
+    networks = [variant.records[seed].settings.get("model", {}).get("args", {}) for seed in found]
+    guess = "BatchNorm statistics? " * any(args.get("norm", "batch") == "batch" for args in networks)
     return (
         f"evaluation differs from training ({seeds}): the last epoch's batches reach Dice {reached:.2f} or more, the "
-        f"training subjects evaluated {evaluated:.2f}. BatchNorm statistics? See docs/studies.md",
+        f"training subjects evaluated {evaluated:.2f}. {guess}See docs/studies.md",
     )
 
 
