@@ -293,6 +293,11 @@ def test_a_claim_that_is_added_or_changed_after_results_is_marked_for_good(dlx):
     page = Path("two.md").read_text()
     assert "declared after results were there: without the claim 'helps'" in page
     assert "| harms" in page
+    shutil.rmtree("runs")  # as on another machine: the records beside the file tell what was there
+    study.write_text(TWO_RATES + CLAIMED.format(text="matters", kind="less"))
+    dlx("run", "two.toml")
+    (row,) = [line for line in Path("two.md").read_text().splitlines() if line.startswith("| matters")]
+    assert "declared after results were there" in row
 
 
 @pytest.mark.parametrize(

@@ -74,8 +74,10 @@ def with_one_thread(settings: "Settings") -> "Settings":
     return merge({"compute": {"threads": 1}}, settings)
 
 
-def follow_plan(plan: "Plan", options: TrainOptions, *, in_workers: bool) -> "Outcome":
-    """Runs what is missing of a plan and shows it while it goes on."""
+def follow_plan(
+    plan: "Plan", options: TrainOptions, *, in_workers: bool, kept: "StudyRecords | None" = None
+) -> "Outcome":
+    """Runs what is missing of a plan and shows it while it goes on; `kept` are its records beside its file."""
     from rich.console import Console
 
     from dlx.cli import display
@@ -91,6 +93,7 @@ def follow_plan(plan: "Plan", options: TrainOptions, *, in_workers: bool) -> "Ou
                 fresh=options.fresh,
                 retry_failed=options.retry_failed,
                 keep_going=options.keep_going,
+                kept=kept,
             )
         )
 
@@ -117,7 +120,7 @@ def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Pa
     results.print_head(plan, console, quiet=is_quiet)
     if not is_quiet:
         study_results.print_grid(plan, console)
-    outcome = follow_plan(plan, options, in_workers=True)
+    outcome = follow_plan(plan, options, in_workers=True, kept=records_beside(beside))
     records = read_with_looks(plan.folder, beside)
     summary = summarize_study(records)
     study_results.print_summary(summary, records, as_json=options.as_json)  # first: no write that fails may lose it
@@ -138,6 +141,13 @@ def read_with_looks(folder: Path, beside: Path | None) -> "StudyRecords":
 
     records = read_study(folder)
     return records if beside is None else with_looks_of(records, archive_of(beside))
+
+
+def records_beside(stem: Path | None) -> "StudyRecords | None":
+    """The records that are kept at a stem, if any."""
+    from dlx.archive import read_study
+
+    return read_study(archive_of(stem)) if stem is not None and archive_of(stem).exists() else None
 
 
 def archive_of(stem: Path) -> Path:

@@ -4,7 +4,9 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
+from dlx.archive import StudyRecords
 from dlx.errors import DlxError
+from dlx.records import StudyHeader
 from dlx.run.local import run_in_workers
 from dlx.run.plan import Plan, Planned
 from dlx.run.stores import place
@@ -30,14 +32,18 @@ def run_plan(
     fresh: bool = False,
     retry_failed: bool = False,
     keep_going: bool = True,
+    kept: StudyRecords | None = None,
 ) -> Iterator[TrialEvent]:
     """Declares the study, then runs what is missing of it; what is there already ends at once.
+
+    `kept` are the study's records of another run, say beside its file: claims that change are late where these have
+    results, too.
 
     `in_workers` gives each trial at work a process of its own, so that several run at once and one that crashes is a
     row; `plan.max_parallel` above one needs it. Without `keep_going` nothing new starts after a trial that failed, and
     what is at work is stopped (and goes on from its last epoch another time).
     """
-    _declare(plan)
+    _declare(plan, kept)
     waiting: list[int] = []
     for index, planned in enumerate(plan.trials):
         found = planned.folder.result()
@@ -57,19 +63,29 @@ def run_plan(
                 return
 
 
-def _declare(plan: Plan) -> None:
+def _declare(plan: Plan, kept: StudyRecords | None) -> None:
     """Writes the study's header; what is declared anew once results are there is marked so in it, for good."""
     folder, header = StudyFolder(plan.folder), plan.header()
+    late: list[str] = []
     before = folder.header()
-    if before is not None and before.control == header.control:
-        late = list(before.declared_late)
-        if len(plan.missing()) < len(plan.trials):
-            late += [key.replace("_", " ") for key in DECLARED if getattr(before, key) != getattr(header, key)]
-            late += [claim["text"] for claim in header.claims if claim not in before.claims]
-            kept = [claim["text"] for claim in header.claims]
-            late += [f"without the claim '{claim['text']}'" for claim in before.claims if claim["text"] not in kept]
-        header = header.model_copy(update={"declared_late": tuple(dict.fromkeys(late))})
-    folder.write_header(header)
+    if before is not None:
+        late += _late(before, header, has_results=len(plan.missing()) < len(plan.trials))
+    if kept is not None:
+        late += _late(kept.header, header, has_results=any(trial.record is not None for trial in kept.trials))
+    folder.write_header(header.model_copy(update={"declared_late": tuple(dict.fromkeys(late))}))
+
+
+def _late(before: StudyHeader, header: StudyHeader, *, has_results: bool) -> list[str]:
+    """What was late already, and what the header declares otherwise than before, though results were there."""
+    if before.control != header.control:
+        return []  # another study
+    late = list(before.declared_late)
+    if has_results:
+        late += [key.replace("_", " ") for key in DECLARED if getattr(before, key) != getattr(header, key)]
+        late += [claim["text"] for claim in header.claims if claim not in before.claims]
+        texts = [claim["text"] for claim in header.claims]
+        late += [f"without the claim '{claim['text']}'" for claim in before.claims if claim["text"] not in texts]
+    return late
 
 
 def _task(planned: Planned, fresh: bool, retry_failed: bool) -> Task:
