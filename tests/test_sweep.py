@@ -39,6 +39,13 @@ def test_a_dry_run_lists_the_control_and_each_rate(dlx, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_note_says_briefly_which_variants_it_is_of(dlx):
+    shown = dlx("sweep-dropout", "--p", "0.1..0.3", *SMALL, "--dry-run").stdout
+    assert "note     all but p=0: dropout comes before batch norm" in shown
+    shown = dlx("sweep-dropout", "--p", "0.1", *SMALL, "--dry-run").stdout
+    assert "note     p=0.1: dropout comes before batch norm" in shown
+
+
 def test_a_sweep_compares_each_rate_with_the_control_and_runs_only_what_is_missing(dlx):
     first = dlx(*SWEEP)
     assert "variants p=0 (control); p=0.1; p=0.5" in first.stderr

@@ -178,10 +178,15 @@ def _common_remarks(resolved: dict[str, Resolved]) -> list[str]:
     for label, one in resolved.items():
         for remark in dict.fromkeys(one.remarks):
             having.setdefault(remark, []).append(label)
-    return [
-        remark if len(labels) == len(resolved) else f"{'; '.join(labels)}: {remark}"
-        for remark, labels in having.items()
-    ]
+    return [f"{_whose(labels, list(resolved))}{remark}" for remark, labels in having.items()]
+
+
+def _whose(labels: list[str], every: list[str]) -> str:
+    """`p=0.1; p=0.2: ` before a remark, `all but p=0: ` where that is shorter; nothing where it is of all."""
+    others = [label for label in every if label not in labels]
+    if not others:
+        return ""
+    return f"all but {'; '.join(others)}: " if len(others) < len(labels) - 1 else f"{'; '.join(labels)}: "
 
 
 def _parallel(resolved: list[Resolved], asked: int | None, num_trials: int) -> tuple[int, str | None]:
