@@ -11,9 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dlx.dropout import Dropout
-from dlx.errors import SettingError
-from dlx.models.blocks import ConvBlock, Groups, Norm, Watch, check_axes, crop_to, pad_to_multiple
+from dlx.models.blocks import ConvBlock, Groups, Norm, Watch, check_axes, crop_to, make_dropouts, pad_to_multiple
 from dlx.specs import DropoutSpec
 
 
@@ -87,17 +85,9 @@ class BackboneUNet(nn.Module):
         self.backbone = backbone
         self.neck, last = make_neck(backbone, width, norm, groups)
         self.head = nn.Conv2d(last, num_classes, 1)
-        self.dropouts = self._make_dropouts(dropout)
-
-    def _make_dropouts(self, dropout: DropoutSpec | None) -> nn.ModuleDict:
-        if dropout is None:
-            return nn.ModuleDict()
-        if dropout.kind not in ("dropout", "dropout2d"):
-            raise SettingError(f"dropout.kind '{dropout.kind}' does not fit a 2D network: use dropout2d")
-        stages = [f"backbone{index}" for index in range(len(self.backbone.widths))]
+        stages = [f"backbone{index}" for index in range(len(backbone.widths))]
         blocks = [f"neck{level}_{place}" for level in range(len(self.neck)) for place in range(2)]
-        places = {"every": stages + blocks, "decoder": blocks, "bottleneck": stages[-1:]}[dropout.where]
-        return nn.ModuleDict({place: Dropout(dropout.p, dropout.kind) for place in places})
+        self.dropouts = make_dropouts(dropout, 2, encoder=stages, decoder=blocks, bottleneck=stages[-1:])
 
     def _drop(self, place: str, features: Tensor) -> Tensor:
         if self.watch is not None:

@@ -8,7 +8,10 @@ from jaxtyping import Float
 from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
+from dlx.dropout import Dropout
+from dlx.errors import SettingError
 from dlx.models.upconv import upsample_conv
+from dlx.specs import DropoutSpec
 
 # `norm=none` on a command line is read as None
 Norm = Annotated[
@@ -57,6 +60,25 @@ def make_down(down: Down, norm: Norm, channels: int, dims: Dims, groups: int = M
         case "conv":
             halve = CONV[dims](channels, channels, 3, stride=2, padding=1)
     return halve if norm == "none" else nn.Sequential(halve, make_norm(norm, channels, dims, groups))
+
+
+def make_dropouts(
+    dropout: DropoutSpec | None, dims: Dims, *, encoder: list[str], decoder: list[str], bottleneck: list[str]
+) -> nn.ModuleDict:
+    """A Dropout for each of the places that `dropout.where` names, at p = 0 too; none at all without a spec.
+
+    `encoder`, `decoder`: the names of all places; `bottleneck`: the deepest of the encoder's. SettingError for a kind of
+    other dimensions, and where there is no such place.
+    """
+    if dropout is None:
+        return nn.ModuleDict()
+    fitting = f"dropout{dims}d"
+    if dropout.kind not in ("dropout", fitting):
+        raise SettingError(f"dropout.kind '{dropout.kind}' does not fit a {dims}D network: use {fitting}")
+    places = {"every": encoder + decoder, "decoder": decoder, "bottleneck": bottleneck}[dropout.where]
+    if dropout.p > 0 and not places:
+        raise SettingError(f"dropout.where '{dropout.where}': a network of one level has no such block")
+    return nn.ModuleDict({place: Dropout(dropout.p, dropout.kind) for place in places})
 
 
 class ConvBlock(nn.Module):

@@ -13,8 +13,6 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from dlx.dropout import Dropout
-from dlx.errors import SettingError
 from dlx.models.blocks import (
     CONV,
     MAX_GROUPS,
@@ -27,6 +25,7 @@ from dlx.models.blocks import (
     check_axes,
     crop_to,
     make_down,
+    make_dropouts,
     pad_to_multiple,
 )
 from dlx.specs import ADDED_LATER, DropoutSpec
@@ -133,21 +132,9 @@ class UNet(nn.Module):
         self.downs = nn.ModuleList(
             make_down(shape.down, shape.down_norm, width, shape.dims, shape.groups) for width in widths[:-1]
         )
-        self.dropouts = self._make_dropouts(dropout, shape.levels)
-
-    def _make_dropouts(self, dropout: DropoutSpec | None, levels: int) -> nn.ModuleDict:
-        """A Dropout for each place where a block is called and `dropout.where` wants one, at p = 0 too."""
-        if dropout is None:
-            return nn.ModuleDict()
-        fitting = {2: "dropout2d", 3: "dropout3d"}[self.dims]
-        if dropout.kind not in ("dropout", fitting):
-            raise SettingError(f"dropout.kind '{dropout.kind}' does not fit a {self.dims}D network: use {fitting}")
-        encoder = [f"encoder{level}_{place}" for level in range(levels) for place in range(2)]
-        decoder = [f"decoder{level}_{place}" for level in range(levels - 1) for place in range(3)]
-        places = {"every": encoder + decoder, "decoder": decoder, "bottleneck": encoder[-2:]}[dropout.where]
-        if dropout.p > 0 and not places:
-            raise SettingError(f"dropout.where '{dropout.where}': a network of one level has no such block")
-        return nn.ModuleDict({place: Dropout(dropout.p, dropout.kind) for place in places})
+        encoder = [f"encoder{level}_{place}" for level in range(shape.levels) for place in range(2)]
+        decoder = [f"decoder{level}_{place}" for level in range(shape.levels - 1) for place in range(3)]
+        self.dropouts = make_dropouts(dropout, shape.dims, encoder=encoder, decoder=decoder, bottleneck=encoder[-2:])
 
     def _call(self, block: nn.Module, place: str, features: Tensor, *, upsample: bool = False) -> Tensor:
         features = block(features, upsample=upsample)

@@ -12,9 +12,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from dlx.dropout import Dropout
-from dlx.errors import SettingError
-from dlx.models.blocks import CONV, MAX_GROUPS, Dims, Groups, Norm, Watch, check_axes, make_norm
+from dlx.models.blocks import CONV, MAX_GROUPS, Dims, Groups, Norm, Watch, check_axes, make_dropouts, make_norm
 from dlx.specs import DropoutSpec
 
 SIGMAS_PX = (1.0, 2.0, 4.0)
@@ -75,17 +73,8 @@ class VoxelClassifier(nn.Module):
         self.encoder = nn.ModuleList(VoxelBlock(before, width, norm, dims, groups) for before in (num_features, width))
         self.decoder = VoxelBlock(width, width, norm, dims, groups)
         self.head = CONV[dims](width, num_classes, 1)
-        self.dropouts = self._make_dropouts(dropout)
-
-    def _make_dropouts(self, dropout: DropoutSpec | None) -> nn.ModuleDict:
-        if dropout is None:
-            return nn.ModuleDict()
-        fitting = f"dropout{self.dims}d"
-        if dropout.kind not in ("dropout", fitting):
-            raise SettingError(f"dropout.kind '{dropout.kind}' does not fit a {self.dims}D network: use {fitting}")
         encoder, decoder = ["encoder0", "encoder1"], ["decoder0"]
-        places = {"every": encoder + decoder, "decoder": decoder, "bottleneck": encoder[-1:]}[dropout.where]
-        return nn.ModuleDict({place: Dropout(dropout.p, dropout.kind) for place in places})
+        self.dropouts = make_dropouts(dropout, dims, encoder=encoder, decoder=decoder, bottleneck=encoder[-1:])
 
     def _call(self, block: nn.Module, place: str, features: Tensor) -> Tensor:
         features = block(features)
