@@ -67,8 +67,8 @@ def make_dropouts(
 ) -> nn.ModuleDict:
     """A Dropout for each of the places that `dropout.where` names, at p = 0 too; none at all without a spec.
 
-    `encoder`, `decoder`: the names of all places; `bottleneck`: the deepest of the encoder's. SettingError for a kind of
-    other dimensions, and where there is no such place.
+    `encoder`, `decoder`: the names of all places; `bottleneck`: the deepest of the encoder's. SettingError for a kind
+    of other dimensions, and where there is no such place.
     """
     if dropout is None:
         return nn.ModuleDict()
