@@ -275,6 +275,15 @@ def test_what_is_declared_after_results_is_told(dlx):
     assert "declared after results were there: smallest effect" in dlx(*SWEEP, "--smallest-effect", "0.5").stdout
 
 
+def test_what_is_declared_after_results_is_told_though_another_study_took_the_folder_meanwhile(dlx):
+    dlx(*SWEEP)
+    dlx("train", *SMALL, "--threads", "1", "--out", "out")  # the control's own trial
+    assert "after results" not in dlx(*SWEEP).stdout
+    dlx("train", *SMALL, "--lr", "0.01", "--out", "out")
+    late = dlx(*SWEEP, "--smallest-effect", "0.5").stdout
+    assert "declared after results were there: smallest effect" in late
+
+
 CLAIMED = """
 [[claims]]
 text = "{text}"

@@ -198,6 +198,15 @@ class StudyHeader(Record):
     remarks: tuple[str, ...] = ()
     declared_late: tuple[str, ...] = ()  # claims (by their text) and settings that changed once results were there
 
+    @property
+    def control_trials(self) -> tuple[str, ...]:
+        """The ids of the control's trials, of all where there is no control."""
+        return tuple(entry.trial for entry in self.trials if self.control is None or entry.label == self.control)
+
+    def is_study_of(self, other: "StudyHeader") -> bool:
+        """Whether both are one study, asked again or with other seeds or variants: their control is the same."""
+        return self.control == other.control and bool({*self.control_trials} & {*other.control_trials})
+
 
 class Look(Record):
     """A line of looks.jsonl: a study's verdicts were shown at this number of seeds."""

@@ -1,6 +1,7 @@
 """Records on disk: one folder a trial, append-only JSON lines for its epochs, one atomic file for its result.
 
 FOLDER/study.json                        the study as it was asked (records.StudyHeader)
+FOLDER/declared/ID.json                  the header of a study whose place another one has taken
 FOLDER/looks.jsonl                       a line each time verdicts were shown at another number of seeds
 FOLDER/trials/LABEL-seedN-ID/settings.json   the resolved settings the trial is named by
                              epochs.jsonl    a line an epoch
@@ -10,6 +11,8 @@ FOLDER/trials/LABEL-seedN-ID/settings.json   the resolved settings the trial is 
 """
 
 import fcntl
+import hashlib
+import json
 import os
 import re
 import time
@@ -129,18 +132,34 @@ class StudyFolder:
         self._looks = path / "looks.jsonl"
 
     def write_header(self, header: StudyHeader) -> None:
-        """Declares the study; what an earlier run declared is replaced, its trials stay."""
+        """Declares the study. What an earlier run of it declared is replaced; what another study did is put aside."""
+        before = self.header()
+        if before is not None and not before.is_study_of(header):
+            write_atomically(self._aside(before), (before.model_dump_json(indent=1) + "\n").encode())
         write_atomically(self._header, (header.model_dump_json(indent=1) + "\n").encode())
+
+    def declared_before(self, header: StudyHeader) -> list[StudyHeader]:
+        """What earlier runs of this study declared here, the latest first; others may have taken its place since."""
+        aside = [self._read_header(path) for path in sorted((self.path / "declared").glob("*.json"))]
+        known = [found for found in (self.header(), *aside) if found is not None]
+        return [before for before in known if before.is_study_of(header)]
+
+    def _aside(self, header: StudyHeader) -> Path:
+        text = json.dumps([header.control, *sorted(header.control_trials)])
+        return self.path / "declared" / f"{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}.json"
 
     def header(self) -> StudyHeader | None:
         """The header; None where no study was run; DataError where it is not one of this version of dlx."""
-        if not self._header.is_file():
+        return self._read_header(self._header)
+
+    def _read_header(self, path: Path) -> StudyHeader | None:
+        if not path.is_file():
             return None
         try:
-            return StudyHeader.model_validate_json(self._header.read_bytes())
+            return StudyHeader.model_validate_json(path.read_bytes())
         except ValidationError as error:
             cause = error.errors()[0]["msg"]
-            raise DataError(f"{self._header}: not a study of this version of dlx ({cause})") from None
+            raise DataError(f"{path}: not a study of this version of dlx ({cause})") from None
 
     def looks(self) -> list[Look]:
         """The looks so far at any study of this folder, in their order."""

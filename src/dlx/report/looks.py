@@ -10,7 +10,7 @@ UNDECIDED = ("incomplete", "not measured")  # verdicts that say nothing yet: sho
 
 def earlier_looks(records: StudyRecords) -> list[Look]:
     """The looks at this study: those at the same control's trials, or of the same name where a look knows no trials."""
-    ours = set(_control_trials(records.header))
+    ours = set(records.header.control_trials)
     return [
         look
         for look in records.looks
@@ -54,9 +54,5 @@ def this_look(header: StudyHeader, compared: Iterable[str], verdicts: Iterable[s
         shown_utc="",
         seeds=header.seeds,
         variants=labels,
-        control_trials=_control_trials(header),
+        control_trials=header.control_trials,
     )
-
-
-def _control_trials(header: StudyHeader) -> tuple[str, ...]:
-    return tuple(entry.trial for entry in header.trials if entry.label == header.control)

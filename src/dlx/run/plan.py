@@ -241,10 +241,9 @@ def load_study(folder: Path) -> Study:
 
 
 def study_replaced(plan: Plan) -> StudyHeader | None:
-    """The study of wholly other trials that the plan's folder was last used for, whose header the plan's replaces."""
+    """The other study that the plan's folder was last used for, whose place in it the plan's takes."""
     before = StudyFolder(plan.folder).header()
-    ours = {planned.resolved.trial_id(planned.trial.seed) for planned in plan.trials}
-    return None if before is None or any(entry.trial in ours for entry in before.trials) else before
+    return None if before is None or before.is_study_of(plan.header()) else before
 
 
 def check_resumable(plan: Plan) -> None:

@@ -67,8 +67,7 @@ def _declare(plan: Plan, kept: StudyRecords | None) -> None:
     """Writes the study's header; what is declared anew once results are there is marked so in it, for good."""
     folder, header = StudyFolder(plan.folder), plan.header()
     late: list[str] = []
-    before = folder.header()
-    if before is not None:
+    for before in folder.declared_before(header):
         late += _late(before, header, has_results=len(plan.missing()) < len(plan.trials))
     if kept is not None:
         late += _late(kept.header, header, has_results=any(trial.record is not None for trial in kept.trials))
@@ -77,8 +76,6 @@ def _declare(plan: Plan, kept: StudyRecords | None) -> None:
 
 def _late(before: StudyHeader, header: StudyHeader, *, has_results: bool) -> list[str]:
     """What was late already, and what the header declares otherwise than before, though results were there."""
-    if before.control != header.control:
-        return []  # another study
     late = list(before.declared_late)
     if has_results:
         late += [key.replace("_", " ") for key in DECLARED if getattr(before, key) != getattr(header, key)]
