@@ -14,8 +14,8 @@ from small import small_job, small_resolved
 ALL = {"flip": 0.5, "rotate_deg": 30.0, "scale": 0.3, "intensity": 0.2, "noise": 0.1}
 
 
-def augmenter(dims=2, batch=4, channels=2, steps=3, seed=0, **asked):
-    made = Augmenter(AugmentSpec(**asked), steps, batch, channels, dims, torch.device("cpu"))
+def augmenter(dims=2, batch=4, channels=2, steps=3, seed=0, size=None, **asked):
+    made = Augmenter(AugmentSpec(**asked), steps, batch, channels, size or (12,) * dims, torch.device("cpu"))
     made.begin_epoch(torch.Generator().manual_seed(seed), seed)
     return made
 
@@ -67,7 +67,7 @@ def test_turns_of_a_patch_that_is_no_square_keep_its_shapes():
     rows, columns = torch.meshgrid(torch.arange(48.0) - 23.5, torch.arange(96.0) - 47.5, indexing="ij")
     radius = (rows**2 + columns**2).sqrt()
     disc = (radius < 16).long().expand(4, 48, 96)
-    turning = augmenter(rotate_deg=180.0)
+    turning = augmenter(rotate_deg=180.0, size=(48, 96))
     turning.affine[..., :-1].copy_(rotations(torch.full((3, 4, 3), 0.7), 2))
     _, labels = turning(torch.zeros(4, 2, 48, 96), disc, AT)
     turned = (labels != disc) & (radius < 24)  # farther out the reflected patch comes in

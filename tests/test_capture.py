@@ -1,25 +1,42 @@
 """A captured step, with the CPU's counterpart of a graph: the step itself, run again. CUDA's own is in test_gpu.py."""
 
+import gc
+import re
+import warnings
+import weakref
+from contextlib import contextmanager
+from dataclasses import replace
+
 import pytest
 import torch
 
+from dlx import registry
 from dlx.build import make_job, shape_key
 from dlx.engine import checkpoint
-from dlx.engine.capture import WARM_UP_STEPS, Captured, Eager
+from dlx.engine.capture import WARM_UP_STEPS, Captured, CudaGraphs, Eager
 from dlx.engine.fit import Progress, begin_epoch, fit
+from dlx.engine.waits import HostWaitError
 from dlx.records import EpochRecord
+from dlx.run.plan import make_plan
 from dlx.run.pool import MOST_KEPT, JobPool
+from dlx.run.runner import run_plan
 from dlx.run.stores import make_store
-from small import small_job, small_resolved
+from dlx.run.trial import CaptureFailed, TrialEnded
+from dlx.studies import Study
+from dlx.study_axes import Variant
+from small import small_job, small_resolved, small_spec
+from step_settings import STEP_SETTINGS
 
 EXACT_LR = 2.0**-7  # the same in float32, in which a captured step reads it
+CHANGES = {name: change for name, change in STEP_SETTINGS.items() if not name.startswith("model ")}
+CHANGES |= {"halved each epoch": {"scheduler": "exponential:gamma=0.5"}}
 
 
 class Rehearsal:
     """Runs what would be captured; counts how often it was warmed up and captured."""
 
     def __init__(self):
-        self.num_warm_up = self.num_captures = 0
+        self.num_warm_up = self.num_captures = self.num_released = 0
 
     def warm_up(self, run, times):
         for _ in range(times):
@@ -30,11 +47,14 @@ class Rehearsal:
         self.num_captures += 1
         return run
 
+    def release(self, noise):
+        self.num_released += len(noise)
 
-def capture(job):
-    graphs = Rehearsal()
+
+def capture(job, graphs=None, **how):
+    graphs = graphs or Rehearsal()
     noise = [job.noise, *([job.step.augmenter.noise] if job.step.augmenter else [])]
-    job.step.work = Captured(job.step.run, job.model, job.optimizer, noise, graphs)
+    job.step.work = Captured(job.model, job.optimizer, noise, graphs, **how)
     return graphs
 
 
@@ -46,23 +66,10 @@ def weights(job):
     return checkpoint.weights_hash(job.model)
 
 
-CHANGES = {
-    "adamw": {},
-    "adam": {"optimizer": {"name": "adam", "weight_decay": 0.01}},
-    "sgd": {"optimizer": {"name": "sgd"}},
-    "sgd without momentum": {"optimizer": {"name": "sgd:momentum=0"}},
-    "dropout": {"dropout": {"p": 0.5}},
-    "clipping": {"optimizer": {"clip_grad_norm": 0.1}},
-    "two rates": {"optimizer": {"group_lr": {"encoder": 2.0**-9}}},
-    "halved each epoch": {"scheduler": "exponential:gamma=0.5"},
-    "augmentation": {"augment": {"flip": 0.5, "rotate_deg": 20, "scale": 0.2, "intensity": 0.1, "noise": 0.1}},
-    "soft dice": {"evaluate": {"soft_dice": True}},
-}
-
-
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_a_captured_step_gives_what_the_plain_one_gives(change):
-    asked = ({"optimizer": {"lr": EXACT_LR}}, change)
+    short = {"train": {"epochs": 2, "steps_per_epoch": 3}}
+    asked = ({"optimizer": {"lr": EXACT_LR}}, short, change)
     plain, captured = small_job(*asked), small_job(*asked)
     graphs = capture(captured)
     assert results(captured) == results(plain)
@@ -176,3 +183,148 @@ def test_on_a_cpu_the_step_runs_as_it_is():
     begin_epoch(job, Progress(), 1)
     job.step(0)
     assert torch.isfinite(job.step.losses[0])
+
+
+class Waiting(torch.nn.Module):
+    """A loss of a user's that reads a number of the device's, which no graph can hold."""
+
+    def forward(self, logits, mask):
+        loss = torch.nn.functional.cross_entropy(logits, mask)
+        return loss / max(loss.item(), 1.0)
+
+
+def waiting_job(graphs=None, **how):
+    job = small_job({"optimizer": {"lr": 0.01}, "dropout": {"p": 0.3}, "augment": {"noise": 0.1}})
+    job.step.loss = Waiting()
+    if graphs is not None:
+        capture(job, graphs, **how)
+    return job
+
+
+class FailingGraphs(Rehearsal):
+    """Warms up without being refused anything, and cannot capture: as with a fault that only a capture shows."""
+
+    def capture(self, run, noise):
+        run()  # what a capture leaves behind is taken back
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+
+
+@pytest.mark.parametrize(
+    ("graphs", "make", "words"),
+    [
+        (Rehearsal(), waiting_job, r"aten\._local_scalar_dense.* \(in test_capture.py, line \d+\)"),
+        (FailingGraphs(), lambda g: (job := small_job(), capture(job, g))[0], "operation not permitted when stream"),
+    ],
+    ids=["waits for the host", "fails in the capture"],
+)
+def test_a_step_that_cannot_be_captured_runs_as_it_is_and_says_why(graphs, make, words):
+    job = make(graphs)
+    plain = waiting_job() if make is waiting_job else small_job()
+    assert results(job) == results(plain)
+    assert weights(job) == weights(plain)
+    assert re.search(words, job.step.work.obstacle)
+    assert graphs.num_captures == 0
+    assert graphs.num_warm_up <= WARM_UP_STEPS  # it is tried once
+
+
+def test_generators_are_freed_from_a_capture_that_failed():
+    graphs = FailingGraphs()
+    job = small_job({"augment": {"noise": 0.1}})
+    capture(job, graphs)
+    results(job)
+    assert graphs.num_released == 2  # dropout's and the augmentation's
+
+
+def test_a_capture_that_is_required_and_fails_is_an_error():
+    job = waiting_job(Rehearsal(), is_required=True)
+    with pytest.raises(HostWaitError, match="_local_scalar_dense"):
+        results(job)
+
+
+def test_an_error_of_the_network_itself_is_raised_and_not_taken_for_a_capture_s():
+    job = small_job()
+    capture(job)
+    job.step.loss = lambda logits, mask: logits[..., 0] @ mask
+    with pytest.raises(RuntimeError):
+        results(job)
+
+
+def test_a_graph_without_operations_is_an_error(monkeypatch):
+    @contextmanager
+    def nothing_captured(*_, **__):
+        yield
+        warnings.warn("The CUDA Graph is empty. This usually means ...", stacklevel=2)
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: None)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: None)
+    monkeypatch.setattr(torch.cuda, "graph", nothing_captured)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")  # as outside the tests
+        with pytest.raises(UserWarning, match="The CUDA Graph is empty"):
+            CudaGraphs().capture(lambda: None, [])
+
+
+def refs_to(job):
+    """The network, its weights, the optimiser's moments and the voxels, as far as the job alone holds them."""
+    tensors = [*job.model.parameters(), *job.model.buffers(), job.evaluator.store.images]
+    tensors += [entry for state in job.optimizer.state.values() for entry in state.values()]
+    tensors += [] if job.ema is None else list(job.ema.parameters())
+    return [weakref.ref(thing) for thing in (job, job.step, job.model, job.evaluator.store, *tensors)]
+
+
+class Recorded(Rehearsal):
+    """Replays nothing, as a graph holds no Python object."""
+
+    def capture(self, run, noise):
+        run()
+        return lambda: None
+
+
+@pytest.mark.parametrize("scheduler", registry.names("scheduler"))
+@pytest.mark.parametrize("change", [{}, {"train": {"ema_decay": 0.9}}, {"evaluate": {"probes": True}}], ids=str)
+@pytest.mark.parametrize("is_captured", [False, True])
+def test_a_dropped_job_is_freed_without_the_cycle_collector(scheduler, change, is_captured):
+    name = {"step": "step:step_size=1", "multistep": "multistep:milestones=[1]"}.get(scheduler, scheduler)
+    job = small_job({"train": {"epochs": 1, "steps_per_epoch": 2}, "scheduler": name, "dropout": {"p": 0.3}}, change)
+    if is_captured:
+        capture(job, Recorded())
+    gc.collect()
+    gc.disable()
+    try:
+        list(fit(job, Progress()))
+        known = refs_to(job)
+        del job
+        left = [ref() for ref in known if ref() is not None]
+    finally:
+        gc.enable()
+    assert not left
+
+
+def test_trials_of_one_process_share_voxels_and_one_capture(tmp_path, monkeypatch):
+    graphs = Rehearsal()
+    monkeypatch.setattr("dlx.engine.capture.CudaGraphs", lambda: graphs)
+    study = Study(name="s", variants=(Variant(label="unet2", spec=small_spec()),), seeds=(0, 1, 2))
+    plan = make_plan(study, tmp_path, cache_dir=None, keep_cache=False)
+    trials = [
+        replace(p, resolved=replace(p.resolved, compute=replace(p.resolved.compute, captures=True)))
+        for p in plan.trials
+    ]
+    events = [event.event for event in run_plan(replace(plan, trials=tuple(trials)))]
+    ended = [event.record for event in events if isinstance(event, TrialEnded)]
+    assert [record.status for record in ended] == ["done"] * 3
+    assert all(record.run.is_captured for record in ended)
+    assert graphs.num_captures == 1
+
+
+def test_a_trial_that_cannot_be_captured_says_so_once_and_in_its_record(tmp_path, monkeypatch):
+    graphs = FailingGraphs()
+    monkeypatch.setattr("dlx.engine.capture.CudaGraphs", lambda: graphs)
+    study = Study(name="s", variants=(Variant(label="unet2", spec=small_spec()),), seeds=(0,))
+    plan = make_plan(study, tmp_path, cache_dir=None, keep_cache=False)
+    compute = replace(plan.first.compute, captures=True)
+    trials = [replace(p, resolved=replace(p.resolved, compute=compute)) for p in plan.trials]
+    events = [event.event for event in run_plan(replace(plan, trials=tuple(trials)))]
+    (failed,) = [event for event in events if isinstance(event, CaptureFailed)]
+    (ended,) = [event.record for event in events if isinstance(event, TrialEnded)]
+    assert "not permitted" in failed.obstacle
+    assert (ended.status, ended.run.is_captured, ended.run.capture_obstacle) == ("done", False, failed.obstacle)

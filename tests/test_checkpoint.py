@@ -166,3 +166,41 @@ def test_weights_that_do_not_fit_are_said_and_none_at_all_is_refused(tmp_path):
         small_resolved({"train": {"init_from": str(path)}, "model": {"width": 7, "norm": "none"}})
     with pytest.raises(DataError, match="not a readable checkpoint"):
         small_resolved({"train": {"init_from": str(tmp_path / "missing")}})
+
+
+def test_the_best_checkpoint_is_another_name_of_the_last_and_stays_when_that_is_replaced(tmp_path):
+    job = small_job()
+    last, best = tmp_path / "last.safetensors", tmp_path / "best.safetensors"
+    checkpoint.write(last, checkpoint.snapshot(job.model, None, job.optimizer, job.scheduler, {"epoch": 1}), also=best)
+    assert best.samefile(last)
+    checkpoint.write(last, checkpoint.snapshot(job.model, None, job.optimizer, job.scheduler, {"epoch": 2}))
+    assert [checkpoint.read(path).header["epoch"] for path in (best, last)] == [1, 2]
+    checkpoint.write(last, checkpoint.snapshot(job.model, None, job.optimizer, job.scheduler, {"epoch": 3}), also=best)
+    assert [checkpoint.read(path).header["epoch"] for path in (best, last)] == [3, 3]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.safetensors", "last.safetensors"]
+
+
+def test_where_there_are_no_hard_links_the_best_checkpoint_is_a_copy(tmp_path, monkeypatch):
+    def refused(*_):
+        raise PermissionError("no hard links on this file system")
+
+    monkeypatch.setattr("os.link", refused)
+    job = small_job()
+    last, best = tmp_path / "last.safetensors", tmp_path / "best.safetensors"
+    checkpoint.write(last, checkpoint.snapshot(job.model, None, job.optimizer, job.scheduler, {}), also=best)
+    assert not best.samefile(last)
+    assert best.read_bytes() == last.read_bytes()
+
+
+def test_snapshots_of_a_trial_use_the_same_memory_and_hold_the_state_of_their_time():
+    job, buffers = small_job({"train": {"ema_decay": 0.9}}), checkpoint.HostBuffers()
+    places, progress = set(), Progress()
+    for event in fit(job, progress):
+        if isinstance(event, EpochRecord):
+            state = (job.model, job.ema, job.optimizer, job.scheduler, {})
+            saved, fresh = checkpoint.snapshot(*state, buffers), checkpoint.snapshot(*state)
+            assert saved.tensors.keys() == fresh.tensors.keys()
+            assert all(torch.equal(saved.tensors[name], fresh.tensors[name]) for name in fresh.tensors)
+            assert all(tensor.is_contiguous() for tensor in saved.tensors.values())
+            places.add(saved.tensors["model.head.weight"].data_ptr())
+    assert len(places) == 1

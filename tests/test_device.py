@@ -9,11 +9,15 @@ import torch
 
 from dlx.build import make_job
 from dlx.cores import available_cores
-from dlx.engine.device import choose_compute, prepare_backend
+from dlx.engine.device import choose_compute, has_kernels, prepare_backend
 from dlx.errors import SettingError
+from dlx.run.plan import make_plan
+from dlx.run.runner import run_plan
 from dlx.run.stores import make_store
 from dlx.specs import ComputeSpec
-from small import small_resolved
+from dlx.studies import Study
+from dlx.study_axes import Variant
+from small import small_resolved, small_spec
 
 CORES = len(os.sched_getaffinity(0))
 
@@ -75,7 +79,15 @@ FLAGS = [
 
 
 @pytest.fixture
-def flags():
+def current(monkeypatch):
+    """The CUDA devices that are made current, in turn; on a machine without any."""
+    devices = []
+    monkeypatch.setattr(torch.cuda, "set_device", devices.append)
+    return devices
+
+
+@pytest.fixture
+def flags(current):
     """The fast paths as they are, all set the fast way at first."""
     before = [getattr(place, name) for place, name in FLAGS]
     for place, name in FLAGS:
@@ -110,3 +122,117 @@ def test_another_model_of_gpu_is_another_trial_and_another_number_of_one_is_not(
         return dataclasses.replace(cpu, compute=compute).trial_id(0)
 
     assert trial_on(0, "NVIDIA H200") == trial_on(3, "NVIDIA H200") != trial_on(0, "NVIDIA H100")
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_making_a_job_makes_its_device_the_current_one(current, index):
+    resolved = small_resolved()
+    cuda = dataclasses.replace(resolved.compute, device=torch.device("cuda", index))
+    with suppress(AssertionError, RuntimeError):  # where there is no such device
+        make_job(dataclasses.replace(resolved, compute=cuda), make_store(resolved), 0)
+    assert current == [torch.device("cuda", index)]
+
+
+def test_a_run_in_this_process_makes_its_device_current_before_it_puts_anything_there(tmp_path, current):
+    study = Study(name="s", variants=(Variant(label="unet2", spec=small_spec()),), seeds=(0,))
+    plan = make_plan(study, tmp_path, cache_dir=None, keep_cache=False)
+    compute = dataclasses.replace(plan.first.compute, device=torch.device("cuda", 1))
+    trials = [dataclasses.replace(p, resolved=dataclasses.replace(p.resolved, compute=compute)) for p in plan.trials]
+    with suppress(AssertionError, RuntimeError, AttributeError):  # where there is no such device
+        list(run_plan(dataclasses.replace(plan, trials=tuple(trials))))
+    assert current[:1] == [torch.device("cuda", 1)]
+
+
+@pytest.mark.parametrize(
+    ("capability", "architectures", "runs"),
+    [
+        ((9, 0), ["sm_75", "sm_80", "sm_86", "sm_90"], True),
+        ((8, 9), ["sm_75", "sm_80", "sm_86"], True),  # machine code of an earlier minor version
+        ((8, 0), ["sm_86", "sm_90"], False),  # but not of a later one
+        ((6, 1), ["sm_75", "sm_80", "compute_90"], False),
+        ((12, 0), ["sm_80", "sm_90"], False),
+        ((12, 0), ["sm_80", "compute_90"], True),  # compiled by the driver
+        ((12, 0), ["sm_90a", "compute_90a"], False),  # for one GPU alone
+        ((9, 0), ["sm_90a"], True),
+        ((10, 3), ["sm_100f"], True),
+        ((11, 0), ["compute_100f"], False),
+        ((8, 0), [], False),
+        ((8, 0), ["gfx90a"], False),
+    ],
+)
+def test_which_gpus_a_build_of_torch_runs_on(capability, architectures, runs):
+    assert has_kernels(capability, architectures) == runs
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A made-up machine with one CUDA device of this compute capability."""
+
+    def with_one(capability, architectures=("sm_70", "sm_75", "sm_80", "sm_90"), name="NVIDIA Made-Up"):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: list(architectures))
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
+
+    return with_one
+
+
+def test_auto_takes_a_gpu_that_torch_has_kernels_for(gpu):
+    gpu((8, 6))
+    compute = choose_compute(ComputeSpec())
+    assert (compute.device, compute.precision, compute.captures) == (torch.device("cuda", 0), "bf16", True)
+    assert not compute.remarks
+
+
+def test_auto_leaves_a_gpu_without_kernels_alone_and_says_why(gpu):
+    gpu((5, 2))
+    compute = choose_compute(ComputeSpec())
+    assert (compute.device, compute.captures) == (torch.device("cpu"), False)
+    (remark,) = compute.remarks
+    for words in ("NVIDIA Made-Up", "5.2", "sm_70, sm_75, sm_80, sm_90"):
+        assert words in remark
+
+
+@pytest.mark.parametrize("asked", ["cuda", "cuda:0"])
+def test_a_gpu_without_kernels_is_refused_before_the_start(gpu, asked):
+    gpu((5, 2))
+    with pytest.raises(SettingError, match=r"no kernels for NVIDIA Made-Up .*5\.2.*--device cpu"):
+        choose_compute(ComputeSpec(device=asked))
+
+
+def test_a_gpu_without_bf16_trains_in_float32_and_says_so(gpu):
+    gpu((7, 5))
+    compute = choose_compute(ComputeSpec())
+    assert (compute.device.type, compute.precision) == ("cuda", "float32")
+    assert "float32" in compute.remarks[0]
+    assert "7.5" in compute.remarks[0]
+    with pytest.raises(SettingError, match=r"compute\.precision: .*7\.5.*float32"):
+        choose_compute(ComputeSpec(precision="bf16"))
+
+
+@pytest.mark.parametrize(("capture", "captures"), [("auto", True), (True, True), (False, False)])
+def test_capturing_is_a_setting(gpu, capture, captures):
+    gpu((9, 0))
+    assert choose_compute(ComputeSpec(capture=capture)).captures == captures
+
+
+def test_a_capture_is_refused_where_there_is_no_cuda_device():
+    with pytest.raises(SettingError, match=r"compute\.capture: .* on cpu"):
+        choose_compute(ComputeSpec(device="cpu", capture=True))
+    assert not choose_compute(ComputeSpec(device="cpu")).captures
+
+
+def test_auto_leaves_apples_gpu_alone_until_it_has_been_tried(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    compute = choose_compute(ComputeSpec())
+    assert compute.device == torch.device("cpu")
+    assert "--device mps" in compute.remarks[0]
+    assert choose_compute(ComputeSpec(device="mps")).device == torch.device("mps")
+
+
+def test_what_is_said_of_the_device_reaches_the_user(gpu, monkeypatch):
+    gpu((5, 2))
+    resolved = small_resolved({"compute": {"device": "auto"}})
+    assert any("no kernels" in remark for remark in resolved.remarks)

@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from scipy.stats import binom
 from torch import nn
 
-from dlx.dropout import Dropout, dropout_modules, set_dropout
+from dlx.dropout import WORDS, Dropout, dropout_modules, set_dropout
 
 SHAPES = {"dropout": (2, 3, 8, 8), "dropout2d": (2, 3, 8, 8), "dropout3d": (2, 3, 4, 4, 4)}
 
@@ -247,3 +247,14 @@ def test_set_dropout_reaches_every_dropout_of_a_model():
     set_dropout(model, 0.6, stream)
     assert [module.rate for module in dropout_modules(model)] == [0.6, 0.6]
     assert all(module.generator is stream for module in dropout_modules(model))
+
+
+def test_noise_in_words_of_32_bits_is_fair_and_repeats(monkeypatch):
+    # as on Apple's `mps`, which refuses to draw 64 bits at once
+    monkeypatch.setitem(WORDS, "cpu", WORDS["mps"])
+    features = torch.ones(1, 1, 100_001, 4)
+    kept = make(0.25)(features) != 0
+    shares = (~kept).double().mean((0, 1, 2))
+    assert (shares - 0.25).abs().max() < 3.9 * math.sqrt(0.25 * 0.75 / 100_000)  # 99.99 % of draws
+    assert torch.equal(kept, make(0.25)(features) != 0)
+    assert not torch.equal(kept, make(0.25, seed=1)(features) != 0)

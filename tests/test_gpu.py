@@ -1,16 +1,20 @@
 """What only a CUDA device can show; skipped where there is none (`make test-gpu` runs these alone)."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 
 from dlx.build import make_job, shape_key
 from dlx.data.voxels import VoxelStore
+from dlx.engine import checkpoint
 from dlx.engine.capture import Captured, Eager
 from dlx.engine.fit import Progress, begin_epoch, fit
 from dlx.records import EpochRecord
 from dlx.resolve import resolve
 from dlx.run.stores import make_store
 from small import small_resolved, small_spec
+from step_settings import STEP_SETTINGS
 
 pytestmark = pytest.mark.gpu
 CUDA = {"compute": {"device": "cuda", "precision": "float32"}}
@@ -72,13 +76,93 @@ def test_dropout_noise_is_drawn_on_the_device_and_repeats():
     assert losses(cuda_job(change)) == pytest.approx(losses(cuda_job(change)), rel=1e-4)
 
 
-def test_a_captured_step_gives_what_the_plain_one_gives():
-    change = {"optimizer": {"lr": 2.0**-7}}  # the same in float32, in which a captured step reads it
-    captured, plain = cuda_job(change), cuda_job(change)
+@contextmanager
+def waits_refused():
+    """Within, whatever makes the host wait for the device is an error."""
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def steps_of(job, num_steps=4):
+    """The losses of one epoch's first steps, none of which but the first (that is captured) may wait."""
+    begin_epoch(job, Progress(), 1)
+    job.step(0)
+    job.step(1)  # captured here where the first step is probed
+    with waits_refused():
+        for step in range(2, num_steps):
+            job.step(step)
+    return job.step.losses[:num_steps].tolist()
+
+
+SHORT = {"optimizer": {"lr": 2.0**-7}, "train": {"steps_per_epoch": 4}}  # a rate that is the same in float32
+every_setting = pytest.mark.parametrize("change", STEP_SETTINGS.values(), ids=STEP_SETTINGS)
+
+
+@every_setting
+def test_a_captured_step_gives_what_the_plain_one_gives_and_neither_waits(change):
+    captured, plain = cuda_job(SHORT, change), cuda_job(SHORT, change)
+    plain.step.work = Eager()
     assert isinstance(captured.step.work, Captured)
-    plain.step.work = Eager(plain.step.run)
-    assert losses(captured) == pytest.approx(losses(plain), rel=1e-4)
+    assert steps_of(captured) == pytest.approx(steps_of(plain), rel=1e-4)
+    assert captured.step.work.obstacle is None
     assert captured.step.work.num_captures == 1
+
+
+@every_setting
+def test_two_equal_runs_are_equal_bit_for_bit(change):
+    first, second = cuda_job(SHORT, change), cuda_job(SHORT, change)
+    assert steps_of(first) == steps_of(second)
+    assert checkpoint.weights_hash(first.evaluated_model) == checkpoint.weights_hash(second.evaluated_model)
+
+
+class Waiting(torch.nn.Module):
+    """A loss of a user's that reads a number of the device's."""
+
+    def forward(self, logits, mask):
+        loss = torch.nn.functional.cross_entropy(logits, mask)
+        return loss / max(loss.item(), 1.0)
+
+
+class FailsInCapture(torch.nn.Module):
+    """A loss that waits in a way that only a capture refuses."""
+
+    def forward(self, logits, mask):
+        if torch.cuda.is_current_stream_capturing():
+            torch.cuda.synchronize()
+        return torch.nn.functional.cross_entropy(logits, mask)
+
+
+@pytest.mark.parametrize("loss", [Waiting(), FailsInCapture()], ids=["waits", "fails in the capture"])
+def test_a_step_that_cannot_be_captured_runs_as_it_is_with_all_its_generators(loss):
+    change = {"dropout": {"p": 0.3}, "augment": {"noise": 0.1}}
+    tried, plain = cuda_job(SHORT, change), cuda_job(SHORT, change)
+    tried.step.loss = plain.step.loss = loss
+    plain.step.work = Eager()
+    assert losses(tried) == losses(plain)
+    assert tried.step.work.obstacle
+    torch.rand(3, device="cuda")  # torch's default generator draws, too
+    assert losses(cuda_job(SHORT, change))  # and another trial is captured
+
+
+def test_the_second_gpu_trains_as_the_first():
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two CUDA devices")
+    first, second = (cuda_job(SHORT, {"compute": {"device": f"cuda:{index}"}}) for index in (0, 1))
+    other = steps_of(second)
+    assert second.step.work.num_captures == 1
+    torch.cuda.set_device(0)
+    assert other == pytest.approx(steps_of(first), rel=1e-4)
+
+
+def test_a_snapshot_is_page_locked_and_waits_once():
+    job, buffers = cuda_job(SHORT), checkpoint.HostBuffers()
+    steps_of(job)
+    saved = checkpoint.snapshot(job.model, None, job.optimizer, job.scheduler, {}, buffers)
+    assert all(tensor.is_pinned() for name, tensor in saved.tensors.items() if name.startswith("model."))
+    assert all(torch.equal(saved.tensors[f"model.{n}"], t.cpu()) for n, t in job.model.state_dict().items())
 
 
 def test_dropout_masks_change_from_replay_to_replay():

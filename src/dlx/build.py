@@ -5,11 +5,11 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dlx.data.augment import Augmenter
 from dlx.data.sampler import PatchPlan, PatchSource, box_extent
 from dlx.data.voxels import VoxelStore
+from dlx.engine.average import WeightAverage
 from dlx.engine.capture import Captured
 from dlx.engine.device import prepare_backend
 from dlx.engine.evaluate import Evaluator
@@ -42,9 +42,10 @@ def make_job(resolved: Resolved, store: VoxelStore, seed: int, like: Job | None 
     job = _assemble(resolved, store, seed, step, scheduler)
     if like is not None:
         job.take_noise(like.noise)
-    elif compute.captures and step.ema is None:
+    elif compute.captures:
         augment = [] if step.augmenter is None else [step.augmenter.noise]
-        step.work = Captured(step.run, step.model, step.optimizer, [job.noise, *augment])
+        is_required = spec.compute.capture is True
+        step.work = Captured(step.model, step.optimizer, [job.noise, *augment], is_required=is_required)
     return job
 
 
@@ -72,11 +73,6 @@ def _network_at_start(resolved: Resolved, seed: int) -> nn.Module:
 def _make_step(resolved: Resolved, store: VoxelStore, model: nn.Module) -> TrainStep:
     spec, compute = resolved.spec, resolved.compute
     decay = spec.train.ema_decay
-    ema = None
-    if decay:
-        average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-        ema = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
-        ema.n_averaged = ema.n_averaged.cpu()  # torch asks at every step whether it is 0: the host must know
     train = tuple(store.index[case] for case in resolved.split.train)
     dims, _ = model_geometry(model)
     plan = _patch_plan(spec, store, train)
@@ -88,20 +84,21 @@ def _make_step(resolved: Resolved, store: VoxelStore, model: nn.Module) -> Train
         PatchSource(store, plan, spec.batch, dims, compute.device, spec.train.steps_per_epoch),
         compute,
         clip_grad_norm=spec.optimizer.clip_grad_norm,
-        ema=ema,
-        augmenter=_make_augmenter(resolved, dims),
+        average=None if decay is None else WeightAverage(model, decay),
+        augmenter=_make_augmenter(resolved),
         with_soft_dice=spec.evaluate.soft_dice,
         with_probes=spec.evaluate.probes,
         num_classes=num_classes,
     )
 
 
-def _make_augmenter(resolved: Resolved, dims: int) -> Augmenter | None:
+def _make_augmenter(resolved: Resolved) -> Augmenter | None:
     spec = resolved.spec
     if spec.augment == AugmentSpec():
         return None
     channels, steps = len(resolved.dataset.channels), spec.train.steps_per_epoch
-    return Augmenter(spec.augment, steps, spec.batch.size, channels, dims, resolved.compute.device)
+    assert spec.batch.patch_size_px is not None
+    return Augmenter(spec.augment, steps, spec.batch.size, channels, spec.batch.patch_size_px, resolved.compute.device)
 
 
 def _set_back(step: TrainStep, start: nn.Module, settings: Optimizer) -> None:
@@ -114,6 +111,8 @@ def _set_back(step: TrainStep, start: nn.Module, settings: Optimizer) -> None:
         for entry in entries.values():
             if isinstance(entry, Tensor):
                 entry.zero_()
+    if step.average is not None:
+        step.average.restart()
 
 
 def _assemble(resolved: Resolved, store: VoxelStore, seed: int, step: TrainStep, scheduler: Any) -> Job:
@@ -150,7 +149,7 @@ def _assemble(resolved: Resolved, store: VoxelStore, seed: int, step: TrainStep,
         dropout_p=spec.dropout.p,
         evaluate_every=spec.evaluate.every or 1,
         patience=spec.train.patience,
-        ema=step.ema,
+        average=step.average,
     )
 
 

@@ -13,7 +13,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-MIN_INT64 = -(2**63)  # from here on, without an end, torch draws all 64 bits
+# Words of random bits, by device: the type, and the bounds between which torch draws all of them. Apple's `mps` refuses
+# the full range of 64 bits (not tried on such a machine).
+WORDS: dict[str, tuple[torch.dtype, int, int | None]] = {"mps": (torch.int32, -(2**31), 2**31)}
+WIDEST_WORDS: tuple[torch.dtype, int, int | None] = (torch.int64, -(2**63), None)
 
 Kind = Literal["dropout", "dropout2d", "dropout3d"]
 
@@ -72,8 +75,9 @@ class Dropout(nn.Module):
             ones = [1] * (features.ndim - 2)
             drawn = features if self.kind == "dropout" else features.new_empty((*features.shape[:2], *ones))
             placed = torch.empty_like(drawn, dtype=torch.int16)  # dense, in the features' memory format
-            words = torch.empty(-(-placed.numel() // 4), dtype=torch.int64, device=placed.device)
-            words.random_(MIN_INT64, None, generator=self.generator)
+            type_, low, high = WORDS.get(placed.device.type, WIDEST_WORDS)
+            words = torch.empty(-(-placed.numel() * 2 // type_.itemsize), dtype=type_, device=placed.device)
+            words.random_(low, high, generator=self.generator)
             noise = words.view(torch.int16)[: placed.numel()].as_strided(placed.shape, placed.stride())
             return noise >= self.threshold
 

@@ -16,8 +16,10 @@ LEFTOVER = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
 
 
 @contextlib.contextmanager
-def replacing(path: Path, temporary: Path | None = None) -> Iterator[BinaryIO]:
+def replacing(path: Path, temporary: Path | None = None, also: Path | None = None) -> Iterator[BinaryIO]:
     """A file to write to: a temporary one beside `path`, flushed to the disk at the end and then renamed over it.
+
+    `also` is a second name for the same content, replaced just before `path`.
 
     Whatever is raised meanwhile leaves `path` as it was. A kill leaves the temporary file behind: by default one of
     each writer's own, which `remove_leftovers` knows.
@@ -28,11 +30,24 @@ def replacing(path: Path, temporary: Path | None = None) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
+        if also is not None:
+            link_over(temporary, also)
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):  # the first error is the one to tell
             temporary.unlink()
         raise
+
+
+def link_over(source: Path, path: Path) -> None:
+    """Makes `path` a hard link to `source`, whatever it was before; a copy where the file system has no hard links."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        os.link(source, temporary)
+    except OSError:
+        write_atomically(path, source.read_bytes())
+        return
+    temporary.replace(path)
 
 
 def write_atomically(path: Path, data: bytes) -> None:

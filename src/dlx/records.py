@@ -146,6 +146,8 @@ class TrialRun(Record):
     device: str
     versions: dict[str, str]
     commit: str | None = None
+    is_captured: bool | None = None  # whether steps were replayed from a CUDA graph; None: on a CPU, or an older record
+    capture_obstacle: str | None = None  # why they were not, if they were to be
 
 
 class TrialRecord(Record):

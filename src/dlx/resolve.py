@@ -55,8 +55,8 @@ class Resolved:
         }
         if self.compute.device_name is not None:
             spec["compute"]["device_name"] = self.compute.device_name
-        if self.compute.captures:
-            spec["compute"]["is_captured"] = self.spec.train.ema_decay is None
+        if self.compute.device.type == "cuda":
+            spec["compute"]["is_captured"] = self.compute.captures
         if self.initial is not None:
             spec["train"]["init_from"] = self.initial.digest
         return {
@@ -150,6 +150,7 @@ def resolve(
     spec = _fit_evaluation(spec, dataset, split)
     _check_norms(spec, model, stride)
     remarks = [
+        *compute.remarks,
         *dataset.remarks,
         *describe_correlations(dataset.cases),
         *odd_data(dataset, split),

@@ -175,6 +175,8 @@ class ComputeSpec(Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
     precision: Literal["auto", "float32", "bf16"] = "auto"
     threads: Positive | None = None  # CPU threads of a trial; None: all cores
+    # CUDA: replay each step as a graph; auto: run it as it is if it cannot be captured
+    capture: Annotated[bool | Literal["auto"], ADDED_LATER] = "auto"
 
 
 class Spec(Section):

@@ -22,9 +22,19 @@ class Augmenter:
     """
 
     def __init__(
-        self, spec: AugmentSpec, num_steps: int, batch_size: int, channels: int, dims: int, device: torch.device
+        self,
+        spec: AugmentSpec,
+        num_steps: int,
+        batch_size: int,
+        channels: int,
+        patch_size_px: tuple[int, ...],
+        device: torch.device,
     ) -> None:
-        self.spec, self.dims, self.shape = spec, dims, (num_steps, batch_size)
+        self.spec, self.dims, self.shape = spec, len(patch_size_px), (num_steps, batch_size)
+        dims = self.dims
+        sides = torch.tensor(patch_size_px[::-1], dtype=torch.float32)  # (x, y(, z))
+        # made here and not at each step, where it would be a copy from the host
+        self.side_ratios = (sides / sides.unsqueeze(1)).to(device)
         self.noise = torch.Generator(device)
         self.flips = torch.zeros(*self.shape, dims, dtype=torch.bool, device=device)
         self.affine = torch.zeros(*self.shape, dims, dims + 1, device=device)
@@ -77,9 +87,8 @@ class Augmenter:
     def _move(self, image: Tensor, mask: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
         """Rotated and scaled about the patch's centre; what comes in from outside is the patch, reflected."""
         theta = self.affine.index_select(0, at)[0]  # (B, dims, dims + 1), in x, y(, z)
-        sides = torch.tensor(image.shape[:1:-1], dtype=theta.dtype, device=theta.device)  # (x, y(, z))
         theta = theta.clone()
-        theta[..., :-1] *= sides / sides.unsqueeze(1)  # the grid's sides are -1..1 whatever their length
+        theta[..., :-1] *= self.side_ratios  # the grid's sides are -1..1 whatever their length
         grid = F.affine_grid(theta, list(image.shape), align_corners=False)
         moved = F.grid_sample(image, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
         labels = F.grid_sample(

@@ -2,8 +2,12 @@
 
 A replay repeats what was captured, on the same memory. So all that may differ from step to step or from trial to trial
 lies in tensors that are changed in place: the batch's number, the learning rates, dropout's p, weights and moments.
+
+Neither class keeps the step that it runs: a step holds its runner, and a reference back would keep both, with all
+weights and voxels, until Python's cycle collector runs.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
@@ -11,24 +15,32 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from dlx.engine.waits import WaitsRefused, describe_failure
+
 WARM_UP_STEPS = 3  # before a capture: cuDNN chooses, the allocator grows, the optimiser makes its moments
+EMPTY_GRAPH = "The CUDA Graph is empty"  # how torch's warning begins
+
+Run = Callable[[], None]
 
 
 @runtime_checkable
 class Graphs(Protocol):
     """What makes graphs; the CPU's counterpart in the tests runs what it was given."""
 
-    def warm_up(self, run: Callable[[], None], times: int) -> None:
+    def warm_up(self, run: Run, times: int) -> None:
         """Runs what will be captured, on a stream beside the current one."""
 
-    def capture(self, run: Callable[[], None], noise: Sequence[torch.Generator]) -> Callable[[], None]:
+    def capture(self, run: Run, noise: Sequence[torch.Generator]) -> Run:
         """What replays `run`; draws from each generator go on from its state at each replay."""
+
+    def release(self, noise: Sequence[torch.Generator]) -> None:
+        """Frees generators from a capture that failed; their state is the caller's to set."""
 
 
 class CudaGraphs:
     """CUDA's own, each captured on a stream of its own (one for all of them has failed: pytorch issue 193402)."""
 
-    def warm_up(self, run: Callable[[], None], times: int) -> None:
+    def warm_up(self, run: Run, times: int) -> None:
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -36,33 +48,41 @@ class CudaGraphs:
                 run()
         torch.cuda.current_stream().wait_stream(stream)
 
-    def capture(self, run: Callable[[], None], noise: Sequence[torch.Generator]) -> Callable[[], None]:
+    def capture(self, run: Run, noise: Sequence[torch.Generator]) -> Run:
         graph = torch.cuda.CUDAGraph()
         for generator in noise:
             graph.register_generator_state(
                 generator
             )  # without it every replay would draw the same mask (pytorch issue 84614)
-        # thread_local: the thread that writes checkpoints may go on meanwhile
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-            run()
-        replay: Callable[[], None] = graph.replay
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=EMPTY_GRAPH)  # its replay would train nothing
+            # thread_local: the thread that writes checkpoints may go on meanwhile
+            with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+                run()
+        replay: Run = graph.replay
         return replay
+
+    def release(self, noise: Sequence[torch.Generator]) -> None:
+        """A failed capture leaves its generators, torch's default one among them, in a state that no draw accepts."""
+        torch.cuda.synchronize()
+        default = torch.cuda.default_generators[torch.cuda.current_device()]
+        for generator in (*noise, default):
+            fresh = torch.Generator(generator.device)
+            generator.graphsafe_set_state(fresh.graphsafe_get_state())
 
 
 class Eager:
     """The step as it is, operation by operation."""
 
     num_captures = 0
-
-    def __init__(self, run: Callable[[], None]) -> None:
-        self.run = run
+    obstacle: str | None = None
 
     def begin_epoch(self) -> None:
         """Nothing needs to be done."""
 
-    def __call__(self) -> None:
-        self.run()
+    def __call__(self, run: Run) -> None:
+        run()
 
 
 class Captured:
@@ -71,20 +91,26 @@ class Captured:
     Weights, statistics, moments and noise after the first call are those of one step from where they were: the
     warm-up's are taken back. Captured anew where weights or moments were replaced by other tensors (a checkpoint was
     restored), never for other values in them.
+
+    A step that cannot be captured, such as one whose loss waits for the device, runs as it is from then on, and
+    `obstacle` says why; with `is_required` the error is raised.
     """
 
     def __init__(
         self,
-        run: Callable[[], None],
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         noise: Sequence[torch.Generator],
         graphs: Graphs | None = None,
+        *,
+        is_required: bool = False,
     ) -> None:
-        self.run, self.model, self.optimizer, self.noise = run, model, optimizer, noise
+        self.model, self.optimizer, self.noise = model, optimizer, noise
         self.graphs: Graphs = graphs or CudaGraphs()
+        self.is_required = is_required
         self.num_captures = 0
-        self._replay: Callable[[], None] | None = None
+        self.obstacle: str | None = None
+        self._replay: Run | None = None
         self._places: list[int] = []
         self._rates = [_rate_tensor(group) for group in optimizer.param_groups]
 
@@ -95,40 +121,38 @@ class Captured:
         if self._replay is not None and self._places != self._addresses():
             self._replay = None
 
-    def __call__(self) -> None:
-        if self._replay is None:
-            self._replay = self._capture()
-        self._replay()
+    def __call__(self, run: Run) -> None:
+        if self._replay is None and self.obstacle is None:
+            self._replay = self._capture(run)
+        (self._replay or run)()
 
-    def _capture(self) -> Callable[[], None]:
-        with self._rates_on_device():
-            weights = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-            moments = {key: tensor.clone() for key, tensor in self._moments().items()}
-            noise = [generator.get_state() for generator in self.noise]
-            self.graphs.warm_up(self.run, WARM_UP_STEPS)
-            for name, tensor in self.model.state_dict().items():
-                tensor.copy_(weights[name])
-            for key, tensor in self._moments().items():
-                tensor.copy_(moments[key]) if key in moments else tensor.zero_()
-            for generator, state in zip(self.noise, noise, strict=True):
-                generator.set_state(state)
-            replay = self.graphs.capture(self.run, self.noise)
+    def _capture(self, run: Run) -> Run | None:
+        """The replay of a step, or None with `obstacle` set; the state of training is as before either way."""
+        state = _State(self.model, self.optimizer, self.noise)
+        is_capturing = False
+        try:
+            with self._rates_on_device():
+                self.graphs.warm_up(run, WARM_UP_STEPS - 1)
+                with WaitsRefused(self._rates[0].device):  # a failed capture would leave more behind than an error here
+                    self.graphs.warm_up(run, 1)
+                state.restore()
+                is_capturing = True
+                replay = self.graphs.capture(run, self.noise)
+        except Exception as error:
+            if is_capturing:
+                self.graphs.release(self.noise)
+            state.restore(forget_new=True)
+            if self.is_required:
+                raise
+            self.obstacle = describe_failure(error)
+            return None
         self.num_captures += 1
         self._places = self._addresses()
         return replay
 
-    def _moments(self) -> dict[tuple[int, str], Tensor]:
-        """The optimiser's tensors, by parameter and name."""
-        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-        return {
-            (index, name): entry
-            for index, parameter in enumerate(parameters)
-            for name, entry in self.optimizer.state.get(parameter, {}).items()
-            if isinstance(entry, Tensor)
-        }
-
     def _addresses(self) -> list[int]:
-        return [tensor.data_ptr() for tensor in (*self.model.state_dict().values(), *self._moments().values())]
+        moments = _moments(self.optimizer).values()
+        return [tensor.data_ptr() for tensor in (*self.model.state_dict().values(), *moments)]
 
     @contextmanager
     def _rates_on_device(self) -> Iterator[None]:
@@ -145,6 +169,38 @@ class Captured:
                 group["lr"] = rate
                 if is_capturable is not None:
                     group["capturable"] = is_capturable
+
+
+class _State:
+    """Weights, statistics, moments and noise as they are now, to be set back in place."""
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, noise: Sequence[torch.Generator]) -> None:
+        self.model, self.optimizer = model, optimizer
+        self.weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        self.moments = {key: tensor.clone() for key, tensor in _moments(optimizer).items()}
+        self.noise = [(generator, generator.get_state()) for generator in noise]
+
+    def restore(self, *, forget_new: bool = False) -> None:
+        """Sets all back. Moments that were made since are zero, or with `forget_new` are no more."""
+        for name, tensor in self.model.state_dict().items():
+            tensor.copy_(self.weights[name])
+        for key, tensor in _moments(self.optimizer).items():
+            tensor.copy_(self.moments[key]) if key in self.moments else tensor.zero_()
+        if forget_new and not self.moments:
+            self.optimizer.state.clear()
+        for generator, state in self.noise:
+            generator.set_state(state)
+
+
+def _moments(optimizer: torch.optim.Optimizer) -> dict[tuple[int, str], Tensor]:
+    """The optimiser's tensors, by parameter and name."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return {
+        (index, name): entry
+        for index, parameter in enumerate(parameters)
+        for name, entry in optimizer.state.get(parameter, {}).items()
+        if isinstance(entry, Tensor)
+    }
 
 
 def _rate_tensor(group: dict[str, object]) -> Tensor:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from dlx.errors import DataError, SettingError
-from dlx.files import write_atomically
+from dlx.files import replacing
 
 FORMAT = 1
 
@@ -44,14 +44,44 @@ class InitialWeights:
     digest: str
 
 
+class HostBuffers:
+    """Host memory that is used again for every snapshot of one trial; page-locked if the trial is on CUDA.
+
+    Copies from the device are then all started before the host waits for them, once.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, Tensor] = {}
+
+    def copy(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors on the host, contiguous. Overwrites what the call before returned."""
+        copies = {}
+        devices = set()
+        for name, tensor in tensors.items():
+            buffer = self._buffers.get(name)
+            if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
+                buffer = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
+                self._buffers[name] = buffer
+            copies[name] = buffer.copy_(tensor.detach(), non_blocking=True)
+            devices.add(tensor.device)
+        for device in devices:
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+        return copies
+
+
 def snapshot(
     model: nn.Module,
     ema: nn.Module | None,
     optimizer: torch.optim.Optimizer,
     scheduler: Any,
     header: dict[str, Any],
+    buffers: HostBuffers | None = None,
 ) -> Checkpoint:
-    """A copy of a training state on the host; training may go on as soon as this returns."""
+    """A copy of a training state on the host; training may go on as soon as this returns.
+
+    With `buffers` it is valid until the next snapshot into the same ones.
+    """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     if ema is not None:
         tensors |= {f"ema.{name}": tensor for name, tensor in ema.state_dict().items()}
@@ -68,8 +98,7 @@ def snapshot(
         "optimizer": {"param_groups": _encode(state["param_groups"]), "plain": plain},
         "scheduler": _encode(scheduler.state_dict()),
     }
-    host = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    return Checkpoint(host, header)
+    return Checkpoint((buffers or HostBuffers()).copy(tensors), header)
 
 
 def restore(
@@ -142,9 +171,11 @@ def read(path: Path) -> Checkpoint:
     return Checkpoint(tensors, header)
 
 
-def write(path: Path, checkpoint: Checkpoint) -> None:
-    """Writes a checkpoint whole or not at all."""
-    write_atomically(path, safetensors.torch.save(checkpoint.tensors, {"dlx": json.dumps(checkpoint.header)}))
+def write(path: Path, checkpoint: Checkpoint, also: Path | None = None) -> None:
+    """Writes a checkpoint whole or not at all. `also` becomes a second name of the file, just before `path` does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path, also=also) as file:
+        file.write(safetensors.torch.save(checkpoint.tensors, {"dlx": json.dumps(checkpoint.header)}))
 
 
 def weights_hash(model: nn.Module) -> str:
@@ -167,10 +198,10 @@ class CheckpointWriter:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 
-    def submit(self, checkpoint: Checkpoint, *paths: Path) -> None:
-        """Writes to each path in turn, once the checkpoint before is on disk."""
+    def submit(self, checkpoint: Checkpoint, path: Path, also: Path | None = None) -> None:
+        """Writes a checkpoint (see `write`), once the one before is on disk."""
         self.wait()
-        self._pending = self._pool.submit(_write_all, checkpoint, paths)
+        self._pending = self._pool.submit(write, path, checkpoint, also)
 
     def wait(self) -> None:
         """Returns when all that was submitted is on disk."""
@@ -183,11 +214,6 @@ class CheckpointWriter:
             self.wait()
         finally:
             self._pool.shutdown()
-
-
-def _write_all(checkpoint: Checkpoint, paths: tuple[Path, ...]) -> None:
-    for path in paths:
-        write(path, checkpoint)
 
 
 def _encode(value: Any) -> Any:

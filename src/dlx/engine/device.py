@@ -2,8 +2,10 @@
 
 import ctypes
 import os
+import re
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal
 
@@ -26,11 +28,8 @@ class Compute:
     precision: Literal["float32", "bf16"]
     threads: int
     device_name: str | None = None  # of a CUDA device: numbers of unlike ones are never paired
-
-    @property
-    def captures(self) -> bool:
-        """True where steps are captured and replayed."""
-        return self.device.type == "cuda"
+    captures: bool = False  # steps are captured and replayed
+    remarks: tuple[str, ...] = field(default=(), compare=False)  # for the user: why this device, and what it costs
 
     def autocast(self) -> AbstractContextManager[None]:
         """bf16 autocast, or nothing in float32."""
@@ -52,22 +51,39 @@ class Compute:
 def choose_compute(spec: ComputeSpec) -> Compute:
     """The device, precision and threads a ComputeSpec stands for on this machine.
 
-    Raises SettingError where the device that was asked for is not there.
+    Raises SettingError for a device that is not there or that this torch has no kernels for, and for bf16 or a capture
+    that the device cannot do.
     """
-    device = _choose_device(spec.device)
+    device, remarks = _choose_device(spec.device)
     precision = spec.precision
     if precision == "auto":
         precision = "bf16" if does_bf16_well(device) else "float32"
+    if device.type == "cuda" and not does_bf16_well(device):
+        gpu = f"{describe_device(device)} (compute capability {_spell(torch.cuda.get_device_capability(device))})"
+        if precision == "bf16":
+            raise SettingError(f"compute.precision: {gpu} has no bf16 units (from 8.0 on); use float32")
+        remarks.append(f"{gpu} trains in float32, without its tensor cores: bf16 needs compute capability 8.0")
+    if spec.capture is True and device.type != "cuda":
+        raise SettingError(f"compute.capture: only steps on a CUDA device are captured, and this trains on {device}")
     if spec.threads is not None and spec.threads > MOST_THREADS_PER_CORE * available_cores():
         cores = counted(available_cores(), "core")
         raise SettingError(f"compute.threads: {spec.threads}, and this process may use {cores}")
-    name = describe_device(device) if device.type == "cuda" else None
-    return Compute(device, precision, spec.threads or available_cores(), name)
+    return Compute(
+        device,
+        precision,
+        spec.threads or available_cores(),
+        device_name=describe_device(device) if device.type == "cuda" else None,
+        captures=device.type == "cuda" and spec.capture is not False,
+        remarks=tuple(remarks),
+    )
 
 
 def prepare_backend(compute: Compute) -> None:
-    """Sets torch's fast paths for the device, whatever was set before: on CUDA float32 means float32 (convolutions
-    would be rounded to TF32 by default), and cuDNN takes algorithms that repeat. On a CPU freed memory is kept.
+    """Makes the device the current one and sets torch's fast paths for it, whatever was set before.
+
+    On CUDA float32 means float32 (convolutions would be rounded to TF32 by default), and cuDNN takes algorithms that
+    repeat. Streams, graphs and their memory belong to the current device: with another one current, a captured graph
+    would be empty. On a CPU freed memory is kept.
     """
     if compute.device.type == "cpu":
         keep_freed_memory()
@@ -76,6 +92,7 @@ def prepare_backend(compute: Compute) -> None:
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cudnn.benchmark = False
         torch.backends.cudnn.deterministic = True
+        torch.cuda.set_device(compute.device)
 
 
 @cache
@@ -134,17 +151,64 @@ def _processor_name() -> str:
     return found or "CPU"
 
 
-def _choose_device(name: str) -> torch.device:
+def _choose_device(name: str) -> tuple[torch.device, list[str]]:
+    """The device of a name, and remarks for the user; `auto` is the first GPU that this torch has kernels for."""
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return _choose_for_user()
     kind, _, index = name.partition(":")
     if kind == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if int(index or 0) >= count:  # before torch sees it, which refuses large numbers in its own way
             why = "this torch is built without CUDA" if torch.version.cuda is None else f"torch sees {count} of CUDA"
             raise SettingError(f"device '{name}' is not there: {why}; --device cpu trains without a GPU")
-        return torch.device("cuda", int(index or 0))
+        device = torch.device("cuda", int(index or 0))
+        lack = _lacks_kernels(device)
+        if lack is not None:
+            raise SettingError(f"device '{name}': {lack}; --device cpu trains without a GPU")
+        return device, []
     device = torch.device(kind)
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise SettingError("device 'mps' is not there")
-    return device
+    return device, []
+
+
+def _choose_for_user() -> tuple[torch.device, list[str]]:
+    if torch.cuda.is_available():
+        device = torch.device("cuda", 0)
+        lack = _lacks_kernels(device)
+        return (device, []) if lack is None else (torch.device("cpu"), [f"the CPU trains: {lack}"])
+    if torch.backends.mps.is_available():
+        return torch.device("cpu"), ["the CPU trains: Apple's GPU has not been tried yet; --device mps takes it"]
+    return torch.device("cpu"), []
+
+
+def _lacks_kernels(device: torch.device) -> str | None:
+    """Why this torch cannot run on a CUDA device; None if it can."""
+    capability, architectures = torch.cuda.get_device_capability(device), torch.cuda.get_arch_list()
+    if has_kernels(capability, architectures):
+        return None
+    built = ", ".join(architectures) or "no architecture"
+    gpu = f"{describe_device(device)} (compute capability {_spell(capability)})"
+    return f"this torch has no kernels for {gpu}, only for {built}: install a build of torch that has them"
+
+
+def has_kernels(capability: tuple[int, int], architectures: Sequence[str]) -> bool:
+    """Whether a build for these architectures (`sm_80`, `compute_90` ...) runs on a GPU of this compute capability.
+
+    Machine code (`sm_`) runs on its own major version, from its minor version on; intermediate code (`compute_`) is
+    compiled by the driver for any later GPU; with the suffix `a` either is for that one GPU. Source: CUDA C++
+    Programming Guide, "Binary compatibility" and "PTX compatibility".
+    """
+    for name in architectures:
+        found = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", name)
+        if found is None:
+            continue
+        built = (int(found[2]), int(found[3]))
+        is_later = capability[0] == built[0] if found[1] == "sm" or found[4] == "f" else True
+        if capability == built or (found[4] != "a" and is_later and capability >= built):
+            return True
+    return False
+
+
+def _spell(capability: tuple[int, int]) -> str:
+    return ".".join(map(str, capability))

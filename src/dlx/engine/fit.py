@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
-from torch.optim.swa_utils import AveragedModel
 
 from dlx.dropout import set_dropout
+from dlx.engine.average import WeightAverage
 from dlx.engine.device import Compute
 from dlx.engine.evaluate import Evaluator, Measured
 from dlx.engine.randomness import generator, stream_seed
@@ -62,7 +62,7 @@ class Job:
     dropout_p: float = 0.0
     evaluate_every: int = 1
     patience: int | None = None
-    ema: AveragedModel | None = None
+    average: WeightAverage | None = None
     noise: torch.Generator = field(init=False)
     validated: Measured | None = field(init=False, default=None)  # the validation cases, by the weights of now
 
@@ -77,7 +77,12 @@ class Job:
     @property
     def evaluated_model(self) -> nn.Module:
         """The weights that are measured: the averaged ones where an EMA is kept."""
-        return self.model if self.ema is None else self.ema
+        return self.ema or self.model
+
+    @property
+    def ema(self) -> nn.Module | None:
+        """The averaged weights, where they are kept."""
+        return None if self.average is None else self.average.averaged
 
     def is_validated(self, epoch: int) -> bool:
         """True where the validation cases are measured at the end of the epoch."""

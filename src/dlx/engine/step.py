@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 
 from dlx.data.augment import Augmenter
 from dlx.data.sampler import PatchSource
+from dlx.engine.average import WeightAverage
 from dlx.engine.capture import Captured, Eager
 from dlx.engine.device import Compute
 from dlx.engine.probes import Prober
@@ -29,7 +29,7 @@ class Figures:
 class TrainStep:
     """Gathers a batch, runs it forward and backward, and updates the weights; nothing in it waits for the device.
 
-    `work` is what does it: the step as it is, or a capture of it.
+    `work` runs it: operation by operation, or as a capture.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class TrainStep:
         compute: Compute,
         *,
         clip_grad_norm: float | None = None,
-        ema: AveragedModel | None = None,
+        average: WeightAverage | None = None,
         augmenter: Augmenter | None = None,
         with_soft_dice: bool = False,
         with_probes: bool = False,
@@ -54,13 +54,13 @@ class TrainStep:
             source,
             compute,
         )
-        self.clip_grad_norm, self.ema, self.with_soft_dice = clip_grad_norm, ema, with_soft_dice
+        self.clip_grad_norm, self.average, self.with_soft_dice = clip_grad_norm, average, with_soft_dice
         self.augmenter = augmenter
         self.losses = torch.zeros(source.num_steps, device=compute.device)
         self.soft = torch.zeros(source.num_steps, 3, num_classes, device=compute.device)
         self.at = torch.zeros(1, dtype=torch.int64, device=compute.device)
         self.prober = Prober(model) if with_probes else None
-        self.work: Eager | Captured = Eager(self.run)
+        self.work: Eager | Captured = Eager()
 
     def __call__(self, step: int) -> None:
         """Trains on the epoch's batch number `step` (from 0)."""
@@ -69,7 +69,9 @@ class TrainStep:
         if step == 0 and self.prober is not None:
             self.prober.watch(self.run)  # as it is: a captured step cannot be looked into
         else:
-            self.work()
+            self.work(self.run)
+        if self.average is not None:
+            self.average.add_step()
 
     def run(self) -> None:
         """The step on the batch that was sought; no number of the host's goes into it."""
@@ -84,14 +86,14 @@ class TrainStep:
         if self.clip_grad_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_grad_norm)
         self.optimizer.step()
-        if self.ema is not None:
-            self.ema.update_parameters(self.model)
         self.losses.index_copy_(0, self.at, loss.detach().view(1))
         if self.with_soft_dice:
             self.soft.index_copy_(0, self.at, soft_overlap(logits.detach().float().softmax(1), mask)[None])
 
     def figures(self) -> Figures:
-        """What the epoch's steps left behind: the one wait of an epoch."""
+        """What the epoch's steps left behind. Copies it to the host, which waits for the device here."""
+        if self.average is not None:
+            self.average.finish_epoch()
         is_finite = torch.stack([weight.isfinite().all() for weight in self.model.parameters()]).all()
         *losses, flag = torch.cat([self.losses, is_finite.to(self.losses.dtype).view(1)]).tolist()
         soft_dice = None

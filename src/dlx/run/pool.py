@@ -1,6 +1,9 @@
-"""Captured jobs kept from one trial of a worker to the next, so that trials of one shape are captured once."""
+"""What a process keeps from one trial to the next: captured jobs, so that trials of one shape are captured once, and
+the voxels on its devices.
+"""
 
 from collections import OrderedDict
+from dataclasses import dataclass, field
 
 import torch
 
@@ -9,6 +12,7 @@ from dlx.data.voxels import VoxelStore
 from dlx.engine.capture import Captured
 from dlx.engine.fit import Job
 from dlx.resolve import Resolved
+from dlx.run.stores import Stores, place
 
 MOST_KEPT = 2  # a sweep's control and its other variants: dropout at p = 0 is a shape of its own
 
@@ -25,7 +29,7 @@ class JobPool:
     def make(self, resolved: Resolved, store: VoxelStore, seed: int) -> Job:
         """A trial's job at its start, on the captured step of an earlier one where there is one of its shape.
 
-        That one is the pool's no longer: a trial that fails takes it along.
+        The job leaves the pool; if the trial fails, the job is discarded.
         """
         like = self._kept.pop(shape_key(resolved), None) if self._kept else None
         if like is None and self._kept and _is_short_of_memory(resolved.compute.device):
@@ -40,6 +44,21 @@ class JobPool:
         self._kept[shape_key(resolved)] = job
         while len(self._kept) > MOST_KEPT:
             self._kept.popitem(last=False)
+
+
+@dataclass
+class Kept:
+    """The jobs and the voxels that a process keeps."""
+
+    jobs: JobPool = field(default_factory=JobPool)
+    placed: dict[tuple[str, str], VoxelStore] = field(default_factory=dict)
+
+    def store(self, resolved: Resolved, stores: Stores) -> VoxelStore:
+        """A trial's voxels on its device, moved there once."""
+        key = (resolved.dataset.fingerprint, str(resolved.compute.device))
+        if key not in self.placed:
+            self.placed[key] = place(stores[resolved.dataset.fingerprint], resolved.compute.device)
+        return self.placed[key]
 
 
 def _is_short_of_memory(device: torch.device) -> bool:

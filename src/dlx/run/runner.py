@@ -5,11 +5,12 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from dlx.archive import StudyRecords
+from dlx.engine.device import prepare_backend
 from dlx.errors import DlxError
 from dlx.records import StudyHeader
 from dlx.run.local import run_in_workers
 from dlx.run.plan import Plan, Planned
-from dlx.run.stores import place
+from dlx.run.pool import Kept
 from dlx.run.trial import Event, TrialEnded, run_trial, sticks_to_process
 from dlx.run.worker import Task
 from dlx.store import StudyFolder
@@ -90,13 +91,17 @@ def _task(planned: Planned, fresh: bool, retry_failed: bool) -> Task:
 
 
 def _run_here(plan: Plan, waiting: list[int], fresh: bool, retry_failed: bool) -> Generator[tuple[int, Event]]:
+    kept = Kept()
     for position, index in enumerate(waiting, 1):
         planned = plan.trials[index]
-        store = place(plan.stores[planned.resolved.dataset.fingerprint], planned.resolved.compute.device)
+        prepare_backend(planned.resolved.compute)
+        store = kept.store(planned.resolved, plan.stores)
         with planned.folder.locked():
             if fresh:
                 planned.folder.clear()
-            for event in run_trial(planned.trial, planned.resolved, store, planned.folder, retry_failed=retry_failed):
+            for event in run_trial(
+                planned.trial, planned.resolved, store, planned.folder, retry_failed=retry_failed, jobs=kept.jobs
+            ):
                 yield index, event
         if isinstance(event, TrialEnded) and sticks_to_process(event.record) and position < len(waiting):
             raise DlxError(

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from dlx.data.voxels import VoxelStore
 from dlx.engine import checkpoint
+from dlx.engine.capture import Captured, Eager
 from dlx.engine.device import describe_device
 from dlx.engine.fit import Diverged, Job, Progress, StepDone, fit
 from dlx.engine.score import score_trial
@@ -43,6 +44,13 @@ class TrialStarted:
 
 
 @dataclass(frozen=True)
+class CaptureFailed:
+    """The steps run one operation at a time, since they cannot be captured; `obstacle` names the operation."""
+
+    obstacle: str
+
+
+@dataclass(frozen=True)
 class Scoring:
     """Training is over; all training and validation cases are being scored."""
 
@@ -58,7 +66,7 @@ class TrialEnded:
     was_done: bool
 
 
-Event = TrialStarted | StepDone | EpochRecord | Scoring | TrialEnded
+Event = TrialStarted | StepDone | CaptureFailed | EpochRecord | Scoring | TrialEnded
 
 
 def run_trial(
@@ -68,14 +76,13 @@ def run_trial(
     folder: TrialFolder,
     *,
     retry_failed: bool = False,
-    jobs: JobPool | None = None,
+    jobs: JobPool,
 ) -> Iterator[Event]:
     """Runs one trial, from its checkpoint where it has one, and yields what happens; its last event is TrialEnded.
 
     Divergence, and errors such as too little memory, end in a record with the cause; they are not raised. DlxError and
     OSError (a damaged checkpoint, a full disk) are. `jobs` holds captured steps from one trial to the next.
     """
-    jobs = jobs or JobPool()
     found = folder.result()
     if found is not None and (found.status == "done" or not retry_failed):
         yield TrialEnded(found, folder.path, was_done=True)
@@ -83,8 +90,10 @@ def run_trial(
     torch.set_num_threads(resolved.compute.threads)
     started = datetime.now(UTC).isoformat(timespec="seconds")
     scored_s, status, cause, result = 0.0, "done", None, None
+    work: Eager | Captured | None = None
     try:
         job = jobs.make(resolved, store, trial.seed)
+        work = job.step.work
         progress, history = _resume(job, folder, resolved.trial_id(trial.seed))
         if not history.records:
             folder.clear()
@@ -114,7 +123,7 @@ def run_trial(
         message = str(error).splitlines()[0] if str(error) else "no message"
         status, cause = "failed", f"{type(error).__name__}: {message}"
         (folder.path / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
-    record = make_record(trial, resolved, folder, status, cause, result, started, scored_s)
+    record = make_record(trial, resolved, folder, status, cause, result, started, scored_s, work)
     folder.finish(record)
     yield TrialEnded(record, folder.path, was_done=False)
 
@@ -128,6 +137,7 @@ def make_record(
     result: TrialResult | None = None,
     started_utc: str = "",
     scored_s: float = 0.0,
+    work: Eager | Captured | None = None,
 ) -> TrialRecord:
     """The record of a trial that ended; its seconds are those of all epochs on disk, and of scoring."""
     return TrialRecord(
@@ -145,6 +155,8 @@ def make_record(
             device=describe_device(resolved.compute.device),
             versions=provenance.versions(),
             commit=provenance.commit(),
+            is_captured=work.obstacle is None if isinstance(work, Captured) else None,
+            capture_obstacle=work.obstacle if isinstance(work, Captured) else None,
         ),
         settings=resolved.settings(trial.seed),
     )
@@ -203,11 +215,16 @@ def _resume(job: Job, folder: TrialFolder, trial_id: str) -> tuple[Progress, His
 
 def _train_and_store(
     job: Job, progress: Progress, history: History, resolved: Resolved, trial: Trial, folder: TrialFolder
-) -> Iterator[StepDone | EpochRecord]:
+) -> Iterator[StepDone | CaptureFailed | EpochRecord]:
     """What `fit` yields, each epoch's record on disk before it is passed on, its checkpoint written beside training."""
-    writer = checkpoint.CheckpointWriter()
+    has_reported = False
+    writer, buffers = checkpoint.CheckpointWriter(), checkpoint.HostBuffers()
     try:
         for event in fit(job, progress):
+            obstacle = job.step.work.obstacle
+            if obstacle is not None and not has_reported:
+                has_reported = True
+                yield CaptureFailed(obstacle)
             if isinstance(event, EpochRecord):
                 writer.wait()  # a kill from here on costs this epoch alone: the checkpoint before it is on disk
                 folder.append(event)
@@ -219,10 +236,10 @@ def _train_and_store(
                     "settings": resolved.settings(trial.seed),
                     "label_values": list(resolved.dataset.label_values),
                 }
-                saved = checkpoint.snapshot(job.model, job.ema, job.optimizer, job.scheduler, header)
+                saved = checkpoint.snapshot(job.model, job.ema, job.optimizer, job.scheduler, header, buffers)
                 is_best = progress.best_epoch == progress.epoch
                 # the best first: a kill between the two costs this epoch, and `best` is never older than `last` says
-                writer.submit(saved, *([folder.best] if is_best else []), folder.last)
+                writer.submit(saved, folder.last, also=folder.best if is_best else None)
             yield event
     finally:
         writer.close()

@@ -7,20 +7,20 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import torch
 
-from dlx.data.voxels import VoxelStore
+from dlx.engine.device import prepare_backend
 from dlx.engine.fit import StepDone
 from dlx.errors import DlxError
 from dlx.resolve import Resolved
 from dlx.run.devices import cuda_names, device_of_worker
-from dlx.run.pool import JobPool
-from dlx.run.stores import Stores, place
+from dlx.run.pool import Kept
+from dlx.run.stores import Stores
 from dlx.run.trial import Event, TrialEnded, make_record, run_trial
 from dlx.store import TrialFolder
 from dlx.studies import Trial
@@ -63,21 +63,6 @@ class Refused:
     cause: str
 
 
-@dataclass
-class Held:
-    """What a worker keeps from one task to the next."""
-
-    jobs: JobPool = field(default_factory=JobPool)
-    placed: dict[tuple[str, str], VoxelStore] = field(default_factory=dict)
-
-    def store(self, resolved: Resolved, stores: Stores) -> VoxelStore:
-        """The task's voxels on its device, put there once."""
-        key = (resolved.dataset.fingerprint, str(resolved.compute.device))
-        if key not in self.placed:
-            self.placed[key] = place(stores[resolved.dataset.fingerprint], resolved.compute.device)
-        return self.placed[key]
-
-
 def work(pipe: Connection, stores: Stores, worker: int) -> None:
     """Runs the tasks that come through the pipe until it closes; `worker` is this worker's number, from 0."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it then ends the workers
@@ -85,14 +70,14 @@ def work(pipe: Connection, stores: Stores, worker: int) -> None:
     signal.signal(signal.SIGTERM, _end)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    held = Held()
+    kept = Kept()
     while True:
         try:
             number, task = pipe.recv()
         except EOFError:
             return
         try:
-            for event in _events(task, stores, held, worker):
+            for event in _events(task, stores, kept, worker):
                 pipe.send((number, event))
         except (DlxError, OSError) as error:
             pipe.send((number, Refused(str(error))))
@@ -101,19 +86,18 @@ def work(pipe: Connection, stores: Stores, worker: int) -> None:
             pipe.send((number, Refused(f"{type(error).__name__}: {cause}")))
 
 
-def _events(task: Task, stores: Stores, held: Held, worker: int) -> Iterator[Event | Began]:
+def _events(task: Task, stores: Stores, kept: Kept, worker: int) -> Iterator[Event | Began]:
     """A task's events, steps thinned out."""
     task = task.on(device_of_worker(task.resolved, cuda_names(), worker))
-    if task.resolved.compute.device.type == "cuda":
-        torch.cuda.set_device(task.resolved.compute.device)  # else every worker takes memory of the first as well
-    store = held.store(task.resolved, stores)
+    prepare_backend(task.resolved.compute)  # before anything is put on a device: else each takes memory of the first
+    store = kept.store(task.resolved, stores)
     told = 0.0
     with task.folder.locked():
         yield Began()
         if task.fresh:
             task.folder.clear()
         for event in run_trial(
-            task.trial, task.resolved, store, task.folder, retry_failed=task.retry_failed, jobs=held.jobs
+            task.trial, task.resolved, store, task.folder, retry_failed=task.retry_failed, jobs=kept.jobs
         ):
             if isinstance(event, StepDone):
                 if time.monotonic() - told < STEP_EVENTS_EVERY_S:

@@ -1,0 +1,43 @@
+"""The exponential moving average of a network's weights (EMA), which validation may use in their place."""
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+
+class WeightAverage:
+    """Averages a network's parameters and floating-point buffers after each step, in a few operations on the device.
+
+    a <- decay a + (1 - decay) w; the first step copies w (as torch's AveragedModel does, which holds the average here:
+    its own update copies to the device several times a step). Integers, such as the number of batches that a norm has
+    seen, have no average: `finish_epoch` copies them.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.averaged = AveragedModel(model, use_buffers=True)
+        self.averaged.n_averaged = self.averaged.n_averaged.cpu()  # read at each step, so the host must know it
+        pairs = list(zip(_tensors(self.averaged.module), _tensors(model), strict=True))
+        self._floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._integers = [pair for pair in pairs if not pair[0].is_floating_point()]
+
+    def restart(self) -> None:
+        """Forgets all steps: the next one copies the weights."""
+        self.averaged.n_averaged.zero_()
+
+    @torch.no_grad()
+    def add_step(self) -> None:
+        """Takes in the weights as the last step left them."""
+        weight = 1.0 - self.decay if self.averaged.n_averaged > 0 else 1.0
+        torch._foreach_lerp_([mean for mean, _ in self._floats], [now for _, now in self._floats], weight)
+        self.averaged.n_averaged += 1
+
+    @torch.no_grad()
+    def finish_epoch(self) -> None:
+        """Copies what has no average."""
+        for mean, now in self._integers:
+            mean.copy_(now)
+
+
+def _tensors(model: nn.Module) -> list[Tensor]:
+    return [*(parameter.detach() for parameter in model.parameters()), *model.buffers()]

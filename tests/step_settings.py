@@ -1,0 +1,42 @@
+"""Every setting that changes what a training step does: what tests of the step run over, with and without a GPU."""
+
+import inspect
+
+from dlx import registry
+
+STRONG_AUGMENTATION = {"flip": 0.5, "rotate_deg": 20, "scale": 0.2, "intensity": 0.1, "noise": 0.1}
+VOLUMES = {"model": {"dims": 3}, "batch": {"patch_size_px": [16, 16, 16], "size": 2}}
+
+
+def _model(name):
+    takes = inspect.signature(registry.load("model", name)).parameters
+    args = [f"{key}={value}" for key, value in {"width": 4, "levels": 2}.items() if key in takes]
+    return {"model": f"{name}:{','.join(args)}"}
+
+
+STEP_SETTINGS = {
+    "2d": {},
+    "3d": VOLUMES,
+    "block": {"batch": {"kind": "block", "size": 4}},
+    **{f"norm {norm}": {"model": {"norm": norm}} for norm in ("batch", "instance", "group", "none")},
+    **{f"down {down}": {"model": {"down": down}} for down in ("max", "average", "conv")},
+    **{kind: {"dropout": {"p": 0.3, "kind": kind}} for kind in ("dropout", "dropout2d")},
+    "dropout3d": VOLUMES | {"dropout": {"p": 0.3, "kind": "dropout3d"}},
+    **{f"augment {key}": {"augment": {key: value}} for key, value in STRONG_AUGMENTATION.items()},
+    "augment": {"augment": STRONG_AUGMENTATION},
+    "augment 3d": VOLUMES | {"augment": STRONG_AUGMENTATION},
+    "augment block": {"batch": {"kind": "block", "size": 4}, "augment": STRONG_AUGMENTATION},
+    **{f"optimizer {name}": {"optimizer": {"name": name}} for name in registry.names("optimizer")},
+    "adam, decoupled decay": {"optimizer": {"name": "adam:decay=decoupled", "weight_decay": 0.1}},
+    "no decay of norms": {"optimizer": {"weight_decay": 0.1, "decay_norms_and_biases": False}},
+    "sgd without momentum": {"optimizer": {"name": "sgd:momentum=0"}},
+    "rates by group": {"optimizer": {"group_lr": {"encoder": 2.0**-9}}},
+    "clipping": {"optimizer": {"clip_grad_norm": 0.1}},
+    **{f"loss {name}": {"loss": name} for name in registry.names("loss")},
+    "lovasz, sorted": {"loss": "lovasz:bins=none"},
+    "sum of losses": {"loss": "dice+ce+focal:gamma=2+lovasz"},
+    "ema": {"train": {"ema_decay": 0.9}},
+    "soft dice": {"evaluate": {"soft_dice": True}},
+    "probes": {"evaluate": {"probes": True}, "dropout": {"p": 0.3}},
+    **{f"model {name}": _model(name) for name in registry.names("model")},
+}
