@@ -1,7 +1,7 @@
 """Operations in which the host waits for the device, or copies to it: none may be in a captured step.
 
-A CUDA graph cannot hold them. `WaitsRefused` raises HostWaitError at the first one that runs within it, on any device, so
-that a step can be checked on a machine without a GPU too.
+A CUDA graph cannot hold them. `WaitsRefused` raises HostWaitError at the first one that runs within it, on any device,
+so that a step can be checked on a machine without a GPU too.
 """
 
 import traceback
