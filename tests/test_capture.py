@@ -4,7 +4,7 @@ import gc
 import re
 import warnings
 import weakref
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 import pytest
@@ -258,6 +258,8 @@ def test_a_graph_without_operations_is_an_error(monkeypatch):
     monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: None)
     monkeypatch.setattr(torch.cuda, "Stream", lambda: None)
     monkeypatch.setattr(torch.cuda, "graph", nothing_captured)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: None)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
     with warnings.catch_warnings():
         warnings.simplefilter("default")  # as outside the tests
         with pytest.raises(UserWarning, match="The CUDA Graph is empty"):

@@ -55,7 +55,8 @@ class CudaGraphs:
                 generator
             )  # without it every replay would draw the same mask (pytorch issue 84614)
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        with warnings.catch_warnings():
+        # the outer `stream` puts the current one back if the capture fails, which torch.cuda.graph does not
+        with warnings.catch_warnings(), torch.cuda.stream(torch.cuda.current_stream()):
             warnings.filterwarnings("error", message=EMPTY_GRAPH)  # its replay would train nothing
             # thread_local: the thread that writes checkpoints may go on meanwhile
             with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
