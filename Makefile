@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PEERS := benchmarks/.venv-nnunet
 BENCH :=
 
-.PHONY: setup demo test test-gpu lint format types docs fuzz faults calibrate bench-peers bench bench-gpu experiments-gpu check clean
+.PHONY: setup demo test test-gpu lint format types docs fuzz races soak faults calibrate bench-peers bench bench-gpu experiments-gpu check clean
 .DEFAULT_GOAL := check
 
 setup: $(STAMP)
@@ -46,6 +46,14 @@ docs: setup
 
 fuzz: setup
 	$(BIN)/python tests/fuzz_volumes.py --seconds 300
+
+# helgrind (valgrind, installed where this is root) over reading with four threads: no race inside SimpleITK
+races: setup
+	$(BIN)/python tests/races.py
+
+# 300 readings in new processes, each with a limit and shown with its stacks if it does not end
+soak: setup
+	$(BIN)/python tests/soak.py --runs 300
 
 # ten kills of a six-trial sweep at random moments, each resumed
 faults: setup

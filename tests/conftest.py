@@ -8,12 +8,22 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; two threads cra
 import pytest
 from jaxtyping import install_import_hook
 
+import watchdog
+
 install_import_hook(
     ["dlx.models", "dlx.losses", "dlx.metrics", "dlx.dropout", "dlx.engine", "dlx.data.voxels", "dlx.data.sampler"],
     "beartype.beartype",
 )
 
 HIPPOCAMPUS = Path(__file__).parents[1] / "../shared/data/Task04_Hippocampus"
+
+
+def pytest_configure() -> None:
+    watchdog.register()
+
+
+def pytest_unconfigure() -> None:
+    watchdog.tell_end()
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ the formats look like (`dlx.data.headers`), which files belong together (the lay
 """
 
 import hashlib
-import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from dlx.data.decoder import Decoded, decode
 from dlx.data.headers.claim import BadFile, Claim, check_orthogonal
 from dlx.data.headers.metaimage import check_metaimage
 from dlx.data.headers.nifti import check_nifti, check_pair, header_path
@@ -88,19 +88,10 @@ def _recognize(path: Path) -> tuple[Path, Callable[[OpenedFile], Claim]]:
 
 def _decode(path: Path, claim: Claim) -> Volume:
     """What SimpleITK makes of a checked file; BadFile where that is not what the header claims."""
-    sitk: Any = importlib.import_module("SimpleITK")  # here, as loading it takes long; untyped
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # it warns of every Analyze file
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO(claim.image_io)
-    reader.SetFileName(str(path))
-    try:
-        image = reader.Execute()
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no cause given"]
-        raise BadFile(f"SimpleITK cannot decode it: {lines[-1].rpartition('ERROR: ')[2][:200]}") from None
-    array: np.ndarray[Any, Any] = sitk.GetArrayFromImage(image)
-    size = (*image.GetSize(), 1, 1)[:4]
-    if size != claim.size_px or image.GetNumberOfComponentsPerPixel() != claim.components:
+    decoded = decode(path, claim.image_io)
+    array = decoded.array
+    size = (*decoded.size_px, 1, 1)[:4]
+    if size != claim.size_px or decoded.components != claim.components:
         raise BadFile(f"decoded to a size of {size}, and the header claims {claim.size_px}")
     if array.dtype != claim.dtype:
         raise BadFile(f"decoded to {array.dtype}, and the header claims {claim.dtype}")
@@ -108,18 +99,18 @@ def _decode(path: Path, claim: Claim) -> Volume:
         raise BadFile("holds voxels that are not finite once they are scaled")
     x, y, z, t = claim.size_px
     array = np.moveaxis(array, -1, 0).reshape(3, z, y, x) if claim.components == 3 else array.reshape(t, z, y, x)
-    return _with_geometry(array, image, claim)
+    return _with_geometry(array, decoded, claim)
 
 
-def _with_geometry(array: np.ndarray, image: Any, claim: Claim) -> Volume:
+def _with_geometry(array: np.ndarray, decoded: Decoded, claim: Claim) -> Volume:
     """Adds SimpleITK's geometry, taken to three axes: a 2D image lies at z = 0, a fourth axis has no place."""
-    num_axes = image.GetDimension()
+    num_axes = len(decoded.size_px)
     num_spatial = min(num_axes, 3)
     spacing, origin = np.ones(3), np.zeros(3)
-    spacing[:num_spatial] = image.GetSpacing()[:num_spatial]
-    origin[:num_spatial] = image.GetOrigin()[:num_spatial]
+    spacing[:num_spatial] = decoded.spacing[:num_spatial]
+    origin[:num_spatial] = decoded.origin[:num_spatial]
     direction = np.eye(3)
-    matrix = np.array(image.GetDirection()).reshape(num_axes, num_axes)
+    matrix = np.array(decoded.direction).reshape(num_axes, num_axes)
     direction[:num_spatial, :num_spatial] = matrix[:num_spatial, :num_spatial]
     check_orthogonal(direction, "decoded direction")
     if not np.isfinite(origin).all():
