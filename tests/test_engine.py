@@ -82,6 +82,17 @@ def test_one_batch_is_learnt_by_heart():
     assert losses[-1] < 0.1 * losses[0]
 
 
+def probabilities_of(job, case):
+    """The class probabilities of a whole case, put together from their pieces."""
+    evaluator = job.evaluator
+    whole = torch.full((evaluator.num_classes, *evaluator.store.shapes[case]), torch.nan)
+    with torch.no_grad():
+        for place, piece in evaluator.pieces(job.model, case):
+            assert whole[(slice(None), *place)].isnan().all(), "a voxel that is there twice"
+            whole[(slice(None), *place)] = piece
+    return whole
+
+
 def test_evaluation_changes_neither_weights_nor_statistics_nor_streams():
     job = small_job({"dropout": {"p": 0.3}})
     begin_epoch(job, Progress(), 1)
@@ -110,8 +121,7 @@ def test_whole_slices_are_scored_voxel_by_voxel_as_the_network_sees_them():
     run(job)
     job.model.eval()
     case = job.val_cases[0]
-    with torch.no_grad():
-        probabilities = job.evaluator.probabilities(job.model, case)
+    probabilities = probabilities_of(job, case)
     depth, height, width = job.evaluator.store.shapes[case]
     image, mask = job.evaluator.store.gather(torch.tensor([case]), torch.zeros(1, 3, dtype=int), (depth, height, width))
     with torch.no_grad():
@@ -128,7 +138,7 @@ def test_a_3d_network_trains_and_sees_every_voxel():
     job = small_job({"model": {"dims": 3}, "batch": {"patch_size_px": [12, 12, 12], "size": 2}})
     results = run(job)
     assert len(results) == 3
-    probabilities = job.evaluator.probabilities(job.model, job.val_cases[0])
+    probabilities = probabilities_of(job, job.val_cases[0])
     assert probabilities.shape == (4, 24, 24, 24)
     torch.testing.assert_close(probabilities.sum(0), torch.ones(24, 24, 24), rtol=0, atol=1e-5)
 

@@ -2,6 +2,9 @@
 
 A 2D network sees the whole slices of a case in large batches; a 3D one a sliding window whose probabilities are
 averaged with Gaussian weights. Cases never share a batch, so what a case scores does not depend on its company.
+
+The class probabilities of a whole case are never in memory: they come in pieces, some slices or a slab at a time, and
+of each piece the class of every voxel is kept.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,6 +19,12 @@ from torch import Tensor, nn
 from dlx.data.voxels import Extent, VoxelStore
 from dlx.engine.device import Compute
 from dlx.metrics import overlap_counts, soft_overlap
+
+
+Place = tuple[slice, slice, slice]
+
+PIECE_SIZE = 2**24  # probabilities in a piece: 64 MiB, which was as fast as whole batches
+MAX_EXACT_SOFT = 2**27  # probabilities (classes times voxels): 512 MiB; four classes of 256 x 256 x 512
 
 
 @dataclass(frozen=True)
@@ -49,21 +58,29 @@ class Evaluator:
         counts, soft, predictions = [], [], []
         with evaluating(model):
             for case in cases:
-                probabilities = self.probabilities(model, case)  # (K, D, H, W)
-                prediction = probabilities.argmax(0)
+                prediction = torch.empty(self.store.shapes[case], dtype=torch.uint8, device=self.compute.device)
                 mask = self.store.mask(case).to(self.compute.device)
+                sums = SoftSums(self.num_classes * mask.numel() <= MAX_EXACT_SOFT) if self.with_soft_dice else None
+                for place, probabilities in self.pieces(model, case):
+                    prediction[place] = probabilities.argmax(0).to(torch.uint8)
+                    if sums is not None:
+                        sums.add(probabilities, mask[place])
                 counts.append(overlap_counts(prediction, mask, self.num_classes))
-                if self.with_soft_dice:
-                    soft.append(soft_overlap(probabilities[None], mask[None]))
+                if sums is not None:
+                    soft.append(sums.total(self._piece_axis))
                 if keep_predictions:
-                    predictions.append(prediction.to(torch.uint8).cpu())
+                    predictions.append(prediction.cpu())
         return Measured(torch.stack(counts).cpu(), torch.stack(soft).cpu() if soft else None, tuple(predictions))
 
-    def probabilities(self, model: nn.Module, case: int) -> Float[Tensor, "K D H W"]:
-        """Class probabilities of one whole case, on the training device."""
-        if self.dims == 2:
-            return self._by_slices(model, case)
-        return self._by_windows(model, case)
+    def pieces(self, model: nn.Module, case: int) -> Iterator[tuple[Place, Float[Tensor, "K d h w"]]]:
+        """Class probabilities of one whole case, on the training device: where each piece lies in (D, H, W), and the
+        piece. The pieces follow one another along one axis and cover the case once.
+        """
+        return self._by_slices(model, case) if self.dims == 2 else self._by_slabs(model, case)
+
+    @property
+    def _piece_axis(self) -> int:
+        return self.slice_axis if self.dims == 2 else 0
 
     def _gather(self, case: int, starts: Sequence[Extent], extent: Extent) -> Float[Tensor, "B C d h w"]:
         device = self.store.device
@@ -71,41 +88,109 @@ class Evaluator:
         image, _ = self.store.gather(cases, torch.tensor(starts, device=device), extent)
         return image.to(self.compute.device).movedim(-1, 1)
 
-    def _by_slices(self, model: nn.Module, case: int) -> Float[Tensor, "K D H W"]:
-        shape = self.store.shapes[case]
+    def _by_slices(self, model: nn.Module, case: int) -> Iterator[tuple[Place, Float[Tensor, "K d h w"]]]:
+        shape, axis = self.store.shapes[case], self.slice_axis
         padded = [-(-size // self.stride) * self.stride for size in shape]
-        padded[self.slice_axis] = shape[self.slice_axis]
-        pieces = []
-        for first in range(0, shape[self.slice_axis], self.batch_size):
+        padded[axis] = shape[axis]
+        area = padded[0] * padded[1] * padded[2] // padded[axis]
+        for first in range(0, shape[axis], self.batch_size):
             corner, extent = [0, 0, 0], list(padded)
-            corner[self.slice_axis] = first
-            extent[self.slice_axis] = min(self.batch_size, shape[self.slice_axis] - first)
+            corner[axis] = first
+            extent[axis] = min(self.batch_size, shape[axis] - first)
             box = self._gather(case, [(corner[0], corner[1], corner[2])], (extent[0], extent[1], extent[2]))
-            slices = box[0].movedim(1 + self.slice_axis, 0)  # (n, C, h, w)
+            slices = box[0].movedim(1 + axis, 0)  # (n, C, h, w)
             with self.compute.autocast():
                 logits = model(slices.contiguous(memory_format=torch.channels_last))
-            pieces.append(logits.float().softmax(1))
-        whole = torch.cat(pieces).movedim(0, 1 + self.slice_axis)  # (K, D, H, W), padded
-        return whole[:, : shape[0], : shape[1], : shape[2]]
+            del box, slices
+            for part in logits.split(max(1, PIECE_SIZE // (area * self.num_classes))):
+                piece = part.float().softmax(1).movedim(0, 1 + axis)[:, : shape[0], : shape[1], : shape[2]]
+                place = [slice(None)] * 3
+                place[axis] = slice(first, first + len(part))
+                first += len(part)
+                yield (place[0], place[1], place[2]), piece
 
-    def _by_windows(self, model: nn.Module, case: int) -> Float[Tensor, "K D H W"]:
+    def _by_slabs(self, model: nn.Module, case: int) -> Iterator[tuple[Place, Float[Tensor, "K d h w"]]]:
+        """Sliding windows, summed in a slab as deep as one window. Windows come in the order of their depth: planes
+        above the next window's first one get nothing more, and are done.
+        """
         shape = self.store.shapes[case]
         extent = (self.window[0], self.window[1], self.window[2])
         grids = [window_starts(n, w, self.overlap_fraction) for n, w in zip(shape, extent, strict=True)]
         starts = [(d, h, w) for d, h, w in product(*grids)]
-        padded = [max(n, w) for n, w in zip(shape, extent, strict=True)]
-        weight = gaussian_weight(extent).to(self.compute.device)
-        total = torch.zeros(self.num_classes, *padded, device=self.compute.device)
-        weights = torch.zeros(padded, device=self.compute.device)
+        slab = Slab(self.num_classes, extent, (max(shape[1], extent[1]), max(shape[2], extent[2])), self.compute.device)
         for first in range(0, len(starts), self.batch_size):
             group = starts[first : first + self.batch_size]
             with self.compute.autocast():
                 logits = model(self._gather(case, group, extent).contiguous(memory_format=torch.channels_last_3d))
-            for (d, h, w), probability in zip(group, logits.float().softmax(1), strict=True):
-                place = (slice(d, d + extent[0]), slice(h, h + extent[1]), slice(w, w + extent[2]))
-                total[(slice(None), *place)] += probability * weight
-                weights[place] += weight
-        return (total / weights)[:, : shape[0], : shape[1], : shape[2]]
+            for start, window in zip(group, logits, strict=True):
+                yield from slab.finish(start[0], shape)
+                slab.add(window.float()[None].softmax(1)[0], start)
+        yield from slab.finish(shape[0], shape)
+
+
+class Slab:
+    """Weighted sums of windows' probabilities over some planes of a case: those that a window may still reach."""
+
+    def __init__(self, num_classes: int, extent: Extent, plane: tuple[int, int], device: torch.device) -> None:
+        self.first = 0  # the depth of the first plane
+        self.extent = extent
+        self.weight = gaussian_weight(extent).to(device)
+        self.total = torch.zeros(num_classes, extent[0], *plane, device=device)
+        self.weights = torch.zeros(extent[0], *plane, device=device)
+
+    def add(self, probability: Float[Tensor, "K d h w"], start: Extent) -> None:
+        """Adds a window that starts at the slab's first plane."""
+        place = (slice(None), *(slice(at, at + size) for at, size in zip(start[1:], self.extent[1:], strict=True)))
+        self.total[(slice(None), *place)] += probability * self.weight
+        self.weights[place] += self.weight
+
+    def finish(self, end: int, shape: Extent) -> Iterator[tuple[Place, Float[Tensor, "K d h w"]]]:
+        """Gives the planes before `end` in pieces, cropped to the case, and goes on with those that follow."""
+        done = end - self.first
+        step = max(1, PIECE_SIZE // self.total[:, 0].numel())
+        for at in range(0, done, step):
+            planes = slice(at, min(at + step, done))
+            piece = self.total[:, planes] / self.weights[planes]
+            place = (slice(self.first + at, self.first + planes.stop), slice(None), slice(None))
+            yield place, piece[:, :, : shape[1], : shape[2]]
+        if done:
+            for sums in (self.total, self.weights.unsqueeze(0)):
+                _move_up(sums, done)
+            self.first = end
+
+
+def _move_up(sums: Float[Tensor, "n d h w"], count: int) -> None:
+    """Moves planes up by `count` in place, a class at a time; zeros come in below."""
+    for planes in sums:
+        kept = planes[count:].clone()
+        planes[: len(kept)] = kept
+        planes[len(kept) :] = 0
+
+
+class SoftSums:
+    """The sums of the soft Dice, over pieces.
+
+    Sums in float32 depend on how they are grouped. Small cases are put together and summed at once, as all cases were
+    before evaluation came in pieces, so that recorded figures repeat; larger ones are summed piece by piece.
+    """
+
+    def __init__(self, is_exact: bool) -> None:
+        self.is_exact = is_exact
+        self.kept: list[tuple[Tensor, Tensor]] = []
+        self.sums: list[Tensor] = []
+
+    def add(self, probabilities: Float[Tensor, "K d h w"], mask: UInt8[Tensor, "d h w"]) -> None:
+        if self.is_exact:
+            self.kept.append((probabilities, mask))
+        else:
+            self.sums.append(soft_overlap(probabilities[None], mask[None]))
+
+    def total(self, axis: int) -> Float[Tensor, "3 K"]:
+        """The sums over all pieces, which follow one another along an axis of (D, H, W)."""
+        if not self.is_exact:
+            return torch.stack(self.sums).sum(0)
+        probabilities = torch.cat([piece for piece, _ in self.kept], 1 + axis)
+        return soft_overlap(probabilities[None], torch.cat([mask for _, mask in self.kept], axis)[None])
 
 
 @contextmanager
