@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PEERS := benchmarks/.venv-nnunet
 BENCH :=
 
-.PHONY: setup demo test test-gpu lint format types docs fuzz races soak faults calibrate bench-peers bench bench-gpu experiments-gpu check clean
+.PHONY: setup demo test test-gpu lint format types docs fuzz races soak memory faults calibrate bench-peers bench bench-gpu experiments-gpu check clean
 .DEFAULT_GOAL := check
 
 setup: $(STAMP)
@@ -54,6 +54,10 @@ races: setup
 # 300 readings in new processes, each with a limit and shown with its stacks if it does not end
 soak: setup
 	$(BIN)/python tests/soak.py --runs 300
+
+# the peak of memory of evaluating 512 x 512 x 600 with 24 classes at width 16: at most 8 GiB
+memory: setup
+	$(BIN)/python tests/measure_memory.py
 
 # ten kills of a six-trial sweep at random moments, each resumed
 faults: setup

@@ -16,7 +16,7 @@ RANKS = [
     ["cli", "__main__"],
     ["run"],
     ["report"],
-    ["resolve", "build", "parts", "oddities"],
+    ["resolve", "build", "parts", "oddities", "evaluation_memory"],
     ["merging"],
     ["engine", "store", "archive"],
     ["models", "counting"],
@@ -31,7 +31,7 @@ RANKS = [
     ["registry", "records"],
     ["specs", "ranges"],
     ["spelling"],
-    ["errors", "files", "cores", "__init__"],
+    ["errors", "files", "cores", "memory", "__init__"],
 ]
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 

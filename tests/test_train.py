@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from dlx.errors import DlxError
 from dlx.files import read_json
+from dlx.memory import CLEAR_REFS
 from small import SMALL_ARGS as SMALL
 
 
@@ -92,6 +94,16 @@ def test_a_dry_run_writes_nothing_and_tells_the_cost(dlx, tmp_path):
     assert document["cost"]["epochs"] == 6
     assert document["cost"]["seconds"] > 0
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(not CLEAR_REFS.exists(), reason="a process's peak of memory is known on Linux alone")
+def test_a_dry_run_tells_the_memory_of_training_and_of_evaluation(dlx):
+    args = [*SMALL, "--epochs", "1", "--dry-run"]
+    (memory,) = json.loads(dlx("train", *args, "--json").stdout)["cost"]["memory_mib"].values()
+    assert set(memory) == {"training", "evaluation"}
+    assert all(50 < mib < 50_000 for mib in memory.values())  # no process with torch has less
+    words = " ".join(dlx("train", *args).stdout.split())
+    assert re.search(r"A trial takes up to [0-9.]+ [MG]iB of memory in training and [0-9.]+ [MG]iB in evalu", words)
 
 
 def test_quiet_prints_only_the_table(dlx):

@@ -23,6 +23,7 @@ from dlx.engine import checkpoint
 from dlx.engine.checkpoint import InitialWeights
 from dlx.engine.device import Compute, available_cores, choose_compute, memory_bytes
 from dlx.errors import SettingError
+from dlx.evaluation_memory import fit_evaluation_batch
 from dlx.oddities import odd_data, odd_dropout, odd_patches, odd_threads
 from dlx.parts import make_loss, make_model, make_optimizer, make_scheduler, model_geometry
 from dlx.records import RESULTS_VERSION
@@ -149,6 +150,7 @@ def resolve(
     spec = _fit_patch(spec, dataset, split, dims, stride)
     spec = _fit_evaluation(spec, dataset, split)
     _check_norms(spec, model, stride)
+    spec, batch_remarks = fit_evaluation_batch(spec, model, dataset, split, compute)
     remarks = [
         *compute.remarks,
         *dataset.remarks,
@@ -158,6 +160,7 @@ def resolve(
         *(odd_dropout(model, len(dataset.channels)) if spec.dropout.p > 0 else ()),
         *(odd_threads(compute.threads, available_cores()) if compute.device.type == "cpu" else ()),
         *_check_parts(spec, model, dataset),
+        *batch_remarks,
     ]
     initial = None
     if spec.train.init_from is not None:

@@ -118,6 +118,10 @@ def plan_document(plan: "Plan", cost: "StudyCost") -> dict[str, Any]:
             "epochs": cost.epochs,
             "max_parallel": plan.max_parallel,
             "step_seconds": cost.step_s,
+            "memory_mib": {
+                label: {"training": memory.training / 2**20, "evaluation": memory.evaluation / 2**20}
+                for label, memory in cost.memory.items()
+            },
             "seconds": cost.seconds,
             "disk_mib": plan.disk_mib(),
         },
@@ -134,8 +138,19 @@ def cost_line(plan: "Plan", cost: "StudyCost") -> str:
     return (
         f"{counted(len(plan.trials), 'trial')}{done}; {counted(cost.epochs, 'epoch')} to train{at_once}: about "
         f"{spell_seconds(cost.seconds)} (a step takes {steps}, measured now), {spell_mib(plan.disk_mib())} on disk "
-        f"({spell_mib(plan.free_disk_mib())} free) in {plan.folder}. Nothing was written."
+        f"({spell_mib(plan.free_disk_mib())} free) in {plan.folder}.{_memory_sentence(cost)} Nothing was written."
     )
+
+
+def _memory_sentence(cost: "StudyCost") -> str:
+    """What a trial takes in memory at most; nothing where that was not measured."""
+    if not cost.memory:
+        return ""
+    training, evaluation = (
+        spell_mib(max(getattr(memory, phase) for memory in cost.memory.values()) / 2**20)
+        for phase in ("training", "evaluation")
+    )
+    return f" A trial takes up to {training} of memory in training and {evaluation} in evaluation."
 
 
 def spell_mib(mib: float) -> str:

@@ -3,7 +3,8 @@
 SimpleITK may not be used by two threads at once. ITK keeps its globals in a map without a lock
 (Modules/Core/Common/src/itkSingleton.cxx) and changes it when a class is used for the first time; two threads can leave
 a map whose links form a circle, and the process then never ends, because a destructor walks the map at exit. Helgrind
-also finds races where every format was read before, so a lock for the first use alone is not enough (`make races`). What surrounds decoding (checks, hashes, normalising) still runs in parallel.
+also finds races where every format was read before, so a lock for the first use alone is not enough (`make races`).
+What surrounds decoding (checks, hashes, normalising) still runs in parallel.
 
 Code that uses SimpleITK itself and that dlx calls while volumes are read (a normaliser) must hold `DECODING` meanwhile.
 """

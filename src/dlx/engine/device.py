@@ -13,6 +13,7 @@ import torch
 
 from dlx.cores import available_cores as available_cores
 from dlx.errors import SettingError
+from dlx.memory import host_memory_bytes
 from dlx.specs import ComputeSpec
 from dlx.spelling import counted
 
@@ -119,13 +120,10 @@ def does_bf16_well(device: torch.device) -> bool:
 
 
 def memory_bytes(device: torch.device) -> int | None:
-    """The device's whole memory; None where it is not known."""
+    """The device's whole memory, on a CPU that of the machine or container; None where it is not known."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return None
+    return host_memory_bytes()
 
 
 def describe_device(device: torch.device) -> str:

@@ -20,7 +20,6 @@ from dlx.data.voxels import Extent, VoxelStore
 from dlx.engine.device import Compute
 from dlx.metrics import overlap_counts, soft_overlap
 
-
 Place = tuple[slice, slice, slice]
 
 PIECE_SIZE = 2**24  # probabilities in a piece: 64 MiB, which was as fast as whole batches

@@ -1,6 +1,7 @@
 """What a trial scores after its last epoch: all training and all validation cases, whole, by the same code."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from dlx.engine.evaluate import Measured
 from dlx.engine.fit import Job
 from dlx.metrics import dice_from_counts, none_if_nan, summarize
 from dlx.records import CaseScores, SetScores
-from dlx.surface import surface_scores
+from dlx.surface import SurfaceScores, surface_scores
 
 
 def score_trial(job: Job, surface_tolerance_mm: float) -> tuple[SetScores, SetScores]:
@@ -26,20 +27,19 @@ def score_set(
     """Dice of each case and class, and with a tolerance also HD95 and normalised surface Dice, in mm.
 
     A tolerance needs predictions that were kept. Per class the mean is over the cases that have a figure; `dice` is
-    the mean of the foreground classes' means.
+    the mean of the foreground classes' means. Surfaces are scored in `compute.threads` threads.
     """
     dice = dice_from_counts(measured.counts)  # (n, K)
     names = job.class_names[1:]
     store = job.evaluator.store
+    surfaces = _surfaces(job, cases, measured.predictions, surface_tolerance_mm) if surface_tolerance_mm else None
     scored = {}
     for row, case in enumerate(cases):
         hd95: dict[str, float | None] | None = None
         surface: dict[str, float | None] | None = None
-        if surface_tolerance_mm is not None:
-            mask = store.mask(case).cpu().numpy()
-            hd95, surface = _surfaces(
-                measured.predictions[row], mask, names, store.spacings_mm[case], surface_tolerance_mm
-            )
+        if surfaces is not None:
+            hd95 = {name: scores.hd95_mm for name, scores in zip(names, surfaces[row], strict=True)}
+            surface = {name: scores.surface_dice for name, scores in zip(names, surfaces[row], strict=True)}
         per_class = {name: none_if_nan(float(dice[row, k])) for k, name in enumerate(names, 1)}
         scored[store.ids[case]] = CaseScores(dice=per_class, hd95_mm=hd95, surface_dice=surface)
     summary = summarize(dice)
@@ -58,17 +58,22 @@ def score_set(
 
 
 def _surfaces(
-    prediction: Tensor,
-    mask: NDArray[np.uint8],
-    names: Sequence[str],
-    spacing_mm: tuple[float, float, float],
-    tolerance_mm: float,
-) -> tuple[dict[str, float | None], dict[str, float | None]]:
-    predicted = prediction.numpy()
-    scores = {
-        name: surface_scores(predicted == k, mask == k, spacing_mm, tolerance_mm) for k, name in enumerate(names, 1)
-    }
-    return {n: s.hd95_mm for n, s in scores.items()}, {n: s.surface_dice for n, s in scores.items()}
+    job: Job, cases: Sequence[int], predictions: Sequence[Tensor], tolerance_mm: float
+) -> list[list[SurfaceScores]]:
+    """The scores of each case's foreground classes. A class of a case is scored by one thread, from start to end, so
+    that the number of threads changes nothing; numpy and scipy release the GIL for most of it.
+    """
+    store = job.evaluator.store
+    masks = [store.mask(case).cpu().numpy() for case in cases]
+    classes = range(1, len(job.class_names))
+
+    def score(row: int, k: int) -> SurfaceScores:
+        predicted: NDArray[np.uint8] = predictions[row].numpy()
+        return surface_scores(predicted == k, masks[row] == k, store.spacings_mm[cases[row]], tolerance_mm)
+
+    with ThreadPoolExecutor(job.compute.threads) as pool:
+        waiting = [[pool.submit(score, row, k) for k in classes] for row in range(len(cases))]
+        return [[scores.result() for scores in of_case] for of_case in waiting]
 
 
 def _class_means(rows: Sequence[dict[str, float | None]], names: Sequence[str]) -> dict[str, float | None]:

@@ -9,6 +9,7 @@ import torch
 from dlx.build import make_job
 from dlx.data.voxels import VoxelStore
 from dlx.engine.fit import Progress, begin_epoch
+from dlx.memory import peak_bytes, reset_peak
 from dlx.resolve import Resolved
 from dlx.run.plan import Plan
 from dlx.run.stores import place
@@ -17,12 +18,23 @@ WARM_UP_STEPS, TIMED_STEPS = 2, 3
 
 
 @dataclass(frozen=True)
+class Memory:
+    """The most bytes that a trial holds while it trains and while it evaluates: of a GPU's memory what torch allocated,
+    on a CPU all that the process has (the voxels and the libraries, too).
+    """
+
+    training: int
+    evaluation: int
+
+
+@dataclass(frozen=True)
 class Cost:
-    """Seconds of one step, and of a whole trial's training and evaluation."""
+    """Seconds of one step, and of a whole trial's training and evaluation; the most memory that each took."""
 
     step_s: float
     train_s: float
     evaluate_s: float
+    memory: "Memory | None"
 
     @property
     def trial_s(self) -> float:
@@ -31,12 +43,15 @@ class Cost:
 
 @dataclass(frozen=True)
 class StudyCost:
-    """What is missing of a study will take, in trials, epochs and seconds; `step_s` by variant."""
+    """What is missing of a study will take, in trials, epochs and seconds; `step_s` and `memory` by variant (memory
+    where it can be measured).
+    """
 
     num_missing: int
     epochs: int
     seconds: float
     step_s: dict[str, float]
+    memory: dict[str, Memory]
 
 
 def cost_of(plan: Plan) -> StudyCost:
@@ -60,6 +75,7 @@ def cost_of(plan: Plan) -> StudyCost:
         epochs=sum(planned.resolved.spec.train.epochs for planned in missing),
         seconds=seconds,
         step_s={label: cost.step_s for label, cost in by_label.items()},
+        memory={label: cost.memory for label, cost in by_label.items() if cost.memory is not None},
     )
 
 
@@ -72,8 +88,12 @@ def _kind(resolved: Resolved) -> str:
 
 
 def probe(resolved: Resolved, store: VoxelStore) -> Cost:
-    """Times the step (median of a few, after warming up) and the evaluation of one case, and scales both up."""
+    """Times the step (median of a few, after warming up) and the evaluation of one case, and scales both up. Memory is
+    that of these steps, and of evaluating the largest case.
+    """
     torch.set_num_threads(resolved.compute.threads)
+    device = resolved.compute.device
+    is_measured = _reset_peak(device)
     job = make_job(resolved, store, seed=0)
     begin_epoch(job, Progress(), 1)
     times = []
@@ -83,8 +103,12 @@ def probe(resolved: Resolved, store: VoxelStore) -> Cost:
         job.compute.synchronize()
         times.append(time.perf_counter() - started)
     step_s = sorted(times[WARM_UP_STEPS:])[TIMED_STEPS // 2]
+    training = _peak(device)
+    _reset_peak(device)
+    largest = max((*job.val_cases, *job.train_cases), key=store.voxels)
+    job.evaluator.measure(job.evaluated_model, [largest])
+    evaluation = _peak(device)
     case = job.val_cases[0]
-    job.evaluator.measure(job.evaluated_model, [case])
     started = time.perf_counter()
     job.evaluator.measure(job.evaluated_model, [case])
     voxel_s = (time.perf_counter() - started) / store.voxels(case)
@@ -96,4 +120,17 @@ def probe(resolved: Resolved, store: VoxelStore) -> Cost:
         step_s=step_s,
         train_s=step_s * spec.train.epochs * spec.train.steps_per_epoch,
         evaluate_s=voxel_s * (validations * each + final),
+        memory=Memory(training, evaluation) if is_measured and training and evaluation else None,
     )
+
+
+def _reset_peak(device: torch.device) -> bool:
+    """Begins anew to note the most memory in use; False where it cannot be noted."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    return device.type == "cpu" and reset_peak()
+
+
+def _peak(device: torch.device) -> int | None:
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_bytes()

@@ -1,0 +1,61 @@
+"""How much memory tensors take while something runs: on the meta device too, where nothing is allocated or computed."""
+
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class PeakBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of all tensors that are made within, while they live; `peak` is the most at one time.
+
+    What an operation takes inside itself and frees again (a convolution's workspace) is not seen.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live = self.peak = 0
+        self._seen: set[int] = set()
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Iterable[type], args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = {leaf.untyped_storage()._cdata for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self._note(leaf.untyped_storage(), given)
+        return result
+
+    def _note(self, storage: torch.UntypedStorage, given: set[int]) -> None:
+        key = storage._cdata
+        if key in given or key in self._seen:  # a view of what was there, or a result in place
+            return
+        self._seen.add(key)
+        self.live += storage.nbytes()
+        self.peak = max(self.peak, self.live)
+        weakref.finalize(storage, self._free, key, storage.nbytes())
+
+    def _free(self, key: int, size: int) -> None:
+        self._seen.discard(key)
+        self.live -= size
+
+
+def forward_bytes(model: nn.Module, shape: tuple[int, ...]) -> int:
+    """Bytes that a forward pass over images of this shape (B, C, *S) takes at its peak, in evaluation mode and float32,
+    with the images and without the weights. The model is on the meta device.
+    """
+    was_training = model.training
+    model.eval()
+    counter = PeakBytes()
+    memory_format = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
+    try:
+        with torch.no_grad(), counter:
+            model(torch.empty(shape, device="meta").contiguous(memory_format=memory_format))
+    finally:
+        model.train(was_training)
+    return counter.peak

@@ -1,0 +1,44 @@
+"""The host's memory: how much this process may use, and the most that it has used since a moment."""
+
+import os
+from pathlib import Path
+
+CGROUP = Path("/sys/fs/cgroup")
+STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+
+
+def host_memory_bytes(cgroup: Path = CGROUP) -> int | None:
+    """The machine's memory, and no more than its container's limit; None where it is not known.
+
+    The limit is read from `cgroup`: version 2's memory.max, else version 1's memory.limit_in_bytes.
+    """
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+    for path in (cgroup / "memory.max", cgroup / "memory" / "memory.limit_in_bytes"):
+        try:
+            text = path.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            continue
+        return min(total, int(text)) if text.isdecimal() else total  # `max` stands for no limit
+    return total
+
+
+def reset_peak() -> bool:
+    """Begins anew to note the most memory that this process holds; False where the system cannot (it is Linux's)."""
+    try:
+        CLEAR_REFS.write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def peak_bytes() -> int | None:
+    """The most memory that this process has held at one time since `reset_peak`; None where that is not known."""
+    try:
+        lines = STATUS.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return None
+    found = next((line.split() for line in lines if line.startswith("VmHWM:")), None)
+    return int(found[1]) * 1024 if found else None

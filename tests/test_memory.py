@@ -1,0 +1,175 @@
+"""What evaluation takes in memory, and that nothing of its result depends on how it is cut to pieces."""
+
+import dataclasses
+import itertools
+import mmap
+
+import pytest
+import torch
+
+from dlx import evaluation_memory, memory
+from dlx.engine import evaluate
+from dlx.engine.footprint import PeakBytes, forward_bytes
+from dlx.engine.score import score_set
+from small import small_job, small_resolved, small_spec
+
+THREE_D = {"model": {"dims": 3}, "batch": {"patch_size_px": [8, 16, 12], "size": 2}}
+FLAT_WINDOWS = {"model": {"dims": 3}, "batch": {"patch_size_px": [4, 48, 48]}, "evaluate": {"batch_size": 1}}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"evaluate": {"batch_size": 5}},
+        {"batch": {"slice_axis": 1}},
+        {"batch": {"slice_axis": 2}},
+        THREE_D,
+        {
+            "data": {"source": "phantom:subjects=3,size=22"},
+            "model": {"dims": 3},
+            "batch": {"patch_size_px": [32, 8, 16]},
+        },
+    ],
+    ids=["slices", "axis 1", "axis 2", "windows", "a window deeper than the case"],
+)
+def test_evaluation_in_small_pieces_equals_evaluation_of_the_whole_to_the_bit(monkeypatch, changes):
+    job = small_job(changes, {"evaluate": {"soft_dice": True}})
+    monkeypatch.setattr(evaluate, "PIECE_SIZE", 2**40)
+    whole = job.evaluator.measure(job.model, job.val_cases, keep_predictions=True)
+    monkeypatch.setattr(evaluate, "PIECE_SIZE", 1)
+    pieces = job.evaluator.measure(job.model, job.val_cases, keep_predictions=True)
+    assert torch.equal(pieces.counts, whole.counts)
+    assert torch.equal(pieces.soft, whole.soft)
+    assert torch.equal(pieces.predictions[0], whole.predictions[0])
+
+
+def test_windows_in_slabs_equal_windows_summed_over_the_whole_case():
+    job = small_job(THREE_D)
+    evaluator, model, case = job.evaluator, job.model.eval(), job.val_cases[0]
+    shape, window = evaluator.store.shapes[case], (8, 16, 12)
+    total, weights = torch.zeros(4, *shape), torch.zeros(shape)
+    grids = [evaluate.window_starts(n, w, 0.5) for n, w in zip(shape, window, strict=True)]
+    slabs = torch.empty(4, *shape)
+    with torch.inference_mode():
+        for start in itertools.product(*grids):
+            image, _ = evaluator.store.gather(torch.tensor([case]), torch.tensor([start]), window)
+            inside = tuple(slice(at, at + size) for at, size in zip(start, window, strict=True))
+            total[(slice(None), *inside)] += model(image.movedim(-1, 1)).softmax(1)[0] * evaluate.gaussian_weight(
+                window
+            )
+            weights[inside] += evaluate.gaussian_weight(window)
+        for place, piece in evaluator.pieces(model, case):
+            slabs[(slice(None), *place)] = piece
+    torch.testing.assert_close(slabs, total / weights, rtol=0, atol=1e-5)
+
+
+def test_soft_sums_of_a_large_case_are_those_of_its_pieces(monkeypatch):
+    job = small_job({"evaluate": {"soft_dice": True}})
+    whole = job.evaluator.measure(job.model, job.val_cases).soft
+    monkeypatch.setattr(evaluate, "MAX_EXACT_SOFT", 0)
+    monkeypatch.setattr(evaluate, "PIECE_SIZE", 1)
+    torch.testing.assert_close(job.evaluator.measure(job.model, job.val_cases).soft, whole, rtol=1e-5, atol=0)
+
+
+def peak_of_evaluation(job, **changes):
+    """Bytes of the tensors that evaluating the validation case takes at its peak."""
+    evaluator = dataclasses.replace(job.evaluator, **changes)
+    with PeakBytes() as counter:
+        evaluator.measure(job.model, job.val_cases)
+    return counter.peak
+
+
+class Classes(torch.nn.Module):
+    """Logits of any number of classes, in next to no memory besides."""
+
+    def __init__(self, dims: int, num_classes: int) -> None:
+        super().__init__()
+        make = torch.nn.Conv2d if dims == 2 else torch.nn.Conv3d
+        self.head = make(2, num_classes, 1)
+
+    def forward(self, image):
+        return self.head(image)
+
+
+@pytest.mark.parametrize("changes", [{"evaluate": {"batch_size": 2}}, FLAT_WINDOWS], ids=["2D", "3D"])
+def test_peak_memory_does_not_grow_with_classes_times_the_voxels_of_a_case(monkeypatch, changes):
+    monkeypatch.setattr(evaluate, "PIECE_SIZE", 1)
+    job = small_job({"data": {"source": "phantom:subjects=2,size=48"}, "split": {"val_fraction": 0.5}}, changes)
+    voxels = job.evaluator.store.voxels(job.val_cases[0])
+    peaks = []
+    for num_classes in (4, 44):
+        job.model = Classes(job.evaluator.dims, num_classes)
+        peaks.append(peak_of_evaluation(job, num_classes=num_classes))
+    assert (peaks[1] - peaks[0]) / 40 < 2 * voxels  # a float32 for each class and voxel would be 4
+
+
+def test_the_peak_of_a_forward_pass_is_counted_tensor_by_tensor():
+    with torch.device("meta"):
+        model = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 1), torch.nn.ReLU(), torch.nn.Conv2d(8, 2, 1))
+    # the image of 100 floats, which the caller holds, and two features of 800 at once
+    assert forward_bytes(model, (1, 1, 10, 10)) == 4 * (100 + 800 + 800)
+    assert model.training
+
+
+def test_the_evaluated_batch_is_halved_until_it_fits_the_memory(monkeypatch):
+    each = 300_000
+    monkeypatch.setattr(evaluation_memory, "evaluation_bytes", lambda *_: each)
+    monkeypatch.setattr(evaluation_memory, "ROOMY_BYTES_PER_VOXEL", 10**9)
+    before = small_resolved()
+    assert before.spec.evaluate.batch_size == 64
+    for memory_bytes, fitted in ((4 * 64 * each, 64), (4 * 64 * each - 4, 32), (4 * 17 * each, 16), (4, 1)):
+        monkeypatch.setattr(evaluation_memory, "memory_bytes", lambda _, found=memory_bytes: found)
+        resolved = small_resolved()
+        assert resolved.spec.evaluate.batch_size == fitted
+        assert (resolved.trial_id(0) == before.trial_id(0)) == (fitted == 64)
+        assert any(remark.startswith(f"evaluate.batch_size is {fitted}: 64 slices") for remark in resolved.remarks) == (
+            fitted < 64
+        )
+    assert small_resolved({"evaluate": {"batch_size": 48}}).spec.evaluate.batch_size == 48
+
+
+def test_small_data_are_resolved_without_a_trace():
+    assert small_spec().evaluate.batch_size * 24 * 24 * evaluation_memory.ROOMY_BYTES_PER_VOXEL < 2**28
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "limit"),
+    [
+        ("memory.max", "1048576\n", 1048576),
+        ("memory.max", "max\n", None),
+        ("memory/memory.limit_in_bytes", "4096", 4096),
+    ],
+)
+def test_a_containers_limit_is_its_memory(tmp_path, name, text, limit):
+    whole = memory.host_memory_bytes(tmp_path)
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(text)
+    assert memory.host_memory_bytes(tmp_path) == (whole if limit is None else limit)
+
+
+@pytest.mark.skipif(not memory.STATUS.exists(), reason="needs Linux's /proc")
+def test_the_peak_of_the_process_begins_anew():
+    size = 2**26
+    with mmap.mmap(-1, 2 * size) as held:
+        held[:: mmap.PAGESIZE] = bytes(2 * size // mmap.PAGESIZE)
+        before = memory.peak_bytes()
+    if not memory.reset_peak():
+        pytest.skip("the system lets nobody begin anew")
+    assert memory.peak_bytes() <= before - size
+    with mmap.mmap(-1, size) as held:
+        low = memory.peak_bytes()
+        held[:: mmap.PAGESIZE] = bytes(size // mmap.PAGESIZE)
+        assert memory.peak_bytes() >= low + size // 2
+
+
+def test_surfaces_scored_in_threads_equal_those_of_one_thread():
+    job = small_job({"split": {"val_fraction": 0.5}})
+    store = job.evaluator.store
+    moved = tuple(store.mask(case).roll(1, 0) for case in job.val_cases)
+    measured = dataclasses.replace(job.evaluator.measure(job.model, job.val_cases), predictions=moved)
+    scored = []
+    for threads in (1, 3):
+        job.compute = dataclasses.replace(job.compute, threads=threads)
+        scored.append(score_set(job, job.val_cases, measured, 1.0))
+    assert scored[0] == scored[1]
+    assert all(case.hd95_mm["WM"] for case in scored[0].cases.values())
