@@ -163,7 +163,7 @@ class EvaluateSpec(Section):
     every: Positive | None = None  # validate after every n-th epoch; None: so that it stays well below training's cost
     train_subset: Annotated[int, Field(ge=0)] = 2  # training subjects measured at each validation; 0: none
     soft_dice: bool = False  # the notes' soft Dice beside the hard one
-    batch_size: Positive = 64  # slices (2D) or windows (3D) evaluated at once
+    batch_size: Positive = 64  # slices (2D) or windows (3D) at once; the default is halved until it fits the memory
     overlap_fraction: Annotated[float, Field(ge=0.0, le=0.9)] = 0.5  # of the 3D windows
     surface_tolerance_mm: Rate = 1.0
     probes: Annotated[bool, ADDED_LATER] = False  # record features and gradients of each level, once an epoch
