@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from dlx.data.cases import DATA_VERSION, Case, Dataset, Declaration
+from dlx.data.notes import FileNote
 from dlx.errors import DataError
 from dlx.files import replacing
 from dlx.specs import Positive, Section
@@ -52,6 +53,7 @@ class StoredCase(Section):
     mask_hash: str
     value_hash: str
     correlations: tuple[float, float] | None = None
+    notes: tuple[FileNote, ...] = ()
 
 
 class Description(Section):
@@ -80,6 +82,7 @@ def write_cache(path: Path, dataset: Dataset, origin: Origin) -> None:
                 mask_hash=case.mask_hash,
                 value_hash=case.value_hash,
                 correlations=case.correlations,
+                notes=case.notes,
             )
             for case in dataset.cases
         ),
@@ -194,6 +197,7 @@ def _dataset(path: Path, description: Description, images: NDArray[Any], masks: 
                 mask_hash=case.mask_hash,
                 value_hash=case.value_hash,
                 correlations=case.correlations,
+                notes=case.notes,
             )
             for case, image, mask in per_case
         ),

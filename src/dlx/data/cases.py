@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from dlx.data.notes import FileNote
 from dlx.specs import Part, Section
 
 # Raised by a commit that changes what preparation makes of the same files: it renews caches and fingerprints.
@@ -28,7 +29,7 @@ class Case:
     (the mask with 0). `content_hash` is of the decoded image (all channels) before it was normalised,
     `mask_hash` of the mask, `value_hash` of the image whatever type its voxels were stored in. `correlations` are
     those of the two channels that correlate most in the foreground, before and after whitening; None where nothing
-    was whitened.
+    was whitened. `notes` are on what its files leave open.
     """
 
     id: str
@@ -40,6 +41,7 @@ class Case:
     mask_hash: str = ""
     value_hash: str = ""
     correlations: tuple[float, float] | None = None
+    notes: tuple[FileNote, ...] = ()
 
     @cached_property
     def classes(self) -> frozenset[int]:
