@@ -49,17 +49,20 @@ def sform(*rows: float) -> Patch:
     return 280, "12f", rows
 
 
+QFORM_ALONE: Patch = (252, "2h", (1, 0))
+SFORM_ALONE: Patch = (252, "2h", (0, 1))
 NIFTI = {
     "magic": (nifti((344, "4s", (b"abcd",))), "magic"),
     "a pair's magic": (nifti((344, "4s", (b"ni1\0",))), "magic"),
-    "NIfTI-2": (nifti((0, "i", (540,))), "NIfTI-2"),
+    "NIfTI-2's length before NIfTI-1's fields": (nifti((0, "i", (540,))), "axes"),
     "no header": (b"P5 these are not the bytes" * 40, "no NIfTI"),
     "a short header": (nifti()[:300], "truncated"),
     "no voxels": (nifti()[:352], "truncated"),
     "short voxels": (nifti()[:-1], "truncated: 239 of the 240"),
     "long voxels": (nifti() + b"\1", "longer"),
     "long padding": (nifti() + bytes(5000), "longer"),
-    "4 GiB in 2 kB": (nifti((42, "3h", (1290, 1290, 1290)), data=bytes(2000)), "limit"),
+    "4 GiB in 2 kB": (nifti((42, "3h", (1290, 1290, 1290)), data=bytes(2000)), "truncated"),
+    "64 TiB in 2 kB": (nifti((42, "3h", (32767, 32767, 32767)), data=bytes(2000)), "limit"),
     "1 GiB in 2 kB": (nifti((42, "3h", (800, 800, 800)), data=bytes(2000)), "truncated"),
     "axis 0": (nifti((42, "3h", (6, 0, 4))), "positive"),
     "axis negative": (nifti((42, "3h", (6, -5, 4))), "positive"),
@@ -72,20 +75,15 @@ NIFTI = {
     "unknown type": (nifti((70, "2h", (77, 16))), "unknown"),
     "bitpix": (nifti((72, "h", (8,))), "bitpix"),
     "vectors": (nifti((68, "h", (1007,))), "vectors"),
-    "spacing 0": (nifti((84, "f", (0,))), "above 0"),
-    "spacing negative": (nifti((84, "f", (-1,))), "above 0"),
-    "spacing NaN": (nifti((84, "f", (np.nan,))), "above 0"),
-    "spacing Inf": (nifti((84, "f", (np.inf,))), "above 0"),
+    "spacing 0": (nifti((84, "f", (0,)), QFORM_ALONE), "above 0"),
+    "spacing NaN": (nifti((84, "f", (np.nan,)), QFORM_ALONE), "above 0"),
+    "spacing Inf": (nifti((84, "f", (np.inf,)), (252, "2h", (0, 0))), "above 0"),
     "spacing of the fourth axis": (
         nifti((40, "8h", (4, 6, 5, 2, 2, 1, 1, 1)), (92, "f", (np.nan,))), "fourth axis",
     ),
-    "micrometres": (nifti((123, "B", (3,))), "micrometres"),
-    "slope NaN": (nifti((112, "f", (np.nan,))), "scaling"),
-    "slope Inf": (nifti((112, "f", (np.inf,))), "scaling"),
-    "slope negative": (nifti((112, "f", (-1,))), "slope"),
+    "metres": (nifti((123, "B", (1,))), "0.75 x 1.25 in metres"),
     "slope tiny": (nifti((112, "f", (1e-20,))), "slope"),
     "offset NaN": (nifti((116, "f", (np.nan,))), "scaling"),
-    "slope 0 with an offset": (nifti((112, "2f", (0, 5))), "means none"),
     "scaled to infinity": (nifti((112, "f", (1e38,))), "once they are scaled"),
     "voxels NaN": (nifti((70, "2h", (16, 32)), data=floats(np.nan)), "not finite"),
     "voxels Inf": (nifti((70, "2h", (16, 32)), data=floats(-np.inf)), "not finite"),
@@ -100,16 +98,12 @@ NIFTI = {
     "an extension too long": (
         nifti((108, "f", (368,)), between=b"\1\0\0\0" + struct.pack("<2i", 4096, 0) + bytes(8)), "extension",
     ),
-    "sform code 9": (nifti((254, "h", (9,))), "codes"),
     "sheared sform": (nifti(sform(0.5, 0.2, 0, 1, 0, 0.75, 0, 2, 0, 0, 1.25, 3), (252, "h", (0,))), "sheared"),
-    "sheared sform, good qform": (nifti(sform(0.5, 0.2, 0, 1, 0, 0.75, 0, 2, 0, 0, 1.25, 3)), "sheared"),
-    "sform of zeros": (nifti(sform(*[0] * 12)), "zero"),
-    "sform NaN": (nifti(sform(np.nan, *[0] * 11)), "sform is not finite"),
-    "sform of another spacing": (nifti(sform(1, 0, 0, 1, 0, 1, 0, 2, 0, 0, 1, 3)), "pixdim"),
-    "sform moved by 2 mm": (nifti(sform(0.5, 0, 0, 3, 0, 0.75, 0, 2, 0, 0, 1.25, 3)), "disagree"),
-    "qform turned": (nifti((256, "f", (1,))), "disagree"),
-    "qform NaN": (nifti((256, "f", (np.nan,))), "qform is not finite"),
-    "quaternion of length 5": (nifti((256, "3f", (3, 4, 0))), "quaternion"),
+    "sform of zeros": (nifti(sform(*[0] * 12), SFORM_ALONE), "zero"),
+    "sform NaN": (nifti(sform(np.nan, *[0] * 11), SFORM_ALONE), "sform is not finite"),
+    "qform NaN": (nifti((256, "f", (np.nan,)), QFORM_ALONE), "qform is not finite"),
+    "quaternion of length 5": (nifti((256, "3f", (3, 4, 0)), QFORM_ALONE), "quaternion"),
+    "neither form sound": (nifti((256, "3f", (3, 4, 0)), sform(*[0] * 12)), "zero"),
 }  # fmt: skip
 
 
@@ -216,7 +210,7 @@ NRRD = {
     "axes -1": (nrrd(axes="-1"), "dimension"),
     "size negative": (nrrd(sizes="-6 5 4"), "sizes"),
     "size 0": (nrrd(sizes="6 5 0"), "positive"),
-    "too large": (nrrd(sizes="60000 60000 2"), "limit"),
+    "too large": (nrrd(sizes="60000 60000 60000"), "limit"),
     "short": (nrrd(data=DATA[:-1]), "truncated"),
     "long": (nrrd(data=DATA + b"x"), "longer"),
     "gzip cut": (nrrd(encoding="gzip", data=gzip.compress(DATA)[:-5]), "truncated"),
@@ -408,7 +402,7 @@ GZIP: dict[str, tuple[bytes, str]] = {
     "voxels missing": (gzip.compress(nifti()[:-1]), "truncated"),
     "voxels left over": (gzip.compress(nifti() + b"x"), "longer"),
     "a bomb": (gzip.compress(nifti() + bytes(1 << 24)), "longer"),
-    "a claim of 4 GiB": (gzip.compress(nifti((42, "3h", (1290, 1290, 1290)))), "limit"),
+    "a claim of 4 GiB": (gzip.compress(nifti((42, "3h", (1290, 1290, 1290)))), "truncated"),
     "NaN": (gzip.compress(nifti((70, "2h", (16, 32)), data=floats(np.nan))), "not finite"),
     "no gzip": (nifti(), "not a gzip file"),
     "a header only": (gzip.compress(nifti()[:200]), "truncated"),
@@ -454,7 +448,8 @@ PAIRS: dict[str, tuple[bytes, bytes | None, str]] = {
     "vox_offset -8": (analyze_header((108, "f", (-8,))), DATA, "vox_offset"),
     "vox_offset far": (analyze_header((108, "f", (5000,))), DATA, "truncated"),
     "NIfTI pair sheared": (
-        nifti_header(sform(0.5, 0.2, 0, 1, 0, 0.75, 0, 2, 0, 0, 1.25, 3), magic=b"ni1\0"), DATA, "sheared",
+        nifti_header(sform(0.5, 0.2, 0, 1, 0, 0.75, 0, 2, 0, 0, 1.25, 3), SFORM_ALONE, magic=b"ni1\0"), DATA,
+        "sheared",
     ),
 }  # fmt: skip
 

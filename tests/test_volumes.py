@@ -4,7 +4,6 @@ import random
 import struct
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -16,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, TiffImagePlugin
 
 import fuzz_volumes
-from dlx.data.volumes import Volume, content_hash, read_volume
+from dlx.data.volumes import content_hash, read_volume
 from dlx.errors import DataError
 
 TYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64"]

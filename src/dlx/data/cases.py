@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlx.data.notes import FileNote
+from dlx.records import DistanceUnit
 from dlx.specs import Part, Section
 
 # Raised by a commit that changes what preparation makes of the same files: it renews caches and fingerprints.
@@ -78,6 +79,7 @@ class Dataset:
     remarks: tuple[str, ...] = ()
     label_values: tuple[int, ...] = ()  # the value of each class in the mask files
     normalize: str = ""  # the normaliser with its arguments, as a user would type it
+    distance_unit: DistanceUnit = "mm"  # px where the image files have no spacing
 
     def with_remarks(self, *remarks: str) -> "Dataset":
         """The same data with more remarks."""

@@ -17,7 +17,8 @@ from dlx.data.cases import Dataset as Dataset
 from dlx.data.cases import Declaration
 from dlx.data.channel_schemes import remarks_on_schemes
 from dlx.data.layouts import Listing, name_some
-from dlx.data.notes import describe_notes
+from dlx.data.notes import HARMLESS, describe_notes
+from dlx.data.pictures import distance_unit
 from dlx.data.split import folder_groups
 from dlx.specs import DataSpec, Geometry, Part
 
@@ -87,7 +88,7 @@ def _open(plan: Plan, cache_dir: Path | None, verify: bool, keep: bool, progress
         return _with_notes(plan.make(progress)).with_remarks(*plan.remarks)
     file = cache.cache_path(cache_dir.expanduser(), plan.place, plan.origin.declaration)
     kept, remarks = cache.find(file, plan.origin)
-    is_refused = kept is not None and plan.geometry == "strict" and any(case.notes for case in kept.cases)
+    is_refused = kept is not None and plan.geometry == "strict" and _has_differences(kept)
     if kept is not None and not verify and not is_refused:
         return _with_notes(replace(kept, source=plan.source)).with_remarks(*plan.remarks)
     dataset = plan.make(progress)
@@ -104,6 +105,11 @@ def _open(plan: Plan, cache_dir: Path | None, verify: bool, keep: bool, progress
 def _with_notes(dataset: Dataset) -> Dataset:
     """The data set with a line for each kind of note on its files."""
     return dataset.with_remarks(*describe_notes(note for case in dataset.cases for note in case.notes))
+
+
+def _has_differences(dataset: Dataset) -> bool:
+    """Whether `geometry="strict"` would refuse one of its files."""
+    return any(note.kind not in HARMLESS for case in dataset.cases for note in case.notes)
 
 
 def _changed(before: Dataset, after: Dataset) -> list[str]:
@@ -127,7 +133,9 @@ def _plan_files(folder: Path, listing: Listing, normalize: Part, geometry: Geome
         def one(index: int) -> Case:
             return prepare.prepare_files(listing, declaration, listing.cases[index], geometry)
 
-        return prepare.prepare_all(declaration, str(folder), len(listing.cases), one, progress)
+        dataset = prepare.prepare_all(declaration, str(folder), len(listing.cases), one, progress)
+        unit = distance_unit([file.path for file in files], [case.spacing_mm for case in dataset.cases])
+        return replace(dataset, distance_unit=unit)
 
     origin = Origin(declaration=declaration, files=files, groups=folder_groups(folder))
     schemes = remarks_on_schemes(listing.channels, normalize) if listing.layout == "nnunet" else ()

@@ -9,6 +9,8 @@ from typing import NamedTuple
 from dlx.data.layouts import name_some
 from dlx.spelling import counted
 
+# Kinds that say nothing of where the voxels of a case lie: `data.geometry=strict` refuses all others.
+HARMLESS = ("scaling", "screen")
 STRICT = "--set data.geometry=strict refuses this"
 MAX_NAMES = 3  # of the files of one kind
 
@@ -31,7 +33,8 @@ KINDS: dict[str, tuple[str, str]] = {
     "no origin": ("an origin of zero beside another one in the case", "the image's was taken"),
     "spacing": ("another spacing than the image of the case", "the image's was taken"),
     "direction": ("another direction than the image of the case", "the image's was taken"),
-    "resolution": ("another resolution than the image of the case", "the image's was taken"),
+    "screen": ("a resolution in dots an inch or cm", "distances are in mm by it, though it is often a screen's"),
+    "resolution": ("another resolution than the image of the case", "both were left aside: a pixel counts as 1"),
 }
 AMOUNTS = {
     "origin": "{:.3g} mm",
@@ -71,5 +74,5 @@ def _line(kind: str, notes: list[FileNote]) -> str:
     most = f", by at most {AMOUNTS[kind].format(largest.amount)}" if kind in AMOUNTS else ""
     example = f"in {largest.file} {largest.detail}" if len(notes) > 1 else largest.detail
     names = name_some([note.file for note in notes], MAX_NAMES)
-    refused = "" if kind == "scaling" else f"; {STRICT}"
+    refused = "" if kind in HARMLESS else f"; {STRICT}"
     return f"{counted(len(notes), 'file')} {verb} {has}{most}: {taken} ({names}; {example}){refused}"

@@ -115,7 +115,11 @@ def prepare_files(listing: Listing, declaration: Declaration, files: CaseFiles, 
     if len(image) != len(listing.channels):
         declared = f"{len(listing.channels)} are declared ({name_some(listing.channels)})"
         raise DataError(f"{files.images[0]}: {len(image)} channels in the file, and {declared}")
-    case = prepare_arrays(files.id, image, classes, first.spacing_mm, declaration)
+    spacing_mm = first.spacing_mm
+    if any(note.kind == "resolution" for found in notes.values() for note in found):
+        spacing_mm = (1.0, 1.0, 1.0)  # a resolution that the files of a case do not share is not the sample's
+        notes = {path: [note for note in found if note.kind != "screen"] for path, found in notes.items()}
+    case = prepare_arrays(files.id, image, classes, spacing_mm, declaration)
     return replace(case, notes=tuple(_of_file(path, note) for path, found in notes.items() for note in found))
 
 

@@ -22,6 +22,7 @@ from dlx.data.headers.nrrd import check_nrrd
 from dlx.data.headers.opening import OpenedFile, open_regular, show_path
 from dlx.data.headers.png import check_png
 from dlx.data.headers.tiff import check_tiff
+from dlx.data.notes import HARMLESS
 from dlx.errors import DataError
 from dlx.specs import Geometry
 
@@ -40,7 +41,6 @@ DETACHED = {".mhd": ".mha", ".nhdr": ".nrrd"}
 # Geometry written as text or float32 comes back with relative errors near 1e-7 to 1e-5.
 SPACING_TOLERANCE = 1e-4  # of what SimpleITK reads against what the header says; relative
 PICTURES = ("PNGImageIO", "TIFFImageIO")
-NOT_OF_GEOMETRY = ("scaling",)  # kinds of notes that `geometry="strict"` accepts
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def read_volume(path: Path, *, allow_rgb: bool = False, allow_4d: bool = False, 
             raise BadFile("holds RGB colours where one value a voxel is expected")
         if claim.size_px[3] > 1 and not allow_4d:
             raise BadFile(f"has 4 axes ({' x '.join(map(str, claim.size_px))}) where 3 are expected")
-        differing = [note.detail for note in claim.notes if note.kind not in NOT_OF_GEOMETRY]
+        differing = [note.detail for note in claim.notes if note.kind not in HARMLESS]
         if geometry == "strict" and differing:
             raise BadFile(f"{differing[0]} (data.geometry=image reads it and says what was taken)")
         volume = _decode(source, claim) if claim.raw is None else _decode_raw(claim, claim.raw)

@@ -11,7 +11,7 @@ import zlib
 
 import numpy as np
 
-from dlx.data.headers.claim import BadFile, Claim, check_size, check_spacing
+from dlx.data.headers.claim import BadFile, Claim, Note, check_size, check_spacing, show_numbers
 from dlx.data.headers.opening import OpenedFile
 
 TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
@@ -114,7 +114,10 @@ def check_tiff(file: OpenedFile) -> Claim:
     check_size([width, height], components * dtype.itemsize)
     _check_strips(file, page, width * components * dtype.itemsize, height)
     spacing = _spacing(page)
-    return Claim("TIFFImageIO", (width, height, 1, 1), components, dtype, spacing)
+    notes: tuple[Note, ...] = ()
+    if any(abs(step - 1) > 1e-3 for step in spacing):  # SimpleITK writes 25.4 dots an inch for a spacing of 1
+        notes = (Note("screen", f"the resolution makes a pixel {show_numbers(list(spacing[:2]))} mm"),)
+    return Claim("TIFFImageIO", (width, height, 1, 1), components, dtype, spacing, notes)
 
 
 def _check_strips(file: OpenedFile, page: Directory, row_bytes: int, height: int) -> None:
