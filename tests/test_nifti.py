@@ -5,6 +5,7 @@ The files are those of `test_headers`, sound but for one thing; values and place
 
 import gzip
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -14,7 +15,7 @@ import pytest
 from dlx.data.headers.claim import BadFile, check_size, max_volume_bytes
 from dlx.data.volumes import Volume, read_volume
 from dlx.errors import DataError
-from test_headers import DATA, QFORM_ALONE, SFORM_ALONE, VOXELS, nifti, nifti_header, sform, write_pair
+from test_headers import DATA, QFORM_ALONE, SFORM_ALONE, VOXELS, analyze_header, nifti, nifti_header, sform, write_pair
 
 QFORM_PLACE = (-1.0, -2.0, 3.0)  # of the sound file, in SimpleITK's axes: its qform and sform say the same
 AWAY = sform(0.5, 0, 0, 31, 0, 0.75, 0, 2, 0, 0, 1.25, 3)  # 30 mm further to the right than the qform
@@ -94,6 +95,7 @@ def test_strict_refuses_what_a_header_leaves_open_and_names_the_setting(tmp_path
         [(123, "B", (10,))],  # mm and seconds
         [(123, "B", (5,))],  # no unit of length: mm, as elsewhere
         [(68, "h", (1002,))],  # labels
+        [(68, "h", (1007,))],  # vectors of one component
         [(40, "8h", (4, 6, 5, 4, 1, 1, 1, 1))],
         [(40, "8h", (7, 6, 5, 4, 1, 1, 1, 1))],
         [(40, "8h", (4, 6, 5, 4, 0, 1, 1, 1))],
@@ -122,6 +124,23 @@ def test_a_scaling_without_a_slope_leaves_the_stored_values(tmp_path: Path, scal
     assert np.array_equal(volume.array.ravel(), stored)
     assert np.array_equal(volume.array[0].T, np.asanyarray(nib.load(tmp_path / "a.nii").dataobj))
     assert read_volume(tmp_path / "a.nii", geometry="strict").array.dtype == volume.array.dtype
+
+
+@pytest.mark.parametrize("bits", [0, 8, 32])
+def test_the_datatype_counts_where_bitpix_contradicts_it(tmp_path: Path, bits: int) -> None:
+    volume = read(tmp_path, nifti((72, "h", (bits,))))
+    assert [note.kind for note in volume.notes] == ["bits"]
+    assert np.array_equal(volume.array.ravel(), VOXELS)
+    assert read_volume(tmp_path / "a.nii", geometry="strict").array.dtype == np.int16
+
+
+@pytest.mark.parametrize("spacing", [(-0.5, 0.75, 1.25), (-0.5, -0.75, -1.25)])
+def test_a_negative_spacing_of_analyze_counts_by_its_size(tmp_path: Path, spacing: tuple[float, ...]) -> None:
+    path = write_pair(tmp_path, analyze_header((80, "3f", spacing)), DATA)
+    volume, plain = read_volume(path), read_volume(write_pair(tmp_path, analyze_header(), DATA))
+    assert [note.kind for note in volume.notes] == ["negative spacing"]
+    assert replace(volume, notes=(), array=0) == replace(plain, array=0)
+    assert np.array_equal(volume.array, plain.array)
 
 
 @pytest.mark.parametrize("scaling", [(-1, 0), (-0.5, 3)])

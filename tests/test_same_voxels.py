@@ -190,6 +190,9 @@ def test_strict_does_not_take_from_the_cache_what_it_would_refuse(tmp_path: Path
     opened(root, tmp_path / "cache")
     with pytest.raises(DataError, match="c1"):
         opened(root, tmp_path / "cache", geometry="strict")
+    (file,) = (tmp_path / "cache").iterdir()
+    with pytest.raises(DataError, match=r"data\.geometry=image"):
+        opened(file, geometry="strict")
 
 
 def test_a_prepared_file_from_before_there_were_notes_is_still_valid(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from dlx.data.layouts import Listing, name_some
 from dlx.data.notes import HARMLESS, describe_notes
 from dlx.data.pictures import distance_unit
 from dlx.data.split import folder_groups
+from dlx.errors import DataError
 from dlx.specs import DataSpec, Geometry, Part
 
 
@@ -73,6 +74,8 @@ def open_dataset(
     path = Path(str(source.args.get("path", ""))).expanduser()
     if source.name == "folder" and path.suffix == cache.ENDING and not path.is_dir():
         dataset = _with_notes(replace(cache.load_cache(path, normalize=normalize), source=str(path)))
+        if spec.geometry == "strict" and _has_differences(dataset):
+            raise DataError(f"{path}: prepared with data.geometry=image, of files that strict refuses")
         return dataset.with_remarks(f"{path}: of prepared data only checksums can be verified") if verify else dataset
     listing = registry.load("data", source.name)(**source.args)
     plan = (

@@ -10,7 +10,7 @@ from dlx.data.layouts import name_some
 from dlx.spelling import counted
 
 # Kinds that say nothing of where the voxels of a case lie: `data.geometry=strict` refuses all others.
-HARMLESS = ("scaling", "screen")
+HARMLESS = ("scaling", "screen", "bits")
 STRICT = "--set data.geometry=strict refuses this"
 MAX_NAMES = 3  # of the files of one kind
 
@@ -33,6 +33,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "no origin": ("an origin of zero beside another one in the case", "the image's was taken"),
     "spacing": ("another spacing than the image of the case", "the image's was taken"),
     "direction": ("another direction than the image of the case", "the image's was taken"),
+    "bits": ("a bitpix that contradicts the datatype", "the datatype was taken, of which the file has enough bytes"),
     "screen": ("a resolution in dots an inch or cm", "distances are in mm by it, though it is often a screen's"),
     "resolution": ("another resolution than the image of the case", "both were left aside: a pixel counts as 1"),
 }

@@ -11,7 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from dlx.data.headers.claim import BadFile, Claim, Note, RawVoxels, check_size, check_spacing, four, quoted
+from dlx.data.headers.claim import (
+    BadFile,
+    Claim,
+    Note,
+    Place,
+    RawVoxels,
+    check_size,
+    check_spacing,
+    four,
+    quoted,
+    show_numbers,
+)
 from dlx.data.headers.nifti_fields import HEADER_BYTES, Fields
 from dlx.data.headers.nifti_orientation import read_orientation
 from dlx.data.headers.opening import OpenedFile, open_regular
@@ -71,7 +82,7 @@ def check_pair(file: OpenedFile) -> Claim:
         image.stream.seek(offset)
         if is_nifti:
             return _check_nifti_voxels(fields, image.stream, image.path, False, offset)
-        return _check_analyze(fields, image.stream)
+        return _check_analyze(fields, image.stream, image.path, offset)
 
 
 def header_path(path: Path) -> Path:
@@ -119,15 +130,12 @@ def _check_extensions(between: bytes, fields: Fields) -> None:
 
 def _check_nifti_voxels(fields: Fields, stream: Readable, path: Path, is_gzip: bool, offset: int) -> Claim:
     (intent,) = fields.whole("intent_code")
-    if intent in VECTOR_INTENTS:
+    if intent in VECTOR_INTENTS and any(size > 1 for size in fields.whole("dim")[4 : 1 + fields.num_axes]):
         raise BadFile(f"holds vectors or matrices (intent code {intent}), not one value a voxel")
     claim = _read_claim(fields)
-    (bits,) = fields.whole("bitpix")
-    if bits != claim.dtype.itemsize * 8:
-        raise BadFile(f"the header contradicts itself: voxels of {bits} bits (bitpix) of the type {claim.dtype}")
     orientation = read_orientation(fields, claim.size_px)
-    scaling, notes = _scaling(fields)
-    notes = (*orientation.notes, *notes)
+    scaling, scaling_notes = _scaling(fields)
+    notes = (*orientation.notes, *scaling_notes, *_bits_note(fields, claim.dtype))
     _follow_voxels(fields, claim, stream)
     place = orientation.place
     raw = RawVoxels(path, is_gzip, offset, claim.dtype.newbyteorder(fields.order), scaling, place)
@@ -141,12 +149,30 @@ def _check_nifti_voxels(fields: Fields, stream: Readable, path: Path, is_gzip: b
     )
 
 
-def _check_analyze(fields: Fields, stream: Readable) -> Claim:
-    """Analyze has no scaling, orientation or unit that SimpleITK would use: bytes that others put there are ignored."""
+def _bits_note(fields: Fields, dtype: np.dtype[Any]) -> tuple[Note, ...]:
+    """A note where bitpix contradicts the datatype, which alone counts for every reader; the file's length decides."""
+    (bits,) = fields.whole("bitpix")
+    if bits == dtype.itemsize * 8:
+        return ()
+    return (Note("bits", f"the header has voxels of {bits} bits (bitpix) of the type {dtype}"),)
+
+
+def _check_analyze(fields: Fields, stream: Readable, path: Path, offset: int) -> Claim:
+    """Analyze has no scaling, orientation or unit that SimpleITK would use: bytes that others put there are ignored.
+
+    Some writers marked a flip by a negative spacing, which SimpleITK takes for a direction: here its size counts.
+    """
     claim = _read_claim(fields)
-    check_spacing(list(claim.spacing_mm or ()))
+    given = claim.spacing_mm or (1.0, 1.0, 1.0)
+    x, y, z = (abs(step) for step in given)
+    check_spacing([x, y, z])
     _follow_voxels(fields, claim, stream)
-    return claim
+    if min(given) > 0:
+        return claim
+    place = Place((x, y, z), (0.0, 0.0, 0.0), np.eye(3))
+    raw = RawVoxels(path, False, offset, claim.dtype.newbyteorder(fields.order), None, place)
+    note = Note("negative spacing", f"the spacing is {show_numbers(list(given))}")
+    return replace(claim, spacing_mm=place.spacing_mm, notes=(note,), raw=raw)
 
 
 def _read_claim(fields: Fields) -> Claim:
