@@ -79,9 +79,6 @@ NIFTI = {
     "spacing 0": (nifti((84, "f", (0,)), QFORM_ALONE), "above 0"),
     "spacing NaN": (nifti((84, "f", (np.nan,)), QFORM_ALONE), "above 0"),
     "spacing Inf": (nifti((84, "f", (np.inf,)), (252, "2h", (0, 0))), "above 0"),
-    "spacing of the fourth axis": (
-        nifti((40, "8h", (4, 6, 5, 2, 2, 1, 1, 1)), (92, "f", (np.nan,))), "fourth axis",
-    ),
     "metres": (nifti((123, "B", (1,))), "0.75 x 1.25 in metres"),
     "slope tiny": (nifti((112, "f", (1e-20,))), "slope"),
     "offset NaN": (nifti((116, "f", (np.nan,))), "scaling"),
@@ -334,7 +331,7 @@ TIFF = {
     "LZW of too little": (tiff((259, 3, 1, 5), (256, 3, 1, 60000), data=bytes(9)), "cannot hold"),
     "PackBits of too little": (tiff((259, 3, 1, 32773), data=b"\x05abcdef"), "decode"),
     "NaN": (tiff((258, 3, 1, 32), (339, 3, 1, 3), data=floats(np.nan)[228:348]), "not finite"),
-    "resolution 0": (tiff((282, 5, 1, 8), (283, 5, 1, 8), data=bytes(30)), "resolution is zero"),
+    "resolution infinite": (tiff((282, 5, 1, 8), (283, 5, 1, 8), data=b"\1" + bytes(29)), "resolution is infinite"),
     "resolution of letters": (tiff((282, 2, 1, 8), (283, 2, 1, 8), data=bytes(30)), "tag 282"),
     "field of 4 GiB": (tiff((305, 2, 0xFFFFFFF0, 8)), "claims"),
 }
@@ -384,6 +381,21 @@ def test_the_pictures_that_are_broken_above_are_sound_without_it(tmp_path: Path)
     assert np.array_equal(volume.array, np.zeros((1, 1, 5, 6)))
     assert volume.spacing_mm == (1.0, 2.0, 0.5)
     assert np.array_equal(read_volume(tmp_path / "sound.tif").array.ravel(), np.arange(30))
+
+
+@pytest.mark.parametrize("unit", [1, 2, 3])
+def test_a_resolution_of_zero_counts_as_none(tmp_path: Path, unit: int) -> None:
+    (tmp_path / "a.tif").write_bytes(tiff((282, 5, 1, 8), (283, 5, 1, 8), (296, 3, 1, unit), data=bytes(30)))
+    volume = read_volume(tmp_path / "a.tif")
+    assert (volume.spacing_mm, volume.notes) == ((1.0, 1.0, 1.0), ())
+
+
+@pytest.mark.parametrize("line", ["byte skip: 0\n", "line skip: 0\n", 'space units: "" "" ""\n'])
+def test_fields_of_nrrd_that_say_nothing_are_passed_over(tmp_path: Path, line: str) -> None:
+    (tmp_path / "a.nrrd").write_bytes(nrrd(extra=line))
+    volume = read_volume(tmp_path / "a.nrrd")
+    assert np.array_equal(volume.array, VOXELS.reshape(1, 4, 5, 6))
+    assert volume.spacing_mm == (1.25, 0.75, 0.5)
 
 
 def test_a_chunk_too_long_to_hold_is_refused(tmp_path: Path) -> None:

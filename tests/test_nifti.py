@@ -110,6 +110,13 @@ def test_what_changes_nothing_is_read_without_a_note_and_under_strict(tmp_path: 
     assert read_volume(tmp_path / "a.nii", geometry="strict").notes == ()
 
 
+@pytest.mark.parametrize("spacing", [0, np.nan, np.inf, -2])
+def test_the_spacing_of_the_fourth_axis_does_not_matter(tmp_path: Path, spacing: float) -> None:
+    volume = read(tmp_path, nifti((40, "8h", (4, 6, 5, 2, 2, 1, 1, 1)), (92, "f", (spacing,))))
+    assert np.array_equal(volume.array, VOXELS.reshape(2, 2, 5, 6))
+    assert volume.spacing_mm == SPACING
+
+
 @pytest.mark.parametrize("scaling", [(np.nan, np.nan), (np.inf, 0), (-np.inf, 3), (np.nan, 5), (0, 5), (0, np.nan)])
 @pytest.mark.parametrize("dtype", ["<i2", ">u4", "<f4", "<f8"])
 def test_a_scaling_without_a_slope_leaves_the_stored_values(tmp_path: Path, scaling: tuple, dtype: str) -> None:

@@ -192,8 +192,6 @@ def _read_claim(fields: Fields) -> Claim:
     if any(size != 1 for size in sizes[4:]):
         raise BadFile(f"has {len(sizes)} axes ({' x '.join(map(str, sizes))}): at most 4 are supported")
     spacing = fields.floats("pixdim")[1:5][: len(sizes)]
-    if len(sizes) == 4 and not math.isfinite(spacing[-1]):
-        raise BadFile(f"the spacing of the fourth axis is {spacing[-1]:g}")
     x, y, z = [*spacing[:3], 1.0][:3]
     return Claim("NiftiImageIO", four(sizes), 1, dtype, (x, y, z))
 

@@ -175,15 +175,19 @@ def _inflate_strip(file: OpenedFile, offset: int, count: int, claimed: int) -> N
 
 
 def _spacing(page: Directory) -> tuple[float, float, float]:
-    """mm a pixel from XResolution and YResolution; 1 where they are missing or have no unit.
+    """mm a pixel from XResolution and YResolution; 1 where they are missing, 0 or have no unit.
 
     A missing unit would be the inch by the standard; SimpleITK takes it for none, and so it is here.
     """
     if X_RESOLUTION not in page or Y_RESOLUTION not in page:
         return 1.0, 1.0, 1.0
     resolutions = [page.all(tag) for tag in (X_RESOLUTION, Y_RESOLUTION)]
-    if any(len(fraction) != 2 or 0 in fraction for fraction in resolutions):
-        raise BadFile("the resolution is zero, or not a fraction")
+    if any(len(fraction) != 2 for fraction in resolutions):
+        raise BadFile("the resolution is not a fraction")
+    if any(above == 0 for above, _ in resolutions):  # as good as missing, for SimpleITK too
+        return 1.0, 1.0, 1.0
+    if any(below == 0 for _, below in resolutions):
+        raise BadFile("the resolution is infinite")
     unit_mm = UNIT_MM.get(page.one(UNIT))
     if unit_mm is None:
         return 1.0, 1.0, 1.0
