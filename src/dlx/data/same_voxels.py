@@ -23,7 +23,10 @@ MAX_SPACING_DIFFERENCE = 0.1
 MIN_COSINE = float(np.cos(np.pi / 4))
 # Writers disagree whether the origin is a voxel's centre or corner (half a voxel), and whether to count from 0 or 1.
 MAX_SHIFT_VOXELS = 1.0
-REMEDY = "if the voxels do correspond, copy the image's geometry into the other (SimpleITK: CopyInformation)"
+REMEDY = (
+    "if the voxels do correspond, copy the image's geometry into the other file "
+    "(in SimpleITK: mask.CopyInformation(image))"
+)
 
 
 def check_same_voxels(
