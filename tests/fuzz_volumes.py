@@ -62,6 +62,16 @@ def write_samples(folder: Path) -> dict[str, list[Path]]:
     swapped = nib.Nifti1Header(endianness=">")
     nib.save(nib.Nifti1Image(voxels.T.astype(">i2"), np.diag([0.5, 0.75, 1.25, 1]), swapped), folder / "b.nii")
     samples["nii big-endian"] = [folder / "b.nii"]
+    for kind, name in ((nib.Nifti2Image, "2.nii"), (nib.Nifti2Image, "2.nii.gz"), (nib.Nifti2Pair, "2.hdr")):
+        header = kind.header_class()
+        header.set_data_dtype(np.int16)  # of fractions: nibabel then writes a slope and an offset
+        nib.save(kind(voxels.T / 7, np.diag([-0.5, -0.75, 1.25, 1]), header), folder / name)
+        samples[f"nifti-2 {name}"] = [folder / name] + [folder / "2.img"] * name.endswith("hdr")
+    apart = nib.Nifti1Image(voxels.T, np.diag([-0.5, -0.75, 1.25, 1]))
+    apart.header.set_qform(np.diag([-0.5, -0.75, 1.25, 1]), 1)
+    apart.header.set_sform(np.diag([-1, -1, 1, 1]), 2)
+    (folder / "o.nii").write_bytes(apart.to_bytes())  # read with a note
+    samples["nii with two forms"] = [folder / "o.nii"]
     write("nifti pair", image, "a.hdr")
     samples["nifti pair"].append(folder / "a.img")
     nib.save(nib.AnalyzeImage(voxels.T, np.diag([0.5, 0.75, 1.25, 1])), folder / "y.img")

@@ -146,7 +146,14 @@ def test_undeclared_labels_are_refused_with_file_value_and_count(tmp_path: Path)
         opened(tmp_path)
 
 
-@pytest.mark.parametrize(("value", "cause"), [(0.5, r"2 voxels are no whole number \(such as 0\.5\)"), (-1, "-1 ")])
+@pytest.mark.parametrize(
+    ("value", "cause"),
+    [
+        (0.5, r"2 voxels are no whole number \(such as 0\.5\)"),
+        (1.0000001, r"2 voxels are no whole number \(such as 1\.0000001\)"),
+        (-1, "-1 "),
+    ],
+)
 def test_labels_that_are_no_whole_numbers_or_negative_are_refused(tmp_path: Path, value: float, cause: str) -> None:
     mask = labels(0).astype(np.float32)
     mask[0, 0, :2] = value
@@ -159,7 +166,8 @@ def test_a_mask_that_lies_elsewhere_than_its_image_is_refused(tmp_path: Path) ->
     decathlon(tmp_path)
     save(tmp_path / "labelsTr/case-1.nii.gz", labels(0), spacing=(1.0, 2.0, 3.5))
     save(tmp_path / "labelsTr/case-2.nii.gz", labels(1)[:, :, :5])
-    save(tmp_path / "labelsTr/case-3.nii.gz", labels(2), origin=4.0)
+    save(tmp_path / "imagesTr/case-3.nii.gz", intensities(2), origin=10.0)
+    save(tmp_path / "labelsTr/case-3.nii.gz", labels(2), origin=14.0)
     with pytest.raises(DataError) as refused:
         opened(tmp_path)
     lines = str(refused.value).splitlines()
@@ -187,6 +195,7 @@ def test_several_files_a_case_are_its_channels_in_order(tmp_path: Path) -> None:
     (tmp_path / "dataset.json").write_text(json.dumps({**description, "numTraining": 1, "file_ending": ".nii"}))
     case = opened(tmp_path, normalize="none").cases[0]
     np.testing.assert_array_equal(case.image, np.stack([intensities(0), intensities(1)], -1).transpose(2, 1, 0, 3))
+    save(tmp_path / "imagesTr/x_0000.nii", intensities(0), origin=2.0)
     save(tmp_path / "imagesTr/x_0001.nii", intensities(1), origin=9.0)
     with pytest.raises(DataError, match=r"x_0000\.nii and x_0001\.nii do not lie on the same voxels"):
         opened(tmp_path)

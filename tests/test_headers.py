@@ -49,17 +49,20 @@ def sform(*rows: float) -> Patch:
     return 280, "12f", rows
 
 
+QFORM_ALONE: Patch = (252, "2h", (1, 0))
+SFORM_ALONE: Patch = (252, "2h", (0, 1))
 NIFTI = {
     "magic": (nifti((344, "4s", (b"abcd",))), "magic"),
     "a pair's magic": (nifti((344, "4s", (b"ni1\0",))), "magic"),
-    "NIfTI-2": (nifti((0, "i", (540,))), "NIfTI-2"),
+    "NIfTI-2's length before NIfTI-1's fields": (nifti((0, "i", (540,))), "axes"),
     "no header": (b"P5 these are not the bytes" * 40, "no NIfTI"),
     "a short header": (nifti()[:300], "truncated"),
     "no voxels": (nifti()[:352], "truncated"),
     "short voxels": (nifti()[:-1], "truncated: 239 of the 240"),
     "long voxels": (nifti() + b"\1", "longer"),
     "long padding": (nifti() + bytes(5000), "longer"),
-    "4 GiB in 2 kB": (nifti((42, "3h", (1290, 1290, 1290)), data=bytes(2000)), "limit"),
+    "4 GiB in 2 kB": (nifti((42, "3h", (1290, 1290, 1290)), data=bytes(2000)), "truncated"),
+    "64 TiB in 2 kB": (nifti((42, "3h", (32767, 32767, 32767)), data=bytes(2000)), "limit"),
     "1 GiB in 2 kB": (nifti((42, "3h", (800, 800, 800)), data=bytes(2000)), "truncated"),
     "axis 0": (nifti((42, "3h", (6, 0, 4))), "positive"),
     "axis negative": (nifti((42, "3h", (6, -5, 4))), "positive"),
@@ -70,22 +73,15 @@ NIFTI = {
     "complex": (nifti((70, "2h", (32, 64)), data=DATA * 4), "complex"),
     "RGB": (nifti((70, "2h", (128, 24)), data=DATA * 2), "RGB"),
     "unknown type": (nifti((70, "2h", (77, 16))), "unknown"),
-    "bitpix": (nifti((72, "h", (8,))), "bitpix"),
-    "vectors": (nifti((68, "h", (1007,))), "vectors"),
-    "spacing 0": (nifti((84, "f", (0,))), "above 0"),
-    "spacing negative": (nifti((84, "f", (-1,))), "above 0"),
-    "spacing NaN": (nifti((84, "f", (np.nan,))), "above 0"),
-    "spacing Inf": (nifti((84, "f", (np.inf,))), "above 0"),
-    "spacing of the fourth axis": (
-        nifti((40, "8h", (4, 6, 5, 2, 2, 1, 1, 1)), (92, "f", (np.nan,))), "fourth axis",
-    ),
-    "micrometres": (nifti((123, "B", (3,))), "micrometres"),
-    "slope NaN": (nifti((112, "f", (np.nan,))), "scaling"),
-    "slope Inf": (nifti((112, "f", (np.inf,))), "scaling"),
-    "slope negative": (nifti((112, "f", (-1,))), "slope"),
+    "bitpix": (nifti((70, "2h", (8, 16))), "truncated"),
+    "vectors": (nifti((68, "h", (1007,)), (40, "8h", (5, 6, 5, 2, 1, 2, 1, 1))), "vectors"),
+    "vectors along the fourth axis": (nifti((68, "h", (1007,)), (40, "8h", (4, 6, 5, 2, 2, 1, 1, 1))), "vectors"),
+    "spacing 0": (nifti((84, "f", (0,)), QFORM_ALONE), "above 0"),
+    "spacing NaN": (nifti((84, "f", (np.nan,)), QFORM_ALONE), "above 0"),
+    "spacing Inf": (nifti((84, "f", (np.inf,)), (252, "2h", (0, 0))), "above 0"),
+    "metres": (nifti((123, "B", (1,))), "0.75 x 1.25 in metres"),
     "slope tiny": (nifti((112, "f", (1e-20,))), "slope"),
     "offset NaN": (nifti((116, "f", (np.nan,))), "scaling"),
-    "slope 0 with an offset": (nifti((112, "2f", (0, 5))), "means none"),
     "scaled to infinity": (nifti((112, "f", (1e38,))), "once they are scaled"),
     "voxels NaN": (nifti((70, "2h", (16, 32)), data=floats(np.nan)), "not finite"),
     "voxels Inf": (nifti((70, "2h", (16, 32)), data=floats(-np.inf)), "not finite"),
@@ -100,16 +96,12 @@ NIFTI = {
     "an extension too long": (
         nifti((108, "f", (368,)), between=b"\1\0\0\0" + struct.pack("<2i", 4096, 0) + bytes(8)), "extension",
     ),
-    "sform code 9": (nifti((254, "h", (9,))), "codes"),
     "sheared sform": (nifti(sform(0.5, 0.2, 0, 1, 0, 0.75, 0, 2, 0, 0, 1.25, 3), (252, "h", (0,))), "sheared"),
-    "sheared sform, good qform": (nifti(sform(0.5, 0.2, 0, 1, 0, 0.75, 0, 2, 0, 0, 1.25, 3)), "sheared"),
-    "sform of zeros": (nifti(sform(*[0] * 12)), "zero"),
-    "sform NaN": (nifti(sform(np.nan, *[0] * 11)), "sform is not finite"),
-    "sform of another spacing": (nifti(sform(1, 0, 0, 1, 0, 1, 0, 2, 0, 0, 1, 3)), "pixdim"),
-    "sform moved by 2 mm": (nifti(sform(0.5, 0, 0, 3, 0, 0.75, 0, 2, 0, 0, 1.25, 3)), "disagree"),
-    "qform turned": (nifti((256, "f", (1,))), "disagree"),
-    "qform NaN": (nifti((256, "f", (np.nan,))), "qform is not finite"),
-    "quaternion of length 5": (nifti((256, "3f", (3, 4, 0))), "quaternion"),
+    "sform of zeros": (nifti(sform(*[0] * 12), SFORM_ALONE), "zero"),
+    "sform NaN": (nifti(sform(np.nan, *[0] * 11), SFORM_ALONE), "sform is not finite"),
+    "qform NaN": (nifti((256, "f", (np.nan,)), QFORM_ALONE), "qform is not finite"),
+    "quaternion of length 5": (nifti((256, "3f", (3, 4, 0)), QFORM_ALONE), "quaternion"),
+    "neither form sound": (nifti((256, "3f", (3, 4, 0)), sform(*[0] * 12)), "zero"),
 }  # fmt: skip
 
 
@@ -216,7 +208,7 @@ NRRD = {
     "axes -1": (nrrd(axes="-1"), "dimension"),
     "size negative": (nrrd(sizes="-6 5 4"), "sizes"),
     "size 0": (nrrd(sizes="6 5 0"), "positive"),
-    "too large": (nrrd(sizes="60000 60000 2"), "limit"),
+    "too large": (nrrd(sizes="60000 60000 60000"), "limit"),
     "short": (nrrd(data=DATA[:-1]), "truncated"),
     "long": (nrrd(data=DATA + b"x"), "longer"),
     "gzip cut": (nrrd(encoding="gzip", data=gzip.compress(DATA)[:-5]), "truncated"),
@@ -339,7 +331,7 @@ TIFF = {
     "LZW of too little": (tiff((259, 3, 1, 5), (256, 3, 1, 60000), data=bytes(9)), "cannot hold"),
     "PackBits of too little": (tiff((259, 3, 1, 32773), data=b"\x05abcdef"), "decode"),
     "NaN": (tiff((258, 3, 1, 32), (339, 3, 1, 3), data=floats(np.nan)[228:348]), "not finite"),
-    "resolution 0": (tiff((282, 5, 1, 8), (283, 5, 1, 8), data=bytes(30)), "resolution is zero"),
+    "resolution infinite": (tiff((282, 5, 1, 8), (283, 5, 1, 8), data=b"\1" + bytes(29)), "resolution is infinite"),
     "resolution of letters": (tiff((282, 2, 1, 8), (283, 2, 1, 8), data=bytes(30)), "tag 282"),
     "field of 4 GiB": (tiff((305, 2, 0xFFFFFFF0, 8)), "claims"),
 }
@@ -391,6 +383,21 @@ def test_the_pictures_that_are_broken_above_are_sound_without_it(tmp_path: Path)
     assert np.array_equal(read_volume(tmp_path / "sound.tif").array.ravel(), np.arange(30))
 
 
+@pytest.mark.parametrize("unit", [1, 2, 3])
+def test_a_resolution_of_zero_counts_as_none(tmp_path: Path, unit: int) -> None:
+    (tmp_path / "a.tif").write_bytes(tiff((282, 5, 1, 8), (283, 5, 1, 8), (296, 3, 1, unit), data=bytes(30)))
+    volume = read_volume(tmp_path / "a.tif")
+    assert (volume.spacing_mm, volume.notes) == ((1.0, 1.0, 1.0), ())
+
+
+@pytest.mark.parametrize("line", ["byte skip: 0\n", "line skip: 0\n", 'space units: "" "" ""\n'])
+def test_fields_of_nrrd_that_say_nothing_are_passed_over(tmp_path: Path, line: str) -> None:
+    (tmp_path / "a.nrrd").write_bytes(nrrd(extra=line))
+    volume = read_volume(tmp_path / "a.nrrd")
+    assert np.array_equal(volume.array, VOXELS.reshape(1, 4, 5, 6))
+    assert volume.spacing_mm == (1.25, 0.75, 0.5)
+
+
 def test_a_chunk_too_long_to_hold_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "long.png"
     path.write_bytes(png()[:33] + struct.pack(">I4s", 65 << 20, b"IDAT"))
@@ -408,7 +415,7 @@ GZIP: dict[str, tuple[bytes, str]] = {
     "voxels missing": (gzip.compress(nifti()[:-1]), "truncated"),
     "voxels left over": (gzip.compress(nifti() + b"x"), "longer"),
     "a bomb": (gzip.compress(nifti() + bytes(1 << 24)), "longer"),
-    "a claim of 4 GiB": (gzip.compress(nifti((42, "3h", (1290, 1290, 1290)))), "limit"),
+    "a claim of 4 GiB": (gzip.compress(nifti((42, "3h", (1290, 1290, 1290)))), "truncated"),
     "NaN": (gzip.compress(nifti((70, "2h", (16, 32)), data=floats(np.nan))), "not finite"),
     "no gzip": (nifti(), "not a gzip file"),
     "a header only": (gzip.compress(nifti()[:200]), "truncated"),
@@ -454,7 +461,8 @@ PAIRS: dict[str, tuple[bytes, bytes | None, str]] = {
     "vox_offset -8": (analyze_header((108, "f", (-8,))), DATA, "vox_offset"),
     "vox_offset far": (analyze_header((108, "f", (5000,))), DATA, "truncated"),
     "NIfTI pair sheared": (
-        nifti_header(sform(0.5, 0.2, 0, 1, 0, 0.75, 0, 2, 0, 0, 1.25, 3), magic=b"ni1\0"), DATA, "sheared",
+        nifti_header(sform(0.5, 0.2, 0, 1, 0, 0.75, 0, 2, 0, 0, 1.25, 3), SFORM_ALONE, magic=b"ni1\0"), DATA,
+        "sheared",
     ),
 }  # fmt: skip
 

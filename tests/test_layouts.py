@@ -89,12 +89,38 @@ def test_a_folder_of_no_known_layout_is_refused_with_what_was_looked_for(tmp_pat
     assert "imagesTr/CASE_0000" in message
 
 
-def test_a_folder_that_fits_two_layouts_is_refused_until_one_is_named(tmp_path: Path) -> None:
-    msd_folder(nnunet_folder(tmp_path), {**MSD, **NNUNET, "labels": NNUNET["labels"]})
-    with pytest.raises(DataError, match=r"more than one layout \(msd, nnunet\); say which, as in layout=msd"):
+@pytest.mark.parametrize("layout", ["nnunet", "msd"])
+def test_a_description_with_the_keys_of_two_layouts_is_read_as_the_one_that_fits(tmp_path: Path, layout: str) -> None:
+    if layout == "nnunet":
+        nnunet_folder(tmp_path, {**MSD, **NNUNET})
+    else:
+        msd_folder(tmp_path, {**NNUNET, **MSD})
+    listing = folder(path=str(tmp_path))
+    assert listing.layout == layout
+    (remark,) = listing.remarks
+    other = "msd" if layout == "nnunet" else "nnunet"
+    assert "fits more than one layout (nnunet, msd)" in remark
+    assert f"read as {layout}" in remark
+    assert f"--set data.source.layout={other}" in remark
+    assert folder(path=str(tmp_path), layout=layout).cases == listing.cases
+    with pytest.raises(DataError):
+        folder(path=str(tmp_path), layout=other)
+
+
+def test_a_folder_that_fits_two_layouts_wholly_is_read_as_the_first_and_says_so(tmp_path: Path) -> None:
+    nnunet_folder(tmp_path)
+    for part in ("T1", "T2", "label"):
+        (tmp_path / f"subject-1-{part}.nii").touch()
+    listing = folder(path=str(tmp_path))
+    assert listing.layout == "iseg"
+    assert "--set data.source.layout=nnunet" in listing.remarks[-1]
+    assert folder(path=str(tmp_path), layout="nnunet").layout == "nnunet"
+
+
+def test_a_folder_that_two_layouts_claim_and_none_can_read_is_refused_with_both_causes(tmp_path: Path) -> None:
+    lay(tmp_path, {**MSD, **NNUNET}, "imagesTr/x.nii.gz", "labelsTr/x.nii.gz")
+    with pytest.raises(DataError, match=r"as nnunet: .*no file CASE_0000.*as msd: .*--set data\.source\.layout="):
         folder(path=str(tmp_path))
-    with pytest.raises(DataError, match="label 'background' must be a whole number"):
-        folder(path=str(tmp_path), layout="msd")
 
 
 def test_an_unknown_layout_is_refused_with_the_nearest_one(tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 """A study's summary and its claims, from records made by hand whose figures are worked out here."""
 
+import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dlx.archive import read_study
+from dlx.records import TrialRecord
 from dlx.report.marks import dice_of_batches
 from dlx.report.summary import summarize_study
 from made_records import dropout_sweep, made_look, made_study
@@ -44,6 +47,25 @@ def test_figures_are_mean_and_spread_over_seeds():
     assert figures["gap"].sd == pytest.approx(2 * math.sqrt(0.00025))
     assert figures["hd95_mm"].mean == pytest.approx(1.8)  # made as 10 (1 - Dice) mm
     assert figures["val_dice"].n == 5
+
+
+@pytest.mark.parametrize("unit", ["mm", "px"])
+def test_the_title_of_a_distance_has_the_unit_of_the_records(unit):
+    made = made_study(FLAT, metric="hd95_mm", seeds=[0])
+    trials = [json.loads(trial.record.model_dump_json()) for trial in made.trials]
+    for trial in trials:
+        trial["result"]["distance_unit"] = unit
+    records = tuple(
+        replace(trial, record=TrialRecord.model_validate(changed))
+        for trial, changed in zip(made.trials, trials, strict=True)
+    )
+    assert summarize_study(replace(made, trials=records)).metric_title == f"HD95 ({unit})"
+
+
+def test_records_from_before_there_was_a_unit_are_in_mm():
+    trial = json.loads(made_study(FLAT, seeds=[0]).trials[0].record.model_dump_json())
+    del trial["result"]["distance_unit"]
+    assert TrialRecord.model_validate(trial).result.distance_unit == "mm"
 
 
 def test_one_seed_has_no_spread():

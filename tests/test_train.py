@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813 - its usual name
 
 from dlx.errors import DlxError
 from dlx.files import read_json
@@ -287,3 +289,25 @@ def test_on_a_cpu_a_3d_network_trains_in_float32(dlx):
     assert read_json(Path(document["trials"][0]["folder"]) / "settings.json")["compute"]["precision"] == "float32"
     with pytest.raises(DlxError, match="bf16 gradients of 3D convolutions are wrong"):
         dlx(*args, "--precision", "bf16")
+
+
+@pytest.mark.parametrize(("ending", "unit"), [(".png", "px"), (".nii.gz", "mm")])
+def test_distances_are_printed_in_the_unit_of_the_files(dlx, tmp_path, ending, unit):
+    image = np.random.default_rng(0).integers(1, 99, (24, 24)).astype(np.uint8)
+    table = {"channel_names": {"0": "g"}, "labels": {"background": 0, "a": 1}, "file_ending": ending}
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / "data" / folder).mkdir(parents=True)
+    (tmp_path / "data/dataset.json").write_text(json.dumps(table))
+    for case in range(2):
+        for name, array in (
+            (f"imagesTr/c{case}_0000", image + case),
+            (f"labelsTr/c{case}", (image > 50) * np.uint8(1)),
+        ):
+            sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / f"data/{name}{ending}"))
+    options = ["--data", str(tmp_path / "data"), *SMALL[2:], "--val", "c1", "--epochs", "1", "--out", "out"]
+    options = [option for option in options if option not in ("--val-fraction", "0.25")]
+    printed = dlx("train", *options).stdout
+    assert [word in printed for word in ("1 mm", "1 px")] == [unit == "mm", unit == "px"]
+    (entry,) = json.loads(dlx("train", *options, "--json").stdout)["trials"]
+    assert entry["distance_unit"] == unit
+    assert read_json(Path(entry["folder"]) / "result.json")["result"]["distance_unit"] == unit

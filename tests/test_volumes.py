@@ -4,7 +4,6 @@ import random
 import struct
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -16,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, TiffImagePlugin
 
 import fuzz_volumes
-from dlx.data.volumes import Volume, check_same_geometry, content_hash, read_volume
+from dlx.data.volumes import content_hash, read_volume
 from dlx.errors import DataError
 
 TYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64"]
@@ -211,35 +210,6 @@ def test_importing_volumes_loads_neither_torch_nor_simpleitk() -> None:
     code = "import sys, dlx.data.volumes; print({'torch', 'SimpleITK'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
-
-
-SOUND = Volume(np.zeros((1, 4, 5, 6), np.uint8), (2.0, 1.0, 1.0), (1.0, 2.0, 3.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
-
-
-@pytest.mark.parametrize(
-    ("other", "what"),
-    [
-        (replace(SOUND, array=np.zeros((1, 4, 5, 7), np.uint8)), r"size is \(6, 5, 4\) and \(7, 5, 4\)"),
-        (replace(SOUND, spacing_mm=(2.003, 1.0, 1.0)), r"spacing is \(1, 1, 2\) and \(1, 1, 2.003\)"),
-        (replace(SOUND, origin_mm=(1.0, 2.002, 3.0)), "origin"),
-        (replace(SOUND, direction=(1, 0, 0, 0, -1, 0, 0, 0, 1)), "direction"),
-    ],
-    ids=["size", "spacing", "origin", "direction"],
-)
-def test_unlike_geometries_are_refused_and_told_apart(other: Volume, what: str) -> None:
-    with pytest.raises(DataError, match=rf"^image\.nii and mask\.nii do not lie on the same voxels: the {what}"):
-        check_same_geometry(SOUND, other, "image.nii", "mask.nii")
-
-
-def test_geometries_within_a_thousandth_of_a_voxel_are_the_same() -> None:
-    other = replace(
-        SOUND,
-        array=np.zeros((3, 4, 5, 6), np.float32),
-        spacing_mm=(2.0015, 1.0, 0.9995),
-        origin_mm=(1.0, 2.0009, 3.0),
-        direction=(1, 0.0009, 0, 0, 1, 0, 0, 0, 1),
-    )
-    check_same_geometry(SOUND, other, "a", "b")
 
 
 def test_the_content_hash_sees_values_shape_and_type_and_nothing_else() -> None:

@@ -107,6 +107,9 @@ class EpochRecord(Record):
     run: EpochRun
 
 
+DistanceUnit = Literal["mm", "px"]  # px where the image files have no spacing (PNG, TIFF)
+
+
 class CaseScores(Record):
     """One case at the end of training; None where neither the mask nor the prediction has the class."""
 
@@ -135,6 +138,7 @@ class TrialResult(Record):
     best_val_dice: float | None
     weights_hash: str  # of the final weights
     batches_hash: str  # of the indices of every patch that was drawn
+    distance_unit: DistanceUnit = "mm"  # of HD95 (`hd95_mm`) and of the tolerance of the surface Dice
 
 
 class TrialRun(Record):

@@ -72,12 +72,17 @@ def _names(value: Any) -> Any:
     return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
 
+Geometry = Literal["image", "strict"]
+
+
 class DataSpec(Section):
     """Where the volumes come from and how they are prepared."""
 
     source: Annotated[Part, BeforeValidator(source_from_text)] = Part(name="phantom")
     normalize: Part = Part(name="zscore")
     crop: bool = False  # training patches come from the box of the non-zero labels (training subjects only)
+    # Where headers differ though the voxels correspond: take the image's geometry and warn, or refuse.
+    geometry: Annotated[Geometry, ADDED_LATER] = "image"
 
 
 SPLIT_WAYS = ("val", "fold", "val_fraction", "file")

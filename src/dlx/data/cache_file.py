@@ -19,6 +19,8 @@ from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from dlx.data.cases import DATA_VERSION, Case, Dataset, Declaration
+from dlx.data.notes import FileNote
+from dlx.data.pictures import distance_unit
 from dlx.errors import DataError
 from dlx.files import replacing
 from dlx.specs import Positive, Section
@@ -52,6 +54,7 @@ class StoredCase(Section):
     mask_hash: str
     value_hash: str
     correlations: tuple[float, float] | None = None
+    notes: tuple[FileNote, ...] = ()
 
 
 class Description(Section):
@@ -80,6 +83,7 @@ def write_cache(path: Path, dataset: Dataset, origin: Origin) -> None:
                 mask_hash=case.mask_hash,
                 value_hash=case.value_hash,
                 correlations=case.correlations,
+                notes=case.notes,
             )
             for case in dataset.cases
         ),
@@ -165,7 +169,7 @@ def _description(path: Path, metadata: dict[str, str] | None) -> tuple[str, Desc
 
 
 def _dataset(path: Path, description: Description, images: NDArray[Any], masks: NDArray[Any]) -> Dataset:
-    declaration = description.origin.declaration
+    declaration, files = description.origin.declaration, description.origin.files
     num_channels = len(declaration.channels)
     ends = list(accumulate(math.prod(case.shape) for case in description.cases))
     if images.dtype != np.float16 or images.shape != (ends[-1] * num_channels,):
@@ -194,10 +198,12 @@ def _dataset(path: Path, description: Description, images: NDArray[Any], masks: 
                 mask_hash=case.mask_hash,
                 value_hash=case.value_hash,
                 correlations=case.correlations,
+                notes=case.notes,
             )
             for case, image, mask in per_case
         ),
         fingerprint=description.fingerprint,
         label_values=declaration.label_values,
         normalize=str(declaration.normalize),
+        distance_unit=distance_unit([file.path for file in files], [case.spacing_mm for case in description.cases]),
     )

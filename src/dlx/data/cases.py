@@ -11,6 +11,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from dlx.data.notes import FileNote
+from dlx.records import DistanceUnit
 from dlx.specs import Part, Section
 
 # Raised by a commit that changes what preparation makes of the same files: it renews caches and fingerprints.
@@ -28,7 +30,7 @@ class Case:
     (the mask with 0). `content_hash` is of the decoded image (all channels) before it was normalised,
     `mask_hash` of the mask, `value_hash` of the image whatever type its voxels were stored in. `correlations` are
     those of the two channels that correlate most in the foreground, before and after whitening; None where nothing
-    was whitened.
+    was whitened. `notes` are on what its files leave open.
     """
 
     id: str
@@ -40,6 +42,7 @@ class Case:
     mask_hash: str = ""
     value_hash: str = ""
     correlations: tuple[float, float] | None = None
+    notes: tuple[FileNote, ...] = ()
 
     @cached_property
     def classes(self) -> frozenset[int]:
@@ -76,6 +79,7 @@ class Dataset:
     remarks: tuple[str, ...] = ()
     label_values: tuple[int, ...] = ()  # the value of each class in the mask files
     normalize: str = ""  # the normaliser with its arguments, as a user would type it
+    distance_unit: DistanceUnit = "mm"  # px where the image files have no spacing
 
     def with_remarks(self, *remarks: str) -> "Dataset":
         """The same data with more remarks."""

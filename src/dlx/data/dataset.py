@@ -15,9 +15,13 @@ from dlx.data.cache_file import Origin
 from dlx.data.cases import Case as Case
 from dlx.data.cases import Dataset as Dataset
 from dlx.data.cases import Declaration
+from dlx.data.channel_schemes import remarks_on_schemes
 from dlx.data.layouts import Listing, name_some
+from dlx.data.notes import HARMLESS, describe_notes
+from dlx.data.pictures import distance_unit
 from dlx.data.split import folder_groups
-from dlx.specs import DataSpec, Part
+from dlx.errors import DataError
+from dlx.specs import DataSpec, Geometry, Part
 
 
 class DrawnListing(Protocol):
@@ -45,6 +49,7 @@ class Plan:
     origin: Origin  # tells whether it is still valid
     make: Callable[[prepare.Progress | None], Dataset]
     remarks: tuple[str, ...] = ()
+    geometry: Geometry = "image"
 
 
 def open_dataset(
@@ -68,11 +73,13 @@ def open_dataset(
     source, normalize = bind_part("data", spec.source), bind_part("normalizer", spec.normalize)
     path = Path(str(source.args.get("path", ""))).expanduser()
     if source.name == "folder" and path.suffix == cache.ENDING and not path.is_dir():
-        dataset = replace(cache.load_cache(path, normalize=normalize), source=str(path))
+        dataset = _with_notes(replace(cache.load_cache(path, normalize=normalize), source=str(path)))
+        if spec.geometry == "strict" and _has_differences(dataset):
+            raise DataError(f"{path}: prepared with data.geometry=image, of files that strict refuses")
         return dataset.with_remarks(f"{path}: of prepared data only checksums can be verified") if verify else dataset
     listing = registry.load("data", source.name)(**source.args)
     plan = (
-        _plan_files(path, listing, normalize)
+        _plan_files(path, listing, normalize, spec.geometry)
         if isinstance(listing, Listing)
         else _plan_drawn(source, listing, normalize)
     )
@@ -81,20 +88,31 @@ def open_dataset(
 
 def _open(plan: Plan, cache_dir: Path | None, verify: bool, keep: bool, progress: prepare.Progress | None) -> Dataset:
     if cache_dir is None:
-        return plan.make(progress).with_remarks(*plan.remarks)
+        return _with_notes(plan.make(progress)).with_remarks(*plan.remarks)
     file = cache.cache_path(cache_dir.expanduser(), plan.place, plan.origin.declaration)
     kept, remarks = cache.find(file, plan.origin)
-    if kept is not None and not verify:
-        return replace(kept, source=plan.source).with_remarks(*plan.remarks)
+    is_refused = kept is not None and plan.geometry == "strict" and _has_differences(kept)
+    if kept is not None and not verify and not is_refused:
+        return _with_notes(replace(kept, source=plan.source)).with_remarks(*plan.remarks)
     dataset = plan.make(progress)
     if kept is not None and kept.fingerprint != dataset.fingerprint:
         changed = f"the content of {name_some(_changed(kept, dataset))} changed, though size and time did not"
         remarks = (f"{changed}; the cache file was made anew",)
-    elif kept is not None:
+    elif kept is not None and verify:
         remarks = (*remarks, "every file was read again: nothing has changed")
     if keep and (kept is None or kept.fingerprint != dataset.fingerprint):
         remarks += cache.keep(file, dataset, plan.origin)
-    return dataset.with_remarks(*plan.remarks, *remarks)
+    return _with_notes(dataset).with_remarks(*plan.remarks, *remarks)
+
+
+def _with_notes(dataset: Dataset) -> Dataset:
+    """The data set with a line for each kind of note on its files."""
+    return dataset.with_remarks(*describe_notes(note for case in dataset.cases for note in case.notes))
+
+
+def _has_differences(dataset: Dataset) -> bool:
+    """Whether `geometry="strict"` would refuse one of its files."""
+    return any(note.kind not in HARMLESS for case in dataset.cases for note in case.notes)
 
 
 def _changed(before: Dataset, after: Dataset) -> list[str]:
@@ -103,7 +121,7 @@ def _changed(before: Dataset, after: Dataset) -> list[str]:
     return [case.id for case in after.cases if known[case.id] != (case.content_hash, case.mask_hash, case.spacing_mm)]
 
 
-def _plan_files(folder: Path, listing: Listing, normalize: Part) -> Plan:
+def _plan_files(folder: Path, listing: Listing, normalize: Part, geometry: Geometry) -> Plan:
     declaration = Declaration(
         layout=listing.layout,
         channels=listing.channels,
@@ -116,12 +134,15 @@ def _plan_files(folder: Path, listing: Listing, normalize: Part) -> Plan:
 
     def make(progress: prepare.Progress | None) -> Dataset:
         def one(index: int) -> Case:
-            return prepare.prepare_files(listing, declaration, listing.cases[index])
+            return prepare.prepare_files(listing, declaration, listing.cases[index], geometry)
 
-        return prepare.prepare_all(declaration, str(folder), len(listing.cases), one, progress)
+        dataset = prepare.prepare_all(declaration, str(folder), len(listing.cases), one, progress)
+        unit = distance_unit([file.path for file in files], [case.spacing_mm for case in dataset.cases])
+        return replace(dataset, distance_unit=unit)
 
     origin = Origin(declaration=declaration, files=files, groups=folder_groups(folder))
-    return Plan(str(folder), str(folder.resolve()), origin, make, listing.remarks)
+    schemes = remarks_on_schemes(listing.channels, normalize) if listing.layout == "nnunet" else ()
+    return Plan(str(folder), str(folder.resolve()), origin, make, (*listing.remarks, *schemes), geometry)
 
 
 def _plan_drawn(source: Part, listing: DrawnListing, normalize: Part) -> Plan:

@@ -9,7 +9,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +65,19 @@ def name_some(names: Sequence[str], most: int = 5) -> str:
 def folder(*, path: str, layout: str = "auto") -> Listing:
     """Lists the labelled cases of a folder; `layout` names the layout, `auto` finds it by looking.
 
-    Raises SettingError for an unknown layout name; DataError when the folder is missing, empty or unreadable,
-    when no layout or more than one fits, or when what the layout module lists cannot be used.
+    Where several fit, as with a dataset.json that has the keys of two, the first whose files are all there is taken,
+    and a remark says so. Raises SettingError for an unknown layout name; DataError when the folder is missing, empty
+    or unreadable, when no layout fits, or when what the layout module lists cannot be used.
     """
     if layout != "auto" and layout not in registry.PARTS["layout"]:
         raise SettingError(f"unknown layout '{layout}': {nearest(layout, ['auto', *registry.PARTS['layout']])}")
     root = Path(path).expanduser()
     _check_folder(root)
-    name = _find_layout(root) if layout == "auto" else layout
+    fitting = _find_layouts(root) if layout == "auto" else [layout]
+    return _list(root, fitting[0]) if len(fitting) == 1 else _list_first(root, fitting)
+
+
+def _list(root: Path, name: str) -> Listing:
     module: Any = registry.load("layout", name)
     try:
         listing: Listing = module.list_cases(root)
@@ -80,6 +85,28 @@ def folder(*, path: str, layout: str = "auto") -> Listing:
         raise DataError(f"{root}: cannot be listed: {error.strerror or error}") from error
     _check_listing(root, listing)
     return listing
+
+
+def _list_first(root: Path, fitting: list[str]) -> Listing:
+    """The first of several layouts that can be listed, with a remark on the others; DataError with all causes."""
+    causes = []
+    for name in fitting:
+        try:
+            listing = _list(root, name)
+        except DataError as error:
+            causes.append(f"as {name}: {error}")
+            continue
+        others = [other for other in fitting if other != name]
+        remark = (
+            f"{root}: fits more than one layout ({', '.join(fitting)}); read as {name}"
+            f"{', whose files are all there' if causes else ''}; "
+            f"{' or '.join(f'--set data.source.layout={other}' for other in others)} reads it otherwise"
+        )
+        return replace(listing, remarks=(*listing.remarks, remark))
+    raise DataError(
+        f"{root}: fits more than one layout ({', '.join(fitting)}), and can be read as none; {'; '.join(causes)}; "
+        f"name the one that is meant with --set data.source.layout={fitting[0]}"
+    )
 
 
 def _check_folder(root: Path) -> None:
@@ -95,16 +122,15 @@ def _check_folder(root: Path) -> None:
         raise DataError(f"{root}: cannot be read: {error.strerror or error}") from error
 
 
-def _find_layout(root: Path) -> str:
-    modules: dict[str, Any] = {name: registry.load("layout", name) for name in registry.names("layout")}
+def _find_layouts(root: Path) -> list[str]:
+    """The layouts that a folder fits, in the order in which they are registered; DataError where there is none."""
+    modules: dict[str, Any] = {name: registry.load("layout", name) for name in registry.PARTS["layout"]}
     try:
         found = [name for name, module in modules.items() if module.is_layout(root)]
     except OSError as error:
         raise DataError(f"{root}: cannot be read: {error.strerror or error}") from error
-    if len(found) == 1:
-        return found[0]
     if found:
-        raise DataError(f"{root}: fits more than one layout ({', '.join(found)}); say which, as in layout={found[0]}")
+        return found
     looked = "; ".join(f"{name}: {getattr(module, 'LOOKED_FOR', name)}" for name, module in modules.items())
     raise DataError(f"{root}: no known layout; looked for {looked}")
 

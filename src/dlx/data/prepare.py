@@ -6,6 +6,7 @@ Nothing is kept or found again here (`cache`), and which volumes a file may hold
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,15 @@ from numpy.typing import NDArray
 from dlx import registry
 from dlx.cores import available_cores
 from dlx.data.cases import Case, Dataset, Declaration, fingerprint
+from dlx.data.headers.claim import Note
 from dlx.data.layouts import CaseFiles, Listing, name_some
 from dlx.data.normalize import foreground_of
-from dlx.data.volumes import Volume, check_same_geometry, content_hash, read_volume, value_hash
+from dlx.data.notes import FileNote
+from dlx.data.same_voxels import check_same_voxels
+from dlx.data.volumes import Volume, content_hash, read_volume, value_hash
 from dlx.data.whiten import strongest_correlation
 from dlx.errors import DataError
+from dlx.specs import Geometry
 
 Progress = Callable[[int, int], None]
 Spacing = tuple[float, float, float]
@@ -80,30 +85,46 @@ def _shortened(lines: list[str]) -> list[str]:
     return [*lines[: MAX_LINES - 1], f"... and {len(lines) - MAX_LINES + 1} more"]
 
 
-def prepare_files(listing: Listing, declaration: Declaration, files: CaseFiles) -> Case:
-    """One case from its files. Raises DataError on anything odd: a line for each file that cannot be read."""
+def prepare_files(listing: Listing, declaration: Declaration, files: CaseFiles, geometry: Geometry = "image") -> Case:
+    """One case from its files, with notes on what they leave open.
+
+    Raises DataError on anything that cannot be read or does not fit: a line for each file.
+    """
     volumes: dict[Path, Volume] = {}
     wrong: list[str] = []
     for path in (*files.images, files.mask):
         is_image = path != files.mask
         try:
             volumes[path] = read_volume(
-                path, allow_rgb=listing.allow_rgb and is_image, allow_4d=listing.allow_4d and is_image
+                path,
+                allow_rgb=listing.allow_rgb and is_image,
+                allow_4d=listing.allow_4d and is_image,
+                geometry=geometry,
             )
         except DataError as error:
             wrong.append(str(error))
     if wrong:
         raise DataError("\n".join(wrong))
     first, mask = volumes[files.images[0]], volumes[files.mask]
+    notes = {path: [*volume.notes] for path, volume in volumes.items()}
     for path in (*files.images[1:], files.mask):
-        check_same_geometry(first, volumes[path], str(files.images[0]), path.name)
+        notes[path] += check_same_voxels(first, volumes[path], str(files.images[0]), path.name, geometry=geometry)
     classes = to_classes(mask.array, listing.label_values, files.mask)
     channels = [volumes[path].array for path in files.images]
     image = channels[0] if len(channels) == 1 else np.concatenate(channels)
     if len(image) != len(listing.channels):
         declared = f"{len(listing.channels)} are declared ({name_some(listing.channels)})"
         raise DataError(f"{files.images[0]}: {len(image)} channels in the file, and {declared}")
-    return prepare_arrays(files.id, image, classes, first.spacing_mm, declaration)
+    spacing_mm = first.spacing_mm
+    if any(note.kind == "resolution" for found in notes.values() for note in found):
+        spacing_mm = (1.0, 1.0, 1.0)  # a resolution that the files of a case do not share is not the sample's
+        notes = {path: [note for note in found if note.kind != "screen"] for path, found in notes.items()}
+    case = prepare_arrays(files.id, image, classes, spacing_mm, declaration)
+    return replace(case, notes=tuple(_of_file(path, note) for path, found in notes.items() for note in found))
+
+
+def _of_file(path: Path, note: Note) -> FileNote:
+    return FileNote(note.kind, f"{path.parent.name}/{path.name}", note.detail, note.amount)
 
 
 def prepare_arrays(
@@ -165,8 +186,9 @@ def to_classes(labels: NDArray[Any], label_values: Sequence[int], path: Path) ->
 def _refuse_labels(strange: NDArray[Any], label_values: Sequence[int], path: Path) -> None:
     fractions = strange != np.rint(strange)
     if fractions.any():
-        what = f"{int(fractions.sum())} voxels are no whole number (such as {strange[fractions][0]:g})"
-        raise DataError(f"{path}: not a label file: {what}")
+        first = strange[fractions][0]
+        what = f"{int(fractions.sum())} voxels are no whole number (such as {first!s})"
+        raise DataError(f"{path}: not a label file: {what}; if rounding them is meant, save it rounded")
     found, counts = np.unique(strange, return_counts=True)
     shown = ", ".join(
         f"{float(value):.15g} ({count} voxels)" for value, count in zip(found[:5], counts[:5], strict=True)

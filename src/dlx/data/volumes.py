@@ -1,26 +1,30 @@
 """Reading volumes and slices: the file is checked first (`dlx.data.headers`), and only then SimpleITK decodes it.
 
-Here: the volume as an array with its geometry, the comparison of two geometries, hashes of voxels. Not here: what
-the formats look like (`dlx.data.headers`), which files belong together (the layouts), and any change of voxels.
+Here: the volume as an array with its geometry, hashes of voxels. Not here: what the formats look like
+(`dlx.data.headers`), the comparison of two geometries (`same_voxels`), which files belong together (the layouts), and
+any change of voxels.
 """
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dlx.data.decoder import Decoded, decode
-from dlx.data.headers.claim import BadFile, Claim, check_orthogonal
+from dlx.data.headers.claim import BadFile, Claim, Note, Place, RawVoxels, check_orthogonal
 from dlx.data.headers.metaimage import check_metaimage
 from dlx.data.headers.nifti import check_nifti, check_pair, header_path
+from dlx.data.headers.nifti_voxels import decode_raw
 from dlx.data.headers.nrrd import check_nrrd
 from dlx.data.headers.opening import OpenedFile, open_regular, show_path
 from dlx.data.headers.png import check_png
 from dlx.data.headers.tiff import check_tiff
+from dlx.data.notes import HARMLESS
 from dlx.errors import DataError
+from dlx.specs import Geometry
 
 CHECKS: dict[str, Callable[[OpenedFile], Claim]] = {
     ".nii.gz": check_nifti,
@@ -36,7 +40,7 @@ CHECKS: dict[str, Callable[[OpenedFile], Claim]] = {
 DETACHED = {".mhd": ".mha", ".nhdr": ".nrrd"}
 # Geometry written as text or float32 comes back with relative errors near 1e-7 to 1e-5.
 SPACING_TOLERANCE = 1e-4  # of what SimpleITK reads against what the header says; relative
-GEOMETRY_TOLERANCE = 1e-3  # of two volumes; relative to the spacing, for directions absolute
+PICTURES = ("PNGImageIO", "TIFFImageIO")
 
 
 @dataclass(frozen=True)
@@ -47,20 +51,26 @@ class Volume:
     spacing_mm: (d, h, w), each above 0; d is 1 for a 2D image.
     origin_mm: (x, y, z) of the first voxel's centre; direction: 3 x 3 row by row, its columns the x, y, z axes of the
     array, as SimpleITK has them (x to the left, y to the back, z upwards).
+    notes: what was read in one of several ways; also: other places that the header gives to the same voxels.
+    is_picture: PNG or TIFF, whose resolution, if any, is often that of a screen or printer.
     """
 
     array: np.ndarray
     spacing_mm: tuple[float, float, float]
     origin_mm: tuple[float, float, float]
     direction: tuple[float, float, float, float, float, float, float, float, float]
+    notes: tuple[Note, ...] = ()
+    also: tuple[Place, ...] = ()
+    is_picture: bool = False
 
 
-def read_volume(path: Path, *, allow_rgb: bool = False, allow_4d: bool = False) -> Volume:
-    """Reads `.nii`, `.nii.gz`, `.hdr`/`.img` (NIfTI-1 or Analyze 7.5), `.nrrd`, `.mha`, `.png`, `.tif` or `.tiff`.
+def read_volume(path: Path, *, allow_rgb: bool = False, allow_4d: bool = False, geometry: Geometry = "image") -> Volume:
+    """Reads `.nii`, `.nii.gz`, `.hdr`/`.img` (NIfTI or Analyze 7.5), `.nrrd`, `.mha`, `.png`, `.tif` or `.tiff`.
 
     A 2D image has D = 1. An RGB image (PNG, TIFF) has C = 3 and needs `allow_rgb`; a fourth axis becomes C and needs
-    `allow_4d`. Raises DataError, `path: cause` in one line, for whatever cannot be trusted. The file must not change
-    while it is read: the check and the decoder open it one after the other.
+    `allow_4d`. `geometry="strict"` refuses a header that says two things of where the voxels lie. Raises
+    DataError, `path: cause` in one line, for whatever cannot be trusted. The file must not change while it is read:
+    the check and the decoder open it one after the other.
     """
     try:
         source, check = _recognize(Path(path))
@@ -70,7 +80,11 @@ def read_volume(path: Path, *, allow_rgb: bool = False, allow_4d: bool = False) 
             raise BadFile("holds RGB colours where one value a voxel is expected")
         if claim.size_px[3] > 1 and not allow_4d:
             raise BadFile(f"has 4 axes ({' x '.join(map(str, claim.size_px))}) where 3 are expected")
-        return _decode(source, claim)
+        differing = [note.detail for note in claim.notes if note.kind not in HARMLESS]
+        if geometry == "strict" and differing:
+            raise BadFile(f"{differing[0]} (data.geometry=image reads it and says what was taken)")
+        volume = _decode(source, claim) if claim.raw is None else _decode_raw(claim, claim.raw)
+        return replace(volume, notes=claim.notes, also=claim.also, is_picture=claim.image_io in PICTURES)
     except BadFile as bad:
         raise DataError(f"{show_path(Path(path))}: {bad}") from None
 
@@ -84,6 +98,14 @@ def _recognize(path: Path) -> tuple[Path, Callable[[OpenedFile], Claim]]:
         if path.name.endswith((suffix, suffix.upper())):  # the NIfTI library takes no mixture of cases
             return header_path(path), check
     raise BadFile(f"unknown kind of file: the name must end in {', '.join(CHECKS)}")
+
+
+def _decode_raw(claim: Claim, raw: RawVoxels) -> Volume:
+    """A checked file that is not for SimpleITK."""
+    w, h, d = raw.place.spacing_mm
+    xx, xy, xz, yx, yy, yz, zx, zy, zz = raw.place.direction.ravel().tolist()
+    direction = (xx, xy, xz, yx, yy, yz, zx, zy, zz)
+    return Volume(decode_raw(claim, raw), (d, h, w), raw.place.origin_mm, direction)
 
 
 def _decode(path: Path, claim: Claim) -> Volume:
@@ -121,30 +143,6 @@ def _with_geometry(array: np.ndarray, decoded: Decoded, claim: Claim) -> Volume:
     x, y, z = origin.tolist()
     xx, xy, xz, yx, yy, yz, zx, zy, zz = direction.ravel().tolist()
     return Volume(array, (d, h, w), (x, y, z), (xx, xy, xz, yx, yy, yz, zx, zy, zz))
-
-
-def check_same_geometry(a: Volume, b: Volume, name_a: str, name_b: str) -> None:
-    """Raises DataError, naming what differs, unless two volumes lie on the same voxels.
-
-    Sizes are equal; spacings and origins differ by at most 1e-3 of the spacing (of the smallest for the origin), the
-    entries of the directions by at most 1e-3. Channels may differ.
-    """
-    size_a, size_b = a.array.shape[:0:-1], b.array.shape[:0:-1]
-    step = np.array(a.spacing_mm)
-    compared: list[tuple[str, Any, Any, Any]] = [
-        ("size", size_a, size_b, 0),
-        ("spacing", a.spacing_mm[::-1], b.spacing_mm[::-1], GEOMETRY_TOLERANCE * step[::-1]),
-        ("origin", a.origin_mm, b.origin_mm, GEOMETRY_TOLERANCE * step.min()),
-        ("direction", a.direction, b.direction, GEOMETRY_TOLERANCE),
-    ]
-    for name, value_a, value_b, tolerance in compared:
-        if (np.abs(np.subtract(value_a, value_b)) > tolerance).any():
-            shown = f"the {name} is {_show(value_a)} and {_show(value_b)}"
-            raise DataError(f"{name_a} and {name_b} do not lie on the same voxels: {shown}")
-
-
-def _show(values: tuple[float, ...]) -> str:
-    return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"
 
 
 def content_hash(array: np.ndarray) -> str:

@@ -26,6 +26,7 @@ def trial_entry(record: TrialRecord, folder: Path | None) -> dict[str, Any]:
         "best_epoch": result.best_epoch if result else None,
         "best_val_dice": result.best_val_dice if result else None,
         "hd95_mm_per_class": result.val.hd95_mm_per_class if result else None,
+        "distance_unit": result.distance_unit if result else None,
         "surface_dice_per_class": result.val.surface_dice_per_class if result else None,
         "seconds": record.run.seconds,
         "folder": None if folder is None else str(folder),

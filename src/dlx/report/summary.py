@@ -33,7 +33,10 @@ class Summary:
 
     @property
     def metric_title(self) -> str:
-        return TITLES[self.header.metric]
+        """The metric's title, with the unit of its distances."""
+        results = [record.result for variant in self.variants for record in variant.records.values() if record.result]
+        unit = results[0].distance_unit if results else "mm"
+        return TITLES[self.header.metric].replace("(mm)", f"({unit})")
 
     @property
     def direction(self) -> Direction:

@@ -90,14 +90,14 @@ def trial_table(record: TrialRecord) -> Fitted:
     """One trial after its last epoch: a row per class and their mean, and below it what else is known of it."""
     result = record.result
     assert result is not None
-    tolerance_mm = record.settings["evaluate"]["surface_tolerance_mm"]
+    tolerance, unit = record.settings["evaluate"]["surface_tolerance_mm"], result.distance_unit
     table = Table(
         title=f"{record.label}, seed {record.seed}: after epoch {result.epochs}",
         box=SIMPLE_HEAD,
         title_justify="left",
     )
     table.add_column("class")
-    for title in ("train Dice", "val Dice", "gap", "val HD95\nmm", f"val surface\nDice {tolerance_mm:g} mm"):
+    for title in ("train Dice", "val Dice", "gap", f"val HD95\n{unit}", f"val surface\nDice {tolerance:g} {unit}"):
         table.add_column(title, justify="right")
     for name in result.val.dice_per_class:
         table.add_row(*_class_row(name, result.train, result.val))

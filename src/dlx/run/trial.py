@@ -255,4 +255,5 @@ def _score(job: Job, progress: Progress, resolved: Resolved) -> TrialResult:
         best_val_dice=progress.best_val_dice,
         weights_hash=checkpoint.weights_hash(job.evaluated_model),
         batches_hash=progress.batches_hash,
+        distance_unit=resolved.dataset.distance_unit,
     )

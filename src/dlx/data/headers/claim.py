@@ -1,18 +1,54 @@
 """What every format's check shares: the claim a header makes, the limits it is held to, and how a cause is raised."""
 
 import math
+import os
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 MAX_AXIS_PX = 1 << 16
-MAX_VOLUME_BYTES = 2 << 30  # a 1024 x 1024 x 512 volume of float32; a larger claim is taken for a broken header
+MIN_LIMIT_BYTES = 2 << 30  # a 1024 x 1024 x 512 volume of float32 is tried on every machine
 MAX_SHEAR = 1e-3  # largest cosine between two axes; header text and float32 rounding stay below 1e-5
 
 
 class BadFile(Exception):  # noqa: N818 - it says what the file is
     """Why a file is refused, in one line without the path; `read_volume` puts the path before it."""
+
+
+class Note(NamedTuple):
+    """What a file leaves open and was read in one way, for a warning.
+
+    `kind` is a key of `dlx.data.notes.KINDS`, `detail` what the file says, `amount` by how much, if that is a number.
+    """
+
+    kind: str
+    detail: str
+    amount: float = 0.0
+
+
+class Place(NamedTuple):
+    """Where voxels lie, in SimpleITK's axes: spacing x, y, z; origin; direction 3 x 3, its columns the axes."""
+
+    spacing_mm: tuple[float, float, float]
+    origin_mm: tuple[float, float, float]
+    direction: np.ndarray
+
+
+@dataclass(frozen=True)
+class RawVoxels:
+    """Voxels that SimpleITK cannot decode, or would decode to other values: numbers that stand in a row in a file.
+
+    dtype: as stored, with its byte order; scaling: slope and offset, None where the values are taken as they are.
+    """
+
+    path: Path
+    is_gzip: bool
+    offset: int
+    dtype: np.dtype[Any]
+    scaling: tuple[float, float] | None
+    place: Place
 
 
 @dataclass(frozen=True)
@@ -23,6 +59,9 @@ class Claim:
     components: 3 for RGB, else 1.
     dtype: of the voxels as SimpleITK will give them (scaling in the header applied).
     spacing_mm: x, y, z; None where the check leaves it to SimpleITK.
+    notes: what was read in one of several ways.
+    also: other places that the header gives to the same voxels.
+    raw: given where the voxels are not for SimpleITK to decode.
     """
 
     image_io: str
@@ -30,6 +69,9 @@ class Claim:
     components: int
     dtype: np.dtype[Any]
     spacing_mm: tuple[float, float, float] | None
+    notes: tuple[Note, ...] = ()
+    also: tuple[Place, ...] = ()
+    raw: RawVoxels | None = None
 
 
 def four(sizes: list[int]) -> tuple[int, int, int, int]:
@@ -44,12 +86,22 @@ def check_size(sizes: list[int], voxel_bytes: int) -> int:
     if any(size < 1 for size in sizes):
         raise BadFile(f"the header claims a size of {shown}: every axis must be positive")
     num_voxels = math.prod(sizes)
-    if max(sizes) > MAX_AXIS_PX or num_voxels * voxel_bytes > MAX_VOLUME_BYTES:
+    limit = max_volume_bytes()
+    if max(sizes) > MAX_AXIS_PX or num_voxels * voxel_bytes > limit:
         raise BadFile(
             f"the header claims a size of {shown} voxels of {voxel_bytes} bytes: beyond the limit of "
-            f"{MAX_AXIS_PX} an axis and {MAX_VOLUME_BYTES >> 30} GiB"
+            f"{MAX_AXIS_PX} an axis and {limit / 2**30:.3g} GiB (half of this machine's memory)"
         )
     return num_voxels
+
+
+def max_volume_bytes() -> int:
+    """Half of the machine's memory, as the decoder and the array each hold the voxels once; at least 2 GiB."""
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # not every system tells
+        return MIN_LIMIT_BYTES
+    return max(MIN_LIMIT_BYTES, memory // 2)
 
 
 def check_spacing(spacing: list[float]) -> None:

@@ -39,6 +39,7 @@ USED = {"type", "dimension", "space", "space dimension", "sizes", "space directi
 IGNORED = {"thicknesses", "centers", "centerings", "labels", "units", "space units", "sample units", "sampleunits",
            "measurement frame", "content", "min", "max", "old min", "oldmin", "old max", "oldmax",
            "number"}  # fmt: skip
+SKIPS = ("byte skip", "byteskip", "line skip", "lineskip")  # of 0, they skip nothing
 KEY_VALUE = re.compile(r"[^:]+:=")  # the first colon decides, so that no field can pass for a pair
 SPATIAL_KINDS = ("domain", "space")
 
@@ -80,6 +81,8 @@ def _read_fields(file: OpenedFile) -> dict[str, str]:
         name = name.lower()
         if name in ("data file", "datafile"):
             raise BadFile(f"its voxels are in another file ({quoted(value)}): save it as one file")
+        if name in SKIPS and value.strip() == "0":
+            continue
         if not colon or not (name in USED or name in IGNORED):
             raise BadFile(f"a line of the header is not supported: {quoted(line)}")
         if name in fields:
@@ -103,7 +106,7 @@ def _spacing(fields: dict[str, str], num_axes: int) -> list[float]:
     space = fields.get("space", "").lower()
     if space and space not in SPACES:
         raise BadFile(f"the space {quoted(space)} is not supported: only LPS, RAS and LAS are")
-    if any(unit != '"mm"' for unit in fields.get("space units", "").split()):
+    if any(unit not in ('"mm"', '""') for unit in fields.get("space units", "").split()):
         raise BadFile(f"the space units are {quoted(fields['space units'])}, not mm")
     num_space = 3 if space else whole_number(fields.get("space dimension", str(num_axes)), "space dimension")
     if num_space != num_axes:

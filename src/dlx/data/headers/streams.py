@@ -75,7 +75,7 @@ def check_voxels(stream: Readable, num_voxels: int, dtype: np.dtype[Any]) -> Non
                 held = claimed - missing + len(piece)
                 raise BadFile(f"truncated: {held} of the {claimed} bytes of voxels that the header claims")
             if dtype.kind == "f" and not np.isfinite(np.frombuffer(piece, dtype)).all():
-                raise BadFile("holds voxels that are not finite (NaN or infinity)")
+                raise BadFile("holds voxels that are not finite (NaN or infinity): replace them (numpy.nan_to_num)")
             missing -= len(piece)
         padding = stream.read(MAX_PADDING_BYTES + 1)
     except zlib.error as error:

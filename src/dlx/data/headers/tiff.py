@@ -11,7 +11,7 @@ import zlib
 
 import numpy as np
 
-from dlx.data.headers.claim import BadFile, Claim, check_size, check_spacing
+from dlx.data.headers.claim import BadFile, Claim, Note, check_size, check_spacing, show_numbers
 from dlx.data.headers.opening import OpenedFile
 
 TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
@@ -114,7 +114,10 @@ def check_tiff(file: OpenedFile) -> Claim:
     check_size([width, height], components * dtype.itemsize)
     _check_strips(file, page, width * components * dtype.itemsize, height)
     spacing = _spacing(page)
-    return Claim("TIFFImageIO", (width, height, 1, 1), components, dtype, spacing)
+    notes: tuple[Note, ...] = ()
+    if any(abs(step - 1) > 1e-3 for step in spacing):  # SimpleITK writes 25.4 dots an inch for a spacing of 1
+        notes = (Note("screen", f"the resolution makes a pixel {show_numbers(list(spacing[:2]))} mm"),)
+    return Claim("TIFFImageIO", (width, height, 1, 1), components, dtype, spacing, notes)
 
 
 def _check_strips(file: OpenedFile, page: Directory, row_bytes: int, height: int) -> None:
@@ -172,15 +175,19 @@ def _inflate_strip(file: OpenedFile, offset: int, count: int, claimed: int) -> N
 
 
 def _spacing(page: Directory) -> tuple[float, float, float]:
-    """mm a pixel from XResolution and YResolution; 1 where they are missing or have no unit.
+    """mm a pixel from XResolution and YResolution; 1 where they are missing, 0 or have no unit.
 
     A missing unit would be the inch by the standard; SimpleITK takes it for none, and so it is here.
     """
     if X_RESOLUTION not in page or Y_RESOLUTION not in page:
         return 1.0, 1.0, 1.0
     resolutions = [page.all(tag) for tag in (X_RESOLUTION, Y_RESOLUTION)]
-    if any(len(fraction) != 2 or 0 in fraction for fraction in resolutions):
-        raise BadFile("the resolution is zero, or not a fraction")
+    if any(len(fraction) != 2 for fraction in resolutions):
+        raise BadFile("the resolution is not a fraction")
+    if any(above == 0 for above, _ in resolutions):  # as good as missing, for SimpleITK too
+        return 1.0, 1.0, 1.0
+    if any(below == 0 for _, below in resolutions):
+        raise BadFile("the resolution is infinite")
     unit_mm = UNIT_MM.get(page.one(UNIT))
     if unit_mm is None:
         return 1.0, 1.0, 1.0
