@@ -534,7 +534,7 @@ def test_writers_at_the_same_time_do_no_harm(tmp_path: Path) -> None:
 def test_the_file_is_what_the_safetensors_library_reads(tmp_path: Path) -> None:
     dataset = open_dataset(PHANTOM, cache_dir=tmp_path)
     tensors = safetensors.numpy.load_file(only_file(tmp_path))
-    assert set(tensors) == {"images", "masks"}
+    assert set(tensors) == {"images", "masks", "thumbnails"}
     np.testing.assert_array_equal(tensors["images"], np.concatenate([case.image.ravel() for case in dataset.cases]))
     np.testing.assert_array_equal(tensors["masks"], np.concatenate([case.mask.ravel() for case in dataset.cases]))
 

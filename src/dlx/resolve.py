@@ -24,6 +24,7 @@ from dlx.engine.checkpoint import InitialWeights
 from dlx.engine.device import Compute, available_cores, choose_compute, memory_bytes
 from dlx.errors import SettingError
 from dlx.oddities import odd_data, odd_dropout, odd_patches, odd_threads
+from dlx.odd_scans import odd_scans
 from dlx.parts import make_loss, make_model, make_optimizer, make_scheduler, model_geometry
 from dlx.records import RESULTS_VERSION
 from dlx.specs import Spec
@@ -141,6 +142,7 @@ def resolve(
         {case.id: case.value_hash for case in dataset.cases},
         load_groups(spec.split, Path(folder) if folder else None),
         spec.split,
+        prepared_hashes={case.id: case.prepared_hash for case in dataset.cases if case.prepared_hash},
     )
     with torch.device("meta"):
         model = make_model(spec, dataset)
@@ -154,6 +156,7 @@ def resolve(
         *dataset.remarks,
         *describe_correlations(dataset.cases),
         *odd_data(dataset, split),
+        *odd_scans(dataset, split),
         *odd_patches(spec, dataset, split, dims),
         *(odd_dropout(model, len(dataset.channels)) if spec.dropout.p > 0 else ()),
         *(odd_threads(compute.threads, available_cores()) if compute.device.type == "cpu" else ()),

@@ -15,8 +15,11 @@ from numpy.typing import NDArray
 from dlx import registry
 from dlx.cores import available_cores
 from dlx.data.cases import Case, Dataset, Declaration, fingerprint
+from dlx.data.intensities import measure_intensities, negative_fraction
 from dlx.data.layouts import CaseFiles, Listing, name_some
 from dlx.data.normalize import foreground_of
+from dlx.data.orientation import canonical_turn, orientation_of, turn_to_canonical
+from dlx.data.thumbnails import make_thumbnail
 from dlx.data.volumes import Volume, check_same_geometry, content_hash, read_volume, value_hash
 from dlx.data.whiten import strongest_correlation
 from dlx.errors import DataError
@@ -103,11 +106,17 @@ def prepare_files(listing: Listing, declaration: Declaration, files: CaseFiles) 
     if len(image) != len(listing.channels):
         declared = f"{len(listing.channels)} are declared ({name_some(listing.channels)})"
         raise DataError(f"{files.images[0]}: {len(image)} channels in the file, and {declared}")
-    return prepare_arrays(files.id, image, classes, first.spacing_mm, declaration)
+    orientation = orientation_of(first.direction)
+    return prepare_arrays(files.id, image, classes, first.spacing_mm, declaration, orientation)
 
 
 def prepare_arrays(
-    case_id: str, image: NDArray[Any], mask: NDArray[np.uint8], spacing_mm: Spacing, declaration: Declaration
+    case_id: str,
+    image: NDArray[Any],
+    mask: NDArray[np.uint8],
+    spacing_mm: Spacing,
+    declaration: Declaration,
+    orientation: str = "",
 ) -> Case:
     """A case from its decoded image (C, D, H, W) and mask (D, H, W) of classes. DataError names the case."""
     part = declaration.normalize
@@ -118,6 +127,9 @@ def prepare_arrays(
     channels_last = np.empty((*image.shape[1:], len(image)), np.float16)
     channels_last[...] = np.moveaxis(normalized, 0, -1)
     classes = np.ascontiguousarray(mask, np.uint8)
+    turned = turn_to_canonical(channels_last, orientation)
+    order = canonical_turn(orientation)[0] if orientation else (0, 1, 2)
+    is_masked = part.args.get("over") == "foreground"
     return Case(
         id=case_id,
         image=channels_last,
@@ -128,6 +140,11 @@ def prepare_arrays(
         mask_hash=content_hash(classes),
         value_hash=_joined(value_hash(channel) for channel in image),
         correlations=_correlations(image, channels_last) if part.name == "whiten" else None,
+        orientation=orientation,
+        prepared_hash=value_hash(turned),
+        intensities=measure_intensities(image, foreground_of(image) if is_masked else None),
+        negative_fraction=negative_fraction(image[0]),
+        thumbnail=make_thumbnail(turned[..., 0], [spacing_mm[axis] for axis in order]),
     )
 
 
