@@ -112,7 +112,7 @@ def test_groups_of_one_change_nothing() -> None:
 
 
 def test_groups_that_fit_no_case_are_refused() -> None:
-    with pytest.raises(DataError, match="name none of the cases"):
+    with pytest.raises(DataError, match=r"groups.json: a name that is no case: 'Subject_1'"):
         split(TEN, groups={"Subject_1": "anna"})
 
 

@@ -25,9 +25,9 @@ MIN_CELLS = 500  # of a thumbnail: the spectra of smaller ones are alike by chan
 MAX_GROWTH = 1.5  # an image larger than the others in mm is compared by at most so many times as many cells
 DETAIL = 2.0  # cells; what is smoother is taken out, for in that all heads are alike
 BAND_3D, BAND_2D = 8, 16  # frequencies on each side of zero that are compared, in cycles per 1.5 longest sides
-# Of 33,670 pairs of the hippocampus set the likeliest has 0.76 (two sides of one person), of other sets less.
+# Of the 33,670 pairs of the hippocampus set the likeliest has 0.75 (two sides of one person, it seems).
 SURE, POSSIBLE = 0.85, 0.6  # correlations of spectra: a copy whatever else, and a pair that is aligned
-MIN_ALIGNED = 0.8  # correlation of a possible pair once aligned; that of different cases was at most 0.72
+MIN_ALIGNED = 0.85  # correlation of a possible pair once aligned; that of different hippocampi is at most 0.72
 MAX_ALIGNED = 16  # pairs that are aligned, the likeliest first: half a second
 MIN_OVERLAP = 0.5  # of the smaller thumbnail, where two are aligned
 

@@ -1,5 +1,6 @@
 """The intensities of a case as its files have them: what normalisation made its statistics of."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ CLEARLY_NEGATIVE = 0.05
 class ChannelIntensities(Section):
     """Mean, standard deviation and range of the voxels of one channel that normalisation takes its statistics of.
 
-    `used_fraction` is their share of the case's voxels; `central_range` the distance of their 5th and 95th percentile.
+    `used_fraction` is their share of the case's voxels; `clipped_std` the standard deviation once they are clipped to
+    their 1st and 99th percentile.
     """
 
     used_fraction: float
@@ -24,7 +26,7 @@ class ChannelIntensities(Section):
     std: float
     lowest: float
     highest: float
-    central_range: float
+    clipped_std: float
 
 
 def measure_intensities(image: NDArray[Any], foreground: NDArray[np.bool_] | None) -> tuple[ChannelIntensities, ...]:
@@ -34,7 +36,8 @@ def measure_intensities(image: NDArray[Any], foreground: NDArray[np.bool_] | Non
 
 
 def _measure(values: NDArray[Any], used: float) -> ChannelIntensities:
-    low, high = np.percentile(_sample(values), [5.0, 95.0])
+    sampled = _sample(values).astype(np.float64)
+    clipped = sampled.clip(*np.percentile(sampled, [1.0, 99.0]))
     with np.errstate(over="ignore", invalid="ignore"):
         mean, std = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
     return ChannelIntensities(
@@ -43,7 +46,7 @@ def _measure(values: NDArray[Any], used: float) -> ChannelIntensities:
         std=std,
         lowest=float(values.min()),
         highest=float(values.max()),
-        central_range=float(high) - float(low),
+        clipped_std=float(clipped.std()),
     )
 
 
@@ -59,3 +62,24 @@ def negative_fraction(channel: NDArray[Any]) -> float:
 
 def _sample(values: NDArray[Any]) -> NDArray[Any]:
     return values[:: -(-values.size // MAX_SAMPLED)]
+
+
+def intensity_rows(
+    channels: Sequence[str], cases: Sequence[tuple[ChannelIntensities, ...]]
+) -> list[tuple[str, list[tuple[float, float]]]]:
+    """For each channel the smallest and the largest value over cases of used voxels (in %), mean, standard deviation,
+    minimum and maximum; empty where cases are without them.
+    """
+    if not cases or not all(len(one) == len(channels) for one in cases):
+        return []
+    rows = []
+    for c, channel in enumerate(channels):
+        columns = [
+            [100 * one[c].used_fraction for one in cases],
+            [one[c].mean for one in cases],
+            [one[c].std for one in cases],
+            [one[c].lowest for one in cases],
+            [one[c].highest for one in cases],
+        ]
+        rows.append((channel, [(min(column), max(column)) for column in columns]))
+    return rows

@@ -7,11 +7,36 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-# What is numbered before the number of a case and is no person. A version ("v2_001") or a year ("2019_001") is none
-# either.
+# Words whose number is no person's.
 NO_PERSONS = frozenset(
-    "batch center centre dataset ds fold group hospital part phase release round scanner set site station subset "
-    "task test train training v val vendor version year".split()
+    [
+        "batch",
+        "center",
+        "centre",
+        "dataset",
+        "ds",
+        "fold",
+        "group",
+        "hospital",
+        "part",
+        "phase",
+        "release",
+        "round",
+        "scanner",
+        "set",
+        "site",
+        "station",
+        "subset",
+        "task",
+        "test",
+        "train",
+        "training",
+        "v",
+        "val",
+        "vendor",
+        "version",
+        "year",
+    ]  # fmt: skip
 )
 PLACES = re.compile(r"[-_. ]+")
 COMPACT = re.compile(r"([A-Za-z]*[0-9]+)([A-Za-z]+[0-9]*)")  # p01s2, 001a: a change from digits to letters
@@ -61,7 +86,7 @@ def _may_be_person(beginning: str) -> bool:
     last = PLACES.split(beginning)[-1]
     if not any(character.isdigit() for character in last):
         return False
-    word = re.sub(r"[0-9]+$", "", last) or ([""] + PLACES.split(beginning))[-2]
+    word = re.sub(r"[0-9]+$", "", last) or (["", *PLACES.split(beginning)])[-2]
     is_year = re.fullmatch(r"(19|20)[0-9]{2}", last) is not None
     return word.lower() not in NO_PERSONS and not is_year
 

@@ -51,8 +51,9 @@ def split_cases(
 
     `value_hashes` (id -> hash of the image's values) shows one image under two names, and `prepared_hashes` (of the
     prepared image in canonical orientation) one image that was scaled or stored with other axes. `groups` (id ->
-    person) says whose cases stay together; a case that is in neither is on its own. `folds` deals the shuffled persons out in turn;
-    `train_subjects` keeps the first n of the shuffled training persons, so that fewer are always among more.
+    person) says whose cases stay together; a case that is in neither is on its own. `folds` deals the shuffled persons
+    out in turn; `train_subjects` keeps the first n of the shuffled training persons, so that fewer are always among
+    more.
 
     Raises SettingError when more than one way is given, for an unknown name, or for a fold or number that the data
     do not have; DataError when a side would be empty, or when a person or one image would be on both sides.
