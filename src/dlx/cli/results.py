@@ -66,7 +66,7 @@ def head_lines(plan: "Plan") -> list[str]:
 
 
 def split_words(split: "Split") -> str:
-    """`8 training and 2 validation subjects`; where a person has several scans `28 training scans of 24 persons, ...`."""
+    """`8 training and 2 validation subjects`; or, where groups are known, `28 training scans of 24 persons, ...`."""
     num_train, num_val = len(split.train), len(split.val)
     if split.num_persons is None:
         return f"{num_train} training and {counted(num_val, 'validation subject')}"

@@ -108,10 +108,7 @@ def squeezed_contrast(dataset: Dataset, cases: Sequence[Case]) -> list[str]:
         return []
     lines = []
     for c, channel in enumerate(dataset.channels):
-        found = []
-        for case in cases:
-            if len(case.intensities) > c and _is_squeezed(case.intensities[c], name):
-                found.append(case)
+        found = [case for case in cases if len(case.intensities) > c and _is_squeezed(case.intensities[c], name)]
         if found:
             shown = ", ".join(f"{case.id!r}: up to {case.intensities[c].highest:.4g}" for case in found[:SHOWN])
             more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""

@@ -7,37 +7,10 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-# Words whose number is no person's.
-NO_PERSONS = frozenset(
-    [
-        "batch",
-        "center",
-        "centre",
-        "dataset",
-        "ds",
-        "fold",
-        "group",
-        "hospital",
-        "part",
-        "phase",
-        "release",
-        "round",
-        "scanner",
-        "set",
-        "site",
-        "station",
-        "subset",
-        "task",
-        "test",
-        "train",
-        "training",
-        "v",
-        "val",
-        "vendor",
-        "version",
-        "year",
-    ]  # fmt: skip
-)
+# Words whose number is no person's: of places, of series of data, of sides of a split, of versions.
+WHERE = {"center", "centre", "hospital", "scanner", "site", "station", "vendor"}
+WHICH = {"batch", "dataset", "ds", "group", "part", "phase", "release", "round", "set", "task", "v", "version", "year"}
+NO_PERSONS = WHERE | WHICH | {"fold", "subset", "test", "train", "training", "val"}
 PLACES = re.compile(r"[-_. ]+")
 COMPACT = re.compile(r"([A-Za-z]*[0-9]+)([A-Za-z]+[0-9]*)")  # p01s2, 001a: a change from digits to letters
 IDENTIFIER = re.compile(r"[0-9]+(\.[0-9]+){4,}")  # of DICOM: its pieces name no person
