@@ -11,7 +11,7 @@ import numpy as np
 
 from dlx.data.cases import Case, Dataset
 from dlx.data.intensities import ChannelIntensities
-from dlx.data.layouts import name_some
+from dlx.data.layouts import name_some, natural_key
 from dlx.data.scan_names import guess_persons, scans_of
 from dlx.data.split import GROUPS, Split
 from dlx.spelling import counted
@@ -141,7 +141,7 @@ def ignored_schemes(dataset: Dataset) -> list[str]:
 
 def scans_on_both_sides(split: Split) -> list[str]:
     """Persons, guessed from the names of cases, who have scans on both sides of the split."""
-    persons = guess_persons([*split.train, *split.val])
+    persons = guess_persons(sorted([*split.train, *split.val], key=natural_key))
     scans = scans_of(persons)
     both = {persons[case] for case in split.train if persons} & {persons[case] for case in split.val if persons}
     if not both:
