@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,13 +14,15 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import safetensors
 import safetensors.numpy
 
 from dlx.data import cache_file, cases
 from dlx.data.cache import load_cache
 from dlx.data.dataset import Case, Dataset, open_dataset
 from dlx.data.phantom import phantom_case
-from dlx.data.split import load_groups, split_cases
+from dlx.data.remarks import remark_on
+from dlx.data.split import Split, load_groups, split_cases
 from dlx.data.volumes import value_hash
 from dlx.errors import DataError, SettingError
 from dlx.specs import DataSpec, SplitSpec
@@ -72,6 +75,12 @@ def assert_same(a: Dataset, b: Dataset) -> None:
         assert (one.id, one.spacing_mm, one.content_hash, one.mask_hash, one.value_hash) == (
             (other.id, other.spacing_mm, other.content_hash, other.mask_hash, other.value_hash)
         )
+        for name in ("orientation", "prepared_hash", "intensities", "negative_fraction"):
+            assert getattr(one, name) == getattr(other, name)
+        assert one.thumbnail is not None
+        assert other.thumbnail is not None
+        assert one.thumbnail.cell_mm == other.thumbnail.cell_mm
+        np.testing.assert_array_equal(one.thumbnail.image, other.thumbnail.image)
         for name in ("image", "mask", "pad_value"):
             left, right = getattr(one, name), getattr(other, name)
             assert left.dtype == right.dtype
@@ -540,10 +549,55 @@ def test_writers_at_the_same_time_do_no_harm(tmp_path: Path) -> None:
     assert_same(load_cache(only_file(tmp_path)), made[0])
 
 
+def in_first_format(file: Path) -> None:
+    """Rewrites a file of prepared data as dlx wrote it before it kept orientations, intensities and thumbnails."""
+    tensors = safetensors.numpy.load_file(file)
+    with safetensors.safe_open(file, framework="numpy") as opened_file:
+        description = json.loads(opened_file.metadata()["dlx"])
+    del description["file_format"]
+    keys = {"id", "shape", "spacing_mm", "pad_value", "content_hash", "mask_hash", "value_hash", "correlations"}
+    description["cases"] = [{key: case[key] for key in keys} for case in description["cases"]]
+    text = json.dumps(description)
+    sums = [zlib.crc32(part) for part in (text.encode(), tensors["images"].data, tensors["masks"].data)]
+    metadata = {"dlx": text, "crc32": " ".join(f"{value:08x}" for value in sums)}
+    safetensors.numpy.save_file({name: tensors[name] for name in ("images", "masks")}, file, metadata=metadata)
+
+
+def test_a_file_of_the_first_format_is_read_by_itself_and_made_anew_in_the_cache(tmp_path: Path) -> None:
+    folder, store = decathlon(tmp_path / "data"), tmp_path / "cache"
+    made = opened(folder, store)
+    file = only_file(store)
+    in_first_format(file)
+    alone = opened(file)
+    assert (alone.fingerprint, alone.remarks) == (made.fingerprint, ())
+    for old, new in zip(alone.cases, made.cases, strict=True):
+        assert (old.orientation, old.prepared_hash, old.intensities, old.thumbnail) == ("", "", (), None)
+        np.testing.assert_array_equal(old.image, new.image)
+    ids = [case.id for case in alone.cases]
+    assert remark_on(alone, Split(tuple(ids[1:]), (ids[0],)), {}) == []
+    again = opened(folder, store)
+    assert again.remarks == ()
+    assert_same(again, made)
+    assert_same(opened(only_file(store)), made)
+
+
+def test_orientation_and_intensities_of_a_case_are_those_of_its_files(tmp_path: Path) -> None:
+    case = opened(decathlon(tmp_path)).cases[0]
+    raw = intensities(0).astype(np.float64)
+    foreground = raw[raw > 0]
+    assert case.orientation == "RAS"  # nibabel's identity: x to the right, y to the front, z upwards
+    (channel,) = case.intensities
+    assert (channel.lowest, channel.highest) == (foreground.min(), foreground.max())
+    assert channel.mean == pytest.approx(foreground.mean(), rel=1e-12)
+    assert channel.std == pytest.approx(foreground.std(), rel=1e-12)
+    assert channel.used_fraction == foreground.size / raw.size
+    assert case.negative_fraction == 0.0
+
+
 def test_the_file_is_what_the_safetensors_library_reads(tmp_path: Path) -> None:
     dataset = open_dataset(PHANTOM, cache_dir=tmp_path)
     tensors = safetensors.numpy.load_file(only_file(tmp_path))
-    assert set(tensors) == {"images", "masks"}
+    assert set(tensors) == {"images", "masks", "thumbnails"}
     np.testing.assert_array_equal(tensors["images"], np.concatenate([case.image.ravel() for case in dataset.cases]))
     np.testing.assert_array_equal(tensors["masks"], np.concatenate([case.mask.ravel() for case in dataset.cases]))
 

@@ -112,7 +112,7 @@ def test_groups_of_one_change_nothing() -> None:
 
 
 def test_groups_that_fit_no_case_are_refused() -> None:
-    with pytest.raises(DataError, match="name none of the cases"):
+    with pytest.raises(DataError, match=r"groups.json: a name that is no case: 'Subject_1'"):
         split(TEN, groups={"Subject_1": "anna"})
 
 
@@ -125,6 +125,30 @@ def test_one_image_under_two_names_on_two_sides_is_refused() -> None:
     with pytest.raises(DataError, match="'subject-4' would train and 'subject-1' validate, and both hold the same"):
         split(TEN, same=("subject-1", "subject-4"), val="subject-1")
     assert len(split(TEN, same=("subject-2", "subject-4"), val="subject-1").train) == 9
+
+
+def test_images_alike_once_prepared_are_refused_on_two_sides_and_named() -> None:
+    hashes = {case: case for case in TEN}
+    alike = hashes | {"subject-4": "same", "subject-1": "same"}
+    with pytest.raises(
+        DataError, match="'subject-4' would train and 'subject-1' validate, and both hold the same image, "
+    ):
+        split_cases(TEN, hashes, {}, SplitSpec(val=("subject-1",)), prepared_hashes=alike)
+    assert split_cases(TEN, hashes, {}, SplitSpec(val=("subject-1", "subject-4")), prepared_hashes=alike).train
+
+
+def test_persons_are_counted_where_one_has_several_scans() -> None:
+    groups = {"subject-1": "anna", "subject-2": "anna", "subject-3": "ben", "subject-4": "ben"}
+    assert split(TEN, groups=groups, val="subject-1,subject-2,subject-5").num_persons == (6, 2)
+    assert split(TEN, groups=groups, val="subject-1,subject-2", train_subjects=7).num_persons == (7, 1)
+    assert split(TEN, val="subject-1").num_persons is None
+
+
+def test_one_wrong_name_among_right_ones_in_the_groups_is_refused() -> None:
+    with pytest.raises(
+        DataError, match=r"groups.json: a name that is no case: 'subject-33' \(did you mean 'subject-3'"
+    ):
+        split(TEN, groups={"subject-1": "anna", "subject-33": "anna"})
 
 
 def test_fewer_training_subjects_are_always_among_more() -> None:

@@ -15,7 +15,9 @@ from dlx import schedules
 from dlx.arguments import bind_part, named_part, named_settings
 from dlx.data.cases import Dataset
 from dlx.data.dataset import open_dataset
+from dlx.data.intensities import ChannelIntensities
 from dlx.data.layouts import name_some
+from dlx.data.remarks import remark_on
 from dlx.data.sampler import fit_patch_size
 from dlx.data.split import Split, load_groups, split_cases
 from dlx.data.whiten import describe_correlations
@@ -41,6 +43,7 @@ class Resolved:
     parameters: int
     initial: InitialWeights | None = None  # what `train.init_from` held when it was read
     remarks: tuple[str, ...] = ()
+    intensities: tuple[tuple[ChannelIntensities, ...], ...] = ()  # of each case, for a dry run to show
 
     def settings(self, seed: int) -> dict[str, Any]:
         """All that can change the trial's numbers, as JSON; what cannot (paths, device numbers) is left out."""
@@ -137,11 +140,13 @@ def resolve(
         )
     dataset = datasets[key]
     folder = spec.data.source.args.get("path")
+    groups = load_groups(spec.split, Path(folder) if folder else None)
     split = split_cases(
         [case.id for case in dataset.cases],
         {case.id: case.value_hash for case in dataset.cases},
-        load_groups(spec.split, Path(folder) if folder else None),
+        groups,
         spec.split,
+        prepared_hashes={case.id: case.prepared_hash for case in dataset.cases if case.prepared_hash},
     )
     with torch.device("meta"):
         model = make_model(spec, dataset)
@@ -156,6 +161,7 @@ def resolve(
         *dataset.remarks,
         *describe_correlations(dataset.cases),
         *odd_data(dataset, split),
+        *remark_on(dataset, split, groups),
         *odd_patches(spec, dataset, split, dims),
         *(odd_dropout(model, len(dataset.channels)) if spec.dropout.p > 0 else ()),
         *(odd_threads(compute.threads, available_cores()) if compute.device.type == "cpu" else ()),
@@ -170,7 +176,8 @@ def resolve(
         remarks.append(f"{total - len(initial.missing)} of {total} tensors from {spec.train.init_from}{missing}")
     parameters = sum(parameter.numel() for parameter in model.parameters())
     _check_memory(spec, parameters, compute)
-    return Resolved(spec, dataset, split, compute, parameters, initial, (*remarks, *split.remarks))
+    intensities = tuple(case.intensities for case in dataset.cases)
+    return Resolved(spec, dataset, split, compute, parameters, initial, (*remarks, *split.remarks), intensities)
 
 
 def _fit_precision(spec: Spec, compute: Compute, dims: int) -> Compute:

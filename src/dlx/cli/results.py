@@ -18,6 +18,7 @@ from dlx.spelling import counted
 
 if TYPE_CHECKING:
     from dlx.cli.display import Outcome
+    from dlx.data.split import Split
     from dlx.run.plan import Plan
     from dlx.run.probe import StudyCost
 
@@ -56,12 +57,23 @@ def head_lines(plan: "Plan") -> list[str]:
     kind = "slices" if spec.batch.kind == "block" else "patches"
     return [
         f"data     {source_name(dataset.source)} ({dataset.layout}): {channels} -> {classes}",
-        f"split    {len(split.train)} training and {counted(len(split.val), 'validation subject')}",
+        f"split    {split_words(split)}",
         f"network  {spec.model.name}{_sizes(spec.model)}, {resolved.parameters:,} parameters; loss {loss}; "
         f"{spec.optimizer.name.name}, {spec.scheduler.name}",
         f"training {length}, {spec.batch.size} {kind} of {patch}; validated {every_epochs(spec)}",
         f"device   {compute.device}, {compute.precision}{threads}",
     ]
+
+
+def split_words(split: "Split") -> str:
+    """`8 training and 2 validation subjects`; or, where groups are known, `28 training scans of 24 persons, ...`."""
+    num_train, num_val = len(split.train), len(split.val)
+    if split.num_persons is None:
+        return f"{num_train} training and {counted(num_val, 'validation subject')}"
+    persons = [counted(number, "person") for number in split.num_persons]
+    return (
+        f"{counted(num_train, 'training scan')} of {persons[0]}, {counted(num_val, 'validation scan')} of {persons[1]}"
+    )
 
 
 def _sizes(model: Part) -> str:
@@ -94,14 +106,58 @@ def print_plan(plan: "Plan", *, as_json: bool) -> None:
         return
     console = Console()
     print_head(plan, console)
+    print_data(plan, console)
     print_settings(plan, console)
     console.print(cost_line(plan, cost), highlight=False, markup=False, soft_wrap=not console.is_terminal)
 
 
+def print_data(plan: "Plan", console: Console) -> None:
+    """For a dry run: the validation cases by name, and the intensities that normalisation takes its statistics of."""
+    line = f"val      {', '.join(plan.first.split.val)}"
+    if console.is_terminal:
+        line = fill(line, console.width, subsequent_indent=" " * 9, break_long_words=False, break_on_hyphens=False)
+    console.print(line, highlight=False, soft_wrap=True, markup=False)
+    for line in intensity_lines(plan):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+
+
+def intensity_lines(plan: "Plan") -> list[str]:
+    """A table in at most 80 columns: the range over cases of each channel's intensities before normalisation."""
+    from dlx.data.intensities import intensity_rows
+
+    resolved = plan.first
+    rows = intensity_rows(resolved.dataset.channels, resolved.intensities)
+    if not rows:
+        return []
+    cells: list[tuple[str, ...]] = [("channel", "voxels used", "mean", "sd", "min", "max")]
+    for channel, (used, *ranges) in rows:
+        name = channel if len(channel) <= 12 else f"{channel[:11]}…"
+        cells.append((name, f"{_spell_range(used)} %", *map(_spell_range, ranges)))
+    widths = [max(len(row[k]) for row in cells) for k in range(len(cells[0]))]
+    count = counted(len(resolved.intensities), "case")
+    return [
+        f"intensities of {count} before {resolved.dataset.normalize}:",
+        *("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells),
+    ]
+
+
+def _spell_range(bounds: tuple[float, float]) -> str:
+    """`31..33`, or one number where both are spelt alike."""
+    low, high = (f"{value:.3g}" for value in bounds)
+    return low if low == high else f"{low}..{high}"
+
+
 def plan_document(plan: "Plan", cost: "StudyCost") -> dict[str, Any]:
     """What a dry run tells, as a JSON document."""
+    from dlx.data.intensities import intensity_rows
+
+    names = ("used_percent", "mean", "std", "lowest", "highest")
     return {
         "study": study_entry(plan),
+        "intensities": {
+            channel: dict(zip(names, map(list, ranges), strict=True))
+            for channel, ranges in intensity_rows(plan.first.dataset.channels, plan.first.intensities)
+        },
         "trials": [
             {
                 "label": p.trial.label,
@@ -200,6 +256,7 @@ def study_entry(plan: "Plan") -> dict[str, Any]:
         "name": plan.study.name,
         "seeds": list(plan.study.seeds),
         "folder": str(plan.folder),
+        "remarks": list(plan.remarks),
         "settings": plan.first.spec.model_dump(mode="json"),
         "split": {"train": list(plan.first.split.train), "val": list(plan.first.split.val)},
     }

@@ -44,7 +44,7 @@ def print_grid(plan: "Plan", console: Console) -> None:
 
 def print_study_plan(plan: "Plan", *, as_json: bool) -> None:
     """The dry run: the variants, the settings, each schedule's rates where schedules differ, and the measured cost."""
-    from dlx.cli.results import cost_line, plan_document, print_head
+    from dlx.cli.results import cost_line, plan_document, print_data, print_head
     from dlx.run.probe import cost_of
 
     cost = cost_of(plan)
@@ -54,6 +54,7 @@ def print_study_plan(plan: "Plan", *, as_json: bool) -> None:
         return
     console = Console()
     print_head(plan, console)
+    print_data(plan, console)
     print_grid(plan, console)
     if len({str(variant.spec.scheduler) for variant in plan.study.variants}) > 1:
         console.print(schedules_table(plan))

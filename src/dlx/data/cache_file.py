@@ -1,7 +1,7 @@
 """The file of a prepared data set: one safetensors file, written whole and checked when it is read.
 
-It holds flat tensors `images` (float16, channels last) and `masks` (uint8), case after case, and a description
-in its header. When such a file is valid, and where it lies, is decided in `cache`.
+It holds flat tensors `images` (float16, channels last), `masks` (uint8) and `thumbnails` (float16), case after case,
+and a description in its header. When such a file is valid, and where it lies, is decided in `cache`.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ import json
 import math
 import zlib
 from collections.abc import Iterator
-from itertools import accumulate
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -19,11 +19,17 @@ from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from dlx.data.cases import DATA_VERSION, Case, Dataset, Declaration
+from dlx.data.intensities import ChannelIntensities
 from dlx.data.notes import FileNote
 from dlx.data.pictures import distance_unit
+from dlx.data.thumbnails import Thumbnail
 from dlx.errors import DataError
 from dlx.files import replacing
 from dlx.specs import Positive, Section
+
+# Raised by a commit that keeps more of the same data: what a folder's cache file of an older format lacks is made anew,
+# and a file that is opened by itself is read without it. 2: orientation, intensities, thumbnails.
+FILE_FORMAT = 2
 
 
 class FileState(NamedTuple):
@@ -55,12 +61,19 @@ class StoredCase(Section):
     value_hash: str
     correlations: tuple[float, float] | None = None
     notes: tuple[FileNote, ...] = ()
+    orientation: str = ""
+    prepared_hash: str = ""
+    intensities: tuple[ChannelIntensities, ...] = ()
+    negative_fraction: float = 0.0
+    thumbnail_cells: tuple[Positive, Positive, Positive] | None = None
+    thumbnail_cell_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
 class Description(Section):
     """The JSON in the header."""
 
     origin: Origin
+    file_format: int = 1
     fingerprint: str
     cases: Annotated[tuple[StoredCase, ...], Field(min_length=1)]
 
@@ -70,69 +83,90 @@ def write_cache(path: Path, dataset: Dataset, origin: Origin) -> None:
 
     Raises OSError. The cases are written one by one, so that no second copy of the voxels is in memory.
     """
+    described = tuple(_describe(case) for case in dataset.cases)
     description = Description(
-        origin=origin,
-        fingerprint=dataset.fingerprint,
-        cases=tuple(
-            StoredCase(
-                id=case.id,
-                shape=case.mask.shape,
-                spacing_mm=case.spacing_mm,
-                pad_value=tuple(float(value) for value in case.pad_value),
-                content_hash=case.content_hash,
-                mask_hash=case.mask_hash,
-                value_hash=case.value_hash,
-                correlations=case.correlations,
-                notes=case.notes,
-            )
-            for case in dataset.cases
-        ),
+        origin=origin, file_format=FILE_FORMAT, fingerprint=dataset.fingerprint, cases=described
     ).model_dump_json()
-    images: list[NDArray[Any]] = [case.image for case in dataset.cases]
-    masks: list[NDArray[Any]] = [case.mask for case in dataset.cases]
-    header = _header(description, images, masks)
+    tensors: dict[str, list[NDArray[Any]]] = {
+        "images": [case.image for case in dataset.cases],
+        "masks": [case.mask for case in dataset.cases],
+        "thumbnails": [case.thumbnail.image for case in dataset.cases if case.thumbnail is not None],
+    }
+    header = _header(description, tensors)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write(len(header).to_bytes(8, "little") + header)
-        for array in images + masks:
+        for array in chain.from_iterable(tensors.values()):
             file.write(array.data)
 
 
-def _header(description: str, images: list[NDArray[Any]], masks: list[NDArray[Any]]) -> bytes:
+def _describe(case: Case) -> StoredCase:
+    thumbnail = case.thumbnail
+    d, h, w = case.mask.shape
+    stored = StoredCase(
+        id=case.id,
+        shape=(d, h, w),
+        spacing_mm=case.spacing_mm,
+        pad_value=tuple(float(value) for value in case.pad_value),
+        content_hash=case.content_hash,
+        mask_hash=case.mask_hash,
+        value_hash=case.value_hash,
+        correlations=case.correlations,
+        notes=case.notes,
+        orientation=case.orientation,
+        prepared_hash=case.prepared_hash,
+        intensities=case.intensities,
+        negative_fraction=case.negative_fraction,
+    )
+    if thumbnail is None:
+        return stored
+    d, h, w = thumbnail.image.shape
+    return stored.model_copy(update={"thumbnail_cells": (d, h, w), "thumbnail_cell_mm": thumbnail.cell_mm})
+
+
+def _header(description: str, tensors: dict[str, list[NDArray[Any]]]) -> bytes:
     """The JSON part of the safetensors format (huggingface.co/docs/safetensors), padded to 8 bytes."""
-    num_values, num_voxels = sum(image.size for image in images), sum(mask.size for mask in masks)
-    end = 2 * num_values
-    header = {
-        "__metadata__": {"dlx": description, "crc32": _checksums(description, images, masks)},
-        "images": {"dtype": "F16", "shape": [num_values], "data_offsets": [0, end]},
-        "masks": {"dtype": "U8", "shape": [num_voxels], "data_offsets": [end, end + num_voxels]},
-    }
+    header: dict[str, Any] = {"__metadata__": {"dlx": description, "crc32": _checksums(description, tensors)}}
+    start = 0
+    for name, arrays in tensors.items():
+        size = sum(array.size for array in arrays)
+        end = start + sum(array.nbytes for array in arrays)
+        kind = "U8" if name == "masks" else "F16"
+        header[name] = {"dtype": kind, "shape": [size], "data_offsets": [start, end]}
+        start = end
     text = json.dumps(header, separators=(",", ":")).encode()
     return text + b" " * (-len(text) % 8)
 
 
-def _checksums(description: str, images: list[NDArray[Any]], masks: list[NDArray[Any]]) -> str:
-    """CRC-32 of description, images and masks: about 1 s for 1 to 3 GB, and any damage to a block shows."""
-    sums = [zlib.crc32(description.encode()), 0, 0]
-    for position, arrays in enumerate((images, masks), start=1):
+def _checksums(description: str, tensors: dict[str, list[NDArray[Any]]]) -> str:
+    """CRC-32 of description and tensors: about 1 s for 1 to 3 GB, and any damage to a block shows."""
+    sums = [zlib.crc32(description.encode())]
+    for arrays in tensors.values():
+        checksum = 0
         for array in arrays:
-            sums[position] = zlib.crc32(array.data, sums[position])
+            checksum = zlib.crc32(array.data, checksum)
+        sums.append(checksum)
     return " ".join(f"{value:08x}" for value in sums)
 
 
 def read_cache(path: Path, expected: Origin | None = None) -> Dataset | None:
-    """The data set in a file; None if it was not made from `expected` (which is seen before voxels are read).
+    """The data set in a file; None if it was not made from `expected` (which is seen before voxels are read), or if it
+    was, in an older format that lacks what is kept now.
 
     Raises DataError when the file is missing, not a prepared data set, damaged, or of another data version.
     """
     with _opened(path) as file:
         text, description = _description(path, file.metadata())
-        if expected is not None and description.origin.model_dump_json() != expected.model_dump_json():
+        if expected is not None and (
+            description.file_format != FILE_FORMAT or description.origin.model_dump_json() != expected.model_dump_json()
+        ):
             return None
-        images, masks = file.get_tensor("images"), file.get_tensor("masks")
-        if _checksums(text, [images], [masks]) != file.metadata()["crc32"]:
+        names = ["images", "masks", *(["thumbnails"] if description.file_format > 1 else [])]
+        tensors = {name: [file.get_tensor(name)] for name in names}
+        if _checksums(text, tensors) != file.metadata()["crc32"]:
             raise DataError(f"{path}: damaged: the checksums of its voxels do not agree")
-        return _dataset(path, description, images, masks)
+        thumbnails = _thumbnails(path, description, tensors["thumbnails"][0] if "thumbnails" in tensors else None)
+        return _dataset(path, description, tensors["images"][0], tensors["masks"][0], thumbnails)
 
 
 def read_groups(path: Path) -> dict[str, str]:
@@ -168,7 +202,27 @@ def _description(path: Path, metadata: dict[str, str] | None) -> tuple[str, Desc
     return text, Description.model_validate_json(text)
 
 
-def _dataset(path: Path, description: Description, images: NDArray[Any], masks: NDArray[Any]) -> Dataset:
+def _thumbnails(path: Path, description: Description, stored: NDArray[Any] | None) -> list[Thumbnail | None]:
+    """The cases' thumbnails; None for a case that has none, as all of a file of the first format."""
+    sizes = [math.prod(case.thumbnail_cells) if case.thumbnail_cells else 0 for case in description.cases]
+    if stored is None:
+        return [None] * len(sizes)
+    if stored.dtype != np.float16 or stored.shape != (sum(sizes),):
+        raise DataError(f"{path}: damaged: its thumbnails are not those of its description")
+    parts = np.split(stored, list(accumulate(sizes))[:-1])
+    return [
+        Thumbnail(part.reshape(case.thumbnail_cells), case.thumbnail_cell_mm) if case.thumbnail_cells else None
+        for case, part in zip(description.cases, parts, strict=True)
+    ]
+
+
+def _dataset(
+    path: Path,
+    description: Description,
+    images: NDArray[Any],
+    masks: NDArray[Any],
+    thumbnails: list[Thumbnail | None],
+) -> Dataset:
     declaration, files = description.origin.declaration, description.origin.files
     num_channels = len(declaration.channels)
     ends = list(accumulate(math.prod(case.shape) for case in description.cases))
@@ -180,6 +234,7 @@ def _dataset(path: Path, description: Description, images: NDArray[Any], masks: 
         description.cases,
         np.split(images, [end * num_channels for end in ends[:-1]]),
         np.split(masks, ends[:-1]),
+        thumbnails,
         strict=True,
     )
     return Dataset(
@@ -199,8 +254,13 @@ def _dataset(path: Path, description: Description, images: NDArray[Any], masks: 
                 value_hash=case.value_hash,
                 correlations=case.correlations,
                 notes=case.notes,
+                orientation=case.orientation,
+                prepared_hash=case.prepared_hash,
+                intensities=case.intensities,
+                negative_fraction=case.negative_fraction,
+                thumbnail=thumbnail,
             )
-            for case, image, mask in per_case
+            for case, image, mask, thumbnail in per_case
         ),
         fingerprint=description.fingerprint,
         label_values=declaration.label_values,

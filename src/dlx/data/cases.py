@@ -11,7 +11,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from dlx.data.intensities import ChannelIntensities
 from dlx.data.notes import FileNote
+from dlx.data.thumbnails import Thumbnail
 from dlx.records import DistanceUnit
 from dlx.specs import Part, Section
 
@@ -31,6 +33,10 @@ class Case:
     `mask_hash` of the mask, `value_hash` of the image whatever type its voxels were stored in. `correlations` are
     those of the two channels that correlate most in the foreground, before and after whitening; None where nothing
     was whitened. `notes` are on what its files leave open.
+
+    The rest serves warnings and is empty where it is not known, as in files of prepared data that an older dlx wrote:
+    `orientation` as `orientation_of` gives it, `prepared_hash` of the prepared image in canonical orientation,
+    `intensities` of each channel and `negative_fraction` of the first as the files have them, and `thumbnail`.
     """
 
     id: str
@@ -43,11 +49,21 @@ class Case:
     value_hash: str = ""
     correlations: tuple[float, float] | None = None
     notes: tuple[FileNote, ...] = ()
+    orientation: str = ""
+    prepared_hash: str = ""
+    intensities: tuple[ChannelIntensities, ...] = ()
+    negative_fraction: float = 0.0
+    thumbnail: Thumbnail | None = None
+
+    @cached_property
+    def class_voxels(self) -> tuple[int, ...]:
+        """How many voxels of the mask each class has, up to the largest class in it."""
+        return tuple(np.bincount(self.mask.ravel()).tolist())
 
     @cached_property
     def classes(self) -> frozenset[int]:
         """The classes that the mask holds."""
-        return frozenset(np.flatnonzero(np.bincount(self.mask.ravel())).tolist())
+        return frozenset(k for k, voxels in enumerate(self.class_voxels) if voxels)
 
     @cached_property
     def label_box(self) -> Box:

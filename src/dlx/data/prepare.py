@@ -17,10 +17,13 @@ from dlx import registry
 from dlx.cores import available_cores
 from dlx.data.cases import Case, Dataset, Declaration, fingerprint
 from dlx.data.headers.claim import Note
+from dlx.data.intensities import measure_intensities, negative_fraction
 from dlx.data.layouts import CaseFiles, Listing, name_some
 from dlx.data.normalize import foreground_of
 from dlx.data.notes import FileNote
+from dlx.data.orientation import canonical_turn, orientation_of, turn_to_canonical
 from dlx.data.same_voxels import check_same_voxels
+from dlx.data.thumbnails import make_thumbnail
 from dlx.data.volumes import Volume, content_hash, read_volume, value_hash
 from dlx.data.whiten import strongest_correlation
 from dlx.errors import DataError
@@ -119,7 +122,7 @@ def prepare_files(listing: Listing, declaration: Declaration, files: CaseFiles, 
     if any(note.kind == "resolution" for found in notes.values() for note in found):
         spacing_mm = (1.0, 1.0, 1.0)  # a resolution that the files of a case do not share is not the sample's
         notes = {path: [note for note in found if note.kind != "screen"] for path, found in notes.items()}
-    case = prepare_arrays(files.id, image, classes, spacing_mm, declaration)
+    case = prepare_arrays(files.id, image, classes, spacing_mm, declaration, orientation_of(first.direction))
     return replace(case, notes=tuple(_of_file(path, note) for path, found in notes.items() for note in found))
 
 
@@ -128,7 +131,12 @@ def _of_file(path: Path, note: Note) -> FileNote:
 
 
 def prepare_arrays(
-    case_id: str, image: NDArray[Any], mask: NDArray[np.uint8], spacing_mm: Spacing, declaration: Declaration
+    case_id: str,
+    image: NDArray[Any],
+    mask: NDArray[np.uint8],
+    spacing_mm: Spacing,
+    declaration: Declaration,
+    orientation: str = "",
 ) -> Case:
     """A case from its decoded image (C, D, H, W) and mask (D, H, W) of classes. DataError names the case."""
     part = declaration.normalize
@@ -139,6 +147,9 @@ def prepare_arrays(
     channels_last = np.empty((*image.shape[1:], len(image)), np.float16)
     channels_last[...] = np.moveaxis(normalized, 0, -1)
     classes = np.ascontiguousarray(mask, np.uint8)
+    turned = turn_to_canonical(channels_last, orientation)
+    order = canonical_turn(orientation)[0] if orientation else (0, 1, 2)
+    is_masked = part.args.get("over") == "foreground"
     return Case(
         id=case_id,
         image=channels_last,
@@ -149,6 +160,11 @@ def prepare_arrays(
         mask_hash=content_hash(classes),
         value_hash=_joined(value_hash(channel) for channel in image),
         correlations=_correlations(image, channels_last) if part.name == "whiten" else None,
+        orientation=orientation,
+        prepared_hash=value_hash(turned),
+        intensities=measure_intensities(image, foreground_of(image) if is_masked else None),
+        negative_fraction=negative_fraction(image[0]),
+        thumbnail=make_thumbnail(turned[..., 0], [spacing_mm[axis] for axis in order]),
     )
 
 

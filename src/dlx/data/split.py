@@ -28,21 +28,32 @@ DEFAULT_FOLDS = 5
 
 @dataclass(frozen=True)
 class Split:
-    """Ids of the training and of the validation cases, each in natural order; no id is in both."""
+    """Ids of the training and of the validation cases, each in natural order; no id is in both.
+
+    `num_persons` of the two sides is known where groups were given and some person has several cases.
+    """
 
     train: tuple[str, ...]
     val: tuple[str, ...]
     remarks: tuple[str, ...] = ()
+    num_persons: tuple[int, int] | None = None
 
 
 def split_cases(
-    dataset_ids: Sequence[str], value_hashes: Mapping[str, str], groups: Mapping[str, str], spec: SplitSpec
+    dataset_ids: Sequence[str],
+    value_hashes: Mapping[str, str],
+    groups: Mapping[str, str],
+    spec: SplitSpec,
+    *,
+    prepared_hashes: Mapping[str, str] | None = None,
 ) -> Split:
     """Divides the cases as the spec says; by default a fifth of the persons validates.
 
-    `value_hashes` (id -> hash of the image's values) shows one image under two names, `groups` (id -> person) whose
-    cases stay together; a case that is in neither is on its own. `folds` deals the shuffled persons out in turn;
-    `train_subjects` keeps the first n of the shuffled training persons, so that fewer are always among more.
+    `value_hashes` (id -> hash of the image's values) shows one image under two names, and `prepared_hashes` (of the
+    prepared image in canonical orientation) one image that was scaled or stored with other axes. `groups` (id ->
+    person) says whose cases stay together; a case that is in neither is on its own. `folds` deals the shuffled persons
+    out in turn; `train_subjects` keeps the first n of the shuffled training persons, so that fewer are always among
+    more.
 
     Raises SettingError when more than one way is given, for an unknown name, or for a fold or number that the data
     do not have; DataError when a side would be empty, or when a person or one image would be on both sides.
@@ -50,19 +61,22 @@ def split_cases(
     ids = sorted(dataset_ids, key=natural_key)
     if len(ids) < 2:
         raise DataError("a split needs at least two cases, one to train and one to validate")
-    if groups and not any(case in groups for case in ids):
-        raise DataError(f"the groups name none of the cases: {name_some(list(groups))}, and not {name_some(ids)}")
+    _check_groups(groups, ids, spec)
     person = {case: groups.get(case, case) for case in ids}
     train, val = _sides(ids, person, spec)
-    _refuse_overlap(train, val, person, value_hashes)
+    _refuse_overlap(train, val, person, value_hashes, prepared_hashes or {})
     remarks = []
     neither = [case for case in ids if case not in train and case not in val]
     if neither:
         remarks.append(f"{len(neither)} of {len(ids)} cases in neither side of the split: {name_some(neither)}")
     if spec.train_subjects is not None:
         train = _first_persons(train, person, spec)
+    num_persons = (len({person[case] for case in train}), len({person[case] for case in val}))
     return Split(
-        tuple(case for case in ids if case in train), tuple(case for case in ids if case in val), tuple(remarks)
+        tuple(case for case in ids if case in train),
+        tuple(case for case in ids if case in val),
+        tuple(remarks),
+        num_persons if num_persons != (len(train), len(val)) else None,
     )
 
 
@@ -96,6 +110,24 @@ def read_groups_json(path: Path) -> dict[str, str]:
         if not person.isprintable() or not case.isprintable():
             raise DataError(f"{path}: {case!r}: {person!r} holds unprintable characters")
     return table
+
+
+def _check_groups(groups: Mapping[str, str], ids: list[str], spec: SplitSpec) -> None:
+    """Refuses names that are no case: by a slip of the pen a person's scans would be on both sides."""
+    known = set(ids)
+    unknown = sorted((case for case in groups if case not in known), key=natural_key)
+    if not unknown:
+        return
+    hints = []
+    for name in unknown[:3]:
+        close = difflib.get_close_matches(name, ids, n=1)
+        hints.append(f"{name!r} (did you mean {close[0]!r}?)" if close else repr(name))
+    more = f" and {len(unknown) - len(hints)} more" if len(unknown) > len(hints) else ""
+    what = "a name that is" if len(unknown) == 1 else f"{len(unknown)} names that are"
+    raise DataError(
+        f"{spec.groups or GROUPS}: {what} no case: {', '.join(hints)}{more}; correct or remove them "
+        f"(cases: {name_some(ids)})"
+    )
 
 
 def _sides(ids: list[str], person: Mapping[str, str], spec: SplitSpec) -> tuple[set[str], set[str]]:
@@ -176,20 +208,28 @@ def _side(ids: list[str], path: Path, entry: Any, fold: int, side: str) -> set[s
     return set(names)
 
 
-def _refuse_overlap(train: set[str], val: set[str], person: Mapping[str, str], value_hashes: Mapping[str, str]) -> None:
+def _refuse_overlap(
+    train: set[str],
+    val: set[str],
+    person: Mapping[str, str],
+    value_hashes: Mapping[str, str],
+    prepared_hashes: Mapping[str, str],
+) -> None:
     """No id, person or image may be on both sides, or validation would tell of what was learnt by heart."""
     both = sorted(train & val, key=natural_key)
     if both:
         raise DataError(f"split: {name_some(both)} would both train and validate")
-    for owner, what in ((person, "are of one person"), (value_hashes, "hold the same image")):
+    leave_out = f"leave one out or make them one person in {GROUPS}"
+    for owner, what, remedy in (
+        (person, "are of one person", "put them on one side"),
+        (value_hashes, "hold the same image", leave_out),
+        (prepared_hashes, "hold the same image, scaled or stored with other axes", leave_out),
+    ):
         trained = {owner[case]: case for case in sorted(train, key=natural_key, reverse=True) if case in owner}
         for case in sorted(val, key=natural_key):
             twin = trained.get(owner[case]) if case in owner else None
             if twin is not None:
                 whom = f" ({person[case]!r})" if owner is person else ""
-                remedy = (
-                    "put them on one side" if owner is person else f"leave one out or make them one person in {GROUPS}"
-                )
                 raise DataError(f"split: {twin!r} would train and {case!r} validate, and both {what}{whom}: {remedy}")
 
 

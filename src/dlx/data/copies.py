@@ -1,0 +1,164 @@
+"""Copies of one image that equal hashes miss: with noise, cropped, mirrored, resampled, or with their header lost.
+
+An image is compared by its thumbnail, a coarse volume in canonical orientation, less what is smooth in it. The
+magnitudes of a thumbnail's spectrum do not change when the image is shifted, as it is by cropping: their correlation is
+one matrix product for all pairs and each orientation. Pairs that are somewhat alike are then shifted onto each other.
+Full images, files and splits are not known here. The thresholds were measured: see "Copies of an image" in docs/log.md.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import permutations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft, ndimage
+
+from dlx.data.thumbnails import LONGEST_2D, LONGEST_3D, Thumbnail, resample
+
+Array = NDArray[np.float32]
+Axes = tuple[int, ...]
+Turn = tuple[Axes, Axes]  # the order of the axes, and those that are flipped then
+
+MIN_CELLS = 500  # of a thumbnail: the spectra of smaller ones are alike by chance
+MAX_GROWTH = 1.5  # an image larger than the others in mm is compared by at most so many times as many cells
+DETAIL = 2.0  # cells; what is smoother is taken out, for in that all heads are alike
+BAND_3D, BAND_2D = 8, 16  # frequencies on each side of zero that are compared, in cycles per 1.5 longest sides
+# Of the 33,670 pairs of the hippocampus set the likeliest has 0.75 (two sides of one person, it seems).
+SURE, POSSIBLE = 0.85, 0.6  # correlations of spectra: a copy whatever else, and a pair that is aligned
+MIN_ALIGNED = 0.85  # correlation of a possible pair once aligned; that of different hippocampi is at most 0.72
+MAX_ALIGNED = 16  # pairs that are aligned, the likeliest first: half a second
+MIN_OVERLAP = 0.5  # of the smaller thumbnail, where two are aligned
+
+
+@dataclass(frozen=True)
+class Copy:
+    """Two images, by their positions in the two sequences compared, and how their thumbnails correlate."""
+
+    first: int
+    second: int
+    correlation: float
+
+
+def find_copies(first: Sequence[Thumbnail], second: Sequence[Thumbnail]) -> list[Copy]:
+    """The pairs, one of each sequence, that look like copies of one image; the most alike first.
+
+    Slices are compared with slices and volumes with volumes; thumbnails of fewer than 500 cells are left out.
+    """
+    found: dict[tuple[int, int], float] = {}
+    for thin in sorted({one.thin_axes for one in (*first, *second)}):
+        sides = [
+            [k for k, one in enumerate(side) if one.thin_axes == thin and one.image.size >= MIN_CELLS]
+            for side in (first, second)
+        ]
+        if all(sides):
+            pairs = _find_alike([first[k] for k in sides[0]], [second[k] for k in sides[1]], thin)
+            found |= {(sides[0][i], sides[1][j]): value for (i, j), value in pairs.items()}
+    copies = [Copy(i, j, value) for (i, j), value in found.items()]
+    return sorted(copies, key=lambda copy: (-copy.correlation, copy.first, copy.second))
+
+
+def _find_alike(first: list[Thumbnail], second: list[Thumbnail], thin: Axes) -> dict[tuple[int, int], float]:
+    """Pairs and correlations: stretched to one shape (resampled copies whose spacing is lost), and in mm (cropped)."""
+    stretched, others = ([_details(one, None) for one in side] for side in (first, second))
+    found = {pair: value for pair, value, _ in _likely_pairs(stretched, others, thin, [(0, 1, 2)]) if value >= SURE}
+    step_mm = float(np.median([max(one.cell_mm) for one in (*first, *second)]))
+    in_mm, others = ([_details(one, step_mm) for one in side] for side in (first, second))
+    orders = [order for order in permutations(range(3)) if all(order[axis] == axis for axis in thin)]
+    for rank, (pair, likeness, (order, flips)) in enumerate(_likely_pairs(in_mm, others, thin, orders)):
+        correlation = likeness if likeness >= SURE else -1.0
+        if rank < MAX_ALIGNED:
+            turned = np.flip(others[pair[1]].transpose(order), flips)
+            aligned = max(aligned_correlation(in_mm[pair[0]], one) for one in (turned, np.flip(turned)))
+            correlation = max(correlation, aligned)
+        if correlation >= MIN_ALIGNED:
+            found[pair] = max(found.get(pair, -1.0), correlation)
+    return found
+
+
+def aligned_correlation(first: Array, second: Array) -> float:
+    """The largest correlation of two volumes of mean 0 over all shifts at which enough of the two overlaps.
+
+    Over the overlap of a shift the sum of products and both sums of squares are taken, each a cross-correlation.
+    """
+    shape = [fft.next_fast_len(a + b - 1, real=True) for a, b in zip(first.shape, second.shape, strict=True)]
+    a, extent_a, squares_a = (fft.rfftn(v, shape) for v in (first, np.ones_like(first), first**2))
+    b, extent_b, squares_b = (fft.rfftn(v, shape) for v in (second, np.ones_like(second), second**2))
+    products, overlap, energy_a, energy_b = (
+        fft.irfftn(one * other.conj(), shape)
+        for one, other in ((a, b), (extent_a, extent_b), (squares_a, extent_b), (extent_a, squares_b))
+    )
+    least = 0.01 * overlap  # of energy, whose mean is 1: an overlap without details is not alike
+    valid = (overlap > MIN_OVERLAP * min(first.size, second.size)) & (energy_a > least) & (energy_b > least)
+    if not valid.any():
+        return -1.0
+    return float((products[valid] / np.sqrt(energy_a[valid] * energy_b[valid])).max())
+
+
+def _details(thumbnail: Thumbnail, step_mm: float | None) -> Array:
+    """A thumbnail in cells of `step_mm`, or stretched to a cube (None), less what is smooth in it; of variance 1."""
+    shape = np.array(thumbnail.image.shape)
+    longest = LONGEST_2D if thumbnail.thin_axes else LONGEST_3D
+    if step_mm is None:
+        cells = np.where(shape == 1, 1, longest * 3 // 4)
+        widths = shape / cells
+    else:
+        widths = np.where(shape == 1, 1.0, step_mm / np.array(thumbnail.cell_mm))
+        cells = np.clip((shape / widths + 1e-6).astype(int), 1, int(MAX_GROWTH * longest))
+    image = resample(thumbnail.image, widths, cells)
+    details = image - ndimage.gaussian_filter(image, DETAIL, mode="nearest")
+    details -= details.mean()
+    spread = float(details.std())
+    return np.asarray(details / spread if spread > 0 else details, np.float32)
+
+
+def _likely_pairs(
+    first: list[Array], second: list[Array], thin: Axes, orders: Sequence[Axes]
+) -> Iterator[tuple[tuple[int, int], float, Turn]]:
+    """Pairs whose spectra correlate at `POSSIBLE` or more, the likeliest first, and how the second is to be turned.
+
+    A magnitude is that of its opposite frequency too, so each turn stands for itself and its reflection in the centre.
+    """
+    left = np.stack([_unit(_magnitudes(grid, thin)) for grid in first])
+    magnitudes = [_magnitudes(grid, thin) for grid in second]
+    turns: list[Turn] = [(order, flips) for order in orders for flips in ((), (0,), (1,), (0, 1))]
+    best = np.full((len(first), len(second)), -1.0, np.float32)
+    which = np.zeros(best.shape, np.int64)
+    for number, (order, flips) in enumerate(turns):
+        likeness = left @ np.stack([_unit(np.flip(one.transpose(order), flips)) for one in magnitudes]).T
+        which[likeness > best] = number
+        best = np.maximum(best, likeness)
+    for place in np.argsort(-best, axis=None):
+        i, j = divmod(int(place), len(second))
+        if best[i, j] < POSSIBLE:
+            return
+        yield (i, j), float(best[i, j]), turns[which[i, j]]
+
+
+def _magnitudes(grid: Array, thin: Axes) -> Array:
+    """Logarithms of the magnitudes of the low frequencies along all axes but the thin ones, less what is smooth."""
+    band, period = (BAND_2D, LONGEST_2D) if thin else (BAND_3D, LONGEST_3D)
+    spectrum = grid.astype(np.complex64)
+    for axis, size in enumerate(grid.shape):
+        if axis not in thin:
+            waves = _waves(size, band, int(MAX_GROWTH * period))
+            spectrum = np.moveaxis(np.tensordot(waves, spectrum, axes=(1, axis)), 0, axis)
+    magnitudes = np.abs(spectrum)
+    logs = np.log(magnitudes + 1e-3 * magnitudes.max() + 1e-12)
+    return np.asarray(logs - ndimage.gaussian_filter(logs, 3.0), np.float32)
+
+
+@lru_cache(maxsize=64)
+def _waves(size: int, band: int, period: int) -> NDArray[np.complex64]:
+    """(2 band + 1, size): the waves of a discrete Fourier transform padded to `period`, under a Hann window."""
+    frequencies = np.arange(-band, band + 1)[:, None] / period
+    waves = np.exp(-2j * np.pi * frequencies * np.arange(size)) * np.hanning(size + 2)[1:-1]
+    return np.asarray(waves, np.complex64)
+
+
+def _unit(values: Array) -> Array:
+    """Flat, of mean 0 and length 1, so that a product of two is their correlation."""
+    flat = values.ravel() - values.mean()
+    length = float(np.linalg.norm(flat))
+    return np.asarray(flat / length if length > 0 else flat, np.float32)

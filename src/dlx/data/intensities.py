@@ -1,0 +1,85 @@
+"""The intensities of a case as its files have them: what normalisation made its statistics of."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlx.specs import Section
+
+MAX_SAMPLED = 100_000  # voxels, evenly spaced, that percentiles are taken of: their errors are then below 1 %
+# Air of reconstructed or filtered MR is a little above and below 0; what counts as negative is below -5 % of the
+# median of the positive voxels: -2 HU in an abdomen whose soft tissue has 40.
+CLEARLY_NEGATIVE = 0.05
+
+
+class ChannelIntensities(Section):
+    """Mean, standard deviation and range of the voxels of one channel that normalisation takes its statistics of.
+
+    `used_fraction` is their share of the case's voxels; `clipped_std` the standard deviation once they are clipped to
+    their 1st and 99th percentile.
+    """
+
+    used_fraction: float
+    mean: float
+    std: float
+    lowest: float
+    highest: float
+    clipped_std: float
+
+
+def measure_intensities(image: NDArray[Any], foreground: NDArray[np.bool_] | None) -> tuple[ChannelIntensities, ...]:
+    """Of each channel of (C, D, H, W), over the foreground or, with None, over all voxels."""
+    used = 1.0 if foreground is None else float(foreground.mean())
+    return tuple(_measure(channel.ravel() if foreground is None else channel[foreground], used) for channel in image)
+
+
+def _measure(values: NDArray[Any], used: float) -> ChannelIntensities:
+    sampled = _sample(values).astype(np.float64)
+    clipped = sampled.clip(*np.percentile(sampled, [1.0, 99.0]))
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, std = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
+    return ChannelIntensities(
+        used_fraction=used,
+        mean=mean,
+        std=std,
+        lowest=float(values.min()),
+        highest=float(values.max()),
+        clipped_std=float(clipped.std()),
+    )
+
+
+def negative_fraction(channel: NDArray[Any]) -> float:
+    """The share of the voxels (D, H, W) that are clearly below zero, which air is not in raw MR images."""
+    if channel.size == 0 or channel.min() >= 0:
+        return 0.0
+    sampled = _sample(channel.ravel()).astype(np.float64)
+    positive = sampled[sampled > 0]
+    limit = -CLEARLY_NEGATIVE * float(np.median(positive)) if positive.size else 0.0
+    return float((channel < limit).mean())
+
+
+def _sample(values: NDArray[Any]) -> NDArray[Any]:
+    return values[:: -(-values.size // MAX_SAMPLED)]
+
+
+def intensity_rows(
+    channels: Sequence[str], cases: Sequence[tuple[ChannelIntensities, ...]]
+) -> list[tuple[str, list[tuple[float, float]]]]:
+    """For each channel the smallest and the largest value over cases of used voxels (in %), mean, standard deviation,
+    minimum and maximum; empty where cases are without them.
+    """
+    if not cases or not all(len(one) == len(channels) for one in cases):
+        return []
+    rows = []
+    for c, channel in enumerate(channels):
+        columns = [
+            [100 * one[c].used_fraction for one in cases],
+            [one[c].mean for one in cases],
+            [one[c].std for one in cases],
+            [one[c].lowest for one in cases],
+            [one[c].highest for one in cases],
+        ]
+        rows.append((channel, [(min(column), max(column)) for column in columns]))
+    return rows

@@ -1,0 +1,41 @@
+"""How the axes of an array lie in the body: a code of three letters, and arrays turned to the canonical one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+CANONICAL = "LPS"
+AXES = ("RL", "AP", "IS")  # of x, y, z in a file: from the first letter towards the second
+
+
+def orientation_of(direction: Sequence[float]) -> str:
+    """`LPS` where x, y, z of the array run to the left, the back and upwards, `RAS` for the right, front and upwards.
+
+    `direction` is as in `Volume`. An oblique axis counts as the nearest one; no letter pair comes twice.
+    """
+    matrix = np.array(direction).reshape(3, 3)
+    remaining = np.abs(matrix)
+    letters = [""] * 3
+    for _ in range(3):  # the clearest axis first, so that no two array axes become the same
+        row, column = divmod(int(np.argmax(remaining)), 3)
+        letters[column] = AXES[row][int(matrix[row, column] > 0)]
+        remaining[row, :] = remaining[:, column] = -1.0
+    return "".join(letters)
+
+
+def turn_to_canonical(array: NDArray[Any], orientation: str) -> NDArray[Any]:
+    """A view of (D, H, W, ...) whose x, y, z run to the left, the back and upwards; "" leaves it as it is."""
+    if not orientation:
+        return array
+    order, flips = canonical_turn(orientation)
+    return np.flip(array.transpose(*order, *range(3, array.ndim)), flips)
+
+
+def canonical_turn(orientation: str) -> tuple[tuple[int, int, int], tuple[int, ...]]:
+    """The array axes in the order that makes them canonical, and which of them are then to be flipped."""
+    pairs = [next(k for k, pair in enumerate(AXES) if letter in pair) for letter in orientation]
+    d, h, w = (2 - pairs.index(k) for k in (2, 1, 0))  # array axis 0 is z
+    flips = tuple(place for place, axis in enumerate((d, h, w)) if orientation[2 - axis] not in CANONICAL)
+    return (d, h, w), flips
