@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from typing import Self
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from dlx.characters import visible
+from dlx.cli.console import PlainConsole
 from dlx.engine.fit import StepDone
 from dlx.records import EpochRecord, EpochResult
 from dlx.report.table import spell, spell_seconds
@@ -22,7 +24,7 @@ from dlx.run.trial import Event, Scoring, TrialEnded, TrialStarted
 class EpochBar:
     """Epoch, step, rate, loss and Dice of one trial, with the time left; gone when it ends."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: PlainConsole) -> None:
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
@@ -30,7 +32,6 @@ class EpochBar:
             console=console,
             transient=True,
         )
-        self.console = self.progress.console
         self.task: TaskID | None = None
         self.epochs = self.steps = 0
         self.last = ""
@@ -45,7 +46,7 @@ class EpochBar:
     def start(self, title: str, epochs: int, steps: int, done: int) -> None:
         """A trial begins, `done` epochs of it finished before."""
         self.epochs, self.steps, self.last = epochs, steps, ""
-        self.task = self.progress.add_task(title, total=epochs * steps, completed=done * steps, facts="")
+        self.task = self.progress.add_task(visible(title), total=epochs * steps, completed=done * steps, facts="")
 
     def step(self, epoch: int, step: int) -> None:
         """A step was done; the facts are those of the last epoch."""
@@ -89,13 +90,12 @@ class AtWork:
 class TrialsTable:
     """All trials of a study: those at work with their progress; how many are done and waiting; the time left."""
 
-    def __init__(self, console: Console, plan: Plan) -> None:
+    def __init__(self, console: PlainConsole, plan: Plan) -> None:
         self.plan, self.started = plan, time.monotonic()
         self.at_work: dict[int, AtWork] = {}
         self.done = self.failed = 0
         self.steps_done = 0.0
         self.live = Live(console=console, get_renderable=self.render, refresh_per_second=4, transient=True)
-        self.console = self.live.console
 
     def __enter__(self) -> Self:
         self.live.start()
@@ -153,7 +153,7 @@ class TrialsTable:
         for row in self.at_work.values():
             last = row.last
             table.add_row(
-                Text(row.label),
+                visible(row.label),
                 str(row.seed),
                 "scoring" if row.is_scoring else f"{row.epoch}/{row.epochs}",
                 ProgressBar(total=row.epochs * row.steps, completed=row.done_steps),

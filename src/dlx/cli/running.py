@@ -25,12 +25,10 @@ if TYPE_CHECKING:
 
 def plan_study(study: "Study", folder: Path | None, options: TrainOptions) -> "Plan":
     """Resolves a study, with a bar while volumes are read."""
-    from rich.console import Console
-
-    from dlx.cli import display
+    from dlx.cli import console, display
     from dlx.run.plan import make_plan
 
-    with display.reading_bar(Console(stderr=True), quiet=options.quiet or options.as_json) as progress:
+    with display.reading_bar(console.notes(), quiet=options.quiet or options.as_json) as progress:
         return make_plan(
             study,
             folder,
@@ -78,14 +76,11 @@ def follow_plan(
     plan: "Plan", options: TrainOptions, *, in_workers: bool, kept: "StudyRecords | None" = None
 ) -> "Outcome":
     """Runs what is missing of a plan and shows it while it goes on; `kept` are its records beside its file."""
-    from rich.console import Console
-
-    from dlx.cli import display
+    from dlx.cli import console, display
     from dlx.run.runner import run_plan
 
-    console = Console(stderr=True)
     is_quiet = options.quiet or options.as_json
-    with display.follower(console, plan, quiet=is_quiet, in_workers=in_workers) as follower:
+    with display.follower(console.notes(), plan, quiet=is_quiet, in_workers=in_workers) as follower:
         return follower.follow(
             run_plan(
                 plan,
@@ -102,9 +97,7 @@ def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Pa
     """Runs what is missing of a study and shows what it found; `beside` is a stem at which records and report are
     written too.
     """
-    from rich.console import Console
-
-    from dlx.cli import results, study_results
+    from dlx.cli import console, results, study_results
     from dlx.report.summary import summarize_study
 
     if options.resume:
@@ -116,19 +109,19 @@ def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Pa
         study_results.print_study_plan(plan, as_json=options.as_json)
         return
     is_quiet = options.quiet or options.as_json
-    console = Console(stderr=True)
-    results.print_head(plan, console, quiet=is_quiet)
+    results.print_head(plan, console.notes(), quiet=is_quiet)
     if not is_quiet:
-        study_results.print_grid(plan, console)
+        study_results.print_grid(plan, console.notes())
     outcome = follow_plan(plan, options, in_workers=True, kept=records_beside(beside))
     records = read_with_looks(plan.folder, beside)
     summary = summarize_study(records)
-    study_results.print_summary(summary, records, as_json=options.as_json)  # first: no write that fails may lose it
-    note_look(plan.folder, summary)
-    records = read_with_looks(plan.folder, beside)  # with this look
-    written = study_results.write_report(plan.folder / "report", summary, records, with_png=True)
-    if beside is not None and not outcome.was_interrupted:
-        written += study_results.write_beside(beside, records)
+    written: list[Path] = []
+    with study_results.printed_in_any_case(summary, records, as_json=options.as_json):
+        note_look(plan.folder, summary)
+        records = read_with_looks(plan.folder, beside)  # with this look
+        written += study_results.write_report(plan.folder / "report", summary, records, with_png=True)
+        if beside is not None and not outcome.was_interrupted:
+            written += study_results.write_beside(beside, records)
     if not is_quiet or outcome.was_interrupted:
         study_results.print_where(plan, outcome, written)
     end(outcome)
