@@ -17,6 +17,7 @@ def report(
             show_default="FOLDER/report, FOLDER/merged of several, or beside a .jsonl",
         ),
     ] = None,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Show the validation Dice of each class too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
 ) -> None:
     """Rebuild a study's table, figure and page from its records, also while it is still running."""
@@ -31,7 +32,7 @@ def report(
     summary = summarize_study(records)
     is_folder = folders[0].is_dir()
     stem = out or default_stem(folders)
-    with study_results.printed_in_any_case(summary, records, as_json=as_json):
+    with study_results.printed_in_any_case(summary, records, as_json=as_json, per_class=per_class):
         for folder in folders:
             if folder.is_dir():
                 note_look(folder, summary)

@@ -116,7 +116,7 @@ def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Pa
     records = read_with_looks(plan.folder, beside)
     summary = summarize_study(records)
     written: list[Path] = []
-    with study_results.printed_in_any_case(summary, records, as_json=options.as_json):
+    with study_results.printed_in_any_case(summary, records, as_json=options.as_json, per_class=options.per_class):
         note_look(plan.folder, summary)
         records = read_with_looks(plan.folder, beside)  # with this look
         written += study_results.write_report(plan.folder / "report", summary, records, with_png=True)

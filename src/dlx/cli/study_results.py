@@ -82,7 +82,9 @@ def sparkline(values: list[float], width: int = 20) -> str:
 
 
 @contextmanager
-def printed_in_any_case(summary: Summary, records: StudyRecords, *, as_json: bool) -> Iterator[None]:
+def printed_in_any_case(
+    summary: Summary, records: StudyRecords, *, as_json: bool, per_class: bool = False
+) -> Iterator[None]:
     """Prints the study's table after the body, which writes the report, also where a file could not be written.
 
     So neither loses the other: not the report if nobody reads the output, not the table if a disk is full.
@@ -90,12 +92,12 @@ def printed_in_any_case(summary: Summary, records: StudyRecords, *, as_json: boo
     try:
         yield
     except OSError:
-        print_summary(summary, records, as_json=as_json)
+        print_summary(summary, records, as_json=as_json, per_class=per_class)
         raise
-    print_summary(summary, records, as_json=as_json)
+    print_summary(summary, records, as_json=as_json, per_class=per_class)
 
 
-def print_summary(summary: Summary, records: StudyRecords, *, as_json: bool) -> None:
+def print_summary(summary: Summary, records: StudyRecords, *, as_json: bool, per_class: bool = False) -> None:
     """The study's table, or its JSON document, on stdout."""
     if as_json:
         entries = [
@@ -107,7 +109,7 @@ def print_summary(summary: Summary, records: StudyRecords, *, as_json: bool) -> 
         return
     done = finished(records.trials)
     is_one = len(records.trials) == 1 and bool(done) and done[0].result is not None
-    output().show(trial_table(done[0]) if is_one else study_table(summary))
+    output().show(trial_table(done[0]) if is_one else study_table(summary, per_class=per_class))
 
 
 def write_report(stem: Path, summary: Summary, records: StudyRecords, *, with_png: bool) -> list[Path]:

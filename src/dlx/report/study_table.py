@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from dlx.report.claims import LATE, ClaimOutcome
 from dlx.report.grid import Column, Grid, Line, Row, Styled, Trimmed
-from dlx.report.summary import Summary
-from dlx.report.table import signed, spell_effect, spell_interval, spell_spread
+from dlx.report.summary import Summary, classes_of
+from dlx.report.table import class_spread, signed, spell_effect, spell_interval, spell_spread
 from dlx.report.variants import VariantSummary
 from dlx.spelling import counted
 
@@ -13,8 +13,10 @@ LONG_MARK = 40  # letters
 STYLES = {"better": "bold green", "worse": "bold red", "collapsed": "bold red"}
 
 
-def study_table(summary: Summary) -> Trimmed:
+def study_table(summary: Summary, *, per_class: bool = False) -> Trimmed:
     """Mean and spread over seeds of every variant, its paired difference with the control, and the verdict.
+
+    With `per_class` also the validation Dice of each class.
 
     In 80 columns each spread stands below its mean; in fewer, each variant is a list of its figures.
     """
@@ -23,6 +25,8 @@ def study_table(summary: Summary) -> Trimmed:
     if summary.num_done < len(header.trials):
         parts.append(Line(f"{summary.num_done} of {len(header.trials)} trials have ended", "yellow"))
     parts.append(figures_table(summary))
+    if per_class and classes_of(summary):
+        parts.append(classes_table(summary))
     for variant in summary.variants:
         bad = (*variant.unfinished, *filter(None, [variant.collapse.describe()]))
         parts += [Line(f"{variant.label}: {line}", "red") for line in bad]
@@ -47,6 +51,17 @@ def figures_table(summary: Summary) -> Grid:
         rows.append(Row((label, str(variant.figures["val_dice"].n), *spreads)))
     columns = (Column(title, is_number=True, may_stack=True) for title in titles)
     return Grid((Column("variant"), Column("n", is_number=True), *columns), tuple(rows))
+
+
+def classes_table(summary: Summary) -> Grid:
+    """The validation Dice of each class after the last epoch; a column a class."""
+    shown = classes_of(summary)
+    rows = [
+        Row((v.label + " (control)" * v.is_control, *(class_spread(v, name) for name in shown)))
+        for v in summary.variants
+    ]
+    columns = (Column(name, is_number=True, may_stack=True) for name in shown)
+    return Grid((Column("variant"), *columns), tuple(rows), title="validation Dice of each class")
 
 
 def verdict_table(summary: Summary) -> Grid:

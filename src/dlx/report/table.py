@@ -6,9 +6,10 @@ from statistics import mean, stdev
 
 from dlx.records import SetScores, TrialRecord
 from dlx.report.grid import Column, Grid, Line, Row, Trimmed
-from dlx.report.measures import gap, mean_of_all
+from dlx.report.measures import dice_of_classes, figure_of, gap, mean_of_all
+from dlx.report.variants import VariantSummary
 from dlx.spelling import counted
-from dlx.statistics import Estimate
+from dlx.statistics import Collapse, Estimate, find_collapse
 
 
 def spell(value: float | None, digits: int = 3) -> str:
@@ -57,6 +58,13 @@ def spell_spread(estimate: Estimate, *, is_mixed: bool = False, has_sign: bool =
     if is_mixed:
         return f"{write(min(estimate.values))} to {write(max(estimate.values))}"
     return f"{write(estimate.mean)} ± {estimate.sd:.3f}"
+
+
+def class_spread(variant: VariantSummary, name: str) -> str:
+    """The validation Dice of one class over seeds, as tables have it."""
+    by_seed = dice_of_classes(variant.records.values()).get(name, {})
+    known = tuple(value for value in by_seed.values() if value is not None)
+    return spell_spread(Estimate(known), is_mixed=bool(variant.collapse.of_metric(f"val_dice:{name}")))
 
 
 def trial_table(record: TrialRecord) -> Trimmed:
@@ -149,4 +157,28 @@ def seeds_table(records: Sequence[TrialRecord]) -> Trimmed:
         tuple(shown),
         title=f"{records[0].label}: {len(records)} seeds",
     )
-    return Trimmed((grid,))
+    dice = {record.seed: record.result.val.dice if record.result else None for record in records}
+    of_classes = dice_of_classes(records)
+    collapse = find_collapse(dice, dice, [*dice], classes=of_classes, control_classes=of_classes)
+    warning = [Line(f"{records[0].label}: {collapse.describe()}", "red")] if collapse else []
+    return Trimmed((grid, *warning, *_classes_over_seeds(records, collapse)))
+
+
+def _classes_over_seeds(records: Sequence[TrialRecord], collapse: Collapse) -> tuple[Grid, ...]:
+    """A row a class: mean and standard deviation over the seeds that ended; nothing where fewer than two did."""
+    results = [record.result for record in records if record.result is not None]
+    if len(results) < 2:
+        return ()
+    titles = {"train_dice": "train Dice", "val_dice": "val Dice", "gap": "gap", "hd95_mm": "val HD95 mm"}
+    rows = []
+    for name in results[0].val.dice_per_class:
+        is_mixed = bool(collapse.of_metric(f"val_dice:{name}"))
+        cells = [name]
+        for figure in titles:
+            found = [figure_of(record, (), f"{figure}:{name}") for record in records]
+            known = Estimate(tuple(value for value in found if value is not None))
+            cells.append(spell_spread(known, is_mixed=is_mixed, has_sign=figure == "gap"))
+        rows.append(Row(tuple(cells)))
+    columns = (Column(title, is_number=True, may_stack=True) for title in titles.values())
+    title = "each class, mean ± standard deviation over seeds" + ", of lost classes lowest to highest" * bool(collapse)
+    return (Grid((Column("class"), *columns), tuple(rows), title=title),)

@@ -18,7 +18,7 @@ from dlx.settings import make_spec, settings_differences, with_absolute_paths
 from dlx.specs import Spec
 from dlx.spelling import counted
 from dlx.store import StudyFolder, TrialFolder
-from dlx.studies import Study, Trial, check_measured
+from dlx.studies import Study, Trial, check_classes, check_measured
 from dlx.study_axes import Variant
 from dlx.study_metrics import direction_of
 
@@ -129,6 +129,8 @@ def make_plan(
         except SettingError as error:
             raise SettingError(f"variant '{variant.label}': {error}" if len(variants) > 1 else str(error)) from None
     _check_comparable(resolved, study.seeds[0])
+    for one in resolved.values():
+        check_classes(study, one.dataset.classes[1:])
     check_measured(study, {label: one.spec for label, one in resolved.items()})
     stores = host_stores(resolved.values())
     slim = {label: one.without_voxels() for label, one in resolved.items()}
