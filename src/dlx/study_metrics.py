@@ -1,7 +1,7 @@
 """The figures that studies and claims compare by: their names, which direction is better, what measuring them takes."""
 
 from collections.abc import Callable, Collection
-from math import ceil
+from math import ceil, inf
 from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator
@@ -49,6 +49,16 @@ DIRECTIONS: dict[str, Direction] = {
     "dropout_outside": "lower",
 }
 
+# the range of a figure; one that has no end is not here
+RANGES: dict[str, tuple[float, float]] = {
+    "val_dice": (0.0, 1.0),
+    "train_dice": (0.0, 1.0),
+    "gap": (-1.0, 1.0),
+    "best_val_dice": (0.0, 1.0),
+    "surface_dice": (0.0, 1.0),
+}
+
+MIN_POINTS = 5  # validations of a trial whose curve shows a course; it is what studies are given where nothing is set
 FEWEST_FOR_JITTER = 3  # a straight line takes two of them
 
 
@@ -59,6 +69,12 @@ def split_metric(metric: str) -> tuple[str, str | None]:
     """
     figure, colon, class_name = metric.partition(":")
     return figure, class_name if colon else None
+
+
+def largest_difference(metric: str) -> float:
+    """The largest difference that two trials can have in this figure; infinite where it has no end."""
+    low, high = RANGES.get(split_metric(metric)[0], (-inf, inf))
+    return high - low
 
 
 def _known_metric(metric: str, known: Collection[str]) -> str:

@@ -121,7 +121,9 @@ class EpochLines:
         assert self.trial is not None
         self.seconds.append(event.run.train_s + event.run.evaluate_s)
         left_s = sum(self.seconds) / len(self.seconds) * (self.trial.epochs - event.result.epoch)
-        line = epoch_line(event, self.trial.epochs, left_s if self.bar is None else None)
+        resolved = self.plan.first
+        subset = name_subset(resolved.spec.evaluate.train_subset, len(resolved.split.train))
+        line = epoch_line(event, self.trial.epochs, left_s if self.bar is None else None, subset)
         self.console.print(line, soft_wrap=True)
         if self.bar is not None:
             self.bar.epoch(event.result, left_s)
@@ -180,16 +182,21 @@ def print_bad_end(console: PlainConsole, event: TrialEnded) -> None:
     console.print(visible(line), soft_wrap=True, style="bold red")
 
 
-def epoch_line(event: EpochRecord, epochs: int, eta_s: float | None) -> str:
-    """One epoch in at most 80 columns; `train` is of a few training subjects, `val` of all validation subjects."""
+def epoch_line(event: EpochRecord, epochs: int, eta_s: float | None, subset: str) -> str:
+    """One epoch; `train` is of the training subjects that `subset` says, `val` of all validation subjects."""
     result = event.result
     rates = "/".join(f"{rate:.3g}" for rate in dict.fromkeys(result.lr.values()))
     width = len(str(epochs))
     line = f"epoch {result.epoch:{width}d}/{epochs}  lr {rates:<8} loss {result.loss:<7.4f}"
     if result.val_dice is not None:
-        line += f" train {spell(result.train_dice_subset)}  val {spell(result.val_dice)}"
+        line += f" train{subset} {spell(result.train_dice_subset)}  val {spell(result.val_dice)}"
     line += f"  {event.run.train_s + event.run.evaluate_s:.1f} s"
     return line if eta_s is None or result.epoch == epochs else f"{line}  eta {spell_seconds(eta_s)}"
+
+
+def name_subset(measured: int, subjects: int) -> str:
+    """` (2 of 5 subjects)` where not all training subjects are measured between epochs."""
+    return f" ({measured} of {subjects} subjects)" if measured < subjects else ""
 
 
 @contextmanager

@@ -148,7 +148,10 @@ class TrialsTable:
         table.add_column("seed", justify="right")
         table.add_column("epoch", justify="right", no_wrap=True)
         table.add_column("", ratio=1)
-        for title in ("loss", "train", "val"):
+        resolved = self.plan.first
+        measured, subjects = resolved.spec.evaluate.train_subset, len(resolved.split.train)
+        train = f"train ({measured} of {subjects})" if measured < subjects else "train"
+        for title in ("loss", train, "val"):
             table.add_column(title, justify="right")
         for row in self.at_work.values():
             last = row.last

@@ -131,7 +131,7 @@ def write_report(stem: Path, summary: Summary, records: StudyRecords, *, with_pn
         draw(summary, *paths)
         written += paths
         names.append(paths[0].name)
-    write_atomically(page, make_page(summary, records, *names).encode())
+    write_atomically(page, make_page(summary, records, *names).encode(errors="backslashreplace"))
     return written
 
 

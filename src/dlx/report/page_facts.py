@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 
 from dlx.archive import StudyRecords, finished
-from dlx.report.markdown import Lines, escape, name_of, table
+from dlx.report.markdown import Lines, code_block, escape, name_of, table
 from dlx.report.summary import Summary, classes_of
 from dlx.report.table import class_spread, spell, spell_seconds
 
@@ -62,9 +62,7 @@ def settings(summary: Summary) -> Lines:
         "<details>",
         f"<summary>All settings of {whose}</summary>",
         "",
-        "```json",
-        text,
-        "```",
+        *code_block(text, "json"),
         "",
         "</details>",
     ]

@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dlx.report.claims import LATE, ClaimOutcome
 from dlx.report.grid import Column, Grid, Line, Row, Styled, Trimmed
 from dlx.report.summary import Summary, classes_of
-from dlx.report.table import class_spread, signed, spell_effect, spell_interval, spell_spread
+from dlx.report.table import class_spread, signed, spell_effect, spell_interval, spell_seeds_needed, spell_spread
 from dlx.report.variants import VariantSummary
 from dlx.spelling import counted
+from dlx.study_metrics import largest_difference
 
 LONG_MARK = 40  # letters
 STYLES = {"better": "bold green", "worse": "bold red", "collapsed": "bold red"}
@@ -90,7 +91,7 @@ def verdict_table(summary: Summary) -> Grid:
                     signed(row.difference),
                     spell_interval(row.interval),
                     verdict,
-                    "-" if row.seeds_needed is None else str(row.seeds_needed),
+                    spell_seeds_needed(row),
                 )
             )
         )
@@ -129,7 +130,8 @@ def foot_lines(summary: Summary) -> list[str]:
         f"Verdicts: paired t over {len(header.seeds)} seeds (differences roughly normal), Holm-corrected for "
         f"{variants} at 5 %; 'no difference' by two one-sided tests against "
         f"±{header.smallest_effect:g}, the smallest effect declared. Intervals are not corrected.",
-        f"Seeds needed: to find a difference of {header.smallest_effect:g} with 80 % power, from the measured spread.",
+        f"Seeds needed, where there is no verdict yet: to find a difference of {header.smallest_effect:g} with 80 % "
+        "power, from the measured spread.",
         "*best: the best epoch's validation Dice, selected on the validation data.",
         *summary.remarks,
     ]
@@ -142,7 +144,13 @@ def floor_line(summary: Summary) -> str:
         line = "Noise floor: not known from fewer than two seeds of the control."
     else:
         line = f"Noise floor (the control alone, {floor.n} seeds): {floor.control_spread:.4f}."
-        if floor.detectable_effect is not None:
+        largest = largest_difference(summary.header.metric)
+        if floor.detectable_effect is not None and floor.detectable_effect > largest:
+            line += (
+                f" These seeds can detect nothing: even a true difference of {largest:g}, the largest possible, would "
+                "not have been found with 80 % power."
+            )
+        elif floor.detectable_effect is not None:
             line += f" A true difference of {floor.detectable_effect:.3f} would have been found with 80 % power."
     return f"{line} Left out: {collapsed}." if collapsed else line
 

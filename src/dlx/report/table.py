@@ -9,7 +9,7 @@ from dlx.report.grid import Column, Grid, Line, Row, Trimmed
 from dlx.report.measures import dice_of_classes, figure_of, gap, mean_of_all
 from dlx.report.variants import VariantSummary
 from dlx.spelling import counted
-from dlx.statistics import Collapse, Estimate, find_collapse
+from dlx.statistics import Collapse, Comparison, Estimate, find_collapse
 
 
 def spell(value: float | None, digits: int = 3) -> str:
@@ -34,6 +34,12 @@ def signed(value: float | None) -> str:
 def spell_interval(interval: tuple[float, float] | None) -> str:
     """`-0.013 to +0.021`; a dash where there is none."""
     return "-" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f}"
+
+
+def spell_seeds_needed(row: Comparison) -> str:
+    """How many seeds the comparison needs; a dash where its verdict is settled or its spread unknown."""
+    is_settled = row.verdict in ("better", "worse") or row.verdict.startswith("no difference")
+    return "-" if row.seeds_needed is None or is_settled else str(row.seeds_needed)
 
 
 def spell_effect(estimate: float | None, interval: tuple[float, float] | None) -> tuple[str, str]:
