@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from dlx.study_axes import Axis
 
 
-def plan_study(study: "Study", folder: Path | None, options: TrainOptions) -> "Plan":
-    """Resolves a study, with a bar while volumes are read."""
+def plan_study(
+    study: "Study", folder: Path | None, options: TrainOptions, kept: "StudyRecords | None" = None
+) -> "Plan":
+    """Resolves a study, with a bar while volumes are read; `kept` are its records beside its file."""
     from dlx.cli import console, display
     from dlx.run.plan import make_plan
 
@@ -38,6 +40,7 @@ def plan_study(study: "Study", folder: Path | None, options: TrainOptions) -> "P
             keep_cache=not options.dry_run,
             max_parallel=options.max_parallel,
             progress=progress,
+            known_trials=[] if kept is None else [trial.entry.trial for trial in kept.trials],
         )
 
 
@@ -104,7 +107,8 @@ def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Pa
         raise SettingError("--resume: only dlx train has it; a study goes on when its command is run again")
     if beside is not None and not options.dry_run:
         check_can_write(beside)
-    plan = plan_study(study, options.out or folder, options)
+    kept = records_beside(beside)
+    plan = plan_study(study, options.out or folder, options, kept)
     if options.dry_run:
         study_results.print_study_plan(plan, as_json=options.as_json)
         return
@@ -112,7 +116,7 @@ def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Pa
     results.print_head(plan, console.notes(), quiet=is_quiet)
     if not is_quiet:
         study_results.print_grid(plan, console.notes())
-    outcome = follow_plan(plan, options, in_workers=True, kept=records_beside(beside))
+    outcome = follow_plan(plan, options, in_workers=True, kept=kept)
     records = read_with_looks(plan.folder, beside)
     summary = summarize_study(records)
     written: list[Path] = []

@@ -55,7 +55,7 @@ class Places:
         )
 
     def dots(self, axes: Axes, variant: str, values: Sequence[float], beside: float, colour: str) -> None:
-        if variant in self.at:
+        if variant in self.at and values:
             style: dict[str, Any] = {"color": colour, "alpha": 0.7, "markersize": 5, "markeredgewidth": 0}
             self._plot(
                 axes,

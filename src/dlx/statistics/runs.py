@@ -115,7 +115,7 @@ def find_collapse(
 
 def _has_a_class(seed: int, classes: Mapping[str, Values]) -> bool:
     """Whether a run learned any class: one that learned none collapsed, and that is all there is to say of it."""
-    return any((_finite(values.get(seed)) or 0.0) >= LEARNT for values in classes.values())
+    return any((_finite(values.get(seed)) or 0.0) >= CLEARLY_LEARNT for values in classes.values())
 
 
 def _at(seeds: Sequence[int], values: Values) -> dict[int, float | None]:
