@@ -196,7 +196,7 @@ def epoch_line(event: EpochRecord, epochs: int, eta_s: float | None, subset: str
 
 def name_subset(measured: int, subjects: int) -> str:
     """` (2 of 5 subjects)` where not all training subjects are measured between epochs."""
-    return f" ({measured} of {subjects} subjects)" if measured < subjects else ""
+    return f" ({measured} of {subjects} subjects)" if 0 < measured < subjects else ""
 
 
 @contextmanager

@@ -73,6 +73,10 @@ class EpochBar:
             self.task = None
 
 
+# columns of the terminal from which on the table of trials has room for a bar, and for more than the validation Dice
+WITH_BAR, WITH_ALL = 80, 60
+
+
 @dataclass
 class AtWork:
     """A trial that is running."""
@@ -95,6 +99,7 @@ class TrialsTable:
         self.at_work: dict[int, AtWork] = {}
         self.done = self.failed = 0
         self.steps_done = 0.0
+        self.console = console
         self.live = Live(console=console, get_renderable=self.render, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Self:
@@ -141,28 +146,34 @@ class TrialsTable:
         to_do = (len(self.plan.trials) - self.done) * total - sum(row.done_steps for row in self.at_work.values())
         return None if self.steps_done < 1 else elapsed / self.steps_done * max(0.0, to_do)
 
-    def render(self) -> Group:
-        """The table as it is now, in the console's width."""
-        table = Table(box=SIMPLE_HEAD, expand=True)
-        table.add_column("at work", overflow="ellipsis", no_wrap=True, ratio=2)
-        table.add_column("seed", justify="right")
-        table.add_column("epoch", justify="right", no_wrap=True)
-        table.add_column("", ratio=1)
+    def _train_title(self) -> str:
+        """`train (2 of 5)`: between epochs a few training subjects are measured."""
         resolved = self.plan.first
         measured, subjects = resolved.spec.evaluate.train_subset, len(resolved.split.train)
-        train = f"train ({measured} of {subjects})" if measured < subjects else "train"
-        for title in ("loss", train, "val"):
-            table.add_column(title, justify="right")
+        return f"train ({measured} of {subjects})" if 0 < measured < subjects else "train"
+
+    def render(self) -> Group:
+        """The table as it is now, in the console's width."""
+        width = self.console.width
+        table = Table(box=SIMPLE_HEAD, expand=True)
+        table.add_column("at work", overflow="fold", ratio=2)
+        table.add_column("seed", justify="right", no_wrap=True)
+        table.add_column("epoch", justify="right", no_wrap=True)
+        if width >= WITH_BAR:
+            table.add_column("", ratio=1)
+        titles = ("loss", self._train_title(), "val") if width >= WITH_ALL else ("val",)
+        for title in titles:
+            table.add_column(title, justify="right", min_width=5)
         for row in self.at_work.values():
             last = row.last
+            figures = (last.loss, last.train_dice_subset, last.val_dice) if last else (None, None, None)
+            bar = [ProgressBar(total=row.epochs * row.steps, completed=row.done_steps)] if width >= WITH_BAR else []
             table.add_row(
                 visible(row.label),
                 str(row.seed),
                 "scoring" if row.is_scoring else f"{row.epoch}/{row.epochs}",
-                ProgressBar(total=row.epochs * row.steps, completed=row.done_steps),
-                spell(last.loss if last else None),
-                spell(last.train_dice_subset if last else None),
-                spell(last.val_dice if last else None),
+                *bar,
+                *map(spell, figures[-len(titles) :]),
             )
         waiting = len(self.plan.trials) - self.done - len(self.at_work)
         left = self.left_s()

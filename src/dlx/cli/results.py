@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from dlx.run.probe import StudyCost
 
 
+TWO_COLUMNS = 60  # letters: the longest names of settings have 30, and their values some 30 too
+
+
 def print_head(plan: "Plan", console: PlainConsole, *, quiet: bool = False) -> None:
     """A few lines on what will train on what, and what the user should know of it; the latter alone if `quiet`."""
     for line in (*(() if quiet else head_lines(plan)), *note_lines(plan)):
@@ -146,7 +149,7 @@ def spell_mib(mib: float) -> str:
 
 def print_settings(plan: "Plan", console: PlainConsole) -> None:
     """Every setting with its value, as `--set` takes them; one a line where it is not for a terminal."""
-    if console.is_terminal:
+    if console.is_terminal and console.width >= TWO_COLUMNS:
         console.print(settings_table(plan))
         return
     rows = flatten(plan.first.spec.model_dump(mode="json"))
