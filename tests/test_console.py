@@ -214,7 +214,8 @@ def test_a_text_of_rich_is_taken_too(shown_as):
 
 def run(*args, **options):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"} | options.pop("env", {})
-    return subprocess.run([sys.executable, "-m", "dlx", *args], env=environment, check=False, **options)
+    options = {"check": False} | options
+    return subprocess.run([sys.executable, "-m", "dlx", *args], env=environment, **options)
 
 
 @pytest.fixture
@@ -233,6 +234,12 @@ def test_a_report_on_an_ascii_output_is_printed_and_written(archive, env):
     assert b"+- 0." in done.stdout
     assert b"gr\\xf6\\xdfe [a]" in done.stdout
     assert archive.with_suffix(".md").exists()
+
+
+@pytest.mark.parametrize("columns", ["0", "abc"])
+def test_help_is_printed_whatever_columns_says(columns):
+    done = run("report", "--help", env={"COLUMNS": columns}, capture_output=True, check=True)
+    assert b"--per-class" in done.stdout
 
 
 def test_a_closed_pipe_loses_no_report_and_gives_no_traceback(archive):

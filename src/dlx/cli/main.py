@@ -58,6 +58,9 @@ def run() -> None:
     from dlx.errors import DlxError
 
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+    columns = os.environ.get("COLUMNS", "1")
+    if not columns.isdecimal() or int(columns) == 0:
+        del os.environ["COLUMNS"]  # no width: the help would be printed into 0 columns
     fall_back_to_ascii(sys.stdout)
     fall_back_to_ascii(sys.stderr)
     try:
