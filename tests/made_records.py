@@ -228,3 +228,24 @@ def _number(label: str) -> Any:
         return float(text)
     except ValueError:
         return label
+
+
+def with_classes(records: StudyRecords, dice: Mapping[str, Mapping[Place, float] | float]) -> StudyRecords:
+    """The same trials scored by these classes: the Dice of each, in every trial or by trial (others 0.8)."""
+    trials = []
+    for trial in records.trials:
+        record = trial.record
+        if record is not None and record.result is not None:
+            place = (trial.entry.label, trial.entry.seed)
+            values = {name: of if isinstance(of, float) else of.get(place, 0.8) for name, of in dice.items()}
+            scores = SetScores(
+                dice=sum(values.values()) / len(values),
+                dice_per_class=dict(values),
+                hd95_mm_per_class={name: 10.0 * (1.0 - value) for name, value in values.items()},
+                surface_dice_per_class=dict(values),
+                cases={"case 0": CaseScores(dice=dict(values)), "case 1": CaseScores(dice=dict(values))},
+            )
+            result = record.result.model_copy(update={"train": scores, "val": scores})
+            record = record.model_copy(update={"result": result})
+        trials.append(TrialRecords(trial.entry, trial.epochs, record))
+    return StudyRecords(records.header, tuple(trials), records.looks)

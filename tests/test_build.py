@@ -78,17 +78,17 @@ def test_where_the_data_lie_is_not_part_of_the_name(tmp_path):
 @pytest.mark.parametrize(
     ("change", "every"),
     [
-        ({}, 3),  # 3 x 12,288 / 138,240: less than once, so only the last epoch
-        ({"train": {"epochs": 20}}, 20),  # 1.8 times, so once
-        ({"train": {"epochs": 24}}, 12),  # 2.1 times
+        ({}, 1),  # 3 x 12,288 / 138,240: less than once, so in each of the three epochs: five times are the least
+        ({"train": {"epochs": 24}}, 4),  # 2.1 times, so six times, of which five are the least
+        ({"train": {"epochs": 80}}, 12),  # 7.1 times
         ({"train": {"steps_per_epoch": 45}}, 1),  # 3 x 138,240 / 138,240 times
-        ({"train": {"steps_per_epoch": 44}}, 2),  # 2.9 times
+        ({"train": {"epochs": 12, "steps_per_epoch": 34}}, 2),  # 9.1 times
         ({"scheduler": "plateau"}, 1),
         ({"train": {"patience": 2}}, 1),
         ({"evaluate": {"every": 2}}, 2),
     ],
 )
-def test_validation_is_fitted_to_a_tenth_of_trainings_work(change, every):
+def test_validation_is_fitted_to_a_tenth_of_trainings_work_and_gives_five_points(change, every):
     assert small_resolved({"evaluate": {"every": None}}, change).spec.evaluate.every == every
 
 

@@ -179,7 +179,7 @@ def test_parts_and_layers_of_each_stage_are_told():
         "head": 1,
     }
     lines = run("unet-resnet34", "--depth", "1").splitlines()
-    assert [line.split()[0] for line in lines if line.startswith((" backbone", " neck", " head"))] == [
+    assert [line.split()[0] for line in lines if line.startswith(("  backbone", "  neck", "  head"))] == [
         "backbone",
         "neck",
         "head",

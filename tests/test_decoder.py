@@ -20,7 +20,9 @@ from dlx.data.volumes import read_volume
 
 
 def test_every_call_into_simpleitk_is_made_with_the_lock_held(tmp_path: Path) -> None:
-    files = [paths[0] for paths in fuzz_volumes.write_samples(tmp_path).values()]
+    samples = fuzz_volumes.write_samples(tmp_path)
+    files = [paths[0] for paths in samples.values()]
+    num_decoded = sum(not kind.startswith("nifti-2") for kind in samples)  # these dlx decodes itself
     package = str(Path(sitk.__file__).parent)
     calls: list[tuple[str, bool]] = []
 
@@ -34,7 +36,7 @@ def test_every_call_into_simpleitk_is_made_with_the_lock_held(tmp_path: Path) ->
             list(pool.map(lambda path: read_volume(path, allow_rgb=True, allow_4d=True), files))
     finally:
         threading.setprofile(None)
-    assert [name for name, _ in calls].count("Execute") == len(files)
+    assert [name for name, _ in calls].count("Execute") == num_decoded
     assert {name for name, is_held in calls if not is_held} == set()
 
 

@@ -7,6 +7,7 @@ import matplotlib as mpl
 import pytest
 
 from dlx.report.figure import draw_study
+from dlx.report.finals import clipped
 from dlx.report.summary import summarize_study
 from made_records import dropout_sweep, made_study
 
@@ -132,3 +133,21 @@ def test_what_the_user_set_for_matplotlib_changes_nothing_and_stays(tmp_path):
     with mpl.rc_context({"font.size": 30.0, "lines.linewidth": 9.0, "axes.grid": False}):
         assert drawn(made_study(), tmp_path, "after") == before
         assert mpl.rcParams["font.size"] == 30.0
+
+
+def test_no_axis_or_interval_of_dice_leaves_what_is_possible(tmp_path):
+    """Two seeds 0.25 apart: their t intervals reach from -0.8 to 2.4, that of the difference from -3.7 to 3.4."""
+    finals = {("p=0", 0): (0.99, 0.95), ("p=0", 1): (0.98, 0.7), ("p=0.1", 0): (0.9, 0.5), ("p=0.1", 1): (0.9, 0.8)}
+    text = texts(drawn(made_study(finals=finals, seeds=[0, 1]), tmp_path)).replace("\u2212", "-")
+    ticks = [float(line) for line in text.splitlines() if re.fullmatch(r"-?\d+(\.\d+)?", line)]
+    assert min(ticks) == -1.0  # of the differences
+    assert [tick for tick in ticks if tick > 1.0] == [3.0, 6.0, 9.0]  # epochs
+    assert clipped((-0.8, 2.4), 0.0, 1.0) == (0.0, 1.0)
+    assert clipped(None, 0.0, 1.0) is None
+
+
+def test_a_figure_without_curves_says_why(tmp_path):
+    assert "validated once, after the last epoch: evaluate.every=2 gives" in texts(
+        drawn(made_study(every=10), tmp_path)
+    )
+    assert "gives a curve" not in texts(drawn(made_study(every=2), tmp_path))

@@ -31,7 +31,7 @@ RANKS = [
     ["registry", "records"],
     ["specs", "ranges"],
     ["spelling"],
-    ["errors", "files", "cores", "memory", "__init__"],
+    ["errors", "files", "cores", "memory", "characters", "__init__"],
 ]
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 

@@ -10,7 +10,9 @@ import pytest
 from dlx.archive import read_study
 from dlx.records import TrialRecord
 from dlx.report.marks import dice_of_batches
+from dlx.report.study_table import floor_line
 from dlx.report.summary import summarize_study
+from dlx.report.table import spell_seeds_needed
 from made_records import dropout_sweep, made_look, made_study
 
 T_4 = 2.7764451  # 97.5 % quantile of t with 4 degrees of freedom, from a printed table
@@ -384,3 +386,29 @@ def test_a_claim_is_incomplete_until_all_seeds_have_reached_its_window():
     early = {"kind": "greater", "variant": "p=0.1", "window": (2, 4)}
     assert claim(lambda **o: study(running={("p=0.1", 4): 9}, **o), **early).verdict.n == 5
     assert claim(lambda **o: study(running={("p=0.1", 4): 3}, **o), **early).verdict.verdict == "incomplete"
+
+
+# words
+
+
+def test_no_seeds_are_needed_where_the_verdict_is_settled():
+    def needed(row):
+        return spell_seeds_needed(row.comparison)
+
+    assert needed(variant(study([0.02, 0.021, 0.022, 0.023, 0.026]))) == "-"  # better
+    assert needed(variant(study([0.0, 0.001, 0.0, 0.001, 0.0]))) == "-"  # no difference larger than 0.01
+    unsettled = variant(study([-0.03, 0.03, 0.02, -0.01, 0.0]))
+    assert unsettled.comparison.verdict == "cannot tell"
+    assert needed(unsettled) == str(unsettled.comparison.seeds_needed)
+
+
+def test_a_detectable_difference_beyond_the_range_of_dice_is_said_to_be_none():
+    wide = summarize_study(study([-0.25, 0.15], seeds=[0, 1]))
+    assert wide.noise_floor.detectable_effect > 1.0
+    assert "These seeds can detect nothing" in floor_line(wide)
+    assert f"{wide.noise_floor.detectable_effect:.3f}" not in floor_line(wide)
+    assert "would have been found" in floor_line(summarize_study(study()))
+
+
+def test_a_detectable_difference_in_mm_has_no_end():
+    assert "would have been found" in floor_line(summarize_study(study([-0.25, 0.15], seeds=[0, 1], metric="hd95_mm")))

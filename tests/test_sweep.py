@@ -1,6 +1,7 @@
 """`sweep-dropout`, `compare-schedulers`, `run` and `report` as a user meets them."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -360,3 +361,27 @@ def test_a_report_of_an_archive_writes_no_png(dlx):
 def test_a_report_of_nothing_is_refused(dlx):
     with pytest.raises(DlxError, match="nowhere: is not there"):
         dlx("report", "nowhere")
+
+
+def test_a_failed_row_that_is_shown_again_says_how_to_run_it_again(dlx):
+    wild = ["train", *SMALL, "--optimizer", "sgd", "--lr", "1e30", "--out", "wild"]
+    assert "--retry-failed" not in dlx(*wild, expect=1).stderr
+    assert "in an earlier run; --retry-failed runs it again" in dlx(*wild, expect=1).stderr
+
+
+def test_the_line_of_an_epoch_says_which_training_subjects_it_is_of(dlx):
+    shown = dlx("train", *SMALL, "--set", "evaluate.train_subset=2", "--out", "one").stderr
+    assert re.search(r"train \(2 of 3 subjects\) 0\.\d{3}  val 0\.\d{3}", shown)
+
+
+def test_a_study_that_began_with_rarer_validation_goes_on_with_it(dlx):
+    """Its validation costs more than a tenth of training: once was enough before, and five times are now."""
+    five = ["--epochs", "5", "--quiet", "--json"]
+    options = ["sweep-dropout", "--p", "0.5", "--seeds", "1", *SMALL_ARGS, *five]
+    rare = json.loads(dlx(*options, "--set", "evaluate.every=5", "--out", "out").stdout)["trials"]
+    assert [trial["best_epoch"] for trial in rare] == [5, 5]
+    again = json.loads(dlx(*options, "--out", "out", "--dry-run").stdout)["trials"]
+    assert [trial["status"] for trial in again] == ["done", "done"]
+    new = json.loads(dlx(*options, "--out", "new", "--dry-run").stdout)
+    assert [trial["status"] for trial in new["trials"]] == ["waiting", "waiting"]
+    assert {trial["id"] for trial in new["trials"]}.isdisjoint(trial["id"] for trial in again)

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -22,7 +22,7 @@ from dlx.records import EpochRecord, Look, StudyHeader, TrialEntry, TrialRecord
 from dlx.store import StudyFolder
 from dlx.studies import check_claims
 from dlx.study_claims import Claim
-from dlx.study_metrics import Metric, direction_of
+from dlx.study_metrics import direction_of, known_study_metric
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,10 @@ def read_study(path: Path) -> StudyRecords:
 def _check_header(header: StudyHeader) -> None:
     """Refuses a header that speaks of what there is not: everything a report makes leans on it."""
     variants = {variant.label: variant.values for variant in header.variants}
-    if header.metric not in get_args(Metric):
-        raise SettingError(f"unknown metric '{header.metric}': {nearest(header.metric, get_args(Metric))}")
+    try:
+        known_study_metric(header.metric)
+    except ValueError as error:
+        raise SettingError(str(error)) from None
     direction_of(header.metric, header.direction)
     if header.control is not None and header.control not in variants:
         raise SettingError(f"no variant '{header.control}' to be the control: {nearest(header.control, variants)}")

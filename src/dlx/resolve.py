@@ -30,6 +30,7 @@ from dlx.oddities import odd_data, odd_dropout, odd_patches, odd_threads
 from dlx.parts import make_loss, make_model, make_optimizer, make_scheduler, model_geometry
 from dlx.records import RESULTS_VERSION
 from dlx.specs import Spec
+from dlx.study_metrics import MIN_POINTS
 
 
 @dataclass(frozen=True)
@@ -124,11 +125,13 @@ def resolve(
     keep_cache: bool = True,
     progress: Callable[[int, int], None] | None = None,
     datasets: dict[str, Dataset] | None = None,
+    min_validations: int = MIN_POINTS,
 ) -> Resolved:
     """Checks everything that can be checked before the first step, and chooses what was left open.
 
     Prepared data go to `cache_dir` unless `keep_cache` is off. `datasets` keeps opened data by their settings, so that
-    the trials of a study read them once.
+    the trials of a study read them once. `min_validations` is how often a trial is validated at least where
+    `evaluate.every` is left open.
     """
     spec = bind_spec(spec)
     compute = choose_compute(spec.compute)
@@ -153,7 +156,7 @@ def resolve(
     dims, stride = model_geometry(model)
     compute = _fit_precision(spec, compute, dims)
     spec = _fit_patch(spec, dataset, split, dims, stride)
-    spec = _fit_evaluation(spec, dataset, split)
+    spec = _fit_evaluation(spec, dataset, split, min_validations)
     _check_norms(spec, model, stride)
     spec, batch_remarks = fit_evaluation_batch(spec, model, dataset, split, compute)
     remarks = [
@@ -202,12 +205,12 @@ def _fit_patch(spec: Spec, dataset: Dataset, split: Split, dims: int, stride: in
     return spec.model_copy(update={"batch": spec.batch.model_copy(update={"patch_size_px": fitted})})
 
 
-def _fit_evaluation(spec: Spec, dataset: Dataset, split: Split) -> Spec:
+def _fit_evaluation(spec: Spec, dataset: Dataset, split: Split, at_least: int) -> Spec:
     """How often to validate where that is left open: so often that the validation cases cost a tenth of training.
 
-    Both are counted in voxels that pass the network, a training voxel thrice (forward and backward). At least the last
-    epoch is validated, whatever that costs, and the training subset that is measured beside is not counted. What
-    watches the validation Dice (plateau, patience) gets it in every epoch.
+    Both are counted in voxels that pass the network, a training voxel thrice (forward and backward). A trial is
+    validated `at_least` so many times (if it has as many epochs), whatever that costs, and the training subset that is
+    measured beside is not counted. What watches the validation Dice (plateau, patience) gets it in every epoch.
     """
     if spec.evaluate.every is not None:
         return spec
@@ -217,7 +220,8 @@ def _fit_evaluation(spec: Spec, dataset: Dataset, split: Split) -> Spec:
     validated = sum(case.mask.size for case in dataset.cases if case.id in set(split.val))
     is_watched = spec.scheduler.name == "plateau" or spec.train.patience is not None
     times = spec.train.epochs if is_watched else max(1, spec.train.epochs * trained // (10 * validated))
-    every = max(1, -(-spec.train.epochs // times))  # spread evenly, the last epoch among them
+    every = -(-spec.train.epochs // times)  # spread evenly, the last epoch among them
+    every = max(1, min(every, spec.train.epochs // at_least))
     return spec.model_copy(update={"evaluate": spec.evaluate.model_copy(update={"every": every})})
 
 

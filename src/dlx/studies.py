@@ -4,7 +4,7 @@ A study comes from a command (`sweep-dropout` replaces one axis) or from a TOML 
 and its trials are the product of its variants and its seeds. No torch.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +16,7 @@ from dlx.settings import Settings
 from dlx.specs import Section, Spec
 from dlx.study_axes import Axis, Variant, make_variants
 from dlx.study_claims import Claim
-from dlx.study_metrics import Direction, Metric, direction_of, why_unmeasured
+from dlx.study_metrics import Direction, StudyMetric, check_class, direction_of, why_unmeasured
 
 SMALLEST_EFFECT = 0.01  # Dice: what a user would hardly call a difference, and repeats of a network often differ by
 DEFAULT_SEEDS = 5
@@ -44,7 +44,7 @@ class Study(BaseModel):
     axes: tuple[str, ...] = ()
     control: str | None = None
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
-    metric: Metric = "val_dice"
+    metric: StudyMetric = "val_dice"
     direction: Direction | None = None  # which is better; None: what the metric says
     smallest_effect: Annotated[float, Field(gt=0.0)] = SMALLEST_EFFECT
     claims: tuple[Claim, ...] = ()
@@ -77,7 +77,7 @@ class StudyFile(Section):
     axes: tuple[Axis, ...]
     control: str | None = None
     seeds: Annotated[int | tuple[int, ...], BeforeValidator(_seeds)] = DEFAULT_SEEDS
-    metric: Metric = "val_dice"
+    metric: StudyMetric = "val_dice"
     direction: Direction | None = None  # which is better; None: what the metric says
     smallest_effect: Annotated[float, Field(gt=0.0)] = SMALLEST_EFFECT
     claims: tuple[Claim, ...] = ()
@@ -163,6 +163,16 @@ def make_study(**fields: Any) -> Study:
         raise SettingError(f"no variant '{study.control}' to be the control: {nearest(study.control, labels)}")
     check_claims(study.claims, {v.label: v.values for v in study.variants}, study.axes, study.base.train.epochs)
     return study
+
+
+def check_classes(study: Study, classes: Collection[str]) -> None:
+    """Refuses a study whose metric, or that of a claim, is of a class that the data do not have."""
+    check_class(study.metric, classes)
+    for claim in study.claims:
+        try:
+            check_class(claim.metric, classes)
+        except SettingError as error:
+            raise SettingError(f"claim '{claim.text}': {error}") from None
 
 
 def check_measured(study: Study, specs: Mapping[str, Spec]) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from dlx.specs import Section
-from dlx.study_metrics import EpochMetric, Metric
+from dlx.study_metrics import ClaimMetric, EpochMetric, is_of_epochs
 
 
 class Claim(Section):
@@ -21,7 +21,7 @@ class Claim(Section):
 
     text: str
     kind: Literal["greater", "less", "within", "best", "rises", "falls"]
-    metric: Metric | EpochMetric
+    metric: ClaimMetric
     variant: str | None = None
     than: str | None = None
     among: tuple[str, ...] | None = None  # labels; None: all (for `best` the others, for trends the whole axis)
@@ -41,7 +41,7 @@ class Claim(Section):
                 raise ValueError("a window is [first, last] epoch, from 1")
         if self.window is None and (self.than_window is not None or self.metric in ("loss", "gap_subset")):
             raise ValueError("this claim needs a window of epochs")
-        if self.window is not None and self.metric not in get_args(EpochMetric):
+        if self.window is not None and not is_of_epochs(self.metric):
             raise ValueError(f"a window goes with an epoch's figure: {', '.join(get_args(EpochMetric))}")
         if self.kind == "best" and self.among is not None and not set(self.among) - {self.variant}:
             raise ValueError("a claim of kind 'best' needs rivals")

@@ -1,10 +1,12 @@
 """The figures that studies and claims compare by: their names, which direction is better, what measuring them takes."""
 
-from collections.abc import Callable
-from math import ceil
-from typing import Literal
+from collections.abc import Callable, Collection
+from math import ceil, inf
+from typing import Annotated, Literal, get_args
 
-from dlx.errors import SettingError
+from pydantic import AfterValidator
+
+from dlx.errors import SettingError, nearest
 from dlx.specs import EvaluateSpec
 
 Metric = Literal["val_dice", "train_dice", "gap", "best_val_dice", "hd95_mm", "surface_dice", "jitter"]
@@ -21,6 +23,8 @@ EpochMetric = Literal[
     "dropout_off",
     "dropout_outside",
 ]
+# those that a class has too: `val_dice:edema` is the validation Dice of the class `edema`
+OF_A_CLASS = ("val_dice", "train_dice", "gap", "hd95_mm", "surface_dice")
 COINS = ("dropout_off", "dropout_outside")  # of dropout's noise alone: whether a run learns makes no difference to them
 # of the first step of an epoch, with evaluate.probes
 PROBED = ("deepest_to_first", "deepest_variance", "dead_fraction", *COINS)
@@ -45,7 +49,69 @@ DIRECTIONS: dict[str, Direction] = {
     "dropout_outside": "lower",
 }
 
+# the range of a figure; one that has no end is not here
+RANGES: dict[str, tuple[float, float]] = {
+    "val_dice": (0.0, 1.0),
+    "train_dice": (0.0, 1.0),
+    "gap": (-1.0, 1.0),
+    "best_val_dice": (0.0, 1.0),
+    "surface_dice": (0.0, 1.0),
+}
+
+MIN_POINTS = 5  # validations of a trial whose curve shows a course; it is what studies are given where nothing is set
 FEWEST_FOR_JITTER = 3  # a straight line takes two of them
+
+
+def split_metric(metric: str) -> tuple[str, str | None]:
+    """`val_dice:edema` as its figure and its class, which is None where the figure is of all classes.
+
+    The class is all that follows the first colon: its name may hold blanks, brackets and colons.
+    """
+    figure, colon, class_name = metric.partition(":")
+    return figure, class_name if colon else None
+
+
+def largest_difference(metric: str) -> float:
+    """The largest difference that two trials can have in this figure; infinite where it has no end."""
+    low, high = RANGES.get(split_metric(metric)[0], (-inf, inf))
+    return high - low
+
+
+def _known_metric(metric: str, known: Collection[str]) -> str:
+    figure, class_name = split_metric(metric)
+    if figure not in known:
+        raise ValueError(f"unknown metric '{metric}': {nearest(figure, known)}")
+    if class_name is not None and figure not in OF_A_CLASS:
+        raise ValueError(f"metric '{metric}': no figure of one class; those are {', '.join(OF_A_CLASS)}")
+    return metric
+
+
+def known_study_metric(metric: str) -> str:
+    """The metric again; ValueError where a study cannot compare by it."""
+    return _known_metric(metric, get_args(Metric))
+
+
+def known_claim_metric(metric: str) -> str:
+    """The metric again; ValueError where a claim cannot be about it."""
+    return _known_metric(metric, {*get_args(Metric), *get_args(EpochMetric)})
+
+
+# a figure, or with a class behind a colon that of one class
+StudyMetric = Annotated[str, AfterValidator(known_study_metric)]
+ClaimMetric = Annotated[str, AfterValidator(known_claim_metric)]
+
+
+def is_of_epochs(metric: str) -> bool:
+    """Whether single epochs have this figure, so that a claim may average it over a window."""
+    figure, class_name = split_metric(metric)
+    return figure in get_args(EpochMetric) and (class_name is None or figure == "val_dice")
+
+
+def check_class(metric: str, classes: Collection[str]) -> None:
+    """Raises SettingError where the metric is of a class that the data do not have; `classes` without background."""
+    _, class_name = split_metric(metric)
+    if class_name is not None and class_name not in classes:
+        raise SettingError(f"metric '{metric}': no class '{class_name}': {nearest(class_name, classes)}")
 
 
 def direction_of(metric: str, given: Direction | None = None) -> Direction:
@@ -53,7 +119,7 @@ def direction_of(metric: str, given: Direction | None = None) -> Direction:
 
     SettingError where the given one contradicts it, or where neither is known.
     """
-    known = DIRECTIONS.get(metric)
+    known = DIRECTIONS.get(split_metric(metric)[0])
     if known is not None and given is not None and given != known:
         raise SettingError(
             f"direction '{given}': of {metric} {known} is better; leave it out, or choose another metric"
@@ -76,6 +142,7 @@ def why_unmeasured(
 
     `window` is that of a claim. What only the data decide (a class without HD95) is not known here.
     """
+    metric, _ = split_metric(metric)
     every = evaluate.every or 1
     if window is not None and window[1] > epochs:
         return f"there are {epochs} epochs", f"train.epochs={window[1]}"

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
-from rich.text import Text
 
+from dlx.characters import visible
+from dlx.cli.console import PlainConsole
 from dlx.cli.live import EpochBar, TrialsTable
 from dlx.engine.fit import StepDone
 from dlx.records import EpochRecord, TrialRecord
@@ -73,18 +73,18 @@ class Follower:
 class Silent:
     """Shows nothing but the trials that did not end well: no option may hide those."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: PlainConsole) -> None:
         self.console = console
 
     def show(self, _: int, event: Event) -> None:
         if isinstance(event, TrialEnded) and event.record.status != "done":
-            self.console.print(ended_badly(event.record))
+            print_bad_end(self.console, event)
 
 
 class EpochLines:
     """One trial at a time: a line an epoch, and on a terminal a bar below them."""
 
-    def __init__(self, console: Console, plan: Plan, bar: EpochBar | None) -> None:
+    def __init__(self, console: PlainConsole, plan: Plan, bar: EpochBar | None) -> None:
         self.console, self.plan, self.bar = console, plan, bar
         self.trial: TrialStarted | None = None
         self.seconds: list[float] = []
@@ -108,11 +108,12 @@ class EpochLines:
         self.trial, self.seconds = event, []
         title = f"{event.trial.label}, seed {event.trial.seed}"
         if event.resumed_from:
-            self.console.print(Text(f"{title}: going on after epoch {event.resumed_from} of {event.epochs}"))
+            line = f"{title}: going on after epoch {event.resumed_from} of {event.epochs}"
+            self.console.print(visible(line), soft_wrap=True)
         elif len(self.plan.trials) > 1:
-            self.console.print(Text(title))
+            self.console.print(visible(title), soft_wrap=True)
         if event.remark:
-            self.console.print(Text(f"note     {event.remark}"))
+            self.console.print(visible(f"note     {event.remark}"), soft_wrap=True)
         if self.bar is not None:
             self.bar.start(title, event.epochs, event.steps_per_epoch, event.resumed_from)
 
@@ -120,8 +121,10 @@ class EpochLines:
         assert self.trial is not None
         self.seconds.append(event.run.train_s + event.run.evaluate_s)
         left_s = sum(self.seconds) / len(self.seconds) * (self.trial.epochs - event.result.epoch)
-        line = epoch_line(event, self.trial.epochs, left_s if self.bar is None else None)
-        self.console.print(line, soft_wrap=True, markup=False)
+        resolved = self.plan.first
+        subset = name_subset(resolved.spec.evaluate.train_subset, len(resolved.split.train))
+        line = epoch_line(event, self.trial.epochs, left_s if self.bar is None else None, subset)
+        self.console.print(line, soft_wrap=True)
         if self.bar is not None:
             self.bar.epoch(event.result, left_s)
 
@@ -130,15 +133,16 @@ class EpochLines:
             self.bar.end()
         record = event.record
         if event.was_done and record.status == "done":
-            self.console.print(Text(f"{record.label}, seed {record.seed}: finished before, nothing was run"))
+            line = f"{record.label}, seed {record.seed}: finished before, nothing was run"
+            self.console.print(visible(line), soft_wrap=True)
         elif record.status != "done":
-            self.console.print(ended_badly(record))
+            print_bad_end(self.console, event)
 
 
 class TrialLines:
     """Several trials: a line for each that ends, and on a terminal a table of those at work."""
 
-    def __init__(self, console: Console, plan: Plan, table: TrialsTable | None) -> None:
+    def __init__(self, console: PlainConsole, plan: Plan, table: TrialsTable | None) -> None:
         self.console, self.plan, self.table = console, plan, table
         self.started = time.monotonic()
         self.done = 0
@@ -156,7 +160,7 @@ class TrialLines:
             return
         self.ran += not event.was_done
         if event.record.status != "done":
-            self.console.print(ended_badly(event.record), soft_wrap=True)
+            print_bad_end(self.console, event)
             return
         figures = [figure_of(event.record, (), name) for name in ("train_dice", "val_dice", "gap")]
         line = (
@@ -166,28 +170,37 @@ class TrialLines:
         left = len(self.plan.trials) - self.done
         if left and self.table is None:
             line += f"  eta {spell_seconds((time.monotonic() - self.started) / self.ran * left)}"
-        self.console.print(line, soft_wrap=True, markup=False)
+        self.console.print(visible(line), soft_wrap=True)
 
 
-def ended_badly(record: TrialRecord) -> Text:
-    """The line of a trial that diverged or failed."""
-    return Text(f"{record.label}, seed {record.seed}: {record.status}: {record.cause}", style="bold red")
+def print_bad_end(console: PlainConsole, event: TrialEnded) -> None:
+    """The line of a trial that diverged or failed, and where that was in an earlier run, how to run it again."""
+    record = event.record
+    line = f"{record.label}, seed {record.seed}: {record.status}: {record.cause}"
+    if event.was_done:
+        line += " (in an earlier run; --retry-failed runs it again)"
+    console.print(visible(line), soft_wrap=True, style="bold red")
 
 
-def epoch_line(event: EpochRecord, epochs: int, eta_s: float | None) -> str:
-    """One epoch in at most 80 columns; `train` is of a few training subjects, `val` of all validation subjects."""
+def epoch_line(event: EpochRecord, epochs: int, eta_s: float | None, subset: str) -> str:
+    """One epoch; `train` is of the training subjects that `subset` says, `val` of all validation subjects."""
     result = event.result
     rates = "/".join(f"{rate:.3g}" for rate in dict.fromkeys(result.lr.values()))
     width = len(str(epochs))
     line = f"epoch {result.epoch:{width}d}/{epochs}  lr {rates:<8} loss {result.loss:<7.4f}"
     if result.val_dice is not None:
-        line += f" train {spell(result.train_dice_subset)}  val {spell(result.val_dice)}"
+        line += f" train{subset} {spell(result.train_dice_subset)}  val {spell(result.val_dice)}"
     line += f"  {event.run.train_s + event.run.evaluate_s:.1f} s"
     return line if eta_s is None or result.epoch == epochs else f"{line}  eta {spell_seconds(eta_s)}"
 
 
+def name_subset(measured: int, subjects: int) -> str:
+    """` (2 of 5 subjects)` where not all training subjects are measured between epochs."""
+    return f" ({measured} of {subjects} subjects)" if 0 < measured < subjects else ""
+
+
 @contextmanager
-def follower(console: Console, plan: Plan, *, quiet: bool, in_workers: bool) -> Iterator[Follower]:
+def follower(console: PlainConsole, plan: Plan, *, quiet: bool, in_workers: bool) -> Iterator[Follower]:
     """A Follower for this console: silent, with plain lines, or live on a terminal."""
     if quiet:
         yield Follower(Silent(console))
@@ -196,16 +209,16 @@ def follower(console: Console, plan: Plan, *, quiet: bool, in_workers: bool) -> 
             yield Follower(TrialLines(console, plan, None))
             return
         with TrialsTable(console, plan) as table:
-            yield Follower(TrialLines(table.console, plan, table))
+            yield Follower(TrialLines(console, plan, table))
     elif not console.is_terminal:
         yield Follower(EpochLines(console, plan, None))
     else:
         with EpochBar(console) as bar:
-            yield Follower(EpochLines(bar.console, plan, bar))
+            yield Follower(EpochLines(console, plan, bar))
 
 
 @contextmanager
-def reading_bar(console: Console, *, quiet: bool) -> Iterator["ReadingBar"]:
+def reading_bar(console: PlainConsole, *, quiet: bool) -> Iterator["ReadingBar"]:
     """A bar for reading volumes, on a terminal only; it appears with the first volume, so not on a cache hit."""
     bar = Progress(
         TextColumn("reading volumes"), BarColumn(), MofNCompleteColumn(), console=console, transient=True,

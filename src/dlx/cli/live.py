@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from typing import Self
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from dlx.characters import visible
+from dlx.cli.console import PlainConsole
 from dlx.engine.fit import StepDone
 from dlx.records import EpochRecord, EpochResult
 from dlx.report.table import spell, spell_seconds
@@ -22,7 +24,7 @@ from dlx.run.trial import Event, Scoring, TrialEnded, TrialStarted
 class EpochBar:
     """Epoch, step, rate, loss and Dice of one trial, with the time left; gone when it ends."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: PlainConsole) -> None:
         self.progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
@@ -30,7 +32,6 @@ class EpochBar:
             console=console,
             transient=True,
         )
-        self.console = self.progress.console
         self.task: TaskID | None = None
         self.epochs = self.steps = 0
         self.last = ""
@@ -45,7 +46,7 @@ class EpochBar:
     def start(self, title: str, epochs: int, steps: int, done: int) -> None:
         """A trial begins, `done` epochs of it finished before."""
         self.epochs, self.steps, self.last = epochs, steps, ""
-        self.task = self.progress.add_task(title, total=epochs * steps, completed=done * steps, facts="")
+        self.task = self.progress.add_task(visible(title), total=epochs * steps, completed=done * steps, facts="")
 
     def step(self, epoch: int, step: int) -> None:
         """A step was done; the facts are those of the last epoch."""
@@ -72,6 +73,10 @@ class EpochBar:
             self.task = None
 
 
+# columns of the terminal from which on the table of trials has room for a bar, and for more than the validation Dice
+WITH_BAR, WITH_ALL = 80, 60
+
+
 @dataclass
 class AtWork:
     """A trial that is running."""
@@ -89,13 +94,13 @@ class AtWork:
 class TrialsTable:
     """All trials of a study: those at work with their progress; how many are done and waiting; the time left."""
 
-    def __init__(self, console: Console, plan: Plan) -> None:
+    def __init__(self, console: PlainConsole, plan: Plan) -> None:
         self.plan, self.started = plan, time.monotonic()
         self.at_work: dict[int, AtWork] = {}
         self.done = self.failed = 0
         self.steps_done = 0.0
+        self.console = console
         self.live = Live(console=console, get_renderable=self.render, refresh_per_second=4, transient=True)
-        self.console = self.live.console
 
     def __enter__(self) -> Self:
         self.live.start()
@@ -141,25 +146,34 @@ class TrialsTable:
         to_do = (len(self.plan.trials) - self.done) * total - sum(row.done_steps for row in self.at_work.values())
         return None if self.steps_done < 1 else elapsed / self.steps_done * max(0.0, to_do)
 
+    def _train_title(self) -> str:
+        """`train (2 of 5)`: between epochs a few training subjects are measured."""
+        resolved = self.plan.first
+        measured, subjects = resolved.spec.evaluate.train_subset, len(resolved.split.train)
+        return f"train ({measured} of {subjects})" if 0 < measured < subjects else "train"
+
     def render(self) -> Group:
         """The table as it is now, in the console's width."""
+        width = self.console.width
         table = Table(box=SIMPLE_HEAD, expand=True)
-        table.add_column("at work", overflow="ellipsis", no_wrap=True, ratio=2)
-        table.add_column("seed", justify="right")
+        table.add_column("at work", overflow="fold", ratio=2)
+        table.add_column("seed", justify="right", no_wrap=True)
         table.add_column("epoch", justify="right", no_wrap=True)
-        table.add_column("", ratio=1)
-        for title in ("loss", "train", "val"):
-            table.add_column(title, justify="right")
+        if width >= WITH_BAR:
+            table.add_column("", ratio=1)
+        titles = ("loss", self._train_title(), "val") if width >= WITH_ALL else ("val",)
+        for title in titles:
+            table.add_column(title, justify="right", min_width=5)
         for row in self.at_work.values():
             last = row.last
+            figures = (last.loss, last.train_dice_subset, last.val_dice) if last else (None, None, None)
+            bar = [ProgressBar(total=row.epochs * row.steps, completed=row.done_steps)] if width >= WITH_BAR else []
             table.add_row(
-                Text(row.label),
+                visible(row.label),
                 str(row.seed),
                 "scoring" if row.is_scoring else f"{row.epoch}/{row.epochs}",
-                ProgressBar(total=row.epochs * row.steps, completed=row.done_steps),
-                spell(last.loss if last else None),
-                spell(last.train_dice_subset if last else None),
-                spell(last.val_dice if last else None),
+                *bar,
+                *map(spell, figures[-len(titles) :]),
             )
         waiting = len(self.plan.trials) - self.done - len(self.at_work)
         left = self.left_s()

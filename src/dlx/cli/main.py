@@ -54,19 +54,27 @@ def _main(
 
 def run() -> None:
     """Runs the command line. A DlxError is one line on stderr and exit code 2; a closed pipe ends quietly."""
+    from dlx.characters import fall_back_to_ascii, visible
     from dlx.errors import DlxError
 
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+    columns = os.environ.get("COLUMNS", "1")
+    if not columns.isdecimal() or int(columns) == 0:
+        del os.environ["COLUMNS"]  # no width: the help would be printed into 0 columns
+    fall_back_to_ascii(sys.stdout)
+    fall_back_to_ascii(sys.stderr)
     try:
         app()
     except DlxError as error:
-        print(f"dlx: {error}", file=sys.stderr)
+        print(f"dlx: {visible(str(error))}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:
-        sys.stderr.close()
+        from dlx.cli.console import discard
+
+        discard(sys.stdout)
         sys.exit(141)
     except OSError as error:  # a folder that cannot be written, a full disk
         if error.filename is None and error.strerror is None:
             raise
-        print(f"dlx: {error.filename or 'cannot write'}: {error.strerror}", file=sys.stderr)
+        print(f"dlx: {visible(str(error.filename or 'cannot write'))}: {error.strerror}", file=sys.stderr)
         sys.exit(2)

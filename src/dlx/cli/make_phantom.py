@@ -21,9 +21,9 @@ def make_phantom(
     force: Annotated[bool, typer.Option("--force", help="Write anew a phantom that the folder holds.")] = False,
 ) -> None:
     """Write a data set of infant-brain-like phantoms (T1, T2, labels) as an iSeg-2017 folder."""
-    from rich.console import Console
     from rich.progress import track
 
+    from dlx.cli.console import notes
     from dlx.data.iseg import write_iseg_folder
     from dlx.data.phantom import MAX_SEED, MAX_SUBJECTS, phantom
 
@@ -32,14 +32,14 @@ def make_phantom(
         raise SettingError(f"--subjects {subjects}: from 1 to {MAX_SUBJECTS} can be drawn")
     if not 0 <= seed <= MAX_SEED:
         raise SettingError(f"--seed {seed}: from 0 to {MAX_SEED} is possible")
-    console = Console()
     source = phantom(subjects=subjects, size=size_px, seed=seed)
     drawn = ((case_id, *source.case(index)) for index, case_id in enumerate(source.case_ids))
+    console = notes()
     progress = track(
         drawn,
         description="Drawing",
         total=subjects,
-        console=Console(stderr=True),
+        console=console,
         transient=True,
         disable=not console.is_terminal,
     )

@@ -177,6 +177,10 @@ class StudyOptions(TrainOptions):
             rich_help_panel=RUNNING,
         ),
     ] = None
+    per_class: Annotated[
+        bool,
+        typer.Option("--per-class", help="Show the validation Dice of each class too.", rich_help_panel=RUNNING),
+    ] = False
 
 
 def takes_options(

@@ -17,30 +17,29 @@ def report(
             show_default="FOLDER/report, FOLDER/merged of several, or beside a .jsonl",
         ),
     ] = None,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Show the validation Dice of each class too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
 ) -> None:
     """Rebuild a study's table, figure and page from its records, also while it is still running."""
-    from rich.console import Console
-
     from dlx.archive import read_study
     from dlx.cli import study_results
+    from dlx.cli.console import note
     from dlx.cli.running import note_look
     from dlx.merging import merge_studies
     from dlx.report.summary import summarize_study
 
     records = merge_studies([(folder, read_study(folder)) for folder in folders])
     summary = summarize_study(records)
-    study_results.print_summary(summary, records, as_json=as_json)  # first: no write that fails may lose it
-    for folder in folders:
-        if folder.is_dir():
-            note_look(folder, summary)
-    records = merge_studies([(folder, read_study(folder)) for folder in folders])  # with this look
     is_folder = folders[0].is_dir()
     stem = out or default_stem(folders)
-    written = study_results.write_report(stem, summary, records, with_png=is_folder)
+    with study_results.printed_in_any_case(summary, records, as_json=as_json, per_class=per_class):
+        for folder in folders:
+            if folder.is_dir():
+                note_look(folder, summary)
+        records = merge_studies([(folder, read_study(folder)) for folder in folders])  # with this look
+        written = study_results.write_report(stem, summary, records, with_png=is_folder)
     if not as_json:
-        notes = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
-        notes.print(f"\nwritten:      {', '.join(str(path) for path in written)}")
+        note(f"\nwritten:      {', '.join(str(path) for path in written)}")
 
 
 def default_stem(folders: list[Path]) -> Path:

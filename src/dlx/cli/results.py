@@ -2,15 +2,15 @@
 
 import json
 import shlex
-import sys
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+import typer
 from rich.table import Table
-from rich.text import Text
 
+from dlx.characters import visible
+from dlx.cli.console import PlainConsole, note, output
 from dlx.report.document import trial_entry
 from dlx.report.table import seeds_table, spell_seconds, trial_table
 from dlx.specs import Part, Spec
@@ -23,12 +23,16 @@ if TYPE_CHECKING:
     from dlx.run.probe import StudyCost
 
 
-def print_head(plan: "Plan", console: Console, *, quiet: bool = False) -> None:
+TWO_COLUMNS = 60  # letters: the longest names of settings have 30, and their values some 30 too
+
+
+def print_head(plan: "Plan", console: PlainConsole, *, quiet: bool = False) -> None:
     """A few lines on what will train on what, and what the user should know of it; the latter alone if `quiet`."""
     for line in (*(() if quiet else head_lines(plan)), *note_lines(plan)):
+        line = visible(line)
         if console.is_terminal:
             line = fill(line, console.width, subsequent_indent=" " * 9, break_long_words=False, break_on_hyphens=False)
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)
 
 
 def note_lines(plan: "Plan") -> list[str]:
@@ -104,11 +108,11 @@ def print_plan(plan: "Plan", *, as_json: bool) -> None:
     if as_json:
         print_json(plan_document(plan, cost))
         return
-    console = Console()
+    console = output()
     print_head(plan, console)
     print_data(plan, console)
     print_settings(plan, console)
-    console.print(cost_line(plan, cost), highlight=False, markup=False, soft_wrap=not console.is_terminal)
+    console.print(cost_line(plan, cost), soft_wrap=not console.is_terminal)
 
 
 def print_data(plan: "Plan", console: Console) -> None:
@@ -214,15 +218,15 @@ def spell_mib(mib: float) -> str:
     return f"{mib:.0f} MiB" if mib < 1024 else f"{mib / 1024:.1f} GiB"
 
 
-def print_settings(plan: "Plan", console: Console) -> None:
+def print_settings(plan: "Plan", console: PlainConsole) -> None:
     """Every setting with its value, as `--set` takes them; one a line where it is not for a terminal."""
-    if console.is_terminal:
+    if console.is_terminal and console.width >= TWO_COLUMNS:
         console.print(settings_table(plan))
         return
     rows = flatten(plan.first.spec.model_dump(mode="json"))
     width = max(len(key) for key, _ in rows)
     for key, value in rows:
-        console.print(f"{key:{width}}  {value}".rstrip(), highlight=False, markup=False, soft_wrap=True)
+        console.print(visible(f"{key:{width}}  {value}".rstrip()), soft_wrap=True)
 
 
 def settings_table(plan: "Plan") -> Table:
@@ -231,7 +235,7 @@ def settings_table(plan: "Plan") -> Table:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for key, value in flatten(plan.first.spec.model_dump(mode="json")):
-        table.add_row(key, Text(value))
+        table.add_row(key, visible(value))
     return table
 
 
@@ -270,27 +274,26 @@ def print_outcome(plan: "Plan", outcome: "Outcome", *, as_json: bool, quiet: boo
         print_tables(outcome)
     if quiet and not outcome.was_interrupted:
         return
-    notes = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     if outcome.was_interrupted:
-        notes.print(f"\n{stopped_line(plan, outcome)}")
-        notes.print(f"go on with:   {resume_command(plan)}")
+        note(f"\n{stopped_line(plan, outcome)}")
+        note(f"go on with:   {resume_command(plan)}")
     elif not as_json:
-        notes.print(f"\nrecords:      {plan.folder}")
+        note(f"\nrecords:      {plan.folder}")
         for _, folder in outcome.trials:
-            notes.print(f"checkpoints:  {folder / 'last.safetensors'}, best.safetensors")
-        notes.print(f"repeat with:  {repeat_command(plan)}")
+            note(f"checkpoints:  {folder / 'last.safetensors'}, best.safetensors")
+        note(f"repeat with:  {repeat_command(plan)}")
 
 
 def print_tables(outcome: "Outcome") -> None:
     """A table for one trial; for several a row each, and the spread."""
-    console = Console()
+    console = output()
     records = [record for record, _ in outcome.trials]
     if len(records) == 1 and records[0].result is not None:
         console.print()
-        console.print(trial_table(records[0]), highlight=False)
+        console.show(trial_table(records[0]))
     elif len(records) > 1:
         console.print()
-        console.print(seeds_table(records), highlight=False)
+        console.show(seeds_table(records))
 
 
 def stopped_line(plan: "Plan", outcome: "Outcome") -> str:
@@ -313,4 +316,4 @@ def repeat_command(plan: "Plan") -> str:
 
 def print_json(document: dict[str, Any]) -> None:
     """One JSON document on stdout."""
-    sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+    typer.echo(json.dumps(document, indent=2, allow_nan=False))

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from dlx.study_axes import Axis
 
 
-def plan_study(study: "Study", folder: Path | None, options: TrainOptions) -> "Plan":
-    """Resolves a study, with a bar while volumes are read."""
-    from rich.console import Console
-
-    from dlx.cli import display
+def plan_study(
+    study: "Study", folder: Path | None, options: TrainOptions, kept: "StudyRecords | None" = None
+) -> "Plan":
+    """Resolves a study, with a bar while volumes are read; `kept` are its records beside its file."""
+    from dlx.cli import console, display
     from dlx.run.plan import make_plan
 
-    with display.reading_bar(Console(stderr=True), quiet=options.quiet or options.as_json) as progress:
+    with display.reading_bar(console.notes(), quiet=options.quiet or options.as_json) as progress:
         return make_plan(
             study,
             folder,
@@ -40,6 +40,7 @@ def plan_study(study: "Study", folder: Path | None, options: TrainOptions) -> "P
             keep_cache=not options.dry_run,
             max_parallel=options.max_parallel,
             progress=progress,
+            known_trials=[] if kept is None else [trial.entry.trial for trial in kept.trials],
         )
 
 
@@ -78,14 +79,11 @@ def follow_plan(
     plan: "Plan", options: TrainOptions, *, in_workers: bool, kept: "StudyRecords | None" = None
 ) -> "Outcome":
     """Runs what is missing of a plan and shows it while it goes on; `kept` are its records beside its file."""
-    from rich.console import Console
-
-    from dlx.cli import display
+    from dlx.cli import console, display
     from dlx.run.runner import run_plan
 
-    console = Console(stderr=True)
     is_quiet = options.quiet or options.as_json
-    with display.follower(console, plan, quiet=is_quiet, in_workers=in_workers) as follower:
+    with display.follower(console.notes(), plan, quiet=is_quiet, in_workers=in_workers) as follower:
         return follower.follow(
             run_plan(
                 plan,
@@ -102,33 +100,32 @@ def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Pa
     """Runs what is missing of a study and shows what it found; `beside` is a stem at which records and report are
     written too.
     """
-    from rich.console import Console
-
-    from dlx.cli import results, study_results
+    from dlx.cli import console, results, study_results
     from dlx.report.summary import summarize_study
 
     if options.resume:
         raise SettingError("--resume: only dlx train has it; a study goes on when its command is run again")
     if beside is not None and not options.dry_run:
         check_can_write(beside)
-    plan = plan_study(study, options.out or folder, options)
+    kept = records_beside(beside)
+    plan = plan_study(study, options.out or folder, options, kept)
     if options.dry_run:
         study_results.print_study_plan(plan, as_json=options.as_json)
         return
     is_quiet = options.quiet or options.as_json
-    console = Console(stderr=True)
-    results.print_head(plan, console, quiet=is_quiet)
+    results.print_head(plan, console.notes(), quiet=is_quiet)
     if not is_quiet:
-        study_results.print_grid(plan, console)
-    outcome = follow_plan(plan, options, in_workers=True, kept=records_beside(beside))
+        study_results.print_grid(plan, console.notes())
+    outcome = follow_plan(plan, options, in_workers=True, kept=kept)
     records = read_with_looks(plan.folder, beside)
     summary = summarize_study(records)
-    study_results.print_summary(summary, records, as_json=options.as_json)  # first: no write that fails may lose it
-    note_look(plan.folder, summary)
-    records = read_with_looks(plan.folder, beside)  # with this look
-    written = study_results.write_report(plan.folder / "report", summary, records, with_png=True)
-    if beside is not None and not outcome.was_interrupted:
-        written += study_results.write_beside(beside, records)
+    written: list[Path] = []
+    with study_results.printed_in_any_case(summary, records, as_json=options.as_json, per_class=options.per_class):
+        note_look(plan.folder, summary)
+        records = read_with_looks(plan.folder, beside)  # with this look
+        written += study_results.write_report(plan.folder / "report", summary, records, with_png=True)
+        if beside is not None and not outcome.was_interrupted:
+            written += study_results.write_beside(beside, records)
     if not is_quiet or outcome.was_interrupted:
         study_results.print_where(plan, outcome, written)
     end(outcome)

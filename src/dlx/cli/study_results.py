@@ -1,17 +1,17 @@
 """What commands that compare print and write: the grid, the plan of a dry run, the verdicts, the report's files."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from dlx.archive import StudyRecords, finished, portable, write_archive
+from dlx.characters import visible
+from dlx.cli.console import PlainConsole, note, output
 from dlx.cli.results import print_json, print_settings, resume_command, stopped_line
 from dlx.cli.running import archive_of
 from dlx.report.document import study_document, trial_entry
+from dlx.report.grid import Column, Grid, Row, Styled, Trimmed
 from dlx.report.study_table import study_table
 from dlx.report.summary import Summary, summarize_study
 from dlx.report.table import trial_table
@@ -24,22 +24,20 @@ if TYPE_CHECKING:
 BLOCKS = "▁▂▃▄▅▆▇█"
 
 
-def print_grid(plan: "Plan", console: Console) -> None:
+def print_grid(plan: "Plan", console: PlainConsole) -> None:
     """The variants and seeds that will run, before they do."""
     study = plan.study
     labels = [f"{v.label} (control)" if v.label == study.control else v.label for v in study.variants]
     seeds = ", ".join(map(str, study.seeds))
     missing = len(plan.missing())
+    console.print(visible(f"variants {'; '.join(labels)}"), soft_wrap=True)
     console.print(
-        f"variants {'; '.join(labels)}\n"
         f"trials   {len(plan.trials)} ({len(labels)} variants x {len(study.seeds)} seeds: {seeds}), {missing} to run, "
         f"{plan.max_parallel} at once",
-        highlight=False,
         soft_wrap=True,
-        markup=False,
     )
     if len(labels) == 1:
-        console.print("note     a single variant: there is nothing to compare it with", highlight=False)
+        console.print("note     a single variant: there is nothing to compare it with", soft_wrap=True)
 
 
 def print_study_plan(plan: "Plan", *, as_json: bool) -> None:
@@ -52,31 +50,29 @@ def print_study_plan(plan: "Plan", *, as_json: bool) -> None:
         variants = [{"label": v.label, "values": v.values} for v in plan.study.variants]
         print_json({"control": plan.study.control, "variants": variants, **plan_document(plan, cost)})
         return
-    console = Console()
+    console = output()
     print_head(plan, console)
     print_data(plan, console)
     print_grid(plan, console)
     if len({str(variant.spec.scheduler) for variant in plan.study.variants}) > 1:
-        console.print(schedules_table(plan))
+        console.show(schedules_table(plan))
     print_settings(plan, console)
-    console.print(cost_line(plan, cost), highlight=False, markup=False, soft_wrap=not console.is_terminal)
+    console.print(cost_line(plan, cost), soft_wrap=not console.is_terminal)
 
 
-def schedules_table(plan: "Plan") -> Table:
+def schedules_table(plan: "Plan") -> Trimmed:
     """Each schedule's formula, and its rate over the epochs as a row of blocks."""
     from dlx.schedules import FORMULAS, rates
 
-    table = Table(box=SIMPLE_HEAD, title="learning rate by epoch e (0 first) of N", title_justify="left")
-    table.add_column("variant", overflow="fold", ratio=2)
-    table.add_column("formula", overflow="fold", ratio=4)
-    table.add_column("rate", no_wrap=True)
+    rows = []
     for variant in plan.study.variants:
         spec, scheduler = variant.spec, str(variant.spec.scheduler)
         drawn = rates(spec.scheduler.name, spec.scheduler.args, spec.optimizer.lr, spec.train.epochs)
-        is_named = scheduler in variant.label
-        named = Text(variant.label) if is_named else Text.assemble(variant.label, (f"\n{scheduler}", "dim"))
-        table.add_row(named, FORMULAS[spec.scheduler.name], sparkline(drawn))
-    return table
+        named = [Styled(variant.label)]
+        named += [] if scheduler in variant.label else [Styled(scheduler, "dim")]
+        rows.append(Row((named, FORMULAS[spec.scheduler.name], sparkline(drawn))))
+    columns = (Column("variant"), Column("formula"), Column("rate", is_number=True))
+    return Trimmed((Grid(columns, tuple(rows), title="learning rate by epoch e (0 first) of N"),))
 
 
 def sparkline(values: list[float], width: int = 20) -> str:
@@ -86,7 +82,23 @@ def sparkline(values: list[float], width: int = 20) -> str:
     return "".join(BLOCKS[min(len(BLOCKS) - 1, int(value / top * len(BLOCKS)))] for value in picked)
 
 
-def print_summary(summary: Summary, records: StudyRecords, *, as_json: bool) -> None:
+@contextmanager
+def printed_in_any_case(
+    summary: Summary, records: StudyRecords, *, as_json: bool, per_class: bool = False
+) -> Iterator[None]:
+    """Prints the study's table after the body, which writes the report, also where a file could not be written.
+
+    So neither loses the other: not the report if nobody reads the output, not the table if a disk is full.
+    """
+    try:
+        yield
+    except OSError:
+        print_summary(summary, records, as_json=as_json, per_class=per_class)
+        raise
+    print_summary(summary, records, as_json=as_json, per_class=per_class)
+
+
+def print_summary(summary: Summary, records: StudyRecords, *, as_json: bool, per_class: bool = False) -> None:
     """The study's table, or its JSON document, on stdout."""
     if as_json:
         entries = [
@@ -96,12 +108,9 @@ def print_summary(summary: Summary, records: StudyRecords, *, as_json: bool) -> 
         ]
         print_json(study_document(summary, entries))
         return
-    console = Console()
     done = finished(records.trials)
-    if len(records.trials) == 1 and done and done[0].result is not None:
-        console.print(trial_table(done[0]), highlight=False)
-    else:
-        console.print(study_table(summary), highlight=False)
+    is_one = len(records.trials) == 1 and bool(done) and done[0].result is not None
+    output().show(trial_table(done[0]) if is_one else study_table(summary, per_class=per_class))
 
 
 def write_report(stem: Path, summary: Summary, records: StudyRecords, *, with_png: bool) -> list[Path]:
@@ -123,7 +132,7 @@ def write_report(stem: Path, summary: Summary, records: StudyRecords, *, with_pn
         draw(summary, *paths)
         written += paths
         names.append(paths[0].name)
-    write_atomically(page, make_page(summary, records, *names).encode())
+    write_atomically(page, make_page(summary, records, *names).encode(errors="backslashreplace"))
     return written
 
 
@@ -137,11 +146,10 @@ def write_beside(stem: Path, records: StudyRecords) -> list[Path]:
 
 def print_where(plan: "Plan", outcome: "Outcome", written: list[Path]) -> None:
     """Where things are, and the command that goes on, on stderr."""
-    notes = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     missing = len(plan.missing())
     if outcome.was_interrupted:
-        notes.print(f"\n{stopped_line(plan, outcome)}")
-    notes.print(f"\nrecords:      {plan.folder}")
-    notes.print(f"report:       {', '.join(str(path) for path in written)}")
+        note(f"\n{stopped_line(plan, outcome)}")
+    note(f"\nrecords:      {plan.folder}")
+    note(f"report:       {', '.join(str(path) for path in written)}")
     if missing:
-        notes.print(f"go on with:   {resume_command(plan)}   ({counted(missing, 'trial')} missing)")
+        note(f"go on with:   {resume_command(plan)}   ({counted(missing, 'trial')} missing)")

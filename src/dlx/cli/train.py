@@ -19,9 +19,7 @@ def train(options: TrainOptions) -> None:
 
     The same command again shows what is finished, and goes on with what is not.
     """
-    from rich.console import Console
-
-    from dlx.cli import results
+    from dlx.cli import console, results
     from dlx.cli.running import end, follow_plan, plan_study
     from dlx.run.plan import check_resumable
 
@@ -32,7 +30,7 @@ def train(options: TrainOptions) -> None:
         return
     if options.resume:
         check_resumable(plan)
-    results.print_head(plan, Console(stderr=True), quiet=options.quiet or options.as_json)
+    results.print_head(plan, console.notes(), quiet=options.quiet or options.as_json)
     outcome = follow_plan(plan, options, in_workers=plan.max_parallel > 1)
     results.print_outcome(plan, outcome, as_json=options.as_json, quiet=options.quiet)
     end(outcome)

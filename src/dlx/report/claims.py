@@ -10,7 +10,7 @@ from dlx.records import EpochResult, StudyHeader
 from dlx.report.variants import VariantSummary, on_one_device
 from dlx.statistics import ClaimVerdict, judge_best, judge_greater, judge_within, trend_slopes, warn_of_looks
 from dlx.study_claims import Claim
-from dlx.study_metrics import COINS, direction_of
+from dlx.study_metrics import COINS, direction_of, split_metric
 
 LATE = "declared after results were there"
 ValuesOf = Callable[[str], dict[int, float]]  # label -> seed -> the claim's figure
@@ -47,8 +47,8 @@ def _judge(
         return _values(claim, variants[label], alike)
 
     measured, verdict = _measure(claim, header, values)
-    unlike = [v for v in concerned if v.collapse and claim.metric not in COINS]
-    collapsed = "; ".join(f"{v.label} (seed {', '.join(map(str, v.collapse.seeds))})" for v in unlike)
+    told = {v.label: v.collapse.of_metric(claim.metric) for v in concerned if claim.metric not in COINS}
+    collapsed = "; ".join(f"{label} ({collapse.name_seeds()})" for label, collapse in told.items() if collapse)
     lacks = [
         f"{v.label}: {lack}" for v in concerned for w in claim.windows or (None,) if (lack := v.lacks(claim.metric, w))
     ]
@@ -138,6 +138,9 @@ def _in_window(epochs: Sequence[EpochResult], window: tuple[int, int], metric: s
 
 
 def _of_epoch(epoch: EpochResult, metric: str) -> float | None:
+    figure, class_name = split_metric(metric)
+    if class_name is not None:
+        return (epoch.val_dice_per_class or {}).get(class_name) if figure == "val_dice" else None
     if metric == "gap_subset":
         train, val = epoch.train_dice_subset, epoch.val_dice
         return None if train is None or val is None else train - val
@@ -146,7 +149,8 @@ def _of_epoch(epoch: EpochResult, metric: str) -> float | None:
 
 
 def _what(claim: Claim) -> str:
-    what = claim.metric.replace("_", " ").replace("dice", "Dice")
+    figure, class_name = split_metric(claim.metric)
+    what = figure.replace("_", " ").replace("dice", "Dice") + (f" of {class_name}" if class_name is not None else "")
     if claim.window is None:
         return what
     text = f"{what} in {_spell_window(claim.window)}"

@@ -10,11 +10,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
+from dlx.characters import visible
 from dlx.records import EpochResult
 from dlx.report.palette import CONTROL, INK, STYLES, TRAIN, VAL
 from dlx.report.summary import Summary
 from dlx.report.variants import VariantSummary
 from dlx.statistics import Estimate
+from dlx.study_metrics import MIN_POINTS
 
 CURVES = {"val_dice": "val_dice", "train_dice": "train_dice_subset"}  # figure -> the field of an epoch
 
@@ -29,7 +31,8 @@ def draw_curves(figure: SubFigure, summary: Summary, variants: Sequence[VariantS
         if control is not None and not variant.is_control:
             _draw_variant(axes, control, grey=True)
         _draw_variant(axes, variant)
-        title, count = fill(variant.label, 112 // columns, max_lines=2, placeholder=" …"), _count(variant)
+        title = fill(visible(variant.label), 112 // columns, max_lines=2, placeholder=" …")
+        count = fill(_count(variant), 124 // columns, max_lines=3, placeholder=" …")
         is_short = len(title) + len(count) + 2 < 112 // columns
         title = f"{title}  ({count})" if is_short else f"{title}\n{count}"
         axes.set_title(title + "\nevaluation differs from training" * bool(variant.warnings), pad=3)
@@ -42,7 +45,7 @@ def draw_curves(figure: SubFigure, summary: Summary, variants: Sequence[VariantS
     panels[0, 0].set_xlim(0, summary.header.epochs + max(0.5, 0.02 * summary.header.epochs))
     panels[0, 0].set_ylim(0.0, 1.0)
     panels[0, 0].xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    figure.supxlabel("epoch", fontsize=8)
+    figure.supxlabel(f"epoch{_few_points(summary)}", fontsize=8)
     figure.supylabel("Dice of whole volumes", fontsize=8)
     handles = _curve_handles(summary)
     # 8 points in 9 inches hold some 135 letters, a handle being six of them
@@ -51,13 +54,25 @@ def draw_curves(figure: SubFigure, summary: Summary, variants: Sequence[VariantS
     figure.legend(handles=handles, loc="outside upper left", ncols=columns, columnspacing=1.2)
 
 
+def _few_points(summary: Summary) -> str:
+    """Why there are no curves, where validation was asked for too rarely; empty where it was not."""
+    ended = [v.epochs[seed] for v in summary.variants for seed, record in v.records.items() if record.status == "done"]
+    points = [sum(epoch.val_dice is not None for epoch in epochs) for epochs in ended]
+    most = max(points, default=MIN_POINTS)
+    if most >= min(MIN_POINTS, summary.header.epochs):
+        return ""
+    every = max(1, summary.header.epochs // MIN_POINTS)
+    how_often = "once, after the last epoch" if most == 1 else f"{most} times"
+    return f" (validated {how_often}: evaluate.every={every} gives a curve)"
+
+
 def _curve_handles(summary: Summary) -> list[Line2D | Patch]:
     handles: list[Line2D | Patch] = [
         Line2D([], [], color=VAL, label="validation"),
         Line2D([], [], color=TRAIN, linestyle="--", label="training (some of its subjects)"),
     ]
     for control in (variant for variant in summary.variants if variant.is_control and len(summary.variants) > 1):
-        label = f"control ({_shorten(control.label, 30)}; {_count(control)})"
+        label = f"control ({_shorten(visible(control.label), 30)}; {_count(control)})"
         handles.append(Line2D([], [], color=CONTROL, label=label))
     if len(summary.header.seeds) > 1:
         handles.append(Patch(color=CONTROL, alpha=0.3, linewidth=0, label="mean ± 1 standard deviation over seeds"))
@@ -120,7 +135,7 @@ def _count(variant: VariantSummary) -> str:
     """How many runs a panel shows, and how."""
     num_ended, num_begun = len(_ended(variant)), sum(bool(epochs) for epochs in variant.epochs.values())
     if variant.collapse:
-        return variant.collapse.describe()
+        return visible(variant.collapse.describe())
     return f"n = {num_ended}" + (f", {num_begun - num_ended} running" if num_begun > num_ended else "")
 
 

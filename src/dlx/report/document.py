@@ -1,12 +1,14 @@
 """The JSON documents that commands print: made from records, one entry a trial and one a variant."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dlx.records import TrialRecord
-from dlx.report.measures import gap
+from dlx.report.measures import dice_of_classes, gap
 from dlx.report.summary import Summary
 from dlx.report.variants import VariantSummary
+from dlx.statistics import Estimate
 
 
 def trial_entry(record: TrialRecord, folder: Path | None) -> dict[str, Any]:
@@ -61,7 +63,7 @@ def study_document(summary: Summary, trials: list[dict[str, Any]]) -> dict[str, 
 def variant_entry(variant: VariantSummary) -> dict[str, Any]:
     """One variant: means over its seeds, their spread, and its comparison with the control (null for the control)."""
     row = variant.comparison
-    figures = variant.figures
+    figures, records = variant.figures, variant.records.values()
     return {
         "label": variant.label,
         "values": variant.values,
@@ -75,6 +77,14 @@ def variant_entry(variant: VariantSummary) -> dict[str, Any]:
         "verdict": row.verdict if row else None,
         "reason": row.reason if row else None,
         "collapsed_seeds": variant.collapse.seeds,
+        "lost_classes": dict(variant.collapse.lost),
+        "val_dice_per_class": {name: class_entry(values) for name, values in dice_of_classes(records).items()},
         "warnings": variant.warnings,
         "seeds_needed": row.seeds_needed if row else None,
     }
+
+
+def class_entry(by_seed: Mapping[int, float | None]) -> dict[str, Any]:
+    """The validation Dice of a class over the seeds that have one."""
+    known = Estimate(tuple(value for value in by_seed.values() if value is not None))
+    return {"mean": known.mean, "spread": known.sd, "n": known.n}

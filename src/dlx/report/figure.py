@@ -6,6 +6,7 @@ pyplot changes nothing. Equal records give equal bytes.
 """
 
 import re
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
@@ -16,6 +17,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
+from dlx.characters import visible
 from dlx.files import write_atomically
 from dlx.report.curves import draw_curves, num_columns
 from dlx.report.finals import draw_finals
@@ -33,7 +35,8 @@ def draw_study(summary: Summary, path_svg: Path, path_png: Path | None = None) -
 @contextmanager
 def styled() -> Iterator[None]:
     """Within it matplotlib draws in this package's style, whatever the user has set."""
-    with mpl.rc_context():
+    with mpl.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font", category=UserWarning)
         mpl.rcdefaults()
         mpl.rcParams.update(RC)
         yield
@@ -65,7 +68,7 @@ def _figure(summary: Summary) -> Figure:
     """Curves above, figures of the last epoch below; side by side where there is one variant and nothing to compare."""
     others = [variant for variant in summary.variants if not variant.is_control]
     header = summary.header
-    title = fill(header.question or header.name, 100)
+    title = fill(visible(header.question or header.name), 100)
     if summary.num_done < len(header.trials):
         title += f"\n{summary.num_done} of {len(header.trials)} trials have ended"
     if len(summary.variants) == 1:

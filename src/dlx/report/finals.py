@@ -6,10 +6,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
 
+from dlx.characters import visible
 from dlx.report.palette import CONTROL, INK, STYLES, VAL
 from dlx.report.places import Places
 from dlx.report.summary import Summary
 from dlx.statistics import Estimate
+from dlx.study_metrics import RANGES, largest_difference
+
+DICE = RANGES["val_dice"]
 
 
 def draw_finals(figure: SubFigure, summary: Summary) -> None:
@@ -42,7 +46,7 @@ def _draw_levels(axes: Axes, summary: Summary, place: Places) -> None:
             style: dict[str, Any] = {"color": colour, "marker": marker, "label": name}
             if not variant.collapse:
                 estimate = Estimate(known)
-                interval = estimate.interval if estimate.n >= num_seeds else None
+                interval = clipped(estimate.interval, *DICE) if estimate.n >= num_seeds else None
                 place.point(axes, variant.label, estimate.mean, interval, side * 4.0, **style)
             place.dots(axes, variant.label, known, side * 8.5, colour)
             if variant.is_control and known and not variant.collapse and len(summary.variants) > 1:
@@ -52,13 +56,15 @@ def _draw_levels(axes: Axes, summary: Summary, place: Places) -> None:
     what = f"mean, 95 % interval, {num_seeds} seeds" if num_seeds > 1 else "one seed"
     axes.set_title(f"Dice after the last epoch\n{what}")
     if not _has_values(summary):
-        (axes.set_ylim if place.is_flat else axes.set_xlim)(0.0, 1.0)
+        (axes.set_ylim if place.is_flat else axes.set_xlim)(*DICE)
+    place.keep_within(axes, *DICE)
     place.name_values(axes, "Dice")
 
 
 def _draw_differences(axes: Axes, summary: Summary, place: Places) -> None:
     """The paired differences from the control beside zero and the smallest effect that was declared."""
     effect = summary.header.smallest_effect
+    largest = largest_difference(summary.header.metric)
     band, line = (axes.axhspan, axes.axhline) if place.is_flat else (axes.axvspan, axes.axvline)
     band(-effect, effect, color="#F0E442", alpha=0.35, linewidth=0, label=f"±{effect:g}, the smallest effect declared")
     line(0.0, color=CONTROL, linewidth=1.0, zorder=1.2)
@@ -76,11 +82,19 @@ def _draw_differences(axes: Axes, summary: Summary, place: Places) -> None:
                 "markerfacecolor": INK if is_shown else "white",
             }
             name = "shown to differ" if is_shown else "not shown to differ"
-            place.point(axes, variant.label, row.difference, row.interval, 0.0, label=name, **style)
+            place.point(
+                axes, variant.label, row.difference, clipped(row.interval, -largest, largest), 0.0, label=name, **style
+            )
     num_seeds = len(summary.header.seeds)
     what = f"mean, 95 % interval (not corrected), {num_seeds} seeds" if num_seeds > 1 else "one seed"
     axes.set_title(f"Difference from the control, paired by seed\n{what}")
-    place.name_values(axes, f"difference in {summary.metric_title}\n({summary.direction} is better)")
+    place.keep_within(axes, -largest, largest)
+    place.name_values(axes, f"difference in {visible(summary.metric_title)}\n({summary.direction} is better)")
+
+
+def clipped(interval: tuple[float, float] | None, low: float, high: float) -> tuple[float, float] | None:
+    """The part of an interval that is possible: of few seeds the t interval leaves a figure's range."""
+    return None if interval is None else (min(max(interval[0], low), high), min(max(interval[1], low), high))
 
 
 def _has_values(summary: Summary) -> bool:

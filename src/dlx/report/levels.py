@@ -1,12 +1,14 @@
 """A figure of what the levels of a network carry, where a study probed them."""
 
 from pathlib import Path
+from textwrap import fill
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from dlx.characters import visible
 from dlx.report.figure import save, styled
 from dlx.report.page_levels import MEASURES, by_level
 from dlx.report.palette import SERIES, WIDTH_IN
@@ -28,7 +30,7 @@ def draw_levels(summary: Summary, path_svg: Path, path_png: Path | None = None) 
             axes.tick_params(axis="x", rotation=45)
         figure.align_ylabels()
         handles = [
-            Line2D([], [], color=colour, marker=marker, label=variant.label)
+            Line2D([], [], color=colour, marker=marker, label=fill(visible(variant.label), 40) or " ")
             for variant, (colour, marker) in zip(summary.variants, _styles(summary), strict=True)
         ]
         figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 4))

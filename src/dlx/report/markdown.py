@@ -2,15 +2,39 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from urllib.parse import quote
 
+from dlx.characters import visible, visible_lines
 from dlx.report.variants import VariantSummary
 
 Lines = list[str]
 
 
 def escape(text: object) -> str:
-    """Text that markdown takes as it is, also in a cell of a table and beside dollars."""
-    return re.sub(r"([\\`*_<>|$\[\]~])", r"\\\1", " ".join(str(text).split()))
+    """Text that markdown shows letter by letter, also in a cell of a table, beside dollars and where a line begins.
+
+    No emoji codes either, which GitHub replaces in what markdown made: an empty comment parts them.
+    """
+    plain = visible(" ".join(str(text).split()))
+    escaped = re.sub(r"([\\`*_<>|$\[\]~&])", r"\\\1", plain)
+    escaped = re.sub(r"^(#{1,6}|[-+]|=+|-+|\d+(?=[.)]))(?=[.)]?(?: |$))", _escape_start, escaped)
+    return re.sub(r":(?=[\w+\\-]+:)", ":<!-- -->", escaped)
+
+
+def _escape_start(found: re.Match[str]) -> str:
+    """What would begin a heading, a list or a rule; of `1.` the point is escaped."""
+    return f"{found[0]}\\" if found[0][-1].isdecimal() else f"\\{found[0]}"
+
+
+def link_target(name: str) -> str:
+    """A file's name as the target of a link."""
+    return quote(name, errors="surrogateescape")
+
+
+def code_block(text: str, language: str) -> Lines:
+    """Text as it is, fenced by more backticks than it holds itself."""
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return [f"{fence}{language}", visible_lines(text), fence]
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]], num_text: int = 1) -> Lines:

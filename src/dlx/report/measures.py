@@ -1,10 +1,11 @@
 """What one trial measured, by the names that studies compare by; None where it has no such figure."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import mean
 
 from dlx import statistics
-from dlx.records import EpochResult, TrialRecord
+from dlx.records import EpochResult, TrialRecord, TrialResult
+from dlx.study_metrics import split_metric
 
 TITLES = {
     "val_dice": "validation Dice",
@@ -17,11 +18,29 @@ TITLES = {
 }
 
 
+OF_A_CLASS = {
+    "val_dice": "validation Dice of {}",
+    "train_dice": "train Dice of {}",
+    "gap": "gap of {} (train - validation Dice)",
+    "hd95_mm": "HD95 of {} (mm)",
+    "surface_dice": "normalised surface Dice of {}",
+}
+
+
+def title_of(metric: str) -> str:
+    """What a study's metric is called in tables: `validation Dice`, `validation Dice of edema`."""
+    figure, class_name = split_metric(metric)
+    return TITLES[figure] if class_name is None else OF_A_CLASS[figure].format(class_name)
+
+
 def figure_of(record: TrialRecord, epochs: Sequence[EpochResult], metric: str) -> float | None:
     """One trial's figure after its last epoch; `epochs` are needed for the jitter alone."""
     result = record.result
     if result is None:
         return None
+    metric, class_name = split_metric(metric)
+    if class_name is not None:
+        return _of_class(result, metric, class_name)
     match metric:
         case "train_dice":
             return result.train.dice
@@ -39,6 +58,33 @@ def figure_of(record: TrialRecord, epochs: Sequence[EpochResult], metric: str) -
             known = [(epoch.epoch, epoch.val_dice) for epoch in epochs if epoch.val_dice is not None]
             return statistics.jitter([e for e, _ in known], [v for _, v in known], result.epochs)
     raise ValueError(f"'{metric}' is no figure of a trial")
+
+
+def _of_class(result: TrialResult, metric: str, class_name: str) -> float | None:
+    """The same of one class; None where the trial has no such class."""
+    train, val = (scores.dice_per_class.get(class_name) for scores in (result.train, result.val))
+    match metric:
+        case "train_dice":
+            return train
+        case "val_dice":
+            return val
+        case "gap":
+            return None if train is None or val is None else train - val
+        case "hd95_mm":
+            return (result.val.hd95_mm_per_class or {}).get(class_name)
+        case "surface_dice":
+            return (result.val.surface_dice_per_class or {}).get(class_name)
+    raise ValueError(f"'{metric}' is no figure of one class")
+
+
+def dice_of_classes(records: Iterable[TrialRecord | None]) -> dict[str, dict[int, float | None]]:
+    """Class -> seed -> validation Dice, of the trials that ran through."""
+    found: dict[str, dict[int, float | None]] = {}
+    for record in records:
+        if record is not None and record.result is not None:
+            for name, dice in record.result.val.dice_per_class.items():
+                found.setdefault(name, {})[record.seed] = dice
+    return found
 
 
 def gap(record: TrialRecord) -> float | None:

@@ -6,17 +6,19 @@ Made from records alone, so that the same records give the same page.
 from dlx.archive import StudyRecords, finished
 from dlx.report import page_facts, page_levels
 from dlx.report.claims import LATE
-from dlx.report.markdown import Lines, escape, name_of, table
+from dlx.report.markdown import Lines, code_block, escape, link_target, name_of, table
 from dlx.report.study_table import floor_line, is_idle
 from dlx.report.summary import Summary
-from dlx.report.table import signed, spell_effect, spell_interval, spell_spread
+from dlx.report.table import signed, spell_effect, spell_interval, spell_seeds_needed, spell_spread
 
 
 def make_page(summary: Summary, records: StudyRecords, figure_name: str | None, levels_name: str | None = None) -> str:
     """The page of a study, finished or running; the names are the pictures' paths relative to the page."""
     sections = [
         _head(summary, records),
-        [f"![Dice over epochs, after the last epoch, and the differences]({figure_name})"] if figure_name else [],
+        [f"![Dice over epochs, after the last epoch, and the differences]({link_target(figure_name)})"]
+        if figure_name
+        else [],
         _verdicts(summary),
         _figures(summary),
         _claims(summary),
@@ -42,7 +44,7 @@ def _head(summary: Summary, records: StudyRecords) -> Lines:
     if broken:
         lines += ["", f"**{broken} of {total} trials diverged or failed; they are listed below.**"]
     lines += ["", *subjects] if (subjects := _subjects(summary)) else []
-    return [*lines, "", "```sh", header.command, "```"]
+    return [*lines, "", *code_block(header.command, "sh")]
 
 
 def _subjects(summary: Summary) -> Lines:
@@ -69,11 +71,12 @@ def _verdicts(summary: Summary) -> Lines:
         )
         reasons = [escape(mark) for mark in variant.marks]
         cells = (name_of(variant), ": ".join([verdict, "; ".join(reasons)] if reasons else [verdict]))
-        needed = "-" if row.seeds_needed is None else f"{row.seeds_needed}"
-        rows.append((*cells, signed(row.difference), spell_interval(row.interval), f"{row.n}", needed))
+        rows.append((*cells, signed(row.difference), spell_interval(row.interval), f"{row.n}", spell_seeds_needed(row)))
     titles = ("variant", "verdict", "difference", "95 % interval", "pairs", "seeds needed")
     control = escape(summary.header.control)
-    title = f"## Difference from the control ({control}) in {summary.metric_title}: {summary.direction} is better"
+    title = (
+        f"## Difference from the control ({control}) in {escape(summary.metric_title)}: {summary.direction} is better"
+    )
     return [title, "", *table(titles, rows, num_text=2), "", *_grounds(summary, len(compared))]
 
 
@@ -89,9 +92,10 @@ def _grounds(summary: Summary, num_variants: int) -> Lines:
         "corrected.",
         f'- "No difference larger than {effect}": shown by two one-sided tests against ±{effect}, the smallest effect '
         'of interest as declared. "Cannot tell" is no sign of equality.',
-        "- Collapsed: some run diverged, failed or ended below half of the validation Dice of the variant's best run; "
-        "then no interval is given.",
-        f"- Seeds needed: to find a true difference of {effect} with 80 % power, from the measured spread.",
+        "- Collapsed: some run diverged, failed, ended below half of the validation Dice of the variant's best run, or "
+        "never learned a class that the other seeds learn; then no interval is given.",
+        f"- Seeds needed, where there is no verdict yet: to find a true difference of {effect} with 80 % power, from "
+        "the measured spread.",
         f"- {floor_line(summary)}",
         *(f"- {escape(remark)}" for remark in summary.remarks),
     ]
@@ -114,7 +118,15 @@ def _figures(summary: Summary) -> Lines:
                 ),
             )
         )
-    titles = ("variant", "n", *(summary.metric_title for _ in own), "train Dice", "validation Dice", "gap", "jitter")
+    titles = (
+        "variant",
+        "n",
+        *(escape(summary.metric_title) for _ in own),
+        "train Dice",
+        "validation Dice",
+        "gap",
+        "jitter",
+    )
     return [
         "## After the last epoch",
         "",

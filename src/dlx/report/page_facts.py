@@ -4,34 +4,20 @@ import json
 from collections.abc import Iterable
 
 from dlx.archive import StudyRecords, finished
-from dlx.report.markdown import Lines, escape, name_of, table
-from dlx.report.summary import Summary
-from dlx.report.table import spell, spell_seconds, spell_spread
-from dlx.statistics import Estimate
+from dlx.report.markdown import Lines, code_block, escape, name_of, table
+from dlx.report.summary import Summary, classes_of
+from dlx.report.table import class_spread, spell, spell_seconds
 
 
 def classes(summary: Summary) -> Lines:
-    found: dict[str, dict[str, list[float]]] = {}
-    for variant in summary.variants:
-        by_class = found[variant.label] = {}
-        for record in variant.records.values():
-            for name, dice in (record.result.val.dice_per_class if record.result else {}).items():
-                if dice is not None:
-                    by_class.setdefault(name, []).append(dice)
-    names = list(dict.fromkeys(name for by_class in found.values() for name in by_class))
-    if not names:
+    shown = classes_of(summary)
+    if not shown:
         return []
-    rows = [
-        (
-            name_of(v),
-            *(spell_spread(Estimate(tuple(found[v.label].get(name, ()))), is_mixed=bool(v.collapse)) for name in names),
-        )
-        for v in summary.variants
-    ]
+    rows = [(name_of(v), *(class_spread(v, name) for name in shown)) for v in summary.variants]
     return [
         "## Validation Dice of each class",
         "",
-        *table(("variant", *map(escape, names)), rows),
+        *table(("variant", *map(escape, shown)), rows),
         "",
         "After the last epoch, as above.",
     ]
@@ -76,9 +62,7 @@ def settings(summary: Summary) -> Lines:
         "<details>",
         f"<summary>All settings of {whose}</summary>",
         "",
-        "```json",
-        text,
-        "```",
+        *code_block(text, "json"),
         "",
         "</details>",
     ]

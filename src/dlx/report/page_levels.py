@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from dlx.records import EpochResult, LevelProbe
-from dlx.report.markdown import Lines, name_of, table
+from dlx.report.markdown import Lines, escape, link_target, name_of, table
 from dlx.report.summary import Summary
 from dlx.report.variants import VariantSummary
 
@@ -49,7 +49,7 @@ def describe_levels(summary: Summary, figure_name: str | None) -> Lines:
     if not is_probed(summary):
         return []
     lines = ["## Levels of the network", ""]
-    lines += [f"![Features, gradients and weights by level]({figure_name})", ""] if figure_name else []
+    lines += [f"![Features, gradients and weights by level]({link_target(figure_name)})", ""] if figure_name else []
     levels = list(dict.fromkeys(level for v in summary.variants for level in by_level(v, last=False, field="mean_abs")))
     for field, (title, _) in MEASURES.items():
         rows = []
@@ -58,7 +58,7 @@ def describe_levels(summary: Summary, figure_name: str | None) -> Lines:
             cells = [f"{first[level]:.3g} → {last[level]:.3g}" if level in first else "-" for level in levels]
             share = [" → ".join(_share(variant, last=late) for late in (False, True))] if field == "mean_abs" else []
             rows.append((name_of(variant), *cells, *share))
-        titles = ("variant", *levels, *(["deepest / first of the encoder"] if field == "mean_abs" else []))
+        titles = ("variant", *map(escape, levels), *(["deepest / first of the encoder"] if field == "mean_abs" else []))
         lines += [f"**{title[0].upper()}{title[1:]}**", "", *table(titles, rows), ""]
     lines += [
         "Measured in the first training step of the first epoch (the first weights) → of the last epoch; mean over "

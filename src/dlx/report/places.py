@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation, Transform
 
+from dlx.characters import visible
 from dlx.report.summary import Summary
 
 
@@ -24,7 +25,7 @@ class Places:
         self.is_flat = bool(numbers) or len(variants) == 1
         self.control = summary.header.control
         self.at = {variant.label: float(row) for row, variant in enumerate(variants)}
-        self.names = {v.label: f"{v.label} (control)" if v.label == self.control else v.label for v in variants}
+        self.names = {v.label: visible(v.label) + " (control)" * (v.label == self.control) for v in variants}
         self.title = ""
         if numbers:
             known = sorted(set(numbers.values()))
@@ -32,7 +33,7 @@ class Places:
             is_even = max(gaps, default=1.0) >= 10.0 * min(gaps, default=1.0)
             self.at = {label: float(known.index(x)) if is_even else x for label, x in numbers.items()}
             self.names = {label: f"{x:g}" + "\ncontrol" * (label == self.control) for label, x in numbers.items()}
-            self.title = summary.header.axes[0] + " (not to scale)" * is_even
+            self.title = visible(summary.header.axes[0]) + " (not to scale)" * is_even
 
     def point(
         self,
@@ -49,10 +50,12 @@ class Places:
         place, move = self.at[variant], self._moved(axes, beside)
         if interval is not None:
             self._plot(axes, [place, place], interval, transform=move, color=style["color"], linewidth=1.3)
-        self._plot(axes, [place], [mean], transform=move, linestyle="", markersize=3.8, zorder=3, **style)
+        self._plot(
+            axes, [place], [mean], transform=move, linestyle="", markersize=3.8, zorder=3, clip_on=False, **style
+        )
 
     def dots(self, axes: Axes, variant: str, values: Sequence[float], beside: float, colour: str) -> None:
-        if variant in self.at:
+        if variant in self.at and values:
             style: dict[str, Any] = {"color": colour, "alpha": 0.7, "markersize": 5, "markeredgewidth": 0}
             self._plot(
                 axes,
@@ -61,6 +64,7 @@ class Places:
                 transform=self._moved(axes, beside),
                 marker=".",
                 linestyle="",
+                clip_on=False,
                 **style,
             )
 
@@ -74,6 +78,12 @@ class Places:
         style["bbox"] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0}
         axes.text(x, y, text, rotation=90 if self.is_flat else 0, **style)
         self._plot(axes, [self.at[variant]], [0.0], linestyle="")
+
+    def keep_within(self, axes: Axes, low: float, high: float) -> None:
+        """Cuts the axis of values to what is possible."""
+        first, last = axes.get_ylim() if self.is_flat else axes.get_xlim()
+        if max(first, low) < min(last, high):
+            (axes.set_ylim if self.is_flat else axes.set_xlim)(max(first, low), min(last, high))
 
     def name_values(self, axes: Axes, name: str) -> None:
         (axes.set_ylabel if self.is_flat else axes.set_xlabel)(name)

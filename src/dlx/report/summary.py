@@ -12,7 +12,7 @@ from dlx.records import Look, StudyHeader
 from dlx.report.claims import ClaimOutcome, judge_claims
 from dlx.report.looks import chosen_after, earlier_looks, fewer_seeds, this_look
 from dlx.report.marks import evaluated_unlike_trained, why_idle
-from dlx.report.measures import TITLES
+from dlx.report.measures import title_of
 from dlx.report.variants import VariantSummary, describe_variant, on_one_device, only, place
 from dlx.spelling import counted
 from dlx.statistics import Collapse, Comparisons, NoiseFloor
@@ -36,7 +36,7 @@ class Summary:
         """The metric's title, with the unit of its distances."""
         results = [record.result for variant in self.variants for record in variant.records.values() if record.result]
         unit = results[0].distance_unit if results else "mm"
-        return TITLES[self.header.metric].replace("(mm)", f"({unit})")
+        return title_of(self.header.metric).replace("(mm)", f"({unit})")
 
     @property
     def direction(self) -> Direction:
@@ -46,7 +46,13 @@ class Summary:
     @property
     def control_collapse(self) -> Collapse:
         """What of the control collapsed."""
-        return next((v.collapse for v in self.variants if v.is_control), Collapse((), 0))
+        return next((v.collapse.of_metric(self.header.metric) for v in self.variants if v.is_control), Collapse((), 0))
+
+
+def classes_of(summary: Summary) -> list[str]:
+    """The classes that the trials which ran through were scored by, in the data's order, without background."""
+    scored = [record.result.val for v in summary.variants for record in v.records.values() if record.result]
+    return list(dict.fromkeys(name for scores in scored for name in scores.dice_per_class))
 
 
 def summarize_study(records: StudyRecords) -> Summary:
@@ -110,8 +116,8 @@ def _compare(
         declared_seeds=header.seeds,
         smallest_effect=header.smallest_effect,
         higher_is_better=direction_of(metric, header.direction) == "higher",
-        collapses={label: variant.collapse for label, variant in others.items()},
-        control_collapse=control.collapse,
+        collapses={label: variant.collapse.of_metric(metric) for label, variant in others.items()},
+        control_collapse=control.collapse.of_metric(metric),
         unreached=tuple(idle),
         unmeasured=unmeasured,
         earlier_looks=looks,

@@ -1,41 +1,15 @@
 """Tables made from records: what a trial scored, and several seeds beside each other."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from math import floor, log10
 from statistics import mean, stdev
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
-from rich.segment import Segment
-from rich.table import Table
-from rich.text import Text
-
 from dlx.records import SetScores, TrialRecord
-from dlx.report.measures import gap, mean_of_all
+from dlx.report.grid import Column, Grid, Line, Row, Trimmed
+from dlx.report.measures import dice_of_classes, figure_of, gap, mean_of_all
+from dlx.report.variants import VariantSummary
 from dlx.spelling import counted
-from dlx.statistics import Estimate
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """What is made for the width it is shown in, and shown without blanks at the ends of its lines.
-
-    rich fills each line of a table to its full width, which is seen wherever a table goes to a file.
-    """
-
-    make: Callable[[int], RenderableType]  # columns -> what to show
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        for line in console.render_lines(self.make(options.max_width), options, pad=False):
-            kept = list(line)
-            while kept and not kept[-1].text.strip(" ") and not kept[-1].control:
-                kept.pop()
-            if kept:
-                last = kept.pop()
-                yield from kept
-                yield Segment(last.text.rstrip(" "), last.style, last.control)
-            yield Segment.line()
+from dlx.statistics import Collapse, Comparison, Estimate, find_collapse
 
 
 def spell(value: float | None, digits: int = 3) -> str:
@@ -62,6 +36,12 @@ def spell_interval(interval: tuple[float, float] | None) -> str:
     return "-" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f}"
 
 
+def spell_seeds_needed(row: Comparison) -> str:
+    """How many seeds the comparison needs; a dash where its verdict is settled or its spread unknown."""
+    is_settled = row.verdict in ("better", "worse") or row.verdict.startswith("no difference")
+    return "-" if row.seeds_needed is None or is_settled else str(row.seeds_needed)
+
+
 def spell_effect(estimate: float | None, interval: tuple[float, float] | None) -> tuple[str, str]:
     """A claim's estimate and interval: three decimals, or more where all of them are below 0.005 (not every claim is
     about Dice)."""
@@ -86,31 +66,39 @@ def spell_spread(estimate: Estimate, *, is_mixed: bool = False, has_sign: bool =
     return f"{write(estimate.mean)} ± {estimate.sd:.3f}"
 
 
-def trial_table(record: TrialRecord) -> Fitted:
+def class_spread(variant: VariantSummary, name: str) -> str:
+    """The validation Dice of one class over seeds, as tables have it."""
+    by_seed = dice_of_classes(variant.records.values()).get(name, {})
+    known = tuple(value for value in by_seed.values() if value is not None)
+    return spell_spread(Estimate(known), is_mixed=bool(variant.collapse.of_metric(f"val_dice:{name}")))
+
+
+def trial_table(record: TrialRecord) -> Trimmed:
     """One trial after its last epoch: a row per class and their mean, and below it what else is known of it."""
     result = record.result
     assert result is not None
     tolerance, unit = record.settings["evaluate"]["surface_tolerance_mm"], result.distance_unit
-    table = Table(
-        title=f"{record.label}, seed {record.seed}: after epoch {result.epochs}",
-        box=SIMPLE_HEAD,
-        title_justify="left",
-    )
-    table.add_column("class")
-    for title in ("train Dice", "val Dice", "gap", f"val HD95\n{unit}", f"val surface\nDice {tolerance:g} {unit}"):
-        table.add_column(title, justify="right")
-    for name in result.val.dice_per_class:
-        table.add_row(*_class_row(name, result.train, result.val))
+    titles = ("train Dice", "val Dice", "gap", ("val HD95", unit), ("val surface", f"Dice {tolerance:g} {unit}"))
+    rows = [Row(_class_row(name, result.train, result.val)) for name in result.val.dice_per_class]
     means = [mean_of_all(figures) for figures in (result.val.hd95_mm_per_class, result.val.surface_dice_per_class)]
-    table.add_section()
-    table.add_row(
-        "mean",
-        spell(result.train.dice),
-        spell(result.val.dice),
-        signed(gap(record)),
-        spell(means[0], 2),
-        spell(means[1]),
-        style="bold",
+    rows.append(
+        Row(
+            (
+                name_of_mean(result.val.dice_per_class),
+                spell(result.train.dice),
+                spell(result.val.dice),
+                signed(gap(record)),
+                spell(means[0], 2),
+                spell(means[1]),
+            ),
+            style="bold",
+            starts_section=True,
+        )
+    )
+    grid = Grid(
+        (Column("class"), *(Column(title, is_number=True) for title in titles)),
+        tuple(rows),
+        title=f"{record.label}, seed {record.seed}: after epoch {result.epochs}",
     )
     best = f"best epoch {result.best_epoch}: val Dice {spell(result.best_val_dice)} (selected on the validation data)"
     if record.settings["evaluate"]["every"] >= result.epochs:
@@ -123,7 +111,12 @@ def trial_table(record: TrialRecord) -> Fitted:
     lines = [best, facts]
     if unknown:
         lines.insert(0, f"no HD95 of {', '.join(unknown)}: no case has it in both masks; their mean would hide that")
-    return Fitted(lambda _: Group(table, *map(Text, lines)))
+    return Trimmed((grid, *map(Line, lines)))
+
+
+def name_of_mean(classes: Iterable[str]) -> str:
+    """What the row of the mean over classes is called; a class may be called `mean`."""
+    return "mean of all" if "mean" in classes else "mean"
 
 
 def _class_row(name: str, train: SetScores, val: SetScores) -> tuple[str, ...]:
@@ -134,31 +127,64 @@ def _class_row(name: str, train: SetScores, val: SetScores) -> tuple[str, ...]:
     return name, spell(train_dice), spell(val_dice), signed(difference), spell(hd95, 2), spell(surface)
 
 
-def seeds_table(records: Sequence[TrialRecord]) -> Fitted:
-    """A row a seed, and their mean and spread (standard deviation over seeds)."""
-    table = Table(title=f"{records[0].label}: {len(records)} seeds", box=SIMPLE_HEAD, title_justify="left")
-    for title in ("seed", "train Dice", "val Dice", "gap", "best val Dice (epoch)", "seconds"):
-        table.add_column(title, justify="right")
+def seeds_table(records: Sequence[TrialRecord]) -> Trimmed:
+    """A row a seed, their mean and spread (standard deviation over seeds), and below it the same of each class."""
+    titles = ("train Dice", "val Dice", "gap", "best val Dice (epoch)", "seconds")
+    shown = []
     rows: list[tuple[float | None, float | None, float | None]] = []
     for record in records:
         if record.result is None:
-            table.add_row(str(record.seed), record.status, "-", "-", "-", f"{record.run.seconds:.0f}")
+            cells: tuple[str, ...] = (str(record.seed), record.status, "-", "-", "-", f"{record.run.seconds:.0f}")
+            shown.append(Row(cells))
             continue
         result = record.result
         rows.append((result.train.dice, result.val.dice, gap(record)))
-        table.add_row(
-            str(record.seed),
-            spell(result.train.dice),
-            spell(result.val.dice),
-            signed(gap(record)),
-            f"{spell(result.best_val_dice)} ({result.best_epoch})",
-            f"{record.run.seconds:.0f}",
+        shown.append(
+            Row(
+                (
+                    str(record.seed),
+                    spell(result.train.dice),
+                    spell(result.val.dice),
+                    signed(gap(record)),
+                    f"{spell(result.best_val_dice)} ({result.best_epoch})",
+                    f"{record.run.seconds:.0f}",
+                )
+            )
         )
-    table.add_section()
     for name, of, has_sign in (("mean", mean, True), ("spread", stdev, False)):
         columns = [[value for value in column if value is not None] for column in zip(*rows, strict=True)]
         if all(len(column) > 1 for column in columns) and columns:
             figures = [of(column) for column in columns]
             last = signed(figures[2]) if has_sign else spell(figures[2])
-            table.add_row(name, spell(figures[0]), spell(figures[1]), last, "", "")
-    return Fitted(lambda _: table)
+            cells = (name, spell(figures[0]), spell(figures[1]), last, "", "")
+            shown.append(Row(cells, starts_section=name == "mean"))
+    grid = Grid(
+        tuple(Column(title, is_number=True) for title in ("seed", *titles)),
+        tuple(shown),
+        title=f"{records[0].label}: {len(records)} seeds",
+    )
+    dice = {record.seed: record.result.val.dice if record.result else None for record in records}
+    of_classes = dice_of_classes(records)
+    collapse = find_collapse(dice, dice, [*dice], classes=of_classes, control_classes=of_classes)
+    warning = [Line(f"{records[0].label}: {collapse.describe()}", "red")] if collapse else []
+    return Trimmed((grid, *warning, *_classes_over_seeds(records, collapse)))
+
+
+def _classes_over_seeds(records: Sequence[TrialRecord], collapse: Collapse) -> tuple[Grid, ...]:
+    """A row a class: mean and standard deviation over the seeds that ended; nothing where fewer than two did."""
+    results = [record.result for record in records if record.result is not None]
+    if len(results) < 2:
+        return ()
+    titles = {"train_dice": "train Dice", "val_dice": "val Dice", "gap": "gap", "hd95_mm": "val HD95 mm"}
+    rows = []
+    for name in results[0].val.dice_per_class:
+        is_mixed = bool(collapse.of_metric(f"val_dice:{name}"))
+        cells = [name]
+        for figure in titles:
+            found = [figure_of(record, (), f"{figure}:{name}") for record in records]
+            known = Estimate(tuple(value for value in found if value is not None))
+            cells.append(spell_spread(known, is_mixed=is_mixed, has_sign=figure == "gap"))
+        rows.append(Row(tuple(cells)))
+    columns = (Column(title, is_number=True, may_stack=True) for title in titles.values())
+    title = "each class, mean ± standard deviation over seeds" + ", of lost classes lowest to highest" * bool(collapse)
+    return (Grid((Column("class"), *columns), tuple(rows), title=title),)

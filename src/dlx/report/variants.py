@@ -7,10 +7,10 @@ from typing import Any
 
 from dlx.archive import TrialRecords
 from dlx.records import EpochResult, StudyHeader, TrialRecord, VariantEntry
-from dlx.report.measures import TITLES, figure_of
+from dlx.report.measures import TITLES, dice_of_classes, figure_of
 from dlx.specs import EvaluateSpec
 from dlx.statistics import Collapse, Comparison, Estimate, Values, find_collapse
-from dlx.study_metrics import why_unmeasured
+from dlx.study_metrics import split_metric, why_unmeasured
 
 Placed = Mapping[str, Mapping[int, TrialRecords]]  # label -> seed -> what is known of the trial
 
@@ -82,14 +82,22 @@ def place(trials: Iterable[TrialRecords], header: StudyHeader) -> dict[str, dict
 def describe_variant(entry: VariantEntry, placed: Placed, header: StudyHeader) -> VariantSummary:
     """A variant without what others say of it: its comparison, its marks and its warnings."""
     trials = placed[entry.label]
-    by_seed = {metric: _by_seed(trials, metric) for metric in TITLES}
-    control = by_seed["val_dice"] if header.control is None else _by_seed(placed[header.control], "val_dice")
+    asked = (header.metric, *(claim["metric"] for claim in header.claims))
+    of_classes = [metric for metric in asked if split_metric(metric)[1] is not None]
+    by_seed = {metric: _by_seed(trials, metric) for metric in (*TITLES, *of_classes)}
+    control = trials if header.control is None else placed[header.control]
     return VariantSummary(
         label=entry.label,
         values=entry.values,
         is_control=entry.label == header.control,
         by_seed=by_seed,
-        collapse=find_collapse(by_seed["val_dice"], control, header.seeds),
+        collapse=find_collapse(
+            by_seed["val_dice"],
+            _by_seed(control, "val_dice"),
+            header.seeds,
+            classes=dice_of_classes(trial.record for trial in trials.values()),
+            control_classes=dice_of_classes(trial.record for trial in control.values()),
+        ),
         epochs={seed: tuple(epoch.result for epoch in trial.epochs) for seed, trial in trials.items()},
         records={seed: trial.record for seed, trial in trials.items() if trial.record is not None},
     )

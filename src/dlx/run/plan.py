@@ -2,9 +2,10 @@
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dlx.data.cases import Dataset
 from dlx.engine.device import available_cores
@@ -18,9 +19,9 @@ from dlx.settings import make_spec, settings_differences, with_absolute_paths
 from dlx.specs import Spec
 from dlx.spelling import counted
 from dlx.store import StudyFolder, TrialFolder
-from dlx.studies import Study, Trial, check_measured
+from dlx.studies import Study, Trial, check_classes, check_measured
 from dlx.study_axes import Variant
-from dlx.study_metrics import direction_of
+from dlx.study_metrics import MIN_POINTS, direction_of
 
 
 @dataclass(frozen=True)
@@ -106,29 +107,39 @@ def make_plan(
     keep_cache: bool = True,
     max_parallel: int | None = None,
     progress: Callable[[int, int], None] | None = None,
+    known_trials: Collection[str] = (),
 ) -> Plan:
     """Resolves every variant of a study; raises DlxError for what one of them cannot do. Writes only the data cache,
     and that only with `keep_cache`.
+
+    `known_trials` are the ids of trials that ran elsewhere. A study of which trials are known there or in its folder,
+    begun when validation once was enough by default, goes on as it began.
     """
     folder = default_folder(study.base) if folder is None else folder
     _check_folder(folder)
     variants = tuple(v.model_copy(update={"spec": with_absolute_paths(v.spec)}) for v in study.variants)
     study = study.model_copy(update={"variants": variants})
     datasets: dict[str, Dataset] = {}
-    resolved: dict[str, Resolved] = {}
-    for variant in study.variants:
-        try:
-            resolved[variant.label] = resolve(
-                variant.spec,
-                cache_dir=cache_dir,
-                verify_data=verify_data,
-                keep_cache=keep_cache,
-                progress=progress,
-                datasets=datasets,
-            )
-        except SettingError as error:
-            raise SettingError(f"variant '{variant.label}': {error}" if len(variants) > 1 else str(error)) from None
+
+    def resolve_all(min_validations: int) -> dict[str, Resolved]:
+        return _resolve_all(
+            study,
+            cache_dir=cache_dir,
+            verify_data=verify_data,
+            keep_cache=keep_cache,
+            progress=progress,
+            datasets=datasets,
+            min_validations=min_validations,
+        )
+
+    resolved = resolve_all(MIN_POINTS)
+    if any(variant.spec.evaluate.every is None for variant in study.variants):
+        begun = {*known_trials, *_trials_of(folder)}
+        earlier = resolve_all(1) if begun and not _are_among(begun, resolved, study) else resolved
+        resolved = earlier if _are_among(begun, earlier, study) else resolved
     _check_comparable(resolved, study.seeds[0])
+    for one in resolved.values():
+        check_classes(study, one.dataset.classes[1:])
     check_measured(study, {label: one.spec for label, one in resolved.items()})
     stores = host_stores(resolved.values())
     slim = {label: one.without_voxels() for label, one in resolved.items()}
@@ -141,6 +152,28 @@ def make_plan(
         remarks += [remark] if remark and remark not in remarks else []
     parallel, remark = _parallel(list(slim.values()), max_parallel, len(trials))
     return Plan(study, command, folder, trials, stores, parallel, (*remarks, *([remark] if remark else [])))
+
+
+def _resolve_all(study: Study, **options: Any) -> dict[str, Resolved]:
+    resolved: dict[str, Resolved] = {}
+    for variant in study.variants:
+        try:
+            resolved[variant.label] = resolve(variant.spec, **options)
+        except SettingError as error:
+            is_one = len(study.variants) == 1
+            raise SettingError(str(error) if is_one else f"variant '{variant.label}': {error}") from None
+    return resolved
+
+
+def _trials_of(folder: Path) -> set[str]:
+    """The ids of the trials that a folder's study declared."""
+    header = StudyFolder(folder).header()
+    return set() if header is None else {entry.trial for entry in header.trials}
+
+
+def _are_among(known: Collection[str], resolved: dict[str, Resolved], study: Study) -> bool:
+    """Whether any trial of the study, so resolved, is known."""
+    return any(one.trial_id(seed) in known for one in resolved.values() for seed in study.seeds)
 
 
 def _check_comparable(resolved: dict[str, Resolved], seed: int) -> None:

@@ -119,7 +119,7 @@ def compare(
             warning = warn_of_looks(earlier_looks, len(seeds), num_variants)
             reason = "; ".join(filter(None, [reason, warning]))
         rows.append(_summarize(row, decision, i, verdict, reason, needed))
-    healthy = [seed for seed in seeds if seed not in control_collapse.seeds]
+    healthy = [seed for seed in seeds if seed not in control_collapse.all_seeds]
     return Comparisons(tuple(rows), _noise_floor(control, pairs, healthy))
 
 

@@ -1,0 +1,216 @@
+"""A table of words and numbers as a terminal shows it: in columns where they fit, else as a list, and nothing cut.
+
+Text is taken letter by letter: names from files are no markup, and what the terminal's encoding lacks stands in ASCII.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from textwrap import wrap
+
+from rich.box import SIMPLE_HEAD, Box
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.segment import Segment
+from rich.table import Table
+from rich.text import Text
+
+from dlx.characters import encodable, visible
+
+MIN_WORDS = 12  # columns that words get at least, or all that they need: below that names break into bits
+GAP = 3  # blanks between two columns of a table
+ASCII_HEAD = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A sentence of its own, broken at the width."""
+
+    text: str = ""
+    style: str = ""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        yield Text(encodable(visible(self.text), options.encoding), style=self.style)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column: of words, which may be broken, or of numbers, which are aligned right and stay whole."""
+
+    title: str | tuple[str, ...]  # a line, or several
+    is_number: bool = False
+    may_stack: bool = False  # a number's spread may stand below its mean
+
+    @property
+    def title_lines(self) -> tuple[str, ...]:
+        return (self.title,) if isinstance(self.title, str) else self.title
+
+
+@dataclass(frozen=True)
+class Styled:
+    """A line of a cell in a style of its own."""
+
+    text: str
+    style: str = ""
+
+
+Cell = str | Sequence[Styled]  # a line, or several
+
+
+@dataclass(frozen=True)
+class Row:
+    """A cell for each column; the first names the row."""
+
+    cells: tuple[Cell, ...]
+    style: str = ""
+    starts_section: bool = False
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Rows under titles. A list where the columns do not fit: each row's name, and below it a line a cell."""
+
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+    title: str = ""
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        shown = self._encoded(options.encoding)
+        if shown.title:
+            yield Text(shown.title, style="italic")
+        width = options.max_width
+        if shown._least_width(whole_words=any(column.may_stack for column in self.columns)) <= width:
+            yield shown._table(options.encoding)
+        elif (stacked := shown._stacked())._least_width() <= width:
+            yield stacked._table(options.encoding)
+        else:
+            yield from shown._list(width)
+
+    def _encoded(self, encoding: str) -> "Grid":
+        """The same in letters that the encoding has: widths are measured of these."""
+
+        def fit(text: str) -> str:
+            return encodable(visible(text), encoding)
+
+        columns = tuple(
+            Column(tuple(fit(line) for line in column.title_lines), column.is_number, column.may_stack)
+            for column in self.columns
+        )
+        rows = tuple(
+            Row(
+                tuple(tuple(Styled(fit(line.text), line.style) for line in _lines(cell)) for cell in row.cells),
+                row.style,
+                row.starts_section,
+            )
+            for row in self.rows
+        )
+        return Grid(columns, rows, fit(self.title))
+
+    def _stacked(self) -> "Grid":
+        """The same with each spread below its mean."""
+        rows = []
+        for row in self.rows:
+            cells: list[Cell] = []
+            for column, cell in zip(self.columns, row.cells, strict=True):
+                pieces = [(line.style, line.text.split(" ", 1)) for line in _lines(cell)]
+                stacked = [Styled(piece, style) for style, parts in pieces for piece in parts]
+                cells.append(tuple(stacked) if column.may_stack else cell)
+            rows.append(Row(tuple(cells), row.style, row.starts_section))
+        return Grid(self.columns, tuple(rows), self.title)
+
+    def _least_width(self, *, whole_words: bool = False) -> int:
+        """The fewest columns in which no number is broken, and words only where there is room for a few of them."""
+        total = 1
+        for index, column in enumerate(self.columns):
+            lines = [*column.title_lines, *(line.text for row in self.rows for line in _lines(row.cells[index]))]
+            longest = max(map(cell_len, lines), default=0)
+            total += GAP + (longest if column.is_number or whole_words else min(longest, MIN_WORDS))
+        return total
+
+    def _table(self, encoding: str) -> Table:
+        table = Table(box=SIMPLE_HEAD if encodable("─", encoding) == "─" else ASCII_HEAD, safe_box=False)
+        for column in self.columns:
+            title = Text("\n".join(column.title_lines))
+            if column.is_number:
+                table.add_column(title, justify="right", no_wrap=True)
+            else:
+                table.add_column(title, overflow="fold")
+        for row in self.rows:
+            if row.starts_section:
+                table.add_section()
+            table.add_row(*(_as_text(cell) for cell in row.cells), style=row.style)
+        return table
+
+    def _list(self, width: int) -> RenderResult:
+        """`p=0.1   n 5`, and below it the other cells with their titles, values below each other."""
+        titles = [" ".join(column.title_lines) for column in self.columns[1:]]
+        room = min(max((cell_len(title) for title in titles), default=0), max(width // 2 - 4, 8))
+        for row in self.rows:
+            yield Text()
+            name, *cells = (_lines(cell) for cell in row.cells)
+            head = " ".join(line.text for line in name)
+            fields = list(zip(titles, cells, strict=True))
+            if fields and len(fields[0][1]) == 1:
+                beside = f"{head}   {fields[0][0]} {fields[0][1][0].text}".rstrip()
+                if cell_len(beside) + 2 <= width:
+                    head, fields = beside, fields[1:]
+            yield from _indented(head, 2, 4, width, row.style or "bold")
+            for title, lines in fields:
+                yield from _field(title, lines, room, width)
+        yield Text()
+
+
+def _field(title: str, lines: Sequence[Styled], room: int, width: int) -> list[RenderableType]:
+    """A title and its value beside it; below it where it would be broken there."""
+    first = f"{title:{room}}  {lines[0].text}" if lines else title
+    texts = [line.text for line in lines]
+    is_beside = cell_len(title) <= room and all(4 + room + 2 + cell_len(text) <= width for text in texts)
+    if is_beside:
+        below = [Text(" " * (6 + room) + line.text, style=line.style, overflow="ignore") for line in lines[1:]]
+        return [Text("    " + first, style=lines[0].style if lines else "", overflow="ignore"), *below]
+    shown = _indented(title, 4, 6, width, "")
+    for line in lines:
+        shown += _indented(line.text, 6, 6, width, line.style)
+    return shown
+
+
+def _indented(text: str, first: int, later: int, width: int, style: str) -> list[RenderableType]:
+    """Text broken at blanks, its first line and the later ones indented; a word that is too long overflows."""
+    pieces = wrap(
+        text,
+        max(width, later + 10),
+        initial_indent=" " * first,
+        subsequent_indent=" " * later,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return [Text(piece, style=style, overflow="ignore", no_wrap=True) for piece in pieces]
+
+
+def _lines(cell: Cell) -> tuple[Styled, ...]:
+    return (Styled(cell),) if isinstance(cell, str) else tuple(cell)
+
+
+def _as_text(cell: Cell) -> Text:
+    return Text("\n").join(Text(line.text, style=line.style) for line in _lines(cell))
+
+
+@dataclass(frozen=True)
+class Trimmed:
+    """Parts below each other, without blanks at the ends of their lines.
+
+    rich fills each line of a table to its full width, which shows wherever a table goes to a file.
+    """
+
+    parts: tuple[RenderableType, ...]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for part in self.parts:
+            for line in Segment.split_lines(console.render(part, options)):
+                kept = list(line)
+                while kept and not kept[-1].text.strip(" ") and not kept[-1].control:
+                    kept.pop()
+                if kept:
+                    last = kept.pop()
+                    yield from kept
+                    yield Segment(last.text.rstrip(" "), last.style, last.control)
+                yield Segment.line()
