@@ -1,7 +1,6 @@
 """What training commands print before and after a run: the head, the plan of a dry run, the tables, what to do next."""
 
 import json
-import shlex
 import sys
 from pathlib import Path
 from textwrap import fill
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dlx.cli.repeating import repeat_command, resume_command
 from dlx.report.document import trial_entry
 from dlx.report.table import seeds_table, spell_seconds, trial_table
 from dlx.specs import Part, Spec
@@ -201,12 +201,12 @@ def print_outcome(plan: "Plan", outcome: "Outcome", *, as_json: bool, quiet: boo
     notes = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
     if outcome.was_interrupted:
         notes.print(f"\n{stopped_line(plan, outcome)}")
-        notes.print(f"go on with:   {resume_command(plan)}")
+        notes.print(f"go on with:   {resume_command(plan.command)}")
     elif not as_json:
         notes.print(f"\nrecords:      {plan.folder}")
         for _, folder in outcome.trials:
             notes.print(f"checkpoints:  {folder / 'last.safetensors'}, best.safetensors")
-        notes.print(f"repeat with:  {repeat_command(plan)}")
+        notes.print(f"repeat with:  {repeat_command(plan.command)}")
 
 
 def print_tables(outcome: "Outcome") -> None:
@@ -226,17 +226,6 @@ def stopped_line(plan: "Plan", outcome: "Outcome") -> str:
     done = len(outcome.trials)
     trials = f"{done} of {len(plan.trials)} trials are done; " if len(plan.trials) > 1 else ""
     return f"stopped; {trials}{counted(outcome.kept_epochs, 'finished epoch')} kept of what was at work"
-
-
-def resume_command(plan: "Plan") -> str:
-    """The command that goes on with what is unfinished: the one that was given, without what would begin anew."""
-    return shlex.join(word for word in shlex.split(plan.command) if word != "--fresh")
-
-
-def repeat_command(plan: "Plan") -> str:
-    """The command that runs all of it again, from the first epoch."""
-    words = [word for word in shlex.split(plan.command) if word not in ("--resume", "--fresh")]
-    return shlex.join([*words, "--fresh"])
 
 
 def print_json(document: dict[str, Any]) -> None:

@@ -9,7 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from dlx.archive import StudyRecords, finished, portable, write_archive
-from dlx.cli.results import print_json, print_settings, resume_command, stopped_line
+from dlx.cli.repeating import resume_command
+from dlx.cli.results import print_json, print_settings, stopped_line
 from dlx.cli.running import archive_of
 from dlx.report.document import study_document, trial_entry
 from dlx.report.study_table import study_table
@@ -143,4 +144,4 @@ def print_where(plan: "Plan", outcome: "Outcome", written: list[Path]) -> None:
     notes.print(f"\nrecords:      {plan.folder}")
     notes.print(f"report:       {', '.join(str(path) for path in written)}")
     if missing:
-        notes.print(f"go on with:   {resume_command(plan)}   ({counted(missing, 'trial')} missing)")
+        notes.print(f"go on with:   {resume_command(plan.command)}   ({counted(missing, 'trial')} missing)")

@@ -17,6 +17,7 @@ from dlx.data.cases import Dataset as Dataset
 from dlx.data.cases import Declaration
 from dlx.data.layouts import Listing, name_some
 from dlx.data.split import folder_groups
+from dlx.files import expand_home
 from dlx.specs import DataSpec, Part
 
 
@@ -66,7 +67,7 @@ def open_dataset(
     all were tried, with a line for each, 20 at most. Memory: see `Case` and `prepare.prepare_all`.
     """
     source, normalize = bind_part("data", spec.source), bind_part("normalizer", spec.normalize)
-    path = Path(str(source.args.get("path", ""))).expanduser()
+    path = Path(expand_home(str(source.args.get("path", ""))))
     if source.name == "folder" and path.suffix == cache.ENDING and not path.is_dir():
         dataset = replace(cache.load_cache(path, normalize=normalize), source=str(path))
         return dataset.with_remarks(f"{path}: of prepared data only checksums can be verified") if verify else dataset
@@ -82,7 +83,7 @@ def open_dataset(
 def _open(plan: Plan, cache_dir: Path | None, verify: bool, keep: bool, progress: prepare.Progress | None) -> Dataset:
     if cache_dir is None:
         return plan.make(progress).with_remarks(*plan.remarks)
-    file = cache.cache_path(cache_dir.expanduser(), plan.place, plan.origin.declaration)
+    file = cache.cache_path(cache_dir, plan.place, plan.origin.declaration)
     kept, remarks = cache.find(file, plan.origin)
     if kept is not None and not verify:
         return replace(kept, source=plan.source).with_remarks(*plan.remarks)
