@@ -32,10 +32,8 @@ def expand_home(path: str) -> str:
 
 def home_folder() -> Path | None:
     """The user's home folder; None where neither HOME nor the password database names one."""
-    try:
-        return Path(expand_home("~"))
-    except DataError:
-        return None
+    home = "~" if os.environ.get("HOME") == "" else os.path.expanduser("~")
+    return None if home == "~" else Path(home)
 
 
 @contextlib.contextmanager

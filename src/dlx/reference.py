@@ -133,7 +133,8 @@ def spell_schema(schema: Mapping[str, Any]) -> str:
     if "anyOf" in schema:
         options = [spell_schema(option) for option in schema["anyOf"] if option.get("type") != "null"]
         suffix = ", or none" if any(option.get("type") == "null" for option in schema["anyOf"]) else ""
-        return " or ".join(dict.fromkeys(options)) + suffix
+        joint = " | " if any(" | " in option for option in options) else " or "
+        return joint.join(dict.fromkeys(options)) + suffix
     if "enum" in schema or "const" in schema:
         return " | ".join(str(value) for value in schema.get("enum", [schema.get("const")]))
     match schema.get("type"):
