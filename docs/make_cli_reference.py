@@ -1,4 +1,7 @@
-"""Writes docs/cli.md from the commands' own help texts; with --check it only tells whether the page is up to date."""
+"""Writes docs/cli.md from the commands' own help texts, and the list in docs/settings.md from `dlx settings`.
+
+With --check it only tells whether the pages are up to date.
+"""
 
 import os
 import re
@@ -12,6 +15,8 @@ from typer.testing import CliRunner
 from dlx.cli.main import app
 
 PAGE = Path(__file__).parent / "cli.md"
+SETTINGS_PAGE = Path(__file__).parent / "settings.md"
+LIST_HEAD = "## Every setting\n"
 
 
 def help_text(*args: str) -> str:
@@ -30,12 +35,20 @@ def page() -> str:
     return "\n".join(parts)
 
 
+def settings_page() -> str:
+    """The page of settings as it is, with the list at its end made anew."""
+    written = SETTINGS_PAGE.read_text(encoding="utf-8").partition(LIST_HEAD)[0]
+    listed = CliRunner().invoke(app, ["settings"], prog_name="dlx", env={"COLUMNS": "100"}).output
+    intro = "What `dlx settings` prints: `key = default (of a recipe)`, then type, range and meaning."
+    return f"{written}{LIST_HEAD}\n{intro} Made by `make docs UPDATE=1`.\n\n```text\n{listed.strip()}\n```\n"
+
+
 def main() -> None:
-    made = page()
-    if "--check" not in sys.argv:
-        PAGE.write_text(made, encoding="utf-8")
-    elif not PAGE.exists() or PAGE.read_text(encoding="utf-8") != made:
-        sys.exit(f"{PAGE.name} is out of date: run `make docs UPDATE=1` and commit it")
+    for path, made in ((PAGE, page()), (SETTINGS_PAGE, settings_page())):
+        if "--check" not in sys.argv:
+            path.write_text(made, encoding="utf-8")
+        elif not path.exists() or path.read_text(encoding="utf-8") != made:
+            sys.exit(f"{path.name} is out of date: run `make docs UPDATE=1` and commit it")
 
 
 if __name__ == "__main__":

@@ -25,13 +25,14 @@ RANKS = [
     ["lovasz", "metrics", "surface", "dropout", "schedules", "optimizers", "initializers", "data", "statistics"],
     ["studies"],
     ["study_axes"],
+    ["reference"],
     ["settings", "arguments"],
     ["study_claims"],
     ["study_metrics"],
     ["registry", "records"],
     ["specs", "ranges"],
     ["spelling"],
-    ["errors", "files", "cores", "memory", "characters", "__init__"],
+    ["errors", "files", "cores", "memory", "characters", "safe_path", "__init__"],
 ]
 RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 

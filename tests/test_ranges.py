@@ -52,3 +52,38 @@ def test_decimals_are_exact():
 def test_what_is_no_grid_is_refused_with_the_cause(text, words):
     with pytest.raises(SettingError, match=words):
         parse_grid(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("0.1:0.8:0.1", "0.1..0.8:0.1"),
+        ("0.1:0.1:0.8", "0.1..0.8:0.1"),
+        ("0.1:0.8", "0.1..0.8"),
+        ("0.1-0.8", "0.1..0.8"),
+        ("0.1\u20130.8", "0.1..0.8"),
+        ("0.1\u20260.8", "0.1..0.8"),
+        ("0.1 to 0.8", "0.1..0.8"),
+        ("0.1..0.8 by 0.1", "0.1..0.8:0.1"),
+        ("np.arange(0,1,0.1)", "0..1:0.1"),
+        ("[0.1,0.3]", "0.1,0.3"),
+        ("0.1;0.3", "0.1,0.3"),
+        ("0.1 0.3", "0.1,0.3"),
+        ("0.1,,0.3,", "0.1,0.3"),
+        ("10%", "0.1"),
+        ("1e-4-1e-3", "1e-4..1e-3"),
+        (".1-.8", "0.1..0.8"),
+    ],
+)
+def test_another_spelling_of_a_grid_is_refused_with_one_that_can_be_typed(text, meant):
+    with pytest.raises(SettingError) as raised:
+        parse_grid(text)
+    assert str(raised.value).endswith(f"did you mean {meant}?")
+    assert parse_grid(meant)
+
+
+@pytest.mark.parametrize("text", ["", "abc", "0.1...", "..0.8", "0.1..0.2..0.3", "1:2:3:4", "[]", "-", "%"])
+def test_what_cannot_be_read_gets_no_hint_that_is_refused_too(text):
+    with pytest.raises(SettingError) as raised:
+        parse_grid(text)
+    assert "did you mean" not in str(raised.value)

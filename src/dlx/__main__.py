@@ -1,6 +1,10 @@
-"""`python -m dlx` is `dlx`."""
+"""`python -m dlx` is `dlx`: it too imports nothing from the working folder, which Python has put first on the path."""
 
-from dlx.cli.main import run
+from dlx.safe_path import leave_out_working_folder
+
+leave_out_working_folder()
+
+from dlx.cli.main import run  # noqa: E402 (the path comes first)
 
 if __name__ == "__main__":
     run()

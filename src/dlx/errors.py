@@ -1,6 +1,8 @@
 """The errors that are the user's to mend: one line each, naming the thing and the cause; the command exits with 2."""
 
 import difflib
+import errno
+import os
 from collections.abc import Iterable
 
 MOST_NAMES = 40  # that a line lists
@@ -16,6 +18,15 @@ class DataError(DlxError):
 
 class SettingError(DlxError):
     """A setting, name or argument that is unknown or out of range."""
+
+
+def spell_os_error(error: OSError) -> str:
+    """`path: No space left on device`. An error that names no file is one of an output stream, or has its own words."""
+    cause = error.strerror or str(error) or type(error).__name__
+    if error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {cause}"
+    is_of_stream = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+    return f"standard output cannot be written: {cause}" if is_of_stream else cause
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

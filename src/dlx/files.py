@@ -15,6 +15,38 @@ MAX_JSON_BYTES = 64 << 20  # a listing of 100,000 cases takes 10 MiB; more is no
 LEFTOVER = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
 
 
+def expand_home(path: str) -> str:
+    """`~/x` as a path in the user's home folder, `~name/x` in that user's; any other path as it is.
+
+    DataError where the home folder is not known: no HOME, and no entry of the user in the password database.
+    """
+    if not path.startswith("~"):
+        return path
+    expanded = "" if os.environ.get("HOME") == "" else os.path.expanduser(path)
+    if not expanded or expanded == path:
+        if os.path.lexists(path):
+            return path
+        raise DataError(f"{path}: the home folder {path.split('/')[0]} is not known: write the path in full")
+    return expanded
+
+
+def home_folder() -> Path | None:
+    """The user's home folder; None where neither HOME nor the password database names one."""
+    home = "~" if os.environ.get("HOME") == "" else os.path.expanduser("~")
+    return None if home == "~" else Path(home)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Gives an OSError that names no file, such as that of a full disk, this path."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 @contextlib.contextmanager
 def replacing(path: Path, temporary: Path | None = None, also: Path | None = None) -> Iterator[BinaryIO]:
     """A file to write to: a temporary one beside `path`, flushed to the disk at the end and then renamed over it.
@@ -26,7 +58,7 @@ def replacing(path: Path, temporary: Path | None = None, also: Path | None = Non
     """
     temporary = temporary or path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with temporary.open("wb") as file:
+        with naming(path), temporary.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

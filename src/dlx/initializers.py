@@ -11,8 +11,11 @@ from typing import Annotated, Literal
 from pydantic import Field
 from torch import Tensor, nn
 
-Mode = Literal["fan_in", "fan_out"]
-Gain = Annotated[float, Field(gt=0.0)]
+Mode = Annotated[
+    Literal["fan_in", "fan_out"],
+    Field(description="What keeps its mean square: features on the way forward, or gradients on the way back."),
+]
+Gain = Annotated[float, Field(gt=0.0, description="A factor on the weights.")]
 
 
 def leave(model: nn.Module) -> None:

@@ -17,7 +17,10 @@ from dlx.errors import SettingError
 from dlx.lovasz import LovaszSoftmax, full_precision, one_hot
 
 # Above zero: a weight of 0 would divide 0 by 0 in a batch that holds no other class.
-ClassWeights = list[Annotated[float, Field(gt=0.0)]]
+ClassWeights = Annotated[
+    list[Annotated[float, Field(gt=0.0)]] | None,
+    Field(description="A weight for each class, the background first; by default 1 each."),
+]
 
 
 class CrossEntropy(nn.Module):
@@ -91,7 +94,7 @@ class SumLoss(nn.Module):
         return torch.stack([term(logits, mask) for term in self.terms]).sum()
 
 
-def cross_entropy(num_classes: int, *, class_weights: ClassWeights | None = None) -> CrossEntropy:
+def cross_entropy(num_classes: int, *, class_weights: ClassWeights = None) -> CrossEntropy:
     """Cross-entropy, weighted by `class_weights` (above 0). SettingError: not one weight for each class."""
     return CrossEntropy(_weights(num_classes, class_weights))
 
@@ -99,9 +102,9 @@ def cross_entropy(num_classes: int, *, class_weights: ClassWeights | None = None
 def soft_dice(
     num_classes: int,
     *,
-    include_background: bool = False,
-    smooth: Annotated[float, Field(gt=0.0)] = 1e-5,
-    batch: bool = True,
+    include_background: Annotated[bool, Field(description="Count the background as a class.")] = False,
+    smooth: Annotated[float, Field(gt=0.0, description="Added to numerator and denominator.")] = 1e-5,
+    batch: Annotated[bool, Field(description="Sum over the whole batch instead of over each sample.")] = True,
 ) -> SoftDice:
     """Soft Dice loss, in 0..1.
 
@@ -116,9 +119,11 @@ def soft_dice(
 def focal(
     num_classes: int,
     *,
-    gamma: Annotated[float, Field(ge=0.0)] = 2.0,
-    class_weights: ClassWeights | None = None,
-    double_softmax: bool = False,
+    gamma: Annotated[float, Field(ge=0.0, description="How much less voxels weigh that are right already.")] = 2.0,
+    class_weights: ClassWeights = None,
+    double_softmax: Annotated[
+        bool, Field(description="Apply softmax to the probabilities once more, as the code of the notes did.")
+    ] = False,
 ) -> Focal:
     """Focal loss, weighted by `class_weights` (above 0). SettingError: not one weight for each class.
 
@@ -134,7 +139,10 @@ def focal(
 def lovasz_softmax(
     num_classes: int,  # noqa: ARG001 (given to every factory)
     *,
-    bins: Annotated[int, Field(ge=256, le=65536)] | None = 4096,
+    bins: Annotated[
+        Annotated[int, Field(ge=256, le=65536)] | None,
+        Field(description="Bins of the histogram that ranks the errors; none sorts them, exactly and slowly."),
+    ] = 4096,
 ) -> LovaszSoftmax:
     """Lovász-softmax loss over the flattened batch, present classes only; in 0..1.
 
@@ -149,7 +157,7 @@ def _log_p_of_mask(logits: Tensor, mask: Tensor) -> Tensor:
     return -nn.functional.nll_loss(torch.log_softmax(logits, dim=1), mask, reduction="none")
 
 
-def _weights(num_classes: int, class_weights: ClassWeights | None) -> Tensor:
+def _weights(num_classes: int, class_weights: ClassWeights) -> Tensor:
     if class_weights is None:
         return torch.ones(num_classes)
     if len(class_weights) != num_classes:

@@ -12,8 +12,9 @@ from torch.optim import SGD, Adam, AdamW
 
 from dlx.specs import ADDED_LATER
 
-Beta = Annotated[float, Field(ge=0.0, lt=1.0)]
-Epsilon = Annotated[float, Field(gt=0.0)]
+Beta1 = Annotated[float, Field(ge=0.0, lt=1.0, description="Decay of the average of the gradients.")]
+Beta2 = Annotated[float, Field(ge=0.0, lt=1.0, description="Decay of the average of their squares.")]
+Epsilon = Annotated[float, Field(gt=0.0, description="Added to the root of the squares' average.")]
 
 FUSED_DEVICES = {"cpu", "cuda"}  # torch has fused steps for a few more, untried here
 
@@ -21,10 +22,14 @@ FUSED_DEVICES = {"cpu", "cuda"}  # torch has fused steps for a few more, untried
 def adam(
     parameter_groups: list[dict[str, Any]],
     *,
-    beta1: Beta = 0.9,
-    beta2: Beta = 0.999,
+    beta1: Beta1 = 0.9,
+    beta2: Beta2 = 0.999,
     eps: Epsilon = 1e-8,
-    decay: Annotated[Literal["l2", "decoupled"], ADDED_LATER] = "l2",
+    decay: Annotated[
+        Literal["l2", "decoupled"],
+        ADDED_LATER,
+        Field(description="Weight decay as part of the gradient, or apart from it, which is adamw."),
+    ] = "l2",
 ) -> Adam:
     """Adam (Kingma and Ba 2015) with weight decay in the L2 form, or decoupled, which makes it `adamw`.
 
@@ -40,7 +45,7 @@ def adam(
 
 
 def adamw(
-    parameter_groups: list[dict[str, Any]], *, beta1: Beta = 0.9, beta2: Beta = 0.999, eps: Epsilon = 1e-8
+    parameter_groups: list[dict[str, Any]], *, beta1: Beta1 = 0.9, beta2: Beta2 = 0.999, eps: Epsilon = 1e-8
 ) -> AdamW:
     """Adam with decoupled decay (Loshchilov and Hutter 2019): weights shrink by lr * decay of themselves."""
     return AdamW(parameter_groups, betas=(beta1, beta2), eps=eps, fused=_can_fuse(parameter_groups))
@@ -49,8 +54,8 @@ def adamw(
 def sgd(
     parameter_groups: list[dict[str, Any]],
     *,
-    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.9,
-    nesterov: bool = True,
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0, description="Decay of the average of the gradients.")] = 0.9,
+    nesterov: Annotated[bool, Field(description="Nesterov's form of momentum.")] = True,
 ) -> SGD:
     """Gradient descent with momentum, decay in the L2 form. Without momentum `nesterov` has no effect."""
     return SGD(

@@ -40,8 +40,17 @@ FORMULAS = {
 }
 
 Count = Annotated[int, Field(ge=1)]
-Factor = Annotated[float, Field(gt=0.0, le=1.0)]
-Drop = Annotated[float, Field(gt=0.0, lt=1.0)]
+Factor = Annotated[float, Field(gt=0.0, le=1.0, description="The factor on the rate at each drop.")]
+Tail = Annotated[Count | None, Field(description="Epochs of the fall at the end; by default 30 % of all.")]
+Decay = Annotated[
+    Annotated[float, Field(gt=0.0, le=1.0)] | None,
+    Field(description="The factor on the rate after every epoch; by default the last rate is 1 % of the first."),
+]
+StepSize = Annotated[Count | None, Field(description="Epochs between two drops; by default 30 % of all.")]
+Milestones = Annotated[
+    tuple[Count, ...] | None,
+    Field(description="The epochs of the drops; by default at 1/2, 3/4 and 7/8 of all."),
+]
 
 
 def _check_rising(points: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
@@ -63,7 +72,7 @@ def constant(optimizer: Optimizer, num_epochs: int) -> LRScheduler:  # noqa: ARG
     return LambdaLR(optimizer, lambda _epoch: 1.0)
 
 
-def linear_tail(optimizer: Optimizer, num_epochs: int, *, epochs: Count | None = None) -> LRScheduler:
+def linear_tail(optimizer: Optimizer, num_epochs: int, *, epochs: Tail = None) -> LRScheduler:
     """Over the last `epochs` (default: 30 % of all, at least 1), lr / epochs less after each, down to 0.
 
     The subtraction follows the epoch: with 30 of 100, 71 epochs have the full rate and the 100th has lr / 30.
@@ -75,18 +84,18 @@ def linear_tail(optimizer: Optimizer, num_epochs: int, *, epochs: Count | None =
     return LambdaLR(optimizer, lambda epoch: max(0.0, min(1.0, (num_epochs - epoch) / tail)))
 
 
-def exponential(optimizer: Optimizer, num_epochs: int, *, gamma: Factor | None = None) -> LRScheduler:
+def exponential(optimizer: Optimizer, num_epochs: int, *, gamma: Decay = None) -> LRScheduler:
     """Times `gamma` after every epoch; the default leaves the last epoch 1 % of the first's rate."""
     return ExponentialLR(optimizer, gamma if gamma is not None else 0.01 ** (1.0 / max(1, num_epochs - 1)))
 
 
-def step(optimizer: Optimizer, num_epochs: int, *, step_size: Count | None = None, gamma: Factor = 0.1) -> LRScheduler:
+def step(optimizer: Optimizer, num_epochs: int, *, step_size: StepSize = None, gamma: Factor = 0.1) -> LRScheduler:
     """Times `gamma` after every `step_size` epochs (default: 30 % of all, at least 1: three drops)."""
     return StepLR(optimizer, step_size if step_size is not None else max(1, round(0.3 * num_epochs)), gamma)
 
 
 def multistep(
-    optimizer: Optimizer, num_epochs: int, *, milestones: tuple[Count, ...] | None = None, gamma: Factor = 0.1
+    optimizer: Optimizer, num_epochs: int, *, milestones: Milestones = None, gamma: Factor = 0.1
 ) -> LRScheduler:
     """Times `gamma` as each of the `milestones` is reached: epochs, by default 1/2, 3/4 and 7/8 of all.
 
@@ -101,8 +110,8 @@ def cosine(
     optimizer: Optimizer,
     num_epochs: int,
     *,
-    t_max: Count | None = None,
-    eta_min: Annotated[float, Field(ge=0.0)] = 0.0,
+    t_max: Annotated[Count | None, Field(description="Epochs from highest to lowest rate; by default all.")] = None,
+    eta_min: Annotated[float, Field(ge=0.0, description="The lowest rate.")] = 0.0,
 ) -> LRScheduler:
     """Half a cosine from the rate down to `eta_min` (a rate, not a share) in `t_max` epochs (default: all).
 
@@ -119,9 +128,12 @@ def plateau(
     optimizer: Optimizer,
     num_epochs: int,
     *,
-    factor: Drop = 0.1,
-    patience: Annotated[int, Field(ge=0)] | None = None,
-    threshold: Annotated[float, Field(ge=0.0)] = 1e-3,
+    factor: Annotated[float, Field(gt=0.0, lt=1.0, description="The factor on the rate at each drop.")] = 0.1,
+    patience: Annotated[
+        Annotated[int, Field(ge=0)] | None,
+        Field(description="Epochs without a better Dice before a drop; by default a tenth of all, at least 1."),
+    ] = None,
+    threshold: Annotated[float, Field(ge=0.0, description="By how much Dice must rise to be better.")] = 1e-3,
 ) -> ReduceLROnPlateau:
     """Times `factor` when Dice has not beaten its best by `threshold` for more than `patience` epochs.
 
@@ -138,8 +150,12 @@ def from_rule(
     optimizer: Optimizer,
     num_epochs: int,
     *,
-    points: Points = WARM_UP_THEN_FALL,
-    groups: dict[str, Points] | None = None,
+    points: Annotated[
+        Points, Field(description="[share of the run, factor on the rate] of each point, joined by straight lines.")
+    ] = WARM_UP_THEN_FALL,
+    groups: Annotated[
+        dict[str, Points] | None, Field(description="Points of its own for a parameter group: encoder, decoder, head.")
+    ] = None,
 ) -> LRScheduler:
     """Any rule, drawn: a factor on the rate, by straight lines through `points` [share of the run, factor].
 

@@ -1,6 +1,7 @@
 """Settings as nested tables: recipes, files and options merge here and become a Spec; no torch."""
 
 import math
+import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import resources
@@ -12,8 +13,9 @@ from pydantic import ValidationError
 from dlx import registry
 from dlx.arguments import first_cause, shortened
 from dlx.errors import SettingError, nearest
+from dlx.files import expand_home
 from dlx.specs import SPLIT_WAYS, Part, Section, Spec, source_from_text
-from dlx.spelling import parse_value
+from dlx.spelling import encodable, parse_value
 
 Settings = dict[str, Any]
 Keys = tuple[str, ...]
@@ -36,21 +38,53 @@ def read_recipe(name: str) -> Settings:
 
 def read_toml(path: Path) -> Settings:
     """A settings file; SettingError names the file and the line that is not TOML."""
+    text = _read_text(path)
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(text)
         check_numbers(document)
-    except (OSError, UnicodeDecodeError) as error:
-        cause = error.strerror if isinstance(error, OSError) else error
-        raise SettingError(f"{path}: cannot be read: {cause}") from None
     except SettingError as error:
         raise SettingError(f"{path}: {error}") from None
     except tomllib.TOMLDecodeError as error:
-        raise SettingError(f"{path}: not TOML: {error}") from None
+        raise SettingError(f"{path}: not TOML: {error}{_toml_hint(text, str(error))}") from None
     except ValueError:  # Python's own
         raise SettingError(f"{path}: not TOML: a whole number of thousands of digits") from None
     except RecursionError:
         raise SettingError(f"{path}: not TOML: nested too deeply") from None
     return document
+
+
+def _read_text(path: Path) -> str:
+    """The text of a file in UTF-8, also with the byte order mark that Windows puts before it."""
+    try:
+        if path.is_dir():
+            raise SettingError(f"{path}: cannot be read: a folder, and a TOML file was expected")
+        content = path.read_bytes()
+    except OSError as error:
+        raise SettingError(f"{path}: cannot be read: {error.strerror or error}") from None
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        encoding = "UTF-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else f"not UTF-8 (line {line})"
+        raise SettingError(f"{path}: cannot be read: its text is {encoding}: save it as UTF-8") from None
+
+
+def _toml_hint(text: str, cause: str) -> str:
+    """What to write instead, for the slips that editors and habits make; empty for others."""
+    found = re.search(r"at line (\d+)", cause)
+    lines = text.splitlines()
+    if found is None or int(found[1]) > len(lines):
+        return ""
+    line = lines[int(found[1]) - 1]
+    if re.search(r'"[^"]*\\', line):
+        return "; in a path write / for \\, or put it between single quotes: 'C:\\data'"
+    if re.search(r"=\s*[-+]?\d+,\d", line):
+        return "; a decimal number has a point, as in 0.001"
+    if re.search("[\u2018\u2019\u201c\u201d]", line):
+        return '; quotes are straight, as in "dice"'
+    if re.search(r"=\s*[A-Za-z_./~]", line) and not re.search(r"=\s*(true|false|inf|nan)\b", line):
+        return '; a text stands between quotes, as in loss = "dice"'
+    return ""
 
 
 def check_numbers(value: Any, where: str = "") -> None:
@@ -172,18 +206,28 @@ def with_absolute_paths(spec: Spec) -> Spec:
     """The spec with every path in it absolute, so that it can be resumed from another folder."""
     source, split, train = spec.data.source, spec.split, spec.train
     if isinstance(source.args.get("path"), str):
-        source = Part(name=source.name, args=source.args | {"path": _absolute(source.args["path"])})
+        path = _absolute("data.source", source.args["path"])
+        source = Part(name=source.name, args=source.args | {"path": path})
+    files = {key: _absolute(f"split.{key}", getattr(split, key)) for key in ("file", "groups")}
     return spec.model_copy(
         update={
             "data": spec.data.model_copy(update={"source": source}),
-            "split": split.model_copy(update={"file": _absolute(split.file), "groups": _absolute(split.groups)}),
-            "train": train.model_copy(update={"init_from": _absolute(train.init_from)}),
+            "split": split.model_copy(update=files),
+            "train": train.model_copy(update={"init_from": _absolute("train.init_from", train.init_from)}),
         }
     )
 
 
-def _absolute(path: str | None) -> str | None:
-    return None if path is None else str(Path(path).expanduser().absolute())
+def _absolute(key: str, path: str | None) -> str | None:
+    if path is None:
+        return None
+    absolute = str(Path(expand_home(path)).absolute())
+    if encodable(absolute) != absolute:
+        raise SettingError(
+            f"{key}: the path {encodable(absolute)} is not UTF-8, so that records cannot name it: rename it, or make a "
+            "link of another name to it (ln -s)"
+        )
+    return absolute
 
 
 def settings_differences(theirs: dict[str, Any], ours: dict[str, Any], prefix: str = "") -> list[str]:

@@ -20,7 +20,10 @@ ADDED_LATER = (
 
 
 class Section(BaseModel):
-    """A group of settings: frozen, and an unknown key is refused."""
+    """A group of settings: frozen, and an unknown key is refused.
+
+    The text below a setting is its meaning, as `dlx settings` shows it.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -46,11 +49,12 @@ class Part(Section):
         return value
 
     def __str__(self) -> str:
-        args = ",".join(f"{key}={_spell(value)}" for key, value in self.args.items())
+        args = ",".join(f"{key}={spell_value(value)}" for key, value in self.args.items())
         return f"{self.name}:{args}" if args else self.name
 
 
-def _spell(value: Any) -> str:
+def spell_value(value: Any) -> str:
+    """A value as it is typed after `key=`: a text as it is, the rest as JSON."""
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
@@ -79,10 +83,13 @@ class DataSpec(Section):
     """Where the volumes come from and how they are prepared."""
 
     source: Annotated[Part, BeforeValidator(source_from_text)] = Part(name="phantom")
+    """The data: the path of a folder of volumes or of a prepared file, or `phantom`, which draws them."""
     normalize: Part = Part(name="zscore")
-    crop: bool = False  # training patches come from the box of the non-zero labels (training subjects only)
-    # Where headers differ though the voxels correspond: take the image's geometry and warn, or refuse.
+    """How intensities are normalised, each image by itself."""
+    crop: bool = False
+    """Take training patches from the box around the labelled voxels alone; validation stays on whole volumes."""
     geometry: Annotated[Geometry, ADDED_LATER] = "image"
+    """Headers of a case that differ, though its voxels correspond: `image` warns and takes the image's, `strict` refuses."""
 
 
 SPLIT_WAYS = ("val", "fold", "val_fraction", "file")
@@ -92,13 +99,21 @@ class SplitSpec(Section):
     """Which subjects train and which validate: by one of val, fold, val_fraction, file; else a fifth does."""
 
     val: Annotated[tuple[str, ...], BeforeValidator(_names)] | None = None
+    """The validation subjects by name: subject-1,subject-2."""
     fold: Annotated[int, Field(ge=0)] | None = None
-    folds: Annotated[int, Field(ge=2)] | None = None  # 5 where only `fold` is given
+    """The fold that validates, from 0; of `file`, the entry to take."""
+    folds: Annotated[int, Field(ge=2)] | None = None
+    """The number of folds; 5 if only `fold` is given."""
     val_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
-    file: str | None = None  # an nnU-Net splits_final.json, of which `fold` picks the entry
-    groups: str | None = None  # a groups.json {case: person}; by default the one in the data folder, if any
+    """The share of the subjects that validates."""
+    file: str | None = None
+    """An nnU-Net splits_final.json, of which `fold` picks the entry."""
+    groups: str | None = None
+    """A JSON file {case: person}; by default the groups.json of the data folder, if it has one."""
     seed: int = 0
-    train_subjects: Positive | None = None  # keep the first n of the shuffled training subjects: nested subsets
+    """The seed that shuffles the subjects into folds and fractions; the seed of the training is another."""
+    train_subjects: Positive | None = None
+    """Keep the first n of the shuffled training subjects; a smaller n keeps a subset of a larger one's."""
 
     @model_validator(mode="after")
     def _folds_are_of_a_fold(self) -> Self:
@@ -117,71 +132,105 @@ class BatchSpec(Section):
     """
 
     kind: Literal["patches", "block"] = "patches"
-    size: Positive = 16  # patches a batch; with `block`, the depth of the cube = the number of slices
-    patch_size_px: tuple[Positive, ...] | None = None  # (H, W) or (D, H, W); None: fitted to the training subjects
-    slice_axis: Literal[0, 1, 2] = 0  # array axis (D, H, W) along which a 2D network's slices run
-    foreground_fraction: Fraction = 0.0  # share of patches that are centred on a labelled voxel
+    """What a batch is: patches of random subjects, or the slices of one random cube of one subject."""
+    size: Positive = 16
+    """Patches in a batch; with `block` the number of slices, which is the depth of the cube."""
+    patch_size_px: tuple[Positive, ...] | None = None
+    """The size of a patch, [H, W] or [D, H, W]; by default the training subjects' median, at most 64 (3D: 48)."""
+    slice_axis: Literal[0, 1, 2] = 0
+    """The array axis (D, H, W) along which the slices of a 2D network are stacked."""
+    foreground_fraction: Fraction = 0.0
+    """The share of patches that are centred on a labelled voxel."""
 
 
 class AugmentSpec(Section):
     """Random changes of every training patch; validation sees none. All off by default."""
 
-    flip: Fraction = 0.0  # the chance of a flip along each axis of the patch
-    rotate_deg: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0  # the largest angle; in 3D about each axis
-    scale: Annotated[float, Field(ge=0.0, le=3.0)] = 0.0  # 0.2: sizes from 1 / 1.2 to 1.2 times
-    intensity: Annotated[float, Field(ge=0.0, le=3.0)] = 0.0  # 0.2: times 1 / 1.2 to 1.2, and up to 0.2 more or less
-    noise: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0  # the largest deviation of Gaussian noise
+    flip: Fraction = 0.0
+    """The chance of a flip along each axis of the patch."""
+    rotate_deg: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0
+    """The largest angle of rotation, in degrees; in 3D about each axis."""
+    scale: Annotated[float, Field(ge=0.0, le=3.0)] = 0.0
+    """The largest change of size: 0.2 is from 1 / 1.2 to 1.2 times."""
+    intensity: Annotated[float, Field(ge=0.0, le=3.0)] = 0.0
+    """The largest change of intensity, per channel: 0.2 is times 1 / 1.2 to 1.2, and up to 0.2 more or less."""
+    noise: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
+    """The largest standard deviation of Gaussian noise."""
 
 
 class DropoutSpec(Section):
     """Dropout: `p` is the share that is dropped, `where` the blocks that have it."""
 
     p: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """The share that is dropped."""
     kind: Literal["dropout", "dropout2d", "dropout3d"] = "dropout"
+    """What is dropped: single elements, or whole channels (2d, 3d)."""
     where: Literal["every", "decoder", "bottleneck"] = "every"
+    """The blocks that have dropout."""
 
 
 class OptimizerSpec(Section):
     """The optimiser and the figures it is run with."""
 
     name: Part = Part(name="adamw")
+    """The optimiser."""
     lr: Rate = 2e-3
+    """The learning rate at the start; the scheduler changes it."""
     weight_decay: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
-    decay_norms_and_biases: Annotated[bool, ADDED_LATER] = True  # False: weights with two axes or more decay alone
-    group_lr: dict[str, Rate] = {}  # parameter group (encoder, decoder, head) -> its own rate
+    """Weight decay: decoupled with adamw, in the L2 form with adam and sgd."""
+    decay_norms_and_biases: Annotated[bool, ADDED_LATER] = True
+    """Decay the scales and shifts of norms and the biases too; false: only weights of two axes or more."""
+    group_lr: dict[str, Rate] = {}
+    """A learning rate of its own for parameter groups (encoder, decoder, head): {"encoder": 1e-4}."""
     clip_grad_norm: Rate | None = None
+    """Scale gradients down to this norm where theirs is larger."""
 
 
 class TrainSpec(Section):
     """How long a trial trains, and what is kept of it."""
 
     epochs: Positive = 10
+    """The number of epochs."""
     steps_per_epoch: Positive = 30
-    ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None  # validation then uses the averaged weights
-    patience: Positive | None = None  # stop after so many epochs without a better validation Dice
-    init_from: str | None = None  # a checkpoint whose weights are taken at the start (names that fit)
+    """Optimiser steps in an epoch."""
+    ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Average the weights over steps with this decay, and evaluate the average: 0.99."""
+    patience: Positive | None = None
+    """Stop after this many epochs without a better validation Dice."""
+    init_from: str | None = None
+    """A checkpoint whose weights are taken at the start, where their names and shapes fit."""
 
 
 class EvaluateSpec(Section):
     """What is measured, and when. The last epoch is always evaluated in full, with surface distances."""
 
-    every: Positive | None = None  # validate after every n-th epoch; None: so that it stays well below training's cost
-    train_subset: Annotated[int, Field(ge=0)] = 2  # training subjects measured at each validation; 0: none
-    soft_dice: bool = False  # the notes' soft Dice beside the hard one
-    batch_size: Positive = 64  # slices (2D) or windows (3D) at once; the default is halved until it fits the memory
-    overlap_fraction: Annotated[float, Field(ge=0.0, le=0.9)] = 0.5  # of the 3D windows
+    every: Positive | None = None
+    """Validate after every n-th epoch; by default so often that it costs a tenth of training, at least five times."""
+    train_subset: Annotated[int, Field(ge=0)] = 2
+    """Training subjects measured at each validation; 0: none. After the last epoch all of them are."""
+    soft_dice: bool = False
+    """Measure the soft Dice of the notes beside the hard one."""
+    batch_size: Positive = 64
+    """Slices (2D) or windows (3D) that are evaluated at once; the default is halved until it fits the memory."""
+    overlap_fraction: Annotated[float, Field(ge=0.0, le=0.9)] = 0.5
+    """The share by which the windows of a 3D network overlap."""
     surface_tolerance_mm: Rate = 1.0
-    probes: Annotated[bool, ADDED_LATER] = False  # record features and gradients of each level, once an epoch
+    """The distance within which surfaces count as equal in the surface Dice."""
+    probes: Annotated[bool, ADDED_LATER] = False
+    """Record features and gradients of each level of the network, once an epoch."""
 
 
 class ComputeSpec(Section):
     """The device and its fast paths; `auto` is replaced by what was chosen before a trial is named."""
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    """The device: auto, cpu, mps, cuda, or one of several GPUs, as in cuda:1."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
-    threads: Positive | None = None  # CPU threads of a trial; None: all cores
-    # CUDA: replay each step as a graph; auto: run it as it is if it cannot be captured
+    """What convolutions are computed in; auto takes bf16 where the device is fast at it."""
+    threads: Positive | None = None
+    """CPU threads of a trial; by default all cores, and one where several trials run at once."""
     capture: Annotated[bool | Literal["auto"], ADDED_LATER] = "auto"
+    """CUDA: replay each step as a graph; auto runs a step as it is if it cannot be captured."""
 
 
 class Spec(Section):
@@ -191,15 +240,19 @@ class Spec(Section):
     split: SplitSpec = SplitSpec()
     batch: BatchSpec = BatchSpec()
     model: Part = Part(name="unet2")
+    """The network."""
     init: Annotated[Part, ADDED_LATER] = Part(name="torch")
+    """How the first weights are drawn."""
     dropout: DropoutSpec = DropoutSpec()
     augment: Annotated[AugmentSpec, ADDED_LATER] = AugmentSpec()
     loss: Annotated[tuple[Part, ...], BeforeValidator(_parts), Field(min_length=1)] = (
         Part(name="dice"),
         Part(name="ce"),
     )
+    """The loss, or a sum of losses: dice+ce, lovasz+focal:gamma=1."""
     optimizer: OptimizerSpec = OptimizerSpec()
     scheduler: Part = Part(name="constant")
+    """How the learning rate changes over the epochs."""
     train: TrainSpec = TrainSpec()
     evaluate: EvaluateSpec = EvaluateSpec()
     compute: ComputeSpec = ComputeSpec()

@@ -1,17 +1,50 @@
-"""Values and parts as a user types them: `1e-3`, `[1, 2]`, `step:step_size=30,gamma=0.1`; and counts in words."""
+"""Values and parts as a user types them: `1e-3`, `[1, 2]`, `step:step_size=30,gamma=0.1`; counts in words; and
+command lines as a shell reads them.
+"""
 
 import json
+import os
 import re
+import shlex
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from dlx.errors import SettingError
 
 PART_NAME = re.compile(r"[A-Za-z][\w.+-]*")
+QUOTED_WORD = re.compile(r"""(?:\$'(?:\\.|[^'\\])*'|'[^']*'|"[^"]*"|[^\s'"])+""")
+ESCAPES = {"\n": r"\n", "\t": r"\t", "\r": r"\r", "'": r"\'", "\\": r"\\"}
 
 
 def counted(number: int, what: str) -> str:
     """`1 trial`, `2 trials`."""
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def encodable(text: str) -> str:
+    """The text with each byte that was not UTF-8 (a surrogate, as Python decodes a file name) written as `\\xe9`."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
+
+
+def shell_command(words: Iterable[str]) -> str:
+    """A command line that a shell splits into these words; `$'caf\\xe9'` where a word holds what cannot be printed."""
+    return " ".join(map(_shell_word, words))
+
+
+def _shell_word(word: str) -> str:
+    if word.isprintable():
+        return shlex.quote(word)
+    return "$'" + "".join(ESCAPES.get(letter) or _as_bytes(letter) for letter in word) + "'"
+
+
+def _as_bytes(letter: str) -> str:
+    return letter if letter.isprintable() else "".join(f"\\x{byte:02x}" for byte in os.fsencode(letter))
+
+
+def without_flags(command: str, *flags: str) -> str:
+    """A command line of `shell_command` without these words; how the others are quoted stays as it is."""
+    return " ".join(word for word in QUOTED_WORD.findall(command) if word not in flags)
 
 
 def parse_value(text: str) -> Any:
@@ -30,6 +63,8 @@ def parse_value(text: str) -> Any:
     if stripped.startswith("["):
         if not stripped.endswith("]"):
             raise SettingError(f"'{text}': the list is not closed with ]")
+        with suppress(ValueError, RecursionError):  # names that hold a comma are written as JSON: ["a,b", "c"]
+            return json.loads(stripped)
         inner = stripped[1:-1].strip()
         return [parse_value(item) for item in split_outside_brackets(inner, ",")] if inner else []
     if len(stripped) >= 2 and stripped[0] == stripped[-1] and stripped[0] in "'\"":

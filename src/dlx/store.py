@@ -24,7 +24,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dlx.errors import DataError
-from dlx.files import remove_leftovers, write_atomically, write_json
+from dlx.files import naming, remove_leftovers, write_atomically, write_json
 from dlx.records import EpochRecord, Look, StudyHeader, TrialRecord
 
 # A killed study's workers end a moment after it: their locks are waited for, so that it can be run again at once.
@@ -33,7 +33,7 @@ LOCK_WAIT_S = 3.0
 
 def append_line(path: Path, text: str) -> None:
     """Adds a line to a file of JSON lines, on disk before this returns."""
-    with path.open("ab") as file:
+    with naming(path), path.open("ab") as file:
         file.write(text.encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from dlx.settings import Settings
 
 DEFAULT_RECIPE = "quick"
+MAX_LETTERS = 40  # of a word of the command line in a message
 
 # option -> the setting it stands for
 SETTING_OF = {
@@ -75,17 +76,26 @@ def seeds_from(options: TrainOptions, default: int = 1) -> tuple[int, ...]:
         raise SettingError("--seed and --seeds: give one of the two")
     if options.seed is not None:
         if options.seed < 0:
-            raise SettingError(f"--seed {options.seed}: expected a number from 0 on")
+            raise SettingError(f"--seed {options.seed}: expected 0 or more")
         return (options.seed,)
     if options.seeds is None:
         return tuple(range(default))
+    how = "expected how many (--seeds 5: the seeds 0 to 4) or which (--seeds 0,3,7); a single one is --seed 3"
     try:
         numbers = [int(piece) for piece in options.seeds.split(",")]
     except ValueError:
-        raise SettingError(f"--seeds {options.seeds}: expected a number (5) or a list (0,3,7)") from None
-    if len(numbers) == 1 and numbers[0] > MOST_SEEDS:
-        raise SettingError(f"--seeds {options.seeds[:20]}: at most {MOST_SEEDS}")
-    seeds = range(numbers[0]) if len(numbers) == 1 else numbers
-    if not seeds or min(seeds) < 0 or len(set(seeds)) != len(seeds):
-        raise SettingError(f"--seeds {options.seeds}: expected at least one seed, none twice and none negative")
+        raise SettingError(f"--seeds {shortened(options.seeds)}: not a number or a list: {how}") from None
+    is_count = len(numbers) == 1
+    if is_count and numbers[0] > MOST_SEEDS:
+        raise SettingError(f"--seeds {shortened(options.seeds)}: at most {MOST_SEEDS}")
+    if is_count and numbers[0] < 1:
+        raise SettingError(f"--seeds {numbers[0]}: is a number of seeds, at least 1; the seed 0 alone is --seed 0")
+    seeds = range(numbers[0]) if is_count else numbers
+    if min(seeds) < 0 or len(set(seeds)) != len(seeds):
+        raise SettingError(f"--seeds {shortened(options.seeds)}: no seed may be there twice or be below 0; {how}")
     return tuple(seeds)
+
+
+def shortened(text: str) -> str:
+    """A word of the command line, cut to what a line can hold."""
+    return text if len(text) <= MAX_LETTERS else f"{text[:MAX_LETTERS]}..."

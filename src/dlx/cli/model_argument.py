@@ -5,13 +5,14 @@ Only `count-params` takes the second form: it is what the user typed, and never 
 
 import importlib
 import inspect
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlx.errors import SettingError, nearest
+from dlx.safe_path import importing_from_working_folder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -70,7 +71,8 @@ def build_model(text: str, factory: Factory) -> "nn.Module":
     from torch import nn
 
     try:
-        model = factory()
+        with importing_from_working_folder():  # the user's own files may import others when they are called
+            model = factory()
     except SettingError:
         raise
     except (Exception, SystemExit) as error:
@@ -98,18 +100,28 @@ def _own_factory(text: str, module: str, attribute: str, settings: dict[str, Any
 def _import_attribute(text: str, module: str, attribute: str) -> Any:
     if module.endswith(".py") or not all(step.isidentifier() for step in f"{module}.{attribute}".split(".")):
         raise SettingError(f"'{text}': expected package.module:callable, as in my_networks:SmallUNet")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # the user's own files, as with `python -m`
     try:
-        found: Any = importlib.import_module(module)
+        with importing_from_working_folder():
+            found: Any = importlib.import_module(module)
     except (Exception, SystemExit) as error:
         raise SettingError(f"'{text}': importing '{module}' failed: {_one_line(error)}") from error
     for step in attribute.split("."):
         if not hasattr(found, step):
             public = [name for name in dir(found) if callable(getattr(found, name, None)) and not name.startswith("_")]
-            raise SettingError(f"'{text}': there is no '{step}' in '{module}': {_nearest_of(step, public)}")
+            shadowed = _shadowed(module)
+            raise SettingError(f"'{text}': there is no '{step}' in '{module}': {shadowed or _nearest_of(step, public)}")
         found = getattr(found, step)
     return found
+
+
+def _shadowed(module: str) -> str | None:
+    """What to do where a file of the working folder has the name of an installed module, which was found instead."""
+    name = module.partition(".")[0]
+    own = next((path for path in (Path(f"{name}.py"), Path(name)) if path.exists()), None)
+    place = getattr(sys.modules.get(name), "__file__", None)
+    if own is None or (place is not None and Path.cwd() in Path(place).parents):
+        return None
+    return f"this is the module of that name in {place or 'Python itself'}: rename your own {own}"
 
 
 def _bind(text: str, factory: Callable[..., Any], settings: dict[str, Any], sizes: dict[str, int]) -> dict[str, Any]:

@@ -102,14 +102,17 @@ class TrainOptions:
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="Any setting, e.g. model.levels=3; repeatable.",
+            help="Any setting, e.g. model.levels=3; repeatable. `dlx settings` lists all.",
             rich_help_panel=TRAINING,
         ),
     ] = None
     seed: Annotated[Whole, typer.Option(help="The seed; 0 if nothing is said.", rich_help_panel=RUNNING)] = None
     seeds: Annotated[
         Text,
-        typer.Option(help="How many seeds (5), or which (0,3,7): one trial each.", rich_help_panel=RUNNING),
+        typer.Option(
+            help="How many seeds (5: 0 to 4), or which (0,3,7): one trial each. One of them alone: --seed.",
+            rich_help_panel=RUNNING,
+        ),
     ] = None
     device: Annotated[Text, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.", rich_help_panel=RUNNING)] = None
     precision: Annotated[Text, typer.Option(help="auto, float32 or bf16.", rich_help_panel=RUNNING)] = None

@@ -1,7 +1,6 @@
 """What training commands print before and after a run: the head, the plan of a dry run, the tables, what to do next."""
 
 import json
-import shlex
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from rich.table import Table
 
 from dlx.characters import visible
 from dlx.cli.console import PlainConsole, note, output
+from dlx.cli.repeating import repeat_command, resume_command
 from dlx.report.document import trial_entry
 from dlx.report.table import seeds_table, spell_seconds, trial_table
 from dlx.specs import Part, Spec
@@ -115,14 +115,14 @@ def print_plan(plan: "Plan", *, as_json: bool) -> None:
     console.print(cost_line(plan, cost), soft_wrap=not console.is_terminal)
 
 
-def print_data(plan: "Plan", console: Console) -> None:
+def print_data(plan: "Plan", console: PlainConsole) -> None:
     """For a dry run: the validation cases by name, and the intensities that normalisation takes its statistics of."""
     line = f"val      {', '.join(plan.first.split.val)}"
     if console.is_terminal:
         line = fill(line, console.width, subsequent_indent=" " * 9, break_long_words=False, break_on_hyphens=False)
-    console.print(line, highlight=False, soft_wrap=True, markup=False)
+    console.print(line, soft_wrap=True)
     for line in intensity_lines(plan):
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)
 
 
 def intensity_lines(plan: "Plan") -> list[str]:
@@ -276,12 +276,12 @@ def print_outcome(plan: "Plan", outcome: "Outcome", *, as_json: bool, quiet: boo
         return
     if outcome.was_interrupted:
         note(f"\n{stopped_line(plan, outcome)}")
-        note(f"go on with:   {resume_command(plan)}")
+        note(f"go on with:   {resume_command(plan.command)}")
     elif not as_json:
         note(f"\nrecords:      {plan.folder}")
         for _, folder in outcome.trials:
             note(f"checkpoints:  {folder / 'last.safetensors'}, best.safetensors")
-        note(f"repeat with:  {repeat_command(plan)}")
+        note(f"repeat with:  {repeat_command(plan.command)}")
 
 
 def print_tables(outcome: "Outcome") -> None:
@@ -301,17 +301,6 @@ def stopped_line(plan: "Plan", outcome: "Outcome") -> str:
     done = len(outcome.trials)
     trials = f"{done} of {len(plan.trials)} trials are done; " if len(plan.trials) > 1 else ""
     return f"stopped; {trials}{counted(outcome.kept_epochs, 'finished epoch')} kept of what was at work"
-
-
-def resume_command(plan: "Plan") -> str:
-    """The command that goes on with what is unfinished: the one that was given, without what would begin anew."""
-    return shlex.join(word for word in shlex.split(plan.command) if word != "--fresh")
-
-
-def repeat_command(plan: "Plan") -> str:
-    """The command that runs all of it again, from the first epoch."""
-    words = [word for word in shlex.split(plan.command) if word not in ("--resume", "--fresh")]
-    return shlex.join([*words, "--fresh"])
 
 
 def print_json(document: dict[str, Any]) -> None:

@@ -1,7 +1,6 @@
 """What every training command does between its options and its last line: plan, run, show, report, end."""
 
 import os
-import shlex
 import sys
 import tempfile
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ import typer
 
 from dlx.cli.options import StudyOptions, TrainOptions
 from dlx.errors import DataError, SettingError
+from dlx.spelling import shell_command
 
 if TYPE_CHECKING:
     from dlx.archive import StudyRecords
@@ -22,20 +22,32 @@ if TYPE_CHECKING:
     from dlx.studies import Study
     from dlx.study_axes import Axis
 
+NO_HOME = "the prepared data are not kept: there is no home folder (HOME is not set); --cache-dir names a place"
+
 
 def plan_study(
-    study: "Study", folder: Path | None, options: TrainOptions, kept: "StudyRecords | None" = None
+    study: "Study",
+    folder: Path | None,
+    options: TrainOptions,
+    kept: "StudyRecords | None" = None,
+    command: str | None = None,
 ) -> "Plan":
-    """Resolves a study, with a bar while volumes are read; `kept` are its records beside its file."""
+    """Resolves a study, with a bar while volumes are read; `kept` are its records beside its file.
+
+    `command` repeats it; by default the one that is running.
+    """
     from dlx.cli import console, display
     from dlx.run.plan import make_plan
 
+    cache_dir = options.cache_dir or default_cache_dir()
+    remarks = () if cache_dir is not None else (NO_HOME,)
     with display.reading_bar(console.notes(), quiet=options.quiet or options.as_json) as progress:
         return make_plan(
             study,
             folder,
-            command=own_command(),
-            cache_dir=options.cache_dir or default_cache_dir(),
+            command=own_command() if command is None else command,
+            remarks=remarks,
+            cache_dir=cache_dir,
             verify_data=options.verify_data,
             keep_cache=not options.dry_run,
             max_parallel=options.max_parallel,
@@ -46,7 +58,7 @@ def plan_study(
 
 def own_command() -> str:
     """The command line that is running, as a user would type it."""
-    return shlex.join(["dlx", *sys.argv[1:]])
+    return shell_command(["dlx", *sys.argv[1:]])
 
 
 def axis_study(name: str, question: str, settings: "Settings", axis: "Axis", options: StudyOptions) -> "Study":
@@ -190,6 +202,11 @@ def end(outcome: "Outcome") -> None:
         raise typer.Exit(1)
 
 
-def default_cache_dir() -> Path:
-    """Where the system keeps what can be made again: `$XDG_CACHE_HOME/dlx` or `~/.cache/dlx`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dlx"
+def default_cache_dir() -> Path | None:
+    """Where the system keeps what can be made again: `$XDG_CACHE_HOME/dlx` or `~/.cache/dlx`; None without a home."""
+    from dlx.files import home_folder
+
+    caches, home = os.environ.get("XDG_CACHE_HOME"), home_folder()
+    if caches:
+        return Path(caches) / "dlx"
+    return None if home is None else home / ".cache" / "dlx"

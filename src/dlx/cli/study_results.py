@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from dlx.archive import StudyRecords, finished, portable, write_archive
 from dlx.characters import visible
 from dlx.cli.console import PlainConsole, note, output
-from dlx.cli.results import print_json, print_settings, resume_command, stopped_line
+from dlx.cli.repeating import resume_command
+from dlx.cli.results import print_json, print_settings, stopped_line
 from dlx.cli.running import archive_of
 from dlx.report.document import study_document, trial_entry
 from dlx.report.grid import Column, Grid, Row, Styled, Trimmed
@@ -152,4 +153,4 @@ def print_where(plan: "Plan", outcome: "Outcome", written: list[Path]) -> None:
     note(f"\nrecords:      {plan.folder}")
     note(f"report:       {', '.join(str(path) for path in written)}")
     if missing:
-        note(f"go on with:   {resume_command(plan)}   ({counted(missing, 'trial')} missing)")
+        note(f"go on with:   {resume_command(plan.command)}   ({counted(missing, 'trial')} missing)")

@@ -18,13 +18,14 @@ def train(options: TrainOptions) -> None:
     Without options it trains on a built-in phantom of the infant brain.
 
     The same command again shows what is finished, and goes on with what is not.
+    `dlx settings` lists every setting that --set and --config take.
     """
     from dlx.cli import console, results
     from dlx.cli.running import end, follow_plan, plan_study
     from dlx.run.plan import check_resumable
 
-    study, folder = study_and_folder(options)
-    plan = plan_study(study, folder, options)
+    study, folder, command = study_and_folder(options)
+    plan = plan_study(study, folder, options, command=command)
     if options.dry_run:
         results.print_plan(plan, as_json=options.as_json)
         return
@@ -36,8 +37,12 @@ def train(options: TrainOptions) -> None:
     end(outcome)
 
 
-def study_and_folder(options: TrainOptions) -> "tuple[Study, Path | None]":
-    """The study that the options ask for; with `--resume` and no settings, the one in the folder."""
+def study_and_folder(options: TrainOptions) -> "tuple[Study, Path | None, str | None]":
+    """The study that the options ask for; with `--resume` and no settings, the one in the folder.
+
+    The command of the latter is made of its recorded settings: the one that is running does not name them.
+    """
+    from dlx.cli.repeating import train_command
     from dlx.errors import SettingError
     from dlx.run.plan import load_study
     from dlx.settings import make_spec
@@ -47,7 +52,9 @@ def study_and_folder(options: TrainOptions) -> "tuple[Study, Path | None]":
     if options.resume and options.fresh:
         raise SettingError("--resume and --fresh: give one of the two")
     if options.resume and options.out is not None and asks_for_nothing(options):
-        return load_study(options.out), options.out
+        study = load_study(options.out)
+        return study, options.out, train_command(study.base.model_dump(mode="json"), study.seeds, options.out)
     spec = make_spec(settings_from(options))
     variant = Variant(label=spec.model.name, spec=spec)
-    return make_study(name=f"train {spec.model.name}", variants=(variant,), seeds=seeds_from(options)), options.out
+    study = make_study(name=f"train {spec.model.name}", variants=(variant,), seeds=seeds_from(options))
+    return study, options.out, None

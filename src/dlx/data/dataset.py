@@ -21,6 +21,7 @@ from dlx.data.notes import HARMLESS, describe_notes
 from dlx.data.pictures import distance_unit
 from dlx.data.split import folder_groups
 from dlx.errors import DataError
+from dlx.files import expand_home
 from dlx.specs import DataSpec, Geometry, Part
 
 
@@ -71,7 +72,7 @@ def open_dataset(
     all were tried, with a line for each, 20 at most. Memory: see `Case` and `prepare.prepare_all`.
     """
     source, normalize = bind_part("data", spec.source), bind_part("normalizer", spec.normalize)
-    path = Path(str(source.args.get("path", ""))).expanduser()
+    path = Path(expand_home(str(source.args.get("path", ""))))
     if source.name == "folder" and path.suffix == cache.ENDING and not path.is_dir():
         dataset = _with_notes(replace(cache.load_cache(path, normalize=normalize), source=str(path)))
         if spec.geometry == "strict" and _has_differences(dataset):
@@ -89,7 +90,7 @@ def open_dataset(
 def _open(plan: Plan, cache_dir: Path | None, verify: bool, keep: bool, progress: prepare.Progress | None) -> Dataset:
     if cache_dir is None:
         return _with_notes(plan.make(progress)).with_remarks(*plan.remarks)
-    file = cache.cache_path(cache_dir.expanduser(), plan.place, plan.origin.declaration)
+    file = cache.cache_path(cache_dir, plan.place, plan.origin.declaration)
     kept, remarks = cache.find(file, plan.origin)
     is_refused = kept is not None and plan.geometry == "strict" and _has_differences(kept)
     if kept is not None and not verify and not is_refused:

@@ -7,16 +7,22 @@ and `list_cases(folder) -> Listing`.
 
 import os
 import re
+import shlex
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from dlx import registry
 from dlx.errors import DataError, SettingError, nearest
+from dlx.files import expand_home
 
 MAX_CLASSES = 256  # masks are uint8
+MAX_FOLDERS = 100  # within a folder of no layout that are looked at for one
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,11 @@ def name_some(names: Sequence[str], most: int = 5) -> str:
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
-def folder(*, path: str, layout: str = "auto") -> Listing:
+def folder(
+    *,
+    path: Annotated[str, Field(description="The folder, or a file of prepared data (.safetensors).")],
+    layout: Annotated[str, Field(description="iseg, nnunet or msd; auto looks which one the folder has.")] = "auto",
+) -> Listing:
     """Lists the labelled cases of a folder; `layout` names the layout, `auto` finds it by looking.
 
     Where several fit, as with a dataset.json that has the keys of two, the first whose files are all there is taken,
@@ -71,7 +81,7 @@ def folder(*, path: str, layout: str = "auto") -> Listing:
     """
     if layout != "auto" and layout not in registry.PARTS["layout"]:
         raise SettingError(f"unknown layout '{layout}': {nearest(layout, ['auto', *registry.PARTS['layout']])}")
-    root = Path(path).expanduser()
+    root = Path(expand_home(path))
     _check_folder(root)
     fitting = _find_layouts(root) if layout == "auto" else [layout]
     return _list(root, fitting[0]) if len(fitting) == 1 else _list_first(root, fitting)
@@ -132,7 +142,19 @@ def _find_layouts(root: Path) -> list[str]:
     if found:
         return found
     looked = "; ".join(f"{name}: {getattr(module, 'LOOKED_FOR', name)}" for name, module in modules.items())
-    raise DataError(f"{root}: no known layout; looked for {looked}")
+    raise DataError(f"{root}: no known layout; looked for {looked}{_near_by(root, list(modules.values()))}")
+
+
+def _near_by(root: Path, modules: Sequence[Any]) -> str:
+    """A hint where not this folder has a layout but the one that it lies in, or the only one within it that does."""
+    parents = [root.absolute().parent]
+    inner = sorted(path for path in root.iterdir() if path.is_dir())[:MAX_FOLDERS]
+    for near in (parents, inner):
+        with suppress(OSError):
+            fitting = [path for path in near if any(module.is_layout(path) for module in modules)]
+            if len(fitting) == 1:
+                return f"; {fitting[0]} has one: --data {shlex.quote(str(fitting[0]))}"
+    return ""
 
 
 def _check_listing(root: Path, listing: Listing) -> None:

@@ -17,7 +17,10 @@ FLOAT16_MAX = 65504.0
 
 Image = NDArray[np.float32]
 PadValue = NDArray[np.float32]
-Over = Literal["foreground", "all"]
+Over = Annotated[
+    Literal["foreground", "all"],
+    Field(description="Which voxels the statistics are of: those where the first channel is above 0, or all."),
+]
 
 
 def zscore(image: NDArray[Any], *, over: Over = "foreground") -> tuple[Image, PadValue]:
@@ -47,8 +50,8 @@ def minmax(image: NDArray[Any], *, over: Over = "foreground") -> tuple[Image, Pa
 def percentile(
     image: NDArray[Any],
     *,
-    low: Annotated[float, Field(ge=0.0, lt=50.0)] = 0.5,
-    high: Annotated[float, Field(gt=50.0, le=100.0)] = 99.5,
+    low: Annotated[float, Field(ge=0.0, lt=50.0, description="The percentile that becomes 0.")] = 0.5,
+    high: Annotated[float, Field(gt=50.0, le=100.0, description="The percentile that becomes 1.")] = 99.5,
     over: Over = "foreground",
 ) -> tuple[Image, PadValue]:
     """Each channel scaled so that these percentiles become 0 and 1, values beyond them clipped; else as `zscore`.

@@ -53,9 +53,11 @@ class PhantomListing:
 
 def phantom(
     *,
-    subjects: Annotated[int, Field(ge=1, le=MAX_SUBJECTS)] = 10,
-    size: Extent | tuple[Extent, Extent, Extent] = 64,
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] = 0,
+    subjects: Annotated[int, Field(ge=1, le=MAX_SUBJECTS, description="How many subjects are drawn.")] = 10,
+    size: Annotated[
+        Extent | tuple[Extent, Extent, Extent], Field(description="Voxels along each axis: one number, or [x, y, z].")
+    ] = 64,
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED, description="The seed of the subjects' anatomy and noise.")] = 0,
 ) -> PhantomListing:
     """The data source `phantom`: `subject-1` ... `subject-N` of `size` voxels, one number or (x, y, z), 1 mm apart."""
     size_px = (size, size, size) if isinstance(size, int) else size

@@ -18,7 +18,7 @@ from dlx.data.cache_file import read_groups
 from dlx.data.dataset_json import kind_of
 from dlx.data.layouts import name_some, natural_key
 from dlx.errors import DataError, SettingError, nearest
-from dlx.files import read_json
+from dlx.files import expand_home, read_json
 from dlx.specs import SPLIT_WAYS, SplitSpec
 
 GROUPS = "groups.json"
@@ -87,10 +87,10 @@ def load_groups(spec: SplitSpec, source: Path | None) -> dict[str, str]:
     its folder), or None. Without a file every case is its own person, and the result is empty.
     """
     if spec.groups is not None:
-        return read_groups_json(Path(spec.groups).expanduser())
+        return read_groups_json(Path(expand_home(spec.groups)))
     if source is None:
         return {}
-    source = source.expanduser()
+    source = Path(expand_home(str(source)))
     return read_groups(source) if source.is_file() else folder_groups(source)
 
 
@@ -135,7 +135,7 @@ def _sides(ids: list[str], person: Mapping[str, str], spec: SplitSpec) -> tuple[
     if given not in ([], ["fold", "file"], *([way] for way in SPLIT_WAYS)):
         raise SettingError(f"split: {' and '.join(given)} cannot be given together; choose one")
     if spec.file is not None:
-        return _from_file(ids, Path(spec.file).expanduser(), spec.fold)
+        return _from_file(ids, Path(expand_home(spec.file)), spec.fold)
     if spec.val is not None:
         val = _named(ids, spec.val)
         return set(ids) - val, val

@@ -15,12 +15,19 @@ from dlx.specs import DropoutSpec
 
 # `norm=none` on a command line is read as None
 Norm = Annotated[
-    Literal["batch", "none", "instance", "group"], BeforeValidator(lambda value: "none" if value is None else value)
+    Literal["batch", "none", "instance", "group"],
+    BeforeValidator(lambda value: "none" if value is None else value),
+    Field(description="The normalisation after each convolution."),
 ]
-Down = Literal["max", "average", "conv"]
-Dims = Literal[2, 3]
+Down = Annotated[
+    Literal["max", "average", "conv"],
+    Field(description="What halves the features between levels: a 2x2 pool, or a 3x3 convolution of stride 2."),
+]
+Dims = Annotated[Literal[2, 3], Field(description="2: a network of slices; 3: one of volumes, which takes 3D patches.")]
 Watch = Callable[[str, Tensor], None]  # told the name of a block's place and the features it gave
-Groups = Annotated[int, Field(ge=1)]
+Groups = Annotated[
+    int, Field(ge=1, description="With norm=group: the most groups, of which the largest that divides is taken.")
+]
 
 CONV: dict[int, type[nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 MAX_POOL: dict[int, type[nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}

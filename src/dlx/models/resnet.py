@@ -19,7 +19,7 @@ from dlx.models.backbone import Backbone, BackboneUNet, Classifier
 from dlx.models.blocks import MAX_GROUPS, Groups, Norm, make_norm
 from dlx.specs import DropoutSpec
 
-Width = Annotated[int, Field(ge=1, le=1024)]
+Width = Annotated[int, Field(ge=1, le=1024, description="Channels of the first stage; 64 is the published network.")]
 
 # depth -> blocks of the stages, and whether they are bottlenecks. A stage of basic blocks has 2 layers a block, one of
 # bottlenecks 3: 18 = 1 + 2 (2 + 2 + 2 + 2) + 1, 50 = 1 + 3 (3 + 4 + 6 + 3) + 1.

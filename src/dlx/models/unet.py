@@ -30,8 +30,9 @@ from dlx.models.blocks import (
 )
 from dlx.specs import ADDED_LATER, DropoutSpec
 
-Width = Annotated[int, Field(ge=1, le=4096)]
-Levels = Annotated[int, Field(ge=1, le=7)]
+Width = Annotated[int, Field(ge=1, le=4096, description="Channels of the first level; they double at each level.")]
+Levels = Annotated[int, Field(ge=1, le=7, description="How often the features are halved.")]
+DownNorm = Annotated[Norm, Field(description="A normalisation after `down`.")]
 
 
 def unet(
@@ -45,7 +46,7 @@ def unet(
     dims: Dims = 2,
     groups: Annotated[Groups, ADDED_LATER] = MAX_GROUPS,
     down: Annotated[Down, ADDED_LATER] = "max",
-    down_norm: Annotated[Norm, ADDED_LATER] = "none",
+    down_norm: Annotated[DownNorm, ADDED_LATER] = "none",
 ) -> "UNet":
     """The faulty network: 6,238,532 parameters at width 64 with 2 channels and 4 classes.
 
@@ -67,7 +68,7 @@ def unet2(
     dims: Dims = 2,
     groups: Annotated[Groups, ADDED_LATER] = MAX_GROUPS,
     down: Annotated[Down, ADDED_LATER] = "max",
-    down_norm: Annotated[Norm, ADDED_LATER] = "none",
+    down_norm: Annotated[DownNorm, ADDED_LATER] = "none",
 ) -> "UNet":
     """The mended network, a block of its own in each place: 8,563,652 parameters, 2,325,120 more than `unet`."""
     shape = Shape(width, levels, norm, dims, groups, down, down_norm)

@@ -15,7 +15,7 @@ from dlx.models.backbone import Backbone, BackboneUNet, Classifier
 from dlx.models.blocks import MAX_GROUPS, ConvBlock, Groups, Norm
 from dlx.specs import DropoutSpec
 
-Width = Annotated[int, Field(ge=1, le=1024)]
+Width = Annotated[int, Field(ge=1, le=1024, description="Channels of the first stage; 64 is the published network.")]
 
 # depth -> convolutions of the stages; three linear layers make up the number: 16 = 2 + 2 + 3 + 3 + 3 + 3
 STAGES: dict[int, tuple[int, int, int, int, int]] = {

@@ -16,7 +16,10 @@ from dlx.models.blocks import CONV, MAX_GROUPS, Dims, Groups, Norm, Watch, check
 from dlx.specs import DropoutSpec
 
 SIGMAS_PX = (1.0, 2.0, 4.0)
-Features = Literal["raw", "gaussian"]
+Features = Annotated[
+    Literal["raw", "gaussian"],
+    Field(description="Of each voxel: its intensities, or smoothed ones, their gradients and Laplacians too."),
+]
 
 
 def voxel(
@@ -25,7 +28,7 @@ def voxel(
     dropout: DropoutSpec | None = None,
     *,
     features: Features = "raw",
-    width: Annotated[int, Field(ge=1, le=4096)] = 64,
+    width: Annotated[int, Field(ge=1, le=4096, description="Channels of the hidden layers.")] = 64,
     norm: Norm = "batch",
     dims: Dims = 2,
     groups: Groups = MAX_GROUPS,

@@ -19,9 +19,10 @@ import torch.multiprocessing  # noqa: F401 - teaches pickle to hand tensors over
 
 from dlx.errors import DataError, DlxError
 from dlx.records import TrialRecord
-from dlx.run.stores import Stores
+from dlx.run.stores import SHARED_MEMORY, Stores
 from dlx.run.trial import Event, TrialEnded, sticks_to_process
 from dlx.run.worker import Began, Refused, Task, work
+from dlx.safe_path import safe_children
 
 END_S = 5.0  # how long a worker that is told to end may take before it is killed
 
@@ -123,8 +124,8 @@ def _share(stores: Stores) -> None:
         size = sum(store.nbytes for store in stores.values()) >> 20
         cause = str(error).splitlines()[0]
         raise DlxError(
-            f"the voxels ({size} MiB) cannot be put into shared memory ({cause}): make /dev/shm larger (in a "
-            "container: --shm-size), or train the variants one at a time with dlx train"
+            f"the voxels ({size} MiB) cannot be put into shared memory ({cause}): make {SHARED_MEMORY} larger (in a "
+            "container: --shm-size)"
         ) from None
 
 
@@ -133,7 +134,7 @@ def _start(stores: Stores, number: int) -> Worker:
     ours, theirs = context.Pipe()
     process = context.Process(target=work, args=(theirs, stores, number), name="dlx-worker", daemon=True)
     try:
-        with _interrupts_blocked():
+        with safe_children(), _interrupts_blocked():
             process.start()
     except OSError as error:
         raise DlxError(f"a worker process cannot be started: {error.strerror or error}") from None

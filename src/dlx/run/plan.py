@@ -14,10 +14,10 @@ from dlx.files import read_json
 from dlx.records import StudyHeader, TrialEntry, VariantEntry
 from dlx.resolve import Resolved, resolve
 from dlx.run.devices import cuda_names, device_of_worker
-from dlx.run.stores import Stores, host_stores, stays_on_host
+from dlx.run.stores import Stores, host_stores, lack_of_shared_memory, stays_on_host
 from dlx.settings import make_spec, settings_differences, with_absolute_paths
 from dlx.specs import Spec
-from dlx.spelling import counted
+from dlx.spelling import counted, encodable
 from dlx.store import StudyFolder, TrialFolder
 from dlx.studies import Study, Trial, check_classes, check_measured
 from dlx.study_axes import Variant
@@ -44,6 +44,7 @@ class Plan:
     stores: Stores
     max_parallel: int
     remarks: tuple[str, ...]  # for the user who starts it
+    has_workers: bool = True  # False: shared memory is too small for the voxels, and all trials run in this process
 
     @property
     def first(self) -> Resolved:
@@ -74,7 +75,7 @@ class Plan:
             ),
             claims=tuple(claim.model_dump(mode="json") for claim in study.claims),
             settings=study.base.model_dump(mode="json"),
-            remarks=tuple(remark for remark in self.remarks if remark not in self.first.dataset.remarks),
+            remarks=tuple(encodable(note) for note in self.remarks if note not in self.first.dataset.remarks),
         )
 
     def missing(self) -> list[Planned]:
@@ -106,11 +107,12 @@ def make_plan(
     verify_data: bool = False,
     keep_cache: bool = True,
     max_parallel: int | None = None,
+    remarks: tuple[str, ...] = (),
     progress: Callable[[int, int], None] | None = None,
     known_trials: Collection[str] = (),
 ) -> Plan:
     """Resolves every variant of a study; raises DlxError for what one of them cannot do. Writes only the data cache,
-    and that only with `keep_cache`.
+    and that only with `keep_cache`. `remarks` are shown with the plan's own.
 
     `known_trials` are the ids of trials that ran elsewhere. A study of which trials are known there or in its folder,
     begun when validation once was enough by default, goes on as it began.
@@ -146,12 +148,29 @@ def make_plan(
     trials = tuple(
         Planned(trial, slim[trial.label], _trial_folder(folder, trial, slim[trial.label])) for trial in study.trials()
     )
-    remarks = _common_remarks(resolved)
+    notes = [*_common_remarks(resolved), *remarks, *_seed_remarks(study)]
     for one in slim.values():
         remark = stays_on_host(stores[one.dataset.fingerprint], one.compute.device)
-        remarks += [remark] if remark and remark not in remarks else []
+        notes += [remark] if remark and remark not in notes else []
     parallel, remark = _parallel(list(slim.values()), max_parallel, len(trials))
-    return Plan(study, command, folder, trials, stores, parallel, (*remarks, *([remark] if remark else [])))
+    notes += [remark] if remark else []
+    lack = lack_of_shared_memory(stores)
+    if lack is not None and len(trials) > 1:
+        if max_parallel is not None and max_parallel > 1:
+            raise SettingError(f"--max-parallel {max_parallel}: {lack}; or leave it out, for one trial at a time")
+        notes.append(f"one trial at a time, in this process: {lack}")
+        parallel = 1
+    return Plan(study, command, folder, trials, stores, parallel, tuple(notes), has_workers=lack is None)
+
+
+def _seed_remarks(study: Study) -> list[str]:
+    """A note where variants are compared on one seed alone."""
+    if len(study.variants) == 1 or len(study.seeds) > 1:
+        return []
+    return [
+        f"one seed ({study.seeds[0]}): its noise cannot be told from a difference between variants, so there will be "
+        "no verdict; --seeds 5 trains five"
+    ]
 
 
 def _resolve_all(study: Study, **options: Any) -> dict[str, Resolved]:
@@ -198,7 +217,8 @@ def _check_folder(folder: Path) -> None:
     while not place.exists() and place != place.parent:
         place = place.parent
     if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        raise SettingError(f"--out {folder}: {place} is {'not writable' if place.is_dir() else 'no folder'}")
+        cause = "not writable" if place.is_dir() else "no folder"
+        raise SettingError(f"--out {encodable(str(folder))}: {encodable(str(place.absolute()))} is {cause}")
 
 
 def _trial_folder(folder: Path, trial: Trial, resolved: Resolved) -> TrialFolder:

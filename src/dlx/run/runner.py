@@ -41,8 +41,9 @@ def run_plan(
     results, too.
 
     `in_workers` gives each trial at work a process of its own, so that several run at once and one that crashes is a
-    row; `plan.max_parallel` above one needs it. Without `keep_going` nothing new starts after a trial that failed, and
-    what is at work is stopped (and goes on from its last epoch another time).
+    row; `plan.max_parallel` above one needs it. A plan without workers runs in this process all the same. Without
+    `keep_going` nothing new starts after a trial that failed, and what is at work is stopped (and goes on from its last
+    epoch another time).
     """
     _declare(plan, kept)
     waiting: list[int] = []
@@ -52,7 +53,7 @@ def run_plan(
             waiting.append(index)
         else:
             yield TrialEvent(index, TrialEnded(found, planned.folder.path, was_done=True))
-    if in_workers and waiting:
+    if in_workers and plan.has_workers and waiting:
         tasks = {index: _task(plan.trials[index], fresh, retry_failed) for index in waiting}
         events = run_in_workers(tasks, plan.stores, plan.max_parallel)
     else:

@@ -1,5 +1,8 @@
 """The voxels of a study, held once: on the host, shared with worker processes, and where they fit on the device."""
 
+import os
+import shutil
+import sys
 from collections.abc import Iterable
 
 import torch
@@ -8,6 +11,9 @@ from dlx.data.voxels import VoxelStore
 from dlx.resolve import Resolved
 
 Stores = dict[str, VoxelStore]  # by the data's fingerprint
+
+SHARED_MEMORY = "/dev/shm"
+SPARE_BYTES = 1 << 20  # for a page or two of each small tensor, and what else a process keeps there
 
 
 def host_stores(resolved: Iterable[Resolved]) -> Stores:
@@ -31,6 +37,29 @@ def make_store(resolved: Resolved) -> VoxelStore:
 def place(store: VoxelStore, device: torch.device) -> VoxelStore:
     """The store on the device; on the host where it would take more than half of what is free there."""
     return store if stays_on_host(store, device) is not None else store.to(device)
+
+
+def lack_of_shared_memory(stores: Stores) -> str | None:
+    """Why the voxels cannot be handed to worker processes, and what to do; None where they can.
+
+    torch keeps shared tensors in /dev/shm on Linux, which a container gives 64 MiB by default, and elsewhere in files.
+    """
+    if sys.platform != "linux":
+        return None
+    size = sum(store.nbytes for store in stores.values())
+    remedy = "make it larger (in a container: --shm-size)"
+    try:
+        room = shutil.disk_usage(SHARED_MEMORY).free
+    except OSError:
+        return f"the voxels cannot be put into shared memory: {SHARED_MEMORY} is missing"
+    if not os.access(SHARED_MEMORY, os.W_OK | os.X_OK):
+        return f"the voxels cannot be put into shared memory: {SHARED_MEMORY} is not writable"
+    if size + SPARE_BYTES <= room:
+        return None
+    return (
+        f"the voxels ({-(-size >> 20)} MiB) do not fit into shared memory: {SHARED_MEMORY} has {room >> 20} MiB free; "
+        + remedy
+    )
 
 
 def stays_on_host(store: VoxelStore, device: torch.device) -> str | None:

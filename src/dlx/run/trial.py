@@ -19,10 +19,12 @@ from dlx.engine.device import describe_device
 from dlx.engine.fit import Diverged, Job, Progress, StepDone, fit
 from dlx.engine.score import score_trial
 from dlx.errors import DataError, DlxError
+from dlx.files import write_atomically
 from dlx.records import EpochRecord, TrialRecord, TrialResult, TrialRun
 from dlx.resolve import Resolved
 from dlx.run import provenance
 from dlx.run.pool import JobPool
+from dlx.spelling import encodable
 from dlx.store import TrialFolder
 from dlx.studies import Trial
 
@@ -122,7 +124,7 @@ def run_trial(
     except Exception as error:  # noqa: BLE001 - whatever it was, the other trials go on
         message = str(error).splitlines()[0] if str(error) else "no message"
         status, cause = "failed", f"{type(error).__name__}: {message}"
-        (folder.path / "error.txt").write_text(traceback.format_exc(), encoding="utf-8")
+        write_atomically(folder.error, traceback.format_exc().encode("utf-8", "backslashreplace"))
     record = make_record(trial, resolved, folder, status, cause, result, started, scored_s, work)
     folder.finish(record)
     yield TrialEnded(record, folder.path, was_done=False)
@@ -145,7 +147,7 @@ def make_record(
         label=trial.label,
         seed=trial.seed,
         status=_status(status),
-        cause=cause,
+        cause=None if cause is None else encodable(cause),
         parameters=resolved.parameters,
         result=result,
         run=TrialRun(

@@ -16,7 +16,7 @@ import torch
 
 from dlx.engine.device import prepare_backend
 from dlx.engine.fit import StepDone
-from dlx.errors import DlxError
+from dlx.errors import DlxError, spell_os_error
 from dlx.resolve import Resolved
 from dlx.run.devices import cuda_names, device_of_worker
 from dlx.run.pool import Kept
@@ -79,7 +79,9 @@ def work(pipe: Connection, stores: Stores, worker: int) -> None:
         try:
             for event in _events(task, stores, kept, worker):
                 pipe.send((number, event))
-        except (DlxError, OSError) as error:
+        except OSError as error:
+            pipe.send((number, Refused(spell_os_error(error))))
+        except DlxError as error:
             pipe.send((number, Refused(str(error))))
         except Exception as error:  # noqa: BLE001 - such as too little memory on the device for the voxels
             cause = str(error).splitlines()[0] if str(error) else "no message"

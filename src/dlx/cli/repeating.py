@@ -1,0 +1,101 @@
+"""The commands that repeat a run or go on with it, from the line that was typed or from recorded settings."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dlx.cli.layers import DEFAULT_RECIPE, SETTING_OF
+from dlx.spelling import parse_value, shell_command, without_flags
+
+# options whose text is read otherwise than that of --set
+OPTIONS = {key: name for name, key in SETTING_OF.items() if key not in ("data.source", "split.val")}
+
+
+def resume_command(command: str) -> str:
+    """The command that goes on with what is unfinished: the one that was given, without what would begin anew."""
+    return without_flags(command, "--fresh")
+
+
+def repeat_command(command: str) -> str:
+    """The command that runs all of it again, from the first epoch."""
+    return f"{without_flags(command, '--resume', '--fresh')} --fresh"
+
+
+def train_command(settings: Mapping[str, Any], seeds: Sequence[int], out: Path) -> str:
+    """The `dlx train` that these recorded settings came from: options over the recipe that is nearest to them.
+
+    Paths in the settings are absolute, so that it repeats the run from any folder.
+    """
+    from dlx.settings import make_spec, read_recipe, recipe_names
+
+    asked = make_spec(dict(settings)).model_dump(mode="json")
+    candidates = {}
+    for recipe in (DEFAULT_RECIPE, *recipe_names()):
+        start = make_spec(read_recipe(recipe)).model_dump(mode="json")
+        candidates[recipe] = [word for key, value in _differences(asked, start) for word in _option(key, value)]
+    recipe = min(candidates, key=lambda name: len(candidates[name]))
+    words = ["dlx", "train", *(["--recipe", recipe] if recipe != DEFAULT_RECIPE else []), *candidates[recipe]]
+    return shell_command([*words, *_seeds(seeds), "--out", os.fspath(out)])
+
+
+def _differences(asked: Mapping[str, Any], start: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Each setting that differs, with its value; a part with its arguments is one setting."""
+    for key, value in asked.items():
+        if value == start.get(key):
+            continue
+        is_section = isinstance(value, Mapping) and "args" not in value and f"{prefix}{key}" != "optimizer.group_lr"
+        if is_section:
+            yield from _differences(value, start[key], f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _option(key: str, value: Any) -> list[str]:
+    """A setting as an option of its own, or as `--set`; a folder of data as `--data`."""
+    if key == "data.source" and value["name"] == "folder" and set(value["args"]) == {"path"}:
+        return ["--data", value["args"]["path"]]
+    text = _spell_parts(key, value)
+    if text is None and isinstance(value, str | int | float) and not isinstance(value, bool):
+        text = str(value)
+    if key in OPTIONS and text is not None:
+        return [f"--{OPTIONS[key].replace('_', '-')}", text]
+    return ["--set", f"{key}={_spell(value) if text is None or isinstance(value, str) else text}"]
+
+
+def _spell_parts(key: str, value: Any) -> str | None:
+    """Parts in their short form, `dice+focal:gamma=1`, where that is read as the same parts; None for other values."""
+    from dlx.arguments import bind_part
+    from dlx.specs import Part, Spec
+
+    entries = value if isinstance(value, list) else [value]
+    if not entries or not all(isinstance(entry, Mapping) and set(entry) == {"name", "args"} for entry in entries):
+        return None
+    parts = [Part(**entry) for entry in entries]
+    kind = {"model": "model", "data.source": "data"}.get(key)
+    if kind is not None and not parts[0].args:  # of these a bare name keeps the arguments of the recipe
+        parts = [bind_part(kind, parts[0])]
+    text = "+".join(map(str, parts))
+    if key == "loss":
+        return text if Spec.model_validate({"loss": text}).loss == tuple(parts) else None
+    return text if Part.model_validate(text) == parts[0] else None
+
+
+def _spell(value: Any) -> str:
+    """The value as `--set` reads it: a text as it is where that is read as this text, everything else as JSON."""
+    if isinstance(value, str):
+        return value if parse_value(value) == value and value else f'"{value}"'
+    if value is None:
+        return "none"
+    if isinstance(value, Mapping) and set(value) == {"name", "args"}:
+        return json.dumps({"name": value["name"], **value["args"]})
+    return json.dumps(value)
+
+
+def _seeds(seeds: Sequence[int]) -> list[str]:
+    if list(seeds) == [0]:
+        return []
+    if list(seeds) == list(range(len(seeds))):
+        return ["--seeds", str(len(seeds))]
+    return ["--seed", str(seeds[0])] if len(seeds) == 1 else ["--seeds", ",".join(map(str, seeds))]
