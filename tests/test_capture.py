@@ -12,6 +12,7 @@ import torch
 
 from dlx import registry
 from dlx.build import make_job, shape_key
+from dlx.cli.display import Follower
 from dlx.engine import checkpoint
 from dlx.engine.capture import WARM_UP_STEPS, Captured, CudaGraphs, Eager
 from dlx.engine.fit import Progress, begin_epoch, fit
@@ -19,7 +20,7 @@ from dlx.engine.waits import HostWaitError
 from dlx.records import EpochRecord
 from dlx.run.plan import make_plan
 from dlx.run.pool import MOST_KEPT, JobPool
-from dlx.run.runner import run_plan
+from dlx.run.runner import TrialEvent, run_plan
 from dlx.run.stores import make_store
 from dlx.run.trial import CaptureFailed, TrialEnded
 from dlx.studies import Study
@@ -330,3 +331,20 @@ def test_a_trial_that_cannot_be_captured_says_so_once_and_in_its_record(tmp_path
     (ended,) = [event.record for event in events if isinstance(event, TrialEnded)]
     assert "not permitted" in failed.obstacle
     assert (ended.status, ended.run.is_captured, ended.run.capture_obstacle) == ("done", False, failed.obstacle)
+
+
+def test_the_user_is_told_once_for_all_trials_why_steps_are_not_captured():
+    shown = []
+
+    class Shower:
+        class console:  # noqa: N801
+            print = staticmethod(lambda line, **_: shown.append(line))
+
+        def show(self, index, event):
+            raise AssertionError(event)
+
+    failed = [CaptureFailed("aten.nonzero.default: the host waits for the result (in network.py, line 12)")] * 3
+    Follower(Shower()).follow(TrialEvent(index, event) for index, event in enumerate(failed))
+    (line,) = shown
+    assert "aten.nonzero" in line
+    assert "network.py, line 12" in line

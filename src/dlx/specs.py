@@ -89,7 +89,7 @@ class DataSpec(Section):
     crop: bool = False
     """Take training patches from the box around the labelled voxels alone; validation stays on whole volumes."""
     geometry: Annotated[Geometry, ADDED_LATER] = "image"
-    """Headers of a case that differ, though its voxels correspond: `image` warns and takes the image's, `strict` refuses."""
+    """Headers that differ though the voxels correspond: `image` takes the image's and says so, `strict` refuses."""
 
 
 SPLIT_WAYS = ("val", "fold", "val_fraction", "file")

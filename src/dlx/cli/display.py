@@ -21,7 +21,7 @@ from dlx.report.measures import figure_of
 from dlx.report.table import signed, spell, spell_seconds
 from dlx.run.plan import Plan
 from dlx.run.runner import TrialEvent
-from dlx.run.trial import Event, Scoring, TrialEnded, TrialStarted
+from dlx.run.trial import CaptureFailed, Event, Scoring, TrialEnded, TrialStarted
 
 
 @dataclass
@@ -40,6 +40,8 @@ class Outcome:
 class Shower(Protocol):
     """What turns events into something to see."""
 
+    console: PlainConsole
+
     def show(self, index: int, event: Event, /) -> None: ...
 
 
@@ -53,9 +55,15 @@ class Follower:
         """Shows all events; Ctrl-C ends the run and is told in the outcome."""
         outcome = Outcome()
         kept: dict[int, int] = {}
+        obstacles: set[str] = set()
         try:
             for happened in events:
                 index, event = happened.index, happened.event
+                if isinstance(event, CaptureFailed):  # once a network, not once a trial
+                    if event.obstacle not in obstacles:
+                        self.shower.console.print(capture_note(event), soft_wrap=True)
+                    obstacles.add(event.obstacle)
+                    continue
                 self.shower.show(index, event)
                 if isinstance(event, TrialStarted):
                     kept[index] = event.resumed_from
@@ -68,6 +76,11 @@ class Follower:
             outcome.was_interrupted = True
         outcome.kept_epochs = sum(kept.values())
         return outcome
+
+
+def capture_note(event: CaptureFailed) -> str:
+    """The line that says why steps are not captured, and how to choose."""
+    return f"note     each step runs uncaptured, which is slower: {event.obstacle}; compute.capture=false does not try"
 
 
 class Silent:
