@@ -196,7 +196,10 @@ def print_bad_end(console: PlainConsole, event: TrialEnded) -> None:
 
 
 def epoch_line(event: EpochRecord, epochs: int, eta_s: float | None, subset: str) -> str:
-    """One epoch; `train` is of the training subjects that `subset` says, `val` of all validation subjects."""
+    """One epoch, in 80 columns but for the time left, which a terminal has in its bar.
+
+    `train` is of the training subjects that `subset` says, `val` of all validation subjects.
+    """
     result = event.result
     rates = "/".join(f"{rate:.3g}" for rate in dict.fromkeys(result.lr.values()))
     width = len(str(epochs))
@@ -208,8 +211,8 @@ def epoch_line(event: EpochRecord, epochs: int, eta_s: float | None, subset: str
 
 
 def name_subset(measured: int, subjects: int) -> str:
-    """` (2 of 5 subjects)` where not all training subjects are measured between epochs."""
-    return f" ({measured} of {subjects} subjects)" if 0 < measured < subjects else ""
+    """` (2 of 5)` where not all training subjects are measured between epochs; the head says of what they are."""
+    return f" ({measured} of {subjects})" if 0 < measured < subjects else ""
 
 
 @contextmanager

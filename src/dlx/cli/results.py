@@ -64,7 +64,7 @@ def head_lines(plan: "Plan") -> list[str]:
         f"split    {split_words(split)}",
         f"network  {spec.model.name}{_sizes(spec.model)}, {resolved.parameters:,} parameters; loss {loss}; "
         f"{spec.optimizer.name.name}, {spec.scheduler.name}",
-        f"training {length}, {spec.batch.size} {kind} of {patch}; validated {every_epochs(spec)}",
+        f"training {length}, {spec.batch.size} {kind} of {patch}; validated {every_epochs(spec)}{_beside(plan)}",
         f"device   {compute.device}, {compute.precision}{threads}",
     ]
 
@@ -78,6 +78,12 @@ def split_words(split: "Split") -> str:
     return (
         f"{counted(num_train, 'training scan')} of {persons[0]}, {counted(num_val, 'validation scan')} of {persons[1]}"
     )
+
+
+def _beside(plan: "Plan") -> str:
+    """Which training subjects are measured at each validation, where not all are."""
+    measured, subjects = plan.first.spec.evaluate.train_subset, len(plan.first.split.train)
+    return f", with {measured} of {subjects} training subjects" if 0 < measured < subjects else ""
 
 
 def _sizes(model: Part) -> str:
