@@ -68,8 +68,8 @@ def write_samples(folder: Path) -> dict[str, list[Path]]:
         nib.save(kind(voxels.T / 7, np.diag([-0.5, -0.75, 1.25, 1]), header), folder / name)
         samples[f"nifti-2 {name}"] = [folder / name] + [folder / "2.img"] * name.endswith("hdr")
     apart = nib.Nifti1Image(voxels.T, np.diag([-0.5, -0.75, 1.25, 1]))
-    apart.header.set_qform(np.diag([-0.5, -0.75, 1.25, 1]), 1)
-    apart.header.set_sform(np.diag([-1, -1, 1, 1]), 2)
+    apart.set_qform(np.diag([-0.5, -0.75, 1.25, 1]), 1)
+    apart.set_sform(np.diag([-1, -1, 1, 1]), 2)
     (folder / "o.nii").write_bytes(apart.to_bytes())  # read with a note
     samples["nii with two forms"] = [folder / "o.nii"]
     write("nifti pair", image, "a.hdr")
@@ -86,6 +86,10 @@ def write_samples(folder: Path) -> dict[str, list[Path]]:
             samples[f"tif {name} {method}"] = [path]
     write("tif float", sitk.GetImageFromArray(grey.astype(np.float32)), "float.tif")
     return samples
+
+
+# Kinds that numpy decodes and not SimpleITK: NIfTI-2, and headers that say two things.
+BY_NUMPY = ("nifti-2 2.nii", "nifti-2 2.nii.gz", "nifti-2 2.hdr", "nii with two forms")
 
 
 def mutate(data: bytes, rng: random.Random) -> bytes:
