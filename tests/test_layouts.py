@@ -91,7 +91,7 @@ def test_a_folder_of_no_known_layout_is_refused_with_what_was_looked_for(tmp_pat
 
 def test_a_folder_that_fits_two_layouts_is_refused_until_one_is_named(tmp_path: Path) -> None:
     msd_folder(nnunet_folder(tmp_path), {**MSD, **NNUNET, "labels": NNUNET["labels"]})
-    with pytest.raises(DataError, match=r"more than one layout \(msd, nnunet\); say which: --set data.source.layout=msd"):
+    with pytest.raises(DataError, match=r"more than one layout \(msd, nnunet\); say which: --set .*layout=msd"):
         folder(path=str(tmp_path))
     with pytest.raises(DataError, match="label 'background' must be a whole number"):
         folder(path=str(tmp_path), layout="msd")
