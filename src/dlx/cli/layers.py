@@ -80,11 +80,11 @@ def seeds_from(options: TrainOptions, default: int = 1) -> tuple[int, ...]:
         return (options.seed,)
     if options.seeds is None:
         return tuple(range(default))
-    how = "expected how many (--seeds 5: the seeds 0 to 4) or which (--seeds 0,3,7); a single one is --seed 3"
+    how = "expected a number of seeds (--seeds 5: 0 to 4) or a list (--seeds 0,3,7); a single one is --seed 3"
     try:
         numbers = [int(piece) for piece in options.seeds.split(",")]
     except ValueError:
-        raise SettingError(f"--seeds {shortened(options.seeds)}: not a number or a list: {how}") from None
+        raise SettingError(f"--seeds {shortened(options.seeds)}: {how}") from None
     is_count = len(numbers) == 1
     if is_count and numbers[0] > MOST_SEEDS:
         raise SettingError(f"--seeds {shortened(options.seeds)}: at most {MOST_SEEDS}")
