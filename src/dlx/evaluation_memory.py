@@ -38,7 +38,7 @@ def fit_evaluation_batch(
         return spec, []
     try:
         each = evaluation_bytes(model, len(dataset.channels), size)
-    except (NotImplementedError, RuntimeError):  # someone's network that cannot run on the meta device
+    except Exception:  # noqa: BLE001 - a network that cannot run on the meta device may raise anything there
         return spec, []
     fitted = asked
     while fitted > 1 and fitted * each > room:

@@ -34,7 +34,7 @@ class Cost:
     step_s: float
     train_s: float
     evaluate_s: float
-    memory: "Memory | None"
+    memory: Memory | None
 
     @property
     def trial_s(self) -> float:
