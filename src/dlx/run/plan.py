@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dlx.characters import encodable
 from dlx.data.cases import Dataset
 from dlx.engine.device import available_cores
 from dlx.errors import SettingError
@@ -17,7 +18,7 @@ from dlx.run.devices import cuda_names, device_of_worker
 from dlx.run.stores import Stores, host_stores, lack_of_shared_memory, stays_on_host
 from dlx.settings import make_spec, settings_differences, with_absolute_paths
 from dlx.specs import Spec
-from dlx.spelling import counted, encodable
+from dlx.spelling import counted
 from dlx.store import StudyFolder, TrialFolder
 from dlx.studies import Study, Trial, check_classes, check_measured
 from dlx.study_axes import Variant
