@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,10 @@ from dlx.store import StudyFolder, TrialFolder
 from dlx.studies import Study, Trial, check_classes, check_measured
 from dlx.study_axes import Variant
 from dlx.study_metrics import MIN_POINTS, direction_of
+
+# How `evaluate.every` and `evaluate.batch_size` are chosen where they are left open (`min_validations`, `fits_batch` of
+# `resolve`): as now; on a machine with more memory; before there was a lower limit of validations or a fitted batch.
+CHOICES = ((MIN_POINTS, True), (MIN_POINTS, False), (1, False))
 
 
 @dataclass(frozen=True)
@@ -115,8 +120,8 @@ def make_plan(
     """Resolves every variant of a study; raises DlxError for what one of them cannot do. Writes only the data cache,
     and that only with `keep_cache`. `remarks` are shown with the plan's own.
 
-    `known_trials` are the ids of trials that ran elsewhere. A study of which trials are known there or in its folder,
-    begun when validation once was enough by default, goes on as it began.
+    `known_trials` are the ids of trials that ran elsewhere. A study that has trials there or in its folder goes on with
+    the values of `evaluate.every` and `evaluate.batch_size` that it began with.
     """
     folder = default_folder(study.base) if folder is None else folder
     _check_folder(folder)
@@ -124,7 +129,7 @@ def make_plan(
     study = study.model_copy(update={"variants": variants})
     datasets: dict[str, Dataset] = {}
 
-    def resolve_all(min_validations: int) -> dict[str, Resolved]:
+    def resolve_all(min_validations: int, fits_batch: bool) -> dict[str, Resolved]:
         return _resolve_all(
             study,
             cache_dir=cache_dir,
@@ -133,13 +138,14 @@ def make_plan(
             progress=progress,
             datasets=datasets,
             min_validations=min_validations,
+            fits_batch=fits_batch,
         )
 
-    resolved = resolve_all(MIN_POINTS)
-    if any(variant.spec.evaluate.every is None for variant in study.variants):
+    resolved = resolve_all(*CHOICES[0])
+    if any(resolved[variant.label].spec.evaluate != variant.spec.evaluate for variant in study.variants):
         begun = {*known_trials, *_trials_of(folder)}
-        earlier = resolve_all(1) if begun and not _are_among(begun, resolved, study) else resolved
-        resolved = earlier if _are_among(begun, earlier, study) else resolved
+        others = (resolve_all(*choice) for choice in CHOICES[1:] if begun)
+        resolved = next((found for found in chain([resolved], others) if _are_among(begun, found, study)), resolved)
     _check_comparable(resolved, study.seeds[0])
     for one in resolved.values():
         check_classes(study, one.dataset.classes[1:])
@@ -169,8 +175,8 @@ def _seed_remarks(study: Study) -> list[str]:
     if len(study.variants) == 1 or len(study.seeds) > 1:
         return []
     return [
-        f"one seed ({study.seeds[0]}): its noise cannot be told from a difference between variants, so there will be "
-        "no verdict; --seeds 5 trains five"
+        f"one seed ({study.seeds[0]}): how much results vary from seed to seed remains unknown, so there will be no "
+        "verdict; --seeds 5 trains five"
     ]
 
 
