@@ -165,7 +165,8 @@ def make_plan(
     if lack is not None and len(trials) > 1:
         if max_parallel is not None and max_parallel > 1:
             raise SettingError(f"--max-parallel {max_parallel}: {lack}; or leave it out, for one trial at a time")
-        notes.append(f"one trial at a time, in this process: {lack}")
+        if parallel > 1 or len(study.variants) > 1:  # seeds of one variant need no workers
+            notes.append(f"one trial at a time, in this process: {lack}")
         parallel = 1
     return Plan(study, command, folder, trials, stores, parallel, tuple(notes), has_workers=lack is None)
 
