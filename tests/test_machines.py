@@ -90,7 +90,7 @@ def test_where_shared_memory_is_too_small_trials_run_here_with_the_same_records(
 
 def test_seeds_that_run_in_this_process_anyway_need_no_shared_memory(dlx, monkeypatch):
     monkeypatch.setattr(stores, "SPARE_BYTES", 1 << 60)
-    assert "shared memory" not in dlx(*ONE_EPOCH, "--seeds", "2", "--dry-run").stdout
+    assert "shared memory" not in dlx(*ONE_EPOCH, "--seeds", "2", "--max-parallel", "1", "--dry-run").stdout
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere torch shares memory in files")

@@ -79,8 +79,8 @@ class Follower:
 
 
 def capture_note(event: CaptureFailed) -> str:
-    """The line that says why steps are not captured, and how to choose."""
-    return f"note     each step runs uncaptured, which is slower: {event.obstacle}; compute.capture=false skips the attempt"
+    """The line that says why steps are not captured, and which setting skips the attempt."""
+    return f"note     steps run uncaptured, which is slower: {event.obstacle}; compute.capture=false skips the attempt"
 
 
 class Silent:
@@ -186,7 +186,7 @@ class TrialLines:
 
 
 def print_bad_end(console: PlainConsole, event: TrialEnded) -> None:
-    """The line of a trial that diverged or failed; if that was in an earlier run, with the option that runs it again."""
+    """The line of a trial that diverged or failed; after an earlier run's, with the option that runs it again."""
     record = event.record
     line = f"{record.label}, seed {record.seed}: {record.status}: {record.cause}"
     if event.was_done:
