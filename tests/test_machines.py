@@ -106,6 +106,11 @@ def test_data_in_a_folder_whose_name_is_not_utf8_are_refused_in_one_line(dlx):
         dlx("train", "--data", name, "--epochs", "1")
 
 
+def test_the_command_for_a_phantom_reaches_a_folder_whose_name_is_not_utf8(dlx):
+    shown = dlx("make-phantom", os.fsdecode(b"caf\xe9"), "--subjects", "1", "--size", "16").stdout
+    assert shown.splitlines()[-1] == r"dlx train --data $'caf\xe9'"
+
+
 def test_records_go_to_a_folder_whose_name_is_not_utf8(dlx, monkeypatch):
     name = os.fsdecode(b"caf\xe9")
     monkeypatch.setattr(sys, "argv", ["dlx", *ONE_EPOCH, "--out", name])
