@@ -128,6 +128,23 @@ def test_a_trial_of_the_same_shape_takes_the_step_over_and_nothing_else(first, s
     assert graphs.num_captures == 1
 
 
+def test_a_diverged_trial_leaves_nothing_in_the_average_of_the_next():
+    asked = ({"optimizer": {"lr": EXACT_LR}}, {"train": {"ema_decay": 0.5}})
+    resolved = small_resolved(*asked)
+    store = make_store(resolved)
+    alone = make_job(resolved, store, 7)
+    expected = results(alone)
+    used = make_job(resolved, store, 3)
+    capture(used)
+    results(used)
+    with torch.no_grad():
+        for parameter in (*used.model.parameters(), *used.ema.parameters()):
+            parameter.fill_(torch.nan)
+    again = make_job(resolved, store, 7, like=used)
+    assert results(again) == expected
+    assert checkpoint.weights_hash(again.evaluated_model) == checkpoint.weights_hash(alone.evaluated_model)
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -265,6 +282,22 @@ def test_a_graph_without_operations_is_an_error(monkeypatch):
         warnings.simplefilter("default")  # as outside the tests
         with pytest.raises(UserWarning, match="The CUDA Graph is empty"):
             CudaGraphs().capture(lambda: None, [])
+
+
+def test_what_a_failed_warm_up_started_ends_before_anything_else_runs(monkeypatch):
+    waits = []
+
+    class Stream:
+        def wait_stream(self, other):
+            waits.append((self, other))
+
+    current, beside = Stream(), Stream()
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: beside)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: current)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    with pytest.raises(ZeroDivisionError):
+        CudaGraphs().warm_up(lambda: 1 / 0, 1)
+    assert waits == [(beside, current), (current, beside)]
 
 
 def refs_to(job):

@@ -200,6 +200,17 @@ def test_several_seeds_have_a_table_of_classes_and_a_word_on_the_one_that_was_lo
     assert "GM 0.800" in shown
 
 
+@pytest.mark.parametrize("unit", ["mm", "px"])
+def test_distances_of_each_class_over_seeds_have_the_unit_of_the_records(unit, capsys):
+    from dlx.cli.console import output
+
+    made = made_study({"unet2": (0.9, 0.8)}, control=None, axes=(), seeds=[0, 1])
+    records = [trial.record for trial in made.trials]
+    changed = [r.model_copy(update={"result": r.result.model_copy(update={"distance_unit": unit})}) for r in records]
+    output().show(seeds_table(changed))
+    assert f"val HD95 {unit}" in " ".join(capsys.readouterr().out.split())
+
+
 def test_a_studys_table_shows_classes_where_asked(dlx, tmp_path):
     write_archive(tmp_path / "made.jsonl", lost_csf())
     assert "validation Dice of each class" not in dlx("report", "made.jsonl").stdout

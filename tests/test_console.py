@@ -16,6 +16,8 @@ import dlx
 from dlx.archive import write_archive
 from dlx.characters import encodable, visible
 from dlx.cli.console import output
+from dlx.cli.study_results import printed_in_any_case
+from dlx.errors import DataError
 from dlx.files import write_json
 from dlx.report.grid import Column, Grid, Row, Trimmed
 from dlx.report.markdown import code_block, escape, link_target
@@ -155,6 +157,13 @@ def test_what_ascii_lacks_is_spelled_out(text, expected):
     assert encodable(text, "utf-8") == text
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"), [("caf\udce9 → é", "caf\\xe9 → é"), ("\ud800", "\\ud800"), ("\ud83d\ude00", "\\ud83d\\ude00")]
+)
+def test_what_utf_8_lacks_is_spelled_out_for_records(text, expected):
+    assert encodable(text) == expected
+
+
 def test_a_latin_terminal_keeps_what_it_has():
     assert encodable("größe ± →", "latin-1") == "größe ± ->"
 
@@ -169,6 +178,17 @@ def test_a_table_in_ascii_holds_the_same_and_its_columns_stand_below_each_other(
         title, *rows = [line for line in text.splitlines() if "+- 0." in line or "train Dice" in line]
         end = title.index("train Dice") + len("train Dice")
         assert all(re.search(r"\d$", row[:end]) for row in rows)
+
+
+# a report that cannot be written
+
+
+@pytest.mark.parametrize("error", [OSError, DataError, KeyboardInterrupt])
+def test_the_table_is_printed_where_its_report_cannot_be_written(error, capsys):
+    records = made_study()
+    with pytest.raises(error), printed_in_any_case(summarize_study(records), records, as_json=False):
+        raise error
+    assert "val Dice" in capsys.readouterr().out
 
 
 # widths

@@ -194,6 +194,21 @@ def test_auto_leaves_a_gpu_without_kernels_alone_and_says_why(gpu):
         assert words in remark
 
 
+def test_auto_takes_the_first_gpu_that_torch_has_kernels_for(gpu, monkeypatch):
+    gpu((8, 6))
+    capabilities = [(5, 2), (8, 6), (9, 0)]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(capabilities))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capabilities[device.index])
+    assert choose_compute(ComputeSpec()).device == torch.device("cuda", 1)
+
+
+@pytest.mark.parametrize("asked", ["auto", "cuda"])
+def test_a_build_for_amds_gpus_is_not_judged_by_nvidias_architectures(gpu, monkeypatch, asked):
+    gpu((9, 4), architectures=("gfx90a", "gfx942"), name="AMD Made-Up")
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    assert choose_compute(ComputeSpec(device=asked)).device == torch.device("cuda", 0)
+
+
 @pytest.mark.parametrize("asked", ["cuda", "cuda:0"])
 def test_a_gpu_without_kernels_is_refused_before_the_start(gpu, asked):
     gpu((5, 2))

@@ -88,6 +88,11 @@ def test_where_shared_memory_is_too_small_trials_run_here_with_the_same_records(
         dlx(*SWEEP, "--max-parallel", "2")
 
 
+def test_seeds_that_run_in_this_process_anyway_need_no_shared_memory(dlx, monkeypatch):
+    monkeypatch.setattr(stores, "SPARE_BYTES", 1 << 60)
+    assert "shared memory" not in dlx(*ONE_EPOCH, "--seeds", "2", "--max-parallel", "1", "--dry-run").stdout
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere torch shares memory in files")
 def test_a_missing_or_small_place_for_shared_memory_is_known_before_it_is_used(monkeypatch, tmp_path):
     assert stores.lack_of_shared_memory({}) is None
@@ -99,6 +104,11 @@ def test_data_in_a_folder_whose_name_is_not_utf8_are_refused_in_one_line(dlx):
     name = os.fsdecode(b"caf\xe9")
     with pytest.raises(SettingError, match=r"data\.source: the path .*caf\\xe9 is not UTF-8"):
         dlx("train", "--data", name, "--epochs", "1")
+
+
+def test_the_command_for_a_phantom_reaches_a_folder_whose_name_is_not_utf8(dlx):
+    shown = dlx("make-phantom", os.fsdecode(b"caf\xe9"), "--subjects", "1", "--size", "16").stdout
+    assert shown.splitlines()[-1] == r"dlx train --data $'caf\xe9'"
 
 
 def test_records_go_to_a_folder_whose_name_is_not_utf8(dlx, monkeypatch):

@@ -11,6 +11,9 @@ from dlx import evaluation_memory, memory
 from dlx.engine import evaluate
 from dlx.engine.footprint import PeakBytes, forward_bytes
 from dlx.engine.score import score_set
+from dlx.run.plan import make_plan
+from dlx.studies import Study
+from dlx.study_axes import Variant
 from small import small_job, small_resolved, small_spec
 
 THREE_D = {"model": {"dims": 3}, "batch": {"patch_size_px": [8, 16, 12], "size": 2}}
@@ -126,6 +129,24 @@ def test_the_evaluated_batch_is_halved_until_it_fits_the_memory(monkeypatch):
             fitted < 64
         )
     assert small_resolved({"evaluate": {"batch_size": 48}}).spec.evaluate.batch_size == 48
+
+
+def test_a_study_that_began_with_the_whole_batch_goes_on_with_it(monkeypatch, tmp_path):
+    study = Study(name="s", variants=(Variant(label="unet2", spec=small_spec()),), seeds=(0,))
+
+    def planned(**known):
+        (trial,) = make_plan(study, tmp_path, cache_dir=None, keep_cache=False, **known).trials
+        return trial.resolved.trial_id(0), trial.resolved.spec.evaluate.batch_size
+
+    before, _ = planned()
+    monkeypatch.setattr(evaluation_memory, "evaluation_bytes", lambda *_: 300_000)
+    monkeypatch.setattr(evaluation_memory, "ROOMY_BYTES_PER_VOXEL", 10**9)
+    monkeypatch.setattr(evaluation_memory, "memory_bytes", lambda _: 4 * 32 * 300_000)
+    now, fitted = planned()
+    assert (now != before, fitted) == (True, 32)
+    assert planned(known_trials=[before]) == (before, 64)
+    assert planned(known_trials=[now, before]) == (now, 32)
+    assert planned(known_trials=["of another study"]) == (now, 32)
 
 
 def test_small_data_are_resolved_without_a_trace():

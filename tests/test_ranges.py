@@ -82,7 +82,24 @@ def test_another_spelling_of_a_grid_is_refused_with_one_that_can_be_typed(text, 
     assert parse_grid(meant)
 
 
-@pytest.mark.parametrize("text", ["", "abc", "0.1...", "..0.8", "0.1..0.2..0.3", "1:2:3:4", "[]", "-", "%"])
+HOPELESS = [
+    "",
+    "abc",
+    "0.1...",
+    "..0.8",
+    "0.1..0.2..0.3",
+    "1:2:3:4",
+    "[]",
+    "-",
+    "%",
+    "..%",
+    "1.2.3%",
+    "1:2:.",
+    "1:..:3",
+]
+
+
+@pytest.mark.parametrize("text", HOPELESS)
 def test_what_cannot_be_read_gets_no_hint_that_is_refused_too(text):
     with pytest.raises(SettingError) as raised:
         parse_grid(text)

@@ -52,8 +52,12 @@ def visible_lines(text: str) -> str:
     return "\n".join(visible(line) for line in text.split("\n"))
 
 
-def encodable(text: str, encoding: str) -> str:
-    """Text in which each character that this encoding lacks stands in ASCII: `±` as `+-`, `ö` as `\\xf6`."""
+def encodable(text: str, encoding: str = "utf-8") -> str:
+    """Text in which each character that this encoding lacks stands in ASCII: `±` as `+-`, `ö` as `\\xf6`.
+
+    UTF-8, in which records are written, lacks only halves of surrogate pairs: a byte of a file name that is not UTF-8
+    becomes `\\xe9`.
+    """
     try:
         text.encode(encoding)
     except UnicodeEncodeError:
@@ -70,6 +74,8 @@ def _in_encoding(letter: str, encoding: str) -> str:
 
 
 def _in_ascii(letter: str) -> str:
+    if UNSHOWABLE.match(letter):
+        return _spelled_out(letter)
     return letter.translate(ASCII).encode("ascii", "backslashreplace").decode()
 
 
@@ -84,7 +90,7 @@ def _write_in_ascii(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeEncodeError):
         raise error
     letters = error.object[error.start : error.end]
-    return "".join(_spelled_out(c) if UNSHOWABLE.match(c) else _in_ascii(c) for c in letters), error.end
+    return "".join(map(_in_ascii, letters)), error.end
 
 
 codecs.register_error(FALLBACK, _write_in_ascii)

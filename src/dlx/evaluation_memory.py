@@ -38,7 +38,7 @@ def fit_evaluation_batch(
         return spec, []
     try:
         each = evaluation_bytes(model, len(dataset.channels), size)
-    except (NotImplementedError, RuntimeError):  # someone's network that cannot run on the meta device
+    except Exception:  # noqa: BLE001 - a network that cannot run on the meta device may raise anything there
         return spec, []
     fitted = asked
     while fitted > 1 and fitted * each > room:
@@ -47,8 +47,8 @@ def fit_evaluation_batch(
         return spec, []
     what = f"{'slices' if dims == 2 else 'windows'} of {' x '.join(map(str, size))}"
     remark = (
-        f"evaluate.batch_size is {fitted}: {asked} {what} would take {asked * each / 2**30:.1f} GiB, and "
-        f"{room / 2**30:.1f} GiB are meant for that"
+        f"evaluate.batch_size is {fitted}: {asked} {what} would take {asked * each / 2**30:.1f} GiB of memory; "
+        f"the limit is {room / 2**30:.1f} GiB"
     )
     return spec.model_copy(update={"evaluate": spec.evaluate.model_copy(update={"batch_size": fitted})}), [remark]
 

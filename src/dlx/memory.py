@@ -1,4 +1,4 @@
-"""The host's memory: how much this process may use, and the most that it has used since a moment."""
+"""The host's memory: how much this process may use, and the peak of what it has used."""
 
 import os
 from pathlib import Path
@@ -26,7 +26,7 @@ def host_memory_bytes(cgroup: Path = CGROUP) -> int | None:
 
 
 def reset_peak() -> bool:
-    """Begins anew to note the most memory that this process holds; False where the system cannot (it is Linux's)."""
+    """Resets the peak of this process's memory to its present use; False where the system cannot (only Linux can)."""
     try:
         CLEAR_REFS.write_text("5")
     except OSError:
@@ -35,7 +35,7 @@ def reset_peak() -> bool:
 
 
 def peak_bytes() -> int | None:
-    """The most memory that this process has held at one time since `reset_peak`; None where that is not known."""
+    """The peak of this process's memory since `reset_peak`; None where it is not known."""
     try:
         lines = STATUS.read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:

@@ -42,12 +42,12 @@ def _is_grid(text: str) -> bool:
 
 
 def _other_spellings(text: str) -> Iterator[str]:
-    """How a grid that is written in another way than here would be spelled: any of these may still be no grid."""
+    """Grids that the text may stand for if it is written in another notation; some of them may not be grids either."""
     plain = re.sub(r"\.{3,}|…|[\u2013\u2014]", "..", text.strip()).strip("[](){}'\" ,;")
     plain = re.sub(r"(?<![\d.,])\.(?=\d)", "0.", plain)  # .5
     if called := re.fullmatch(r"(?:np\.|numpy\.)?a?range\(([^()]*)\)?", plain):
         plain = ":".join(piece.strip() for piece in called[1].split(","))
-    number = r"\s*([-+]?[\d.]+(?:e[-+]?\d+)?)\s*"
+    number = r"\s*([-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?)\s*"
     if found := re.fullmatch(f"{number}:{number}:{number}", plain):  # first:last:step, or first:step:last
         first, second, third = found.groups()
         yield f"{first}..{second}:{third}" if float(third) <= abs(float(second)) else f"{first}..{third}:{second}"
@@ -56,7 +56,7 @@ def _other_spellings(text: str) -> Iterator[str]:
     if found := re.fullmatch(rf"(.*\d)\s*(?:by|step)\s*{number}", plain):
         yield f"{found[1]}:{found[2]}"
     if "%" in plain:
-        yield re.sub(r"([\d.]+)\s*%", lambda found: str(Decimal(found[1]) / 100), plain)
+        yield re.sub(r"(\d+(?:\.\d+)?)\s*%", lambda found: str(Decimal(found[1]) / 100), plain)
     if re.fullmatch(r"\d+,\d+(\.\.\d+,\d+)?", plain):  # a decimal comma
         yield plain.replace(",", ".")
     yield ",".join(re.split(r"[\s,;]+", plain))

@@ -126,12 +126,13 @@ def resolve(
     progress: Callable[[int, int], None] | None = None,
     datasets: dict[str, Dataset] | None = None,
     min_validations: int = MIN_POINTS,
+    fits_batch: bool = True,
 ) -> Resolved:
     """Checks everything that can be checked before the first step, and chooses what was left open.
 
     Prepared data go to `cache_dir` unless `keep_cache` is off. `datasets` keeps opened data by their settings, so that
     the trials of a study read them once. `min_validations` is how often a trial is validated at least where
-    `evaluate.every` is left open.
+    `evaluate.every` is left open; `fits_batch` halves the default `evaluate.batch_size` until it fits the memory.
     """
     spec = bind_spec(spec)
     compute = choose_compute(spec.compute)
@@ -158,7 +159,7 @@ def resolve(
     spec = _fit_patch(spec, dataset, split, dims, stride)
     spec = _fit_evaluation(spec, dataset, split, min_validations)
     _check_norms(spec, model, stride)
-    spec, batch_remarks = fit_evaluation_batch(spec, model, dataset, split, compute)
+    spec, batch_remarks = fit_evaluation_batch(spec, model, dataset, split, compute) if fits_batch else (spec, [])
     remarks = [
         *compute.remarks,
         *dataset.remarks,

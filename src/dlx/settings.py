@@ -12,10 +12,11 @@ from pydantic import ValidationError
 
 from dlx import registry
 from dlx.arguments import first_cause, shortened
+from dlx.characters import encodable
 from dlx.errors import SettingError, nearest
 from dlx.files import expand_home
 from dlx.specs import SPLIT_WAYS, Part, Section, Spec, source_from_text
-from dlx.spelling import encodable, parse_value
+from dlx.spelling import parse_value
 
 Settings = dict[str, Any]
 Keys = tuple[str, ...]

@@ -22,11 +22,6 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def encodable(text: str) -> str:
-    """The text with each byte that was not UTF-8 (a surrogate, as Python decodes a file name) written as `\\xe9`."""
-    return os.fsencode(text).decode("utf-8", "backslashreplace")
-
-
 def shell_command(words: Iterable[str]) -> str:
     """A command line that a shell splits into these words; `$'caf\\xe9'` where a word holds what cannot be printed."""
     return " ".join(map(_shell_word, words))

@@ -23,7 +23,7 @@ EpochMetric = Literal[
     "dropout_off",
     "dropout_outside",
 ]
-# those that a class has too: `val_dice:edema` is the validation Dice of the class `edema`
+# figures that also exist for a single class: `val_dice:edema` is the validation Dice of the class `edema`
 OF_A_CLASS = ("val_dice", "train_dice", "gap", "hd95_mm", "surface_dice")
 COINS = ("dropout_off", "dropout_outside")  # of dropout's noise alone: whether a run learns makes no difference to them
 # of the first step of an epoch, with evaluate.probes
@@ -49,7 +49,7 @@ DIRECTIONS: dict[str, Direction] = {
     "dropout_outside": "lower",
 }
 
-# the range of a figure; one that has no end is not here
+# the range of a figure; unbounded figures are not listed
 RANGES: dict[str, tuple[float, float]] = {
     "val_dice": (0.0, 1.0),
     "train_dice": (0.0, 1.0),
@@ -58,7 +58,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "surface_dice": (0.0, 1.0),
 }
 
-MIN_POINTS = 5  # validations of a trial whose curve shows a course; it is what studies are given where nothing is set
+MIN_POINTS = 5  # validations from which a curve shows a trend; the least number where evaluate.every is left open
 FEWEST_FOR_JITTER = 3  # a straight line takes two of them
 
 
@@ -96,7 +96,7 @@ def known_claim_metric(metric: str) -> str:
     return _known_metric(metric, {*get_args(Metric), *get_args(EpochMetric)})
 
 
-# a figure, or with a class behind a colon that of one class
+# `FIGURE`, or `FIGURE:CLASS` for a single class
 StudyMetric = Annotated[str, AfterValidator(known_study_metric)]
 ClaimMetric = Annotated[str, AfterValidator(known_claim_metric)]
 

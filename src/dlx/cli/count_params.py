@@ -46,6 +46,7 @@ def count_params(
     Blocks called twice and weights that modules share are found by running the network. `unet` has six such blocks.
     Of a ResNet, a VGG and the U-Nets on them the weighted layers of each stage are told too.
     """
+    from dlx.cli.console import note
     from dlx.settings import parse_assignment
 
     shape = parse_shape(input_) if input_ is not None else None
@@ -58,7 +59,7 @@ def count_params(
         typer.echo(json.dumps(entries, indent=2))
         for text, (_, figures) in zip(models, counted, strict=True):
             for remark in figures.remarks:
-                typer.echo(f"dlx: '{text}': {remark}", err=True)
+                note(f"note     {text}: {remark}")
         return
     from dlx.cli.count_tables import print_comparison, print_count
 

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from dlx.characters import visible
 from dlx.cli.console import PlainConsole
-from dlx.cli.live import EpochBar, TrialsTable
+from dlx.cli.live import EpochBar, TrialsTable, name_subset
 from dlx.engine.fit import StepDone
 from dlx.records import EpochRecord, TrialRecord
 from dlx.report.measures import figure_of
@@ -79,8 +79,8 @@ class Follower:
 
 
 def capture_note(event: CaptureFailed) -> str:
-    """The line that says why steps are not captured, and how to choose."""
-    return f"note     each step runs uncaptured, which is slower: {event.obstacle}; compute.capture=false does not try"
+    """The line that says why steps are not captured, and which setting skips the attempt."""
+    return f"note     steps run uncaptured, which is slower: {event.obstacle}; compute.capture=false skips the attempt"
 
 
 class Silent:
@@ -134,8 +134,7 @@ class EpochLines:
         assert self.trial is not None
         self.seconds.append(event.run.train_s + event.run.evaluate_s)
         left_s = sum(self.seconds) / len(self.seconds) * (self.trial.epochs - event.result.epoch)
-        resolved = self.plan.first
-        subset = name_subset(resolved.spec.evaluate.train_subset, len(resolved.split.train))
+        subset = name_subset(self.plan.first)
         line = epoch_line(event, self.trial.epochs, left_s if self.bar is None else None, subset)
         self.console.print(line, soft_wrap=True)
         if self.bar is not None:
@@ -187,7 +186,7 @@ class TrialLines:
 
 
 def print_bad_end(console: PlainConsole, event: TrialEnded) -> None:
-    """The line of a trial that diverged or failed, and where that was in an earlier run, how to run it again."""
+    """The line of a trial that diverged or failed; after an earlier run's, with the option that runs it again."""
     record = event.record
     line = f"{record.label}, seed {record.seed}: {record.status}: {record.cause}"
     if event.was_done:
@@ -198,7 +197,7 @@ def print_bad_end(console: PlainConsole, event: TrialEnded) -> None:
 def epoch_line(event: EpochRecord, epochs: int, eta_s: float | None, subset: str) -> str:
     """One epoch, in 80 columns but for the time left, which a terminal has in its bar.
 
-    `train` is of the training subjects that `subset` says, `val` of all validation subjects.
+    `train` is of some training subjects, counted in `subset` (see `name_subset`), `val` of all validation subjects.
     """
     result = event.result
     rates = "/".join(f"{rate:.3g}" for rate in dict.fromkeys(result.lr.values()))
@@ -208,11 +207,6 @@ def epoch_line(event: EpochRecord, epochs: int, eta_s: float | None, subset: str
         line += f" train{subset} {spell(result.train_dice_subset)}  val {spell(result.val_dice)}"
     line += f"  {event.run.train_s + event.run.evaluate_s:.1f} s"
     return line if eta_s is None or result.epoch == epochs else f"{line}  eta {spell_seconds(eta_s)}"
-
-
-def name_subset(measured: int, subjects: int) -> str:
-    """` (2 of 5)` where not all training subjects are measured between epochs; the head says of what they are."""
-    return f" ({measured} of {subjects})" if 0 < measured < subjects else ""
 
 
 @contextmanager

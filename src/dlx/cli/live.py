@@ -17,8 +17,15 @@ from dlx.cli.console import PlainConsole
 from dlx.engine.fit import StepDone
 from dlx.records import EpochRecord, EpochResult
 from dlx.report.table import spell, spell_seconds
+from dlx.resolve import Resolved
 from dlx.run.plan import Plan
 from dlx.run.trial import Event, Scoring, TrialEnded, TrialStarted
+
+
+def name_subset(resolved: Resolved) -> str:
+    """` (2 of 5)` where not all training subjects are measured at a validation; empty where all are."""
+    measured, subjects = resolved.spec.evaluate.train_subset, len(resolved.split.train)
+    return f" ({measured} of {subjects})" if 0 < measured < subjects else ""
 
 
 class EpochBar:
@@ -146,12 +153,6 @@ class TrialsTable:
         to_do = (len(self.plan.trials) - self.done) * total - sum(row.done_steps for row in self.at_work.values())
         return None if self.steps_done < 1 else elapsed / self.steps_done * max(0.0, to_do)
 
-    def _train_title(self) -> str:
-        """`train (2 of 5)`: between epochs a few training subjects are measured."""
-        resolved = self.plan.first
-        measured, subjects = resolved.spec.evaluate.train_subset, len(resolved.split.train)
-        return f"train ({measured} of {subjects})" if 0 < measured < subjects else "train"
-
     def render(self) -> Group:
         """The table as it is now, in the console's width."""
         width = self.console.width
@@ -161,7 +162,7 @@ class TrialsTable:
         table.add_column("epoch", justify="right", no_wrap=True)
         if width >= WITH_BAR:
             table.add_column("", ratio=1)
-        titles = ("loss", self._train_title(), "val") if width >= WITH_ALL else ("val",)
+        titles = ("loss", f"train{name_subset(self.plan.first)}", "val") if width >= WITH_ALL else ("val",)
         for title in titles:
             table.add_column(title, justify="right", min_width=5)
         for row in self.at_work.values():

@@ -1,12 +1,12 @@
 """`dlx make-phantom`: writes phantom subjects to a folder, as iSeg-2017 lays its own out."""
 
-import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from dlx.errors import SettingError
+from dlx.spelling import shell_command
 
 
 def make_phantom(
@@ -23,7 +23,8 @@ def make_phantom(
     """Write a data set of infant-brain-like phantoms (T1, T2, labels) as an iSeg-2017 folder."""
     from rich.progress import track
 
-    from dlx.cli.console import notes
+    from dlx.characters import visible
+    from dlx.cli.console import notes, output
     from dlx.data.iseg import write_iseg_folder
     from dlx.data.phantom import MAX_SEED, MAX_SUBJECTS, phantom
 
@@ -46,8 +47,9 @@ def make_phantom(
     write_iseg_folder(folder, progress, spacing_mm=source.spacing_mm, format=format, force=force)
     plural = "subject" if subjects == 1 else "subjects"
     extent = " x ".join(str(number) for number in size_px)
-    typer.echo(f"{folder}: {subjects} {plural} of {extent} voxels (T1, T2, labels), seed {seed}, {format}")
-    typer.echo(f"dlx train --data {shlex.quote(str(folder))}")
+    written = f"{folder}: {subjects} {plural} of {extent} voxels (T1, T2, labels), seed {seed}, {format}"
+    output().print(visible(written), soft_wrap=True)
+    output().print(shell_command(["dlx", "train", "--data", str(folder)]), soft_wrap=True)
 
 
 def _parse_size(text: str) -> tuple[int, int, int]:

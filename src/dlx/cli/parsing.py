@@ -2,13 +2,14 @@
 
 import functools
 import os
-import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+from dlx.spelling import shell_command
 
 
 class Command(TyperCommand):
@@ -28,7 +29,7 @@ class Group(TyperGroup):
 
     def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]
         if args and self.get_command(ctx, args[0]) is None and (meant := _command_for(args[0])) is not None:
-            ctx.fail(f"No such command {args[0]!r}. Did you mean: dlx {meant} {shlex.quote(args[0])}")
+            ctx.fail(f"No such command {args[0]!r}. Did you mean: dlx {meant} {shell_command(args[:1])}")
         return super().resolve_command(ctx, args)
 
 
@@ -36,8 +37,8 @@ def _unexpected(word: str, *, takes_data: bool) -> str:
     if word.startswith("-"):  # after `--`
         return f"Got the unexpected argument {word!r}."
     if takes_data and (os.path.exists(os.path.expanduser(word)) or os.sep in word):
-        return f"Got the unexpected argument {word!r}. Data are given with an option: --data {shlex.quote(word)}"
-    hint = f" Data are given as --data {shlex.quote(word)}; a value follows its option." if takes_data else ""
+        return f"Got the unexpected argument {word!r}. Data are given with an option: --data {shell_command([word])}"
+    hint = f" Data are given as --data {shell_command([word])}; a value follows its option." if takes_data else ""
     return f"Got the unexpected argument {word!r}.{hint}"
 
 

@@ -23,6 +23,7 @@ def run(
     Options go over the file's base settings; its axes stay. Where they make another study of it,
     nothing is kept beside the file.
     """
+    from dlx.cli.console import note
     from dlx.cli.running import run_study, with_one_thread
     from dlx.settings import merge, read_recipe, read_toml
     from dlx.studies import read_study_file, study_from_file
@@ -45,7 +46,7 @@ def run(
         return
     if not options.dry_run:
         place = options.out or folder
-        typer.echo(f"with these options it is not the study of {file}: all is written to {place} alone", err=True)
+        note(f"note     with these options it is not the study of {file}: all is written to {place} alone")
     run_study(study, folder, options)
 
 

@@ -87,16 +87,14 @@ def sparkline(values: list[float], width: int = 20) -> str:
 def printed_in_any_case(
     summary: Summary, records: StudyRecords, *, as_json: bool, per_class: bool = False
 ) -> Iterator[None]:
-    """Prints the study's table after the body, which writes the report, also where a file could not be written.
+    """Prints the study's table after the body, which writes the report; also if the body raises.
 
     So neither loses the other: not the report if nobody reads the output, not the table if a disk is full.
     """
     try:
         yield
-    except OSError:
+    finally:
         print_summary(summary, records, as_json=as_json, per_class=per_class)
-        raise
-    print_summary(summary, records, as_json=as_json, per_class=per_class)
 
 
 def print_summary(summary: Summary, records: StudyRecords, *, as_json: bool, per_class: bool = False) -> None:

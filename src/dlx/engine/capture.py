@@ -43,10 +43,12 @@ class CudaGraphs:
     def warm_up(self, run: Run, times: int) -> None:
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(times):
-                run()
-        torch.cuda.current_stream().wait_stream(stream)
+        try:
+            with torch.cuda.stream(stream):
+                for _ in range(times):
+                    run()
+        finally:  # after an error too: what already runs there must not overlap the restoring of weights and statistics
+            torch.cuda.current_stream().wait_stream(stream)
 
     def capture(self, run: Run, noise: Sequence[torch.Generator]) -> Run:
         graph = torch.cuda.CUDAGraph()
@@ -182,7 +184,7 @@ class _State:
         self.noise = [(generator, generator.get_state()) for generator in noise]
 
     def restore(self, *, forget_new: bool = False) -> None:
-        """Sets all back. Moments that were made since are zero, or with `forget_new` are no more."""
+        """Sets all back. Moments that were made since become zero; with `forget_new` they are removed."""
         for name, tensor in self.model.state_dict().items():
             tensor.copy_(self.weights[name])
         for key, tensor in _moments(self.optimizer).items():

@@ -45,16 +45,16 @@ class InitialWeights:
 
 
 class HostBuffers:
-    """Host memory that is used again for every snapshot of one trial; page-locked if the trial is on CUDA.
+    """Host memory that all snapshots of a trial share; page-locked for tensors on CUDA.
 
-    Copies from the device are then all started before the host waits for them, once.
+    All copies from such a device are started before the host waits, once, for all of them.
     """
 
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
 
     def copy(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors on the host, contiguous. Overwrites what the call before returned."""
+        """Contiguous copies on the host. Overwrites those that the previous call returned."""
         copies = {}
         devices = set()
         for name, tensor in tensors.items():
@@ -62,11 +62,12 @@ class HostBuffers:
             if buffer is None or buffer.shape != tensor.shape or buffer.dtype != tensor.dtype:
                 buffer = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=tensor.is_cuda)
                 self._buffers[name] = buffer
-            copies[name] = buffer.copy_(tensor.detach(), non_blocking=True)
-            devices.add(tensor.device)
+            # from other devices, such as mps, a copy that does not block might be incomplete when this returns
+            copies[name] = buffer.copy_(tensor.detach(), non_blocking=tensor.is_cuda)
+            if tensor.is_cuda:
+                devices.add(tensor.device)
         for device in devices:
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            torch.cuda.synchronize(device)
         return copies
 
 

@@ -172,16 +172,22 @@ def _choose_device(name: str) -> tuple[torch.device, list[str]]:
 
 def _choose_for_user() -> tuple[torch.device, list[str]]:
     if torch.cuda.is_available():
-        device = torch.device("cuda", 0)
-        lack = _lacks_kernels(device)
-        return (device, []) if lack is None else (torch.device("cpu"), [f"the CPU trains: {lack}"])
+        devices = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+        lacks = [_lacks_kernels(device) for device in devices]
+        if None in lacks:
+            return devices[lacks.index(None)], []
+        return torch.device("cpu"), [f"training on the CPU: {lacks[0]}"]
     if torch.backends.mps.is_available():
-        return torch.device("cpu"), ["the CPU trains: Apple's GPU has not been tried yet; --device mps takes it"]
+        return torch.device("cpu"), ["training on the CPU: Apple's GPU is untested; --device mps selects it"]
     return torch.device("cpu"), []
 
 
 def _lacks_kernels(device: torch.device) -> str | None:
-    """Why this torch cannot run on a CUDA device; None if it can."""
+    """Why this torch cannot run on a CUDA device; None if it can, or if torch is built for AMD's GPUs (ROCm), whose
+    architectures have names of another kind.
+    """
+    if torch.version.hip is not None:
+        return None
     capability, architectures = torch.cuda.get_device_capability(device), torch.cuda.get_arch_list()
     if has_kernels(capability, architectures):
         return None

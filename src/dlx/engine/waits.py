@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 aten = torch.ops.aten
 
-# Their result is a number of the host's, or has a size that depends on the values.
+# Their result is a number on the host, or its size depends on the values.
 WAITING = {
     aten._local_scalar_dense,
     aten.nonzero,
@@ -68,7 +68,7 @@ def _obstacle(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any], device:
     if packet in INDEXING and _is_on(first, device) and any(_is_mask(index) for index in args[1]):
         return "the host waits for the number of voxels that a boolean index selects"
     if packet == aten.lift_fresh and _is_on(first, device):
-        return "a tensor is made from numbers of the host"
+        return "a tensor is made from numbers on the host"
     if packet == aten.copy_ and _is_on(first, device) != _is_on(args[1], device):
         return "a copy between host and device"
     if packet == aten._to_copy and _is_on(first, device) != _will_be_on(first, kwargs, device):
@@ -90,7 +90,7 @@ def _is_mask(index: Any) -> bool:
 
 
 def describe_failure(error: BaseException) -> str:
-    """What failed and where, in one line: `HostWaitError: aten.nonzero.default: ... (in network.py, line 12)`.
+    """What failed and where, in one line: `aten.nonzero.default: the host waits ... (in network.py, line 12)`.
 
     The place is the innermost one outside torch, the checks of shapes and this package's engine: for a network or a
     loss of the user's, the line to change.

@@ -18,7 +18,7 @@ TITLES = {
 }
 
 
-OF_A_CLASS = {
+TITLES_OF_A_CLASS = {
     "val_dice": "validation Dice of {}",
     "train_dice": "train Dice of {}",
     "gap": "gap of {} (train - validation Dice)",
@@ -30,7 +30,7 @@ OF_A_CLASS = {
 def title_of(metric: str) -> str:
     """What a study's metric is called in tables: `validation Dice`, `validation Dice of edema`."""
     figure, class_name = split_metric(metric)
-    return TITLES[figure] if class_name is None else OF_A_CLASS[figure].format(class_name)
+    return TITLES[figure] if class_name is None else TITLES_OF_A_CLASS[figure].format(class_name)
 
 
 def figure_of(record: TrialRecord, epochs: Sequence[EpochResult], metric: str) -> float | None:

@@ -175,7 +175,8 @@ def _classes_over_seeds(records: Sequence[TrialRecord], collapse: Collapse) -> t
     results = [record.result for record in records if record.result is not None]
     if len(results) < 2:
         return ()
-    titles = {"train_dice": "train Dice", "val_dice": "val Dice", "gap": "gap", "hd95_mm": "val HD95 mm"}
+    unit = results[0].distance_unit
+    titles = {"train_dice": "train Dice", "val_dice": "val Dice", "gap": "gap", "hd95_mm": f"val HD95 {unit}"}
     rows = []
     for name in results[0].val.dice_per_class:
         is_mixed = bool(collapse.of_metric(f"val_dice:{name}"))
@@ -186,5 +187,6 @@ def _classes_over_seeds(records: Sequence[TrialRecord], collapse: Collapse) -> t
             cells.append(spell_spread(known, is_mixed=is_mixed, has_sign=figure == "gap"))
         rows.append(Row(tuple(cells)))
     columns = (Column(title, is_number=True, may_stack=True) for title in titles.values())
-    title = "each class, mean ± standard deviation over seeds" + ", of lost classes lowest to highest" * bool(collapse)
+    title = "each class over seeds: mean ± standard deviation"
+    title += ", or lowest to highest where a run collapsed or never learned it" * bool(collapse)
     return (Grid((Column("class"), *columns), tuple(rows), title=title),)

@@ -4,9 +4,11 @@ import os
 import shutil
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from dlx.characters import encodable
 from dlx.data.cases import Dataset
 from dlx.engine.device import available_cores
 from dlx.errors import SettingError
@@ -17,11 +19,15 @@ from dlx.run.devices import cuda_names, device_of_worker
 from dlx.run.stores import Stores, host_stores, lack_of_shared_memory, stays_on_host
 from dlx.settings import make_spec, settings_differences, with_absolute_paths
 from dlx.specs import Spec
-from dlx.spelling import counted, encodable
+from dlx.spelling import counted
 from dlx.store import StudyFolder, TrialFolder
 from dlx.studies import Study, Trial, check_classes, check_measured
 from dlx.study_axes import Variant
 from dlx.study_metrics import MIN_POINTS, direction_of
+
+# How `evaluate.every` and `evaluate.batch_size` are chosen where they are left open (`min_validations`, `fits_batch` of
+# `resolve`): as now; on a machine with more memory; before there was a lower limit of validations or a fitted batch.
+CHOICES = ((MIN_POINTS, True), (MIN_POINTS, False), (1, False))
 
 
 @dataclass(frozen=True)
@@ -114,8 +120,8 @@ def make_plan(
     """Resolves every variant of a study; raises DlxError for what one of them cannot do. Writes only the data cache,
     and that only with `keep_cache`. `remarks` are shown with the plan's own.
 
-    `known_trials` are the ids of trials that ran elsewhere. A study of which trials are known there or in its folder,
-    begun when validation once was enough by default, goes on as it began.
+    `known_trials` are the ids of trials that ran elsewhere. A study that has trials there or in its folder goes on with
+    the values of `evaluate.every` and `evaluate.batch_size` that it began with.
     """
     folder = default_folder(study.base) if folder is None else folder
     _check_folder(folder)
@@ -123,7 +129,7 @@ def make_plan(
     study = study.model_copy(update={"variants": variants})
     datasets: dict[str, Dataset] = {}
 
-    def resolve_all(min_validations: int) -> dict[str, Resolved]:
+    def resolve_all(min_validations: int, fits_batch: bool) -> dict[str, Resolved]:
         return _resolve_all(
             study,
             cache_dir=cache_dir,
@@ -132,13 +138,14 @@ def make_plan(
             progress=progress,
             datasets=datasets,
             min_validations=min_validations,
+            fits_batch=fits_batch,
         )
 
-    resolved = resolve_all(MIN_POINTS)
-    if any(variant.spec.evaluate.every is None for variant in study.variants):
+    resolved = resolve_all(*CHOICES[0])
+    if any(resolved[variant.label].spec.evaluate != variant.spec.evaluate for variant in study.variants):
         begun = {*known_trials, *_trials_of(folder)}
-        earlier = resolve_all(1) if begun and not _are_among(begun, resolved, study) else resolved
-        resolved = earlier if _are_among(begun, earlier, study) else resolved
+        others = (resolve_all(*choice) for choice in CHOICES[1:] if begun)
+        resolved = next((found for found in chain([resolved], others) if _are_among(begun, found, study)), resolved)
     _check_comparable(resolved, study.seeds[0])
     for one in resolved.values():
         check_classes(study, one.dataset.classes[1:])
@@ -158,7 +165,8 @@ def make_plan(
     if lack is not None and len(trials) > 1:
         if max_parallel is not None and max_parallel > 1:
             raise SettingError(f"--max-parallel {max_parallel}: {lack}; or leave it out, for one trial at a time")
-        notes.append(f"one trial at a time, in this process: {lack}")
+        if parallel > 1 or len(study.variants) > 1:  # seeds of one variant need no workers
+            notes.append(f"one trial at a time, in this process: {lack}")
         parallel = 1
     return Plan(study, command, folder, trials, stores, parallel, tuple(notes), has_workers=lack is None)
 
@@ -168,8 +176,8 @@ def _seed_remarks(study: Study) -> list[str]:
     if len(study.variants) == 1 or len(study.seeds) > 1:
         return []
     return [
-        f"one seed ({study.seeds[0]}): its noise cannot be told from a difference between variants, so there will be "
-        "no verdict; --seeds 5 trains five"
+        f"one seed ({study.seeds[0]}): how much results vary from seed to seed remains unknown, so there will be no "
+        "verdict; --seeds 5 trains five"
     ]
 
 

@@ -34,7 +34,7 @@ class Cost:
     step_s: float
     train_s: float
     evaluate_s: float
-    memory: "Memory | None"
+    memory: Memory | None
 
     @property
     def trial_s(self) -> float:
@@ -125,7 +125,7 @@ def probe(resolved: Resolved, store: VoxelStore) -> Cost:
 
 
 def _reset_peak(device: torch.device) -> bool:
-    """Begins anew to note the most memory in use; False where it cannot be noted."""
+    """Resets the peak of memory in use; False where it is not measured."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return True

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from pydantic import ValidationError
 
+from dlx.characters import encodable
 from dlx.data.voxels import VoxelStore
 from dlx.engine import checkpoint
 from dlx.engine.capture import Captured, Eager
@@ -24,7 +25,6 @@ from dlx.records import EpochRecord, TrialRecord, TrialResult, TrialRun
 from dlx.resolve import Resolved
 from dlx.run import provenance
 from dlx.run.pool import JobPool
-from dlx.spelling import encodable
 from dlx.store import TrialFolder
 from dlx.studies import Trial
 

@@ -33,7 +33,7 @@ class Collapse:
     """What some seeds of a variant lost and others did not, among so many runs that ended.
 
     `seeds` collapsed or diverged as a whole. `lost` are classes, each with the seeds that never learned it, though
-    they may have learned others. False where there is nothing of either.
+    they may have learned others. False if both are empty.
     """
 
     seeds: tuple[int, ...]
@@ -49,7 +49,7 @@ class Collapse:
         return tuple(sorted({*self.seeds, *(seed for _, seeds in self.lost for seed in seeds)}))
 
     def of_metric(self, metric: str) -> "Collapse":
-        """What of it touches a metric: of one class, no other class that was lost."""
+        """The part that concerns a metric: for a metric of one class, without other classes that were lost."""
         _, class_name = split_metric(metric)
         lost = tuple(found for found in self.lost if class_name is None or found[0] == class_name)
         return replace(self, lost=lost)
@@ -114,7 +114,7 @@ def find_collapse(
 
 
 def _has_a_class(seed: int, classes: Mapping[str, Values]) -> bool:
-    """Whether a run learned any class: one that learned none collapsed, and that is all there is to say of it."""
+    """Whether a run learned any class. One that learned none is reported as collapsed, without a list of classes."""
     return any((_finite(values.get(seed)) or 0.0) >= CLEARLY_LEARNT for values in classes.values())
 
 
@@ -157,8 +157,8 @@ def seeds_without(values: Values, reference: float = 0.0) -> tuple[int, ...]:
     """The seeds that never learned a class which the others learn: its Dice is below 0.1 there, and elsewhere clear.
 
     Elsewhere: the median over the seeds that do not lose it is at least 0.4, and half of `reference`, the control's
-    best; else the variant learns the class badly on every seed, which is a difference. None among the values (a class
-    in neither mask) says nothing.
+    best; else the variant learns the class badly on every seed, which is a difference. Values that are None (a class in
+    neither mask) are left out.
     """
     known = {seed: value for seed, value in values.items() if value is not None}
     elsewhere = [value for value in known.values() if value >= LEARNT]
