@@ -71,6 +71,8 @@ def test_what_is_no_grid_is_refused_with_the_cause(text, words):
         ("0.1 0.3", "0.1,0.3"),
         ("0.1,,0.3,", "0.1,0.3"),
         ("10%", "0.1"),
+        ("10%..50%", "0.1..0.5"),
+        ("10..50:10%", "0.1..0.5:0.1"),
         ("1e-4-1e-3", "1e-4..1e-3"),
         (".1-.8", "0.1..0.8"),
     ],
@@ -82,7 +84,9 @@ def test_another_spelling_of_a_grid_is_refused_with_one_that_can_be_typed(text, 
     assert parse_grid(meant)
 
 
-@pytest.mark.parametrize("text", ["", "abc", "0.1...", "..0.8", "0.1..0.2..0.3", "1:2:3:4", "[]", "-", "%"])
+@pytest.mark.parametrize(
+    "text", ["", "abc", "0.1...", "..0.8", "0.1..0.2..0.3", "1:2:3:4", "[]", "-", "%", "1:2:.", "..%"]
+)
 def test_what_cannot_be_read_gets_no_hint_that_is_refused_too(text):
     with pytest.raises(SettingError) as raised:
         parse_grid(text)
