@@ -140,11 +140,12 @@ def test_small_data_are_resolved_without_a_trace():
         ("memory/memory.limit_in_bytes", "4096", 4096),
     ],
 )
-def test_a_containers_limit_is_its_memory(tmp_path, name, text, limit):
-    whole = memory.host_memory_bytes(tmp_path)
+def test_a_containers_limit_is_its_memory(tmp_path, monkeypatch, name, text, limit):
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    whole = memory.host_memory_bytes()
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text(text)
-    assert memory.host_memory_bytes(tmp_path) == (whole if limit is None else limit)
+    assert memory.host_memory_bytes() == (whole if limit is None else limit)
 
 
 @pytest.mark.skipif(not memory.STATUS.exists(), reason="needs Linux's /proc")
