@@ -125,12 +125,20 @@ def test_air_that_is_a_little_below_zero_is_not_called_negative(tmp_path: Path) 
 @pytest.mark.parametrize("normalize", ["zscore", "minmax", "zscore:over=all"])
 def test_a_few_voxels_of_metal_are_reported_with_their_case(tmp_path: Path, normalize: str) -> None:
     image, mask = made(1)
-    image[0, 0, :5] = 30000
+    image[0, 0, :5], image[0, 1, 0] = 30000, 2
     folder = write(tmp_path / "d", four(c1=(image, mask)))
     line = only(remarks(opened(folder, normalize)), "squeeze")
-    assert "'T1': in 1 of 4 cases ('c1': up to 3e+04)" in line
-    assert "data.normalize=percentile" in line
-    assert remarks(opened(folder, "percentile")) == []
+    assert "'T1': in 1 of 4 cases ('c1': 2 to 3e+04)" in line
+    clipping = normalize.replace("zscore", "percentile").replace("minmax", "percentile")
+    assert f"data.normalize={clipping} clips" in line
+    assert remarks(opened(folder, clipping)) == []
+
+
+def test_a_few_voxels_of_padding_are_reported_with_the_range_that_shows_them(tmp_path: Path) -> None:
+    image, mask = made(1)
+    image[0, 0, :5] = -30000
+    line = only(remarks(opened(write(tmp_path / "d", four(c1=(image, mask))), "zscore:over=all")), "squeeze")
+    assert "('c1': -3e+04 to " in line
 
 
 NAMES = ["p1_a", "p1_b", "p2_a", "p2_b", "p3_a"]
@@ -188,7 +196,9 @@ def test_classes_of_unlike_sizes_or_absent_from_validation_are_reported(tmp_path
     )
     images["c3"][1][8, 0, :8] = 0
     lines = remarks(opened(write(tmp_path / "e", images)))
-    assert only(lines, "no validation case").startswith("no validation case has the class 'two'")
+    line = only(lines, "no validation case")
+    assert line.startswith("no validation case has the class 'two'")
+    assert "0 if the network predicts it" in line  # as `metrics.dice_from_counts` has it
 
 
 def test_a_dry_run_names_validation_cases_persons_and_intensities(tmp_path: Path, dlx: Any) -> None:
