@@ -71,9 +71,12 @@ def _surfaces(
         predicted: NDArray[np.uint8] = predictions[row].numpy()
         return surface_scores(predicted == k, masks[row] == k, store.spacings_mm[cases[row]], tolerance_mm)
 
-    with ThreadPoolExecutor(job.compute.threads) as pool:
+    pool = ThreadPoolExecutor(job.compute.threads)
+    try:
         waiting = [[pool.submit(score, row, k) for k in classes] for row in range(len(cases))]
         return [[scores.result() for scores in of_case] for of_case in waiting]
+    finally:
+        pool.shutdown(cancel_futures=True)  # on Ctrl-C, do not score the rest first
 
 
 def _class_means(rows: Sequence[dict[str, float | None]], names: Sequence[str]) -> dict[str, float | None]:
