@@ -49,10 +49,10 @@ def check_same_voxels(
         raise DataError(f"{name_a} and {name_b} do not lie on the same voxels: {strict[0].detail} ({hint})")
     if a.is_picture and b.is_picture:
         return (Note("resolution", strict[0].detail),)
-    pairs = product((place_a, *a.also), (place_b, *b.also))
+    pairs = list(product((place_a, *a.also), (place_b, *b.also)))
     if any(not _differences(one, other) for one, other in pairs):
         return ()
-    causes = [_cause(one, other, a.array.shape) for one, other in product((place_a, *a.also), (place_b, *b.also))]
+    causes = [_cause(one, other, a.array.shape) for one, other in pairs]
     if all(causes):
         raise DataError(f"{name_a} and {name_b} do not lie on the same voxels: {causes[0]}; {REMEDY}")
     return tuple(strict)
