@@ -125,13 +125,13 @@ def resolve(
     keep_cache: bool = True,
     progress: Callable[[int, int], None] | None = None,
     datasets: dict[str, Dataset] | None = None,
-    min_validations: int = MIN_POINTS,
+    earlier_defaults: bool = False,
 ) -> Resolved:
     """Checks everything that can be checked before the first step, and chooses what was left open.
 
     Prepared data go to `cache_dir` unless `keep_cache` is off. `datasets` keeps opened data by their settings, so that
-    the trials of a study read them once. `min_validations` is how often a trial is validated at least where
-    `evaluate.every` is left open.
+    the trials of a study read them once. `earlier_defaults` chooses what is left open as dlx did at first, for
+    studies that began so: one validation is enough, and the evaluated batch is not fitted to the memory.
     """
     spec = bind_spec(spec)
     compute = choose_compute(spec.compute)
@@ -156,9 +156,11 @@ def resolve(
     dims, stride = model_geometry(model)
     compute = _fit_precision(spec, compute, dims)
     spec = _fit_patch(spec, dataset, split, dims, stride)
-    spec = _fit_evaluation(spec, dataset, split, min_validations)
+    spec = _fit_evaluation(spec, dataset, split, 1 if earlier_defaults else MIN_POINTS)
     _check_norms(spec, model, stride)
-    spec, batch_remarks = fit_evaluation_batch(spec, model, dataset, split, compute)
+    batch_remarks: list[str] = []
+    if not earlier_defaults:
+        spec, batch_remarks = fit_evaluation_batch(spec, model, dataset, split, compute)
     remarks = [
         *compute.remarks,
         *dataset.remarks,

@@ -21,7 +21,7 @@ from dlx.spelling import counted, encodable
 from dlx.store import StudyFolder, TrialFolder
 from dlx.studies import Study, Trial, check_classes, check_measured
 from dlx.study_axes import Variant
-from dlx.study_metrics import MIN_POINTS, direction_of
+from dlx.study_metrics import direction_of
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def make_plan(
     and that only with `keep_cache`. `remarks` are shown with the plan's own.
 
     `known_trials` are the ids of trials that ran elsewhere. A study of which trials are known there or in its folder,
-    begun when validation once was enough by default, goes on as it began.
+    begun when what is left open was chosen in another way (`resolve`), goes on as it began.
     """
     folder = default_folder(study.base) if folder is None else folder
     _check_folder(folder)
@@ -123,7 +123,7 @@ def make_plan(
     study = study.model_copy(update={"variants": variants})
     datasets: dict[str, Dataset] = {}
 
-    def resolve_all(min_validations: int) -> dict[str, Resolved]:
+    def resolve_all(*, earlier_defaults: bool) -> dict[str, Resolved]:
         return _resolve_all(
             study,
             cache_dir=cache_dir,
@@ -131,13 +131,13 @@ def make_plan(
             keep_cache=keep_cache,
             progress=progress,
             datasets=datasets,
-            min_validations=min_validations,
+            earlier_defaults=earlier_defaults,
         )
 
-    resolved = resolve_all(MIN_POINTS)
-    if any(variant.spec.evaluate.every is None for variant in study.variants):
-        begun = {*known_trials, *_trials_of(folder)}
-        earlier = resolve_all(1) if begun and not _are_among(begun, resolved, study) else resolved
+    resolved = resolve_all(earlier_defaults=False)
+    begun = {*known_trials, *_trials_of(folder)}
+    if begun and not _are_among(begun, resolved, study):
+        earlier = resolve_all(earlier_defaults=True)
         resolved = earlier if _are_among(begun, earlier, study) else resolved
     _check_comparable(resolved, study.seeds[0])
     for one in resolved.values():
