@@ -1,4 +1,4 @@
-"""What may be meant and is more often a slip: remarks on data and settings that can be trained all the same."""
+"""Warnings about data and settings that are legal but probably mistakes. More on data is in `dlx.data.remarks`."""
 
 from collections.abc import Sequence
 
