@@ -185,6 +185,19 @@ def test_a_noisy_mirrored_copy_on_the_other_side_gets_a_warning_that_names_both(
     assert remarks(opened(folder), "c0", "c3") == []  # on one side it is no leak
 
 
+def test_copies_among_too_many_pairs_are_not_looked_for_and_this_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, mask = made(0)
+    folder = write(tmp_path / "d", four(c3=(image[:, :, ::-1], mask[:, :, ::-1])))
+    monkeypatch.setattr("dlx.data.remarks.MAX_PAIRS", 3)
+    assert only(remarks(opened(folder), "c3"), "copies").startswith("1 pair of")
+    monkeypatch.setattr("dlx.data.remarks.MAX_PAIRS", 2)
+    assert only(remarks(opened(folder), "c3"), "copies").startswith(
+        "copies of images are not looked for: 3 training and 1"
+    )
+
+
 def test_classes_of_unlike_sizes_or_absent_from_validation_are_reported(tmp_path: Path) -> None:
     images = four()
     for name in ("c0", "c1", "c2"):

@@ -48,7 +48,7 @@ def fit_evaluation_batch(
     what = f"{'slices' if dims == 2 else 'windows'} of {' x '.join(map(str, size))}"
     remark = (
         f"evaluate.batch_size is {fitted}: {asked} {what} would take {asked * each / 2**30:.1f} GiB, and "
-        f"{room / 2**30:.1f} GiB are meant for that"
+        f"{room / 2**30:.1f} GiB are the limit"
     )
     return spec.model_copy(update={"evaluate": spec.evaluate.model_copy(update={"batch_size": fitted})}), [remark]
 

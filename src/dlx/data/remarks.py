@@ -23,6 +23,7 @@ MANY_NEGATIVE = 0.05  # of a case's voxels: MR images have none, or a few about 
 # 1.002 to 1.10 of it on the hippocampus set and 1.01 on the phantom, the range from minimum to maximum 4.1 to 17.5 and
 # 5.2 to 6.6. CT with bone or metal was not measured.
 SQUEEZED_STD, SQUEEZED_RANGE = 3.0, 40.0
+MAX_PAIRS = 4_000_000  # that are compared as copies: 4000 and 1000 slices took 17 s on one core, and it grows with them
 UNLIKE_SIZES = 10.0  # between a class's voxels per case in training and in validation
 
 _likenesses: WeakKeyDictionary[Dataset, dict[tuple[tuple[str, ...], ...], list[str]]] = WeakKeyDictionary()
@@ -163,6 +164,11 @@ def _copies(dataset: Dataset, split: Split) -> list[str]:
 
     thumbnails = {case.id: case.thumbnail for case in dataset.cases if case.thumbnail is not None}
     train, val = ([case for case in side if case in thumbnails] for side in (split.train, split.val))
+    if len(train) * len(val) > MAX_PAIRS:
+        return [
+            f"copies of images are not looked for: {len(train)} training and {len(val)} validation cases are more than "
+            f"{MAX_PAIRS:,} pairs. Images that are equal once prepared are refused all the same"
+        ]
     copies = find_copies([thumbnails[case] for case in train], [thumbnails[case] for case in val])
     if not copies:
         return []
