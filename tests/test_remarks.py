@@ -30,7 +30,8 @@ def made(seed: int, shape: tuple[int, int, int] = SHAPE) -> tuple[Image, Image]:
 
 def write(folder: Path, images: dict[str, tuple[Image, Image]], *, channel: str = "T1", **change: Any) -> Path:
     """An nnU-Net folder; `change` maps a name to what is done with its images in SimpleITK."""
-    labels = {"background": 0, "one": 1, "two": 2}
+    has_two = any((mask == 2).any() for _, mask in images.values())
+    labels = {"background": 0, "one": 1} | ({"two": 2} if has_two else {})
     for place in ("imagesTr", "labelsTr"):
         (folder / place).mkdir(parents=True)
     for name, (image, mask) in images.items():
@@ -67,8 +68,24 @@ def resolved(folder: Path, *val: str, **split: Any) -> Resolved:
     return resolve(small_spec({"data": {"source": str(folder)}, "split": {"val_fraction": None, "val": val, **split}}))
 
 
-def test_sound_data_get_no_warning_but_of_a_class_that_no_case_has(tmp_path: Path) -> None:
+def test_sound_data_get_no_warning(tmp_path: Path) -> None:
     assert remarks(opened(write(tmp_path / "d", four()))) == []
+
+
+def test_the_phantom_gets_no_warning() -> None:
+    assert remarks(opened(Path("phantom:subjects=3,size=24"))) == []
+
+
+def test_a_class_that_no_training_case_has_is_reported(tmp_path: Path) -> None:
+    images = four()
+    images["c3"][1][9:12, :5, :5] = 2
+    lines = remarks(opened(write(tmp_path / "d", images)), "c3")
+    assert lines == ["no training case has the class 'two'"]
+
+
+def test_an_image_that_trains_twice_is_reported(tmp_path: Path) -> None:
+    data = opened(write(tmp_path / "d", four(c2=made(0))))
+    assert remarks(data, "c3") == ["c2 holds the same image as c0: it trains twice"]
 
 
 def turned(code: str) -> Any:

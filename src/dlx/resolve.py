@@ -26,7 +26,7 @@ from dlx.engine.checkpoint import InitialWeights
 from dlx.engine.device import Compute, available_cores, choose_compute, memory_bytes
 from dlx.errors import SettingError
 from dlx.evaluation_memory import fit_evaluation_batch
-from dlx.oddities import odd_data, odd_dropout, odd_patches, odd_threads
+from dlx.oddities import odd_dropout, odd_patches, odd_threads
 from dlx.parts import make_loss, make_model, make_optimizer, make_scheduler, model_geometry
 from dlx.records import RESULTS_VERSION
 from dlx.specs import Spec
@@ -165,7 +165,6 @@ def resolve(
         *compute.remarks,
         *dataset.remarks,
         *describe_correlations(dataset.cases),
-        *odd_data(dataset, split),
         *remark_on(dataset, split, groups),
         *odd_patches(spec, dataset, split, dims),
         *(odd_dropout(model, len(dataset.channels)) if spec.dropout.p > 0 else ()),

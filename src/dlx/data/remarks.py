@@ -31,8 +31,10 @@ _likenesses: WeakKeyDictionary[Dataset, dict[tuple[tuple[str, ...], ...], list[s
 
 def remark_on(dataset: Dataset, split: Split, groups: Collection[str]) -> list[str]:
     """All warnings about these data; `groups` are the names for which a person was declared."""
-    used = [case for case in dataset.cases if case.id in {*split.train, *split.val}]
+    used = _of(dataset, [*split.train, *split.val])
     return [
+        *untrained_classes(dataset, split),
+        *repeated_images(dataset, split),
         *unlike_orientations(used),
         *unlike_spacings(used),
         *negative_voxels(dataset, used),
@@ -41,6 +43,24 @@ def remark_on(dataset: Dataset, split: Split, groups: Collection[str]) -> list[s
         *copies_on_both_sides(dataset, split),
         *unlike_class_sizes(dataset, split),
     ]
+
+
+def untrained_classes(dataset: Dataset, split: Split) -> list[str]:
+    """Classes that no training case has."""
+    present = frozenset[int]().union(*(case.classes for case in _of(dataset, split.train)))
+    absent = [name for k, name in enumerate(dataset.classes) if k not in present]
+    return [f"no training case has the class {name_some(absent)}"] if absent else []
+
+
+def repeated_images(dataset: Dataset, split: Split) -> list[str]:
+    """Images that are there twice on the training side."""
+    lines = []
+    first: dict[str, str] = {}
+    for case in _of(dataset, split.train):
+        twin = first.setdefault(case.value_hash, case.id)
+        if twin != case.id:
+            lines.append(f"{case.id} holds the same image as {twin}: it trains twice")
+    return lines
 
 
 def unlike_orientations(cases: Sequence[Case]) -> list[str]:
@@ -204,11 +224,15 @@ def unlike_class_sizes(dataset: Dataset, split: Split) -> list[str]:
 
 
 def _voxels_per_case(dataset: Dataset, ids: Sequence[str]) -> list[float]:
-    totals, wanted = Counter[int](), set(ids)
-    for case in dataset.cases:
-        if case.id in wanted:
-            totals.update(dict(enumerate(case.class_voxels)))
+    totals = Counter[int]()
+    for case in _of(dataset, ids):
+        totals.update(dict(enumerate(case.class_voxels)))
     return [totals[k] / len(ids) for k in range(len(dataset.classes))]
+
+
+def _of(dataset: Dataset, ids: Sequence[str]) -> list[Case]:
+    wanted = set(ids)
+    return [case for case in dataset.cases if case.id in wanted]
 
 
 def _range(bounds: list[str]) -> str:

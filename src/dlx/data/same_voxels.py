@@ -53,7 +53,7 @@ def check_same_voxels(
     pairs = list(product((place_a, *a.also), (place_b, *b.also)))
     if any(not _differences(one, other) for one, other in pairs):
         has_note = any(note.kind not in HARMLESS for note in (*a.notes, *b.notes))
-        return () if has_note else tuple(strict)  # never neither: prepared data would hide what strict refuses
+        return () if has_note else tuple(strict)  # strict finds it in prepared data by its note
     causes = [_cause(one, other, a.array.shape) for one, other in pairs]
     if all(causes):
         raise DataError(f"{name_a} and {name_b} do not lie on the same voxels: {causes[0]}; {REMEDY}")
