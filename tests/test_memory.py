@@ -10,7 +10,7 @@ import torch
 from dlx import evaluation_memory, memory
 from dlx.engine import evaluate
 from dlx.engine.footprint import PeakBytes, forward_bytes
-from dlx.engine.score import score_set
+from dlx.engine.score import score_set, surface_threads
 from small import small_job, small_resolved, small_spec
 
 THREE_D = {"model": {"dims": 3}, "batch": {"patch_size_px": [8, 16, 12], "size": 2}}
@@ -161,6 +161,12 @@ def test_the_peak_of_the_process_begins_anew():
         low = memory.peak_bytes()
         held[:: mmap.PAGESIZE] = bytes(size // mmap.PAGESIZE)
         assert memory.peak_bytes() >= low + size // 2
+
+
+def test_large_cases_have_their_surfaces_scored_in_few_threads():
+    assert surface_threads(64, 512 * 512 * 600) == 2
+    assert surface_threads(16, 144 * 192 * 256) == 16
+    assert surface_threads(1, 2000**3) == 1
 
 
 def test_surfaces_scored_in_threads_equal_those_of_one_thread():

@@ -160,7 +160,7 @@ def scans_on_both_sides(split: Split) -> list[str]:
     if not both:
         return []
     sizes = [len(names) for names in scans.values()]
-    first = min(both, key=list(scans).index)
+    first = next(person for person in scans if person in both)
     each = _range([str(min(sizes)), str(max(sizes))])
     return [
         f"names look like {counted(len(scans), 'person')} with {each} scans each ({first}: "
