@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tracemalloc
 import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -592,6 +593,20 @@ def test_orientation_and_intensities_of_a_case_are_those_of_its_files(tmp_path: 
     assert channel.std == pytest.approx(foreground.std(), rel=1e-12)
     assert channel.used_fraction == foreground.size / raw.size
     assert case.negative_fraction == 0.0
+
+
+def test_the_voxels_of_each_class_are_counted_without_a_wide_copy_of_the_mask() -> None:
+    mask = np.zeros((16, 1024, 1024), np.uint8)  # 16 MiB
+    mask[3], mask[15, 0, :7] = 2, 5
+    zero = np.zeros(1, np.float32)
+    case = Case("c", np.zeros((1, 1, 1, 1), np.float16), mask, (1.0, 1.0, 1.0), zero, "")
+    tracemalloc.start()
+    counts = case.class_voxels
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert counts == (15 * 2**20 - 7, 0, 2**20, 0, 0, 7)
+    assert case.classes == {0, 2, 5}
+    assert peak < mask.nbytes
 
 
 def test_the_file_is_what_the_safetensors_library_reads(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 from dlx import evaluation_memory, memory
 from dlx.engine import evaluate
 from dlx.engine.footprint import PeakBytes, forward_bytes
-from dlx.engine.score import score_set
+from dlx.engine.score import score_set, surface_threads
 from dlx.run.plan import make_plan
 from dlx.studies import Study
 from dlx.study_axes import Variant
@@ -161,11 +161,12 @@ def test_small_data_are_resolved_without_a_trace():
         ("memory/memory.limit_in_bytes", "4096", 4096),
     ],
 )
-def test_a_containers_limit_is_its_memory(tmp_path, name, text, limit):
-    whole = memory.host_memory_bytes(tmp_path)
+def test_a_containers_limit_is_its_memory(tmp_path, monkeypatch, name, text, limit):
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    whole = memory.host_memory_bytes()
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text(text)
-    assert memory.host_memory_bytes(tmp_path) == (whole if limit is None else limit)
+    assert memory.host_memory_bytes() == (whole if limit is None else limit)
 
 
 @pytest.mark.skipif(not memory.STATUS.exists(), reason="needs Linux's /proc")
@@ -181,6 +182,12 @@ def test_the_peak_of_the_process_begins_anew():
         low = memory.peak_bytes()
         held[:: mmap.PAGESIZE] = bytes(size // mmap.PAGESIZE)
         assert memory.peak_bytes() >= low + size // 2
+
+
+def test_large_cases_have_their_surfaces_scored_in_few_threads():
+    assert surface_threads(64, 512 * 512 * 600) == 2
+    assert surface_threads(16, 144 * 192 * 256) == 16
+    assert surface_threads(1, 2000**3) == 1
 
 
 def test_surfaces_scored_in_threads_equal_those_of_one_thread():

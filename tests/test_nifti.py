@@ -251,12 +251,15 @@ def test_a_pair_with_an_open_header_is_read_with_a_note(tmp_path: Path) -> None:
     assert np.array_equal(volume.array.ravel(), VOXELS)
 
 
-def test_the_limit_follows_the_memory_and_is_never_below_2_gib(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_limit_follows_the_memory_and_is_never_below_2_gib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dlx.memory.CGROUP", tmp_path)
     memory = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 64 << 18}  # 64 GiB
     monkeypatch.setattr("os.sysconf", memory.__getitem__)
     assert max_volume_bytes() == 32 << 30
     assert check_size([2048, 2048, 2048], 4) == 2048**3  # 32 GiB
     with pytest.raises(BadFile, match="limit of 65536 an axis and 32 GiB"):
         check_size([2048, 2048, 2049], 4)
+    (tmp_path / "memory.max").write_text(str(16 << 30))  # in a container
+    assert max_volume_bytes() == 8 << 30
     memory["SC_PHYS_PAGES"] = 1 << 18
     assert max_volume_bytes() == 2 << 30

@@ -1,11 +1,10 @@
-import numpy as np
 import pytest
 import torch
 
 from dlx import registry
 from dlx.data.split import Split
 from dlx.models.unet import unet2
-from dlx.oddities import odd_data, odd_dropout, odd_patches, odd_threads
+from dlx.oddities import odd_dropout, odd_patches, odd_threads
 from dlx.specs import DropoutSpec
 from small import small_resolved
 from test_voxels import make_case
@@ -19,22 +18,6 @@ class Data:
 
 def split(*ids):
     return Split(train=ids, val=("v",))
-
-
-def test_a_class_that_no_training_case_has_is_told():
-    case = make_case("a", (4, 6, 8))
-    case.mask[:] = 0
-    case.mask[0, 0, 0] = 2
-    (remark,) = odd_data(Data(case, make_case("v", (4, 6, 8))), split("a"))
-    assert remark == "no training case has the class 'one'"
-
-
-def test_an_image_that_trains_twice_is_told():
-    cases = [make_case(name, (4, 6, 8)) for name in ("a", "b")]
-    for case in cases:
-        case.mask[0, 0, :3] = (0, 1, 2)
-        object.__setattr__(case, "value_hash", "same")
-    assert odd_data(Data(*cases), split("a", "b")) == ["b holds the same image as a: it trains twice"]
 
 
 def remarks_of(shape, **batch):
@@ -58,12 +41,6 @@ def test_patches_of_mostly_padding_are_told():
 def test_more_threads_than_cores_are_told():
     assert odd_threads(2, 2) == []
     assert odd_threads(4, 2) == ["4 threads on 2 cores train slower than 2 would"]
-
-
-def test_the_phantom_is_not_odd():
-    resolved = small_resolved()
-    assert odd_data(resolved.dataset, resolved.split) == []
-    assert np.prod(resolved.dataset.cases[0].mask.shape) > 0
 
 
 def remarks_on_dropout(p=0.5, where="every", model="unet2", **args):

@@ -30,7 +30,8 @@ def made(seed: int, shape: tuple[int, int, int] = SHAPE) -> tuple[Image, Image]:
 
 def write(folder: Path, images: dict[str, tuple[Image, Image]], *, channel: str = "T1", **change: Any) -> Path:
     """An nnU-Net folder; `change` maps a name to what is done with its images in SimpleITK."""
-    labels = {"background": 0, "one": 1, "two": 2}
+    has_two = any((mask == 2).any() for _, mask in images.values())
+    labels = {"background": 0, "one": 1} | ({"two": 2} if has_two else {})
     for place in ("imagesTr", "labelsTr"):
         (folder / place).mkdir(parents=True)
     for name, (image, mask) in images.items():
@@ -67,8 +68,24 @@ def resolved(folder: Path, *val: str, **split: Any) -> Resolved:
     return resolve(small_spec({"data": {"source": str(folder)}, "split": {"val_fraction": None, "val": val, **split}}))
 
 
-def test_sound_data_get_no_warning_but_of_a_class_that_no_case_has(tmp_path: Path) -> None:
+def test_sound_data_get_no_warning(tmp_path: Path) -> None:
     assert remarks(opened(write(tmp_path / "d", four()))) == []
+
+
+def test_the_phantom_gets_no_warning() -> None:
+    assert remarks(opened(Path("phantom:subjects=3,size=24"))) == []
+
+
+def test_a_class_that_no_training_case_has_is_reported(tmp_path: Path) -> None:
+    images = four()
+    images["c3"][1][9:12, :5, :5] = 2
+    lines = remarks(opened(write(tmp_path / "d", images)), "c3")
+    assert lines == ["no training case has the class 'two'"]
+
+
+def test_an_image_that_trains_twice_is_reported(tmp_path: Path) -> None:
+    data = opened(write(tmp_path / "d", four(c2=made(0))))
+    assert remarks(data, "c3") == ["c2 holds the same image as c0: it trains twice"]
 
 
 def turned(code: str) -> Any:
@@ -125,12 +142,20 @@ def test_air_that_is_a_little_below_zero_is_not_called_negative(tmp_path: Path) 
 @pytest.mark.parametrize("normalize", ["zscore", "minmax", "zscore:over=all"])
 def test_a_few_voxels_of_metal_are_reported_with_their_case(tmp_path: Path, normalize: str) -> None:
     image, mask = made(1)
-    image[0, 0, :5] = 30000
+    image[0, 0, :5], image[0, 1, 0] = 30000, 2
     folder = write(tmp_path / "d", four(c1=(image, mask)))
     line = only(remarks(opened(folder, normalize)), "squeeze")
-    assert "'T1': in 1 of 4 cases ('c1': up to 3e+04)" in line
-    assert "data.normalize=percentile" in line
-    assert remarks(opened(folder, "percentile")) == []
+    assert "'T1': in 1 of 4 cases ('c1': 2 to 3e+04)" in line
+    clipping = normalize.replace("zscore", "percentile").replace("minmax", "percentile")
+    assert f"data.normalize={clipping} clips" in line
+    assert remarks(opened(folder, clipping)) == []
+
+
+def test_a_few_voxels_of_padding_are_reported_with_the_range_that_shows_them(tmp_path: Path) -> None:
+    image, mask = made(1)
+    image[0, 0, :5] = -30000
+    line = only(remarks(opened(write(tmp_path / "d", four(c1=(image, mask))), "zscore:over=all")), "squeeze")
+    assert "('c1': -3e+04 to " in line
 
 
 NAMES = ["p1_a", "p1_b", "p2_a", "p2_b", "p3_a"]
@@ -177,6 +202,19 @@ def test_a_noisy_mirrored_copy_on_the_other_side_gets_a_warning_that_names_both(
     assert remarks(opened(folder), "c0", "c3") == []  # on one side it is no leak
 
 
+def test_copies_among_too_many_pairs_are_not_looked_for_and_this_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, mask = made(0)
+    folder = write(tmp_path / "d", four(c3=(image[:, :, ::-1], mask[:, :, ::-1])))
+    monkeypatch.setattr("dlx.data.remarks.MAX_PAIRS", 3)
+    assert only(remarks(opened(folder), "c3"), "copies").startswith("1 pair of")
+    monkeypatch.setattr("dlx.data.remarks.MAX_PAIRS", 2)
+    assert only(remarks(opened(folder), "c3"), "copies").startswith(
+        "copies of images are not looked for: 3 training and 1"
+    )
+
+
 def test_classes_of_unlike_sizes_or_absent_from_validation_are_reported(tmp_path: Path) -> None:
     images = four()
     for name in ("c0", "c1", "c2"):
@@ -188,7 +226,9 @@ def test_classes_of_unlike_sizes_or_absent_from_validation_are_reported(tmp_path
     )
     images["c3"][1][8, 0, :8] = 0
     lines = remarks(opened(write(tmp_path / "e", images)))
-    assert only(lines, "no validation case").startswith("no validation case has the class 'two'")
+    line = only(lines, "no validation case")
+    assert line.startswith("no validation case has the class 'two'")
+    assert "0 if the network predicts it" in line  # as `metrics.dice_from_counts` has it
 
 
 def test_a_dry_run_names_validation_cases_persons_and_intensities(tmp_path: Path, dlx: Any) -> None:

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from dlx.data import prepare
 from dlx.data.cache_file import Description
 from dlx.data.dataset import Dataset, open_dataset
-from dlx.data.headers.claim import Place
+from dlx.data.headers.claim import Note, Place
 from dlx.data.notes import KINDS, FileNote, describe_notes
 from dlx.data.same_voxels import check_same_voxels
 from dlx.data.volumes import Volume
@@ -108,8 +108,9 @@ def test_a_mask_may_lie_where_the_other_of_two_forms_puts_the_image() -> None:
     other = replace(SOUND, origin_mm=(50.0, 2.0, 3.0))
     with pytest.raises(DataError, match="origin"):
         check_same_voxels(SOUND, other, "a", "b")
-    assert check_same_voxels(replace(SOUND, also=(away,)), other, "a", "b") == ()
-    assert check_same_voxels(other, replace(SOUND, also=(away,)), "a", "b") == ()
+    of_two_forms = replace(SOUND, also=(away,), notes=(Note("forms apart, qform", "49 mm"),))
+    assert check_same_voxels(of_two_forms, other, "a", "b") == ()
+    assert check_same_voxels(other, of_two_forms, "a", "b") == ()
 
 
 def test_the_thickness_of_a_single_slice_does_not_matter() -> None:
@@ -209,13 +210,13 @@ def test_a_prepared_file_from_before_there_were_notes_is_still_valid(tmp_path: P
     assert set(description["origin"]["declaration"]) == declared
 
 
-def align(path: Path) -> None:
-    """Gives a file an sform "aligned" that is 30 mm from its qform "scanner" along each axis."""
+def align(path: Path, apart_mm: float = 30.0) -> None:
+    """Gives a file an sform "aligned" that is so far from its qform "scanner" along each axis."""
     image = nib.load(path)
     scanner = image.affine.copy()
     header = image.header.copy()
     header.set_qform(scanner, 1)
-    header.set_sform(scanner + np.pad([[30.0]] * 3, ((0, 1), (3, 0))), 2)
+    header.set_sform(scanner + np.pad([[apart_mm]] * 3, ((0, 1), (3, 0))), 2)
     nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj), None, header), path)
 
 
@@ -235,6 +236,17 @@ def test_a_mask_that_nibabel_saved_with_the_sform_alone_fits_its_image(tmp_path:
     nib.save(nib.Nifti1Image(MASK.T, aligned.affine), tmp_path / "labelsTr/c0.nii.gz")  # as one does
     (line,) = opened(tmp_path).remarks
     assert line.startswith("1 file has a qform and an sform that differ")
+
+
+def test_a_mask_at_the_other_of_two_forms_that_hardly_differ_is_noted_and_refused_by_strict(tmp_path: Path) -> None:
+    root = folder(tmp_path / "data")
+    align(root / "imagesTr/c0_0000.nii.gz", 0.2)  # a quarter of a voxel: no note on the file itself
+    nib.save(nib.Nifti1Image(MASK.T, nib.load(root / "imagesTr/c0_0000.nii.gz").affine), root / "labelsTr/c0.nii.gz")
+    (line,) = opened(root, tmp_path / "cache").remarks
+    assert line.startswith("1 file has another origin than the image of the case, by at most 0.346 mm")
+    for cache_dir in (None, tmp_path / "cache"):
+        with pytest.raises(DataError, match="c0"):
+            opened(root, cache_dir, geometry="strict")
 
 
 @pytest.mark.parametrize("image_dpi", [None, 72, 300])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dlx import evaluation_memory
 from dlx.errors import DlxError
 from dlx.files import read_json
 from small import SMALL_ARGS
@@ -386,3 +387,15 @@ def test_a_study_that_began_with_rarer_validation_goes_on_with_it(dlx):
     new = json.loads(dlx(*options, "--out", "new", "--dry-run").stdout)
     assert [trial["status"] for trial in new["trials"]] == ["waiting", "waiting"]
     assert {trial["id"] for trial in new["trials"]}.isdisjoint(trial["id"] for trial in again)
+
+
+def test_a_study_that_began_with_a_larger_batch_of_evaluation_goes_on_with_it(dlx, monkeypatch):
+    options = ["train", *SMALL, "--set", "evaluate.every=2", "--json"]
+    dlx(*options, "--quiet", "--out", "out")
+    begun = json.loads(dlx(*options, "--out", "out", "--dry-run").stdout)["trials"]
+    monkeypatch.setattr(evaluation_memory, "ROOMY_BYTES_PER_VOXEL", 2**40)
+    monkeypatch.setattr(evaluation_memory, "MAX_EVALUATION_BYTES", 1)  # now one slice at a time is chosen
+    again = json.loads(dlx(*options, "--out", "out", "--dry-run").stdout)["trials"]
+    assert [(trial["id"], trial["status"]) for trial in again] == [(trial["id"], "done") for trial in begun]
+    new = json.loads(dlx(*options, "--out", "new", "--dry-run").stdout)["trials"]
+    assert {trial["id"] for trial in new}.isdisjoint(trial["id"] for trial in begun)

@@ -293,14 +293,14 @@ def test_on_a_cpu_a_3d_network_trains_in_float32(dlx):
 
 @pytest.mark.parametrize(("ending", "unit"), [(".png", "px"), (".nii.gz", "mm")])
 def test_distances_are_printed_in_the_unit_of_the_files(dlx, tmp_path, ending, unit):
-    image = np.random.default_rng(0).integers(1, 99, (24, 24)).astype(np.uint8)
+    images = np.random.default_rng(0).integers(1, 99, (2, 24, 24)).astype(np.uint8)
     table = {"channel_names": {"0": "g"}, "labels": {"background": 0, "a": 1}, "file_ending": ending}
     for folder in ("imagesTr", "labelsTr"):
         (tmp_path / "data" / folder).mkdir(parents=True)
     (tmp_path / "data/dataset.json").write_text(json.dumps(table))
-    for case in range(2):
+    for case, image in enumerate(images):
         for name, array in (
-            (f"imagesTr/c{case}_0000", image + case),
+            (f"imagesTr/c{case}_0000", image),
             (f"labelsTr/c{case}", (image > 50) * np.uint8(1)),
         ):
             sitk.WriteImage(sitk.GetImageFromArray(array), str(tmp_path / f"data/{name}{ending}"))

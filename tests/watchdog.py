@@ -58,7 +58,10 @@ def run(command: list[str], limit_s: float, exit_limit_s: float) -> int:
             now = time.monotonic()
             for path in Path(folder).glob("*.ended"):
                 ended.setdefault(int(path.stem), now)
-            late = [pid for pid, when in ended.items() if now - when > exit_limit_s and is_running(pid)]
+            for pid in [pid for pid in ended if not is_running(pid)]:  # a later process may get the same number
+                Path(folder, f"{pid}.ended").unlink(missing_ok=True)
+                del ended[pid]
+            late = [pid for pid, when in ended.items() if now - when > exit_limit_s]
             if late:
                 cause = f"process {late[0]} did not exit within {exit_limit_s:g} s after its tests were over"
             elif now - started > limit_s:

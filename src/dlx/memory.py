@@ -7,16 +7,16 @@ CGROUP = Path("/sys/fs/cgroup")
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
-def host_memory_bytes(cgroup: Path = CGROUP) -> int | None:
-    """The machine's memory, and no more than its container's limit; None where it is not known.
+def host_memory_bytes() -> int | None:
+    """The machine's memory, or its container's limit if that is less; None where it is not known.
 
-    The limit is read from `cgroup`: version 2's memory.max, else version 1's memory.limit_in_bytes.
+    The limit is that of the cgroup: version 2's memory.max, else version 1's memory.limit_in_bytes.
     """
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
         return None
-    for path in (cgroup / "memory.max", cgroup / "memory" / "memory.limit_in_bytes"):
+    for path in (CGROUP / "memory.max", CGROUP / "memory" / "memory.limit_in_bytes"):
         try:
             text = path.read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError):

@@ -1,4 +1,4 @@
-"""What may be meant and is more often a slip: remarks on data and settings that can be trained all the same."""
+"""Warnings about settings that are legal but probably mistakes; those about data are in `dlx.data.remarks`."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from dlx.data.cases import Case, Dataset
-from dlx.data.layouts import name_some
 from dlx.data.split import Split
 from dlx.dropout import Dropout, dropout_modules
 from dlx.parts import model_geometry
@@ -15,20 +14,6 @@ from dlx.specs import Spec
 from dlx.spelling import counted
 
 THIN = 4  # slices whose sides are so unlike were hardly meant to be cut along this axis
-
-
-def odd_data(dataset: Dataset, split: Split) -> list[str]:
-    """Classes that no training case has, and images that are there twice on the training side."""
-    trained = _training(dataset, split)
-    present = frozenset[int]().union(*(case.classes for case in trained))
-    absent = [name for k, name in enumerate(dataset.classes) if k not in present]
-    remarks = [f"no training case has the class {name_some(absent)}"] if absent else []
-    first: dict[str, str] = {}
-    for case in trained:
-        twin = first.setdefault(case.value_hash, case.id)
-        if twin != case.id:
-            remarks.append(f"{case.id} holds the same image as {twin}: it trains twice")
-    return remarks
 
 
 def odd_patches(spec: Spec, dataset: Dataset, split: Split, dims: int) -> list[str]:

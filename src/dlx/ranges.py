@@ -47,7 +47,8 @@ def _other_spellings(text: str) -> Iterator[str]:
     plain = re.sub(r"(?<![\d.,])\.(?=\d)", "0.", plain)  # .5
     if called := re.fullmatch(r"(?:np\.|numpy\.)?a?range\(([^()]*)\)?", plain):
         plain = ":".join(piece.strip() for piece in called[1].split(","))
-    number = r"\s*([-+]?\d+(?:\.\d*)?(?:e[-+]?\d+)?)\s*"
+    digits = r"\d+(?:\.\d+)?"
+    number = rf"\s*([-+]?{digits}(?:e[-+]?\d+)?)\s*"
     if found := re.fullmatch(f"{number}:{number}:{number}", plain):  # first:last:step, or first:step:last
         first, second, third = found.groups()
         yield f"{first}..{second}:{third}" if float(third) <= abs(float(second)) else f"{first}..{third}:{second}"
@@ -56,7 +57,8 @@ def _other_spellings(text: str) -> Iterator[str]:
     if found := re.fullmatch(rf"(.*\d)\s*(?:by|step)\s*{number}", plain):
         yield f"{found[1]}:{found[2]}"
     if "%" in plain:
-        yield re.sub(r"(\d+(?:\.\d+)?)\s*%", lambda found: str(Decimal(found[1]) / 100), plain)
+        whole_range = r"(?=(?:\.\.|:)[\d.:]*\d\s*%)"  # in 10..50% all numbers are percentages
+        yield re.sub(rf"({digits})(?:\s*%|{whole_range})", lambda found: str(Decimal(found[1]) / 100), plain)
     if re.fullmatch(r"\d+,\d+(\.\.\d+,\d+)?", plain):  # a decimal comma
         yield plain.replace(",", ".")
     yield ",".join(re.split(r"[\s,;]+", plain))

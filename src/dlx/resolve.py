@@ -26,7 +26,7 @@ from dlx.engine.checkpoint import InitialWeights
 from dlx.engine.device import Compute, available_cores, choose_compute, memory_bytes
 from dlx.errors import SettingError
 from dlx.evaluation_memory import fit_evaluation_batch
-from dlx.oddities import odd_data, odd_dropout, odd_patches, odd_threads
+from dlx.oddities import odd_dropout, odd_patches, odd_threads
 from dlx.parts import make_loss, make_model, make_optimizer, make_scheduler, model_geometry
 from dlx.records import RESULTS_VERSION
 from dlx.specs import Spec
@@ -164,7 +164,6 @@ def resolve(
         *compute.remarks,
         *dataset.remarks,
         *describe_correlations(dataset.cases),
-        *odd_data(dataset, split),
         *remark_on(dataset, split, groups),
         *odd_patches(spec, dataset, split, dims),
         *(odd_dropout(model, len(dataset.channels)) if spec.dropout.p > 0 else ()),
@@ -199,7 +198,8 @@ def _fit_patch(spec: Spec, dataset: Dataset, split: Split, dims: int, stride: in
         raise SettingError(f"batch.patch_size_px has {len(asked)} sizes, but '{spec.model.name}' is a {dims}D network")
     if spec.batch.kind == "block" and dims == 3:
         raise SettingError("batch.kind 'block' takes the slices of a cube; a 3D network needs 'patches'")
-    trained = [case.mask.shape for case in dataset.cases if case.id in set(split.train)]
+    train = set(split.train)
+    trained = [case.mask.shape for case in dataset.cases if case.id in train]
     if dims == 2:
         trained = [tuple(size for axis, size in enumerate(shape) if axis != spec.batch.slice_axis) for shape in trained]
     fitted = fit_patch_size(asked, trained, stride)
@@ -218,7 +218,8 @@ def _fit_evaluation(spec: Spec, dataset: Dataset, split: Split, at_least: int) -
     assert spec.batch.patch_size_px is not None
     patch = prod(spec.batch.patch_size_px)
     trained = 3 * patch * spec.batch.size * spec.train.steps_per_epoch
-    validated = sum(case.mask.size for case in dataset.cases if case.id in set(split.val))
+    val = set(split.val)
+    validated = sum(case.mask.size for case in dataset.cases if case.id in val)
     is_watched = spec.scheduler.name == "plateau" or spec.train.patience is not None
     times = spec.train.epochs if is_watched else max(1, spec.train.epochs * trained // (10 * validated))
     every = -(-spec.train.epochs // times)  # spread evenly, the last epoch among them

@@ -150,8 +150,8 @@ def _checksums(description: str, tensors: dict[str, list[NDArray[Any]]]) -> str:
 
 
 def read_cache(path: Path, expected: Origin | None = None) -> Dataset | None:
-    """The data set in a file; None if it was not made from `expected` (which is seen before voxels are read), or if it
-    was, in an older format that lacks what is kept now.
+    """The data set in a file; with `expected`, None if it was made from something else or in an older format, which
+    is checked before voxels are read.
 
     Raises DataError when the file is missing, not a prepared data set, damaged, or of another data version.
     """

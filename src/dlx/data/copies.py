@@ -124,15 +124,14 @@ def _likely_pairs(
     magnitudes = [_magnitudes(grid, thin) for grid in second]
     turns: list[Turn] = [(order, flips) for order in orders for flips in ((), (0,), (1,), (0, 1))]
     best = np.full((len(first), len(second)), -1.0, np.float32)
-    which = np.zeros(best.shape, np.int64)
+    which = np.zeros(best.shape, np.uint8)
     for number, (order, flips) in enumerate(turns):
         likeness = left @ np.stack([_unit(np.flip(one.transpose(order), flips)) for one in magnitudes]).T
         which[likeness > best] = number
-        best = np.maximum(best, likeness)
-    for place in np.argsort(-best, axis=None):
+        np.maximum(best, likeness, out=best)
+    likely = np.flatnonzero(best >= POSSIBLE)
+    for place in likely[np.argsort(-best.ravel()[likely], kind="stable")]:
         i, j = divmod(int(place), len(second))
-        if best[i, j] < POSSIBLE:
-            return
         yield (i, j), float(best[i, j]), turns[which[i, j]]
 
 

@@ -147,14 +147,16 @@ def _find_layouts(root: Path) -> list[str]:
 
 def _near_by(root: Path, modules: Sequence[Any]) -> str:
     """A hint where not this folder has a layout but the one that it lies in, or the only one within it that does."""
-    parents = [root.absolute().parent]
-    inner = sorted(path for path in root.iterdir() if path.is_dir())[:MAX_FOLDERS]
-    for near in (parents, inner):
+    for list_near in (lambda root: [root.absolute().parent], _folders_in):
         with suppress(OSError):
-            fitting = [path for path in near if any(module.is_layout(path) for module in modules)]
+            fitting = [path for path in list_near(root) if any(module.is_layout(path) for module in modules)]
             if len(fitting) == 1:
                 return f"; {fitting[0]} has one: --data {shlex.quote(str(fitting[0]))}"
     return ""
+
+
+def _folders_in(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir())[:MAX_FOLDERS]
 
 
 def _check_listing(root: Path, listing: Listing) -> None:

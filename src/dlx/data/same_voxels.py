@@ -10,6 +10,7 @@ from itertools import product
 import numpy as np
 
 from dlx.data.headers.claim import Note, Place
+from dlx.data.notes import HARMLESS
 from dlx.data.volumes import Volume
 from dlx.errors import DataError
 from dlx.specs import Geometry
@@ -49,10 +50,11 @@ def check_same_voxels(
         raise DataError(f"{name_a} and {name_b} do not lie on the same voxels: {strict[0].detail} ({hint})")
     if a.is_picture and b.is_picture:
         return (Note("resolution", strict[0].detail),)
-    pairs = product((place_a, *a.also), (place_b, *b.also))
+    pairs = list(product((place_a, *a.also), (place_b, *b.also)))
     if any(not _differences(one, other) for one, other in pairs):
-        return ()
-    causes = [_cause(one, other, a.array.shape) for one, other in product((place_a, *a.also), (place_b, *b.also))]
+        has_note = any(note.kind not in HARMLESS for note in (*a.notes, *b.notes))
+        return () if has_note else tuple(strict)  # strict finds it in prepared data by its note
+    causes = [_cause(one, other, a.array.shape) for one, other in pairs]
     if all(causes):
         raise DataError(f"{name_a} and {name_b} do not lie on the same voxels: {causes[0]}; {REMEDY}")
     return tuple(strict)

@@ -113,7 +113,7 @@ def read_groups_json(path: Path) -> dict[str, str]:
 
 
 def _check_groups(groups: Mapping[str, str], ids: list[str], spec: SplitSpec) -> None:
-    """Refuses names that are no case: by a slip of the pen a person's scans would be on both sides."""
+    """Refuses names that are no case: a misspelt name would leave a scan outside its person's group."""
     known = set(ids)
     unknown = sorted((case for case in groups if case not in known), key=natural_key)
     if not unknown:

@@ -13,6 +13,11 @@ from dlx.metrics import dice_from_counts, none_if_nan, summarize
 from dlx.records import CaseScores, SetScores
 from dlx.surface import SurfaceScores, surface_scores
 
+# Of one thread, for a class of a whole case. Measured: 7.5 to 7.9 where the class reaches all corners of the volume.
+# Two threads at 512 x 512 x 600 keep the process below 8 GiB (`make memory`); on a large machine all cores would not.
+SURFACE_BYTES_PER_VOXEL = 8
+MAX_SURFACE_BYTES = 3 * 2**30
+
 
 def score_trial(job: Job, surface_tolerance_mm: float) -> tuple[SetScores, SetScores]:
     """The training and the validation set. What the last epoch's validation measured is not measured again."""
@@ -27,7 +32,7 @@ def score_set(
     """Dice of each case and class, and with a tolerance also HD95 and normalised surface Dice, in mm.
 
     A tolerance needs predictions that were kept. Per class the mean is over the cases that have a figure; `dice` is
-    the mean of the foreground classes' means. Surfaces are scored in `compute.threads` threads.
+    the mean of the foreground classes' means.
     """
     dice = dice_from_counts(measured.counts)  # (n, K)
     names = job.class_names[1:]
@@ -71,12 +76,17 @@ def _surfaces(
         predicted: NDArray[np.uint8] = predictions[row].numpy()
         return surface_scores(predicted == k, masks[row] == k, store.spacings_mm[cases[row]], tolerance_mm)
 
-    pool = ThreadPoolExecutor(job.compute.threads)
+    pool = ThreadPoolExecutor(surface_threads(job.compute.threads, max((mask.size for mask in masks), default=1)))
     try:
         waiting = [[pool.submit(score, row, k) for k in classes] for row in range(len(cases))]
         return [[scores.result() for scores in of_case] for of_case in waiting]
     finally:
-        pool.shutdown(cancel_futures=True)  # on Ctrl-C or an error, do not score the rest first
+        pool.shutdown(cancel_futures=True)  # on Ctrl-C, do not score the rest first
+
+
+def surface_threads(threads: int, voxels: int) -> int:
+    """How many classes are scored at once: as many as the trial has threads, fewer where cases are large."""
+    return max(1, min(threads, MAX_SURFACE_BYTES // (SURFACE_BYTES_PER_VOXEL * voxels)))
 
 
 def _class_means(rows: Sequence[dict[str, float | None]], names: Sequence[str]) -> dict[str, float | None]:

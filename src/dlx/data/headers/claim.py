@@ -1,12 +1,13 @@
 """What every format's check shares: the claim a header makes, the limits it is held to, and how a cause is raised."""
 
 import math
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from dlx.memory import host_memory_bytes
 
 MAX_AXIS_PX = 1 << 16
 MIN_LIMIT_BYTES = 2 << 30  # a 1024 x 1024 x 512 volume of float32 is tried on every machine
@@ -90,18 +91,14 @@ def check_size(sizes: list[int], voxel_bytes: int) -> int:
     if max(sizes) > MAX_AXIS_PX or num_voxels * voxel_bytes > limit:
         raise BadFile(
             f"the header claims a size of {shown} voxels of {voxel_bytes} bytes: beyond the limit of "
-            f"{MAX_AXIS_PX} an axis and {limit / 2**30:.3g} GiB (half of this machine's memory)"
+            f"{MAX_AXIS_PX} an axis and {limit / 2**30:.3g} GiB (half of the memory there is)"
         )
     return num_voxels
 
 
 def max_volume_bytes() -> int:
-    """Half of the machine's memory, as the decoder and the array each hold the voxels once; at least 2 GiB."""
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):  # not every system tells
-        return MIN_LIMIT_BYTES
-    return max(MIN_LIMIT_BYTES, memory // 2)
+    """Half of the host's memory, as the decoder and the array each hold the voxels once; at least 2 GiB."""
+    return max(MIN_LIMIT_BYTES, (host_memory_bytes() or 0) // 2)
 
 
 def check_spacing(spacing: list[float]) -> None:
