@@ -1,6 +1,5 @@
 """The errors that are the user's to mend: one line each, naming the thing and the cause; the command exits with 2."""
 
-import difflib
 import errno
 import os
 from collections.abc import Iterable
@@ -31,6 +30,8 @@ def spell_os_error(error: OSError) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`did you mean 'x'? (known: ...)`, or `known: ...` where none is near: all names, or the nearest of very many."""
+    import difflib  # not at the start of a command: it takes longer to import than this package's own
+
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1)
     shown = names if len(names) <= MOST_NAMES else difflib.get_close_matches(name, names, n=5, cutoff=0.3)

@@ -1,6 +1,5 @@
 """The `dlx` command: its subcommands, and how errors end. Nothing heavy is imported before a command runs."""
 
-import logging
 import os
 import sys
 from typing import Annotated
@@ -68,8 +67,6 @@ def run() -> None:
     columns = os.environ.get("COLUMNS", "1")
     if not columns.isdecimal() or int(columns) == 0:
         del os.environ["COLUMNS"]  # no width: the help would be printed into 0 columns
-    # It warns about a cache of fonts that it cannot keep, as where there is no home folder; figures are drawn anyway.
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         try:
             app()

@@ -114,7 +114,12 @@ def print_summary(summary: Summary, records: StudyRecords, *, as_json: bool, per
 
 def write_report(stem: Path, summary: Summary, records: StudyRecords, *, with_png: bool) -> list[Path]:
     """Writes STEM.md and STEM.svg, STEM-levels.svg where levels were probed, PNGs where asked; gives the paths."""
+    import logging
+
     from dlx.files import write_atomically
+
+    # matplotlib warns while it is imported if it cannot keep its cache of fonts (no home folder); it draws anyway
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     from dlx.report.figure import draw_study
     from dlx.report.levels import draw_levels
     from dlx.report.page import make_page
