@@ -19,7 +19,7 @@ from dlx.engine.fit import Progress, begin_epoch, fit
 from dlx.engine.waits import HostWaitError
 from dlx.records import EpochRecord
 from dlx.run.plan import make_plan
-from dlx.run.pool import MOST_KEPT, JobPool
+from dlx.run.pool import MOST_KEPT, JobPool, Kept
 from dlx.run.runner import TrialEvent, run_plan
 from dlx.run.stores import make_store
 from dlx.run.trial import CaptureFailed, TrialEnded
@@ -381,3 +381,17 @@ def test_the_user_is_told_once_for_all_trials_why_steps_are_not_captured():
     (line,) = shown
     assert "aten.nonzero" in line
     assert "network.py, line 12" in line
+
+
+def test_voxels_that_do_not_fit_beside_kept_ones_take_their_place(monkeypatch):
+    resolved = small_resolved()
+    stores = {resolved.dataset.fingerprint: make_store(resolved)}
+    kept, pool_job = Kept(), small_job()
+    capture(pool_job)
+    kept.jobs.keep(resolved, pool_job)
+    kept.store(resolved, stores)
+    on_gpu = replace(resolved, compute=replace(resolved.compute, device=torch.device("cuda", 0)))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, 2**30))
+    assert kept.store(on_gpu, stores).device == torch.device("cpu")  # nothing fits there: they stay on the host
+    assert [device for _, device in kept.placed] == ["cuda:0"]
+    assert len(kept.jobs) == 0

@@ -27,10 +27,11 @@ TITLES_OF_A_CLASS = {
 }
 
 
-def title_of(metric: str) -> str:
+def title_of(metric: str, distance_unit: str = "mm") -> str:
     """What a study's metric is called in tables: `validation Dice`, `validation Dice of edema`."""
     figure, class_name = split_metric(metric)
-    return TITLES[figure] if class_name is None else TITLES_OF_A_CLASS[figure].format(class_name)
+    title = TITLES[figure] if class_name is None else TITLES_OF_A_CLASS[figure]
+    return title.replace("(mm)", f"({distance_unit})").format(class_name)
 
 
 def figure_of(record: TrialRecord, epochs: Sequence[EpochResult], metric: str) -> float | None:

@@ -36,7 +36,7 @@ class Summary:
         """The metric's title, with the unit of its distances."""
         results = [record.result for variant in self.variants for record in variant.records.values() if record.result]
         unit = results[0].distance_unit if results else "mm"
-        return title_of(self.header.metric).replace("(mm)", f"({unit})")
+        return title_of(self.header.metric, unit)
 
     @property
     def direction(self) -> Direction:

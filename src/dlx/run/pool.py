@@ -12,7 +12,7 @@ from dlx.data.voxels import VoxelStore
 from dlx.engine.capture import Captured
 from dlx.engine.fit import Job
 from dlx.resolve import Resolved
-from dlx.run.stores import Stores, place
+from dlx.run.stores import Stores, place, stays_on_host
 
 MOST_KEPT = 2  # a sweep's control and its other variants: dropout at p = 0 is a shape of its own
 
@@ -37,6 +37,10 @@ class JobPool:
             torch.cuda.empty_cache()
         return make_job(resolved, store, seed, like)
 
+    def clear(self) -> None:
+        """Discards all jobs."""
+        self._kept.clear()
+
     def keep(self, resolved: Resolved, job: Job) -> None:
         """Takes a job back whose trial has ended, diverged ones too: whatever is in it is set back."""
         if not isinstance(job.step.work, Captured):
@@ -54,10 +58,15 @@ class Kept:
     placed: dict[tuple[str, str], VoxelStore] = field(default_factory=dict)
 
     def store(self, resolved: Resolved, stores: Stores) -> VoxelStore:
-        """A trial's voxels on its device, moved there once."""
-        key = (resolved.dataset.fingerprint, str(resolved.compute.device))
+        """A trial's voxels on its device, moved there once; if they do not fit, those of other trials are discarded."""
+        device, voxels = resolved.compute.device, stores[resolved.dataset.fingerprint]
+        key = (resolved.dataset.fingerprint, str(device))
         if key not in self.placed:
-            self.placed[key] = place(stores[resolved.dataset.fingerprint], resolved.compute.device)
+            if self.placed and stays_on_host(voxels, device) is not None:
+                self.placed.clear()
+                self.jobs.clear()  # they hold voxels too
+                torch.cuda.empty_cache()
+            self.placed[key] = place(voxels, device)
         return self.placed[key]
 
 
