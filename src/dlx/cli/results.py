@@ -43,7 +43,7 @@ def note_lines(plan: "Plan") -> list[str]:
     before = study_replaced(plan)
     if before is not None:
         notes.append(
-            f"{plan.folder} held another study, whose trials stay; its report comes again with its command: "
+            f"{plan.folder} held another study; its trials are kept, and its command shows its report again: "
             f"{before.command}"
         )
     return [f"note     {note}" for note in notes]
