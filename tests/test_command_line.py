@@ -1,10 +1,12 @@
 """What the command line says to type instead of what it does not take."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
+from dlx.cli.main import run
 from dlx.errors import DlxError, SettingError
 from dlx.settings import read_toml
 from small import SMALL_ARGS
@@ -33,6 +35,29 @@ def test_a_file_or_folder_in_place_of_a_command_gets_the_command_that_takes_it(d
         "s.jsonl": "report s.jsonl",
     }.items():
         assert f"Did you mean: dlx {command}" in flat(dlx(word, expect=2).output)
+
+
+def test_a_network_of_ones_own_is_told_how_to_be_trained(dlx):
+    with pytest.raises(SettingError, match=r"docs/extending\.md"):
+        dlx("train", "--model", "package.module:make")
+    with pytest.raises(SettingError) as refusal:
+        dlx("train", "--model", "unet2:32")
+    assert "extending" not in str(refusal.value)
+
+
+def test_several_files_that_cannot_be_used_have_a_line_each(dlx, monkeypatch, capsys, tmp_path):
+    phantom = tmp_path / "ph"
+    dlx("make-phantom", str(phantom), "--subjects", "3", "--size", "16")
+    broken = sorted(phantom.glob("subject-*-T1.img"))[:2]
+    for path in broken:
+        path.write_bytes(b"nothing")
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", ["dlx", "train", "--data", str(phantom), "--dry-run"])
+    with pytest.raises(SystemExit):
+        run()
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == len(broken)
+    assert all(line.startswith("dlx: ") and path.stem in line for line, path in zip(lines, broken, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -214,6 +214,8 @@ def test_a_list_stands_where_the_columns_do_not_fit(shown_as):
     grid = Trimmed((Grid(columns, (Row(("p=0.1", "0.900", "0.800")),)),))
     assert shown_as(grid, 40).split("\n")[3] == "  p=0.1          0.900      0.800"
     assert shown_as(grid, 28) == "\n  p=0.1   train Dice 0.900\n    val Dice    0.800\n\n"
+    total = Trimmed((Grid(columns, (Row(("total", "", "0.800")),)),))
+    assert shown_as(total, 28) == "\n  total   val Dice 0.800\n\n"  # nothing of a cell that is empty
 
 
 @pytest.mark.parametrize("columns", ["0", "-5", "abc", "", "100000000"])

@@ -95,7 +95,7 @@ def turned(code: str) -> Any:
 def test_cases_with_other_axes_are_counted_and_named(tmp_path: Path) -> None:
     data = opened(write(tmp_path / "d", four(), c1=turned("RAS"), c2=turned("PIR")))
     line = only(remarks(data), "orientation")
-    assert "of 4 cases 1 as RAS ('c1'), 1 as PIR ('c2'), the rest as LPS" in line
+    assert "of 4 cases, 1 as RAS ('c1'), 1 as PIR ('c2'); the rest as LPS" in line
 
 
 def test_a_data_set_of_one_orientation_gets_no_warning_whichever_it_is(tmp_path: Path) -> None:

@@ -236,7 +236,7 @@ def test_huge_numbers_from_options_are_refused(key, value):
 
 
 def test_counts_that_are_slips_are_refused():
-    with pytest.raises(SettingError, match="less than or equal to 1000000"):
+    with pytest.raises(SettingError, match="expected 1,000,000 or less"):
         make_spec({"train": {"epochs": 2**62}})
 
 
@@ -245,12 +245,29 @@ def test_counts_that_are_slips_are_refused():
     [
         ({"epochs": 3}, "unknown setting 'epochs': did you mean 'train.epochs'?"),
         ({"trian": {"epochs": 3}}, "unknown setting 'trian': did you mean 'train'?"),
-        ({"dropout": 0.3}, "dropout: 0.3, and expected is one of its settings: dropout.p, dropout.kind"),
+        ({"dropout": 0.3}, "dropout: got 0.3, but it is a section; set one of dropout.p, dropout.kind"),
     ],
 )
 def test_a_setting_in_the_wrong_place_is_told_where_it_belongs(settings, words):
     with pytest.raises(SettingError) as refusal:
         make_spec(settings)
+    assert words in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("train.epochs", 0, "train.epochs: expected 1 or more (got 0)"),
+        ("optimizer.lr", -1.0, "optimizer.lr: expected more than 0 (got -1.0)"),
+        ("train.epochs", "ten", "train.epochs: expected a whole number (got 'ten')"),
+        ("data.crop", "maybe", "data.crop: expected true or false (got 'maybe')"),
+        ("compute.precision", "fp16", "compute.precision: expected 'auto', 'float32' or 'bf16' (got 'fp16')"),
+        ("compute.device", "gpu", "compute.device: expected auto, cpu, mps, cuda or one of several GPUs"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_what_was_expected(key, value, words):
+    with pytest.raises(SettingError) as refusal:
+        make_spec(nest([(key, value)]))
     assert words in str(refusal.value)
 
 

@@ -241,7 +241,7 @@ def test_the_table_is_shown_where_the_report_cannot_be_written(dlx):
 def test_a_folder_that_another_study_takes_over_is_told_even_quietly(dlx):
     dlx(*SWEEP)
     taken = dlx("train", *SMALL, "--lr", "0.01", "--out", "out", "--quiet")
-    assert "out held another study, whose trials stay" in taken.stderr
+    assert "out held another study" in taken.stderr
     assert "held another study" not in dlx("train", *SMALL, "--lr", "0.01", "--seeds", "2", "--out", "out").stderr
 
 
@@ -360,7 +360,7 @@ def test_a_report_of_an_archive_writes_no_png(dlx):
 
 
 def test_a_report_of_nothing_is_refused(dlx):
-    with pytest.raises(DlxError, match="nowhere: is not there"):
+    with pytest.raises(DlxError, match="nowhere: no such file or folder"):
         dlx("report", "nowhere")
 
 

@@ -51,7 +51,7 @@ def read_study(path: Path) -> StudyRecords:
     elif path.is_file():
         records = _read_archive(path)
     else:
-        raise DataError(f"{path}: is not there")
+        raise DataError(f"{path}: no such file or folder")
     try:
         _check_header(records.header)
     except SettingError as error:
@@ -85,7 +85,7 @@ def _read_folder(path: Path) -> StudyRecords:
     folder = StudyFolder(path)
     header = folder.header()
     if header is None:
-        raise DataError(f"{path}: holds no study (no study.json)")
+        raise DataError(f"{path}: holds no study (no study.json); give a folder that a run named as its `records`")
     trials = []
     for entry in header.trials:
         found = folder.trial(entry.label, entry.seed, entry.trial)
@@ -110,7 +110,7 @@ def _read_archive(path: Path) -> StudyRecords:
                 known[document["trial"]] = (epochs, TrialRecord.model_validate(record) if record else None)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:  # ValidationError is a ValueError
         cause = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-        raise DataError(f"{path}: not a study's records ({cause})") from None
+        raise DataError(f"{path}: not a study's records ({cause}); expected its folder or its .jsonl file") from None
     if header is None:
         raise DataError(f"{path}: holds no study")
     trials = [TrialRecords(entry, *known.get(entry.trial, ((), None))) for entry in header.trials]

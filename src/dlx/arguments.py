@@ -78,10 +78,37 @@ def first_cause(error: ValidationError) -> str:
     """`key: what is wrong (got value)`: pydantic's first complaint on one line."""
     first = error.errors(include_url=False)[0]
     where = ".".join(str(step) for step in first["loc"])
-    cause = first["msg"].removeprefix("Value error, ")
+    cause = _in_words(first["type"], first.get("ctx", {})) or first["msg"].removeprefix("Value error, ")
     is_plain = first["type"] in ("missing", "value_error", "extra_forbidden")
     got = "" if is_plain else f" (got {shortened(first['input'])})"
     return f"{where}: {cause}{got}" if where else f"{cause}{got}"
+
+
+def _in_words(kind: str, context: dict[str, Any]) -> str | None:
+    """What was expected, for the mistakes that are made most; None where pydantic's own sentence has to do."""
+    match kind:
+        case "greater_than_equal":
+            return f"expected {_spelled(context['ge'])} or more"
+        case "greater_than":
+            return f"expected more than {_spelled(context['gt'])}"
+        case "less_than_equal":
+            return f"expected {_spelled(context['le'])} or less"
+        case "less_than":
+            return f"expected less than {_spelled(context['lt'])}"
+        case "int_type" | "int_parsing" | "int_from_float":
+            return "expected a whole number"
+        case "float_type" | "float_parsing":
+            return "expected a number"
+        case "bool_type" | "bool_parsing":
+            return "expected true or false"
+        case "literal_error":
+            return f"expected {context['expected']}"
+        case _:
+            return None
+
+
+def _spelled(limit: float) -> str:
+    return f"{limit:,}" if isinstance(limit, int) else f"{limit:g}"
 
 
 def shortened(value: Any) -> str:

@@ -15,6 +15,10 @@ class DataError(DlxError):
     """A file, folder or split that cannot be trusted."""
 
 
+class FilesError(DataError):
+    """Several files or cases that cannot be used: a line of the message for each."""
+
+
 class SettingError(DlxError):
     """A setting, name or argument that is unknown or out of range."""
 

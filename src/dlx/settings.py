@@ -256,7 +256,7 @@ def make_spec(settings: Settings) -> Spec:
         if first["type"] in ("model_type", "model_attributes_type") and steps[-1] not in PART_KEYS:
             inner = ", ".join(f"{'.'.join(steps)}.{name}" for name in _section(steps).model_fields)
             got = shortened(first["input"])
-            raise SettingError(f"{'.'.join(steps)}: {got}, and expected is one of its settings: {inner}") from None
+            raise SettingError(f"{'.'.join(steps)}: got {got}, but it is a section; set one of {inner}") from None
         raise SettingError(first_cause(error)) from None
 
 

@@ -4,9 +4,10 @@ Nothing here knows what a part's factory accepts (`dlx.arguments` binds and chec
 """
 
 import json
+import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from dlx.spelling import parse_part, split_outside_brackets
 
@@ -220,10 +221,16 @@ class EvaluateSpec(Section):
     """Record features and gradients of each level of the network, once an epoch."""
 
 
+def _device_name(name: str) -> str:
+    if re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]+)?", name) is None:
+        raise ValueError(f"expected auto, cpu, mps, cuda or one of several GPUs, as cuda:1 (got {name[:80]!r})")
+    return name
+
+
 class ComputeSpec(Section):
     """The device and its fast paths; `auto` is replaced by what was chosen before a trial is named."""
 
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    device: Annotated[str, AfterValidator(_device_name)] = "auto"
     """The device: auto, cpu, mps, cuda, or one of several GPUs, as in cuda:1."""
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """What convolutions are computed in; auto takes bf16 where the device is fast at it."""

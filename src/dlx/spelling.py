@@ -93,7 +93,8 @@ def parse_part(text: str) -> dict[str, Any]:
         key, equals, value = piece.partition("=")
         key = key.strip().replace("-", "_")
         if not equals or not key.isidentifier():
-            raise SettingError(f"'{text}': '{piece}' is not of the form key=value")
+            own = "; a part of your own is registered first: docs/extending.md" if rest.strip().isidentifier() else ""
+            raise SettingError(f"'{text}': '{piece}' is not of the form key=value{own}")
         if key in args:
             raise SettingError(f"'{text}': '{key}' is given twice")
         args[key] = parse_value(value)

@@ -59,7 +59,7 @@ def _main(
 def run() -> None:
     """Runs the command line. A DlxError is one line on stderr and exit code 2; a closed pipe ends quietly."""
     from dlx.characters import fall_back_to_ascii, visible
-    from dlx.errors import DlxError, spell_os_error
+    from dlx.errors import DlxError, FilesError, spell_os_error
 
     fall_back_to_ascii(sys.stdout)
     fall_back_to_ascii(sys.stderr)
@@ -73,6 +73,8 @@ def run() -> None:
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()  # here, where a full disk or a closed pipe is reported as everything else is
+    except FilesError as error:
+        end_with("\ndlx: ".join(map(visible, str(error).splitlines())))
     except DlxError as error:
         end_with(visible(str(error)))
     except BrokenPipeError:

@@ -29,10 +29,15 @@ TWO_COLUMNS = 60  # letters: the longest names of settings have 30, and their va
 def print_head(plan: "Plan", console: PlainConsole, *, quiet: bool = False) -> None:
     """A few lines on what will train on what, and what the user should know of it; the latter alone if `quiet`."""
     for line in (*(() if quiet else head_lines(plan)), *note_lines(plan)):
-        line = visible(line)
-        if console.is_terminal:
-            line = fill(line, console.width, subsequent_indent=" " * 9, break_long_words=False, break_on_hyphens=False)
-        console.print(line, soft_wrap=True)
+        print_indented(line, console)
+
+
+def print_indented(line: str, console: PlainConsole) -> None:
+    """A line of the head, broken at blanks on a terminal, later lines below the text after its first word."""
+    line = visible(line)
+    if console.is_terminal:
+        line = fill(line, console.width, subsequent_indent=" " * 9, break_long_words=False, break_on_hyphens=False)
+    console.print(line, soft_wrap=True)
 
 
 def note_lines(plan: "Plan") -> list[str]:
@@ -43,7 +48,7 @@ def note_lines(plan: "Plan") -> list[str]:
     before = study_replaced(plan)
     if before is not None:
         notes.append(
-            f"{plan.folder} held another study, whose trials stay; its report comes again with its command: "
+            f"{plan.folder} held another study; its trials are kept, and its command shows its report again: "
             f"{before.command}"
         )
     return [f"note     {note}" for note in notes]

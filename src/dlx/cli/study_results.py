@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlx.archive import StudyRecords, finished, portable, write_archive
-from dlx.characters import visible
 from dlx.cli.console import PlainConsole, note, output
 from dlx.cli.repeating import resume_command
-from dlx.cli.results import print_json, print_settings, stopped_line
+from dlx.cli.results import print_indented, print_json, print_settings, stopped_line
 from dlx.cli.running import archive_of
 from dlx.report.document import study_document, trial_entry
 from dlx.report.grid import Column, Grid, Row, Styled, Trimmed
@@ -31,14 +30,14 @@ def print_grid(plan: "Plan", console: PlainConsole) -> None:
     labels = [f"{v.label} (control)" if v.label == study.control else v.label for v in study.variants]
     seeds = ", ".join(map(str, study.seeds))
     missing = len(plan.missing())
-    console.print(visible(f"variants {'; '.join(labels)}"), soft_wrap=True)
-    console.print(
+    print_indented(f"variants {'; '.join(labels)}", console)
+    print_indented(
         f"trials   {len(plan.trials)} ({len(labels)} variants x {len(study.seeds)} seeds: {seeds}), {missing} to run, "
         f"{plan.max_parallel} at once",
-        soft_wrap=True,
+        console,
     )
     if len(labels) == 1:
-        console.print("note     a single variant: there is nothing to compare it with", soft_wrap=True)
+        print_indented("note     a single variant: there is nothing to compare it with", console)
 
 
 def print_study_plan(plan: "Plan", *, as_json: bool) -> None:

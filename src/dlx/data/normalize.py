@@ -82,7 +82,9 @@ def foreground_of(image: NDArray[Any]) -> NDArray[np.bool_] | None:
     """Where (D, H, W) the first channel is above zero; None where it is so throughout. DataError where nowhere."""
     foreground: NDArray[np.bool_] = image[0] > 0
     if not foreground.any():
-        raise DataError("no voxel of the first channel is above zero, so there is no foreground (try over=all)")
+        raise DataError(
+            "no voxel of the first channel is above zero, so there is no foreground (try --set data.normalize.over=all)"
+        )
     return None if foreground.all() else foreground
 
 
@@ -102,8 +104,8 @@ def _rescale(
             normalized[c] = wide
         if foreground is not None:
             pad_value[c] = (0.0 - shift) / scale
-    check_range(normalized, "the background lies too far from the foreground: try over=all")
-    check_range(pad_value, "zero lies too far from the foreground: try over=all")
+    check_range(normalized, "the background lies too far from the foreground: try --set data.normalize.over=all")
+    check_range(pad_value, "zero lies too far from the foreground: try --set data.normalize.over=all")
     return normalized, pad_value
 
 

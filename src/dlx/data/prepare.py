@@ -26,7 +26,7 @@ from dlx.data.same_voxels import check_same_voxels
 from dlx.data.thumbnails import make_thumbnail
 from dlx.data.volumes import Volume, content_hash, read_volume, value_hash
 from dlx.data.whiten import strongest_correlation
-from dlx.errors import DataError
+from dlx.errors import DataError, FilesError
 from dlx.specs import Geometry
 
 Progress = Callable[[int, int], None]
@@ -72,7 +72,7 @@ def prepare_all(
     finally:
         pool.shutdown(cancel_futures=True)  # on Ctrl-C, do not read the rest first
     if wrong:
-        raise DataError("\n".join(wrong if len(wrong) <= MAX_LINES else _shortened(wrong)))
+        raise FilesError("\n".join(wrong if len(wrong) <= MAX_LINES else _shortened(wrong)))
     return Dataset(
         layout=declaration.layout,
         source=source,
@@ -108,7 +108,7 @@ def prepare_files(listing: Listing, declaration: Declaration, files: CaseFiles, 
         except DataError as error:
             wrong.append(str(error))
     if wrong:
-        raise DataError("\n".join(wrong))
+        raise FilesError("\n".join(wrong))
     first, mask = volumes[files.images[0]], volumes[files.mask]
     notes = {path: [*volume.notes] for path, volume in volumes.items()}
     for path in (*files.images[1:], files.mask):

@@ -76,8 +76,8 @@ def unlike_orientations(cases: Sequence[Case]) -> list[str]:
     what = ", ".join(f"{len(ids)} as {code} ({name_some(ids, SHOWN)})" for code, ids in others.items())
     total = sum(map(len, by_code.values()))
     return [
-        f"mixed orientation: of {total} cases {what}, the rest as {common}. dlx does not turn images, so anatomy lies "
-        "differently in them: store all alike (SimpleITK.DICOMOrient, image and mask) before training"
+        f"mixed orientation: of {total} cases, {what}; the rest as {common}. dlx does not turn images, so "
+        "anatomy lies in different directions: store all alike (SimpleITK.DICOMOrient, image and mask) before training"
     ]
 
 

@@ -148,7 +148,7 @@ class Grid:
             yield Text()
             name, *cells = (_lines(cell) for cell in row.cells)
             head = " ".join(line.text for line in name)
-            fields = list(zip(titles, cells, strict=True))
+            fields = [field for field in zip(titles, cells, strict=True) if any(line.text for line in field[1])]
             if fields and len(fields[0][1]) == 1:
                 beside = f"{head}   {fields[0][0]} {fields[0][1][0].text}".rstrip()
                 if cell_len(beside) + 2 <= width:

@@ -35,7 +35,7 @@ def study_table(summary: Summary, *, per_class: bool = False) -> Trimmed:
     if header.control is not None and len(summary.variants) > 1:
         parts += [verdict_table(summary), *map(Line, foot_lines(summary))]
     if summary.claims:
-        parts.append(claims_table(summary.claims))
+        parts += [Line(), claims_table(summary.claims)]
     return Trimmed(tuple(parts))
 
 

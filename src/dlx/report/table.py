@@ -110,7 +110,10 @@ def trial_table(record: TrialRecord) -> Trimmed:
     )
     lines = [best, facts]
     if unknown:
-        lines.insert(0, f"no HD95 of {', '.join(unknown)}: no case has it in both masks; their mean would hide that")
+        lines.insert(
+            0,
+            f"no HD95 of {', '.join(unknown)}: no validation case has it in mask and prediction; the mean is left out",
+        )
     return Trimmed((grid, *map(Line, lines)))
 
 
