@@ -16,8 +16,8 @@ ZSCORE = Part.model_validate("zscore")
 @pytest.mark.parametrize(
     ("name", "nearest"),
     [
-        ("CT", "percentile:low=0.5,high=99.5"),
-        ("ct", "percentile:low=0.5,high=99.5"),
+        ("CT", "percentile:over=all,low=0.5,high=99.5"),
+        ("ct", "percentile:over=all,low=0.5,high=99.5"),
         ("noNorm", "none"),
         ("rescale_to_0_1", "minmax"),
         ("rgb_to_0_1", "minmax"),
@@ -29,7 +29,7 @@ def test_a_channel_named_after_a_scheme_gives_the_nearest_setting(name: str, nea
     assert "data.normalize=zscore is done" in line
     assert f"--set data.normalize={nearest}" in line
     assert "all channels" in line
-    filled_in = {"percentile": {"low": 0.5, "high": 99.5}}
+    filled_in = {"percentile": {"over": "all", "low": 0.5, "high": 99.5}}
     near = Part.model_validate(nearest)
     assert remarks_on_schemes(["T1", name], Part(name=near.name, args=filled_in.get(near.name, {}))) == ()
 

@@ -227,3 +227,17 @@ def test_a_study_file_of_an_unknown_class_is_refused_before_it_runs(dlx, tmp_pat
     (tmp_path / "s.toml").write_text('metric = "val_dice:CFS"\n[axes]\n"dropout.p" = [0, 0.5]\n')
     with pytest.raises(SettingError, match="no class 'CFS': did you mean 'CSF'"):
         dlx("run", "s.toml", *SMALL_ARGS, "--dry-run")
+
+
+@pytest.mark.parametrize("learned", [False, True])
+def test_a_class_that_no_run_learned_is_no_evidence_of_no_difference(learned):
+    gm = 0.8 if learned else 0.0
+    records = with_classes(made_study(LABELS, metric="val_dice:GM"), {"CSF": 0.8, "GM": gm, "WM": 0.8})
+    summary = summarize_study(records)
+    comparison = compared(records).comparison
+    if learned:
+        assert comparison.verdict.startswith("no difference larger than")
+    else:
+        assert (comparison.verdict, comparison.difference) == ("cannot tell", 0.0)
+        assert "learned GM" in comparison.reason
+        assert summary.noise_floor.detectable_effect is None

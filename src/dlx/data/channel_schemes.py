@@ -15,7 +15,7 @@ from dlx.spelling import parse_part
 SCHEMES = {
     "ct": (
         "clips to the 0.5 and 99.5 percentiles of the labelled voxels of all cases, and scales all cases alike",
-        "percentile:low=0.5,high=99.5",
+        "percentile:over=all,low=0.5,high=99.5",
     ),
     "nonorm": ("leaves the values as they are", "none"),
     "rescale_to_0_1": ("rescales each image to 0 to 1", "minmax"),

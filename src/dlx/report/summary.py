@@ -15,8 +15,8 @@ from dlx.report.marks import evaluated_unlike_trained, why_idle
 from dlx.report.measures import title_of
 from dlx.report.variants import VariantSummary, describe_variant, on_one_device, only, place
 from dlx.spelling import counted
-from dlx.statistics import Collapse, Comparisons, NoiseFloor
-from dlx.study_metrics import Direction, direction_of
+from dlx.statistics import LEARNT, Collapse, Comparisons, NoiseFloor
+from dlx.study_metrics import Direction, direction_of, split_metric
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,15 @@ def _late(header: StudyHeader) -> list[str]:
     return [f"declared after results were there: {'; '.join(late)}"] if late else []
 
 
+def _why_unlearned(metric: str, pair: tuple[VariantSummary, VariantSummary]) -> str:
+    """That no run of a variant or its control learned what a Dice is of: that both are near 0 is no evidence then."""
+    figure, class_name = split_metric(metric)
+    values = [value for variant in pair for value in variant.by_seed[metric].values() if value is not None]
+    if figure not in ("train_dice", "val_dice", "best_val_dice") or not values or max(values) >= LEARNT:
+        return ""
+    return f"no run of either learned {class_name or 'anything'} (Dice below {LEARNT:g})"
+
+
 def _compare(
     header: StudyHeader, variants: Mapping[str, VariantSummary], idle: Mapping[str, str], looks: list[int]
 ) -> tuple[Comparisons, int]:
@@ -120,6 +129,9 @@ def _compare(
         control_collapse=control.collapse.of_metric(metric),
         unreached=tuple(idle),
         unmeasured=unmeasured,
+        unlearned={
+            label: why for label, variant in others.items() if (why := _why_unlearned(metric, (variant, control)))
+        },
         earlier_looks=looks,
     )
     return compared, sum(len(header.seeds) - len(seeds) for seeds in alike.values())

@@ -15,9 +15,10 @@ from dlx.statistics.decision import Decision, decide
 from dlx.statistics.looks import false_alarm_rate, warn_of_looks
 from dlx.statistics.paired import PairedT, equivalence_p, greater_p, holm, interval, paired_t
 from dlx.statistics.power import detectable_effect, power_of_paired_t, seeds_needed
-from dlx.statistics.runs import Collapse, Values, collapsed_seeds, find_collapse, jitter
+from dlx.statistics.runs import LEARNT, Collapse, Values, collapsed_seeds, find_collapse, jitter
 
 __all__ = [
+    "LEARNT",
     "ClaimVerdict",
     "Collapse",
     "Comparison",

@@ -86,14 +86,16 @@ def compare(
     control_collapse: Collapse | None = None,
     unreached: Collection[str] = (),
     unmeasured: Mapping[str, str] | None = None,
+    unlearned: Mapping[str, str] | None = None,
     earlier_looks: Sequence[int] = (),
 ) -> Comparisons:
     """Compares each variant with the control by the metric at the end of training, at the declared seeds.
 
     Other seeds are ignored. `collapses` and `control_collapse`, given together, are what `find_collapse` says of the
     validation Dice; without them the values are taken for Dice. `unreached` are the variants whose records equal the
-    control's, `unmeasured` those whose runs ended without the metric, and why. `earlier_looks` are the numbers of seeds
-    at which verdicts were shown before. SettingError unless `smallest_effect` is above 0.
+    control's, `unmeasured` those whose runs ended without the metric, and why; `unlearned` those of which, as of the
+    control, no run learned what the metric is of, and what that is: they are never called equal. `earlier_looks` are
+    the numbers of seeds at which verdicts were shown before. SettingError unless `smallest_effect` is above 0.
     """
     if not smallest_effect > 0.0:
         raise SettingError(f"smallest effect {smallest_effect:g}: expected more than 0")
@@ -115,12 +117,15 @@ def compare(
     for i, row in enumerate(pairs):
         needed = None if row.spread is None else seeds_needed(row.spread, smallest_effect, alpha=ALPHA / num_variants)
         verdict, reason = row.obstacle or _judge(decision, i, len(seeds), smallest_effect, higher_is_better)
+        if row.obstacle is None and decision.is_equivalent[i] and row.label in (unlearned or {}):
+            verdict, reason = "cannot tell", (unlearned or {})[row.label]
         if decision.is_different[i] or decision.is_equivalent[i]:
             warning = warn_of_looks(earlier_looks, len(seeds), num_variants)
             reason = "; ".join(filter(None, [reason, warning]))
         rows.append(_summarize(row, decision, i, verdict, reason, needed))
     healthy = [seed for seed in seeds if seed not in control_collapse.all_seeds]
-    return Comparisons(tuple(rows), _noise_floor(control, pairs, healthy))
+    learned = [row for row in pairs if row.label not in (unlearned or {})]
+    return Comparisons(tuple(rows), _noise_floor(control, learned, healthy, num_variants))
 
 
 def _has_run(value: float | None) -> TypeGuard[float]:
@@ -185,7 +190,7 @@ def _summarize(row: _Pairs, decision: Decision, i: int, verdict: str, reason: st
     )
 
 
-def _noise_floor(control: Values, pairs: Sequence[_Pairs], seeds: Sequence[int]) -> NoiseFloor:
+def _noise_floor(control: Values, pairs: Sequence[_Pairs], seeds: Sequence[int], num_variants: int) -> NoiseFloor:
     known = np.array([value for seed in seeds if _has_run(value := control.get(seed))], dtype=np.float64)
     spreads = [row.spread for row in pairs if row.spread is not None]
     median = float(np.median(spreads)) if spreads else None
@@ -194,5 +199,5 @@ def _noise_floor(control: Values, pairs: Sequence[_Pairs], seeds: Sequence[int])
         n=n,
         control_spread=spread(known) if n >= 2 else None,
         difference_spread=median,
-        detectable_effect=None if median is None else detectable_effect(median, n, alpha=ALPHA / len(pairs)),
+        detectable_effect=None if median is None else detectable_effect(median, n, alpha=ALPHA / num_variants),
     )
