@@ -1,4 +1,4 @@
-"""nnU-Net's normalisation by channel name (`channel_names` in dataset.json): what is asked for, and what is done here.
+"""Channel names in dataset.json by which nnU-Net chooses a normalisation: what each one means, and the nearest setting.
 
 nnU-Net takes the names `CT`, `noNorm`, `rescale_to_0_1` and `rgb_to_0_1`, in any case, for schemes, and z-scores every
 other channel (its documentation/explanation_normalization.md). Here one normaliser, `data.normalize`, is for all

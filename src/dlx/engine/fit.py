@@ -77,7 +77,7 @@ class Job:
     @property
     def evaluated_model(self) -> nn.Module:
         """The weights that are measured: the averaged ones where an EMA is kept."""
-        return self.ema or self.model
+        return self.model if self.average is None else self.average.averaged
 
     @property
     def ema(self) -> nn.Module | None:

@@ -70,7 +70,7 @@ def unet2(
     down: Annotated[Down, ADDED_LATER] = "max",
     down_norm: Annotated[DownNorm, ADDED_LATER] = "none",
 ) -> "UNet":
-    """The mended network, a block of its own in each place: 8,563,652 parameters, 2,325,120 more than `unet`."""
+    """The corrected network, a block of its own in each place: 8,563,652 parameters, 2,325,120 more than `unet`."""
     shape = Shape(width, levels, norm, dims, groups, down, down_norm)
     return UNet(in_channels, num_classes, dropout, shape, is_shared=False)
 

@@ -101,7 +101,7 @@ def compare(
         raise SettingError(f"smallest effect {smallest_effect:g}: expected more than 0")
     if (collapses is None) != (control_collapse is None):
         raise ValueError("collapses and control_collapse go together")
-    seeds = sorted(set(declared_seeds))
+    seeds, unlearned = sorted(set(declared_seeds)), unlearned or {}
     if collapses is None or control_collapse is None:
         control_collapse = find_collapse(control, control, seeds)
         collapses = {label: find_collapse(values, control, seeds) for label, values in variants.items()}
@@ -117,14 +117,14 @@ def compare(
     for i, row in enumerate(pairs):
         needed = None if row.spread is None else seeds_needed(row.spread, smallest_effect, alpha=ALPHA / num_variants)
         verdict, reason = row.obstacle or _judge(decision, i, len(seeds), smallest_effect, higher_is_better)
-        if row.obstacle is None and decision.is_equivalent[i] and row.label in (unlearned or {}):
-            verdict, reason = "cannot tell", (unlearned or {})[row.label]
+        if row.obstacle is None and decision.is_equivalent[i] and row.label in unlearned:
+            verdict, reason = "cannot tell", unlearned[row.label]
         if decision.is_different[i] or decision.is_equivalent[i]:
             warning = warn_of_looks(earlier_looks, len(seeds), num_variants)
             reason = "; ".join(filter(None, [reason, warning]))
         rows.append(_summarize(row, decision, i, verdict, reason, needed))
     healthy = [seed for seed in seeds if seed not in control_collapse.all_seeds]
-    learned = [row for row in pairs if row.label not in (unlearned or {})]
+    learned = [row for row in pairs if row.label not in unlearned]
     return Comparisons(tuple(rows), _noise_floor(control, learned, healthy, num_variants))
 
 
