@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PEERS := benchmarks/.venv-nnunet
 BENCH :=
 
-.PHONY: setup demo test test-gpu lint format types docs fuzz races soak memory faults calibrate bench-peers bench bench-gpu experiments-gpu check clean
+.PHONY: setup demo test test-all test-gpu lint format types docs fuzz races soak memory faults calibrate bench-peers bench bench-gpu experiments-gpu check clean
 .DEFAULT_GOAL := check
 
 setup: $(STAMP)
@@ -22,8 +22,15 @@ $(STAMP): pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/dlx train --out runs/demo
 
+# on all cores but at most 8; a process that has no tests left takes some of another's
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+
+# everything but what takes seconds or starts processes
 test: setup
-	$(BIN)/python -m pytest
+	$(PYTEST) -m "not slow"
+
+test-all: setup
+	$(PYTEST)
 
 test-gpu: setup
 	$(BIN)/python -m pytest -m gpu
@@ -91,7 +98,7 @@ bench-gpu: bench-peers
 experiments-gpu: setup
 	experiments/in_full.sh
 
-check: lint types test docs
+check: lint types test-all docs
 
 clean:
 	rm -rf $(VENV) $(PEERS) runs build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -50,6 +50,7 @@ def test_nnunet_trains_a_step_in_a_process_of_its_own(name):
     assert (run["parameters"] == PARAMETERS) == (contender.variant != "stock")
 
 
+@pytest.mark.slow
 def test_a_contender_that_ends_with_an_error_is_a_row_that_says_why():
     contender = next(contender for contender in CONTENDERS if contender.name == "notes' loop")
     run = run_contender(contender, replace(TINY, loss="no such loss"))

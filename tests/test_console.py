@@ -275,6 +275,7 @@ def test_a_closed_pipe_loses_no_report_and_gives_no_traceback(archive):
     assert archive.with_suffix(".svg").exists()
 
 
+@pytest.mark.slow
 def test_a_reader_of_the_progress_that_goes_away_stops_no_run(tmp_path):
     read, write = os.pipe()
     os.close(read)

@@ -19,8 +19,9 @@ from dlx.studies import Trial
 from faults import epochs_to_redo, kill_and_resume
 from small import small_resolved
 
+pytestmark = pytest.mark.slow  # starts processes
 
-@pytest.mark.slow
+
 def test_a_sweep_killed_and_resumed_ends_as_if_left_alone(tmp_path):
     assert kill_and_resume(tmp_path, kills=3, seed=1, steps=60) == []
 

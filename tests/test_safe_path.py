@@ -39,12 +39,14 @@ def run_in(folder, parent, *command):
     return result
 
 
+@pytest.mark.slow
 def test_workers_of_the_command_import_nothing_from_the_working_folder(shadows):
     dlx = Path(sys.executable).with_name("dlx")
     result = run_in(shadows, shadows.parent, str(dlx), *TWO_SEEDS)
     assert "spread" in result.stdout
 
 
+@pytest.mark.slow
 def test_workers_started_from_an_interactive_session_import_nothing_from_the_working_folder(shadows):
     code = (
         "import os, sys, dlx.cli.display, dlx.run.local, dlx.run.runner, dlx.cli.results\n"
@@ -55,6 +57,7 @@ def test_workers_started_from_an_interactive_session_import_nothing_from_the_wor
     assert "spread" in run_in(shadows.parent, shadows.parent, sys.executable, "-c", code).stdout
 
 
+@pytest.mark.slow
 def test_python_m_dlx_imports_nothing_from_the_working_folder(shadows):
     for name in BEFORE_A_MODULE:
         (shadows / f"{name}.py").unlink()

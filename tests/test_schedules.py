@@ -318,6 +318,7 @@ def test_recorded_rates_are_the_formulas_and_torchs(name, args, by_hand, torchs)
         assert rates_seen == pytest.approx(reference, rel=1e-9, abs=1e-12)
 
 
+@pytest.mark.slow
 def test_recorded_rates_of_a_plateau_follow_the_recorded_dice_upwards():
     seen = recorded("plateau", {"factor": 0.5, "patience": 3, "threshold": 0.01}, every=1)
     optimizer = optimizer_of(all=LR)

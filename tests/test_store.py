@@ -58,6 +58,7 @@ def test_a_damaged_record_is_refused_with_its_line(folder):
         folder.epochs()
 
 
+@pytest.mark.slow
 def test_a_trial_is_run_by_one_process_at_a_time(folder):
     with folder.locked(), pytest.raises(DataError, match="another process is running this trial"), folder.locked():
         pass

@@ -76,6 +76,7 @@ def test_a_sweep_compares_each_rate_with_the_control_and_runs_only_what_is_missi
         assert (Path("out") / name).stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_number_of_workers_order_and_company_change_no_number(dlx):
     dlx(*SWEEP, "--max-parallel", "1")
     dlx("sweep-dropout", "--p", "0.5,0.1", "--seeds", "1,0", *SMALL, "--out", "two", "--max-parallel", "2")
@@ -120,6 +121,7 @@ def test_a_trial_that_diverges_is_a_row_with_its_cause_and_the_others_go_on(dlx)
         assert Path(f"study.{ending}").exists()
 
 
+@pytest.mark.slow
 def test_a_study_file_with_options_that_change_it_leaves_what_is_beside_it_alone(dlx):
     Path("two.toml").write_text(TWO_RATES)
     dlx("run", "two.toml")
@@ -133,6 +135,7 @@ def test_a_study_file_with_options_that_change_it_leaves_what_is_beside_it_alone
     assert "two.jsonl" in same.stderr
 
 
+@pytest.mark.slow
 def test_looks_of_the_archive_beside_a_study_are_kept_and_told(dlx):
     Path("two.toml").write_text(TWO_RATES.replace("seeds = 1", "seeds = 2"))
     dlx("run", "two.toml")
@@ -143,6 +146,7 @@ def test_looks_of_the_archive_beside_a_study_are_kept_and_told(dlx):
     assert [look["num_seeds"] for look in looks] == [2, 3]
 
 
+@pytest.mark.slow
 def test_the_table_is_printed_though_the_report_cannot_be_written(dlx):
     dlx(*SWEEP)
     Path("out/report.md").unlink()
@@ -181,6 +185,7 @@ def test_a_study_needs_no_resume(dlx, command):
         dlx(*command, "--resume")
 
 
+@pytest.mark.slow
 def test_a_setting_that_changes_nothing_is_marked_loudly(dlx):
     Path("idle.toml").write_text(
         'seeds = 2\n[[axes]]\nname = "clip"\n[[axes.tables]]\nlabel = "none"\n'
@@ -203,6 +208,7 @@ def test_compare_schedulers_knows_all_of_them_and_draws_their_rates(dlx):
     assert "█▇" in result.stdout
 
 
+@pytest.mark.slow
 def test_schedules_can_be_chosen_and_the_constant_rate_is_the_control(dlx):
     args = ["compare-schedulers", "--scheduler", "step:step_size=1,gamma=0.1", "--scheduler", "cosine", "--seeds", "2"]
     document = json.loads(dlx(*args, *SMALL, "--json").stdout)
@@ -230,6 +236,7 @@ def test_a_report_is_rebuilt_from_records_alone_and_folders_merge(dlx):
     assert Path("a/report.md").read_bytes() == own
 
 
+@pytest.mark.slow
 def test_the_table_is_shown_where_the_report_cannot_be_written(dlx):
     dlx(*SWEEP)
     Path("file").touch()
@@ -238,6 +245,7 @@ def test_the_table_is_shown_where_the_report_cannot_be_written(dlx):
     assert "paired by seed" in dlx.last_output()
 
 
+@pytest.mark.slow
 def test_a_folder_that_another_study_takes_over_is_told_even_quietly(dlx):
     dlx(*SWEEP)
     taken = dlx("train", *SMALL, "--lr", "0.01", "--out", "out", "--quiet")
@@ -245,6 +253,7 @@ def test_a_folder_that_another_study_takes_over_is_told_even_quietly(dlx):
     assert "held another study" not in dlx("train", *SMALL, "--lr", "0.01", "--seeds", "2", "--out", "out").stderr
 
 
+@pytest.mark.slow
 def test_folders_of_unlike_settings_do_not_merge(dlx):
     dlx(*SWEEP[:4], "1", *SWEEP[5:-1], "a")
     dlx(*SWEEP[:4], "1", *SWEEP[5:-1], "b", "--lr", "0.01")
@@ -252,6 +261,7 @@ def test_folders_of_unlike_settings_do_not_merge(dlx):
         dlx("report", "a", "b")
 
 
+@pytest.mark.slow
 def test_seeds_added_after_a_look_are_no_longer_a_5_percent_verdict(dlx):
     dlx(*SWEEP)
     more = json.loads(dlx("sweep-dropout", "--p", "0.1,0.5", "--seeds", "3", *SMALL, "--out", "out", "--json").stdout)
@@ -262,6 +272,7 @@ def test_seeds_added_after_a_look_are_no_longer_a_5_percent_verdict(dlx):
             assert "seeds were added after a look at 2" in row["reason"]
 
 
+@pytest.mark.slow
 def test_variants_chosen_after_a_look_are_told(dlx):
     dlx(*SWEEP)
     fewer = dlx("sweep-dropout", "--p", "0.5", "--seeds", "2", *SMALL, "--out", "out")
@@ -270,6 +281,7 @@ def test_variants_chosen_after_a_look_are_told(dlx):
     assert "were shown before" not in other.stdout  # another control: another study
 
 
+@pytest.mark.slow
 def test_what_is_declared_after_results_is_told(dlx):
     dlx(*SWEEP)
     late = dlx(*SWEEP, "--smallest-effect", "0.5")
@@ -277,6 +289,7 @@ def test_what_is_declared_after_results_is_told(dlx):
     assert "declared after results were there: smallest effect" in dlx(*SWEEP, "--smallest-effect", "0.5").stdout
 
 
+@pytest.mark.slow
 def test_what_is_declared_after_results_is_told_though_another_study_took_the_folder_meanwhile(dlx):
     dlx(*SWEEP)
     dlx("train", *SMALL, "--threads", "1", "--out", "out")  # the control's own trial
@@ -294,6 +307,7 @@ variant = "p=0.5"
 """
 
 
+@pytest.mark.slow
 def test_a_claim_that_is_added_or_changed_after_results_is_marked_for_good(dlx):
     study = Path("two.toml")
     early = CLAIMED.format(text="helps", kind="greater")
@@ -351,6 +365,7 @@ def test_what_cannot_be_is_refused_before_anything_trains(dlx, tmp_path, args, w
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_report_of_an_archive_writes_no_png(dlx):
     Path("two.toml").write_text(TWO_RATES)
     dlx("run", "two.toml")
@@ -376,6 +391,7 @@ def test_the_line_of_an_epoch_says_which_training_subjects_it_is_of(dlx):
     assert re.search(r"train \(2 of 3\) 0\.\d{3}  val 0\.\d{3}", shown)
 
 
+@pytest.mark.slow
 def test_a_study_that_began_with_rarer_validation_goes_on_with_it(dlx):
     """Its validation costs more than a tenth of training: once was enough before, and five times are now."""
     five = ["--epochs", "5", "--quiet", "--json"]

@@ -28,6 +28,7 @@ def test_a_command_killed_by_a_signal_fails():
     assert watch(sys.executable, "-c", "import os; os.kill(os.getpid(), 9)", limit=50).returncode == 128 + 9
 
 
+@pytest.mark.slow
 def test_a_command_that_never_ends_is_killed_with_all_that_it_started(tmp_path):
     started = tmp_path / "pid"
     child = f"import os, pathlib; pathlib.Path({str(started)!r}).write_text(str(os.getpid()))\n{SPIN}spin_for_ever()"
@@ -38,6 +39,7 @@ def test_a_command_that_never_ends_is_killed_with_all_that_it_started(tmp_path):
     assert not watchdog.is_running(int(started.read_text()))
 
 
+@pytest.mark.slow
 def test_tests_that_are_over_and_do_not_exit_are_shown_with_their_stack_and_killed(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # nothing but this project's conftest
     monkeypatch.setenv("PYTHONPATH", str(WATCHDOG.parent))

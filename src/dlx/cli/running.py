@@ -114,11 +114,14 @@ def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Pa
     """
     from dlx.cli import console, results, study_results
     from dlx.report.summary import summarize_study
+    from dlx.run.server import start_server
 
     if options.resume:
         raise SettingError("--resume: only dlx train has it; a study goes on when its command is run again")
     if beside is not None and not options.dry_run:
         check_can_write(beside)
+    if not options.dry_run:
+        start_server()
     kept = records_beside(beside)
     plan = plan_study(study, options.out or folder, options, kept)
     if options.dry_run:

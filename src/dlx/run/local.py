@@ -5,24 +5,23 @@ little memory) makes its trial a failed row, and the next trial gets a new one. 
 that ends. What a worker does is in `worker.py`.
 """
 
-import multiprocessing
 import signal
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
 import torch.multiprocessing  # noqa: F401 - teaches pickle to hand tensors over in shared memory
 
+from dlx.data.voxels import TENSORS
 from dlx.errors import DataError, DlxError
 from dlx.records import TrialRecord
+from dlx.run.server import quiet_children, start_context
 from dlx.run.stores import SHARED_MEMORY, Stores
 from dlx.run.trial import Event, TrialEnded, sticks_to_process
 from dlx.run.worker import Began, Refused, Task, work
-from dlx.safe_path import safe_children
 
 END_S = 5.0  # how long a worker that is told to end may take before it is killed
 
@@ -130,30 +129,16 @@ def _share(stores: Stores) -> None:
 
 
 def _start(stores: Stores, number: int) -> Worker:
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=work, args=(theirs, stores, number), name="dlx-worker", daemon=True)
     try:
-        with safe_children(), _interrupts_blocked():
+        with quiet_children():
+            context = start_context(len(stores) * len(TENSORS))
+            ours, theirs = context.Pipe()
+            process = context.Process(target=work, args=(theirs, stores, number), name="dlx-worker", daemon=True)
             process.start()
     except OSError as error:
         raise DlxError(f"a worker process cannot be started: {error.strerror or error}") from None
     theirs.close()  # so that a worker's end is seen as the end of the pipe
     return Worker(process, ours, number)
-
-
-@contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """A process that is started within never sees Ctrl-C until it says so; this one sees it at the end.
-
-    A worker would otherwise print a traceback where Ctrl-C comes before it has come to ignoring it.
-    """
-    resource_tracker.ensure_running()  # starting it unblocks the signal
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end_of_dead(worker: Worker, task: Task) -> TrialEnded:
