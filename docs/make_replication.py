@@ -11,7 +11,7 @@ from itertools import pairwise
 from math import cos, pi
 from pathlib import Path
 
-from dlx.archive import finished, read_study
+from dlx.records.archive import finished, read_study
 from dlx.report.markdown import escape, table
 from dlx.report.summary import Summary, summarize_study
 from dlx.report.table import spell_effect
@@ -85,7 +85,7 @@ def sizes_of_backbones() -> Outcome:
 
 
 def rates_of(name: str, num_epochs: int, **args: object) -> list[float]:
-    from dlx.schedules import rates
+    from dlx.training.schedules import rates
 
     return rates(name, args, 2e-4, num_epochs)
 
@@ -143,7 +143,7 @@ def plateau_mode() -> Outcome:
 
 def groups_of_lambda() -> Outcome:
     """The head at the full rate, the encoder at a tenth of it: what fine-tuning wants."""
-    from dlx.schedules import rates
+    from dlx.training.schedules import rates
 
     rule = {"points": [[0, 1], [1, 1]], "groups": {"encoder": [[0, 0.1], [1, 0.1]]}}
     head, encoder = (rates("lambda", rule, 2e-4, 10, group) for group in ("head", "encoder"))
@@ -177,7 +177,7 @@ def step_called_first() -> Outcome:
 def parts_of_a_network() -> Outcome:
     import torch
 
-    from dlx import registry
+    from dlx.settings import registry
 
     with torch.device("meta"):
         unet = registry.load("model", "unet-resnet34")(3, 4)
@@ -196,7 +196,7 @@ def tissues_of_the_phantom() -> Outcome:
     """Means of T1 by tissue over the phantom's subjects; GM and WM beside the contrast of CSF to them."""
     import numpy as np
 
-    from dlx.data.phantom import phantom_case
+    from dlx.data.phantom.case import phantom_case
 
     found = []
     for index in range(6):
@@ -218,7 +218,7 @@ def gamma_that_kills() -> Outcome:
 def floor_of_focal() -> Outcome:
     import torch
 
-    from dlx.losses import focal
+    from dlx.training.losses import focal
 
     mask = torch.arange(4).repeat(4).view(1, 4, 4)
     logits = 100.0 * torch.nn.functional.one_hot(mask, 4).movedim(-1, 1).double()

@@ -11,7 +11,15 @@ from jaxtyping import install_import_hook
 import watchdog
 
 install_import_hook(
-    ["dlx.models", "dlx.losses", "dlx.metrics", "dlx.dropout", "dlx.engine", "dlx.data.voxels", "dlx.data.sampler"],
+    [
+        "dlx.models",
+        "dlx.training.losses",
+        "dlx.scoring.overlap",
+        "dlx.models.dropout",
+        "dlx.engine",
+        "dlx.data.voxels",
+        "dlx.data.sampler",
+    ],
     "beartype.beartype",
 )
 

@@ -26,8 +26,8 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813 - its usual name
 from PIL import Image
 
-from dlx.data.volumes import read_volume
-from dlx.errors import DataError
+from dlx.data.volumes.reading import read_volume
+from dlx.system.errors import DataError
 
 BATCH = 400
 INTERESTING = (0, 1, 2, 3, 4, 5, 7, 8, 16, 32, 64, 99, 100, 127, 128, 254, 255)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from dlx.archive import StudyRecords, TrialRecords
-from dlx.records import (
+from dlx.records.archive import StudyRecords, TrialRecords
+from dlx.records.schema import (
     CaseScores,
     EpochRecord,
     EpochResult,

@@ -14,14 +14,14 @@ import time
 import numpy as np
 import torch
 
-from dlx import memory
-from dlx.build import make_job
 from dlx.data.cases import Case, Dataset
 from dlx.engine.evaluate import Measured
 from dlx.engine.score import score_set
-from dlx.resolve import bind_spec, resolve
 from dlx.run.stores import make_store
-from dlx.settings import make_spec
+from dlx.settings.layers import make_spec
+from dlx.system import memory
+from dlx.trial.build import make_job
+from dlx.trial.resolve import bind_spec, resolve
 
 
 def make_case(name: str, shape: tuple[int, int, int], num_classes: int) -> Case:

@@ -2,8 +2,9 @@
 
     python tests/races.py
 
-first reads with the lock of `dlx.data.decoder` switched off, as a control: helgrind must report races there, else this
-check could not fail. Then it reads as dlx does, where helgrind must report none. Exits with 1 if either is not so.
+first reads with the lock of `dlx.data.volumes.decoder` switched off, as a control: helgrind must report races there,
+else this check could not fail. Then it reads as dlx does, where helgrind must report none. Exits with 1 if either is
+not so.
 valgrind is installed with apt-get if it is missing and this is root. A few minutes.
 """
 
@@ -19,8 +20,8 @@ import threading
 from pathlib import Path
 
 import watchdog
-from dlx.data import decoder
-from dlx.data.volumes import read_volume
+from dlx.data.volumes import decoder
+from dlx.data.volumes.reading import read_volume
 
 NUM_THREADS = 4
 # A stack is followed up through these: what they do, they do for whoever called them.

@@ -1,10 +1,10 @@
 """A study small enough for tests: four phantom subjects of 24^3, a network of a few thousand weights."""
 
-from dlx.build import make_job
-from dlx.resolve import Resolved, resolve
 from dlx.run.stores import make_store
-from dlx.settings import make_spec, merge
-from dlx.specs import Spec
+from dlx.settings.layers import make_spec, merge
+from dlx.settings.spec import Spec
+from dlx.trial.build import make_job
+from dlx.trial.resolve import Resolved, resolve
 
 SETTINGS = {
     "data": {"source": "phantom:subjects=4,size=24"},

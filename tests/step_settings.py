@@ -2,7 +2,7 @@
 
 import inspect
 
-from dlx import registry
+from dlx.settings import registry
 
 STRONG_AUGMENTATION = {"flip": 0.5, "rotate_deg": 20, "scale": 0.2, "intensity": 0.1, "noise": 0.1}
 VOLUMES = {"model": {"dims": 3}, "batch": {"patch_size_px": [16, 16, 16], "size": 2}}

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from dlx.archive import StudyRecords, portable, read_study, write_archive
-from dlx.errors import DataError
-from dlx.merging import merge_studies, with_looks_of
-from dlx.records import TrialEntry
-from dlx.store import StudyFolder
+from dlx.records.archive import StudyRecords, portable, read_study, write_archive
+from dlx.records.beside import with_looks
+from dlx.records.folder import StudyFolder
+from dlx.records.merge import merge_studies
+from dlx.records.schema import TrialEntry
+from dlx.system.errors import DataError
 from made_records import made_look, made_study
 
 A, B = Path("a"), Path("b")
@@ -86,11 +87,11 @@ def test_looks_of_an_archive_outlive_its_replacement(tmp_path):
     path = tmp_path / "made.jsonl"
     early, late = made_look(3), made_look(5)
     records = made_study(looks=[late])
-    assert with_looks_of(records, path) == records
+    assert with_looks(records, []) == records
     write_archive(path, made_study(looks=[early]))
-    write_archive(path, with_looks_of(records, path))
-    assert set(read_study(path).looks) == {early, late}
-    assert len(with_looks_of(read_study(path), path).looks) == 2
+    write_archive(path, with_looks(records, read_study(path).looks))
+    assert read_study(path).looks == (early, late)
+    assert with_looks(read_study(path), read_study(path).looks) == read_study(path)
 
 
 CLAIM = {"text": "p = 0.1 is best", "kind": "best", "metric": "val_dice", "variant": "p=0.1"}

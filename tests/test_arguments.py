@@ -3,10 +3,10 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field
 
-from dlx import registry
-from dlx.arguments import bind_arguments, bind_part
-from dlx.errors import SettingError
-from dlx.specs import Part
+from dlx.settings import registry
+from dlx.settings.binding import bind_arguments, bind_part
+from dlx.settings.spec import Part
+from dlx.system.errors import SettingError
 
 
 def factory(optimizer, *, gamma: Annotated[float, Field(gt=0, le=1)] = 0.5, kind: Literal["a", "b"] = "a"):

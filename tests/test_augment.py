@@ -8,7 +8,7 @@ import torch
 from dlx.data.augment import Augmenter, rotations
 from dlx.engine import checkpoint
 from dlx.engine.fit import Progress, begin_epoch, fit
-from dlx.specs import AugmentSpec
+from dlx.settings.spec import AugmentSpec
 from small import small_job, small_resolved
 
 ALL = {"flip": 0.5, "rotate_deg": 30.0, "scale": 0.3, "intensity": 0.2, "noise": 0.1}

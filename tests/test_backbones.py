@@ -5,13 +5,13 @@ import torch
 from monai.networks.nets import resnet as monai_resnet
 from torch import nn
 
-from dlx import registry
-from dlx.arguments import bind_arguments
-from dlx.dropout import Dropout, dropout_modules
-from dlx.errors import SettingError
 from dlx.models.backbone import count_layers
+from dlx.models.dropout import Dropout, dropout_modules
 from dlx.models.resnet import ResidualBlock
-from dlx.specs import DropoutSpec
+from dlx.settings import registry
+from dlx.settings.binding import bind_arguments
+from dlx.settings.spec import DropoutSpec
+from dlx.system.errors import SettingError
 
 # 3 channels, 1000 classes: what torchvision's documentation gives
 PUBLISHED = {

@@ -19,8 +19,8 @@ from benchmarks.plain import PlainUNet2, count_parameters, lovasz_softmax, stand
 from benchmarks.run import run_contender  # noqa: E402
 from benchmarks.workload import Workload  # noqa: E402
 
-from dlx.build import make_model  # noqa: E402
-from dlx.lovasz import LovaszSoftmax  # noqa: E402
+from dlx.training.lovasz import LovaszSoftmax  # noqa: E402
+from dlx.trial.build import make_model  # noqa: E402
 
 TINY = Workload(width=4, slices=8, side=16, volume=20, warm_up=1, steps=1, threads=1)
 PARAMETERS = count_parameters(PlainUNet2(2, 4, 4))
@@ -163,7 +163,7 @@ def test_the_summary_is_made_of_the_newest_records(tmp_path):
 
 
 def test_the_plain_network_of_the_hippocampus_run_is_dlx_s_own():
-    from dlx.settings import make_spec, read_recipe
+    from dlx.settings.layers import make_spec, read_recipe
     from small import small_resolved
 
     dataset = replace(small_resolved().dataset, channels=("MRI",), classes=("background", "a", "b"))

@@ -5,13 +5,13 @@ import pickle
 import pytest
 import torch
 
-from dlx.build import evenly_spaced, make_job
 from dlx.engine import checkpoint
 from dlx.engine.fit import Progress, begin_epoch
-from dlx.errors import SettingError
-from dlx.resolve import resolve
 from dlx.run.stores import make_store
-from dlx.settings import nest, parse_assignment
+from dlx.settings.layers import nest, parse_assignment
+from dlx.system.errors import SettingError
+from dlx.trial.build import evenly_spaced, make_job
+from dlx.trial.resolve import resolve
 from small import small_job, small_resolved, small_spec
 
 

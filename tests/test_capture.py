@@ -10,21 +10,21 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dlx import registry
-from dlx.build import make_job, shape_key
 from dlx.cli.display import Follower
 from dlx.engine import checkpoint
 from dlx.engine.capture import WARM_UP_STEPS, Captured, CudaGraphs, Eager
 from dlx.engine.fit import Progress, begin_epoch, fit
 from dlx.engine.waits import HostWaitError
-from dlx.records import EpochRecord
+from dlx.records.schema import EpochRecord
 from dlx.run.plan import make_plan
 from dlx.run.pool import MOST_KEPT, JobPool, Kept
 from dlx.run.runner import TrialEvent, run_plan
 from dlx.run.stores import make_store
 from dlx.run.trial import CaptureFailed, TrialEnded
-from dlx.studies import Study
-from dlx.study_axes import Variant
+from dlx.settings import registry
+from dlx.study.axes import Variant
+from dlx.study.study import Study
+from dlx.trial.build import make_job, shape_key
 from small import small_job, small_resolved, small_spec
 from step_settings import STEP_SETTINGS
 

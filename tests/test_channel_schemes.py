@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from dlx.data.channel_schemes import remarks_on_schemes
 from dlx.data.dataset import Dataset, open_dataset
-from dlx.specs import DataSpec, Part
+from dlx.data.layouts.channel_schemes import remarks_on_schemes
+from dlx.settings.spec import DataSpec, Part
 from test_same_voxels import IMAGE, MASK, write
 
 ZSCORE = Part.model_validate("zscore")

@@ -3,8 +3,8 @@ import torch
 
 from dlx.engine import checkpoint
 from dlx.engine.fit import Progress, fit
-from dlx.errors import DataError, SettingError
-from dlx.records import EpochRecord
+from dlx.records.schema import EpochRecord
+from dlx.system.errors import DataError, SettingError
 from small import small_job, small_resolved
 
 SCHEDULERS = [

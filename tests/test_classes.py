@@ -4,14 +4,14 @@ import json
 
 import pytest
 
-from dlx.archive import read_study, write_archive
-from dlx.errors import DataError, SettingError
+from dlx.records.archive import read_study, write_archive
 from dlx.report.page import make_page
 from dlx.report.summary import summarize_study
 from dlx.report.table import seeds_table
 from dlx.statistics import find_collapse
 from dlx.statistics.runs import seeds_without
-from dlx.study_metrics import check_class, direction_of, known_claim_metric, known_study_metric, split_metric
+from dlx.study.metrics import check_class, direction_of, known_claim_metric, known_study_metric, split_metric
+from dlx.system.errors import DataError, SettingError
 from made_records import made_study, with_classes
 from small import SMALL_ARGS
 

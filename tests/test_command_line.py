@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from dlx.cli.main import run
-from dlx.errors import DlxError, SettingError
-from dlx.settings import read_toml
+from dlx.settings.layers import read_toml
+from dlx.system.errors import DlxError, SettingError
 from small import SMALL_ARGS
 
 

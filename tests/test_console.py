@@ -13,17 +13,17 @@ import SimpleITK
 from rich.text import Text
 
 import dlx
-from dlx.archive import write_archive
-from dlx.characters import encodable, visible
 from dlx.cli.console import output
 from dlx.cli.study_results import printed_in_any_case
-from dlx.errors import DataError
-from dlx.files import write_json
+from dlx.records.archive import write_archive
 from dlx.report.grid import Column, Grid, Row, Trimmed
 from dlx.report.markdown import code_block, escape, link_target
 from dlx.report.page import make_page
 from dlx.report.study_table import study_table
 from dlx.report.summary import summarize_study
+from dlx.system.characters import encodable, visible
+from dlx.system.errors import DataError
+from dlx.system.files import write_json
 from made_records import dropout_sweep, made_study, with_classes
 
 NAMES = ["kidney [left]", "[/]", "[red]x", ":smile:", "a|b", "$x$", "*b*", "x\ny"]

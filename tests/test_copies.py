@@ -12,8 +12,8 @@ from dlx.data.copies import aligned_correlation, find_copies
 from dlx.data.dataset import open_dataset
 from dlx.data.orientation import orientation_of, turn_to_canonical
 from dlx.data.thumbnails import Thumbnail, make_thumbnail
-from dlx.data.volumes import read_volume
-from dlx.specs import DataSpec
+from dlx.data.volumes.reading import read_volume
+from dlx.settings.spec import DataSpec
 
 Image = np.ndarray[Any, Any]
 NUM_PERSONS = 6

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dlx.cli.main import app
-from dlx.errors import SettingError
+from dlx.system.errors import SettingError
 
 OWN = """
 import torch

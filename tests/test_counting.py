@@ -7,9 +7,9 @@ from monai.networks.nets import SegResNet
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from dlx.counting import SharedUse, count
-from dlx.errors import SettingError
+from dlx.models.count import SharedUse, count
 from dlx.models.unet import unet, unet2
+from dlx.system.errors import SettingError
 
 IMAGE = (3, 16, 16)
 CONV = 3 * 3 * 3 * 3 + 3  # parameters of a 3x3 convolution from 3 to 3 channels

@@ -21,12 +21,12 @@ import safetensors.numpy
 from dlx.data import cache_file, cases
 from dlx.data.cache import load_cache
 from dlx.data.dataset import Case, Dataset, open_dataset
-from dlx.data.phantom import phantom_case
+from dlx.data.phantom.case import phantom_case
 from dlx.data.remarks import remark_on
 from dlx.data.split import Split, load_groups, split_cases
-from dlx.data.volumes import value_hash
-from dlx.errors import DataError, SettingError
-from dlx.specs import DataSpec, SplitSpec
+from dlx.data.volumes.reading import value_hash
+from dlx.settings.spec import DataSpec, SplitSpec
+from dlx.system.errors import DataError, SettingError
 
 SHAPE = (4, 5, 6)  # x, y, z
 PHANTOM = DataSpec.model_validate({"source": "phantom:subjects=2,size=24"})
@@ -385,7 +385,7 @@ def test_with_the_cache_neither_simpleitk_nor_torch_is_imported(tmp_path: Path) 
     opened(decathlon(tmp_path / "data"), tmp_path / "cache")
     program = (
         "import sys; from pathlib import Path; from dlx.data.dataset import open_dataset; "
-        "from dlx.specs import DataSpec; "
+        "from dlx.settings.spec import DataSpec; "
         "open_dataset(DataSpec(source=sys.argv[1]), cache_dir=Path(sys.argv[2])); "
         "print([name for name in ('SimpleITK', 'torch', 'scipy', 'matplotlib') if name in sys.modules])"
     )

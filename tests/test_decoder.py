@@ -1,4 +1,4 @@
-"""SimpleITK is used by one thread at a time: where that cannot be, a process may never end (`dlx.data.decoder`)."""
+"""SimpleITK is used by one thread at a time, else a process may never end (`dlx.data.volumes.decoder`)."""
 
 import ast
 import gc
@@ -14,9 +14,9 @@ import SimpleITK as sitk  # noqa: N813 - its usual name
 import dlx
 import fuzz_volumes
 import races
-from dlx.data.decoder import DECODING, decode
-from dlx.data.headers.claim import BadFile
-from dlx.data.volumes import read_volume
+from dlx.data.volumes.claim import BadFile
+from dlx.data.volumes.decoder import DECODING, decode
+from dlx.data.volumes.reading import read_volume
 
 
 def test_every_call_into_simpleitk_is_made_with_the_lock_held(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_no_other_module_uses_simpleitk() -> None:
 FORKS = """
 import os, signal, sys, threading, warnings
 from pathlib import Path
-from dlx.data.volumes import read_volume
+from dlx.data.volumes.reading import read_volume
 
 warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of every fork beside threads
 path, is_over = Path(sys.argv[1]), threading.Event()

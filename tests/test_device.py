@@ -7,16 +7,16 @@ from contextlib import suppress
 import pytest
 import torch
 
-from dlx.build import make_job
-from dlx.cores import available_cores
 from dlx.engine.device import choose_compute, has_kernels, prepare_backend
-from dlx.errors import SettingError
 from dlx.run.plan import make_plan
 from dlx.run.runner import run_plan
 from dlx.run.stores import make_store
-from dlx.specs import ComputeSpec
-from dlx.studies import Study
-from dlx.study_axes import Variant
+from dlx.settings.spec import ComputeSpec
+from dlx.study.axes import Variant
+from dlx.study.study import Study
+from dlx.system.cpu_cores import available_cores
+from dlx.system.errors import SettingError
+from dlx.trial.build import make_job
 from small import small_resolved, small_spec
 
 CORES = len(os.sched_getaffinity(0))

@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from scipy.stats import binom
 from torch import nn
 
-from dlx.dropout import WORDS, Dropout, dropout_modules, set_dropout
+from dlx.models.dropout import WORDS, Dropout, dropout_modules, set_dropout
 
 SHAPES = {"dropout": (2, 3, 8, 8), "dropout2d": (2, 3, 8, 8), "dropout3d": (2, 3, 4, 4, 4)}
 
@@ -211,7 +211,7 @@ def test_under_autocast_the_dtype_of_the_features_is_kept():
 
 COMPILE = """
 import torch
-from dlx.dropout import Dropout, keep_noise_eager
+from dlx.models.dropout import Dropout, keep_noise_eager
 def noise(): return torch.Generator().manual_seed(3)
 dropout = Dropout(0.5)
 keep_noise_eager(dropout)

@@ -11,7 +11,7 @@ from dlx.engine.evaluate import gaussian_weight, window_starts
 from dlx.engine.fit import Diverged, Progress, StepDone, begin_epoch, check_finite, fit
 from dlx.engine.score import score_trial
 from dlx.engine.step import Figures
-from dlx.records import EpochRecord
+from dlx.records.schema import EpochRecord
 from small import small_job
 
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from dlx.archive import finished, read_study
 from dlx.cli.running import with_one_thread
 from dlx.cli.study_results import write_report
+from dlx.records.archive import finished, read_study
 from dlx.report.summary import summarize_study
 from dlx.run.plan import make_plan
-from dlx.settings import merge, nest, parse_assignment, read_recipe, read_toml
-from dlx.studies import read_study_file, study_from_file
+from dlx.settings.layers import merge, nest, parse_assignment, read_recipe, read_toml
+from dlx.study.study import read_study_file, study_from_file
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "experiments").glob("*.toml"))

@@ -37,13 +37,13 @@ def extended(tmp_path_factory):
     scheduler, loss, network = blocks("python")
     (study,) = blocks("toml")
     source = copy / "src/dlx"
-    for module, code in (("schedules.py", scheduler), ("losses.py", loss)):
+    for module, code in (("training/schedules.py", scheduler), ("training/losses.py", loss)):
         with (source / module).open("a", encoding="utf-8") as file:
             file.write(f"\n\n{code}")
     (source / "models/stack.py").write_text(network, encoding="utf-8")
     schedules, models = copy / "tests/test_schedules.py", copy / "tests/test_models.py"
-    registry = source / "registry.py"
-    edited = (source / "schedules.py", registry, schedules, registry, registry, models)
+    registry = source / "settings/registry.py"
+    edited = (source / "training/schedules.py", registry, schedules, registry, registry, models)
     for path, diff in zip(edited, blocks("diff"), strict=True):
         insert(path, diff.splitlines(keepends=True))
     (copy / "experiments/tversky.toml").write_text(study, encoding="utf-8")
@@ -73,7 +73,12 @@ def test_its_study_is_planned(extended):
 
 
 def test_what_it_adds_keeps_the_projects_style_and_types(extended):
-    added = ["src/dlx/schedules.py", "src/dlx/losses.py", "src/dlx/models/stack.py", "src/dlx/registry.py"]
+    added = [
+        "src/dlx/training/schedules.py",
+        "src/dlx/training/losses.py",
+        "src/dlx/models/stack.py",
+        "src/dlx/settings/registry.py",
+    ]
     run(extended, "-m", "ruff", "check", "--no-cache", *added)
     run(extended, "-m", "ruff", "format", "--no-cache", "--check", *added)
     run(extended, "-m", "mypy", *added)

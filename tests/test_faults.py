@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import pytest
 
-from dlx.errors import DlxError
-from dlx.records import EpochRecord
+from dlx.records.folder import TrialFolder
+from dlx.records.schema import EpochRecord
 from dlx.run.local import _start, _stop, run_in_workers
 from dlx.run.stores import host_stores
 from dlx.run.trial import TrialEnded, TrialStarted, sticks_to_process
 from dlx.run.worker import Task
-from dlx.store import TrialFolder
-from dlx.studies import Trial
+from dlx.study.study import Trial
+from dlx.system.errors import DlxError
 from faults import epochs_to_redo, kill_and_resume
 from small import small_resolved
 

@@ -5,14 +5,14 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from dlx.build import make_job, shape_key
 from dlx.data.voxels import VoxelStore
 from dlx.engine import checkpoint
 from dlx.engine.capture import Captured, Eager
 from dlx.engine.fit import Progress, begin_epoch, fit
-from dlx.records import EpochRecord
-from dlx.resolve import resolve
+from dlx.records.schema import EpochRecord
 from dlx.run.stores import make_store
+from dlx.trial.build import make_job, shape_key
+from dlx.trial.resolve import resolve
 from small import small_resolved, small_spec
 from step_settings import STEP_SETTINGS
 

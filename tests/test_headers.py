@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dlx.data.volumes import read_volume
-from dlx.errors import DataError
+from dlx.data.volumes.reading import read_volume
+from dlx.system.errors import DataError
 
 VOXELS = np.arange(120, dtype="<i2")  # 6 x 5 x 4
 DATA = VOXELS.tobytes()

@@ -1,6 +1,7 @@
 """Imports point downwards, and what needs no tensor imports no torch."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 import time
@@ -11,52 +12,67 @@ import pytest
 import dlx
 
 ROOT = Path(dlx.__file__).parent
-# from the top down: a module imports from its own rank or from ranks below
-RANKS = [
-    ["cli", "__main__"],
-    ["run"],
-    ["report"],
-    ["resolve", "build", "parts", "oddities", "evaluation_memory"],
-    ["merging"],
-    ["engine", "store", "archive"],
-    ["models", "counting"],
-    ["reuse"],
-    ["losses"],
-    ["lovasz", "metrics", "surface", "dropout", "schedules", "optimizers", "initializers", "data", "statistics"],
-    ["studies"],
-    ["study_axes"],
-    ["reference"],
-    ["settings", "arguments"],
-    ["study_claims"],
-    ["study_metrics"],
-    ["registry", "records"],
-    ["specs", "ranges"],
-    ["spelling"],
-    ["errors", "files", "cores", "memory", "characters", "safe_path", "__init__"],
+# from the top down: a package imports from itself and from those below it
+PACKAGES = [
+    "cli",
+    "report",
+    "run",
+    "trial",
+    "engine",
+    "models",
+    "training",
+    "scoring",
+    "data",
+    "records",
+    "statistics",
+    "study",
+    "settings",
+    "system",
 ]
-RANK = {name: rank for rank, names in enumerate(RANKS) for name in names}
 
 
-def part_of(path):
-    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+def name_of(path):
+    """`dlx.data.split` for `src/dlx/data/split.py`, `dlx.data` for `src/dlx/data/__init__.py`."""
+    return ".".join(("dlx", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
 
 
-def imports(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+FILES = {name_of(path): path for path in sorted(ROOT.rglob("*.py"))}
+
+
+def imported_by(name):
+    """The modules of dlx that a module imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(FILES[name].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names if node.module == "dlx")
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module is not None, f"{name}: a relative import"
+            found |= {
+                module if (module := f"{node.module}.{alias.name}") in FILES else node.module for alias in node.names
+            }
+    return {module for module in found if module in FILES} - {name, "dlx"}
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
-def test_imports_point_downwards(path):
-    assert part_of(path) in RANK, f"{path} has no place in the order of imports"
-    for name in imports(path):
-        parts = name.split(".")
-        if parts[0] == "dlx" and len(parts) > 1 and parts[1] in RANK:
-            assert RANK[part_of(path)] <= RANK[parts[1]], f"{path} imports {name}"
+IMPORTS = {name: imported_by(name) for name in FILES}
+
+
+def package_of(name):
+    return name.split(".")[1] if "." in name else None
+
+
+def test_every_package_has_its_place_in_the_order_of_imports():
+    assert sorted(PACKAGES) == sorted(path.parent.name for path in ROOT.glob("*/__init__.py"))
+    assert [path.name for path in sorted(ROOT.glob("*.py"))] == ["__init__.py", "__main__.py"]
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if package_of(name) in PACKAGES])
+def test_packages_import_from_packages_below(name):
+    for imported in IMPORTS[name]:
+        assert PACKAGES.index(package_of(name)) <= PACKAGES.index(package_of(imported)), f"{name} imports {imported}"
+
+
+def test_no_file_imports_itself_by_way_of_others():
+    graphlib.TopologicalSorter(IMPORTS).prepare()  # CycleError names the files of a cycle
 
 
 def loaded_by(*args):
@@ -69,7 +85,7 @@ def loaded_by(*args):
 
 @pytest.mark.parametrize("args", [["--help"], ["train", "--help"], ["count-params", "--help"], ["--version"]])
 def test_help_imports_nothing_heavy(args):
-    heavy = {"torch", "numpy", "scipy", "SimpleITK", "matplotlib", "safetensors", "rich.progress", "dlx.specs"}
+    heavy = {"torch", "numpy", "scipy", "SimpleITK", "matplotlib", "safetensors", "rich.progress", "dlx.settings.spec"}
     assert not loaded_by(*args) & heavy
 
 

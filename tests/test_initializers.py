@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from dlx import registry
-from dlx.arguments import bind_arguments
-from dlx.errors import SettingError
+from dlx.settings import registry
+from dlx.settings.binding import bind_arguments
+from dlx.system.errors import SettingError
 from small import small_job, small_resolved
 
 every_initializer = pytest.mark.parametrize("name", registry.names("initializer"))

@@ -12,9 +12,9 @@ import typer
 from typer.testing import CliRunner
 
 from dlx.cli.make_phantom import make_phantom
-from dlx.data.iseg import LABEL_VALUES, is_layout, list_cases, write_iseg_folder
-from dlx.data.phantom import phantom
-from dlx.errors import DataError, SettingError
+from dlx.data.layouts.iseg import LABEL_VALUES, is_layout, list_cases, write_iseg_folder
+from dlx.data.phantom.case import phantom
+from dlx.system.errors import DataError, SettingError
 
 sitk.ProcessObject.SetGlobalWarningDisplay(False)  # ITK calls Analyze deprecated on the standard error output
 

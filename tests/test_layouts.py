@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlx import registry
-from dlx.data import msd, nnunet
-from dlx.data.layouts import folder, natural_key
-from dlx.errors import DataError, SettingError
+from dlx.data.layouts import msd, nnunet
+from dlx.data.layouts.listing import folder, natural_key
+from dlx.settings import registry
+from dlx.system.errors import DataError, SettingError
 
 NNUNET: dict[str, Any] = {
     "channel_names": {"0": "T1", "1": "T2"},

@@ -8,11 +8,11 @@ import torch
 from monai.losses import DiceLoss, FocalLoss
 from torch import nn
 
-from dlx import registry
-from dlx.arguments import bind_arguments
-from dlx.errors import SettingError
-from dlx.losses import SumLoss, cross_entropy, focal, lovasz_softmax, soft_dice
-from dlx.lovasz import binned_steps, jaccard_steps
+from dlx.settings import registry
+from dlx.settings.binding import bind_arguments
+from dlx.system.errors import SettingError
+from dlx.training.losses import SumLoss, cross_entropy, focal, lovasz_softmax, soft_dice
+from dlx.training.lovasz import binned_steps, jaccard_steps
 
 K = 4
 NOTES_WEIGHTS = [0.1, 0.4, 0.2, 0.3]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from dlx.errors import DataError, SettingError
-from dlx.files import expand_home, home_folder, naming, read_json, replacing, write_json
+from dlx.records.folder import append_line
 from dlx.run import stores
-from dlx.store import append_line
+from dlx.system.errors import DataError, SettingError
+from dlx.system.files import expand_home, home_folder, naming, read_json, replacing, write_json
 from small import SMALL_ARGS
 
 ONE_EPOCH = ["train", *SMALL_ARGS, "--epochs", "1"]

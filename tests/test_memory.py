@@ -7,13 +7,14 @@ import mmap
 import pytest
 import torch
 
-from dlx import evaluation_memory, memory
 from dlx.engine import evaluate
 from dlx.engine.footprint import PeakBytes, forward_bytes
 from dlx.engine.score import score_set, surface_threads
 from dlx.run.plan import make_plan
-from dlx.studies import Study
-from dlx.study_axes import Variant
+from dlx.study.axes import Variant
+from dlx.study.study import Study
+from dlx.system import memory
+from dlx.trial import evaluation_memory
 from small import small_job, small_resolved, small_spec
 
 THREE_D = {"model": {"dims": 3}, "batch": {"patch_size_px": [8, 16, 12], "size": 2}}

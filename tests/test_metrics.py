@@ -6,7 +6,7 @@ import pytest
 import torch
 from monai.metrics import compute_dice
 
-from dlx.metrics import (
+from dlx.scoring.overlap import (
     DiceSummary,
     dice_from_counts,
     mean_foreground,

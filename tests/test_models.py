@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from dlx import registry
-from dlx.arguments import bind_arguments
-from dlx.dropout import Dropout, dropout_modules
-from dlx.errors import SettingError
 from dlx.models.blocks import ConvBlock, crop_to, make_down, make_norm, pad_to_multiple
+from dlx.models.dropout import Dropout, dropout_modules
 from dlx.models.unet import unet, unet2
-from dlx.specs import DropoutSpec
+from dlx.settings import registry
+from dlx.settings.binding import bind_arguments
+from dlx.settings.spec import DropoutSpec
+from dlx.system.errors import SettingError
 
 # every registered network, with 2 channels, 4 classes and its own defaults
 DOCUMENTED_PARAMETERS = {
@@ -435,7 +435,7 @@ def test_padding_and_cropping_do_nothing_where_the_size_fits():
 COMPILE = """
 import inspect
 import torch
-from dlx import registry
+from dlx.settings import registry
 torch.manual_seed(0)
 blocks_again = {"unet-resnet34", "unet-resnet101", "unet-resnet152", "unet-vgg13", "unet-vgg16", "unet-vgg19"}
 for name in sorted(set(registry.names("model")) - blocks_again):  # more of the same blocks take minutes

@@ -12,9 +12,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from dlx.data.headers.claim import BadFile, check_size, max_volume_bytes
-from dlx.data.volumes import Volume, read_volume
-from dlx.errors import DataError
+from dlx.data.volumes.claim import BadFile, check_size, max_volume_bytes
+from dlx.data.volumes.reading import Volume, read_volume
+from dlx.system.errors import DataError
 from test_headers import DATA, QFORM_ALONE, SFORM_ALONE, VOXELS, analyze_header, nifti, nifti_header, sform, write_pair
 
 QFORM_PLACE = (-1.0, -2.0, 3.0)  # of the sound file, in SimpleITK's axes: its qform and sform say the same
@@ -252,7 +252,7 @@ def test_a_pair_with_an_open_header_is_read_with_a_note(tmp_path: Path) -> None:
 
 
 def test_the_limit_follows_the_memory_and_is_never_below_2_gib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dlx.memory.CGROUP", tmp_path)
+    monkeypatch.setattr("dlx.system.memory.CGROUP", tmp_path)
     memory = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 64 << 18}  # 64 GiB
     monkeypatch.setattr("os.sysconf", memory.__getitem__)
     assert max_volume_bytes() == 32 << 30

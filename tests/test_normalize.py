@@ -10,9 +10,9 @@ from dlx.data.cases import Declaration
 from dlx.data.normalize import minmax, none, percentile, zscore
 from dlx.data.prepare import prepare_arrays
 from dlx.data.whiten import describe_correlations, whiten
-from dlx.errors import DataError
-from dlx.registry import load, names
-from dlx.specs import Part
+from dlx.settings.registry import load, names
+from dlx.settings.spec import Part
+from dlx.system.errors import DataError
 
 
 def volume(*channels: list[float], dtype: type = np.float32) -> np.ndarray:

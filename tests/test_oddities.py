@@ -1,11 +1,11 @@
 import pytest
 import torch
 
-from dlx import registry
 from dlx.data.split import Split
 from dlx.models.unet import unet2
-from dlx.oddities import odd_dropout, odd_patches, odd_threads
-from dlx.specs import DropoutSpec
+from dlx.settings import registry
+from dlx.settings.spec import DropoutSpec
+from dlx.trial.sanity import odd_dropout, odd_patches, odd_threads
 from small import small_resolved
 from test_voxels import make_case
 

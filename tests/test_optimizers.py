@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from dlx import registry
-from dlx.arguments import bind_arguments
-from dlx.errors import SettingError
-from dlx.optimizers import adam, adamw, sgd
+from dlx.settings import registry
+from dlx.settings.binding import bind_arguments
+from dlx.system.errors import SettingError
+from dlx.training.optimizers import adam, adamw, sgd
 from small import small_job, small_resolved
 
 every_optimizer = pytest.mark.parametrize("name", registry.names("optimizer"))

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from dlx.arguments import bind_arguments
-from dlx.data.phantom import PHANTOM_VERSION, PhantomListing, phantom, phantom_case
-from dlx.data.phantom_noise import Draw, Stream, sample
-from dlx.data.phantom_shapes import frame_for
-from dlx.errors import SettingError
+from dlx.data.phantom.case import PHANTOM_VERSION, PhantomListing, phantom, phantom_case
+from dlx.data.phantom.noise import Draw, Stream, sample
+from dlx.data.phantom.shapes import frame_for
+from dlx.settings.binding import bind_arguments
+from dlx.system.errors import SettingError
 
 Case = tuple[npt.NDArray[np.float32], npt.NDArray[np.uint8]]
 

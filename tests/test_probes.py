@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from dlx import registry
 from dlx.engine.fit import Progress, fit
 from dlx.engine.probes import Prober
-from dlx.records import Coins, EpochRecord
+from dlx.records.schema import Coins, EpochRecord
+from dlx.settings import registry
 from small import small_job
 
 PROBED = {"evaluate": {"probes": True}}

@@ -1,7 +1,7 @@
 import pytest
 
-from dlx.errors import SettingError
-from dlx.ranges import parse_grid
+from dlx.settings.ranges import parse_grid
+from dlx.system.errors import SettingError
 
 
 @pytest.mark.parametrize(

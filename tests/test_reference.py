@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from dlx.errors import SettingError
-from dlx.reference import KINDS, all_settings, choices, spell_schema
-from dlx.registry import PARTS
-from dlx.settings import make_spec, nest
-from dlx.specs import Part, Section, Spec
-from dlx.spelling import parse_value
+from dlx.settings.layers import make_spec, nest
+from dlx.settings.reference import KINDS, all_settings, choices, spell_schema
+from dlx.settings.registry import PARTS
+from dlx.settings.spec import Part, Section, Spec
+from dlx.settings.text import parse_value
+from dlx.system.errors import SettingError
 
 
 def leaves(section, prefix=""):

@@ -11,9 +11,9 @@ import SimpleITK as sitk  # noqa: N813 - its usual name
 from dlx.data.dataset import Dataset, open_dataset
 from dlx.data.remarks import remark_on
 from dlx.data.split import Split
-from dlx.errors import DataError
-from dlx.resolve import Resolved, resolve
-from dlx.specs import DataSpec
+from dlx.settings.spec import DataSpec
+from dlx.system.errors import DataError
+from dlx.trial.resolve import Resolved, resolve
 from small import small_spec
 
 SHAPE = (14, 16, 18)

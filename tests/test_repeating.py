@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 from dlx.cli.layers import seeds_from, settings_from
 from dlx.cli.options import TrainOptions, takes_options
 from dlx.cli.repeating import repeat_command, resume_command, train_command
-from dlx.files import read_json
-from dlx.resolve import bind_spec
-from dlx.settings import make_spec, with_absolute_paths
-from dlx.spelling import shell_command
+from dlx.settings.layers import make_spec, with_absolute_paths
+from dlx.settings.text import shell_command
+from dlx.system.files import read_json
+from dlx.trial.resolve import bind_spec
 from small import SMALL_ARGS
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dlx.errors import SettingError
-from dlx.safe_path import importing_from_working_folder, safe_children
+from dlx.system.errors import SettingError
+from dlx.system.safe_path import importing_from_working_folder, safe_children
 from small import SMALL_ARGS
 
 NAMES = ("types", "selectors", "torch", "numpy", "random", "typing", "statistics", "tempfile", "queue", "dlx")

@@ -16,12 +16,12 @@ from safetensors import safe_open
 from dlx.data import prepare
 from dlx.data.cache_file import Description
 from dlx.data.dataset import Dataset, open_dataset
-from dlx.data.headers.claim import Note, Place
+from dlx.data.geometry import check_same_voxels
 from dlx.data.notes import KINDS, FileNote, describe_notes
-from dlx.data.same_voxels import check_same_voxels
-from dlx.data.volumes import Volume
-from dlx.errors import DataError
-from dlx.specs import DataSpec, Spec
+from dlx.data.volumes.claim import Note, Place
+from dlx.data.volumes.reading import Volume
+from dlx.settings.spec import DataSpec, Spec
+from dlx.system.errors import DataError
 
 SOUND = Volume(np.zeros((1, 4, 5, 6), np.uint8), (2.0, 1.0, 1.0), (1.0, 2.0, 3.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
 
@@ -295,7 +295,7 @@ def test_volumes_are_measured_in_mm(tmp_path: Path) -> None:
 
 
 def test_the_setting_is_not_in_the_name_of_a_trial_at_its_default() -> None:
-    from dlx.arguments import named_settings
+    from dlx.settings.binding import named_settings
 
     assert "geometry" not in named_settings(Spec())["data"]
     assert named_settings(Spec.model_validate({"data": {"geometry": "strict"}}))["data"]["geometry"] == "strict"

@@ -5,7 +5,7 @@ import torch
 from dlx.data.sampler import Foreground, PatchPlan, PatchSource, box_extent, fit_patch_size
 from dlx.data.voxels import VoxelStore
 from dlx.engine.randomness import generator
-from dlx.specs import BatchSpec
+from dlx.settings.spec import BatchSpec
 from test_voxels import make_case
 
 WHOLE = ((0, 10), (0, 8), (0, 6))

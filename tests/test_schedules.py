@@ -7,12 +7,12 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from dlx import registry
-from dlx.arguments import bind_arguments
 from dlx.engine.fit import Progress, fit
-from dlx.errors import SettingError
-from dlx.records import EpochRecord
-from dlx.schedules import FORMULAS, early_collapse, rates
+from dlx.records.schema import EpochRecord
+from dlx.settings import registry
+from dlx.settings.binding import bind_arguments
+from dlx.system.errors import SettingError
+from dlx.training.schedules import FORMULAS, early_collapse, rates
 from small import small_job
 
 LR, N = 0.02, 400

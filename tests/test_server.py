@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dlx.files import read_json
 from dlx.run.server import MAX_TENSORS_SENT, quiet_children, start_context
+from dlx.system.files import read_json
 from small import SMALL_ARGS
 
 SWEEP = ["sweep-dropout", "--p", "0.5", "--seeds", "1", *SMALL_ARGS, "--epochs", "1", "--quiet"]

@@ -4,8 +4,7 @@ import pytest
 
 from dlx.cli.layers import settings_from
 from dlx.cli.options import TrainOptions
-from dlx.errors import SettingError, nearest
-from dlx.settings import (
+from dlx.settings.layers import (
     make_spec,
     merge,
     nest,
@@ -15,7 +14,8 @@ from dlx.settings import (
     recipe_names,
     with_absolute_paths,
 )
-from dlx.specs import Part, Spec
+from dlx.settings.spec import Part, Spec
+from dlx.system.errors import SettingError, nearest
 
 
 def test_later_layers_win_key_by_key():

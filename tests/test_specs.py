@@ -1,9 +1,9 @@
 import pytest
 from pydantic import ValidationError
 
-from dlx.errors import SettingError
-from dlx.specs import Part, Spec
-from dlx.spelling import parse_part, parse_value
+from dlx.settings.spec import Part, Spec
+from dlx.settings.text import parse_part, parse_value
+from dlx.system.errors import SettingError
 
 
 @pytest.mark.parametrize(

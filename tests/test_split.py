@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dlx.data.split import Split, load_groups, split_cases
-from dlx.errors import DataError, SettingError
-from dlx.specs import SplitSpec
+from dlx.settings.spec import SplitSpec
+from dlx.system.errors import DataError, SettingError
 
 TEN = [f"subject-{number}" for number in range(1, 11)]
 

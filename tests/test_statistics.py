@@ -7,7 +7,6 @@ import pytest
 from scipy import stats
 
 from calibration import UNEQUAL, coverage, equivalences, false_alarms, finds, one_of, simulate
-from dlx.errors import SettingError
 from dlx.statistics import (
     Comparison,
     Estimate,
@@ -30,6 +29,7 @@ from dlx.statistics import (
     seeds_needed,
     trend_slopes,
 )
+from dlx.system.errors import SettingError
 
 NAN = math.nan
 STUDIES = 20_000

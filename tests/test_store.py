@@ -3,10 +3,10 @@ import sys
 
 import pytest
 
-from dlx.errors import DataError
-from dlx.files import read_json, replacing, write_atomically, write_json
-from dlx.records import EpochRecord, EpochResult, EpochRun
-from dlx.store import TrialFolder
+from dlx.records.folder import TrialFolder
+from dlx.records.schema import EpochRecord, EpochResult, EpochRun
+from dlx.system.errors import DataError
+from dlx.system.files import read_json, replacing, write_atomically, write_json
 
 
 def record(epoch, loss=0.1):
@@ -79,7 +79,7 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_process_that_runs_the_
 KILLED_WRITER = """
 import os, sys
 from pathlib import Path
-from dlx.files import replacing
+from dlx.system.files import replacing
 with replacing(Path(sys.argv[1])) as file:
     file.write(b"half")
     os.kill(os.getpid(), 9)

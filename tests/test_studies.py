@@ -5,12 +5,12 @@ from typing import get_args
 
 import pytest
 
-from dlx.errors import SettingError
-from dlx.settings import merge, read_recipe
-from dlx.specs import EvaluateSpec
-from dlx.studies import check_measured, make_study, read_study_file, study_from_file
-from dlx.study_axes import Axis, make_variants
-from dlx.study_metrics import DIRECTIONS, EpochMetric, Metric
+from dlx.settings.layers import merge, read_recipe
+from dlx.settings.spec import EvaluateSpec
+from dlx.study.axes import Axis, make_variants
+from dlx.study.metrics import DIRECTIONS, EpochMetric, Metric
+from dlx.study.study import check_measured, make_study, read_study_file, study_from_file
+from dlx.system.errors import SettingError
 
 BASE = merge(read_recipe("quick"), {"data": {"source": "phantom:subjects=4,size=24"}})
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dlx.archive import read_study
-from dlx.records import TrialRecord
+from dlx.records.archive import read_study
+from dlx.records.schema import TrialRecord
 from dlx.report.marks import dice_of_batches
 from dlx.report.study_table import floor_line
 from dlx.report.summary import summarize_study

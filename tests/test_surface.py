@@ -7,7 +7,7 @@ from jaxtyping import TypeCheckError
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from scipy.ndimage import binary_erosion, distance_transform_edt, gaussian_filter
 
-from dlx.surface import SurfaceScores, bounding_box, surface, surface_distances, surface_scores
+from dlx.scoring.surface import SurfaceScores, bounding_box, surface, surface_distances, surface_scores
 
 # MONAI calls a function of its own with an argument that it deprecates.
 pytestmark = pytest.mark.filterwarnings("ignore:monai.metrics.utils get_mask_edges:FutureWarning")

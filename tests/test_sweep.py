@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dlx import evaluation_memory
-from dlx.errors import DlxError
-from dlx.files import read_json
+from dlx.system.errors import DlxError
+from dlx.system.files import read_json
+from dlx.trial import evaluation_memory
 from small import SMALL_ARGS
 
 SMALL = [*SMALL_ARGS, "--epochs", "2"]

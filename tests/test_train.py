@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its usual name
 
-from dlx.errors import DlxError
-from dlx.files import read_json
-from dlx.memory import CLEAR_REFS
+from dlx.system.errors import DlxError
+from dlx.system.files import read_json
+from dlx.system.memory import CLEAR_REFS
 from small import SMALL_ARGS as SMALL
 
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image, TiffImagePlugin
 
 import fuzz_volumes
-from dlx.data.volumes import content_hash, read_volume
-from dlx.errors import DataError
+from dlx.data.volumes.reading import content_hash, read_volume
+from dlx.system.errors import DataError
 
 TYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64"]
 TURN = (0.0, -1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0)  # a quarter about z
@@ -207,7 +207,7 @@ def test_nothing_is_printed_about_a_sound_analyze_file(tmp_path: Path, capfd: py
 
 
 def test_importing_volumes_loads_neither_torch_nor_simpleitk() -> None:
-    code = "import sys, dlx.data.volumes; print({'torch', 'SimpleITK'} & set(sys.modules))"
+    code = "import sys, dlx.data.volumes.reading; print({'torch', 'SimpleITK'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

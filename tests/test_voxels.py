@@ -4,7 +4,7 @@ import torch
 
 from dlx.data.cases import Case
 from dlx.data.voxels import VoxelStore
-from dlx.errors import DataError
+from dlx.system.errors import DataError
 
 
 def make_case(name, shape, channels=2, seed=0, pad=(-5.0, 7.0)):

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import nn
 
-from dlx import optimizers
-from dlx.build import make_job
 from dlx.engine.capture import Captured
 from dlx.engine.fit import Progress, begin_epoch
 from dlx.engine.waits import HostWaitError, WaitsRefused, describe_failure
 from dlx.run.stores import host_stores
+from dlx.training import optimizers
+from dlx.trial.build import make_job
 from small import small_job, small_resolved
 from step_settings import STEP_SETTINGS
 

@@ -3,14 +3,14 @@
 from typing import Any
 
 from benchmarks.workload import Step, Workload, main
-from dlx.build import make_job
 from dlx.data.cases import Dataset, Declaration, fingerprint
 from dlx.data.prepare import prepare_arrays
 from dlx.engine.fit import Progress, begin_epoch
-from dlx.resolve import resolve
 from dlx.run.stores import make_store
-from dlx.settings import make_spec, merge, read_recipe
-from dlx.specs import Part, Spec
+from dlx.settings.layers import make_spec, merge, read_recipe
+from dlx.settings.spec import Part, Spec
+from dlx.trial.build import make_job
+from dlx.trial.resolve import resolve
 
 
 class OpenedData(dict):

@@ -22,7 +22,7 @@ def main() -> None:
 
     from dlx.data.dataset import open_dataset
     from dlx.data.voxels import VoxelStore
-    from dlx.specs import DataSpec
+    from dlx.settings.spec import DataSpec
 
     before = resident_mib()
     started = time.perf_counter()

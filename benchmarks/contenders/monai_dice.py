@@ -127,7 +127,7 @@ def files(folder: Path, names: list[str]) -> list[dict[str, str]]:
 
 def mean_dice(model: nn.Module, cases: list[dict[str, Any]], device: torch.device, stride: int) -> float:
     """Hard Dice of whole volumes, a class's mean over the cases first, by the code that dlx's own figure comes from."""
-    from dlx.metrics import dice_from_counts, overlap_counts, summarize
+    from dlx.scoring.overlap import dice_from_counts, overlap_counts, summarize
 
     model.eval()
     counts = []

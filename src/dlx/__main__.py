@@ -1,6 +1,6 @@
 """`python -m dlx` is `dlx`: it too imports nothing from the working folder, which Python has put first on the path."""
 
-from dlx.safe_path import leave_out_working_folder
+from dlx.system.safe_path import leave_out_working_folder
 
 leave_out_working_folder()
 

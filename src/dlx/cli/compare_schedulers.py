@@ -9,7 +9,7 @@ from dlx.cli.layers import settings_from
 from dlx.cli.options import StudyOptions, takes_options
 
 if TYPE_CHECKING:
-    from dlx.study_axes import Axis
+    from dlx.study.axes import Axis
 
 CONTROL = "constant"
 COSINE_PERIODS = 4  # descents and climbs of the second cosine: enough to see whether coming back helps or hurts
@@ -33,7 +33,7 @@ def compare_schedulers(
     """
     from dlx.cli.running import axis_study, run_study, with_one_thread
     from dlx.run.plan import data_name
-    from dlx.settings import make_spec
+    from dlx.settings.layers import make_spec
 
     settings = with_one_thread(settings_from(options))
     axis = scheduler_axis(scheduler, make_spec(settings).train.epochs)
@@ -45,8 +45,8 @@ def compare_schedulers(
 
 def scheduler_axis(chosen: list[str] | None, epochs: int) -> "Axis":
     """The control and the schedules that were chosen, or all, with defaults that scale with the run."""
-    from dlx.specs import Part
-    from dlx.study_axes import Axis
+    from dlx.settings.spec import Part
+    from dlx.study.axes import Axis
 
     if chosen is not None:
         labels = [str(Part.model_validate(text)) for text in chosen]
@@ -63,6 +63,6 @@ def scheduler_axis(chosen: list[str] | None, epochs: int) -> "Axis":
 
 def default_schedulers() -> list[str]:
     """Every registered schedule, the control first."""
-    from dlx.registry import PARTS
+    from dlx.settings.registry import PARTS
 
     return [CONTROL, *(name for name in PARTS["scheduler"] if name != CONTROL)]

@@ -10,7 +10,7 @@ from typing import IO, Any
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from dlx.characters import encodable, fall_back_to_ascii, visible_lines
+from dlx.system.characters import encodable, fall_back_to_ascii, visible_lines
 
 DEFAULT_WIDTH = 80  # columns, where the output is not a terminal and COLUMNS does not say another width
 MIN_WIDTH = 20  # columns: in fewer, lists and sentences overflow rather than break within words

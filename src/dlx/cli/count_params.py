@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dlx.errors import SettingError
+from dlx.system.errors import SettingError
 
 if TYPE_CHECKING:
     from dlx.cli.model_argument import Factory, UsualInput
-    from dlx.counting import ModelCount
+    from dlx.models.count import ModelCount
 
 
 def count_params(
@@ -47,7 +47,7 @@ def count_params(
     Of a ResNet, a VGG and the U-Nets on them the weighted layers of each stage are told too.
     """
     from dlx.cli.console import note
-    from dlx.settings import parse_assignment
+    from dlx.settings.layers import parse_assignment
 
     shape = parse_shape(input_) if input_ is not None else None
     assignments = [parse_assignment(text) for text in set_ or []]
@@ -91,7 +91,7 @@ def _build_and_count(
     text: str, factory: "Factory", shape: tuple[int, ...] | None, usual: "UsualInput"
 ) -> "tuple[tuple[int, ...], ModelCount]":
     from dlx.cli.model_argument import build_model
-    from dlx.counting import count
+    from dlx.models.count import count
 
     model = build_model(text, factory)
     used = shape or (usual.channels, *[usual.size_px] * getattr(model, "dims", 2))

@@ -1,7 +1,7 @@
 """The figures of `dlx count-params` as tables and sentences; no counting."""
 
 from dlx.cli.console import output
-from dlx.counting import ModelCount, ModuleRow, SharedUse
+from dlx.models.count import ModelCount, ModuleRow, SharedUse
 from dlx.report.grid import Column, Grid, Line, Row, Trimmed
 
 

@@ -12,16 +12,16 @@ from typing import Protocol
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from dlx.characters import visible
 from dlx.cli.console import PlainConsole
 from dlx.cli.live import EpochBar, TrialsTable, name_subset
 from dlx.engine.fit import StepDone
-from dlx.records import EpochRecord, TrialRecord
+from dlx.records.schema import EpochRecord, TrialRecord
 from dlx.report.measures import figure_of
 from dlx.report.table import signed, spell, spell_seconds
 from dlx.run.plan import Plan
 from dlx.run.runner import TrialEvent
 from dlx.run.trial import CaptureFailed, Event, Scoring, TrialEnded, TrialStarted
+from dlx.system.characters import visible
 
 
 @dataclass

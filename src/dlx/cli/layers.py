@@ -4,10 +4,10 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from dlx.cli.options import TrainOptions
-from dlx.errors import SettingError
+from dlx.system.errors import SettingError
 
 if TYPE_CHECKING:
-    from dlx.settings import Settings
+    from dlx.settings.layers import Settings
 
 DEFAULT_RECIPE = "quick"
 MAX_LETTERS = 40  # of a word of the command line in a message
@@ -51,14 +51,14 @@ def asks_for_nothing(options: TrainOptions) -> bool:
 
 def settings_from(options: TrainOptions) -> "Settings":
     """The merged settings of all four layers."""
-    from dlx.settings import merge, read_recipe
+    from dlx.settings.layers import merge, read_recipe
 
     return merge(*with_given(options, read_recipe(options.recipe or DEFAULT_RECIPE)))
 
 
 def with_given(options: TrainOptions, *below: "Settings") -> "list[Settings]":
     """Layers of settings with those of the command line over them: `--config`, options, `--set`."""
-    from dlx import settings
+    from dlx.settings import layers as settings
 
     given = [(SETTING_OF[name], value) for name in SETTING_OF if (value := getattr(options, name)) is not None]
     config = settings.read_toml(options.config) if options.config else {}
@@ -70,7 +70,7 @@ def with_given(options: TrainOptions, *below: "Settings") -> "list[Settings]":
 
 def seeds_from(options: TrainOptions, default: int = 1) -> tuple[int, ...]:
     """The seeds: `--seeds 5` is 0 to 4, `--seeds 0,3,7` those, `--seed 3` that one."""
-    from dlx.studies import MOST_SEEDS
+    from dlx.study.study import MOST_SEEDS
 
     if options.seed is not None and options.seeds is not None:
         raise SettingError("--seed and --seeds: give one of the two")

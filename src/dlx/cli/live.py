@@ -12,14 +12,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from dlx.characters import visible
 from dlx.cli.console import PlainConsole
 from dlx.engine.fit import StepDone
-from dlx.records import EpochRecord, EpochResult
+from dlx.records.schema import EpochRecord, EpochResult
 from dlx.report.table import spell, spell_seconds
-from dlx.resolve import Resolved
 from dlx.run.plan import Plan
 from dlx.run.trial import Event, Scoring, TrialEnded, TrialStarted
+from dlx.system.characters import visible
+from dlx.trial.resolve import Resolved
 
 
 def name_subset(resolved: Resolved) -> str:

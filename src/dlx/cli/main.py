@@ -58,8 +58,8 @@ def _main(
 
 def run() -> None:
     """Runs the command line. A DlxError is one line on stderr and exit code 2; a closed pipe ends quietly."""
-    from dlx.characters import fall_back_to_ascii, visible
-    from dlx.errors import DlxError, FilesError, spell_os_error
+    from dlx.system.characters import fall_back_to_ascii, visible
+    from dlx.system.errors import DlxError, FilesError, spell_os_error
 
     fall_back_to_ascii(sys.stdout)
     fall_back_to_ascii(sys.stderr)

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from dlx.errors import SettingError
-from dlx.spelling import shell_command
+from dlx.settings.text import shell_command
+from dlx.system.errors import SettingError
 
 
 def make_phantom(
@@ -23,10 +23,10 @@ def make_phantom(
     """Write a data set of infant-brain-like phantoms (T1, T2, labels) as an iSeg-2017 folder."""
     from rich.progress import track
 
-    from dlx.characters import visible
     from dlx.cli.console import notes, output
-    from dlx.data.iseg import write_iseg_folder
-    from dlx.data.phantom import MAX_SEED, MAX_SUBJECTS, phantom
+    from dlx.data.layouts.iseg import write_iseg_folder
+    from dlx.data.phantom.case import MAX_SEED, MAX_SUBJECTS, phantom
+    from dlx.system.characters import visible
 
     size_px = _parse_size(size)
     if not 1 <= subjects <= MAX_SUBJECTS:
@@ -54,7 +54,7 @@ def make_phantom(
 
 def _parse_size(text: str) -> tuple[int, int, int]:
     """`64` or `144,192,256` as (x, y, z); SettingError for anything else."""
-    from dlx.data.phantom import MAX_SIZE_PX, MIN_SIZE_PX
+    from dlx.data.phantom.case import MAX_SIZE_PX, MIN_SIZE_PX
 
     pieces = [piece.strip() for piece in text.split(",")]
     if len(pieces) == 1:

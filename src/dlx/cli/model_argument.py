@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dlx.errors import SettingError, nearest
-from dlx.safe_path import importing_from_working_folder
+from dlx.system.errors import SettingError, nearest
+from dlx.system.safe_path import importing_from_working_folder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,7 +35,7 @@ CLASSIFIED = UsualInput(3, 224, 1000)  # ImageNet's
 
 def usual_input(text: str) -> UsualInput:
     """The usual input of a registered network, and the notes' one of the user's own."""
-    from dlx import registry
+    from dlx.settings import registry
 
     return CLASSIFIED if text.partition(":")[0].strip() in registry.PARTS["classifier"] else SEGMENTED
 
@@ -51,9 +51,9 @@ def find_model(text: str, settings: dict[str, Any], in_channels: int, num_classe
     module, colon, rest = text.partition(":")
     if colon and "=" not in rest:
         return _own_factory(text, module, rest, settings, {"in_channels": in_channels, "num_classes": num_classes})
-    from dlx import registry
-    from dlx.arguments import bind_arguments
-    from dlx.spelling import parse_part
+    from dlx.settings import registry
+    from dlx.settings.binding import bind_arguments
+    from dlx.settings.text import parse_part
 
     part = parse_part(text)
     name, args = part["name"], part["args"] | settings

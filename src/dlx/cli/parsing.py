@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from dlx.spelling import shell_command
+from dlx.settings.text import shell_command
 
 
 class Command(TyperCommand):
@@ -63,7 +63,7 @@ def expanding_home(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _expanded(value: Any) -> Any:
-    from dlx.files import expand_home
+    from dlx.system.files import expand_home
 
     if isinstance(value, Path):
         return Path(expand_home(str(value)))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dlx.cli.layers import DEFAULT_RECIPE, SETTING_OF
-from dlx.spelling import parse_value, shell_command, without_flags
+from dlx.settings.text import parse_value, shell_command, without_flags
 
 # options whose text is read otherwise than that of --set
 OPTIONS = {key: name for name, key in SETTING_OF.items() if key not in ("data.source", "split.val")}
@@ -28,7 +28,7 @@ def train_command(settings: Mapping[str, Any], seeds: Sequence[int], out: Path) 
 
     Paths in the settings are absolute, so that it repeats the run from any folder.
     """
-    from dlx.settings import make_spec, read_recipe, recipe_names
+    from dlx.settings.layers import make_spec, read_recipe, recipe_names
 
     asked = make_spec(dict(settings)).model_dump(mode="json")
     candidates = {}
@@ -66,8 +66,8 @@ def _option(key: str, value: Any) -> list[str]:
 
 def _spell_parts(key: str, value: Any) -> str | None:
     """Parts in their short form, `dice+focal:gamma=1`, where that is read as the same parts; None for other values."""
-    from dlx.arguments import bind_part
-    from dlx.specs import Part, Spec
+    from dlx.settings.binding import bind_part
+    from dlx.settings.spec import Part, Spec
 
     entries = value if isinstance(value, list) else [value]
     if not entries or not all(isinstance(entry, Mapping) and set(entry) == {"name", "args"} for entry in entries):

@@ -21,11 +21,12 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
 ) -> None:
     """Rebuild a study's table, figure and page from its records, also while it is still running."""
-    from dlx.archive import read_study
     from dlx.cli import study_results
     from dlx.cli.console import note
-    from dlx.cli.running import note_look
-    from dlx.merging import merge_studies
+    from dlx.records.archive import read_study
+    from dlx.records.beside import with_looks
+    from dlx.records.folder import StudyFolder
+    from dlx.records.merge import merge_studies
     from dlx.report.summary import summarize_study
 
     records = merge_studies([(folder, read_study(folder)) for folder in folders])
@@ -35,8 +36,7 @@ def report(
     with study_results.printed_in_any_case(summary, records, as_json=as_json, per_class=per_class):
         for folder in folders:
             if folder.is_dir():
-                note_look(folder, summary)
-        records = merge_studies([(folder, read_study(folder)) for folder in folders])  # with this look
+                records = with_looks(records, StudyFolder(folder).note_look(summary.look))
         written = study_results.write_report(stem, summary, records, with_png=is_folder)
     if not as_json:
         note(f"\nwritten:      {', '.join(str(path) for path in written)}")

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.table import Table
 
-from dlx.characters import visible
 from dlx.cli.console import PlainConsole, note, output
 from dlx.cli.repeating import repeat_command, resume_command
 from dlx.report.document import trial_entry
 from dlx.report.table import seeds_table, spell_seconds, trial_table
-from dlx.specs import Part, Spec
-from dlx.spelling import counted
+from dlx.settings.spec import Part, Spec
+from dlx.settings.text import counted
+from dlx.system.characters import visible
 
 if TYPE_CHECKING:
     from dlx.cli.display import Outcome
     from dlx.data.split import Split
+    from dlx.run.cost import StudyCost
     from dlx.run.plan import Plan
-    from dlx.run.probe import StudyCost
 
 
 TWO_COLUMNS = 60  # letters: the longest names of settings have 30, and their values some 30 too
@@ -113,7 +113,7 @@ def source_name(source: str) -> str:
 
 def print_plan(plan: "Plan", *, as_json: bool) -> None:
     """The dry run: every resolved setting, the trials, and what they will cost, measured by a probe."""
-    from dlx.run.probe import cost_of
+    from dlx.run.cost import cost_of
 
     cost = cost_of(plan)
     if as_json:

@@ -7,10 +7,10 @@ import typer
 
 from dlx.cli.layers import asks_for_nothing, seeds_from, with_given
 from dlx.cli.options import StudyOptions, takes_options
-from dlx.errors import SettingError
+from dlx.system.errors import SettingError
 
 if TYPE_CHECKING:
-    from dlx.studies import Study, StudyFile
+    from dlx.study.study import Study, StudyFile
 
 
 @takes_options(StudyOptions)
@@ -25,8 +25,8 @@ def run(
     """
     from dlx.cli.console import note
     from dlx.cli.running import run_study, with_one_thread
-    from dlx.settings import merge, read_recipe, read_toml
-    from dlx.studies import read_study_file, study_from_file
+    from dlx.settings.layers import merge, read_recipe, read_toml
+    from dlx.study.study import read_study_file, study_from_file
 
     study_file = read_study_file(read_toml(file), file)
     recipe = read_recipe(options.recipe or study_file.recipe)
@@ -53,8 +53,8 @@ def run(
 def is_study_of(file: "StudyFile", name: str, study: "Study") -> bool:
     """True where a study is what its file alone says."""
     from dlx.cli.running import with_one_thread
-    from dlx.settings import merge, read_recipe
-    from dlx.studies import study_from_file
+    from dlx.settings.layers import merge, read_recipe
+    from dlx.study.study import study_from_file
 
     try:
         plain = study_from_file(file, name, with_one_thread(merge(read_recipe(file.recipe), file.base)))

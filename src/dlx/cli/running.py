@@ -2,25 +2,22 @@
 
 import os
 import sys
-import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from dlx.cli.options import StudyOptions, TrainOptions
-from dlx.errors import DataError, SettingError
-from dlx.spelling import shell_command
+from dlx.settings.text import shell_command
+from dlx.system.errors import SettingError
 
 if TYPE_CHECKING:
-    from dlx.archive import StudyRecords
     from dlx.cli.display import Outcome
-    from dlx.report.summary import Summary
+    from dlx.records.archive import StudyRecords
     from dlx.run.plan import Plan
-    from dlx.settings import Settings
-    from dlx.studies import Study
-    from dlx.study_axes import Axis
+    from dlx.settings.layers import Settings
+    from dlx.study.axes import Axis
+    from dlx.study.study import Study
 
 NO_HOME = "the prepared data are not kept: there is no home folder (HOME is not set); --cache-dir names a place"
 
@@ -64,8 +61,8 @@ def own_command() -> str:
 def axis_study(name: str, question: str, settings: "Settings", axis: "Axis", options: StudyOptions) -> "Study":
     """A study of one axis, whose first point is the control."""
     from dlx.cli.layers import seeds_from
-    from dlx.studies import DEFAULT_SEEDS, SMALLEST_EFFECT, make_study
-    from dlx.study_axes import make_variants
+    from dlx.study.axes import make_variants
+    from dlx.study.study import DEFAULT_SEEDS, SMALLEST_EFFECT, make_study
 
     variants = make_variants(settings, [axis])
     if len(variants) == 1:
@@ -82,7 +79,7 @@ def axis_study(name: str, question: str, settings: "Settings", axis: "Axis", opt
 
 def with_one_thread(settings: "Settings") -> "Settings":
     """The settings with one CPU thread a trial unless they say another number: several trials then run at once."""
-    from dlx.settings import merge
+    from dlx.settings.layers import merge
 
     return merge({"compute": {"threads": 1}}, settings)
 
@@ -113,6 +110,9 @@ def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Pa
     written too.
     """
     from dlx.cli import console, results, study_results
+    from dlx.records.archive import read_study
+    from dlx.records.beside import archive_of, check_can_write, records_beside, with_looks
+    from dlx.records.folder import StudyFolder
     from dlx.report.summary import summarize_study
     from dlx.run.server import start_server
 
@@ -132,69 +132,19 @@ def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Pa
     if not is_quiet:
         study_results.print_grid(plan, console.notes())
     outcome = follow_plan(plan, options, in_workers=True, kept=kept)
-    records = read_with_looks(plan.folder, beside)
+    records = read_study(plan.folder)
+    if beside is not None and archive_of(beside).exists():  # another machine may have shown verdicts
+        records = with_looks(records, read_study(archive_of(beside)).looks)
     summary = summarize_study(records)
     written: list[Path] = []
     with study_results.printed_in_any_case(summary, records, as_json=options.as_json, per_class=options.per_class):
-        note_look(plan.folder, summary)
-        records = read_with_looks(plan.folder, beside)  # with this look
+        records = with_looks(records, StudyFolder(plan.folder).note_look(summary.look))
         written += study_results.write_report(plan.folder / "report", summary, records, with_png=True)
         if beside is not None and not outcome.was_interrupted:
             written += study_results.write_beside(beside, records)
     if not is_quiet or outcome.was_interrupted:
         study_results.print_where(plan, outcome, written)
     end(outcome)
-
-
-def read_with_looks(folder: Path, beside: Path | None) -> "StudyRecords":
-    """A study's records, with the looks that the archive beside its file holds: another machine may have shown them."""
-    from dlx.archive import read_study
-    from dlx.merging import with_looks_of
-
-    records = read_study(folder)
-    return records if beside is None else with_looks_of(records, archive_of(beside))
-
-
-def records_beside(stem: Path | None) -> "StudyRecords | None":
-    """The records that are kept at a stem, if any."""
-    from dlx.archive import read_study
-
-    return read_study(archive_of(stem)) if stem is not None and archive_of(stem).exists() else None
-
-
-def archive_of(stem: Path) -> Path:
-    """The file of records at a stem."""
-    return stem.with_name(f"{stem.name}.jsonl")
-
-
-def check_can_write(stem: Path) -> None:
-    """Refuses, before anything trains, a stem at whose place records and report could not be written in the end."""
-    from dlx.archive import read_study
-
-    try:
-        with tempfile.TemporaryFile(dir=stem.parent):
-            pass
-    except OSError as error:
-        cause = error.strerror or str(error)
-        raise SettingError(f"{stem.parent}: records are kept beside the study's file, and cannot be: {cause}") from None
-    for ending in ("jsonl", "md", "svg"):
-        path = stem.with_name(f"{stem.name}.{ending}")
-        if path.is_dir():
-            raise SettingError(f"{path}: is a folder, where this study's records and report are to be written")
-    if archive_of(stem).exists():
-        try:
-            read_study(archive_of(stem))  # its looks are kept
-        except DataError as error:
-            raise SettingError(f"{error}; this study's records would replace it: move it away") from None
-
-
-def note_look(folder: Path, summary: "Summary") -> None:
-    """Records that verdicts are being shown, so that seeds which are added later are known to come after a look."""
-    from dlx.store import StudyFolder
-
-    if summary.look is not None:
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        StudyFolder(folder).add_look(summary.look.model_copy(update={"shown_utc": now}))
 
 
 def end(outcome: "Outcome") -> None:
@@ -207,7 +157,7 @@ def end(outcome: "Outcome") -> None:
 
 def default_cache_dir() -> Path | None:
     """Where the system keeps what can be made again: `$XDG_CACHE_HOME/dlx` or `~/.cache/dlx`; None without a home."""
-    from dlx.files import home_folder
+    from dlx.system.files import home_folder
 
     caches, home = os.environ.get("XDG_CACHE_HOME"), home_folder()
     if caches:

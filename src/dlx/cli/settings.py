@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from dlx.reference import Setting
+    from dlx.settings.reference import Setting
 
 MIN_WIDTH, MAX_WIDTH = 40, 100  # of the text: narrower it cannot be read, wider lines are hard to follow
 
@@ -35,9 +35,9 @@ def settings(
 
 def select(names: list[str]) -> "list[Setting]":
     """The settings of these names; SettingError, with the nearest name, for one that names nothing."""
-    from dlx.errors import SettingError, nearest
-    from dlx.reference import KINDS, all_settings
-    from dlx.registry import PARTS
+    from dlx.settings.reference import KINDS, all_settings
+    from dlx.settings.registry import PARTS
+    from dlx.system.errors import SettingError, nearest
 
     every = all_settings()
     if not names:
@@ -57,7 +57,7 @@ def select(names: list[str]) -> "list[Setting]":
 
 def listing(chosen: "list[Setting]", width: int) -> Iterator[str]:
     """The settings as text, each its key and default, then its type and meaning, then the parts it can name."""
-    from dlx.reference import choices
+    from dlx.settings.reference import choices
 
     section = None
     for setting in chosen:
@@ -75,8 +75,8 @@ def listing(chosen: "list[Setting]", width: int) -> Iterator[str]:
 
 def _owners(setting: "Setting") -> str:
     """` Of unet, unet2.` behind an argument; all of a kind, and networks of one family, by one name."""
-    from dlx.reference import KINDS
-    from dlx.registry import PARTS
+    from dlx.settings.reference import KINDS
+    from dlx.settings.registry import PARTS
 
     if not setting.parts:
         return ""
@@ -103,7 +103,7 @@ def _wrapped(text: str, width: int, indent: int = 4) -> str:
 
 def _recipe_values(key: str, default: str) -> str:
     """`   (quick: 12, notes: 50)` where recipes set another value than the default."""
-    from dlx.settings import read_recipe, recipe_names
+    from dlx.settings.layers import read_recipe, recipe_names
 
     found = []
     for recipe in recipe_names():
@@ -119,7 +119,7 @@ def _recipe_values(key: str, default: str) -> str:
 
 def as_entry(setting: "Setting") -> dict[str, Any]:
     """A setting for JSON."""
-    from dlx.reference import choices
+    from dlx.settings.reference import choices
 
     entry: dict[str, Any] = {
         "key": setting.key,

@@ -5,17 +5,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dlx.archive import StudyRecords, finished, portable, write_archive
 from dlx.cli.console import PlainConsole, note, output
 from dlx.cli.repeating import resume_command
 from dlx.cli.results import print_indented, print_json, print_settings, stopped_line
-from dlx.cli.running import archive_of
+from dlx.records.archive import StudyRecords, finished, portable, write_archive
+from dlx.records.beside import archive_of
 from dlx.report.document import study_document, trial_entry
 from dlx.report.grid import Column, Grid, Row, Styled, Trimmed
 from dlx.report.study_table import study_table
 from dlx.report.summary import Summary, summarize_study
 from dlx.report.table import trial_table
-from dlx.spelling import counted
+from dlx.settings.text import counted
 
 if TYPE_CHECKING:
     from dlx.cli.display import Outcome
@@ -43,7 +43,7 @@ def print_grid(plan: "Plan", console: PlainConsole) -> None:
 def print_study_plan(plan: "Plan", *, as_json: bool) -> None:
     """The dry run: the variants, the settings, each schedule's rates where schedules differ, and the measured cost."""
     from dlx.cli.results import cost_line, plan_document, print_data, print_head
-    from dlx.run.probe import cost_of
+    from dlx.run.cost import cost_of
 
     cost = cost_of(plan)
     if as_json:
@@ -62,7 +62,7 @@ def print_study_plan(plan: "Plan", *, as_json: bool) -> None:
 
 def schedules_table(plan: "Plan") -> Trimmed:
     """Each schedule's formula, and its rate over the epochs as a row of blocks."""
-    from dlx.schedules import FORMULAS, rates
+    from dlx.training.schedules import FORMULAS, rates
 
     rows = []
     for variant in plan.study.variants:
@@ -115,7 +115,7 @@ def write_report(stem: Path, summary: Summary, records: StudyRecords, *, with_pn
     """Writes STEM.md and STEM.svg, STEM-levels.svg where levels were probed, PNGs where asked; gives the paths."""
     import logging
 
-    from dlx.files import write_atomically
+    from dlx.system.files import write_atomically
 
     # matplotlib warns while it is imported if it cannot keep its cache of fonts (no home folder); it draws anyway
     logging.getLogger("matplotlib").setLevel(logging.ERROR)

@@ -25,10 +25,10 @@ def sweep_dropout(
     Run again, it runs only what is missing: more rates or seeds may be added.
     """
     from dlx.cli.running import axis_study, run_study, with_one_thread
-    from dlx.ranges import parse_grid
     from dlx.run.plan import data_name
-    from dlx.settings import merge
-    from dlx.study_axes import Axis
+    from dlx.settings.layers import merge
+    from dlx.settings.ranges import parse_grid
+    from dlx.study.axes import Axis
 
     rates = tuple(rate for rate in parse_grid(p) if rate != 0)
     settings = merge(with_one_thread(settings_from(options)), {"dropout": {"kind": kind, "where": where}})

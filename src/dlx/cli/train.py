@@ -8,7 +8,7 @@ from dlx.cli.options import TrainOptions, takes_options
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dlx.studies import Study
+    from dlx.study.study import Study
 
 
 @takes_options(TrainOptions)
@@ -43,11 +43,11 @@ def study_and_folder(options: TrainOptions) -> "tuple[Study, Path | None, str | 
     The command of the latter is made of its recorded settings: the one that is running does not name them.
     """
     from dlx.cli.repeating import train_command
-    from dlx.errors import SettingError
     from dlx.run.plan import load_study
-    from dlx.settings import make_spec
-    from dlx.studies import make_study
-    from dlx.study_axes import Variant
+    from dlx.settings.layers import make_spec
+    from dlx.study.axes import Variant
+    from dlx.study.study import make_study
+    from dlx.system.errors import SettingError
 
     if options.resume and options.fresh:
         raise SettingError("--resume and --fresh: give one of the two")

@@ -11,7 +11,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from dlx.specs import AugmentSpec
+from dlx.settings.spec import AugmentSpec
 
 
 class Augmenter:

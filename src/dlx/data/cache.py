@@ -10,9 +10,9 @@ from pathlib import Path
 
 from dlx.data.cache_file import FileState, Origin, read_cache, write_cache
 from dlx.data.cases import Dataset, Declaration
-from dlx.data.layouts import CaseFiles
-from dlx.errors import DataError
-from dlx.specs import Part
+from dlx.data.layouts.listing import CaseFiles
+from dlx.settings.spec import Part
+from dlx.system.errors import DataError
 
 ENDING = ".safetensors"
 

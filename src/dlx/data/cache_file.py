@@ -23,9 +23,9 @@ from dlx.data.intensities import ChannelIntensities
 from dlx.data.notes import FileNote
 from dlx.data.pictures import distance_unit
 from dlx.data.thumbnails import Thumbnail
-from dlx.errors import DataError
-from dlx.files import replacing
-from dlx.specs import Positive, Section
+from dlx.settings.spec import Positive, Section
+from dlx.system.errors import DataError
+from dlx.system.files import replacing
 
 # Raised by a commit that keeps more of the same data: what a folder's cache file of an older format lacks is made anew,
 # and a file that is opened by itself is read without it. 2: orientation, intensities, thumbnails.

@@ -8,21 +8,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from dlx import registry
-from dlx.arguments import bind_part
 from dlx.data import cache, prepare
 from dlx.data.cache_file import Origin
 from dlx.data.cases import Case as Case
 from dlx.data.cases import Dataset as Dataset
 from dlx.data.cases import Declaration
-from dlx.data.channel_schemes import remarks_on_schemes
-from dlx.data.layouts import Listing, name_some
+from dlx.data.layouts.channel_schemes import remarks_on_schemes
+from dlx.data.layouts.listing import Listing, name_some
 from dlx.data.notes import HARMLESS, describe_notes
 from dlx.data.pictures import distance_unit
 from dlx.data.split import folder_groups
-from dlx.errors import DataError
-from dlx.files import expand_home
-from dlx.specs import DataSpec, Geometry, Part
+from dlx.settings import registry
+from dlx.settings.binding import bind_part
+from dlx.settings.spec import DataSpec, Geometry, Part
+from dlx.system.errors import DataError
+from dlx.system.files import expand_home
 
 
 class DrawnListing(Protocol):

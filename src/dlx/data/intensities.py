@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dlx.specs import Section
+from dlx.settings.spec import Section
 
 MAX_SAMPLED = 100_000  # voxels, evenly spaced, that percentiles are taken of: their errors are then below 1 %
 # Air of reconstructed or filtered MR is a little above and below 0; what counts as negative is below -5 % of the

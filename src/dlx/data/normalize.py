@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dlx.errors import DataError
+from dlx.system.errors import DataError
 
 FLOAT16_MAX = 65504.0
 

@@ -1,13 +1,13 @@
 """Warnings of what was read in one of several ways: each kind of note in words, counted over all files.
 
-The notes come from the headers' checks (`dlx.data.headers`) and from the comparison of geometries (`same_voxels`).
+The notes come from the headers' checks (`dlx.data.volumes`) and from the comparison of geometries (`same_voxels`).
 """
 
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from dlx.data.layouts import name_some
-from dlx.spelling import counted
+from dlx.data.layouts.listing import name_some
+from dlx.settings.text import counted
 
 # Kinds that say nothing of where the voxels of a case lie: `data.geometry=strict` refuses all others.
 HARMLESS = ("scaling", "screen", "bits")

@@ -13,21 +13,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dlx import registry
-from dlx.cores import available_cores
 from dlx.data.cases import Case, Dataset, Declaration, fingerprint
-from dlx.data.headers.claim import Note
+from dlx.data.geometry import check_same_voxels
 from dlx.data.intensities import measure_intensities, negative_fraction
-from dlx.data.layouts import CaseFiles, Listing, name_some
+from dlx.data.layouts.listing import CaseFiles, Listing, name_some
 from dlx.data.normalize import foreground_of
 from dlx.data.notes import FileNote
 from dlx.data.orientation import canonical_turn, orientation_of, turn_to_canonical
-from dlx.data.same_voxels import check_same_voxels
 from dlx.data.thumbnails import make_thumbnail
-from dlx.data.volumes import Volume, content_hash, read_volume, value_hash
+from dlx.data.volumes.claim import Note
+from dlx.data.volumes.reading import Volume, content_hash, read_volume, value_hash
 from dlx.data.whiten import strongest_correlation
-from dlx.errors import DataError, FilesError
-from dlx.specs import Geometry
+from dlx.settings import registry
+from dlx.settings.spec import Geometry
+from dlx.system.cpu_cores import available_cores
+from dlx.system.errors import DataError, FilesError
 
 Progress = Callable[[int, int], None]
 Spacing = tuple[float, float, float]

@@ -11,10 +11,10 @@ import numpy as np
 
 from dlx.data.cases import Case, Dataset
 from dlx.data.intensities import ChannelIntensities
-from dlx.data.layouts import name_some, natural_key
+from dlx.data.layouts.listing import name_some, natural_key
 from dlx.data.scan_names import guess_persons, scans_of
 from dlx.data.split import GROUPS, Split
-from dlx.spelling import counted
+from dlx.settings.text import counted
 
 SHOWN = 3  # names, pairs or classes that a line gives
 UNLIKE_SPACING = 0.1  # of the median; nominally equal voxels of several scanners differ by less

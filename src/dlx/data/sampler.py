@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dlx.data.voxels import Extent, VoxelStore
-from dlx.specs import BatchSpec
+from dlx.settings.spec import BatchSpec
 
 
 class Foreground:

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from dlx.data.cache_file import read_groups
-from dlx.data.dataset_json import kind_of
-from dlx.data.layouts import name_some, natural_key
-from dlx.errors import DataError, SettingError, nearest
-from dlx.files import expand_home, read_json
-from dlx.specs import SPLIT_WAYS, SplitSpec
+from dlx.data.layouts.dataset_json import kind_of
+from dlx.data.layouts.listing import name_some, natural_key
+from dlx.settings.spec import SPLIT_WAYS, SplitSpec
+from dlx.system.errors import DataError, SettingError, nearest
+from dlx.system.files import expand_home, read_json
 
 GROUPS = "groups.json"
 DEFAULT_VAL_FRACTION = 0.2

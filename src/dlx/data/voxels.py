@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from dlx.data.cases import Case
-from dlx.errors import DataError
+from dlx.system.errors import DataError
 
 Extent = tuple[int, int, int]
 TENSORS = ("images", "masks", "shape", "offset", "pad_value")

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from dlx.data.cases import Case
 from dlx.data.normalize import Image, Over, PadValue, check_range, foreground_of
-from dlx.errors import DataError
+from dlx.system.errors import DataError
 
 SINGULAR = (
     1e-6  # of the correlations' eigenvalues: below it a channel is the others' echo, and only noise would be left

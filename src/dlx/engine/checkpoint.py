@@ -17,8 +17,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from dlx.errors import DataError, SettingError
-from dlx.files import replacing
+from dlx.system.errors import DataError, SettingError
+from dlx.system.files import replacing
 
 FORMAT = 1
 

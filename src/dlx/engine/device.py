@@ -11,11 +11,11 @@ from typing import Any, Literal
 
 import torch
 
-from dlx.cores import available_cores as available_cores
-from dlx.errors import SettingError
-from dlx.memory import host_memory_bytes
-from dlx.specs import ComputeSpec
-from dlx.spelling import counted
+from dlx.settings.spec import ComputeSpec
+from dlx.settings.text import counted
+from dlx.system.cpu_cores import available_cores as available_cores
+from dlx.system.errors import SettingError
+from dlx.system.memory import host_memory_bytes
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
 MOST_THREADS_PER_CORE = 8  # a run of a larger machine may be repeated here; more than that is a slip

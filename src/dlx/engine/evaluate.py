@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dlx.data.voxels import Extent, VoxelStore
 from dlx.engine.device import Compute
-from dlx.metrics import overlap_counts, soft_overlap
+from dlx.scoring.overlap import overlap_counts, soft_overlap
 
 Place = tuple[slice, slice, slice]
 

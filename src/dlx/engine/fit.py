@@ -11,14 +11,14 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from dlx.dropout import set_dropout
 from dlx.engine.average import WeightAverage
 from dlx.engine.device import Compute
 from dlx.engine.evaluate import Evaluator, Measured
 from dlx.engine.randomness import generator, stream_seed
 from dlx.engine.step import Figures, TrainStep
-from dlx.metrics import dice_from_counts, soft_dice_from_sums, summarize
-from dlx.records import EpochRecord, EpochResult, EpochRun
+from dlx.models.dropout import set_dropout
+from dlx.records.schema import EpochRecord, EpochResult, EpochRun
+from dlx.scoring.overlap import dice_from_counts, soft_dice_from_sums, summarize
 
 
 class Diverged(Exception):  # noqa: N818 - it is a state of the trial, not a fault of the program
@@ -45,7 +45,7 @@ class Progress:
 
 @dataclass
 class Job:
-    """The live objects of one trial; `dlx.build.make_job` makes them."""
+    """The live objects of one trial; `dlx.trial.build.make_job` makes them."""
 
     seed: int
     model: nn.Module

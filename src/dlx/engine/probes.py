@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dlx.dropout import Dropout, dropout_places
-from dlx.records import Coins, LevelProbe
+from dlx.models.dropout import Dropout, dropout_places
+from dlx.records.schema import Coins, LevelProbe
 
 
 class Prober:

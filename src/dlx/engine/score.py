@@ -9,9 +9,9 @@ from torch import Tensor
 
 from dlx.engine.evaluate import Measured
 from dlx.engine.fit import Job
-from dlx.metrics import dice_from_counts, none_if_nan, summarize
-from dlx.records import CaseScores, SetScores
-from dlx.surface import SurfaceScores, surface_scores
+from dlx.records.schema import CaseScores, SetScores
+from dlx.scoring.overlap import dice_from_counts, none_if_nan, summarize
+from dlx.scoring.surface import SurfaceScores, surface_scores
 
 # Of one thread, for a class of a whole case. Measured: 7.5 to 7.9 where the class reaches all corners of the volume.
 # Two threads at 512 x 512 x 600 keep the process below 8 GiB (`make memory`); on a large machine all cores would not.

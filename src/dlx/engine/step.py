@@ -11,8 +11,8 @@ from dlx.engine.average import WeightAverage
 from dlx.engine.capture import Captured, Eager
 from dlx.engine.device import Compute
 from dlx.engine.probes import Prober
-from dlx.metrics import mean_foreground, soft_dice_from_sums, soft_overlap
-from dlx.records import Coins, LevelProbe
+from dlx.records.schema import Coins, LevelProbe
+from dlx.scoring.overlap import mean_foreground, soft_dice_from_sums, soft_overlap
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dlx.models.blocks import ConvBlock, Groups, Norm, Watch, check_axes, crop_to, make_dropouts, pad_to_multiple
-from dlx.specs import DropoutSpec
+from dlx.settings.spec import DropoutSpec
 
 
 class Backbone(nn.Module):

@@ -8,10 +8,10 @@ from jaxtyping import Float
 from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
-from dlx.dropout import Dropout
-from dlx.errors import SettingError
+from dlx.models.dropout import Dropout
 from dlx.models.upconv import upsample_conv
-from dlx.specs import DropoutSpec
+from dlx.settings.spec import DropoutSpec
+from dlx.system.errors import SettingError
 
 # `norm=none` on a command line is read as None
 Norm = Annotated[

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dlx.models.backbone import Backbone, BackboneUNet, Classifier
 from dlx.models.blocks import MAX_GROUPS, Groups, Norm, make_norm
-from dlx.specs import DropoutSpec
+from dlx.settings.spec import DropoutSpec
 
 Width = Annotated[int, Field(ge=1, le=1024, description="Channels of the first stage; 64 is the published network.")]
 

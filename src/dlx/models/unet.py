@@ -28,7 +28,7 @@ from dlx.models.blocks import (
     make_dropouts,
     pad_to_multiple,
 )
-from dlx.specs import ADDED_LATER, DropoutSpec
+from dlx.settings.spec import ADDED_LATER, DropoutSpec
 
 Width = Annotated[int, Field(ge=1, le=4096, description="Channels of the first level; they double at each level.")]
 Levels = Annotated[int, Field(ge=1, le=7, description="How often the features are halved.")]

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dlx.models.blocks import CONV, MAX_GROUPS, Dims, Groups, Norm, Watch, check_axes, make_dropouts, make_norm
-from dlx.specs import DropoutSpec
+from dlx.settings.spec import DropoutSpec
 
 SIGMAS_PX = (1.0, 2.0, 4.0)
 Features = Annotated[

@@ -6,11 +6,11 @@ from statistics import mean
 
 import numpy as np
 
-from dlx.records import EpochResult, StudyHeader
+from dlx.records.schema import EpochResult, StudyHeader
 from dlx.report.variants import VariantSummary, on_one_device
 from dlx.statistics import ClaimVerdict, judge_best, judge_greater, judge_within, trend_slopes, warn_of_looks
-from dlx.study_claims import Claim
-from dlx.study_metrics import COINS, direction_of, split_metric
+from dlx.study.claims import Claim
+from dlx.study.metrics import COINS, direction_of, split_metric
 
 LATE = "declared after results were there"
 ValuesOf = Callable[[str], dict[int, float]]  # label -> seed -> the claim's figure

@@ -10,13 +10,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from dlx.characters import visible
-from dlx.records import EpochResult
+from dlx.records.schema import EpochResult
 from dlx.report.palette import CONTROL, INK, STYLES, TRAIN, VAL
 from dlx.report.summary import Summary
 from dlx.report.variants import VariantSummary
 from dlx.statistics import Estimate
-from dlx.study_metrics import MIN_POINTS
+from dlx.study.metrics import MIN_POINTS
+from dlx.system.characters import visible
 
 CURVES = {"val_dice": "val_dice", "train_dice": "train_dice_subset"}  # figure -> the field of an epoch
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dlx.records import TrialRecord
+from dlx.records.schema import TrialRecord
 from dlx.report.measures import dice_of_classes, gap
 from dlx.report.summary import Summary
 from dlx.report.variants import VariantSummary

@@ -17,13 +17,13 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from dlx.characters import visible
-from dlx.files import write_atomically
 from dlx.report.curves import draw_curves, num_columns
 from dlx.report.finals import draw_finals
 from dlx.report.palette import RC, WIDTH_IN
 from dlx.report.places import numbers_on_axis
 from dlx.report.summary import Summary
+from dlx.system.characters import visible
+from dlx.system.files import write_atomically
 
 
 def draw_study(summary: Summary, path_svg: Path, path_png: Path | None = None) -> None:

@@ -6,12 +6,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
 
-from dlx.characters import visible
 from dlx.report.palette import CONTROL, INK, STYLES, VAL
 from dlx.report.places import Places
 from dlx.report.summary import Summary
 from dlx.statistics import Estimate
-from dlx.study_metrics import RANGES, largest_difference
+from dlx.study.metrics import RANGES, largest_difference
+from dlx.system.characters import visible
 
 DICE = RANGES["val_dice"]
 

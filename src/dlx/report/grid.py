@@ -14,7 +14,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from dlx.characters import encodable, visible
+from dlx.system.characters import encodable, visible
 
 MIN_WORDS = 12  # columns that words get at least, or all that they need: below that names break into bits
 GAP = 3  # blanks between two columns of a table

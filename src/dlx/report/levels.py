@@ -8,11 +8,11 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from dlx.characters import visible
 from dlx.report.figure import save, styled
 from dlx.report.page_levels import MEASURES, by_level
 from dlx.report.palette import SERIES, WIDTH_IN
 from dlx.report.summary import Summary
+from dlx.system.characters import visible
 
 
 def draw_levels(summary: Summary, path_svg: Path, path_png: Path | None = None) -> None:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from dlx.archive import StudyRecords
-from dlx.records import Look, StudyHeader
+from dlx.records.archive import StudyRecords
+from dlx.records.schema import Look, StudyHeader
 
 UNDECIDED = ("incomplete", "not measured")  # verdicts that say nothing yet: showing them is no look
 

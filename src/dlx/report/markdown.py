@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
-from dlx.characters import visible, visible_lines
 from dlx.report.variants import VariantSummary
+from dlx.system.characters import visible, visible_lines
 
 Lines = list[str]
 

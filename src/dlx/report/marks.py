@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
-from dlx.archive import TrialRecords
-from dlx.records import EpochResult, StudyHeader, TrialRecord
+from dlx.records.archive import TrialRecords
+from dlx.records.schema import EpochResult, StudyHeader, TrialRecord
 from dlx.report.variants import Placed, VariantSummary
 
 # How far the Dice of the last epoch's batches may lie above that of the training subjects as evaluated. In the 65

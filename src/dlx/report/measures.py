@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from statistics import mean
 
 from dlx import statistics
-from dlx.records import EpochResult, TrialRecord, TrialResult
-from dlx.study_metrics import split_metric
+from dlx.records.schema import EpochResult, TrialRecord, TrialResult
+from dlx.study.metrics import split_metric
 
 TITLES = {
     "val_dice": "validation Dice",

@@ -3,7 +3,7 @@
 Made from records alone, so that the same records give the same page.
 """
 
-from dlx.archive import StudyRecords, finished
+from dlx.records.archive import StudyRecords, finished
 from dlx.report import page_facts, page_levels
 from dlx.report.claims import LATE
 from dlx.report.markdown import Lines, code_block, escape, link_target, name_of, table

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable
 
-from dlx.archive import StudyRecords, finished
+from dlx.records.archive import StudyRecords, finished
 from dlx.report.markdown import Lines, code_block, escape, name_of, table
 from dlx.report.summary import Summary, classes_of
 from dlx.report.table import class_spread, spell, spell_seconds

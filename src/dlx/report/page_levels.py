@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from dlx.records import EpochResult, LevelProbe
+from dlx.records.schema import EpochResult, LevelProbe
 from dlx.report.markdown import Lines, escape, link_target, name_of, table
 from dlx.report.summary import Summary
 from dlx.report.variants import VariantSummary

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation, Transform
 
-from dlx.characters import visible
 from dlx.report.summary import Summary
+from dlx.system.characters import visible
 
 
 class Places:

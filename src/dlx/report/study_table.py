@@ -7,8 +7,8 @@ from dlx.report.grid import Column, Grid, Line, Row, Styled, Trimmed
 from dlx.report.summary import Summary, classes_of
 from dlx.report.table import class_spread, signed, spell_effect, spell_interval, spell_seeds_needed, spell_spread
 from dlx.report.variants import VariantSummary
-from dlx.spelling import counted
-from dlx.study_metrics import largest_difference
+from dlx.settings.text import counted
+from dlx.study.metrics import largest_difference
 
 LONG_MARK = 40  # letters
 STYLES = {"better": "bold green", "worse": "bold red", "collapsed": "bold red"}

@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from dlx import statistics
-from dlx.archive import StudyRecords
-from dlx.records import Look, StudyHeader
+from dlx.records.archive import StudyRecords
+from dlx.records.schema import Look, StudyHeader
 from dlx.report.claims import ClaimOutcome, judge_claims
 from dlx.report.looks import chosen_after, earlier_looks, fewer_seeds, this_look
 from dlx.report.marks import evaluated_unlike_trained, why_idle
 from dlx.report.measures import title_of
 from dlx.report.variants import VariantSummary, describe_variant, on_one_device, only, place
-from dlx.spelling import counted
+from dlx.settings.text import counted
 from dlx.statistics import LEARNT, Collapse, Comparisons, NoiseFloor
-from dlx.study_metrics import Direction, direction_of, split_metric
+from dlx.study.metrics import Direction, direction_of, split_metric
 
 
 @dataclass(frozen=True)

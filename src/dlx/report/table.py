@@ -4,11 +4,11 @@ from collections.abc import Iterable, Sequence
 from math import floor, log10
 from statistics import mean, stdev
 
-from dlx.records import SetScores, TrialRecord
+from dlx.records.schema import SetScores, TrialRecord
 from dlx.report.grid import Column, Grid, Line, Row, Trimmed
 from dlx.report.measures import dice_of_classes, figure_of, gap, mean_of_all
 from dlx.report.variants import VariantSummary
-from dlx.spelling import counted
+from dlx.settings.text import counted
 from dlx.statistics import Collapse, Comparison, Estimate, find_collapse
 
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
-from dlx.archive import TrialRecords
-from dlx.records import EpochResult, StudyHeader, TrialRecord, VariantEntry
+from dlx.records.archive import TrialRecords
+from dlx.records.schema import EpochResult, StudyHeader, TrialRecord, VariantEntry
 from dlx.report.measures import TITLES, dice_of_classes, figure_of
-from dlx.specs import EvaluateSpec
+from dlx.settings.spec import EvaluateSpec
 from dlx.statistics import Collapse, Comparison, Estimate, Values, find_collapse
-from dlx.study_metrics import split_metric, why_unmeasured
+from dlx.study.metrics import split_metric, why_unmeasured
 
 Placed = Mapping[str, Mapping[int, TrialRecords]]  # label -> seed -> what is known of the trial
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from dlx.engine.device import describe_device
-from dlx.resolve import Resolved
+from dlx.trial.resolve import Resolved
 
 
 def cuda_names() -> tuple[str, ...]:

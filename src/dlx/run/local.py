@@ -16,12 +16,12 @@ from multiprocessing.process import BaseProcess
 import torch.multiprocessing  # noqa: F401 - teaches pickle to hand tensors over in shared memory
 
 from dlx.data.voxels import TENSORS
-from dlx.errors import DataError, DlxError
-from dlx.records import TrialRecord
+from dlx.records.schema import TrialRecord
 from dlx.run.server import quiet_children, start_context
 from dlx.run.stores import SHARED_MEMORY, Stores
 from dlx.run.trial import Event, TrialEnded, sticks_to_process
 from dlx.run.worker import Began, Refused, Task, work
+from dlx.system.errors import DataError, DlxError
 
 END_S = 5.0  # how long a worker that is told to end may take before it is killed
 

@@ -8,22 +8,22 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from dlx.characters import encodable
 from dlx.data.cases import Dataset
 from dlx.engine.device import available_cores
-from dlx.errors import SettingError
-from dlx.files import read_json
-from dlx.records import StudyHeader, TrialEntry, VariantEntry
-from dlx.resolve import Resolved, resolve
+from dlx.records.folder import StudyFolder, TrialFolder
+from dlx.records.schema import StudyHeader, TrialEntry, VariantEntry
 from dlx.run.devices import cuda_names, device_of_worker
 from dlx.run.stores import Stores, host_stores, lack_of_shared_memory, stays_on_host
-from dlx.settings import make_spec, settings_differences, with_absolute_paths
-from dlx.specs import Spec
-from dlx.spelling import counted
-from dlx.store import StudyFolder, TrialFolder
-from dlx.studies import Study, Trial, check_classes, check_measured
-from dlx.study_axes import Variant
-from dlx.study_metrics import MIN_POINTS, direction_of
+from dlx.settings.layers import make_spec, settings_differences, with_absolute_paths
+from dlx.settings.spec import Spec
+from dlx.settings.text import counted
+from dlx.study.axes import Variant
+from dlx.study.metrics import MIN_POINTS, direction_of
+from dlx.study.study import Study, Trial, check_classes, check_measured
+from dlx.system.characters import encodable
+from dlx.system.errors import SettingError
+from dlx.system.files import read_json
+from dlx.trial.resolve import Resolved, resolve
 
 # How `evaluate.every` and `evaluate.batch_size` are chosen where they are left open (`min_validations`, `fits_batch` of
 # `resolve`): as now; on a machine with more memory; before there was a lower limit of validations or a fitted batch.

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 
 import torch
 
-from dlx.build import make_job, shape_key
 from dlx.data.voxels import VoxelStore
 from dlx.engine.capture import Captured
 from dlx.engine.fit import Job
-from dlx.resolve import Resolved
 from dlx.run.stores import Stores, place, stays_on_host
+from dlx.trial.build import make_job, shape_key
+from dlx.trial.resolve import Resolved
 
 MOST_KEPT = 2  # a sweep's control and its other variants: dropout at p = 0 is a shape of its own
 

@@ -4,16 +4,16 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
-from dlx.archive import StudyRecords
 from dlx.engine.device import prepare_backend
-from dlx.errors import DlxError
-from dlx.records import StudyHeader
+from dlx.records.archive import StudyRecords
+from dlx.records.folder import StudyFolder
+from dlx.records.schema import StudyHeader
 from dlx.run.local import run_in_workers
 from dlx.run.plan import Plan, Planned
 from dlx.run.pool import Kept
 from dlx.run.trial import Event, TrialEnded, run_trial, sticks_to_process
 from dlx.run.worker import Task
-from dlx.store import StudyFolder
+from dlx.system.errors import DlxError
 
 DECLARED = ("smallest_effect", "metric")  # with the claims: what must be said before results are there
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, SpawnContext
 
-from dlx.safe_path import safe_children
+from dlx.system.safe_path import safe_children
 
 # torch._dynamo: torch imports it when the first optimizer is made, which takes 1 s
 PRELOADED = ["dlx.run.worker", "torch._dynamo"]

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 
 from dlx.data.voxels import VoxelStore
-from dlx.resolve import Resolved
+from dlx.trial.resolve import Resolved
 
 Stores = dict[str, VoxelStore]  # by the data's fingerprint
 

@@ -12,21 +12,21 @@ from typing import Literal
 import torch
 from pydantic import ValidationError
 
-from dlx.characters import encodable
 from dlx.data.voxels import VoxelStore
 from dlx.engine import checkpoint
 from dlx.engine.capture import Captured, Eager
 from dlx.engine.device import describe_device
 from dlx.engine.fit import Diverged, Job, Progress, StepDone, fit
 from dlx.engine.score import score_trial
-from dlx.errors import DataError, DlxError
-from dlx.files import write_atomically
-from dlx.records import EpochRecord, TrialRecord, TrialResult, TrialRun
-from dlx.resolve import Resolved
+from dlx.records.folder import TrialFolder
+from dlx.records.schema import EpochRecord, TrialRecord, TrialResult, TrialRun
 from dlx.run import provenance
 from dlx.run.pool import JobPool
-from dlx.store import TrialFolder
-from dlx.studies import Trial
+from dlx.study.study import Trial
+from dlx.system.characters import encodable
+from dlx.system.errors import DataError, DlxError
+from dlx.system.files import write_atomically
+from dlx.trial.resolve import Resolved
 
 CUDA_ERRORS = ("CUDA error", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS")  # as torch words them
 

@@ -16,14 +16,14 @@ import torch
 
 from dlx.engine.device import prepare_backend
 from dlx.engine.fit import StepDone
-from dlx.errors import DlxError, spell_os_error
-from dlx.resolve import Resolved
+from dlx.records.folder import TrialFolder
 from dlx.run.devices import cuda_names, device_of_worker
 from dlx.run.pool import Kept
 from dlx.run.stores import Stores
 from dlx.run.trial import Event, TrialEnded, make_record, run_trial
-from dlx.store import TrialFolder
-from dlx.studies import Trial
+from dlx.study.study import Trial
+from dlx.system.errors import DlxError, spell_os_error
+from dlx.trial.resolve import Resolved
 
 STEP_EVENTS_EVERY_S = 0.2  # a display needs no more
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dlx.errors import SettingError, nearest
 from dlx.statistics.decision import ALPHA
 from dlx.statistics.paired import Floats, equivalence_p, greater_p, holm, interval, spread
+from dlx.system.errors import SettingError, nearest
 
 
 @dataclass(frozen=True)

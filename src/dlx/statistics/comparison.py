@@ -7,12 +7,12 @@ from typing import TypeGuard
 
 import numpy as np
 
-from dlx.errors import SettingError
 from dlx.statistics.decision import ALPHA, Decision, decide
 from dlx.statistics.looks import warn_of_looks
 from dlx.statistics.paired import Floats, interval, paired_t, spread
 from dlx.statistics.power import detectable_effect, seeds_needed
 from dlx.statistics.runs import Collapse, Values, find_collapse
+from dlx.system.errors import SettingError
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from statistics import median
 
 import numpy as np
 
-from dlx.study_metrics import FEWEST_FOR_JITTER, jitter_window, split_metric
+from dlx.study.metrics import FEWEST_FOR_JITTER, jitter_window, split_metric
 
 Values = Mapping[int, float | None]  # by seed: a missing one has not run yet, None diverged or failed
 

@@ -1,0 +1,147 @@
+"""The folder layout of iSeg-2017: `subject-N-T1`, `-T2` and `-label`, as `.hdr`/`.img` pairs, `.nii` or `.nii.gz`.
+
+Here such a folder is listed, from file names alone, and one is written from phantom subjects. The challenge:
+Wang et al. 2019, doi:10.1109/TMI.2019.2901712; label values 0, 10, 150, 250 = background, CSF, GM, WM.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from dlx.data.layouts.listing import CaseFiles, Listing, name_some, natural_key
+from dlx.data.layouts.pair_files import PART_ENDING, PairFormat, read_description, write_pair
+from dlx.system.errors import DataError
+
+LOOKED_FOR = "subject-N-T1, -T2 and -label as .hdr/.img, .nii or .nii.gz (iSeg-2017)"
+
+CHANNELS = ("T1", "T2")
+CLASS_NAMES = ("background", "CSF", "GM", "WM")
+LABEL_VALUES = (0, 10, 150, 250)
+
+_FILE = re.compile(r"(subject-[0-9]+)-(T1|T2|label)\.(hdr|img|nii|nii\.gz)")
+_DESCRIPTION = "dlx phantom"  # in the headers of what is written here: only such files are ever replaced
+
+
+def is_layout(folder: Path) -> bool:
+    """Whether any file is named as iSeg-2017 names its images and labels; OSError where it cannot be read."""
+    return any(_FILE.fullmatch(path.name) for path in folder.iterdir())
+
+
+def list_cases(folder: Path) -> Listing:
+    """The labelled subjects of an iSeg-2017 folder, subject-2 before subject-10; pairs are given as their `.hdr`.
+
+    Subjects without a label, as in the challenge's test set, are left out and named in `remarks`. Raises DataError
+    when a subject lacks a channel, a pair lacks a half, a file is there in two forms, or no subject has a label.
+    """
+    subjects: dict[str, dict[str, Path]] = {}
+    for (subject, part), paths in _group_files(folder).items():
+        subjects.setdefault(subject, {})[part] = _one_file(paths)
+    cases, unlabelled = [], []
+    for subject in sorted(subjects, key=natural_key):
+        files = subjects[subject]
+        missing = [channel for channel in CHANNELS if channel not in files]
+        if missing:
+            raise DataError(f"{folder}: {' and '.join(f'{subject}-{channel}' for channel in missing)} missing")
+        if "label" in files:
+            cases.append(CaseFiles(subject, tuple(files[channel] for channel in CHANNELS), files["label"]))
+        else:
+            unlabelled.append(subject)
+    if not cases:
+        raise DataError(f"{folder}: no subject has a label (subject-N-label)")
+    remarks = (f"left out, having no label: {name_some(unlabelled)}",) if unlabelled else ()
+    return Listing("iseg", CHANNELS, CLASS_NAMES, LABEL_VALUES, tuple(cases), remarks=remarks)
+
+
+def _group_files(folder: Path) -> dict[tuple[str, str], list[Path]]:
+    """The files of each (subject, T1 | T2 | label)."""
+    groups: dict[tuple[str, str], list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        named = _FILE.fullmatch(path.name)
+        if named:
+            groups.setdefault((named[1], named[2]), []).append(path)
+    return groups
+
+
+def _one_file(paths: list[Path]) -> Path:
+    """The file to read, of those that share a stem: a single NIfTI file, or the header of a whole pair."""
+    endings = {path.suffix for path in paths}
+    if len(paths) == 1 and endings.isdisjoint({".hdr", ".img"}):
+        return paths[0]
+    if endings == {".hdr", ".img"} and len(paths) == 2:
+        return next(path for path in paths if path.suffix == ".hdr")
+    if len(paths) == 1:
+        other = ".img" if endings == {".hdr"} else ".hdr"
+        raise DataError(f"{paths[0]}: the {other} file that belongs to it is missing")
+    raise DataError(f"{paths[0].parent}: {name_some([path.name for path in paths])}: one form is needed, not several")
+
+
+def prepare_folder(folder: Path, *, force: bool = False) -> None:
+    """Makes the folder, and makes sure that it is empty.
+
+    With `force`, what an earlier `write_iseg_folder` left there is deleted; its headers say that it is a phantom.
+    Raises DataError, before anything is deleted, when there is any other file, or any file at all without `force`.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        present = sorted(folder.iterdir(), key=lambda path: natural_key(path.name))
+        foreign = [path.name for path in present if not _is_own(path)]
+        if foreign:
+            raise DataError(f"{folder}: holds files that are no phantom's, and is left as it is: {name_some(foreign)}")
+        if present and not force:
+            raise DataError(f"{folder}: holds a phantom already; --force writes it anew")
+        for path in present:
+            path.unlink()
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be written: {error.strerror or error}") from error
+
+
+def _is_own(path: Path) -> bool:
+    if path.is_symlink() or not path.is_file():
+        return False
+    name = path.name
+    if name.startswith(".") and name.endswith(PART_ENDING):  # left by a writer that was stopped
+        return _FILE.fullmatch(name[1 : -len(PART_ENDING)]) is not None
+    header = path.with_suffix(".hdr")
+    named = _FILE.fullmatch(name)
+    if named is None or named[3] not in ("hdr", "img"):
+        return False
+    return header.is_file() and read_description(header).startswith(_DESCRIPTION)
+
+
+def write_iseg_folder(
+    folder: Path,
+    subjects: Iterable[tuple[str, npt.NDArray[np.float32], npt.NDArray[np.uint8]]],
+    *,
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    format: PairFormat = "analyze",  # noqa: A002 (the word of the command line)
+    force: bool = False,
+) -> int:
+    """Writes subjects as an iSeg-2017 folder of `.hdr`/`.img` pairs, and returns how many.
+
+    A subject is (`subject-N`, image (2, D, H, W) of whole numbers within 16 bits, mask (D, H, W) of classes 0..3).
+    `spacing_mm` is (d, h, w). The challenge's own files are Analyze 7.5. Raises DataError as `prepare_folder` does
+    and when the disk refuses; ValueError for a subject that these files cannot hold.
+    """
+    prepare_folder(folder, force=force)
+    values = np.array(LABEL_VALUES, dtype=np.uint8)
+    written = 0
+    for subject, image, mask in subjects:
+        whole = image.astype(np.int16)
+        if not _FILE.fullmatch(f"{subject}-T1.hdr") or len(image) != len(CHANNELS) or (whole != image).any():
+            raise ValueError(f"{subject}: cannot be written as an iSeg-2017 subject")
+        # The label comes first: a subject that was cut short then lacks a channel, which is an error and not
+        # an unlabelled subject.
+        parts = {"label": values[mask], **dict(zip(CHANNELS, whole, strict=True))}
+        for part, array in parts.items():
+            write_pair(
+                folder / f"{subject}-{part}.hdr",
+                array,
+                spacing_mm=spacing_mm,
+                description=f"{_DESCRIPTION} {subject} {part}",
+                format=format,
+            )
+        written += 1
+    return written

@@ -1,0 +1,107 @@
+"""The Medical Segmentation Decathlon: `dataset.json` lists pairs of an image and a label file.
+
+An image is 3D, or 4D with a channel per declared modality. Only `dataset.json` and file names are read here.
+The format: medicaldecathlon.com (Antonelli et al. 2022, doi:10.1038/s41467-022-30695-9).
+"""
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from dlx.data.layouts.dataset_json import (
+    NAME,
+    channel_names,
+    count_remark,
+    has_keys,
+    kind_of,
+    ordered_labels,
+    read_description,
+    table,
+)
+from dlx.data.layouts.listing import CaseFiles, Listing, name_some, natural_key
+from dlx.system.errors import DataError
+
+LOOKED_FOR = "dataset.json with modality and training (Decathlon)"
+
+
+def is_layout(folder: Path) -> bool:
+    """Whether there is a dataset.json with `modality` and `training`. Raises DataError when it is broken."""
+    return has_keys(folder, "modality", "training")
+
+
+def list_cases(folder: Path) -> Listing:
+    """The training cases of a Decathlon folder; a case's id is its image's file name without the ending.
+
+    Raises DataError when dataset.json is missing or wrong, or when a path is absolute, climbs out of the
+    folder with `..`, is listed twice or names no file.
+    """
+    description = read_description(folder)
+    channels = channel_names(folder, description, "modality")
+    class_names, label_values = _labels(folder, description)
+    cases: dict[str, CaseFiles] = {}
+    seen: set[PurePosixPath] = set()
+    for image, mask in _pairs(folder, description):
+        for path in (image, mask):
+            if path in seen:
+                raise DataError(f"{folder / NAME}: {str(path)!r} is listed twice")
+            seen.add(path)
+        case = _stem(image)
+        if case in cases:
+            raise DataError(f"{folder / NAME}: case {case!r} is listed twice")
+        cases[case] = CaseFiles(case, (folder / image,), folder / mask)
+    missing = sorted((str(path) for path in seen if not (folder / path).exists()), key=natural_key)
+    if missing:
+        raise DataError(f"{folder}: {len(missing)} missing: {name_some(missing)}{_v1_hint(folder, missing[0])}")
+    return Listing(
+        layout="msd",
+        channels=channels,
+        class_names=class_names,
+        label_values=label_values,
+        cases=tuple(cases[case] for case in sorted(cases, key=natural_key)),
+        allow_4d=len(channels) > 1,
+        remarks=count_remark(folder, description, len(cases)),
+    )
+
+
+def _labels(folder: Path, description: dict[str, Any]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    labels: list[tuple[str, int]] = []
+    for value, name in table(folder, description, "labels").items():
+        if not (value.isascii() and value.isdecimal() and len(value) < 10 and str(int(value)) == value):
+            raise DataError(f'{folder / NAME}: label {value!r} must be a whole number, as in "1": "liver"')
+        if not isinstance(name, str):
+            raise DataError(f"{folder / NAME}: the name of label {value} must be a text, not {kind_of(name)}")
+        labels.append((name, int(value)))
+    return ordered_labels(labels)
+
+
+def _pairs(folder: Path, description: dict[str, Any]) -> Iterator[tuple[PurePosixPath, PurePosixPath]]:
+    entries = description.get("training")
+    if not isinstance(entries, list):
+        raise DataError(f"{folder / NAME}: 'training' must be a list, not {kind_of(entries)}")
+    for number, entry in enumerate(entries):
+        where = f"{folder / NAME}: training entry {number}"
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("image", "label")):
+            raise DataError(f'{where} must be of the form {{"image": "path", "label": "path"}}')
+        image, mask = (_inside(where, entry[key]) for key in ("image", "label"))
+        if not image.name.startswith("._"):  # what macOS leaves beside each file in an archive: no image
+            yield image, mask
+
+
+def _inside(where: str, text: str) -> PurePosixPath:
+    """A path below the folder; refused if it is absolute, leads upwards or names the folder itself."""
+    path = PurePosixPath(text)  # "./imagesTr/x" becomes imagesTr/x
+    if path.is_absolute() or ".." in path.parts or "\\" in text or "\0" in text or not path.parts:
+        raise DataError(f"{where}: the path {text!r} does not lie inside the folder")
+    return path
+
+
+def _stem(path: PurePosixPath) -> str:
+    name = path.name.removesuffix(".gz") if path.name.endswith(".nii.gz") else path.name
+    return name.rpartition(".")[0] or name
+
+
+def _v1_hint(folder: Path, missing: str) -> str:
+    """nnU-Net v1 has the same dataset.json, and files that end in _0000."""
+    path = folder / missing
+    v1_name = path.name.replace(".", "_0000.", 1)
+    return f" ({v1_name} is there: nnU-Net v1 is not supported)" if (path.parent / v1_name).exists() else ""

@@ -1,0 +1,142 @@
+"""nnU-Net v2 raw data: `dataset.json`, `imagesTr/CASE_0000.*` (one file a channel), `labelsTr/CASE.*`.
+
+File names and `dataset.json` are read, no voxels. Labels that are regions (lists) and the ignore label are
+refused, for the losses and metrics here know single classes only. The format is described in nnU-Net's
+documentation/dataset_format.md (github.com/MIC-DKFZ/nnUNet).
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from dlx.data.layouts.dataset_json import (
+    NAME,
+    channel_names,
+    count_remark,
+    has_keys,
+    kind_of,
+    ordered_labels,
+    read_description,
+    table,
+)
+from dlx.data.layouts.listing import CaseFiles, Listing, name_some, natural_key
+from dlx.system.errors import DataError, nearest
+
+LOOKED_FOR = "dataset.json with channel_names, imagesTr/CASE_0000.* and labelsTr/CASE.*"
+ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".tif", ".tiff")
+RGB_ENDINGS = (".png", ".tif", ".tiff")  # formats whose one file may hold three channels
+
+
+def is_layout(folder: Path) -> bool:
+    """Whether there is a dataset.json with `channel_names`. Raises DataError when it is broken."""
+    return has_keys(folder, "channel_names")
+
+
+def list_cases(folder: Path) -> Listing:
+    """The cases of an nnU-Net v2 folder.
+
+    Raises DataError when dataset.json is missing or wrong, uses regions or an ignore label, or when a channel
+    or a label of any case is missing or beyond what is declared.
+    """
+    description = read_description(folder)
+    if "dataset" in description:
+        raise DataError(f"{folder / NAME}: lists its own file paths ('dataset'), which is not supported")
+    channels = channel_names(folder, description, "channel_names")
+    class_names, label_values = _labels(folder, description)
+    ending = _ending(folder, description)
+    masks = {name.removesuffix(ending): folder / "labelsTr" / name for name in _files(folder, "labelsTr", ending)}
+    images, remarks = _images(folder, ending)
+    is_rgb = len(channels) == 3 and ending in RGB_ENDINGS and all(set(numbers) == {0} for numbers in images.values())
+    files_per_case = 1 if is_rgb else len(channels)
+    _check_complete(folder, ending, images, masks, files_per_case)
+    cases = tuple(
+        CaseFiles(case, tuple(images[case][number] for number in range(files_per_case)), masks[case])
+        for case in sorted(images, key=natural_key)
+    )
+    return Listing(
+        layout="nnunet",
+        channels=channels,
+        class_names=class_names,
+        label_values=label_values,
+        cases=cases,
+        allow_rgb=is_rgb,
+        remarks=(*remarks, *count_remark(folder, description, len(cases))),
+    )
+
+
+def _labels(folder: Path, description: dict[str, Any]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    labels: list[tuple[str, int]] = []
+    for name, value in table(folder, description, "labels").items():
+        where = f"{folder / NAME}: label {name!r}"
+        if isinstance(value, list):
+            raise DataError(f"{where} is a region (a list of values): regions are not supported")
+        if name == "ignore":
+            raise DataError(f"{where}: an ignore label is not supported")
+        if type(value) is not int:
+            hint = " (in nnU-Net v2 names come first: name -> value)" if isinstance(value, str) else ""
+            raise DataError(f"{where} must have a whole number, not {kind_of(value)}{hint}")
+        if value < 0:
+            raise DataError(f"{where} has the value {value}; values count from 0 (background)")
+        labels.append((name, value))
+    return ordered_labels(labels)
+
+
+def _ending(folder: Path, description: dict[str, Any]) -> str:
+    ending = description.get("file_ending")
+    if not isinstance(ending, str):
+        what = "missing" if ending is None else kind_of(ending)
+        raise DataError(f"{folder / NAME}: 'file_ending' must be a text such as .nii.gz, and is {what}")
+    if ending not in ENDINGS:
+        raise DataError(f"{folder / NAME}: file_ending {ending!r} is not supported: {nearest(ending, ENDINGS)}")
+    return ending
+
+
+def _files(folder: Path, where: str, ending: str) -> list[str]:
+    """Names of the files with the ending; hidden ones (such as macOS's `._` doubles) are passed over."""
+    if not (folder / where).is_dir():
+        raise DataError(f"{folder / where}: no such folder")
+    names = [entry.name for entry in (folder / where).iterdir()]
+    return [name for name in names if name.endswith(ending) and not name.startswith(".") and name != ending]
+
+
+def _images(folder: Path, ending: str) -> tuple[dict[str, dict[int, Path]], list[str]]:
+    """Case -> channel number -> file; and a remark on files whose names have no channel number."""
+    images: dict[str, dict[int, Path]] = {}
+    odd: list[str] = []
+    for name in _files(folder, "imagesTr", ending):
+        match = re.fullmatch(r"(.+)_([0-9]{4})", name.removesuffix(ending), re.DOTALL)
+        if match:
+            images.setdefault(match[1], {})[int(match[2])] = folder / "imagesTr" / name
+        else:
+            odd.append(name)
+    if not images:
+        raise DataError(f"{folder / 'imagesTr'}: no file CASE_0000{ending}")
+    if not odd:
+        return images, []
+    odd.sort(key=natural_key)
+    return images, [f"{folder / 'imagesTr'}: left out, for want of a channel number: {name_some(odd)}"]
+
+
+def _check_complete(
+    folder: Path,
+    ending: str,
+    images: dict[str, dict[int, Path]],
+    masks: dict[str, Path],
+    files_per_case: int,
+) -> None:
+    """A case that lacks a file is refused, never dropped in silence: dropping it would change the study."""
+    missing: list[str] = []
+    for case in sorted(images.keys() | masks.keys(), key=natural_key):
+        numbers = images.get(case, {})
+        missing += [f"imagesTr/{case}_{n:04d}{ending}" for n in range(files_per_case) if n not in numbers]
+        if case not in masks:
+            missing.append(f"labelsTr/{case}{ending}")
+    if missing:
+        raise DataError(f"{folder}: {len(missing)} missing: {name_some(missing)}")
+    for case in sorted(images, key=natural_key):
+        beyond = [number for number in images[case] if number >= files_per_case]
+        if beyond:
+            raise DataError(
+                f"{folder}: {images[case][min(beyond)].name!r} is of channel {min(beyond)}, "
+                f"and {NAME} declares {files_per_case} (0 to {files_per_case - 1})"
+            )

@@ -1,0 +1,1 @@
+"""The phantom: made-up brains with their masks."""

@@ -1,0 +1,139 @@
+"""Where a phantom's head lies, and the smooth bodies it is put together from, each as a depth in voxels.
+
+No folds and no labels here.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from dlx.data.phantom.noise import Draw, Field3, Stream
+
+_PROPORTIONS = (0.86, 1.0, 0.80)  # of a head's depth (z), height (y: front to back) and width (x)
+_STRETCH = 1.12  # a head may be longer than its proportions by this, to fill a volume that is
+_FILL = 0.47  # semi-axis, rim included, over the volume's extent
+_UNIT_PX = 30.0  # semi-axis (y) of the head in 64 voxels, for which the voxel figures were chosen
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where the head lies, and the scales of its details, which grow slower than the head itself.
+
+    A head with more voxels has more folds, not only larger ones: `detail` is the square root of the head's size and
+    `reach` its 3/4th power, both 1 for a head in 64 voxels.
+    """
+
+    shape: tuple[int, int, int]  # D, H, W of the box round the head
+    corner: tuple[int, int, int]  # where the box lies in the volume
+    semi: tuple[float, float, float]  # z, y, x in voxels, CSF rim left out
+    detail: float
+    reach: float
+
+
+def frame_for(draw: Draw, shape: tuple[int, int, int]) -> Frame:
+    """The frame of a head in a volume of `shape` (D, H, W)."""
+    unit = min(_FILL * size / share for size, share in zip(shape, _PROPORTIONS, strict=True))
+    widest = [min(_FILL * size, _STRETCH * unit * share) for size, share in zip(shape, _PROPORTIONS, strict=True)]
+    detail = float(np.sqrt(unit / _UNIT_PX))
+    shares = draw.uniform(Stream.SIZE, (0.93, 1.0), (0.93, 1.0), (0.93, 1.0))
+    semi = [size * share - 1.6 * detail for size, share in zip(widest, shares, strict=True)]
+    box = [min(size, 2 * int(edge + 2.0 + 2.0 * detail) + size % 2) for size, edge in zip(shape, widest, strict=True)]
+    corner = [(size - edge) // 2 for size, edge in zip(shape, box, strict=True)]
+    return Frame(
+        (box[0], box[1], box[2]),
+        (corner[0], corner[1], corner[2]),
+        (semi[0], semi[1], semi[2]),
+        detail,
+        float(np.sqrt(detail)) * detail,
+    )
+
+
+@dataclass(frozen=True)
+class Place:
+    """Each voxel's place in the warped head: z up, y to the back, x to the left; 1 is about the head's surface."""
+
+    z: Field3
+    y: Field3
+    x: Field3
+
+
+def place_in(draw: Draw, frame: Frame) -> Place:
+    """Voxel positions, shifted, turned and warped by a few voxels, over the semi-axes."""
+    f = frame.detail
+    shifts = draw.uniform(Stream.POSE, *[(-0.02, 0.02)] * 3, *[(-0.07, 0.07)] * 3)
+    z, y, x = (
+        (np.arange(size, dtype=np.float32) - np.float32((size - 1) / 2 + shift * semi)).reshape(along)
+        for size, semi, shift, along in zip(
+            frame.shape, frame.semi, shifts[:3], ((-1, 1, 1), (1, -1, 1), (1, 1, -1)), strict=True
+        )
+    )
+    for plane, half_tangent in enumerate(shifts[3:]):
+        cosine = (1.0 - half_tangent * half_tangent) / (1.0 + half_tangent * half_tangent)
+        sine = 2.0 * half_tangent / (1.0 + half_tangent * half_tangent)
+        if plane == 0:
+            y, x = cosine * y - sine * x, sine * y + cosine * x
+        elif plane == 1:
+            z, y = cosine * z - sine * y, sine * z + cosine * y
+        else:
+            z, x = cosine * z - sine * x, sine * z + cosine * x
+    warps = (
+        draw.smooth(stream, frame.shape, 0.7 * frame.semi[1]) * (0.6 * f)
+        for stream in (Stream.WARP_Z, Stream.WARP_Y, Stream.WARP_X)
+    )
+    z, y, x = (
+        (position + warp) * (1.0 / semi) for position, warp, semi in zip((z, y, x), warps, frame.semi, strict=True)
+    )
+    return Place(z, y, x)
+
+
+def ellipsoid(
+    frame: Frame,
+    z: Field3,
+    y: Field3,
+    x: Field3,
+    *,
+    centre: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    semi: tuple[float, float, float] = (1.0, 1.0, 1.0),
+) -> Field3:
+    """Depth below an ellipsoid's surface in voxels, negative outside; to first order, and so exact near the surface."""
+    total: Field3 | np.float32 = np.float32(0.0)
+    slope: Field3 | np.float32 = np.float32(1e-8)
+    for position, middle, half, scale in zip((z, y, x), centre, semi, frame.semi, strict=True):
+        part = (position - middle) * (1.0 / half)
+        part *= part
+        total = total + part
+        part *= 1.0 / (half * scale * half * scale)
+        slope = slope + part
+    radius = np.sqrt(total)
+    depth: Field3 = 1.0 - radius
+    depth *= radius
+    depth /= np.sqrt(slope)
+    return depth
+
+
+def stem_depth(frame: Frame, place: Place, tilt: float) -> Field3:
+    """Depth below the brainstem's surface: a column from the thalami downwards and backwards, thicker at the pons."""
+    top, bottom = -0.22, -0.84
+    along = np.minimum(np.maximum(place.z, np.float32(bottom)), np.float32(top))
+    y = (place.y - 0.06 + tilt * (along - top)) * frame.semi[1]
+    x = place.x * frame.semi[2]
+    z = (place.z - along) * frame.semi[0]
+    pons = np.maximum(1.0 - abs(along + 0.58) * 5.0, np.float32(0.0))
+    depth: Field3 = frame.semi[2] * (0.15 + 0.05 * pons) - np.sqrt(x * x + y * y + z * z)
+    return depth
+
+
+def joined(one: Field3, other: Field3, width: float) -> Field3:
+    """The depth below two bodies together, their seam rounded over `width` voxels (a polynomial smooth maximum)."""
+    overlap = np.maximum(width - abs(one - other), np.float32(0.0))
+    depth: Field3 = np.maximum(one, other) + overlap * overlap * (0.25 / width)
+    return depth
+
+
+def rounded(one: Field3, other: Field3, width: float) -> Field3:
+    """The smaller of two distances, rounded over `width` voxels where they are alike."""
+    return -joined(-one, -other, width)
+
+
+def square(field: Field3) -> Field3:
+    return field * field

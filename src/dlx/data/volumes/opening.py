@@ -1,0 +1,93 @@
+"""Opening a file that nobody vouches for: only a regular file with a name SimpleITK survives is opened."""
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Self
+
+from dlx.data.volumes.claim import BadFile
+
+CAUSES = {
+    errno.ENOENT: "there is no such file",
+    errno.ENOTDIR: "there is no such file: a part of its path is not a folder",
+    errno.ELOOP: "its symbolic links go in a circle",
+    errno.EACCES: "may not be read (permission denied)",
+    errno.EPERM: "may not be read (permission denied)",
+    errno.ENAMETOOLONG: "the name is too long",
+}
+KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe (FIFO)"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+@dataclass(frozen=True)
+class OpenedFile:
+    """A regular, non-empty file open for reading; `num_bytes` is its length when it was opened."""
+
+    path: Path
+    stream: BinaryIO
+    num_bytes: int
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stream.close()
+
+    def read_at(self, offset: int, num_bytes: int, what: str) -> bytes:
+        """Exactly these bytes; BadFile, naming `what` they are, where the file does not hold them."""
+        if offset + num_bytes <= self.num_bytes:
+            self.stream.seek(offset)
+            data = self.stream.read(num_bytes)
+            if len(data) == num_bytes:
+                return data
+        raise BadFile(f"truncated: its {what} lies beyond the end of the file")
+
+
+def show_path(path: Path) -> str:
+    """The path as one printable line, whatever bytes its name holds."""
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def open_regular(path: Path) -> OpenedFile:
+    """Opens a file for reading; BadFile for what is missing, unreadable, empty, not regular or not named in UTF-8.
+
+    The kind is looked up before opening (opening a pipe or a device can wait or act) and again afterwards.
+    """
+    try:
+        os.fsencode(path).decode("utf-8")
+    except UnicodeDecodeError:
+        raise BadFile("the name is not valid UTF-8 (SimpleITK crashes on it): rename it") from None
+    try:
+        _check_kind(path.stat().st_mode)
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except ValueError:
+        raise BadFile("the name holds a zero byte") from None
+    except OSError as error:
+        if error.errno == errno.ENOENT and path.is_symlink():
+            raise BadFile("is a symbolic link to a file that does not exist") from None
+        raise BadFile(CAUSES.get(error.errno or 0, f"cannot be opened ({error.strerror})")) from None
+    stream = os.fdopen(handle, "rb")
+    try:
+        found = os.fstat(handle)
+        _check_kind(found.st_mode)
+        if found.st_size == 0:
+            raise BadFile("the file is empty")
+    except BadFile:
+        stream.close()
+        raise
+    return OpenedFile(path, stream, found.st_size)
+
+
+def _check_kind(mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        kind = next((name for is_kind, name in KINDS if is_kind(mode)), "something else")
+        raise BadFile(f"is {kind}, not a regular file")

@@ -1,0 +1,158 @@
+"""PNG: every chunk with its checksum, and the compressed rows to their end.
+
+Source: Portable Network Graphics, third edition (w3.org/TR/png-3), sections 5 and 11. Only what SimpleITK hands over
+as it stands is let through: 8 or 16 bits, grey or RGB, no palette, transparency or interlacing, all of which it would
+expand, shift or mix up.
+"""
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from dlx.data.volumes.claim import BadFile, Claim, check_size, check_spacing, quoted
+from dlx.data.volumes.opening import OpenedFile
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+COMPONENTS = {0: 1, 2: 3}
+REFUSED_COLOURS = {3: "a palette", 4: "transparency (alpha)", 6: "transparency (RGBA)"}
+CRITICAL = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
+MAX_CHUNK_BYTES = 64 << 20  # IDAT chunks are mostly 8 KiB to 1 MiB
+SCALE = re.compile(rb"[\x01\x02]([0-9.eE+-]{1,40})\0([0-9.eE+-]{1,40})")
+
+
+class Rows(NamedTuple):
+    """The claim of IHDR, and how long one filtered row is (a filter byte, then the samples)."""
+
+    claim: Claim
+    num_bits: int
+    row_bytes: int
+    num_bytes: int
+
+
+class RowChecker:
+    """Takes the pieces of the compressed rows: whole, of the claimed length, each starting with a filter of 0 to 4."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._inflater = zlib.decompressobj()
+        self._done = 0
+
+    def add(self, packed: bytes) -> None:
+        try:
+            while packed and not self._inflater.eof:
+                piece = self._inflater.decompress(packed, 1 << 20)
+                packed = self._inflater.unconsumed_tail
+                self._check_filters(piece)
+        except zlib.error as error:
+            raise BadFile(f"broken compressed data ({error})") from None
+        if self._inflater.unused_data or (self._inflater.eof and packed):
+            raise BadFile("unknown bytes follow the compressed rows")
+
+    def close(self) -> None:
+        if not self._inflater.eof or self._done < self._rows.num_bytes:
+            raise BadFile(f"truncated: {self._done} of the {self._rows.num_bytes} bytes of rows that the header claims")
+
+    def _check_filters(self, piece: bytes) -> None:
+        first = -self._done % self._rows.row_bytes
+        self._done += len(piece)
+        if self._done > self._rows.num_bytes:
+            raise BadFile(f"longer than the header claims: more than {self._rows.num_bytes} bytes of rows")
+        if max(piece[first :: self._rows.row_bytes], default=0) > 4:
+            raise BadFile("a row has an unknown filter")
+
+
+def check_png(file: OpenedFile) -> Claim:
+    """A `.png`; the spacing is 1 unless the file has a scale (sCAL), as SimpleITK writes it."""
+    if file.stream.read(len(SIGNATURE)) != SIGNATURE:
+        raise BadFile("no PNG file: it does not start with PNG's signature")
+    chunks = _chunks(file)
+    kind, data = next(chunks)
+    if kind != b"IHDR" or len(data) != 13:
+        raise BadFile("no PNG header: the first chunk is not IHDR")
+    rows = _read_header(data)
+    checker = RowChecker(rows)
+    claim, last = rows.claim, kind
+    seen = {kind}
+    for kind, data in chunks:
+        if kind == b"IDAT":
+            if kind in seen and last != kind:
+                raise BadFile("other chunks stand between those of the rows (IDAT)")
+            checker.add(data)
+        else:
+            claim = _check_chunk(kind, data, rows, claim, seen)
+        last = kind
+        seen.add(kind)
+    checker.close()
+    return claim
+
+
+def _chunks(file: OpenedFile) -> Iterator[tuple[bytes, bytes]]:
+    """All chunks with a sound checksum, up to IEND, which ends the file."""
+    while True:
+        head = file.stream.read(8)
+        if len(head) < 8:
+            raise BadFile("truncated: the file ends before the chunk IEND")
+        length, kind = struct.unpack(">I4s", head)
+        if not kind.isalpha():
+            raise BadFile(f"a chunk is named {quoted(kind.decode('latin-1'))}, which is no name")
+        name = kind.decode("ascii")
+        if length > file.num_bytes - file.stream.tell() - 4:
+            raise BadFile(f"truncated: the chunk {name} claims {length} bytes, more than the file has")
+        if length > MAX_CHUNK_BYTES:
+            raise BadFile(f"the chunk {name} has {length} bytes: the limit is {MAX_CHUNK_BYTES}")
+        data = file.stream.read(length)
+        stored = file.stream.read(4)
+        if stored != struct.pack(">I", zlib.crc32(data, zlib.crc32(kind))):
+            raise BadFile(f"the chunk {name} does not fit its checksum (CRC)")
+        if kind == b"IEND":
+            if length or file.stream.read(1):
+                raise BadFile("longer than it should be: bytes follow the end of the image (IEND)")
+            return
+        yield kind, data
+
+
+def _read_header(data: bytes) -> Rows:
+    width, height, num_bits, colour, compression, filtering, interlace = struct.unpack(">IIBBBBB", data)
+    if colour not in COMPONENTS:
+        raise BadFile(
+            f"has {REFUSED_COLOURS.get(colour, f'an unknown colour type ({colour})')}: save it as grey or RGB"
+        )
+    if num_bits not in (8, 16):
+        raise BadFile(f"has {num_bits} bits a sample: save it with 8 or 16")
+    if compression or filtering or interlace:
+        raise BadFile(
+            "interlaced: save it without" if interlace == 1 else "an unknown compression, filter or interlace"
+        )
+    components = COMPONENTS[colour]
+    check_size([width, height], components * num_bits // 8)
+    claim = Claim("PNGImageIO", (width, height, 1, 1), components, np.dtype(f"u{num_bits // 8}"), (1.0, 1.0, 1.0))
+    row_bytes = 1 + width * components * num_bits // 8
+    return Rows(claim, num_bits, row_bytes, row_bytes * height)
+
+
+def _check_chunk(kind: bytes, data: bytes, rows: Rows, claim: Claim, seen: set[bytes]) -> Claim:
+    """A chunk beside the rows: refused where it changes values, is of a kind one must know, or comes twice."""
+    name = kind.decode("ascii")
+    if kind[:1].isupper() and (kind not in CRITICAL or kind in seen):
+        raise BadFile(f"has an unknown or doubled chunk {name}")
+    if kind == b"tRNS":
+        raise BadFile("has transparency (tRNS): save it without")
+    if kind == b"acTL":
+        raise BadFile("is an animation (acTL): save one image")
+    if kind == b"sBIT" and data != bytes([rows.num_bits]) * claim.components:
+        raise BadFile("uses a part of its bits only (sBIT), by which SimpleITK would shift the values")
+    if kind != b"sCAL":
+        return claim
+    found = SCALE.fullmatch(data)
+    if kind in seen or b"IDAT" in seen or not found:
+        raise BadFile("has a broken scale (sCAL)")
+    try:
+        x, y = float(found[1]), float(found[2])
+    except ValueError:
+        raise BadFile("has a broken scale (sCAL)") from None
+    check_spacing([x, y])
+    return Claim(claim.image_io, claim.size_px, claim.components, claim.dtype, (x, y, 1.0))

@@ -1,0 +1,84 @@
+"""Following voxel data to their end: enough of them, whole (checksums of gzip and zlib), finite, and nothing after.
+
+The data are read in pieces and dropped, so that neither a long file nor a small one that inflates without end takes
+memory.
+"""
+
+import gzip
+import zlib
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+
+from dlx.data.volumes.claim import BadFile
+
+PIECE_BYTES = 4 << 20  # a multiple of every voxel's size
+MAX_PADDING_BYTES = 4096  # zeros after the last voxel, as writers that fill up a block leave them
+
+
+class Readable(Protocol):
+    """What gives the bytes asked for, fewer only at its end."""
+
+    def read(self, num_bytes: int, /) -> bytes: ...
+
+
+class ZlibStream:
+    """The inflated bytes of a zlib stream that is the rest of a file; BadFile if it is broken, cut or followed."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._inflater = zlib.decompressobj()
+
+    def read(self, num_bytes: int, /) -> bytes:
+        pieces: list[bytes] = []
+        missing = num_bytes
+        while missing and not self._inflater.eof:
+            packed = self._inflater.unconsumed_tail or self._file.read(1 << 16)
+            piece = self._inflater.decompress(packed, missing)
+            if not packed and not piece:
+                raise BadFile("truncated: the compressed data end too early")
+            pieces.append(piece)
+            missing -= len(piece)
+        if self._inflater.eof and (self._inflater.unused_data or self._file.read(1)):
+            raise BadFile("unknown bytes follow the compressed data")
+        return b"".join(pieces)
+
+
+class GzipStream:
+    """The inflated bytes of the gzip stream that is the rest of a file; BadFile if it is broken, cut or followed."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._stream = gzip.GzipFile(fileobj=file, mode="rb")
+
+    def read(self, num_bytes: int, /) -> bytes:
+        try:
+            return self._stream.read(num_bytes)
+        except EOFError:
+            raise BadFile("truncated: the gzip stream ends too early") from None
+        except gzip.BadGzipFile as error:
+            raise BadFile(f"broken gzip stream ({error})") from None
+        except zlib.error as error:
+            raise BadFile(f"broken gzip stream ({error})") from None
+
+
+def check_voxels(stream: Readable, num_voxels: int, dtype: np.dtype[Any]) -> None:
+    """BadFile unless the stream holds so many voxels of the type, finite ones, and then at most zero padding.
+
+    `dtype` with the byte order of the file. Padding: at most MAX_PADDING_BYTES, all zero; anything else after the
+    last voxel says that the header claims too little.
+    """
+    claimed = missing = num_voxels * dtype.itemsize
+    try:
+        while missing:
+            piece = stream.read(min(missing, PIECE_BYTES))
+            if not piece or len(piece) % dtype.itemsize:
+                held = claimed - missing + len(piece)
+                raise BadFile(f"truncated: {held} of the {claimed} bytes of voxels that the header claims")
+            if dtype.kind == "f" and not np.isfinite(np.frombuffer(piece, dtype)).all():
+                raise BadFile("holds voxels that are not finite (NaN or infinity): replace them (numpy.nan_to_num)")
+            missing -= len(piece)
+        padding = stream.read(MAX_PADDING_BYTES + 1)
+    except zlib.error as error:
+        raise BadFile(f"broken compressed data ({error})") from None
+    if len(padding) > MAX_PADDING_BYTES or padding.strip(b"\0"):
+        raise BadFile(f"longer than the header claims: more than padding follows the {claimed} bytes of voxels")

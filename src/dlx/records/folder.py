@@ -1,0 +1,190 @@
+"""Records on disk: one folder a trial, append-only JSON lines for its epochs, one atomic file for its result.
+
+FOLDER/study.json                        the study as it was asked (records.StudyHeader)
+FOLDER/declared/ID.json                  the header of a study whose place another one has taken
+FOLDER/looks.jsonl                       a line each time verdicts were shown at another number of seeds
+FOLDER/trials/LABEL-seedN-ID/settings.json   the resolved settings the trial is named by
+                             epochs.jsonl    a line an epoch
+                             last.safetensors, best.safetensors
+                             result.json     written once, at the end
+                             error.txt       where a trial failed: the traceback
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from dlx.records.schema import EpochRecord, Look, StudyHeader, TrialRecord
+from dlx.system.errors import DataError
+from dlx.system.files import naming, remove_leftovers, write_atomically, write_json
+
+# A killed study's workers end a moment after it: their locks are waited for, so that it can be run again at once.
+LOCK_WAIT_S = 3.0
+
+
+def append_line(path: Path, text: str) -> None:
+    """Adds a line to a file of JSON lines, on disk before this returns."""
+    with naming(path), path.open("ab") as file:
+        file.write(text.encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+class TrialFolder:
+    """The records of one trial in its folder."""
+
+    def __init__(self, study_folder: Path, label: str, seed: int, trial: str) -> None:
+        name = re.sub(r"[^\w.=+-]+", "-", label).strip("-") or "trial"
+        # found by its id, whatever it was called when another study of this folder began it
+        known = sorted((study_folder / "trials").glob(f"*-seed{seed}-{trial[:8]}"))
+        self.path = known[0] if known else study_folder / "trials" / f"{name[:60]}-seed{seed}-{trial[:8]}"
+        self.last = self.path / "last.safetensors"
+        self.best = self.path / "best.safetensors"
+        self.error = self.path / "error.txt"
+        self._epochs = self.path / "epochs.jsonl"
+        self._result = self.path / "result.json"
+
+    def begin(self, settings: dict[str, Any]) -> None:
+        """Makes the folder and writes what the trial was asked to do."""
+        write_json(self.path / "settings.json", settings)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Within, no other process runs this trial; DataError where one does. A kill frees it too.
+
+        Files that a killed process was writing are removed first.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / ".lock").open("wb") as file:
+            deadline = time.monotonic() + LOCK_WAIT_S
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError:
+                    if time.monotonic() > deadline:
+                        raise DataError(f"{self.path}: another process is running this trial") from None
+                    time.sleep(0.05)
+            remove_leftovers(self.path)
+            yield
+
+    def append(self, record: EpochRecord) -> None:
+        """Adds one epoch's line, on disk before this returns."""
+        append_line(self._epochs, record.model_dump_json())
+
+    def has_epochs(self) -> bool:
+        """True where at least one epoch was recorded."""
+        return self._epochs.exists() and self._epochs.stat().st_size > 0
+
+    def epochs(self) -> list[EpochRecord]:
+        """The epochs recorded so far; a last line that was cut short (the process was killed) is left out."""
+        if not self._epochs.exists():
+            return []
+        lines = self._epochs.read_bytes().split(b"\n")
+        return [self._parse(line, number) for number, line in enumerate(lines[:-1], 1)]
+
+    def _parse(self, line: bytes, number: int) -> EpochRecord:
+        try:
+            return EpochRecord.model_validate_json(line)
+        except ValidationError as error:
+            raise DataError(
+                f"{self._epochs}: line {number} is not an epoch's record ({error.errors()[0]['msg']})"
+            ) from None
+
+    def restore(self, records: Sequence[EpochRecord]) -> None:
+        """Makes the epochs on disk those that a checkpoint holds: later ones go, damaged ones are mended."""
+        write_atomically(self._epochs, b"".join(record.model_dump_json().encode() + b"\n" for record in records))
+
+    def clear(self) -> None:
+        """Removes what an earlier attempt left, so that the trial starts from its first epoch."""
+        for path in (self._epochs, self._result, self.last, self.best, self.error):
+            path.unlink(missing_ok=True)
+
+    def finish(self, record: TrialRecord) -> None:
+        """Writes the trial's result, once and whole."""
+        write_atomically(self._result, (record.model_dump_json(indent=1) + "\n").encode())
+
+    def result(self) -> TrialRecord | None:
+        """The trial's result; None while it has none."""
+        if not self._result.exists():
+            return None
+        try:
+            return TrialRecord.model_validate_json(self._result.read_bytes())
+        except ValidationError as error:
+            raise DataError(f"{self._result}: not a trial's record ({error.errors()[0]['msg']})") from None
+
+
+class StudyFolder:
+    """A study's header and looks in its folder; its trials lie below, found by their ids."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._header = path / "study.json"
+        self._looks = path / "looks.jsonl"
+
+    def write_header(self, header: StudyHeader) -> None:
+        """Declares the study. What an earlier run of it declared is replaced; what another study did is put aside."""
+        before = self.header()
+        if before is not None and not before.is_study_of(header):
+            write_atomically(self._aside(before), (before.model_dump_json(indent=1) + "\n").encode())
+        write_atomically(self._header, (header.model_dump_json(indent=1) + "\n").encode())
+
+    def declared_before(self, header: StudyHeader) -> list[StudyHeader]:
+        """What earlier runs of this study declared here, the latest first; others may have taken its place since."""
+        aside = [self._read_header(path) for path in sorted((self.path / "declared").glob("*.json"))]
+        known = [found for found in (self.header(), *aside) if found is not None]
+        return [before for before in known if before.is_study_of(header)]
+
+    def _aside(self, header: StudyHeader) -> Path:
+        text = json.dumps([header.control, *sorted(header.control_trials)])
+        return self.path / "declared" / f"{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}.json"
+
+    def header(self) -> StudyHeader | None:
+        """The header; None where no study was run; DataError where it is not one of this version of dlx."""
+        return self._read_header(self._header)
+
+    def _read_header(self, path: Path) -> StudyHeader | None:
+        if not path.is_file():
+            return None
+        try:
+            return StudyHeader.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            cause = error.errors()[0]["msg"]
+            raise DataError(f"{path}: not a study of this version of dlx ({cause})") from None
+
+    def looks(self) -> list[Look]:
+        """The looks so far at any study of this folder, in their order."""
+        if not self._looks.exists():
+            return []
+        try:
+            lines = self._looks.read_bytes().split(b"\n")[:-1]
+            return [Look.model_validate_json(line) for line in lines]
+        except ValidationError as error:
+            raise DataError(f"{self._looks}: not a record of looks ({error.errors()[0]['msg']})") from None
+
+    def note_look(self, look: Look | None) -> list[Look]:
+        """Records that verdicts are shown now, so that seeds added later are known to come after a look.
+
+        Gives the look with its time; nothing if no verdict is shown, or if the same ones were shown before.
+        """
+        if look is None:
+            return []
+        shown = look.model_copy(update={"shown_utc": datetime.now(UTC).isoformat(timespec="seconds")})
+        if any(known.model_copy(update={"shown_utc": shown.shown_utc}) == shown for known in self.looks()):
+            return []
+        append_line(self._looks, shown.model_dump_json())
+        return [shown]
+
+    def trial(self, label: str, seed: int, trial: str) -> TrialFolder:
+        """The folder of one trial."""
+        return TrialFolder(self.path, label, seed, trial)

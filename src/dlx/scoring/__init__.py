@@ -1,0 +1,1 @@
+"""Scores of a predicted mask: overlap (Dice) and surface distances (HD95, surface Dice)."""

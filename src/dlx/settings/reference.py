@@ -1,0 +1,170 @@
+"""Every setting with its type, range, default and meaning, read from the spec and from the signatures of parts.
+
+Nothing about a setting is written here: its meaning stands below its field in `specs.py`, and in the `Field` of an
+argument of a part.
+"""
+
+import ast
+import inspect
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any
+
+from pydantic import TypeAdapter
+from pydantic.fields import FieldInfo
+
+from dlx.settings import registry
+from dlx.settings import spec as specs
+from dlx.settings.binding import argument_schema
+from dlx.settings.spec import Part, Section, Spec, spell_value
+
+# settings that name a part -> its kind in the registry
+KINDS = {
+    "data.source": "data",
+    "data.normalize": "normalizer",
+    "model": "model",
+    "init": "initializer",
+    "loss": "loss",
+    "optimizer.name": "optimizer",
+    "scheduler": "scheduler",
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting as `--set` and a TOML file name it. Of an argument, `parts` are those of its kind that take it."""
+
+    key: str
+    type: str  # with the range: `whole number from 1 to 4096`
+    default: str
+    meaning: str
+    parts: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A part that a setting can name, and what it does."""
+
+    key: str
+    name: str
+    meaning: str
+
+
+def all_settings() -> list[Setting]:
+    """The fields of the spec in their order, each part followed by the arguments of the parts it can name."""
+    return list(_of_section(Spec, ""))
+
+
+def choices(key: str) -> list[Choice]:
+    """The parts that a setting can name; none for other settings."""
+    kind = KINDS.get(key)
+    if kind is None:
+        return []
+    return [Choice(key, name, _first_paragraph(registry.load(kind, name))) for name in registry.PARTS[kind]]
+
+
+def _of_section(section: type[Section], prefix: str) -> Iterator[Setting]:
+    meanings = _meanings()[section.__name__]
+    for name, field in section.model_fields.items():
+        key, inner = f"{prefix}{name}", field.annotation
+        if key in KINDS:
+            kind = KINDS[key]
+            default = field.get_default()
+            shown = "+".join(map(str, default)) if isinstance(default, tuple) else str(default)
+            names = " | ".join(registry.PARTS[kind]) if kind != "data" else "phantom | a path"
+            yield Setting(key, names, shown, meanings.get(name, ""))
+            yield from _of_parts(key, kind)
+        elif isinstance(inner, type) and issubclass(inner, Section) and not issubclass(inner, Part):
+            yield from _of_section(inner, f"{key}.")
+        else:
+            yield Setting(key, _spell_type(field), _spell_default(field), meanings.get(name, ""))
+
+
+def _of_parts(key: str, kind: str) -> Iterator[Setting]:
+    """The arguments of all parts of a kind: those that several share in the same words are one setting."""
+    takers: dict[Setting, list[str]] = {}
+    for name in registry.PARTS[kind]:
+        for argument, field in argument_schema(registry.load(kind, name)).model_fields.items():
+            found = Setting(f"{key}.{argument}", _spell_type(field), _spell_default(field), field.description or "")
+            takers.setdefault(found, []).append(name)
+    for found, names in takers.items():
+        yield Setting(found.key, found.type, found.default, found.meaning, tuple(names))
+
+
+@cache
+def _meanings() -> dict[str, dict[str, str]]:
+    """Section -> field -> the text below it. Python keeps no such text: it is read from the source, and only here."""
+    found: dict[str, dict[str, str]] = {}
+    for node in ast.parse(inspect.getsource(specs)).body:
+        if not isinstance(node, ast.ClassDef):
+            continue
+        found[node.name] = {
+            field.target.id: inspect.cleandoc(text.value.value)
+            for field, text in itertools.pairwise(node.body)
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+            if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
+        }
+    return found
+
+
+def _first_paragraph(factory: Callable[..., Any]) -> str:
+    return " ".join((inspect.getdoc(factory) or "").split("\n\n")[0].split())
+
+
+def _spell_default(field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    default = field.get_default(call_default_factory=True)
+    if isinstance(default, float):
+        return f"{default:.6g}"
+    return "none" if default is None else spell_value(default)
+
+
+def _spell_type(field: FieldInfo) -> str:
+    annotation: Any = field.annotation
+    for mark in field.metadata:
+        annotation = Annotated[annotation, mark]
+    return spell_schema(TypeAdapter(annotation).json_schema())
+
+
+def spell_schema(schema: Mapping[str, Any]) -> str:
+    """A JSON schema in words: `whole number from 1 to 4096`, `batch | none`, `number above 0, or none`."""
+    if "anyOf" in schema:
+        options = [spell_schema(option) for option in schema["anyOf"] if option.get("type") != "null"]
+        suffix = ", or none" if any(option.get("type") == "null" for option in schema["anyOf"]) else ""
+        joint = " | " if any(" | " in option for option in options) else " or "
+        return joint.join(dict.fromkeys(options)) + suffix
+    if "enum" in schema or "const" in schema:
+        return " | ".join(str(value) for value in schema.get("enum", [schema.get("const")]))
+    match schema.get("type"):
+        case "integer" | "number":
+            what = "whole number" if schema["type"] == "integer" else "number"
+            return f"{what} {_spell_range(schema)}".strip()
+        case "boolean":
+            return "true | false"
+        case "array" if "prefixItems" in schema:
+            return f"[{', '.join(spell_schema(item) for item in schema['prefixItems'])}]"
+        case "array":
+            return f"list of {spell_schema(schema.get('items', {}))}".replace("number", "numbers", 1)
+        case "object":
+            return f"table of {spell_schema(schema.get('additionalProperties', {}))}".replace("number", "numbers", 1)
+        case _:
+            return "text"
+
+
+def _spell_range(schema: Mapping[str, Any]) -> str:
+    starts = {"minimum": "from", "exclusiveMinimum": "above"}
+    ends = {"maximum": "to", "exclusiveMaximum": "below"}
+    start, end = (
+        next((f"{word} {_spell_number(schema[key])}" for key, word in words.items() if key in schema), "")
+        for words in (starts, ends)
+    )
+    if start.startswith("from") and not end:
+        return f"{start} on"
+    return " and ".join(filter(None, (start, end))) if end.startswith("below") else f"{start} {end}".strip()
+
+
+def _spell_number(number: float) -> str:
+    return f"{int(number):,}" if number == int(number) else f"{number:g}"

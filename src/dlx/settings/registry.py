@@ -1,0 +1,116 @@
+"""Names of everything that can be chosen, each with where it lives; looking a name up imports nothing heavy.
+
+A new model, loss, scheduler or layout is one entry here and one function there. A factory's positional parameters are
+given by the engine (channels, classes, the optimiser ...); its keyword-only parameters, with their type hints and
+defaults, are the settings a user may give, and `dlx.settings.binding` checks them.
+"""
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from dlx.system.errors import SettingError, nearest
+
+PARTS: dict[str, dict[str, str]] = {
+    "data": {
+        "phantom": "dlx.data.phantom.case:phantom",
+        "folder": "dlx.data.layouts.listing:folder",
+    },
+    "layout": {
+        "iseg": "dlx.data.layouts.iseg",
+        "nnunet": "dlx.data.layouts.nnunet",
+        "msd": "dlx.data.layouts.msd",
+    },
+    "normalizer": {
+        "none": "dlx.data.normalize:none",
+        "zscore": "dlx.data.normalize:zscore",
+        "minmax": "dlx.data.normalize:minmax",
+        "percentile": "dlx.data.normalize:percentile",
+        "whiten": "dlx.data.whiten:whiten",
+    },
+    "model": {
+        "unet": "dlx.models.unet:unet",
+        "unet2": "dlx.models.unet:unet2",
+        "unet-resnet18": "dlx.models.resnet:unet_resnet18",
+        "unet-resnet34": "dlx.models.resnet:unet_resnet34",
+        "unet-resnet50": "dlx.models.resnet:unet_resnet50",
+        "unet-resnet101": "dlx.models.resnet:unet_resnet101",
+        "unet-resnet152": "dlx.models.resnet:unet_resnet152",
+        "unet-vgg11": "dlx.models.vgg:unet_vgg11",
+        "unet-vgg13": "dlx.models.vgg:unet_vgg13",
+        "unet-vgg16": "dlx.models.vgg:unet_vgg16",
+        "unet-vgg19": "dlx.models.vgg:unet_vgg19",
+        "voxel": "dlx.models.voxel:voxel",
+    },
+    "classifier": {  # of whole images: for `count-params`, as nothing here trains them
+        "resnet18": "dlx.models.resnet:resnet18",
+        "resnet34": "dlx.models.resnet:resnet34",
+        "resnet50": "dlx.models.resnet:resnet50",
+        "resnet101": "dlx.models.resnet:resnet101",
+        "resnet152": "dlx.models.resnet:resnet152",
+        "vgg11": "dlx.models.vgg:vgg11",
+        "vgg11_bn": "dlx.models.vgg:vgg11_bn",
+        "vgg13": "dlx.models.vgg:vgg13",
+        "vgg13_bn": "dlx.models.vgg:vgg13_bn",
+        "vgg16": "dlx.models.vgg:vgg16",
+        "vgg16_bn": "dlx.models.vgg:vgg16_bn",
+        "vgg19": "dlx.models.vgg:vgg19",
+        "vgg19_bn": "dlx.models.vgg:vgg19_bn",
+    },
+    "initializer": {
+        "torch": "dlx.training.initializers:leave",
+        "kaiming-normal": "dlx.training.initializers:kaiming_normal",
+        "kaiming-uniform": "dlx.training.initializers:kaiming_uniform",
+        "xavier-normal": "dlx.training.initializers:xavier_normal",
+        "xavier-uniform": "dlx.training.initializers:xavier_uniform",
+        "orthogonal": "dlx.training.initializers:orthogonal",
+    },
+    "loss": {
+        "ce": "dlx.training.losses:cross_entropy",
+        "dice": "dlx.training.losses:soft_dice",
+        "focal": "dlx.training.losses:focal",
+        "lovasz": "dlx.training.losses:lovasz_softmax",
+    },
+    "optimizer": {
+        "adam": "dlx.training.optimizers:adam",
+        "adamw": "dlx.training.optimizers:adamw",
+        "sgd": "dlx.training.optimizers:sgd",
+    },
+    "scheduler": {
+        "constant": "dlx.training.schedules:constant",
+        "linear-tail": "dlx.training.schedules:linear_tail",
+        "exponential": "dlx.training.schedules:exponential",
+        "step": "dlx.training.schedules:step",
+        "multistep": "dlx.training.schedules:multistep",
+        "cosine": "dlx.training.schedules:cosine",
+        "plateau": "dlx.training.schedules:plateau",
+        "lambda": "dlx.training.schedules:from_rule",
+    },
+}
+
+
+def names(kind: str) -> list[str]:
+    """The registered names of a kind, sorted."""
+    return sorted(PARTS[kind])
+
+
+def target(kind: str, name: str) -> str:
+    """`module:function` of a name (a layout: the module); SettingError, with the nearest known name, for another."""
+    try:
+        return PARTS[kind][name]
+    except KeyError:
+        raise SettingError(f"unknown {kind} '{name}': {nearest(name, PARTS[kind])}") from None
+
+
+def load(kind: str, name: str) -> Callable[..., Any]:
+    """The factory of a name (for a layout, its module): this is what imports the code behind it."""
+    module, _, function = target(kind, name).partition(":")
+    loaded = importlib.import_module(module)
+    return getattr(loaded, function) if function else loaded  # type: ignore[return-value]
+
+
+def register(kind: str, name: str, where: str) -> None:
+    """Adds an entry; a name that is taken is refused, so that nothing is replaced unseen."""
+    if name in PARTS[kind]:
+        raise SettingError(f"{kind} '{name}' is registered already, as {PARTS[kind][name]}")
+    PARTS[kind][name] = where

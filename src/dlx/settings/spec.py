@@ -1,0 +1,272 @@
+"""What is asked: every setting the engine reads is a typed field here; the rest are arguments of named parts.
+
+Nothing here knows what a part's factory accepts (`dlx.settings.binding` binds and checks that), and nothing
+here needs torch.
+"""
+
+import json
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from dlx.settings.text import parse_part, split_outside_brackets
+
+Positive = Annotated[int, Field(ge=1, le=1_000_000)]  # no count of anything here is larger but by a slip
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Rate = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+
+ADDED_LATER = (
+    "added later"  # marks a setting younger than trials that bear a name: at its default it is not in the name
+)
+
+
+class Section(BaseModel):
+    """A group of settings: frozen, and an unknown key is refused.
+
+    The text below a setting is its meaning, as `dlx settings` shows it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Part(Section):
+    """A named part and the arguments given to it: `step:step_size=30,gamma=0.1` is `Part("step", {...})`.
+
+    In a table the arguments stand beside the name: `{name = "unet2", width = 16}`.
+    """
+
+    name: str
+    args: dict[str, Any] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text_or_table(cls, value: Any) -> Any:
+        if value is None:  # `normalize=none` on a command line
+            return {"name": "none"}
+        if isinstance(value, str):
+            return parse_part(value)
+        if isinstance(value, dict) and not (set(value) <= {"name", "args"} and isinstance(value.get("args", {}), dict)):
+            return {"name": value.get("name"), "args": {key: v for key, v in value.items() if key != "name"}}
+        return value
+
+    def __str__(self) -> str:
+        args = ",".join(f"{key}={spell_value(value)}" for key, value in self.args.items())
+        return f"{self.name}:{args}" if args else self.name
+
+
+def spell_value(value: Any) -> str:
+    """A value as it is typed after `key=`: a text as it is, the rest as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def _parts(value: Any) -> Any:
+    """`lovasz+focal:gamma=2` as its terms; a list and a single table are taken as they are."""
+    if isinstance(value, str):
+        return [parse_part(term) for term in split_outside_brackets(value, "+")]
+    return [value] if isinstance(value, dict) else value
+
+
+def source_from_text(value: Any) -> Any:
+    """A path is short for `folder:path=...`; that, and built-in data (`phantom`, `phantom:subjects=4`), are parts."""
+    if isinstance(value, str) and value.partition(":")[0] != "phantom" and not value.startswith("folder:"):
+        return {"name": "folder", "args": {"path": value}}
+    return value
+
+
+def _names(value: Any) -> Any:
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
+Geometry = Literal["image", "strict"]
+
+
+class DataSpec(Section):
+    """Where the volumes come from and how they are prepared."""
+
+    source: Annotated[Part, BeforeValidator(source_from_text)] = Part(name="phantom")
+    """The data: the path of a folder of volumes or of a prepared file, or `phantom`, which draws them."""
+    normalize: Part = Part(name="zscore")
+    """How intensities are normalised, each image by itself."""
+    crop: bool = False
+    """Take training patches from the box around the labelled voxels alone; validation stays on whole volumes."""
+    geometry: Annotated[Geometry, ADDED_LATER] = "image"
+    """Headers that differ though the voxels correspond: `image` takes the image's and says so, `strict` refuses."""
+
+
+SPLIT_WAYS = ("val", "fold", "val_fraction", "file")
+
+
+class SplitSpec(Section):
+    """Which subjects train and which validate: by one of val, fold, val_fraction, file; else a fifth does."""
+
+    val: Annotated[tuple[str, ...], BeforeValidator(_names)] | None = None
+    """The validation subjects by name: subject-1,subject-2."""
+    fold: Annotated[int, Field(ge=0)] | None = None
+    """The fold that validates, from 0; of `file`, the entry to take."""
+    folds: Annotated[int, Field(ge=2)] | None = None
+    """The number of folds; 5 if only `fold` is given."""
+    val_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """The share of the subjects that validates."""
+    file: str | None = None
+    """An nnU-Net splits_final.json, of which `fold` picks the entry."""
+    groups: str | None = None
+    """A JSON file {case: person}; by default the groups.json of the data folder, if it has one."""
+    seed: int = 0
+    """The seed that shuffles the subjects into folds and fractions; the seed of the training is another."""
+    train_subjects: Positive | None = None
+    """Keep the first n of the shuffled training subjects; a smaller n keeps a subset of a larger one's."""
+
+    @model_validator(mode="after")
+    def _folds_are_of_a_fold(self) -> Self:
+        if self.folds is not None and self.fold is None:
+            raise ValueError(f"folds is given, but not fold, the one that validates (0 to {self.folds - 1}): add it")
+        if self.folds is not None and self.file is not None:
+            raise ValueError("folds is given beside a file, which has its own: leave it out")
+        return self
+
+
+class BatchSpec(Section):
+    """What one training step sees.
+
+    `patches`: `size` random patches, each of a random training subject.
+    `block`: one random cube of one random subject, taken as slices for a 2D network (the notes' batch).
+    """
+
+    kind: Literal["patches", "block"] = "patches"
+    """What a batch is: patches of random subjects, or the slices of one random cube of one subject."""
+    size: Positive = 16
+    """Patches in a batch; with `block` the number of slices, which is the depth of the cube."""
+    patch_size_px: tuple[Positive, ...] | None = None
+    """The size of a patch, [H, W] or [D, H, W]; by default the training subjects' median, at most 64 (3D: 48)."""
+    slice_axis: Literal[0, 1, 2] = 0
+    """The array axis (D, H, W) along which the slices of a 2D network are stacked."""
+    foreground_fraction: Fraction = 0.0
+    """The share of patches that are centred on a labelled voxel."""
+
+
+class AugmentSpec(Section):
+    """Random changes of every training patch; validation sees none. All off by default."""
+
+    flip: Fraction = 0.0
+    """The chance of a flip along each axis of the patch."""
+    rotate_deg: Annotated[float, Field(ge=0.0, le=180.0)] = 0.0
+    """The largest angle of rotation, in degrees; in 3D about each axis."""
+    scale: Annotated[float, Field(ge=0.0, le=3.0)] = 0.0
+    """The largest change of size: 0.2 is from 1 / 1.2 to 1.2 times."""
+    intensity: Annotated[float, Field(ge=0.0, le=3.0)] = 0.0
+    """The largest change of intensity, per channel: 0.2 is times 1 / 1.2 to 1.2, and up to 0.2 more or less."""
+    noise: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
+    """The largest standard deviation of Gaussian noise."""
+
+
+class DropoutSpec(Section):
+    """Dropout: `p` is the share that is dropped, `where` the blocks that have it."""
+
+    p: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """The share that is dropped."""
+    kind: Literal["dropout", "dropout2d", "dropout3d"] = "dropout"
+    """What is dropped: single elements, or whole channels (2d, 3d)."""
+    where: Literal["every", "decoder", "bottleneck"] = "every"
+    """The blocks that have dropout."""
+
+
+class OptimizerSpec(Section):
+    """The optimiser and the figures it is run with."""
+
+    name: Part = Part(name="adamw")
+    """The optimiser."""
+    lr: Rate = 2e-3
+    """The learning rate at the start; the scheduler changes it."""
+    weight_decay: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
+    """Weight decay: decoupled with adamw, in the L2 form with adam and sgd."""
+    decay_norms_and_biases: Annotated[bool, ADDED_LATER] = True
+    """Decay the scales and shifts of norms and the biases too; false: only weights of two axes or more."""
+    group_lr: dict[str, Rate] = {}
+    """A learning rate of its own for parameter groups (encoder, decoder, head): {"encoder": 1e-4}."""
+    clip_grad_norm: Rate | None = None
+    """Scale gradients down to this norm where theirs is larger."""
+
+
+class TrainSpec(Section):
+    """How long a trial trains, and what is kept of it."""
+
+    epochs: Positive = 10
+    """The number of epochs."""
+    steps_per_epoch: Positive = 30
+    """Optimiser steps in an epoch."""
+    ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Average the weights over steps with this decay, and evaluate the average: 0.99."""
+    patience: Positive | None = None
+    """Stop after this many epochs without a better validation Dice."""
+    init_from: str | None = None
+    """A checkpoint whose weights are taken at the start, where their names and shapes fit."""
+
+
+class EvaluateSpec(Section):
+    """What is measured, and when. The last epoch is always evaluated in full, with surface distances."""
+
+    every: Positive | None = None
+    """Validate after every n-th epoch; by default so often that it costs a tenth of training, at least five times."""
+    train_subset: Annotated[int, Field(ge=0)] = 2
+    """Training subjects measured at each validation; 0: none. After the last epoch all of them are."""
+    soft_dice: bool = False
+    """Measure the soft Dice of the notes beside the hard one."""
+    batch_size: Positive = 64
+    """Slices (2D) or windows (3D) that are evaluated at once; the default is halved until it fits the memory."""
+    overlap_fraction: Annotated[float, Field(ge=0.0, le=0.9)] = 0.5
+    """The share by which the windows of a 3D network overlap."""
+    surface_tolerance_mm: Rate = 1.0
+    """The distance within which surfaces count as equal in the surface Dice."""
+    probes: Annotated[bool, ADDED_LATER] = False
+    """Record features and gradients of each level of the network, once an epoch."""
+
+
+def _device_name(name: str) -> str:
+    if re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]+)?", name) is None:
+        raise ValueError(f"expected auto, cpu, mps, cuda or one of several GPUs, as cuda:1 (got {name[:80]!r})")
+    return name
+
+
+class ComputeSpec(Section):
+    """The device and its fast paths; `auto` is replaced by what was chosen before a trial is named."""
+
+    device: Annotated[str, AfterValidator(_device_name)] = "auto"
+    """The device: auto, cpu, mps, cuda, or one of several GPUs, as in cuda:1."""
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """What convolutions are computed in; auto takes bf16 where the device is fast at it."""
+    threads: Positive | None = None
+    """CPU threads of a trial; by default all cores, and one where several trials run at once."""
+    capture: Annotated[bool | Literal["auto"], ADDED_LATER] = "auto"
+    """CUDA: replay each step as a graph; auto runs a step as it is if it cannot be captured."""
+
+
+class Spec(Section):
+    """All that one trial is asked to do, but for its seed."""
+
+    data: DataSpec = DataSpec()
+    split: SplitSpec = SplitSpec()
+    batch: BatchSpec = BatchSpec()
+    model: Part = Part(name="unet2")
+    """The network."""
+    init: Annotated[Part, ADDED_LATER] = Part(name="torch")
+    """How the first weights are drawn."""
+    dropout: DropoutSpec = DropoutSpec()
+    augment: Annotated[AugmentSpec, ADDED_LATER] = AugmentSpec()
+    loss: Annotated[tuple[Part, ...], BeforeValidator(_parts), Field(min_length=1)] = (
+        Part(name="dice"),
+        Part(name="ce"),
+    )
+    """The loss, or a sum of losses: dice+ce, lovasz+focal:gamma=1."""
+    optimizer: OptimizerSpec = OptimizerSpec()
+    scheduler: Part = Part(name="constant")
+    """How the learning rate changes over the epochs."""
+    train: TrainSpec = TrainSpec()
+    evaluate: EvaluateSpec = EvaluateSpec()
+    compute: ComputeSpec = ComputeSpec()
+
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> Self:
+        if self.batch.patch_size_px is not None and len(self.batch.patch_size_px) not in (2, 3):
+            raise ValueError("batch.patch_size_px takes (H, W) for a 2D network or (D, H, W) for a 3D one")
+        return self

@@ -1,0 +1,220 @@
+"""A study: a question as data. Base settings, axes that multiply, a control, seeds, and the claims declared beforehand.
+
+A study comes from a command (`sweep-dropout` replaces one axis) or from a TOML file; either way it is the same object,
+and its trials are the product of its variants and its seeds. No torch.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from dlx.settings.binding import first_cause
+from dlx.settings.layers import Settings
+from dlx.settings.spec import Section, Spec
+from dlx.study.axes import Axis, Variant, make_variants
+from dlx.study.claims import Claim
+from dlx.study.metrics import Direction, StudyMetric, check_class, direction_of, why_unmeasured
+from dlx.system.errors import SettingError, nearest
+
+SMALLEST_EFFECT = 0.01  # Dice: what a user would hardly call a difference, and repeats of a network often differ by
+DEFAULT_SEEDS = 5
+MOST_SEEDS = 10_000
+
+
+class Trial(BaseModel):
+    """One training run of a study: a variant and a seed."""
+
+    model_config = ConfigDict(frozen=True)
+
+    label: str
+    seed: int
+    spec: Spec
+
+
+class Study(BaseModel):
+    """A question as data: what is compared with what, on how many seeds, and by which figure."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    question: str = ""
+    variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
+    axes: tuple[str, ...] = ()
+    control: str | None = None
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)]
+    metric: StudyMetric = "val_dice"
+    direction: Direction | None = None  # which is better; None: what the metric says
+    smallest_effect: Annotated[float, Field(gt=0.0)] = SMALLEST_EFFECT
+    claims: tuple[Claim, ...] = ()
+
+    @property
+    def base(self) -> Spec:
+        """The control's settings, or those of the first variant."""
+        chosen = [variant for variant in self.variants if variant.label == self.control]
+        return (chosen or self.variants)[0].spec
+
+    def trials(self) -> list[Trial]:
+        """Every trial, seed by seed: after each whole seed there is a comparison to look at."""
+        return [Trial(label=v.label, seed=seed, spec=v.spec) for seed in self.seeds for v in self.variants]
+
+
+def _seeds(value: Any) -> Any:
+    """Refuses what is neither a number of seeds nor a list of them, in one message for both."""
+    numbers = value if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(number, int) and not isinstance(number, bool) for number in numbers):
+        raise ValueError(f"expected a number of seeds (5) or a list of them ([0, 3, 7]), and got {value!r}")
+    return value
+
+
+class StudyFile(Section):
+    """A study as a TOML file has it; `base` holds settings over those of `recipe`."""
+
+    question: str = ""
+    recipe: str = "quick"
+    base: Annotated[dict[str, Any], Field(default_factory=dict)]
+    axes: tuple[Axis, ...]
+    control: str | None = None
+    seeds: Annotated[int | tuple[int, ...], BeforeValidator(_seeds)] = DEFAULT_SEEDS
+    metric: StudyMetric = "val_dice"
+    direction: Direction | None = None  # which is better; None: what the metric says
+    smallest_effect: Annotated[float, Field(gt=0.0)] = SMALLEST_EFFECT
+    claims: tuple[Claim, ...] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _axes_of_one_key_each(cls, value: Any) -> Any:
+        """`[axes]` with `"dropout.p" = [0, 0.1]` is short for `[[axes]]` with key and values."""
+        if isinstance(value, dict) and isinstance(value.get("axes"), dict):
+            for key, values in value["axes"].items():
+                if isinstance(values, dict):  # dropout.p = [...], which TOML takes for a table `dropout`
+                    raise ValueError(f"[axes]: a key with a dot is written in quotes: {_quoted(key, values)} = [...]")
+            return value | {"axes": [{"key": key, "values": values} for key, values in value["axes"].items()]}
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _claims_of_its_metric(cls, value: Any) -> Any:
+        """A claim that names no metric is about the study's."""
+        if isinstance(value, dict) and isinstance(value.get("claims"), list):
+            metric = value.get("metric", cls.model_fields["metric"].default)
+            claims = [{"metric": metric} | claim if isinstance(claim, dict) else claim for claim in value["claims"]]
+            return value | {"claims": claims}
+        return value
+
+
+def _quoted(key: str, values: Any) -> str:
+    """The dotted key that a table of tables stands for, as TOML must have it."""
+    while isinstance(values, dict) and values:
+        step, values = next(iter(values.items()))
+        key = f"{key}.{step}"
+    return f'"{key}"'
+
+
+def read_study_file(document: Settings, path: Path) -> StudyFile:
+    """The study in a TOML document; SettingError names the file, and what in it is unknown or does not fit."""
+    try:
+        return StudyFile.model_validate(document)
+    except ValidationError as error:
+        unknown = [e["loc"][0] for e in error.errors() if e["type"] == "extra_forbidden" and len(e["loc"]) == 1]
+        if unknown:  # first: what is missing may be what was misspelt
+            raise SettingError(f"{path}: unknown key {nearest_key(str(unknown[0]))}") from None
+        raise SettingError(f"{path}: {first_cause(error)}") from None
+
+
+def nearest_key(key: str) -> str:
+    return f"'{key}': {nearest(key, StudyFile.model_fields)}"
+
+
+def study_from_file(file: StudyFile, name: str, settings: Settings, **changes: Any) -> Study:
+    """The study of a file over merged settings; `changes` (seeds, smallest_effect) replace what the file says."""
+    if isinstance(file.seeds, int) and not 1 <= file.seeds <= MOST_SEEDS:
+        raise SettingError(f"seeds: {file.seeds}, and expected are 1 to {MOST_SEEDS}")
+    fields: dict[str, Any] = {
+        "question": file.question,
+        "control": file.control,
+        "seeds": tuple(range(file.seeds)) if isinstance(file.seeds, int) else file.seeds,
+        "metric": file.metric,
+        "direction": file.direction,
+        "smallest_effect": file.smallest_effect,
+        "claims": file.claims,
+    }
+    axes = tuple(axis.title for axis in file.axes)
+    return make_study(name=name, variants=make_variants(settings, file.axes), axes=axes, **fields | changes)
+
+
+def make_study(**fields: Any) -> Study:
+    """A Study whose control and claims name variants that it has; SettingError where they do not.
+
+    Without a control the first of several variants is it; without a direction the metric's own is.
+    """
+    try:
+        study = Study(**fields)
+    except ValidationError as error:
+        raise SettingError(first_cause(error)) from None
+    if len(set(study.seeds)) != len(study.seeds) or min(study.seeds) < 0:
+        raise SettingError("seeds: none may be there twice, and none below 0")
+    study = study.model_copy(update={"direction": direction_of(study.metric, study.direction)})
+    labels = [variant.label for variant in study.variants]
+    if study.control is None and len(labels) > 1:
+        study = study.model_copy(update={"control": labels[0]})
+    if study.control is not None and study.control not in labels:
+        raise SettingError(f"no variant '{study.control}' to be the control: {nearest(study.control, labels)}")
+    check_claims(study.claims, {v.label: v.values for v in study.variants}, study.axes, study.base.train.epochs)
+    return study
+
+
+def check_classes(study: Study, classes: Collection[str]) -> None:
+    """Refuses a study whose metric, or that of a claim, is of a class that the data do not have."""
+    check_class(study.metric, classes)
+    for claim in study.claims:
+        try:
+            check_class(claim.metric, classes)
+        except SettingError as error:
+            raise SettingError(f"claim '{claim.text}': {error}") from None
+
+
+def check_measured(study: Study, specs: Mapping[str, Spec]) -> None:
+    """Refuses a study whose trials, as resolved (variant -> spec), would not measure what it or a claim compares by."""
+    for label, spec in specs.items():
+        asked: list[tuple[str, str, tuple[int, int] | None]] = []
+        if len(study.variants) > 1:
+            asked.append((f"metric '{study.metric}'", study.metric, None))
+        for claim in study.claims:
+            if label in claim.concerns(list(specs), study.control):
+                name = f"claim '{claim.text}'"
+                asked += [(name, claim.metric, window) for window in claim.windows or (None,)]
+        for name, metric, window in asked:
+            lack = why_unmeasured(metric, spec.evaluate, spec.train.epochs, window)
+            if lack is not None:
+                raise SettingError(f"{name}: {lack[0]}: set {lack[1]}")
+
+
+def check_claims(
+    claims: Sequence[Claim], variants: Mapping[str, Mapping[str, Any]], axes: Sequence[str], epochs: int
+) -> None:
+    """Raises SettingError for a claim about what the study does not have.
+
+    `variants`: each label with its value on each axis.
+    """
+    for claim in claims:
+        for label in (claim.variant, claim.than, *(claim.among or ())):
+            if label is not None and label not in variants:
+                raise SettingError(f"claim '{claim.text}': no variant '{label}': {nearest(label, variants)}")
+        if claim.kind in ("rises", "falls"):
+            _check_trend(claim, variants, axes)
+        if claim.kind == "best" and len(variants) < 2:
+            raise SettingError(f"claim '{claim.text}': there is no other variant")
+        for window in claim.windows:
+            if window[1] > epochs:
+                raise SettingError(f"claim '{claim.text}': epoch {window[1]} of {epochs}")
+
+
+def _check_trend(claim: Claim, variants: Mapping[str, Mapping[str, Any]], axes: Sequence[str]) -> None:
+    axis = claim.axis or (axes[0] if len(axes) == 1 else None)
+    if axis is None or axis not in axes:
+        raise SettingError(f"claim '{claim.text}': axis must be one of {', '.join(axes) or 'none'}")
+    chosen = [values for label, values in variants.items() if claim.among is None or label in claim.among]
+    if len(chosen) < 2 or not all(isinstance(values.get(axis), int | float) for values in chosen):
+        raise SettingError(f"claim '{claim.text}': a trend needs two or more numbers on the axis '{axis}'")

@@ -1,0 +1,1 @@
+"""What the training step is made of: losses, optimizers, learning-rate schedules, weight initialisation."""

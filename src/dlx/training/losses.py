@@ -1,0 +1,165 @@
+"""Losses of logits against integer masks, and the factories that `registry.py` names; no measures.
+
+Every loss is called with logits (B, K, *S) of any float type and a mask (B, *S) of classes 0..K-1, in 2D or
+3D, and gives one scalar in float32 (float64 for float64 logits), under autocast too. None of them waits for
+the device, and none adds up with atomics on CUDA, so that a run can repeat bit for bit.
+"""
+
+from collections.abc import Iterable
+from typing import Annotated
+
+import torch
+from jaxtyping import Float, Int64
+from pydantic import Field
+from torch import Tensor, nn
+
+from dlx.system.errors import SettingError
+from dlx.training.lovasz import LovaszSoftmax, full_precision, one_hot
+
+# Above zero: a weight of 0 would divide 0 by 0 in a batch that holds no other class.
+ClassWeights = Annotated[
+    list[Annotated[float, Field(gt=0.0)]] | None,
+    Field(description="A weight for each class, the background first; by default 1 each."),
+]
+
+
+class CrossEntropy(nn.Module):
+    """Mean over voxels of w_y (-log p_y), divided by the mean of w_y, as torch's does."""
+
+    def __init__(self, weights: Float[Tensor, "K"]):
+        super().__init__()
+        self.register_buffer("weights", weights)
+        self.weights: Tensor
+
+    def forward(self, logits: Float[Tensor, "B K *S"], mask: Int64[Tensor, "B *S"]) -> Float[Tensor, ""]:
+        log_p = _log_p_of_mask(full_precision(logits), mask)
+        weights = self.weights.to(log_p.dtype)[mask]
+        return -(weights * log_p).sum() / weights.sum()
+
+
+class SoftDice(nn.Module):
+    """One minus the mean over classes of (2 sum p g + smooth) / (sum p + sum g + smooth).
+
+    p are the softmax probabilities, g the one-hot mask; with `batch` the sums run over the whole batch, else
+    over each sample, and the mean over samples too (Milletari et al. 2016, with p and g not squared: as in
+    Drozdzal et al. 2016).
+    """
+
+    def __init__(self, include_background: bool, smooth: float, batch: bool):
+        super().__init__()
+        self.first_class = 0 if include_background else 1
+        self.smooth = smooth
+        self.batch = batch
+
+    def forward(self, logits: Float[Tensor, "B K *S"], mask: Int64[Tensor, "B *S"]) -> Float[Tensor, ""]:
+        p = torch.softmax(full_precision(logits), dim=1)
+        g = one_hot(mask, p.shape[1]).to(p.dtype)
+        p, g = p[:, self.first_class :].flatten(2), g[:, self.first_class :].flatten(2)
+        # Products and sums, no einsum: autocast would run that in bfloat16.
+        summed = (0, 2) if self.batch else (2,)
+        overlap, sizes = (p * g).sum(summed), p.sum(summed) + g.sum(summed)
+        return 1.0 - ((2.0 * overlap + self.smooth) / (sizes + self.smooth)).mean()
+
+
+class Focal(nn.Module):
+    """Plain mean over voxels of -w_y (1 - p_y)^gamma log p_y (Lin et al. 2017, eq. 5, with alpha_t = w_y)."""
+
+    def __init__(self, weights: Float[Tensor, "K"], gamma: float, double_softmax: bool):
+        super().__init__()
+        self.register_buffer("weights", weights)
+        self.weights: Tensor
+        self.gamma = gamma
+        self.double_softmax = double_softmax
+
+    def forward(self, logits: Float[Tensor, "B K *S"], mask: Int64[Tensor, "B *S"]) -> Float[Tensor, ""]:
+        logits = full_precision(logits)
+        if self.double_softmax:
+            logits = torch.softmax(logits, dim=1)
+        log_p = _log_p_of_mask(logits, mask)
+        # 1 - p without cancellation, and never quite 0: there the slope of x^gamma is infinite for gamma < 1.
+        missing = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)
+        return -(self.weights.to(log_p.dtype)[mask] * missing**self.gamma * log_p).mean()
+
+
+class SumLoss(nn.Module):
+    """The sum of its terms, each called with the same logits and mask."""
+
+    def __init__(self, terms: Iterable[nn.Module]):
+        super().__init__()
+        self.terms = nn.ModuleList(terms)
+        if not self.terms:
+            raise ValueError("a sum of losses needs a term")
+
+    def forward(self, logits: Float[Tensor, "B K *S"], mask: Int64[Tensor, "B *S"]) -> Float[Tensor, ""]:
+        return torch.stack([term(logits, mask) for term in self.terms]).sum()
+
+
+def cross_entropy(num_classes: int, *, class_weights: ClassWeights = None) -> CrossEntropy:
+    """Cross-entropy, weighted by `class_weights` (above 0). SettingError: not one weight for each class."""
+    return CrossEntropy(_weights(num_classes, class_weights))
+
+
+def soft_dice(
+    num_classes: int,
+    *,
+    include_background: Annotated[bool, Field(description="Count the background as a class.")] = False,
+    smooth: Annotated[float, Field(gt=0.0, description="Added to numerator and denominator.")] = 1e-5,
+    batch: Annotated[bool, Field(description="Sum over the whole batch instead of over each sample.")] = True,
+) -> SoftDice:
+    """Soft Dice loss, in 0..1.
+
+    The default of `smooth` is just enough to keep a class that is nowhere from dividing 0 by 0.
+    `batch` sums over the whole batch: a class missing from some patches then does no harm.
+    """
+    if num_classes < 2 and not include_background:
+        raise SettingError("loss 'dice': with one class and include_background=false no class is left")
+    return SoftDice(include_background, smooth, batch)
+
+
+def focal(
+    num_classes: int,
+    *,
+    gamma: Annotated[float, Field(ge=0.0, description="How much less voxels weigh that are right already.")] = 2.0,
+    class_weights: ClassWeights = None,
+    double_softmax: Annotated[
+        bool, Field(description="Apply softmax to the probabilities once more, as the code of the notes did.")
+    ] = False,
+) -> Focal:
+    """Focal loss, weighted by `class_weights` (above 0). SettingError: not one weight for each class.
+
+    `double_softmax` applies softmax to the probabilities once more, as a slip that some code trains with
+    does. No answer then has p above e / (e + K - 1), so the loss has a floor: with 4 classes and gamma 2,
+    0.205 times the mean weight of the voxels. For the weights 0.1, 0.4, 0.2, 0.3 and as many voxels of each
+    class that is 0.051. (A mean divided by the weights would have its floor at 0.205: the plain mean over
+    voxels is the one that gives "about 0.05".)
+    """
+    return Focal(_weights(num_classes, class_weights), gamma, double_softmax)
+
+
+def lovasz_softmax(
+    num_classes: int,  # noqa: ARG001 (given to every factory)
+    *,
+    bins: Annotated[
+        Annotated[int, Field(ge=256, le=65536)] | None,
+        Field(description="Bins of the histogram that ranks the errors; none sorts them, exactly and slowly."),
+    ] = 4096,
+) -> LovaszSoftmax:
+    """Lovász-softmax loss over the flattened batch, present classes only; in 0..1.
+
+    Errors are ranked by a histogram of so many bins, which gives the loss within 1 / bins and takes a hundredth of the
+    time of sorting them; None sorts them, exactly.
+    """
+    return LovaszSoftmax(bins)
+
+
+def _log_p_of_mask(logits: Tensor, mask: Tensor) -> Tensor:
+    """log p of each voxel's class (B, *S). Unreduced: a reduced nll_loss adds with atomics on CUDA."""
+    return -nn.functional.nll_loss(torch.log_softmax(logits, dim=1), mask, reduction="none")
+
+
+def _weights(num_classes: int, class_weights: ClassWeights) -> Tensor:
+    if class_weights is None:
+        return torch.ones(num_classes)
+    if len(class_weights) != num_classes:
+        raise SettingError(f"class_weights: {len(class_weights)} weights for {num_classes} classes")
+    return torch.tensor(class_weights, dtype=torch.float32)

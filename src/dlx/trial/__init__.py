@@ -1,0 +1,1 @@
+"""One trial from its settings to live objects: resolving, warnings, building."""

@@ -1,0 +1,168 @@
+"""From a Resolved to its Job: the live objects of one trial, on its device, made anew or set back."""
+
+import json
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from dlx.data.augment import Augmenter
+from dlx.data.sampler import PatchPlan, PatchSource, box_extent
+from dlx.data.voxels import VoxelStore
+from dlx.engine.average import WeightAverage
+from dlx.engine.capture import Captured
+from dlx.engine.device import prepare_backend
+from dlx.engine.evaluate import Evaluator
+from dlx.engine.fit import Job
+from dlx.engine.randomness import weights_from
+from dlx.engine.step import TrainStep
+from dlx.settings.spec import AugmentSpec, Spec
+from dlx.trial.factories import make_loss, make_model, make_optimizer, make_scheduler, model_geometry
+from dlx.trial.resolve import Resolved
+
+
+def make_job(resolved: Resolved, store: VoxelStore, seed: int, like: Job | None = None) -> Job:
+    """The live objects of one trial, at its start: weights drawn from the seed's stream (on the host, so that they
+    do not depend on the device), then those that were taken from `train.init_from`, where that is given.
+
+    `like` is a job of the same `shape_key` that is done with: its network, optimiser and captured step are set back and
+    used again.
+    """
+    spec, compute = resolved.spec, resolved.compute
+    prepare_backend(compute)
+    model = _network_at_start(resolved, seed)
+    if like is None:
+        dims, _ = model_geometry(model)
+        model = model.to(compute.device, memory_format=compute.memory_format(dims))  # type: ignore[call-overload]
+        step = _make_step(resolved, store, model)
+    else:
+        step = like.step
+        _set_back(step, model, make_optimizer(model, spec))
+    scheduler = make_scheduler(step.optimizer, spec)
+    job = _assemble(resolved, store, seed, step, scheduler)
+    if like is not None:
+        job.take_noise(like.noise)
+    elif compute.captures:
+        augment = [] if step.augmenter is None else [step.augmenter.noise]
+        is_required = spec.compute.capture is True
+        step.work = Captured(step.model, step.optimizer, [job.noise, *augment], is_required=is_required)
+    return job
+
+
+def shape_key(resolved: Resolved) -> str:
+    """What a captured step depends on: equal for trials that differ in seed, rates, schedule or a p above 0 alone."""
+    settings = resolved.settings(0)
+    settings["dropout"] = settings["dropout"] | {"p": settings["dropout"]["p"] > 0}
+    settings["optimizer"] = settings["optimizer"] | {"lr": None, "group_lr": None}
+    settings["train"] = settings["train"] | {"epochs": None, "patience": None, "init_from": None}
+    left_out = ("scheduler", "init", "evaluate", "results_version", "seed")
+    evaluate = resolved.spec.evaluate
+    measured = {"soft_dice": evaluate.soft_dice, "probes": evaluate.probes}
+    return json.dumps({key: value for key, value in settings.items() if key not in left_out} | measured, sort_keys=True)
+
+
+def _network_at_start(resolved: Resolved, seed: int) -> nn.Module:
+    """The trial's network with its first weights, on the host."""
+    with weights_from(seed):
+        model = make_model(resolved.spec, resolved.dataset)
+    if resolved.initial is not None:
+        model.load_state_dict(resolved.initial.tensors, strict=False)
+    return model
+
+
+def _make_step(resolved: Resolved, store: VoxelStore, model: nn.Module) -> TrainStep:
+    spec, compute = resolved.spec, resolved.compute
+    decay = spec.train.ema_decay
+    train = tuple(store.index[case] for case in resolved.split.train)
+    dims, _ = model_geometry(model)
+    plan = _patch_plan(spec, store, train)
+    num_classes = len(resolved.dataset.classes)
+    return TrainStep(
+        model,
+        make_loss(spec.loss, num_classes).to(compute.device),
+        make_optimizer(model, spec),
+        PatchSource(store, plan, spec.batch, dims, compute.device, spec.train.steps_per_epoch),
+        compute,
+        clip_grad_norm=spec.optimizer.clip_grad_norm,
+        average=None if decay is None else WeightAverage(model, decay),
+        augmenter=_make_augmenter(resolved),
+        with_soft_dice=spec.evaluate.soft_dice,
+        with_probes=spec.evaluate.probes,
+        num_classes=num_classes,
+    )
+
+
+def _make_augmenter(resolved: Resolved) -> Augmenter | None:
+    spec = resolved.spec
+    if spec.augment == AugmentSpec():
+        return None
+    channels, steps = len(resolved.dataset.channels), spec.train.steps_per_epoch
+    assert spec.batch.patch_size_px is not None
+    return Augmenter(spec.augment, steps, spec.batch.size, channels, spec.batch.patch_size_px, resolved.compute.device)
+
+
+def _set_back(step: TrainStep, start: nn.Module, settings: Optimizer) -> None:
+    """Weights as in `start`, rates as in `settings`, moments zero; every tensor stays in its place."""
+    step.model.load_state_dict(start.state_dict())
+    for group, asked in zip(step.optimizer.param_groups, settings.param_groups, strict=True):
+        group["lr"] = asked["lr"]
+        group.pop("initial_lr", None)  # the next scheduler notes its own
+    for entries in step.optimizer.state.values():
+        for entry in entries.values():
+            if isinstance(entry, Tensor):
+                entry.zero_()
+    if step.average is not None:
+        step.average.restart()
+
+
+def _assemble(resolved: Resolved, store: VoxelStore, seed: int, step: TrainStep, scheduler: Any) -> Job:
+    spec, dataset, compute = resolved.spec, resolved.dataset, resolved.compute
+    train = tuple(store.index[case] for case in resolved.split.train)
+    val = tuple(store.index[case] for case in resolved.split.val)
+    dims, stride = model_geometry(step.model)
+    assert spec.batch.patch_size_px is not None
+    evaluator = Evaluator(
+        store=store,
+        compute=compute,
+        num_classes=len(dataset.classes),
+        dims=dims,
+        stride=stride,
+        slice_axis=spec.batch.slice_axis,
+        window=spec.batch.patch_size_px,
+        batch_size=spec.evaluate.batch_size,
+        overlap_fraction=spec.evaluate.overlap_fraction,
+        with_soft_dice=spec.evaluate.soft_dice,
+    )
+    return Job(
+        seed=seed,
+        model=step.model,
+        optimizer=step.optimizer,
+        scheduler=scheduler,
+        step=step,
+        evaluator=evaluator,
+        compute=compute,
+        epochs=spec.train.epochs,
+        train_cases=train,
+        val_cases=val,
+        subset_cases=evenly_spaced(train, spec.evaluate.train_subset),
+        class_names=dataset.classes,
+        dropout_p=spec.dropout.p,
+        evaluate_every=spec.evaluate.every or 1,
+        patience=spec.train.patience,
+        average=step.average,
+    )
+
+
+def evenly_spaced(cases: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """`count` of the cases, spread over their order; all of them where there are no more."""
+    if count >= len(cases):
+        return cases
+    return tuple(cases[(2 * position + 1) * len(cases) // (2 * count)] for position in range(count))
+
+
+def _patch_plan(spec: Spec, store: VoxelStore, train: tuple[int, ...]) -> PatchPlan:
+    assert spec.batch.patch_size_px is not None
+    whole = [tuple((0, size) for size in store.shapes[case]) for case in train]
+    boxes = [store.boxes[case] for case in train] if spec.data.crop else whole
+    extent = box_extent(spec.batch.patch_size_px, spec.batch)
+    return PatchPlan(extent, train, tuple(boxes), spec.batch.foreground_fraction)  # type: ignore[arg-type]

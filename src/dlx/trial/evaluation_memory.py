@@ -1,0 +1,68 @@
+"""How many slices or windows are evaluated at once: as many as asked for, fewer where they would not fit the memory."""
+
+from math import prod
+
+from torch import nn
+
+from dlx.data.cases import Dataset
+from dlx.data.split import Split
+from dlx.engine.device import Compute, memory_bytes
+from dlx.engine.footprint import forward_bytes
+from dlx.settings.spec import EvaluateSpec, Spec
+from dlx.trial.factories import model_geometry
+
+# Of the device's memory, for a batch of evaluation: a quarter leaves room for voxels, weights and other trials.
+MEMORY_FRACTION = 0.25
+MAX_EVALUATION_BYTES = 6 * 2**30  # so that a case of 512 x 512 x 600 with 24 classes takes less than 8 GiB in all
+ROOMY_BYTES_PER_VOXEL = 6144  # what a U-Net of width 256 takes: below that nothing has to be traced
+WORKSPACE = 4 / 3  # measured: oneDNN's convolutions took a third more than their tensors (512 x 512, width 16)
+GATHERED_BYTES, GATHERED_BYTES_PER_CHANNEL = 26, 10  # an index, a mask, and the image as float16 and float32 twice
+
+
+def fit_evaluation_batch(
+    spec: Spec, model: nn.Module, dataset: Dataset, split: Split, compute: Compute
+) -> tuple[Spec, list[str]]:
+    """The number of slices or windows evaluated at once: the default, halved until it fits the memory there is.
+
+    Another number that was asked for stays. The fitted one is part of the trial's name, as it can change last bits. It
+    follows from the size of device and data, not from what is free now, so that a trial is found again.
+    """
+    asked, memory = spec.evaluate.batch_size, memory_bytes(compute.device)
+    if asked != EvaluateSpec().batch_size or memory is None:
+        return spec, []
+    dims, stride = model_geometry(model)
+    used = {*split.train, *split.val}
+    size = evaluated_size(spec, [case.mask.shape for case in dataset.cases if case.id in used], dims, stride)
+    room = min(int(memory * MEMORY_FRACTION), MAX_EVALUATION_BYTES)
+    if asked * prod(size) * ROOMY_BYTES_PER_VOXEL <= room:
+        return spec, []
+    try:
+        each = evaluation_bytes(model, len(dataset.channels), size)
+    except Exception:  # noqa: BLE001 - a network that cannot run on the meta device may raise anything there
+        return spec, []
+    fitted = asked
+    while fitted > 1 and fitted * each > room:
+        fitted //= 2
+    if fitted == asked:
+        return spec, []
+    what = f"{'slices' if dims == 2 else 'windows'} of {' x '.join(map(str, size))}"
+    remark = (
+        f"evaluate.batch_size is {fitted}: {asked} {what} would take {asked * each / 2**30:.1f} GiB of memory; "
+        f"the limit is {room / 2**30:.1f} GiB"
+    )
+    return spec.model_copy(update={"evaluate": spec.evaluate.model_copy(update={"batch_size": fitted})}), [remark]
+
+
+def evaluated_size(spec: Spec, shapes: list[tuple[int, ...]], dims: int, stride: int) -> tuple[int, ...]:
+    """The size of the largest slice, as it is padded for the network, or of a window."""
+    assert spec.batch.patch_size_px is not None
+    if dims == 3:
+        return spec.batch.patch_size_px
+    slices = [tuple(size for axis, size in enumerate(shape) if axis != spec.batch.slice_axis) for shape in shapes]
+    return max((tuple(-(-size // stride) * stride for size in one) for one in slices), key=prod)
+
+
+def evaluation_bytes(model: nn.Module, channels: int, size: tuple[int, ...]) -> int:
+    """About how much memory one slice or window takes while it is evaluated; the model is on the meta device."""
+    gathered = prod(size) * (GATHERED_BYTES + GATHERED_BYTES_PER_CHANNEL * channels)
+    return int(WORKSPACE * forward_bytes(model, (1, channels, *size))) + gathered
