@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import subprocess
 import sys
 
@@ -60,27 +62,39 @@ def test_a_damaged_record_is_refused_with_its_line(folder):
 
 @pytest.mark.slow
 def test_a_trial_is_run_by_one_process_at_a_time(folder):
-    with folder.locked(), pytest.raises(DataError, match="another process is running this trial"), folder.locked():
+    with folder.locked(), pytest.raises(DataError, match="another process"), folder.locked():
         pass
     with folder.locked():
         pass
 
 
-def test_what_a_killed_writer_left_is_removed_by_the_next_process_that_runs_the_trial(folder):
+def test_a_lock_that_the_file_system_refuses_is_not_taken_for_another_process(folder, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(OSError, match="No locks available") as caught, folder.locked():
+        pass
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOLCK, str(folder.path / ".lock"))
+
+
+def test_a_killed_process_leaves_no_lock_and_its_temporary_files_are_removed(folder):
     folder.append(record(1))
-    kept = sorted(path.name for path in folder.path.iterdir())
-    killed = subprocess.run([sys.executable, "-c", KILLED_WRITER, str(folder.path / "last.safetensors")], check=False)
+    kept = {".lock", *(path.name for path in folder.path.iterdir())}
+    killed = subprocess.run([sys.executable, "-c", KILLED_WRITER, str(folder.path.parents[1])], check=False)
     assert killed.returncode == -9
     assert len(list(folder.path.iterdir())) == len(kept) + 1
     with folder.locked():
-        assert sorted(path.name for path in folder.path.iterdir()) == sorted([".lock", *kept])
+        assert {path.name for path in folder.path.iterdir()} == kept
 
 
 KILLED_WRITER = """
 import os, sys
 from pathlib import Path
+from dlx.records.folder import TrialFolder
 from dlx.system.files import replacing
-with replacing(Path(sys.argv[1])) as file:
+folder = TrialFolder(Path(sys.argv[1]), "unet2", 3, "0123456789abcdef")
+with folder.locked(), replacing(folder.last) as file:
     file.write(b"half")
     os.kill(os.getpid(), 9)
 """

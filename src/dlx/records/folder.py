@@ -10,25 +10,24 @@ FOLDER/trials/LABEL-seedN-ID/settings.json   the resolved settings the trial is 
                              error.txt       where a trial failed: the traceback
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import re
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from dlx.records.schema import EpochRecord, Look, StudyHeader, TrialRecord
 from dlx.system.errors import DataError
 from dlx.system.files import naming, remove_leftovers, write_atomically, write_json
 
-# A killed study's workers end a moment after it: their locks are waited for, so that it can be run again at once.
+# The workers of a killed study end a moment after it. Waiting for their locks lets the study be run again at once.
 LOCK_WAIT_S = 3.0
 
 
@@ -60,21 +59,19 @@ class TrialFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Within, no other process runs this trial; DataError where one does. A kill frees it too.
+        """Locks the trial for this process; the system releases the lock if the process is killed.
 
-        Files that a killed process was writing are removed first.
+        DataError if another process holds the lock; OSError, with the lock's path, if the file cannot be locked at all.
+        Removes the temporary files of killed processes first.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / ".lock").open("wb") as file:
-            deadline = time.monotonic() + LOCK_WAIT_S
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except OSError:
-                    if time.monotonic() > deadline:
-                        raise DataError(f"{self.path}: another process is running this trial") from None
-                    time.sleep(0.05)
+        path = self.path / ".lock"
+        try:
+            with naming(path):
+                lock = FileLock(path).acquire(LOCK_WAIT_S, poll_interval=0.05)
+        except Timeout:
+            raise DataError(f"{self.path}: another process is running this trial") from None
+        with lock:
             remove_leftovers(self.path)
             yield
 

@@ -1,13 +1,15 @@
 """How worker processes are started: forked from a server process that has imported torch. This module imports none."""
 
 import multiprocessing
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import forkserver, resource_tracker
-from multiprocessing.context import ForkServerContext, SpawnContext
+from typing import TYPE_CHECKING
 
+from dlx.system.interrupts import interrupts_blocked
 from dlx.system.safe_path import safe_children
+
+if TYPE_CHECKING:
+    from multiprocessing.context import ForkServerContext, SpawnContext  # the first is missing on Windows
 
 # torch._dynamo: torch imports it when the first optimizer is made, which takes 1 s
 PRELOADED = ["dlx.run.worker", "torch._dynamo"]
@@ -21,7 +23,7 @@ def start_server() -> None:
         _has_server()
 
 
-def start_context(num_tensors: int) -> SpawnContext | ForkServerContext:
+def start_context(num_tensors: int) -> "SpawnContext | ForkServerContext":
     """What starts a worker that is given `num_tensors` tensors in shared memory; call it within `quiet_children`.
 
     The server imports torch once, which takes about 3 s, and computes nothing, so forking it is safe. Without it each
@@ -35,23 +37,20 @@ def start_context(num_tensors: int) -> SpawnContext | ForkServerContext:
 
 @contextmanager
 def quiet_children() -> Iterator[None]:
-    """Processes that are started within import nothing from the working folder, and do not see Ctrl-C at first.
+    """Processes started within import nothing from the working folder, and start with Ctrl-C blocked.
 
-    They see it once they unblock it; this process sees it at the end. A worker would otherwise print a traceback if
-    Ctrl-C comes before it ignores it.
+    A worker unblocks Ctrl-C once it ignores it; without the block, it could print a traceback before that. This process
+    receives a Ctrl-C at the end of the block.
     """
-    with safe_children():
-        resource_tracker.ensure_running()  # starting it unblocks the signal
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            yield
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with safe_children(), interrupts_blocked():
+        yield
 
 
 def _has_server() -> bool:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return False
+    from multiprocessing import forkserver
+
     multiprocessing.set_forkserver_preload(PRELOADED)
     try:
         forkserver.ensure_running()

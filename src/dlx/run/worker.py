@@ -23,6 +23,7 @@ from dlx.run.stores import Stores
 from dlx.run.trial import Event, TrialEnded, make_record, run_trial
 from dlx.study.study import Trial
 from dlx.system.errors import DlxError, spell_os_error
+from dlx.system.interrupts import ignore_interrupts
 from dlx.trial.resolve import Resolved
 
 STEP_EVENTS_EVERY_S = 0.2  # a display needs no more
@@ -65,8 +66,7 @@ class Refused:
 
 def work(pipe: Connection, stores: Stores, worker: int) -> None:
     """Runs the tasks that come through the pipe until it closes; `worker` is this worker's number, from 0."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it then ends the workers
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # blocked by the parent until here
+    ignore_interrupts()  # the parent handles Ctrl-C, and then ends its workers
     signal.signal(signal.SIGTERM, _end)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)

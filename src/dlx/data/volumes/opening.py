@@ -1,4 +1,4 @@
-"""Opening a file that nobody vouches for: only a regular file with a name SimpleITK survives is opened."""
+"""Opening an untrusted file: only a regular file whose name SimpleITK can take is opened."""
 
 import errno
 import os
@@ -10,6 +10,8 @@ from typing import BinaryIO, Self
 
 from dlx.data.volumes.claim import BadFile
 
+# O_NONBLOCK: opening what has become a pipe since it was looked up does not wait. Windows has O_BINARY instead.
+FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 CAUSES = {
     errno.ENOENT: "there is no such file",
     errno.ENOTDIR: "there is no such file: a part of its path is not a folder",
@@ -68,7 +70,7 @@ def open_regular(path: Path) -> OpenedFile:
         raise BadFile("the name is not valid UTF-8 (SimpleITK crashes on it): rename it") from None
     try:
         _check_kind(path.stat().st_mode)
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        handle = os.open(path, FLAGS)
     except ValueError:
         raise BadFile("the name holds a zero byte") from None
     except OSError as error:
