@@ -51,8 +51,3 @@ def test_an_unknown_name_is_refused_with_the_nearest():
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in registry.PARTS for name in registry.names(kind)])
 def test_every_registered_name_leads_to_something(kind, name):
     assert registry.load(kind, name) is not None
-
-
-def test_a_name_that_is_taken_is_not_replaced():
-    with pytest.raises(SettingError, match="'unet2' is registered already"):
-        registry.register("model", "unet2", "somewhere:else")

@@ -24,9 +24,8 @@ Kind = Literal["dropout", "dropout2d", "dropout3d"]
 class Dropout(nn.Module):
     """Drops elements (`dropout`) or whole channels (`dropout2d`, `dropout3d`) while training; else the identity.
 
-    `p` is a tensor, changed in place by `set_p`, so that a captured step need not be captured again. `generator` is
-    the engine's noise stream, None being torch's default one. With `always_draw` noise is drawn at p = 0 too (a
-    captured step cannot branch on p); the result is the input, bit for bit, either way.
+    `p` is a tensor that `set_p` changes in place, so that a captured step need not be captured again; at p = 0 nothing
+    is drawn. `generator` is the engine's noise stream; None stands for torch's default generator.
     """
 
     p: Tensor
@@ -36,7 +35,6 @@ class Dropout(nn.Module):
         super().__init__()
         self.kind: Kind = kind
         self.generator: torch.Generator | None = None
-        self.always_draw = False
         self.watch: Callable[[Tensor], None] | None = None  # sees what is kept, where a step is probed
         self.rate = 0.0
         self.register_buffer("p", torch.zeros(()), persistent=False)
@@ -57,7 +55,7 @@ class Dropout(nn.Module):
         self.rate = p
 
     def forward(self, features: Float[Tensor, "B C *S"]) -> Float[Tensor, "B C *S"]:
-        if not self.training or not (self.is_active or self.always_draw):
+        if not self.training or not self.is_active:
             return features
         # a product and no selection: on a CPU it takes a quarter of the time
         kept = self.draw(features)
@@ -100,13 +98,3 @@ def set_dropout(model: nn.Module, p: float, generator: torch.Generator | None) -
     for module in dropout_modules(model):
         module.set_p(p)
         module.generator = generator
-
-
-def keep_noise_eager(model: nn.Module) -> None:
-    """Keeps the draws of every Dropout out of what torch.compile makes of the model; call it before compiling.
-
-    Inductor has drawn wrong masks on CUDA (pytorch issue 198333), and it takes no generator. Not a decorator on
-    `draw`, since that imports all of dynamo, two seconds at every start.
-    """
-    for module in dropout_modules(model):
-        module.__dict__["draw"] = torch.compiler.disable(module.draw)  # type: ignore[no-untyped-call]

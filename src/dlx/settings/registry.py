@@ -107,10 +107,3 @@ def load(kind: str, name: str) -> Callable[..., Any]:
     module, _, function = target(kind, name).partition(":")
     loaded = importlib.import_module(module)
     return getattr(loaded, function) if function else loaded  # type: ignore[return-value]
-
-
-def register(kind: str, name: str, where: str) -> None:
-    """Adds an entry; a name that is taken is refused, so that nothing is replaced unseen."""
-    if name in PARTS[kind]:
-        raise SettingError(f"{kind} '{name}' is registered already, as {PARTS[kind][name]}")
-    PARTS[kind][name] = where

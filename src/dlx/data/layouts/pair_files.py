@@ -6,7 +6,7 @@ Both headers have 348 bytes and keep sizes, type and spacing in the same places.
 
 import struct
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,6 @@ from dlx.system.errors import DataError
 from dlx.system.files import replacing
 
 PairFormat = Literal["analyze", "nifti"]
-FORMATS: tuple[PairFormat, ...] = get_args(PairFormat)
 
 HEADER_BYTES = 348
 _DESCRIPTION_AT, _DESCRIPTION_BYTES = 148, 80
