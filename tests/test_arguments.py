@@ -23,12 +23,12 @@ def test_defaults_are_filled_in():
 
 
 def test_what_the_engine_gives_is_no_setting():
-    with pytest.raises(SettingError, match=r"scheduler 'mine' has no argument 'optimizer': known: gamma, kind"):
+    with pytest.raises(SettingError, match=r"scheduler 'mine' .*'optimizer': .*\bgamma, kind"):
         bind(optimizer=3)
 
 
 def test_an_unknown_argument_is_refused_with_the_nearest():
-    with pytest.raises(SettingError, match=r"has no argument 'gama': did you mean 'gamma'\?"):
+    with pytest.raises(SettingError, match=r"'gama': .*'gamma'"):
         bind(gama=0.1)
 
 
@@ -39,12 +39,12 @@ def test_an_argument_out_of_range_is_refused_by_name(args):
 
 
 def test_a_factory_without_settings_says_so():
-    with pytest.raises(SettingError, match="takes no arguments, 'x' was given"):
+    with pytest.raises(SettingError, match=r"'constant' .*'x'"):
         bind_part("scheduler", Part(name="constant", args={"x": 1}))
 
 
 def test_an_unknown_name_is_refused_with_the_nearest():
-    with pytest.raises(SettingError, match=r"unknown optimizer 'adamm': did you mean 'adam'\?"):
+    with pytest.raises(SettingError, match=r"optimizer 'adamm': .*'adam'"):
         bind_part("optimizer", Part(name="adamm"))
 
 

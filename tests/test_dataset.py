@@ -118,7 +118,7 @@ def test_an_image_saved_again_with_another_voxel_type_is_the_same_image(tmp_path
     assert one.value_hash != two.value_hash == three.value_hash
     assert two.content_hash != three.content_hash  # the fingerprint tells them apart
     hashes = {case.id: case.value_hash for case in data.cases}
-    with pytest.raises(DataError, match="'case-3' would train and 'case-2' validate, and both hold the same image"):
+    with pytest.raises(DataError, match=r"'case-3' .*'case-2' .*same image"):
         split_cases(list(hashes), hashes, {}, SplitSpec(val=("case-2",)))
 
 
@@ -149,10 +149,7 @@ def test_undeclared_labels_are_refused_with_file_value_and_count(tmp_path: Path)
     mask = labels(0)
     mask[0, 0, :3], mask[1, 1, 1] = 7, 9
     save(decathlon(tmp_path) / "labelsTr/case-1.nii.gz", mask)
-    expected = (
-        r"case-1\.nii\.gz: label values that are not declared: 7 \(3 voxels\), 9 \(1 voxels\) \(declared: 0, 1, 2\)"
-    )
-    with pytest.raises(DataError, match=expected):
+    with pytest.raises(DataError, match=r"case-1\.nii\.gz: .*\b7 \(3 .*\b9 \(1 .*\b0, 1, 2\)"):
         opened(tmp_path)
 
 
@@ -193,7 +190,7 @@ def test_the_channels_of_a_fourth_axis_must_be_the_declared_ones(tmp_path: Path)
     assert dataset.channels == ("T2", "ADC")
     np.testing.assert_array_equal(dataset.cases[0].image, two.transpose(2, 1, 0, 3))
     save(tmp_path / "imagesTr/case-1.nii.gz", np.concatenate([two, two[..., :1]], axis=-1))
-    with pytest.raises(DataError, match=r"3 channels in the file, and 2 are declared \('T2', 'ADC'\)"):
+    with pytest.raises(DataError, match=r"\b3 channels\b.*\b2\b.*\('T2', 'ADC'\)"):
         opened(tmp_path)
 
 
@@ -207,7 +204,7 @@ def test_several_files_a_case_are_its_channels_in_order(tmp_path: Path) -> None:
     np.testing.assert_array_equal(case.image, np.stack([intensities(0), intensities(1)], -1).transpose(2, 1, 0, 3))
     save(tmp_path / "imagesTr/x_0000.nii", intensities(0), origin=2.0)
     save(tmp_path / "imagesTr/x_0001.nii", intensities(1), origin=9.0)
-    with pytest.raises(DataError, match=r"x_0000\.nii and x_0001\.nii do not lie on the same voxels"):
+    with pytest.raises(DataError, match=r"x_0000\.nii .*x_0001\.nii .*voxels"):
         opened(tmp_path)
 
 
@@ -238,7 +235,8 @@ def test_every_file_that_fails_has_a_line_the_first_first(tmp_path: Path) -> Non
     assert len(lines) == 3
     assert "imagesTr/case-2.nii.gz" in lines[0]
     assert "labelsTr/case-2.nii.gz" in lines[1]
-    assert lines[2].startswith("case 'case-4': no voxel of the first channel is above zero")
+    assert lines[2].startswith("case 'case-4': ")
+    assert "above zero" in lines[2]
 
 
 def test_a_message_about_many_files_has_20_lines_and_counts_the_rest(tmp_path: Path) -> None:
@@ -398,7 +396,8 @@ def test_verifying_unchanged_data_says_so_and_leaves_the_file_alone(tmp_path: Pa
     before = only_file(tmp_path / "cache").stat().st_mtime_ns
     verified = opened(tmp_path / "data", tmp_path / "cache", verify=True)
     assert_same(made, verified)
-    assert verified.remarks == ("every file was read again: nothing has changed",)
+    assert len(verified.remarks) == 1
+    assert "nothing has changed" in verified.remarks[0]
     assert only_file(tmp_path / "cache").stat().st_mtime_ns == before
 
 
@@ -416,9 +415,8 @@ def test_verifying_names_the_case_whose_content_changed_behind_its_time(tmp_path
     os.utime(images[1], ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert_same(made, opened(tmp_path / "data", tmp_path / "cache"))
     verified = opened(tmp_path / "data", tmp_path / "cache", verify=True)
-    assert verified.remarks == (
-        "the content of 'case-2' changed, though size and time did not; the cache file was made anew",
-    )
+    assert len(verified.remarks) == 1
+    assert "'case-2' changed" in verified.remarks[0]
     assert verified.fingerprint != made.fingerprint
     assert_same(verified, opened(tmp_path / "data", tmp_path / "cache"))
 
@@ -530,9 +528,9 @@ def test_every_bit_of_the_cache_file_is_guarded(tmp_path: Path) -> None:
 def test_a_cache_of_another_data_version_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_dataset(PHANTOM, cache_dir=tmp_path)
     monkeypatch.setattr(cache_file, "DATA_VERSION", cases.DATA_VERSION + 1)
-    with pytest.raises(DataError, match="made by another version of dlx"):
+    with pytest.raises(DataError, match="another version"):
         load_cache(only_file(tmp_path))
-    assert "made by another version" in open_dataset(PHANTOM, cache_dir=tmp_path).remarks[0]
+    assert "another version" in open_dataset(PHANTOM, cache_dir=tmp_path).remarks[0]
 
 
 def test_a_cache_that_cannot_be_written_gives_a_remark(tmp_path: Path) -> None:
@@ -633,8 +631,7 @@ def test_the_file_alone_is_the_data_set(tmp_path: Path) -> None:
 
 def test_a_file_prepared_otherwise_than_asked_is_refused(tmp_path: Path) -> None:
     open_dataset(PHANTOM, cache_dir=tmp_path)
-    expected = "prepared with normalize=zscore:over=foreground, and zscore:over=all is asked for"
-    with pytest.raises(DataError, match=expected):
+    with pytest.raises(DataError, match=r"zscore:over=foreground\b.*zscore:over=all\b"):
         opened(only_file(tmp_path), normalize="zscore:over=all")
 
 
@@ -654,7 +651,7 @@ def test_groups_are_not_read_from_a_damaged_file(tmp_path: Path) -> None:
     opened(tmp_path / "data", tmp_path / "cache")
     path = only_file(tmp_path / "cache")
     damage(path, path.read_bytes().index(b"anna"))
-    with pytest.raises(DataError, match="the checksum of its description does not agree"):
+    with pytest.raises(DataError, match="checksum"):
         load_groups(SplitSpec(), path)
 
 
@@ -662,10 +659,10 @@ def test_a_file_that_is_no_prepared_data_set_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         opened(tmp_path / "none.safetensors")
     safetensors.numpy.save_file({"weight": np.zeros(3, np.float32)}, tmp_path / "weights.safetensors")
-    with pytest.raises(DataError, match="not a prepared data set"):
+    with pytest.raises(DataError, match=r"weights\.safetensors: .*not a prepared data set"):
         opened(tmp_path / "weights.safetensors")
     (tmp_path / "text.safetensors").write_text("hello")
-    with pytest.raises(DataError, match="damaged or not a prepared data set"):
+    with pytest.raises(DataError, match=r"text\.safetensors: .*not a prepared data set"):
         opened(tmp_path / "text.safetensors")
 
 

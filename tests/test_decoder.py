@@ -48,7 +48,7 @@ def objects_of_simpleitk() -> list[object]:
 def test_a_file_that_cannot_be_decoded_leaves_no_object_of_simpleitk_behind_the_lock(tmp_path: Path) -> None:
     (tmp_path / "a.nii").write_bytes(b"no volume")
     before = len(objects_of_simpleitk())
-    with pytest.raises(BadFile, match="SimpleITK cannot decode it") as caught:
+    with pytest.raises(BadFile, match="SimpleITK") as caught:
         decode(tmp_path / "a.nii", "NiftiImageIO")
     assert caught.value.__traceback__ is not None
     assert len(objects_of_simpleitk()) == before

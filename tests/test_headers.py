@@ -557,7 +557,7 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
 def test_a_name_that_is_not_utf8_is_refused_in_one_printable_line(tmp_path: Path) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.nii"))
     path.write_bytes(nifti())
-    with pytest.raises(DataError, match=r"caf\\xe9\.nii: the name is not valid UTF-8"):
+    with pytest.raises(DataError, match=r"caf\\xe9\.nii: .*UTF-8"):
         read_volume(path)
 
 

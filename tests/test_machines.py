@@ -40,7 +40,7 @@ def test_without_a_home_folder_a_run_goes_on_without_a_cache_and_says_so(homeles
 
 def test_without_a_home_folder_a_tilde_is_refused_with_its_place(homeless):
     assert home_folder() is None
-    with pytest.raises(DataError, match="~/x: the home folder ~ is not known"):
+    with pytest.raises(DataError, match=r"~/x: .*home"):
         expand_home("~/x")
 
 
@@ -81,7 +81,7 @@ def test_where_shared_memory_is_too_small_trials_run_here_with_the_same_records(
     dlx(*SWEEP, "--seeds", "1", "--out", "workers")
     monkeypatch.setattr(stores, "SPARE_BYTES", 1 << 60)
     shown = dlx(*SWEEP, "--seeds", "1", "--out", "here").stderr
-    assert "one trial at a time, in this process: the voxels" in shown
+    assert "one trial at a time" in shown
     assert "--shm-size" in shown
     assert len(results("here")) == 2
     assert results("here") == results("workers")
@@ -103,7 +103,7 @@ def test_a_missing_or_small_place_for_shared_memory_is_known_before_it_is_used(m
 
 def test_data_in_a_folder_whose_name_is_not_utf8_are_refused_in_one_line(dlx):
     name = os.fsdecode(b"caf\xe9")
-    with pytest.raises(SettingError, match=r"data\.source: the path .*caf\\xe9 is not UTF-8"):
+    with pytest.raises(SettingError, match=r"data\.source: .*caf\\xe9 .*UTF-8"):
         dlx("train", "--data", name, "--epochs", "1")
 
 
@@ -144,7 +144,10 @@ def run_dlx(*args, **environment):
 def test_an_output_that_cannot_be_written_is_one_line():
     result = run_dlx("--version", ">/dev/full")
     assert result.returncode == 2
-    assert result.stderr.decode() == "dlx: standard output cannot be written: No space left on device\n"
+    line, *others = result.stderr.decode().splitlines()
+    assert line.startswith("dlx: standard output")
+    assert line.endswith("No space left on device")
+    assert others == []
 
 
 @pytest.mark.parametrize("redirection", [">&-", "2>&-", ">&- 2>&-"])

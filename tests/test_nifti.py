@@ -229,8 +229,8 @@ NIFTI2 = nib.Nifti2Image(np.arange(120, dtype="<i2").reshape(6, 5, 4), np.eye(4)
 @pytest.mark.parametrize(
     ("data", "cause"),
     [
-        (NIFTI2[:400], "truncated: 400 bytes, and a header has 540"),
-        (NIFTI2[:-1], "truncated: 239 of the 240"),
+        (NIFTI2[:400], r"truncated: 400\b.*\b540"),
+        (NIFTI2[:-1], r"truncated: 239\b.*\b240"),
         (NIFTI2 + b"x", "longer"),
         (NIFTI2[:4] + b"n+1\0" + NIFTI2[8:], "magic"),
         (NIFTI2[:24] + struct.pack("<q", 1 << 40) + NIFTI2[32:], "limit"),
@@ -257,7 +257,7 @@ def test_the_limit_follows_the_memory_and_is_never_below_2_gib(tmp_path: Path, m
     monkeypatch.setattr("os.sysconf", memory.__getitem__)
     assert max_volume_bytes() == 32 << 30
     assert check_size([2048, 2048, 2048], 4) == 2048**3  # 32 GiB
-    with pytest.raises(BadFile, match="limit of 65536 an axis and 32 GiB"):
+    with pytest.raises(BadFile, match=r"\b65536\b.*\b32 GiB"):
         check_size([2048, 2048, 2049], 4)
     (tmp_path / "memory.max").write_text(str(16 << 30))  # in a container
     assert max_volume_bytes() == 8 << 30

@@ -71,7 +71,7 @@ def test_slight_differences_are_noted_with_their_amount_either_way_round(name: s
 
 @pytest.mark.parametrize("name", SLIGHT)
 def test_strict_refuses_slight_differences_and_names_the_setting(name: str) -> None:
-    with pytest.raises(DataError, match=r"^image\.nii and mask\.nii do not lie on the same .*data\.geometry=image"):
+    with pytest.raises(DataError, match=r"^image\.nii .*mask\.nii .*data\.geometry=image"):
         check_same_voxels(SOUND, SLIGHT[name][0], "image.nii", "mask.nii", geometry="strict")
 
 
@@ -80,7 +80,7 @@ def test_strict_refuses_slight_differences_and_names_the_setting(name: str) -> N
 def test_arrays_at_clearly_different_places_are_refused_whatever_the_setting(name: str, geometry: Any) -> None:
     other, what = APART[name]
     what = what.removesuffix(" .* run otherwise") if geometry == "strict" else what
-    with pytest.raises(DataError, match=rf"^image\.nii and mask\.nii do not lie on the same voxels: the {what}"):
+    with pytest.raises(DataError, match=rf"^image\.nii .*mask\.nii .*: the {what}"):
         check_same_voxels(SOUND, other, "image.nii", "mask.nii", geometry=geometry)
 
 

@@ -56,7 +56,7 @@ def test_a_damaged_record_is_refused_with_its_line(folder):
     folder.append(record(1))
     with (folder.path / "epochs.jsonl").open("ab") as file:
         file.write(b"garbage\n")
-    with pytest.raises(DataError, match="line 2 is not an epoch's record"):
+    with pytest.raises(DataError, match=r"epochs\.jsonl: line 2\b"):
         folder.epochs()
 
 
