@@ -1,13 +1,14 @@
 """Records on disk: one folder a trial, append-only JSON lines for its epochs, one atomic file for its result.
 
-FOLDER/study.json                        the study as it was asked (records.StudyHeader)
-FOLDER/declared/ID.json                  the header of a study whose place another one has taken
-FOLDER/looks.jsonl                       a line each time verdicts were shown at another number of seeds
-FOLDER/trials/LABEL-seedN-ID/settings.json   the resolved settings the trial is named by
+FOLDER/study.json                        the header of the study (schema.StudyHeader)
+FOLDER/declared/ID.json                  the header of an earlier study of this folder
+FOLDER/looks.jsonl                       a line each time verdicts are shown at another number of seeds
+FOLDER/trials/LABEL-seedN-ID/settings.json   the resolved settings; ID is a hash of them
                              epochs.jsonl    a line an epoch
                              last.safetensors, best.safetensors
                              result.json     written once, at the end
-                             error.txt       where a trial failed: the traceback
+                             error.txt       the traceback of a failed trial
+                             .lock           locked by the process that runs the trial
 """
 
 import hashlib
@@ -32,7 +33,7 @@ LOCK_WAIT_S = 3.0
 
 
 def append_line(path: Path, text: str) -> None:
-    """Adds a line to a file of JSON lines, on disk before this returns."""
+    """Appends a line to a file of JSON lines; returns once it is on disk."""
     with naming(path), path.open("ab") as file:
         file.write(text.encode() + b"\n")
         file.flush()
@@ -44,7 +45,7 @@ class TrialFolder:
 
     def __init__(self, study_folder: Path, label: str, seed: int, trial: str) -> None:
         name = re.sub(r"[^\w.=+-]+", "-", label).strip("-") or "trial"
-        # found by its id, whatever it was called when another study of this folder began it
+        # by its id: another study of this folder may have begun the trial under another label
         known = sorted((study_folder / "trials").glob(f"*-seed{seed}-{trial[:8]}"))
         self.path = known[0] if known else study_folder / "trials" / f"{name[:60]}-seed{seed}-{trial[:8]}"
         self.last = self.path / "last.safetensors"
@@ -54,7 +55,7 @@ class TrialFolder:
         self._result = self.path / "result.json"
 
     def begin(self, settings: dict[str, Any]) -> None:
-        """Makes the folder and writes what the trial was asked to do."""
+        """Creates the folder and writes the settings of the trial."""
         write_json(self.path / "settings.json", settings)
 
     @contextmanager
@@ -76,15 +77,15 @@ class TrialFolder:
             yield
 
     def append(self, record: EpochRecord) -> None:
-        """Adds one epoch's line, on disk before this returns."""
+        """Appends the line of one epoch; returns once it is on disk."""
         append_line(self._epochs, record.model_dump_json())
 
     def has_epochs(self) -> bool:
-        """True where at least one epoch was recorded."""
+        """True if at least one epoch was recorded."""
         return self._epochs.exists() and self._epochs.stat().st_size > 0
 
     def epochs(self) -> list[EpochRecord]:
-        """The epochs recorded so far; a last line that was cut short (the process was killed) is left out."""
+        """The epochs recorded so far, without a last line that a kill cut short."""
         if not self._epochs.exists():
             return []
         lines = self._epochs.read_bytes().split(b"\n")
@@ -99,11 +100,11 @@ class TrialFolder:
             ) from None
 
     def restore(self, records: Sequence[EpochRecord]) -> None:
-        """Makes the epochs on disk those that a checkpoint holds: later ones go, damaged ones are mended."""
+        """Replaces the epochs on disk by those of a checkpoint: later and damaged lines are dropped."""
         write_atomically(self._epochs, b"".join(record.model_dump_json().encode() + b"\n" for record in records))
 
     def clear(self) -> None:
-        """Removes what an earlier attempt left, so that the trial starts from its first epoch."""
+        """Removes the files of an earlier attempt, so that the trial starts from its first epoch."""
         for path in (self._epochs, self._result, self.last, self.best, self.error):
             path.unlink(missing_ok=True)
 
@@ -112,7 +113,7 @@ class TrialFolder:
         write_atomically(self._result, (record.model_dump_json(indent=1) + "\n").encode())
 
     def result(self) -> TrialRecord | None:
-        """The trial's result; None while it has none."""
+        """The result of the trial; None until it has ended."""
         if not self._result.exists():
             return None
         try:
@@ -130,14 +131,14 @@ class StudyFolder:
         self._looks = path / "looks.jsonl"
 
     def write_header(self, header: StudyHeader) -> None:
-        """Declares the study. What an earlier run of it declared is replaced; what another study did is put aside."""
+        """Writes the header. An earlier one of the same study is replaced, one of another study goes to declared/."""
         before = self.header()
         if before is not None and not before.is_study_of(header):
             write_atomically(self._aside(before), (before.model_dump_json(indent=1) + "\n").encode())
         write_atomically(self._header, (header.model_dump_json(indent=1) + "\n").encode())
 
     def declared_before(self, header: StudyHeader) -> list[StudyHeader]:
-        """What earlier runs of this study declared here, the latest first; others may have taken its place since."""
+        """The headers that earlier runs of this study wrote here, the latest first."""
         aside = [self._read_header(path) for path in sorted((self.path / "declared").glob("*.json"))]
         known = [found for found in (self.header(), *aside) if found is not None]
         return [before for before in known if before.is_study_of(header)]
@@ -147,7 +148,7 @@ class StudyFolder:
         return self.path / "declared" / f"{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}.json"
 
     def header(self) -> StudyHeader | None:
-        """The header; None where no study was run; DataError where it is not one of this version of dlx."""
+        """The header; None if no study was run here; DataError if it is not of this version of dlx."""
         return self._read_header(self._header)
 
     def _read_header(self, path: Path) -> StudyHeader | None:
@@ -170,9 +171,9 @@ class StudyFolder:
             raise DataError(f"{self._looks}: not a record of looks ({error.errors()[0]['msg']})") from None
 
     def note_look(self, look: Look | None) -> list[Look]:
-        """Records that verdicts are shown now, so that seeds added later are known to come after a look.
+        """Records that verdicts are shown now: seeds that are added later come after a look.
 
-        Gives the look with its time; nothing if no verdict is shown, or if the same ones were shown before.
+        Returns the look with its time; an empty list if no verdict is shown, or if the same ones were shown before.
         """
         if look is None:
             return []

@@ -1,4 +1,4 @@
-"""How worker processes are started: forked from a server process that has imported torch. This module imports none."""
+"""Starts worker processes by forking a server process that has imported torch; this module does not import it."""
 
 import multiprocessing
 from collections.abc import Iterator
@@ -18,17 +18,17 @@ MAX_TENSORS_SENT = 200
 
 
 def start_server() -> None:
-    """Starts the server, if the system can have one, and does not wait: it imports torch while this process goes on."""
+    """Starts the server if the system supports one, and returns while the server imports torch."""
     with quiet_children():
         _has_server()
 
 
 def start_context(num_tensors: int) -> "SpawnContext | ForkServerContext":
-    """What starts a worker that is given `num_tensors` tensors in shared memory; call it within `quiet_children`.
+    """The context that starts a worker with `num_tensors` tensors in shared memory; call it within `quiet_children`.
 
-    The server imports torch once, which takes about 3 s, and computes nothing, so forking it is safe. Without it each
-    worker is a new Python that imports torch itself: on Windows; if the temporary folder's path is too long for a
-    socket's name; and for more tensors than one message to the server can carry.
+    The server imports torch once, which takes about 3 s, and computes nothing, so forking it is safe. Each worker is a
+    new Python that imports torch itself on Windows, if the path of the temporary folder is too long for the name of a
+    socket, and for more tensors than one message to the server can carry.
     """
     if num_tensors <= MAX_TENSORS_SENT and _has_server():
         return multiprocessing.get_context("forkserver")

@@ -1,5 +1,6 @@
-"""What a worker process does: it runs its parent's tasks one after the other and tells what happens; `local.py` is the
-parent's side.
+"""The worker process: it runs the tasks of its parent one after the other and sends back their events.
+
+The parent's side is `local.py`.
 """
 
 import os
@@ -40,7 +41,7 @@ class Task:
     retry_failed: bool = False
 
     def failed(self, cause: str, *, keep: bool) -> TrialEnded:
-        """The end of a trial that could not end by itself; kept on disk where running it again would not help."""
+        """A failed end of this task's trial; `keep` writes it to disk, so that the trial is not run again."""
         record = make_record(self.trial, self.resolved, self.folder, "failed", cause)
         if keep:
             self.folder.finish(record)
@@ -54,12 +55,12 @@ class Task:
 
 @dataclass(frozen=True)
 class Began:
-    """A worker has its task and all that it needs: what ends the process from here on is the trial's doing."""
+    """The worker has its task, lock and voxels: if its process dies from here on, the trial is the cause."""
 
 
 @dataclass(frozen=True)
 class Refused:
-    """A task that its worker could not run, for a cause that may be gone another time."""
+    """A task that its worker could not run, for a cause that may be temporary."""
 
     cause: str
 
@@ -109,7 +110,7 @@ def _events(task: Task, stores: Stores, kept: Kept, worker: int) -> Iterator[Eve
 
 
 def _end(*_: object) -> None:
-    """Told to end: the stack unwinds, so that the checkpoint that is being written becomes whole."""
+    """Handles SIGTERM: the stack unwinds, so that the checkpoint that is being written is completed."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise SystemExit
 

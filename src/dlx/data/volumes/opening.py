@@ -54,15 +54,15 @@ class OpenedFile:
 
 
 def show_path(path: Path) -> str:
-    """The path as one printable line, whatever bytes its name holds."""
+    """The path as one printable line: other bytes and letters are escaped."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def open_regular(path: Path) -> OpenedFile:
-    """Opens a file for reading; BadFile for what is missing, unreadable, empty, not regular or not named in UTF-8.
+    """Opens a file for reading; BadFile if it is missing, unreadable, empty, not regular or not named in UTF-8.
 
-    The kind is looked up before opening (opening a pipe or a device can wait or act) and again afterwards.
+    The kind is checked before opening, as opening a pipe or a device can wait or act, and again afterwards.
     """
     try:
         os.fsencode(path).decode("utf-8")
