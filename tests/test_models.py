@@ -388,7 +388,7 @@ def test_strided_convolutions_without_norms_let_the_features_fall_and_batch_norm
     def magnitudes(norm, down_norm):
         torch.manual_seed(0)
         model = unet2(2, 4, width=8, levels=5, norm=norm, down="conv", down_norm=down_norm)
-        return [features.abs().mean().item() for features in model._encode(image_for(model, 64, 64, batch=4))]
+        return [features.abs().mean().item() for features in model.encode(image_for(model, 64, 64, batch=4))]
 
     bare, normed = magnitudes("none", "none"), magnitudes("batch", "batch")
     assert bare[-1] < 0.1 * bare[0]

@@ -22,7 +22,7 @@ class Two(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.watch = None
+        self.on_block = None
         self.weight = nn.Parameter(torch.tensor([3.0, 4.0]))
 
     def level_parameters(self):
@@ -30,9 +30,9 @@ class Two(nn.Module):
 
     def forward(self, image):
         features = torch.relu(image * self.weight.view(1, 2, 1, 1))
-        self.watch("encoder0_0", image)  # an earlier block of the level: not kept
-        self.watch("encoder0_1", features)
-        self.watch("encoder1_0", features / 4)
+        self.on_block("encoder0_0", image)  # an earlier block of the level: not kept
+        self.on_block("encoder0_1", features)
+        self.on_block("encoder1_0", features / 4)
         return features
 
 
@@ -40,13 +40,13 @@ def test_the_figures_of_a_level_by_hand():
     model = Two()
     image = torch.tensor([[1.0, -1.0], [2.0, -2.0]]).view(2, 2, 1, 1)  # features 3, 0; 6, 0: the second channel is dead
     prober = Prober(model)
-    prober.watch(lambda: model(image).sum().backward())
+    prober.measure(lambda: model(image).sum().backward())
     first, second = prober.levels().values()
     assert (first.mean_abs, first.mean, first.variance) == (2.25, 2.25, pytest.approx(8.25))
     assert first.dead_fraction == 0.5
     assert (first.gradient_norm, first.weight_norm) == (3.0, 5.0)  # d/dw of 1 w and 2 w; |(3, 4)|
     assert second.mean_abs == 2.25 / 4
-    assert model.watch is None
+    assert model.on_block is None
 
 
 def test_looking_changes_no_number():
@@ -83,13 +83,14 @@ def test_a_share_lies_in_the_interval_of_fair_coins_or_outside_by_hand():
 
 
 @pytest.mark.parametrize("name", registry.names("model"))
-def test_every_network_tells_its_levels_and_their_parameters(name):
+def test_every_network_reports_each_block_once_and_the_parameters_of_each_level(name):
     with torch.device("meta"):
         model = registry.load("model", name)(2, 3)
     seen = []
-    model.watch = lambda place, features: seen.append((place.partition("_")[0], features.shape[1]))
+    model.on_block = lambda block, features: seen.append(block)
     model(torch.empty(2, 2, 64, 64, device="meta"))
-    assert {level for level, _ in seen} == set(model.level_parameters())
+    assert seen == model.block_names("encoder") + model.block_names("decoder")
+    assert list(dict.fromkeys(block.partition("_")[0] for block in seen)) == list(model.level_parameters())
     assert sum(level.startswith(("encoder", "backbone")) for level in model.level_parameters()) > 1
     assert all(parameters for parameters in model.level_parameters().values())
 

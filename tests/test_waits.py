@@ -81,7 +81,7 @@ def test_no_step_waits_or_copies_on_a_device_apart_from_the_host(change, on_meta
 def probe(job):
     job.step.source.seek(0)
     with WaitsRefused(job.compute.device):
-        job.step.prober.watch(job.step.run)
+        job.step.prober.measure(job.step.run)
 
 
 def test_looking_into_a_step_waits_for_nothing_before_the_epoch_ends(on_meta):

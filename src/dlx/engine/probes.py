@@ -1,7 +1,7 @@
-"""What goes on in a network in a training step: features, gradients and dead units by level, dropout's coins by place.
+"""Measurements of a network during a training step: features, gradients and dead channels by level, dropout masks.
 
-Read from the first step of an epoch as it trains; so the first epoch's are those of the first weights, and nothing is
-computed twice. Nothing is drawn or changed by looking.
+They are taken in the first step of an epoch while it trains, so nothing is computed twice, and the first epoch's belong
+to the initial weights. Measuring draws no random numbers and changes no result.
 """
 
 from collections.abc import Callable
@@ -12,61 +12,61 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dlx.models.dropout import Dropout, dropout_places
+from dlx.models.dropout import Dropout, named_dropouts
 from dlx.records.schema import Coins, LevelProbe
 
 
 class Prober:
-    """Watches the levels of a network in one step after the other; `levels` and `coins` are of the last one."""
+    """Measures the levels of a network in one step at a time; `levels` and `coins` describe the last one."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model: Any = model
         self.features: dict[str, Float[Tensor, 4]] = {}
         self.norms: dict[str, Float[Tensor, 2]] = {}
-        self.dropouts: dict[str, Dropout] = dropout_places(model)
-        self.tosses: dict[str, tuple[int, Tensor]] = {}  # place -> how many coins, how many of them dropped
+        self.dropouts: dict[str, Dropout] = named_dropouts(model)
+        self.draws: dict[str, tuple[int, Tensor]] = {}  # by dropout: how many draws, how many of them dropped
 
-    def watch(self, run: Callable[[], None]) -> None:
-        """Runs a training step and measures it, on its device."""
+    def measure(self, run: Callable[[], None]) -> None:
+        """Runs a training step and measures it, without waiting for the device."""
         self.features.clear()
-        self.tosses.clear()
-        self.model.watch = self._see
-        for place, dropout in self.dropouts.items():
-            dropout.watch = partial(self._count, place)
+        self.draws.clear()
+        self.model.on_block = self._measure_block
+        for name, dropout in self.dropouts.items():
+            dropout.on_draw = partial(self._count_draws, name)
         try:
             run()
         finally:
-            self.model.watch = None
+            self.model.on_block = None
             for dropout in self.dropouts.values():
-                dropout.watch = None
+                dropout.on_draw = None
         for level, parameters in self.model.level_parameters().items():
             gradients = [p.grad for p in parameters if p.grad is not None]
             self.norms[level] = torch.stack([_norm(gradients), _norm([p.detach() for p in parameters])])
 
-    def _see(self, place: str, features: Tensor) -> None:
-        """Keeps the figures of a block's features; of a level's blocks the last one is kept."""
+    def _measure_block(self, name: str, features: Tensor) -> None:
+        """Measures the output of a block; the last block of a level overwrites the earlier ones."""
         wide = features.detach().float()
         dead = (wide.flatten(2).amax((0, 2)) <= 0).float().mean()  # channels that are 0 throughout the batch
-        level = place.partition("_")[0]
+        level = name.partition("_")[0]
         self.features[level] = torch.stack([wide.abs().mean(), wide.mean(), wide.var(), dead])
 
-    def _count(self, place: str, kept: Tensor) -> None:
-        """Counts the coins of a call; of a place that is called twice, those of the last call."""
-        self.tosses[place] = kept.numel(), (~kept).sum()
+    def _count_draws(self, name: str, kept: Tensor) -> None:
+        """Counts the draws of a call; a second call of the same dropout overwrites the first."""
+        self.draws[name] = kept.numel(), (~kept).sum()
 
     def coins(self) -> dict[str, Coins]:
-        """By place, of the dropouts that are active; waits for the device."""
-        known = [(place, *toss) for place, toss in self.tosses.items() if self.dropouts[place].is_active]
+        """The draws of each active dropout, by its module name; waits for the device."""
         return {
-            place: Coins(p=self.dropouts[place].rate, tossed=tossed, dropped=int(dropped))
-            for place, tossed, dropped in known
+            name: Coins(p=self.dropouts[name].rate, tossed=drawn, dropped=int(dropped))
+            for name, (drawn, dropped) in self.draws.items()
+            if self.dropouts[name].is_active
         }
 
     def levels(self) -> dict[str, LevelProbe]:
-        """By level, in the order of the forward pass; waits for the device."""
+        """The measurements of each level, in the order of the forward pass; waits for the device."""
         found = {}
-        for level, figures in self.features.items():
-            mean_abs, mean, variance, dead = figures.tolist()
+        for level, statistics in self.features.items():
+            mean_abs, mean, variance, dead = statistics.tolist()
             gradient_norm, weight_norm = self.norms[level].tolist()
             found[level] = LevelProbe(
                 mean_abs=mean_abs,

@@ -67,7 +67,7 @@ class TrainStep:
         self.source.seek(step)
         self.at.fill_(step)
         if step == 0 and self.prober is not None:
-            self.prober.watch(self.run)  # as it is: a captured step cannot be looked into
+            self.prober.measure(self.run)  # uncaptured: hooks do not run in a replay
         else:
             self.work(self.run)
         if self.average is not None:

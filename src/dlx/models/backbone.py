@@ -1,24 +1,25 @@
-"""What any backbone makes: a classifier, or the encoder of a U-Net; the backbones are in `resnet.py` and `vgg.py`.
+"""What is made from any backbone (`resnet.py`, `vgg.py`): a classifier, or a U-Net whose encoder it is.
 
-A network here has three named parts: the backbone extracts features, the head predicts, and the neck is what lies
-between them: a decoder, or pooling.
+These networks have three named parts: the backbone extracts features, the head predicts, and the neck lies between
+them: a decoder, or pooling.
 """
 
 from collections.abc import Iterator
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dlx.models.blocks import ConvBlock, Groups, Norm, Watch, check_axes, crop_to, make_dropouts, pad_to_multiple
+from dlx.models.blocks import ConvBlock, Groups, Norm, check_axes
+from dlx.models.network import Network
 from dlx.settings.spec import DropoutSpec
 
 
 class Backbone(nn.Module):
-    """(B, C, H, W) -> feature maps, the finest first; a map has `widths[i]` channels, and half the sides of the last.
+    """(B, C, H, W) -> feature maps, the finest first; map i has `widths[i]` channels and half the sides of map i - 1.
 
-    A stage is a child module. `first_stride` is by how much the first map is smaller than the image.
+    Each child module is a stage and makes one map. `first_stride` is the downsampling factor of the first map.
     """
 
     widths: tuple[int, ...]
@@ -26,13 +27,18 @@ class Backbone(nn.Module):
 
     @property
     def stride(self) -> int:
-        """By how much the last map is smaller than the image; sizes that it divides need no padding."""
+        """The downsampling factor of the last map; sizes that it divides need no padding."""
         return int(self.first_stride * 2 ** (len(self.widths) - 1))
 
+    def __iter__(self) -> Iterator[nn.Module]:
+        """The stages."""
+        return self.children()
 
-def embedding(features: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C"]:
-    """The feature vector of a feature map: the mean of each channel over all places."""
-    return features.flatten(2).mean(2)
+    def forward(self, image: Float[Tensor, "B C H W"]) -> list[Tensor]:
+        maps = [image]
+        for stage in self:
+            maps.append(stage(maps[-1]))
+        return maps[1:]
 
 
 class Classifier(nn.Module):
@@ -52,23 +58,25 @@ class Classifier(nn.Module):
     def embed(self, image: Float[Tensor, "B C *S"]) -> Float[Tensor, "B F"]:
         """The feature vector: the mean of each channel of the last feature map."""
         check_axes(image, self.dims)
-        return embedding(self.backbone(image)[-1])
+        features: Tensor = self.backbone(image)[-1]
+        return features.flatten(2).mean(2)
 
     def weighted_layers(self) -> dict[str, int]:
-        """The layers with weights on the way from image to logits, by stage: see `count_layers`."""
+        """The number of layers with weights between image and logits, by stage: see `count_layers`."""
         return count_stages(self.backbone) | {"head": count_layers(self.head)}
 
 
-class BackboneUNet(nn.Module):
-    """(B, C, H, W) -> logits (B, K, H, W) for any size: a backbone, a decoder that takes each of its maps, a head.
+class BackboneUNet(Network):
+    """(B, C, H, W) -> logits (B, K, H, W) for any size: a backbone, a decoder that uses all of its maps, a head.
 
-    The decoder is that of `unet2` without its third block: at each level it upsamples (nearest, x2), convolves,
-    concatenates with the backbone's map of that size, where there is one, and convolves. Sizes that `stride` does not
-    divide are padded with zeros and the logits cropped back. Dropout follows each stage of the backbone (`every`, the
-    last alone with `bottleneck`), never inside a residual block, and each block of the decoder (`every`, `decoder`).
+    The decoder is that of `unet2` without its third block: each level upsamples (nearest, x2), convolves, concatenates
+    the backbone's map of that size, if there is one, and convolves. Dropout follows each stage of the backbone
+    (`every`; `bottleneck`: only the last) and each block of the decoder (`every`, `decoder`); it is never inside a
+    residual block.
     """
 
-    dims = 2
+    groups: ClassVar = {"encoder": ("backbone",), "decoder": ("neck",), "head": ("head",)}
+    blocks_per_level: ClassVar = {"encoder": 1, "decoder": 2}
 
     def __init__(
         self,
@@ -79,64 +87,40 @@ class BackboneUNet(nn.Module):
         norm: Norm,
         groups: Groups,
     ) -> None:
-        super().__init__()
-        self.watch: Watch | None = None
+        super().__init__(dims=2)
         self.stride = backbone.stride
         self.backbone = backbone
         self.neck, last = make_neck(backbone, width, norm, groups)
         self.head = nn.Conv2d(last, num_classes, 1)
-        stages = [f"backbone{index}" for index in range(len(backbone.widths))]
-        blocks = [f"neck{level}_{place}" for level in range(len(self.neck)) for place in range(2)]
-        self.dropouts = make_dropouts(dropout, 2, encoder=stages, decoder=blocks, bottleneck=stages[-1:])
+        self.add_dropouts(dropout)
 
-    def _drop(self, place: str, features: Tensor) -> Tensor:
-        if self.watch is not None:
-            self.watch(place, features)
-        return self.dropouts[place](features) if place in self.dropouts else features
-
-    def _encode(self, image: Tensor) -> list[Tensor]:
+    def encode(self, image: Tensor) -> list[Tensor]:
         """The backbone's maps, the deepest last."""
-        check_axes(image, self.dims)
-        maps = [pad_to_multiple(image, self.stride)]
-        for index, stage in enumerate(self.backbone.children()):
-            maps.append(self._drop(f"backbone{index}", stage(maps[-1])))
+        maps = [image]
+        for index, stage in enumerate(self.backbone):
+            maps.append(self.after_block(f"backbone{index}", stage(maps[-1])))
         return maps[1:]
 
-    def forward(self, image: Float[Tensor, "B C *S"]) -> Float[Tensor, "B K *S"]:
-        *skips, features = self._encode(image)
+    def decode(self, maps: list[Tensor]) -> Tensor:
+        features = maps.pop()
         for level, blocks in enumerate(self.neck):
             up, merge = cast(nn.ModuleList, blocks)
-            features = self._drop(f"neck{level}_0", up(features, upsample=True))
-            if skips:
-                features = torch.cat([skips.pop(), features], dim=1)
-            features = self._drop(f"neck{level}_1", merge(features))
-        return crop_to(self.head(features), tuple(image.shape[2:]))
-
-    def embed(self, image: Float[Tensor, "B C *S"]) -> Float[Tensor, "B F"]:
-        """The feature vector: the mean of each channel of the backbone's last feature map."""
-        return embedding(self._encode(image)[-1])
-
-    def level_parameters(self) -> dict[str, list[nn.Parameter]]:
-        """The parameters of each level, by the first part of the names that `watch` is told."""
-        stages = {f"backbone{index}": stage for index, stage in enumerate(self.backbone.children())}
-        levels = stages | {f"neck{level}": blocks for level, blocks in enumerate(self.neck)}
-        return {name: list(module.parameters()) for name, module in levels.items()}
-
-    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Encoder (the backbone), decoder (the neck) and head."""
-        parts = {"encoder": self.backbone, "decoder": self.neck, "head": self.head}
-        return {name: list(part.parameters()) for name, part in parts.items()}
+            features = self.after_block(f"neck{level}_0", up(features, upsample=True))
+            if maps:
+                features = torch.cat([maps.pop(), features], dim=1)
+            features = self.after_block(f"neck{level}_1", merge(features))
+        return features
 
     def weighted_layers(self) -> dict[str, int]:
-        """The layers with weights by stage: see `count_layers`."""
+        """The number of layers with weights, by stage: see `count_layers`."""
         return count_stages(self.backbone) | {"neck": count_layers(self.neck), "head": count_layers(self.head)}
 
 
 def make_neck(backbone: Backbone, width: int, norm: Norm, groups: Groups) -> tuple[nn.ModuleList, int]:
-    """The decoder's blocks from the deepest level up to the image's own size, and how many channels the last gives.
+    """The decoder's blocks, from the deepest level up to the size of the image, and the channels of the last level.
 
-    A level is as wide as the backbone's map of its size, but no wider than 4 `width`, and finer levels than the first
-    map, for which there is nothing to concatenate, halve the width.
+    A level is as wide as the backbone's map of its size, but at most 4 `width`. Levels finer than the first map, which
+    have no map to concatenate, halve the width.
     """
     before, skips = backbone.widths[-1], list(backbone.widths[:-1])
     neck, stride, after = nn.ModuleList(), backbone.stride, before
@@ -155,10 +139,10 @@ def count_stages(backbone: Backbone) -> dict[str, int]:
 
 
 def count_layers(module: nn.Module) -> int:
-    """How many convolutions and linear layers a path through the module passes, shortcuts left out.
+    """The number of convolutions and linear layers in the module, without those on shortcuts.
 
-    It is what the number in a network's name counts: the projections on ResNet's shortcuts are not in it (He et al.
-    2015, table 1), and normalisation has no part in it.
+    The number in a network's name counts these layers: neither projections on ResNet's shortcuts (He et al. 2015,
+    table 1) nor norms are included.
     """
     return sum(isinstance(layer, nn.Conv2d | nn.Linear) for layer in _main_path(module))
 

@@ -1,6 +1,5 @@
-"""What the networks are built of: layers by number of dimensions, normalisation by name, the ConvBlock."""
+"""The building blocks of networks: layers by number of dimensions, normalisation by name, the ConvBlock."""
 
-from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch.nn.functional as F  # noqa: N812 - torch's own spelling
@@ -24,7 +23,6 @@ Down = Annotated[
     Field(description="What halves the features between levels: a 2x2 pool, or a 3x3 convolution of stride 2."),
 ]
 Dims = Annotated[Literal[2, 3], Field(description="2: a network of slices; 3: one of volumes, which takes 3D patches.")]
-Watch = Callable[[str, Tensor], None]  # told the name of a block's place and the features it gave
 Groups = Annotated[
     int, Field(ge=1, description="With norm=group: the most groups, of which the largest that divides is taken.")
 ]
@@ -37,10 +35,10 @@ MAX_GROUPS = 8
 
 
 def make_norm(norm: Norm, channels: int, dims: Dims, groups: int = MAX_GROUPS) -> nn.Module:
-    """A normalisation layer. Group normalisation takes the most groups, at most `groups`, that divide the channels.
+    """A normalisation layer. Group normalisation uses the largest number of groups <= `groups` that divides `channels`.
 
-    Instance normalisation is group normalisation with a group for each channel: torch's own InstanceNorm computes the
-    same, but on the CPU it turns channels-last features into contiguous ones.
+    Instance normalisation is group normalisation with one group per channel: torch's InstanceNorm computes the same,
+    but on the CPU it turns channels-last features into contiguous ones.
     """
     match norm:
         case "batch":
@@ -55,9 +53,9 @@ def make_norm(norm: Norm, channels: int, dims: Dims, groups: int = MAX_GROUPS) -
 
 
 def make_down(down: Down, norm: Norm, channels: int, dims: Dims, groups: int = MAX_GROUPS) -> nn.Module:
-    """What halves each side: 2x2 max-pooling, 2x2 average-pooling, or a 3x3 convolution with stride 2.
+    """A layer that halves each side: 2x2 max-pooling, 2x2 average-pooling, or a 3x3 convolution with stride 2.
 
-    The convolution keeps the channels, and no activation follows it: it stands in a pool's place. `norm` comes after.
+    The convolution keeps the number of channels and, like a pool, has no activation. `norm` follows either.
     """
     match down:
         case "max":
@@ -72,20 +70,20 @@ def make_down(down: Down, norm: Norm, channels: int, dims: Dims, groups: int = M
 def make_dropouts(
     dropout: DropoutSpec | None, dims: Dims, *, encoder: list[str], decoder: list[str], bottleneck: list[str]
 ) -> nn.ModuleDict:
-    """A Dropout for each of the places that `dropout.where` names, at p = 0 too; none at all without a spec.
+    """A Dropout by name for each block that `dropout.where` selects, also if p = 0; none without a spec.
 
-    `encoder`, `decoder`: the names of all places; `bottleneck`: the deepest of the encoder's. SettingError for a kind
-    of other dimensions, and where there is no such place.
+    `encoder`, `decoder`: the names of all blocks; `bottleneck`: those of the deepest encoder level. SettingError if the
+    kind of dropout is for other dimensions, or if `where` selects no block.
     """
     if dropout is None:
         return nn.ModuleDict()
     fitting = f"dropout{dims}d"
     if dropout.kind not in ("dropout", fitting):
         raise SettingError(f"dropout.kind '{dropout.kind}' does not fit a {dims}D network: use {fitting}")
-    places = {"every": encoder + decoder, "decoder": decoder, "bottleneck": bottleneck}[dropout.where]
-    if dropout.p > 0 and not places:
+    names = {"every": encoder + decoder, "decoder": decoder, "bottleneck": bottleneck}[dropout.where]
+    if dropout.p > 0 and not names:
         raise SettingError(f"dropout.where '{dropout.where}': a network of one level has no such block")
-    return nn.ModuleDict({place: Dropout(dropout.p, dropout.kind) for place in places})
+    return nn.ModuleDict({name: Dropout(dropout.p, dropout.kind) for name in names})
 
 
 class ConvBlock(nn.Module):
@@ -99,12 +97,12 @@ class ConvBlock(nn.Module):
         self.norm = make_norm(norm, out_channels, dims, groups)
 
     def forward(self, features: Float[Tensor, "B I *S"], *, upsample: bool = False) -> Float[Tensor, "B O *T"]:
-        """With `upsample` the features are first enlarged x2, each repeated (nearest)."""
+        """With `upsample`, the features are first enlarged x2 (nearest neighbour)."""
         convolved = self._upsample_conv(features) if upsample else self.conv(features)
         return F.relu(self.norm(convolved), inplace=True)
 
     def _upsample_conv(self, features: Tensor) -> Tensor:
-        # the meta device counts operations: there the standard form, as papers count them
+        # on the meta device operations are counted: the standard form is used there, as in papers
         if features.ndim == 4 and not features.is_meta:
             assert self.conv.bias is not None
             return upsample_conv(features, self.conv.weight, self.conv.bias)
@@ -113,14 +111,14 @@ class ConvBlock(nn.Module):
 
 
 def check_axes(image: Tensor, dims: int) -> None:
-    """ValueError unless it is a batch: torch would take (C, H, W) for an image without one, and fail later."""
+    """ValueError if the batch axis is missing: torch would accept (C, H, W) and fail later."""
     if image.ndim != dims + 2:
         sizes = {2: "H, W", 3: "D, H, W"}[dims]
         raise ValueError(f"a {dims}D network takes (B, C, {sizes}), not {image.ndim} axes")
 
 
 def pad_to_multiple(image: Float[Tensor, "B C *S"], multiple: int) -> Float[Tensor, "B C *T"]:
-    """The image with zeros at the far end of each axis up to a multiple; itself where there is nothing to add."""
+    """Pads each axis with zeros at its end up to a multiple; returns the image itself if all sizes fit."""
     missing = [-size % multiple for size in image.shape[2:]]
     if not any(missing):
         return image
@@ -128,7 +126,7 @@ def pad_to_multiple(image: Float[Tensor, "B C *S"], multiple: int) -> Float[Tens
 
 
 def crop_to(logits: Float[Tensor, "B K *T"], sizes: tuple[int, ...]) -> Float[Tensor, "B K *S"]:
-    """The near corner of the given sizes; itself where they are equal."""
+    """Keeps the first `sizes` voxels of each axis; returns the logits themselves if all sizes are equal."""
     if tuple(logits.shape[2:]) == sizes:
         return logits
     for axis, size in enumerate(sizes, start=2):

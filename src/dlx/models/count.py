@@ -1,6 +1,6 @@
-"""How large a network is: parameters, parameters used more than once in a forward pass, multiplications.
+"""The size of a network: parameters, parameters used more than once in a forward pass, floating-point operations.
 
-The forward pass runs on the meta device, which computes shapes and no numbers, so it costs neither memory nor time.
+The forward pass runs on the meta device, which computes shapes only, so it needs almost no memory or time.
 """
 
 import copy
@@ -25,7 +25,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class SharedUse:
-    """A module, or a parameter that is shared by itself, which one forward pass uses `calls` times.
+    """A module, or a parameter shared between modules, that one forward pass uses `calls` times.
 
     `parameters` counts it once; `also` are its other names in the network.
     """
@@ -38,10 +38,10 @@ class SharedUse:
 
 @dataclass(frozen=True)
 class ModuleRow:
-    """One module. A parameter counts where it is registered first, so that sums over rows come out right.
+    """One module. A shared parameter counts only where it is registered first, so that sums over rows are correct.
 
-    `own` counts the parameters of the module itself, `parameters` those below it too. `flops` is of all its calls;
-    of a list of modules, which is never called, the sum over its items. `shapes` are its outputs', each once.
+    `own` counts the parameters of the module itself, `parameters` also those of its children. `flops` is the sum over
+    its calls; for a list of modules, which is never called, over its items. `shapes` are its distinct output shapes.
     """
 
     name: str
@@ -55,10 +55,10 @@ class ModuleRow:
 
 @dataclass(frozen=True)
 class ModelCount:
-    """A network's figures. FLOPs are of convolutions, matrix products and attention, a multiply-add being 2.
+    """The counts of a network. FLOPs are those of convolutions, matrix products and attention; a multiply-add is 2.
 
-    `layers` are the weighted layers by stage, of networks that tell them (`dlx.models.backbone.count_layers`).
-    `forward_backward_flops` is measured by going back to the trainable parameters; None where that does not run.
+    `layers` is the number of weighted layers by stage, for networks of `backbone.py`. `forward_backward_flops` includes
+    the backward pass to the trainable parameters; None if the backward pass fails.
     """
 
     parameters: int
@@ -73,16 +73,15 @@ class ModelCount:
 
     @property
     def parts(self) -> dict[str, int]:
-        """The parameters of each part of the network (backbone, neck, head ...) that has some."""
+        """The parameters of each direct child of the network (backbone, neck, head ...) that has any."""
         return {row.name: row.parameters for row in self.rows if row.name and "." not in row.name and row.parameters}
 
 
 def count(model: nn.Module, inputs: Shape | tuple[Tensor, ...]) -> ModelCount:
     """Counts a network by one forward pass in evaluation mode, on `inputs` or on a batch of one of the shape (C, *S).
 
-    The pass runs on a copy on the meta device; where that fails (control flow that depends on values), on the network
-    itself, whose weights, gradients and mode are left as they were. A network on the meta device runs as it is.
-    Raises SettingError where the forward pass fails.
+    The pass runs on a copy on the meta device. If that fails (control flow that depends on values), it runs on the
+    network itself, whose weights, gradients and mode do not change. Raises SettingError if the forward pass fails.
     """
     try:
         with torch.device("meta"):  # for what the forward pass itself makes
@@ -92,7 +91,7 @@ def count(model: nn.Module, inputs: Shape | tuple[Tensor, ...]) -> ModelCount:
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     if device.type != "meta":
         try:
-            remark = f"the forward pass ran on {device}, for it failed on the meta device: {_one_line(cause)}"
+            remark = f"the forward pass ran on {device} because it failed on the meta device: {_one_line(cause)}"
             return _measure(model, _make_inputs(model, inputs, device), remark)
         except Exception as error:  # noqa: BLE001 - as above
             cause = error
@@ -134,7 +133,7 @@ def _measure(model: nn.Module, inputs: tuple[Tensor, ...], *remarks: str) -> Mod
 
 
 def _uses_of(parameter: nn.Parameter, trace: Trace) -> int:
-    """How many parameters there would be in this one's stead if each use had its own."""
+    """The number of parameters if each use had a copy of its own."""
     return max(parameter.numel(), sum(use.numel for use in trace.uses.get(parameter, ())))
 
 
@@ -198,12 +197,12 @@ def _distinct_shapes(calls: list[Call]) -> tuple[Shape, ...]:
 
 
 def _go_back(model: nn.Module, output: Any) -> None:
-    """The backward pass, after which the parameters have the gradients that they had before."""
+    """Runs the backward pass and restores the gradients afterwards."""
     results = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.requires_grad]
     gradients = {parameter: parameter.grad for parameter in model.parameters()}
     try:
         for parameter in gradients:
-            parameter.grad = None  # else the new one would be added to it in place
+            parameter.grad = None  # else backward would add to it in place
         if results:
             torch.autograd.backward(results, [torch.ones_like(result) for result in results])
     finally:
@@ -212,7 +211,7 @@ def _go_back(model: nn.Module, output: Any) -> None:
 
 
 def _meta_copy(model: nn.Module) -> nn.Module:
-    """The network with meta tensors in place of its own, whose memory is not copied; itself if it has no others."""
+    """A copy of the network with meta tensors, which copies no memory; the network itself if all are meta already."""
     tensors = [*model.parameters(), *model.buffers()]
     if tensors and all(tensor.is_meta for tensor in tensors):
         return model

@@ -1,8 +1,8 @@
 """Dropout whose noise comes from a generator of its own, so that trials which differ in p see the same noise.
 
-An element (or channel) is kept where its uniform noise is at least p, and what is kept is scaled by 1 / (1 - p)
-(Srivastava et al. 2014). A coin is tossed for each: the share that is dropped is p only on average. The noise has 16
-bits, so p is met within 1 / 131072; drawn four at a time as 64-bit integers it takes a third of the time of float32
+An element (or channel) is kept if its uniform noise is at least p, and kept elements are scaled by 1 / (1 - p)
+(Srivastava et al. 2014). Draws are independent, so the dropped fraction is p only on average. The noise has 16 bits,
+so p is exact within 1 / 131072; drawing four at a time as 64-bit integers takes a third of the time of float32 noise
 (docs/log.md).
 """
 
@@ -35,7 +35,7 @@ class Dropout(nn.Module):
         super().__init__()
         self.kind: Kind = kind
         self.generator: torch.Generator | None = None
-        self.watch: Callable[[Tensor], None] | None = None  # sees what is kept, where a step is probed
+        self.on_draw: Callable[[Tensor], None] | None = None  # called with each mask of kept elements
         self.rate = 0.0
         self.register_buffer("p", torch.zeros(()), persistent=False)
         self.register_buffer("threshold", torch.zeros((), dtype=torch.int16), persistent=False)
@@ -43,7 +43,7 @@ class Dropout(nn.Module):
 
     @property
     def is_active(self) -> bool:
-        """True where p is above 0: only then is anything dropped, and only while training."""
+        """True if p > 0: in training mode some elements are dropped."""
         return self.rate > 0
 
     def set_p(self, p: float) -> None:
@@ -57,17 +57,17 @@ class Dropout(nn.Module):
     def forward(self, features: Float[Tensor, "B C *S"]) -> Float[Tensor, "B C *S"]:
         if not self.training or not self.is_active:
             return features
-        # a product and no selection: on a CPU it takes a quarter of the time
+        # a product takes a quarter of the time of torch.where on a CPU
         kept = self.draw(features)
-        if self.watch is not None:
-            self.watch(kept)
+        if self.on_draw is not None:
+            self.on_draw(kept)
         return features / (1.0 - self.p) * kept.to(features.dtype)
 
     def draw(self, features: Float[Tensor, "B C *S"]) -> Bool[Tensor, "B C ..."]:
-        """What is kept: a coin for each element, or one for each sample and channel, shaped (B, C, 1 ...).
+        """The mask of kept elements, one draw each; for whole channels one draw per sample and channel, (B, C, 1 ...).
 
-        The elements' noise is drawn in their order in memory and keeps the memory format, so the same generator state
-        drops other elements of a channels-last tensor than of a contiguous one.
+        Noise is drawn in the order of the elements in memory, so the same generator state drops other elements of a
+        channels-last tensor than of a contiguous one.
         """
         with torch.no_grad():
             ones = [1] * (features.ndim - 2)
@@ -85,16 +85,16 @@ class Dropout(nn.Module):
 
 def dropout_modules(model: nn.Module) -> list[Dropout]:
     """Every Dropout of a model, in the order of its modules."""
-    return list(dropout_places(model).values())
+    return list(named_dropouts(model).values())
 
 
-def dropout_places(model: nn.Module) -> dict[str, Dropout]:
-    """Every Dropout of a model by its name in it, such as `encoder.0.1.dropout`."""
+def named_dropouts(model: nn.Module) -> dict[str, Dropout]:
+    """Every Dropout of a model by its module name, such as `dropouts.encoder0_1`."""
     return {name: module for name, module in model.named_modules() if isinstance(module, Dropout)}
 
 
 def set_dropout(model: nn.Module, p: float, generator: torch.Generator | None) -> None:
-    """Gives every Dropout of a model the rate p and the generator its noise comes from."""
+    """Sets the rate and the noise generator of every Dropout of a model."""
     for module in dropout_modules(model):
         module.set_p(p)
         module.generator = generator

@@ -1,10 +1,10 @@
-"""ResNet-18 to 152 (He et al. 2015, arXiv 1512.03385), each as a table of blocks; classifiers and U-Nets' encoders.
+"""ResNet-18 to 152 (He et al. 2015, arXiv 1512.03385), each as a table of blocks; classifiers and encoders of U-Nets.
 
-It is version 1.5: in a bottleneck that halves the size the 3x3 convolution has the stride. In the paper (version 1)
-the first 1x1 convolution has it and drops three quarters of its input unseen; parameters are the same. Shortcuts are
+This is version 1.5: in a bottleneck that halves the size, the 3x3 convolution has the stride. In the paper (version 1)
+the first 1x1 convolution has it and ignores three quarters of its input; parameters are the same. Shortcuts are
 the paper's option B: a 1x1 convolution where the size or width changes, else the identity. Convolutions have no bias
 where a norm follows. Stages are numbered as in the paper's table 1, stage2 being its conv2_x; the stem is the first.
-First weights are torch's default; `init=kaiming-normal:mode=fan_out` draws them as is usual for ResNet.
+Initial weights are torch's default; `init=kaiming-normal:mode=fan_out` gives those usual for ResNet.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ STAGES: dict[int, tuple[tuple[int, int, int, int], bool]] = {
     101: ((3, 4, 23, 3), True),
     152: ((3, 8, 36, 3), True),
 }
-EXPANSION = 4  # a bottleneck's output is so many times as wide as its 3x3 convolution
+EXPANSION = 4  # the width of a bottleneck's output divided by that of its 3x3 convolution
 
 
 class ConvNorm(nn.Module):
@@ -47,7 +47,7 @@ class ConvNorm(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions, or the bottleneck 1x1, 3x3, 1x1; what comes in is added before the last ReLU."""
+    """Two 3x3 convolutions, or the bottleneck 1x1, 3x3, 1x1; the input is added before the last ReLU."""
 
     def __init__(
         self, in_channels: int, width: int, stride: int, norm: Norm, groups: Groups, *, is_bottleneck: bool
@@ -101,12 +101,6 @@ class ResNet(Backbone):
                     ResidualBlock(before, width * 2**stage, stride, norm, groups, is_bottleneck=is_bottleneck)
                 )
             self.add_module(f"stage{stage + 2}", nn.Sequential(*blocks))
-
-    def forward(self, image: Float[Tensor, "B C H W"]) -> list[Tensor]:
-        maps = [image]
-        for stage in self.children():
-            maps.append(stage(maps[-1]))
-        return maps[1:]
 
 
 def _classifier(depth: int) -> Callable[..., Classifier]:

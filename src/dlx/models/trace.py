@@ -1,6 +1,6 @@
 """What one forward pass calls and uses: each call of a module, each use of a parameter, and which of them repeat.
 
-Nothing here knows sizes of networks or prints; `counting.py` makes figures of it.
+`count.py` derives sizes and costs from it.
 """
 
 from collections import defaultdict
@@ -18,7 +18,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 @dataclass
 class Call:
-    """One call of a module: by which call it was made (None: the network itself), what it gave, what it cost."""
+    """One call of a module: the index of the calling call (None: the network itself), output shapes and cost."""
 
     module: nn.Module
     parent: int | None
@@ -28,7 +28,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Use:
-    """One use of a parameter: in which call, and of how many of its elements (a slice has fewer)."""
+    """One use of a parameter: the index of the call, and the number of elements used (fewer for a slice)."""
 
     call: int
     numel: int
@@ -36,7 +36,7 @@ class Use:
 
 @dataclass
 class Trace:
-    """The calls and uses of one forward pass, in their order."""
+    """The calls and uses of one forward pass, in order."""
 
     calls: list[Call] = field(default_factory=list)
     uses: dict[nn.Parameter, list[Use]] = field(default_factory=lambda: defaultdict(list))
@@ -52,7 +52,7 @@ class Trace:
 
 @contextmanager
 def trace_forward(model: nn.Module, cost_so_far: Callable[[], int] = lambda: 0) -> Iterator[Trace]:
-    """Records what runs of `model` within the block; a call's cost is by how much `cost_so_far` rises in it."""
+    """Records the calls of `model` within the block; the cost of a call is the increase of `cost_so_far` during it."""
     trace = Trace()
     flow = _ParameterFlow(trace)
     handles = []
@@ -70,10 +70,10 @@ def trace_forward(model: nn.Module, cost_so_far: Callable[[], int] = lambda: 0) 
 
 
 def reused_modules(trace: Trace) -> dict[nn.Module, int]:
-    """Modules that were called more than once, and how often, without those that repeat only because their caller does.
+    """Modules that were called more than once, with the number of calls, except those whose caller explains it.
 
-    So a block that is called twice is named, and not its convolution as well. A module repeats by itself where one
-    call of its caller calls it twice, or where two different modules call it.
+    So a block that is called twice is listed without its convolution. A module is listed if a single call of its caller
+    calls it twice, or if two different modules call it.
     """
     reused = {}
     for module, calls in trace.calls_of().items():
@@ -85,10 +85,10 @@ def reused_modules(trace: Trace) -> dict[nn.Module, int]:
 
 
 def reused_parameters(trace: Trace) -> dict[nn.Parameter, int]:
-    """Parameters that were used more than once, and how often, where no repeated call of one module explains it.
+    """Parameters used more than once, with the number of uses, unless repeated calls of one module explain it.
 
     These are tied weights (one parameter in two modules) and weights that a forward pass uses twice in functions.
-    Slices that together are no more than the parameter are one use of it.
+    Slices that together have at most as many elements as the parameter count as one use.
     """
     reused = {}
     for parameter, uses in trace.uses.items():
@@ -100,11 +100,11 @@ def reused_parameters(trace: Trace) -> dict[nn.Parameter, int]:
 
 
 class _ParameterFlow(TorchFunctionMode):
-    """Follows tensors through torch's functions and notes where parameters meet data.
+    """Follows tensors through torch's functions and records where parameters are combined with data.
 
-    Data are the tensors that enter a module, and whatever is computed with them. What is computed from parameters
-    alone (a transpose, a slice, a standardised or low-rank weight) stands for them until it meets data: that is the
-    use. So a weight that is normalised in several operations and then convolved with is used once.
+    Data are the tensors that enter a module, and everything computed from them. A tensor computed from parameters
+    alone (a transpose, a slice, a standardised or low-rank weight) stands for these parameters until it is combined
+    with data: that is the use. So a weight that is normalised in several operations before a convolution is used once.
     """
 
     def __init__(self, trace: Trace) -> None:
@@ -130,13 +130,13 @@ class _ParameterFlow(TorchFunctionMode):
         return result
 
     def sources(self, tensor: Tensor) -> frozenset[nn.Parameter]:
-        """The parameters a tensor stands for; none where it is data."""
+        """The parameters that a tensor stands for; none if it is data."""
         if isinstance(tensor, nn.Parameter):
             return frozenset([tensor])
         return self.derived[tensor] if tensor in self.derived and tensor not in self.data else frozenset()
 
     def note_uses(self, tensors: list[Tensor]) -> None:
-        """One use of each parameter that the tensors stand for."""
+        """Records one use of each parameter that the tensors stand for."""
         numel: dict[nn.Parameter, int] = {}
         for tensor in tensors:
             for parameter in self.sources(tensor):
@@ -161,8 +161,8 @@ def _enter(trace: Trace, flow: _ParameterFlow, cost_so_far: Callable[[], int]) -
     def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
         trace.calls.append(Call(module, trace.stack[-1] if trace.stack else None, cost=-cost_so_far()))
         trace.stack.append(len(trace.calls) - 1)
-        # From here on a learned query is like any other features. A parameter itself may be passed in to be
-        # transformed first, as parametrizations do.
+        # Tensors that enter a module are data from here on, learned queries included. Parameters themselves are not:
+        # parametrizations pass them in to be transformed first.
         tensors = [tensor for tensor in _tensors((args, kwargs)) if not isinstance(tensor, nn.Parameter)]
         flow.note_uses(tensors)
         flow.mark_data(tensors)

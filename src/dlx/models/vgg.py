@@ -1,15 +1,14 @@
 """VGG-11 to 19 (Simonyan and Zisserman 2014, arXiv 1409.1556, table 1: A, B, D, E), with and without batch norm.
 
-Classifiers and encoders of U-Nets. All convolutions are 3x3 with bias, as the paper's; batch norm came after it (Ioffe
-and Szegedy 2015). First weights are torch's default.
+Classifiers and encoders of U-Nets. All convolutions are 3x3 with bias, as in the paper; batch norm is later (Ioffe and
+Szegedy 2015). Initial weights are torch's default.
 """
 
 from collections.abc import Callable
 from typing import Annotated
 
-from jaxtyping import Float
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from dlx.models.backbone import Backbone, BackboneUNet, Classifier
 from dlx.models.blocks import MAX_GROUPS, ConvBlock, Groups, Norm
@@ -25,13 +24,13 @@ STAGES: dict[int, tuple[int, int, int, int, int]] = {
     19: (2, 2, 4, 4, 4),
 }
 LINEAR_WIDTH = 4096  # of the classifier's two hidden layers
-POOLED_PX = 7  # each side of what they are given: an image of 224 halved five times
+POOLED_PX = 7  # the side of their input: an image of 224 pixels, halved five times
 
 
 class VGG(Backbone):
     """Five stages of ConvBlocks with 2x2 max-pooling between them; maps at 1/1, 1/2, 1/4, 1/8 and 1/16 of the image.
 
-    Widths double up to eight times the first. The fifth pooling is the classifier's neck's.
+    Widths double up to eight times the first. The fifth pooling is in the neck of the classifier.
     """
 
     first_stride = 1
@@ -44,12 +43,6 @@ class VGG(Backbone):
             blocks = [ConvBlock(before if block == 0 else after, after, norm, groups=groups) for block in range(count)]
             pool = [nn.MaxPool2d(2)] if stage > 0 else []
             self.add_module(f"stage{stage + 1}", nn.Sequential(*pool, *blocks))
-
-    def forward(self, image: Float[Tensor, "B C H W"]) -> list[Tensor]:
-        maps = [image]
-        for stage in self.children():
-            maps.append(stage(maps[-1]))
-        return maps[1:]
 
 
 def _head(in_features: int, num_classes: int) -> nn.Sequential:

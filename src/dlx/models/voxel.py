@@ -1,7 +1,7 @@
-"""A classifier of single voxels, which learns no features: what a network's convolutions must be measured against.
+"""A classifier of single voxels, which learns no spatial features: the baseline for a network's convolutions.
 
-Each voxel is judged by its own intensities, or by features that people engineered before networks learnt them: each
-channel smoothed by Gaussians of several widths, with the size of its gradient and its Laplacian there.
+Each voxel is classified by its own intensities, or by hand-made features: each channel smoothed by Gaussians of several
+widths, and the gradient magnitude and Laplacian of each smoothed channel.
 """
 
 from typing import Annotated, Literal
@@ -12,7 +12,8 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from dlx.models.blocks import CONV, MAX_GROUPS, Dims, Groups, Norm, Watch, check_axes, make_dropouts, make_norm
+from dlx.models.blocks import CONV, MAX_GROUPS, Dims, Groups, Norm, make_norm
+from dlx.models.network import Network
 from dlx.settings.spec import DropoutSpec
 
 SIGMAS_PX = (1.0, 2.0, 4.0)
@@ -52,10 +53,8 @@ class VoxelBlock(nn.Module):
         return F.relu(self.norm(self.conv(features)), inplace=True)
 
 
-class VoxelClassifier(nn.Module):
+class VoxelClassifier(Network):
     """(B, C, *S) -> logits (B, K, *S) for any size S; two hidden layers are the encoder, the third the decoder."""
-
-    stride = 1
 
     def __init__(
         self,
@@ -68,53 +67,30 @@ class VoxelClassifier(nn.Module):
         dims: Dims,
         groups: int,
     ) -> None:
-        super().__init__()
-        self.watch: Watch | None = None
-        self.dims: Dims = dims
+        super().__init__(dims)
         self.features: Features = features
         num_features = in_channels * (1 if features == "raw" else 1 + 3 * len(SIGMAS_PX))
         self.encoder = nn.ModuleList(VoxelBlock(before, width, norm, dims, groups) for before in (num_features, width))
         self.decoder = VoxelBlock(width, width, norm, dims, groups)
         self.head = CONV[dims](width, num_classes, 1)
-        encoder, decoder = ["encoder0", "encoder1"], ["decoder0"]
-        self.dropouts = make_dropouts(dropout, dims, encoder=encoder, decoder=decoder, bottleneck=encoder[-1:])
+        self.add_dropouts(dropout)
 
-    def _call(self, block: nn.Module, place: str, features: Tensor) -> Tensor:
-        features = block(features)
-        if self.watch is not None:
-            self.watch(place, features)
-        return self.dropouts[place](features) if place in self.dropouts else features
+    def levels(self, group: str) -> dict[str, nn.Module]:
+        """As of any network, but the decoder is a single layer and no list."""
+        return {"decoder0": self.decoder} if group == "decoder" else super().levels(group)
 
-    def _encode(self, image: Tensor) -> Tensor:
-        check_axes(image, self.dims)
-        features = image if self.features == "raw" else gaussian_features(image)
-        for layer, block in enumerate(self.encoder):
-            features = self._call(block, f"encoder{layer}", features)
-        return features
+    def encode(self, image: Tensor) -> list[Tensor]:
+        return [self.run_levels("encoder", image if self.features == "raw" else gaussian_features(image))]
 
-    def forward(self, image: Float[Tensor, "B C *S"]) -> Float[Tensor, "B K *S"]:
-        logits: Tensor = self.head(self._call(self.decoder, "decoder0", self._encode(image)))
-        return logits
-
-    def embed(self, image: Float[Tensor, "B C *S"]) -> Float[Tensor, "B F"]:
-        """The mean of each of the encoder's features over all voxels."""
-        return self._encode(image).flatten(2).mean(2)
-
-    def level_parameters(self) -> dict[str, list[nn.Parameter]]:
-        """The parameters of each hidden layer, by the names that `watch` is told."""
-        layers = {f"encoder{layer}": list(block.parameters()) for layer, block in enumerate(self.encoder)}
-        return layers | {"decoder0": list(self.decoder.parameters())}
-
-    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """The hidden layers as encoder and decoder, and the head."""
-        return {part: list(getattr(self, part).parameters()) for part in ("encoder", "decoder", "head")}
+    def decode(self, maps: list[Tensor]) -> Tensor:
+        return self.run_levels("decoder", maps.pop())
 
 
 def gaussian_features(image: Float[Tensor, "B C *S"]) -> Float[Tensor, "B F *S"]:
     """Intensity, and for each sigma of `SIGMAS_PX` the smoothed intensity, its gradient's norm and its Laplacian.
 
-    F = (1 + 3 x sigmas) C. Derivatives are central differences, times sigma and sigma^2, so that each scale's have the
-    same size (Lindeberg 1998). In float32; beyond its edge the image goes on as its edge.
+    F = (1 + 3 x sigmas) C. Derivatives are central differences, multiplied by sigma and sigma^2 so that all scales have
+    comparable values (Lindeberg 1998). Computed in float32; the image is extended by repeating its edge voxels.
     """
     with torch.autocast(image.device.type, enabled=False):
         plain = image.float()
@@ -133,14 +109,14 @@ def gaussian_features(image: Float[Tensor, "B C *S"]) -> Float[Tensor, "B F *S"]
 
 
 def gaussian_kernel(sigma_px: float) -> tuple[float, ...]:
-    """A Gaussian sampled to three standard deviations, its sum 1."""
+    """A Gaussian sampled up to three standard deviations and normalised to sum 1."""
     radius = round(3 * sigma_px)
     weights = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float64) / sigma_px) ** 2)
     return tuple((weights / weights.sum()).tolist())
 
 
 def correlate(image: Float[Tensor, "B C *S"], kernel: tuple[float, ...], axis: int) -> Float[Tensor, "B C *S"]:
-    """Each channel with a kernel of odd length along one axis; beyond its edge the image goes on as its edge."""
+    """Correlates each channel with a kernel of odd length along one axis; edge voxels are repeated outwards."""
     radius, size = len(kernel) // 2, image.shape[axis]
     first, last = image.narrow(axis, 0, 1), image.narrow(axis, size - 1, 1)
     edges = list(image.shape)

@@ -18,7 +18,7 @@ MOST_LETTERS = 80  # of a wrong value in its error
 @cache
 def argument_schema(factory: Callable[..., Any]) -> type[BaseModel]:
     """A pydantic model of the factory's keyword-only parameters: its settings; the others are the engine's."""
-    hints = typing.get_type_hints(factory, include_extras=True)
+    hints = typing.get_type_hints(factory.__init__ if inspect.isclass(factory) else factory, include_extras=True)
     fields: dict[str, Any] = {}
     for parameter in inspect.signature(factory).parameters.values():
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
