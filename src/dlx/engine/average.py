@@ -8,9 +8,9 @@ from torch.optim.swa_utils import AveragedModel
 class WeightAverage:
     """Averages a network's parameters and floating-point buffers after each step, in a few operations on the device.
 
-    a <- decay a + (1 - decay) w; the first step copies w. torch's AveragedModel holds the average, but its own update
-    is not used, since it copies to the device several times a step. Integers, such as the number of batches that a norm
-    has seen, have no average: `finish_epoch` copies them.
+    a <- decay a + (1 - decay) w; the first step copies w. torch's AveragedModel holds the average, but its update
+    is not used because it copies to the device several times a step. Integers, such as a norm's count of batches, are
+    not averaged: `finish_epoch` copies them.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -22,7 +22,7 @@ class WeightAverage:
         self._integers = [pair for pair in pairs if not pair[0].is_floating_point()]
 
     def restart(self) -> None:
-        """Begins a new average: the next step copies the weights."""
+        """Starts a new average: the next step copies the weights."""
         self.averaged.n_averaged.zero_()
 
     @torch.no_grad()
@@ -31,13 +31,13 @@ class WeightAverage:
         means, weights = [mean for mean, _ in self._floats], [now for _, now in self._floats]
         if self.averaged.n_averaged > 0:
             torch._foreach_lerp_(means, weights, 1.0 - self.decay)
-        else:  # copied: a lerp of weight 1 would keep the NaN of a trial that diverged before
+        else:  # a copy, since a lerp of weight 1 would keep the NaN of an earlier trial that diverged
             torch._foreach_copy_(means, weights)
         self.averaged.n_averaged += 1
 
     @torch.no_grad()
     def finish_epoch(self) -> None:
-        """Copies the integers, which have no average."""
+        """Copies the integers, which are not averaged."""
         for mean, now in self._integers:
             mean.copy_(now)
 

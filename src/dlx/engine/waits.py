@@ -1,7 +1,7 @@
-"""Operations in which the host waits for the device, or copies to it: none may be in a captured step.
+"""Finds operations in which the host waits for the device or copies to it, which a CUDA graph cannot hold.
 
-A CUDA graph cannot hold them. `WaitsRefused` raises HostWaitError at the first one that runs within it, on any device,
-so that a step can be checked on a machine without a GPU too.
+`WaitsRefused` raises HostWaitError at the first one that runs within it, on any device, so that a step can be checked
+on a machine without a GPU too.
 """
 
 import traceback
@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 aten = torch.ops.aten
 
-# Their result is a number on the host, or its size depends on the values.
+# Operations whose result is a number on the host, or whose output size depends on values.
 WAITING = {
     aten._local_scalar_dense,
     aten.nonzero,
@@ -41,7 +41,7 @@ class HostWaitError(RuntimeError):
 
 
 class WaitsRefused(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Within, an operation on `device` in which the host waits, or copies to or from it, raises HostWaitError."""
+    """A context in which an operation that waits for `device`, or copies to or from it, raises HostWaitError."""
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -90,10 +90,10 @@ def _is_mask(index: Any) -> bool:
 
 
 def describe_failure(error: BaseException) -> str:
-    """What failed and where, in one line: `aten.nonzero.default: the host waits ... (in network.py, line 12)`.
+    """The error and its line of code: `aten.nonzero.default: the host waits ... (in network.py, line 12)`.
 
-    The place is the innermost one outside torch, the checks of shapes and this package's engine: for a network or a
-    loss of the user's, the line to change.
+    The line is the innermost one outside torch, jaxtyping and this package's engine: in a network or loss of the user,
+    the one to change.
     """
     while error.__context__ is not None and not isinstance(error, HostWaitError):
         error = error.__context__  # the end of a failed capture fails too; the first error is the cause

@@ -1,8 +1,8 @@
 """Overlap of predictions with masks: counts on the device, Dice from counts, means over cases and classes.
 
-Counts of the parts of a volume add up to the counts of the volume. Distances between surfaces are in
-`surface.py`. Throughout: a class that is in neither mask has no Dice (NaN) and is left out of means; in one
-only, it has Dice 0.
+Counts of the parts of a volume add up to the counts of the volume. Distances between surfaces are in `surface.py`. In
+all functions, a class that is in neither mask has no Dice (NaN) and is left out of means; a class in only one of them
+has Dice 0.
 """
 
 import math
@@ -14,10 +14,10 @@ from torch import Tensor
 
 
 class DiceSummary(NamedTuple):
-    """Dice over cases. None stands where there is nothing to average.
+    """Dice over cases; None if there is nothing to average.
 
-    `per_class` holds, for each of the K classes, background first, the mean over the cases that have the
-    class; `mean`, the headline, is the mean of those of the foreground classes.
+    `per_class` holds the mean over the cases that have the class, for each of the K classes, background first; `mean`
+    is the mean of those of the foreground classes.
     """
 
     mean: float | None
@@ -29,9 +29,9 @@ def overlap_counts(
 ) -> Int64[Tensor, "3 K"]:
     """Voxels per class (columns) in the intersection, in the prediction and in the mask (rows).
 
-    Labels outside 0..K-1 count nowhere. Stays on the device and does not wait for it: compared and counted
-    class by class (bincount waits, on CUDA, for the largest label; counting so is also the fastest of the
-    three ways tried on a CPU).
+    Labels outside 0..K-1 are not counted. The result stays on the device without waiting for it: classes are compared
+    and counted one by one (on CUDA, bincount waits for the largest label; this was also the fastest of three variants
+    tried on a CPU).
     """
     columns = []
     for label in range(num_classes):
@@ -50,16 +50,16 @@ def soft_overlap(probabilities: Float[Tensor, "B K *S"], mask: Integer[Tensor, "
 
 
 def dice_from_counts(counts: Num[Tensor, "*N 3 K"]) -> Float64[Tensor, "*N K"]:
-    """2 |P and M| / (|P| + |M|) per class, NaN where it is in neither; for a device that has float64."""
+    """2 |P and M| / (|P| + |M|) per class, NaN for a class in neither; the device must have float64."""
     overlap, predicted, true = counts.double().unbind(dim=-2)
-    return 2.0 * overlap / (predicted + true)  # 0 / 0 is the NaN that is meant
+    return 2.0 * overlap / (predicted + true)  # 0 / 0 gives the NaN of a class in neither
 
 
 def soft_dice_from_sums(sums: Float[Tensor, "*N 3 K"]) -> Float64[Tensor, "*N K"]:
     """2 sum p g / (sum p + sum g) per class; NaN where the class is not in the mask.
 
-    Probabilities are never quite 0, so presence is the mask's alone: else any patch without the class would
-    score 0.
+    Probabilities are never exactly 0, so only the mask decides whether a class is present: otherwise any patch without
+    the class would score 0.
     """
     return torch.where(sums[..., 2, :] > 0, dice_from_counts(sums), math.nan)
 
@@ -70,7 +70,7 @@ def mean_foreground(dice: Float[Tensor, "*N K"]) -> Float[Tensor, "*N"]:
 
 
 def summarize(dice_per_case: Float[Tensor, "cases K"]) -> DiceSummary:
-    """The headline: over cases first, then over foreground classes, so that each class weighs the same."""
+    """The mean over cases first, then over foreground classes, so that each class has the same weight."""
     per_class = dice_per_case.double().nanmean(dim=0)
     return DiceSummary(
         mean=none_if_nan(mean_foreground(per_class).item()),
@@ -79,5 +79,5 @@ def summarize(dice_per_case: Float[Tensor, "cases K"]) -> DiceSummary:
 
 
 def none_if_nan(value: float) -> float | None:
-    """The value as records have it: None where there is none."""
+    """The value as records hold it: None for NaN."""
     return None if math.isnan(value) else value

@@ -1,8 +1,8 @@
-"""The ways to draw a network's first weights that `registry.py` names.
+"""The initialisations of a network's weights that `registry.py` names.
 
-Each is given a network as torch made it. All but `torch` draw the weights of its convolutions and linear layers anew
-(from torch's default generator, which the engine makes the weights' stream) and set their biases to zero; scales and
-shifts of norms stay 1 and 0. The names of fans: a 3x3 convolution from I to O channels has fan_in 9 I and fan_out 9 O.
+Each takes a network with torch's initial weights. All but `torch` redraw the weights of convolutions and linear layers
+(from torch's default generator, which the engine seeds with the weights' stream) and set their biases to zero; scales
+and shifts of norms stay 1 and 0. A 3x3 convolution from I to O channels has fan_in 9 I and fan_out 9 O.
 """
 
 from collections.abc import Callable
@@ -19,18 +19,18 @@ Gain = Annotated[float, Field(gt=0.0, description="A factor on the weights.")]
 
 
 def leave(model: nn.Module) -> None:
-    """torch's own default: weights and biases alike uniform in +- 1 / sqrt(fan_in).
+    """torch's default: weights and biases uniform in +- 1 / sqrt(fan_in).
 
     torch calls this `kaiming_uniform_` with a = sqrt(5), the slope of a leaky ReLU: its gain is sqrt(2 / (1 + 5)), so
-    the weights' variance is 1 / (3 fan_in), a sixth of what He et al. find for ReLU. Without norms features shrink
-    from layer to layer.
+    the variance of the weights is 1 / (3 fan_in), a sixth of the value of He et al. for ReLU. Without norms, features
+    shrink from layer to layer.
     """
 
 
 def kaiming_normal(model: nn.Module, *, mode: Mode = "fan_in") -> None:
     """Normal, variance 2 / fan (He et al. 2015, arXiv 1502.01852, section 2.2), for layers that ReLU follows.
 
-    With fan_in the features keep their mean square on the way forward, with fan_out the gradients on the way back.
+    fan_in keeps the mean square of features in the forward pass, fan_out that of gradients in the backward pass.
     """
     _draw(model, lambda weight: nn.init.kaiming_normal_(weight, mode=mode, nonlinearity="relu"))
 
@@ -51,15 +51,15 @@ def xavier_uniform(model: nn.Module, *, gain: Gain = 1.0) -> None:
 
 
 def orthogonal(model: nn.Module, *, gain: Gain = 2.0**0.5) -> None:
-    """Each weight, as a matrix of its output channels, has orthogonal rows (or columns, where it has more rows).
+    """Each weight, as a matrix with a row per output channel, has orthogonal rows (or columns, if it has more rows).
 
-    Saxe et al. 2014, arXiv 1312.6120. They are of length `gain`, sqrt(2) making up for what ReLU takes.
+    Saxe et al. 2014, arXiv 1312.6120. They have length `gain`; sqrt(2) compensates for ReLU.
     """
     _draw(model, lambda weight: nn.init.orthogonal_(weight, gain))
 
 
 def _draw(model: nn.Module, fill: Callable[[Tensor], object]) -> None:
-    for module in model.modules():  # each once, also where two paths share it
+    for module in model.modules():  # a shared module once
         if isinstance(module, nn.modules.conv._ConvNd | nn.Linear):
             fill(module.weight)
             if module.bias is not None:

@@ -1,8 +1,8 @@
-"""Losses of logits against integer masks, and the factories that `registry.py` names; no measures.
+"""Losses of logits against integer masks, and the factories that `registry.py` names. Metrics are in `dlx.scoring`.
 
-Every loss is called with logits (B, K, *S) of any float type and a mask (B, *S) of classes 0..K-1, in 2D or
-3D, and gives one scalar in float32 (float64 for float64 logits), under autocast too. None of them waits for
-the device, and none adds up with atomics on CUDA, so that a run can repeat bit for bit.
+Every loss takes logits (B, K, *S) of any float type and a mask (B, *S) of classes 0..K-1, in 2D or 3D, and returns one
+scalar in float32 (float64 for float64 logits), under autocast too. No loss waits for the device, and none sums with
+atomics on CUDA, so that a run can repeat bit for bit.
 """
 
 from collections.abc import Iterable
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dlx.system.errors import SettingError
 from dlx.training.lovasz import LovaszSoftmax, full_precision, one_hot
 
-# Above zero: a weight of 0 would divide 0 by 0 in a batch that holds no other class.
+# Above zero: in a batch that holds only a class of weight 0, the weighted mean would divide 0 by 0.
 ClassWeights = Annotated[
     list[Annotated[float, Field(gt=0.0)]] | None,
     Field(description="A weight for each class, the background first; by default 1 each."),
@@ -40,9 +40,9 @@ class CrossEntropy(nn.Module):
 class SoftDice(nn.Module):
     """One minus the mean over classes of (2 sum p g + smooth) / (sum p + sum g + smooth).
 
-    p are the softmax probabilities, g the one-hot mask; with `batch` the sums run over the whole batch, else
-    over each sample, and the mean over samples too (Milletari et al. 2016, with p and g not squared: as in
-    Drozdzal et al. 2016).
+    p are the softmax probabilities, g the one-hot mask. With `batch` the sums run over the whole batch, otherwise over
+    each sample, and the mean also over samples (Milletari et al. 2016, but p and g are not squared, as in Drozdzal et
+    al. 2016).
     """
 
     def __init__(self, include_background: bool, smooth: float, batch: bool):
@@ -55,7 +55,7 @@ class SoftDice(nn.Module):
         p = torch.softmax(full_precision(logits), dim=1)
         g = one_hot(mask, p.shape[1]).to(p.dtype)
         p, g = p[:, self.first_class :].flatten(2), g[:, self.first_class :].flatten(2)
-        # Products and sums, no einsum: autocast would run that in bfloat16.
+        # Products and sums instead of einsum, which autocast would run in bfloat16.
         summed = (0, 2) if self.batch else (2,)
         overlap, sizes = (p * g).sum(summed), p.sum(summed) + g.sum(summed)
         return 1.0 - ((2.0 * overlap + self.smooth) / (sizes + self.smooth)).mean()
@@ -76,7 +76,7 @@ class Focal(nn.Module):
         if self.double_softmax:
             logits = torch.softmax(logits, dim=1)
         log_p = _log_p_of_mask(logits, mask)
-        # 1 - p without cancellation, and never quite 0: there the slope of x^gamma is infinite for gamma < 1.
+        # 1 - p without cancellation, and above 0, where the slope of x^gamma is infinite for gamma < 1.
         missing = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)
         return -(self.weights.to(log_p.dtype)[mask] * missing**self.gamma * log_p).mean()
 
@@ -95,7 +95,7 @@ class SumLoss(nn.Module):
 
 
 def cross_entropy(num_classes: int, *, class_weights: ClassWeights = None) -> CrossEntropy:
-    """Cross-entropy, weighted by `class_weights` (above 0). SettingError: not one weight for each class."""
+    """Cross-entropy, weighted by `class_weights` (above 0). SettingError unless there is one weight per class."""
     return CrossEntropy(_weights(num_classes, class_weights))
 
 
@@ -108,8 +108,8 @@ def soft_dice(
 ) -> SoftDice:
     """Soft Dice loss, in 0..1.
 
-    The default of `smooth` is just enough to keep a class that is nowhere from dividing 0 by 0.
-    `batch` sums over the whole batch: a class missing from some patches then does no harm.
+    The default of `smooth` only prevents 0 / 0 for a class that occurs nowhere. With `batch` (sums over the whole
+    batch) a class may be missing from some patches.
     """
     if num_classes < 2 and not include_background:
         raise SettingError("loss 'dice': with one class and include_background=false no class is left")
@@ -125,13 +125,12 @@ def focal(
         bool, Field(description="Apply softmax to the probabilities once more, as the code of the notes did.")
     ] = False,
 ) -> Focal:
-    """Focal loss, weighted by `class_weights` (above 0). SettingError: not one weight for each class.
+    """Focal loss, weighted by `class_weights` (above 0). SettingError unless there is one weight per class.
 
-    `double_softmax` applies softmax to the probabilities once more, as a slip that some code trains with
-    does. No answer then has p above e / (e + K - 1), so the loss has a floor: with 4 classes and gamma 2,
-    0.205 times the mean weight of the voxels. For the weights 0.1, 0.4, 0.2, 0.3 and as many voxels of each
-    class that is 0.051. (A mean divided by the weights would have its floor at 0.205: the plain mean over
-    voxels is the one that gives "about 0.05".)
+    `double_softmax` applies softmax a second time, to the probabilities: a common mistake. No probability can then
+    exceed e / (e + K - 1), so the loss has a lower bound: with 4 classes and gamma 2, 0.205 times the mean weight of
+    the voxels. With weights 0.1, 0.4, 0.2, 0.3 and equally frequent classes this is 0.051, the "about 0.05" of the
+    notes. (For a mean divided by the weights the bound would be 0.205.)
     """
     return Focal(_weights(num_classes, class_weights), gamma, double_softmax)
 
@@ -146,14 +145,14 @@ def lovasz_softmax(
 ) -> LovaszSoftmax:
     """Lovász-softmax loss over the flattened batch, present classes only; in 0..1.
 
-    Errors are ranked by a histogram of so many bins, which gives the loss within 1 / bins and takes a hundredth of the
-    time of sorting them; None sorts them, exactly.
+    Errors are ranked by a histogram with `bins` bins, which gives the loss within 1 / bins in a hundredth of the time
+    of sorting; None sorts them exactly.
     """
     return LovaszSoftmax(bins)
 
 
 def _log_p_of_mask(logits: Tensor, mask: Tensor) -> Tensor:
-    """log p of each voxel's class (B, *S). Unreduced: a reduced nll_loss adds with atomics on CUDA."""
+    """log p of each voxel's class (B, *S). Not reduced: a reduced nll_loss sums with atomics on CUDA."""
     return -nn.functional.nll_loss(torch.log_softmax(logits, dim=1), mask, reduction="none")
 
 

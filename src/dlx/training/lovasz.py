@@ -1,8 +1,8 @@
-"""The Lovász-softmax loss: exact by sorting, or by a histogram of the errors that neither sorts nor waits.
+"""The Lovász-softmax loss: exact by sorting, or by a histogram of the errors, which does not wait for the device.
 
-The extension of the Jaccard loss weighs each voxel's error with how much the loss grows when that voxel, after all with
-larger errors, becomes wrong (Berman et al. 2018). The order matters through those weights alone, and voxels of nearly
-equal error may be taken in any order; so a histogram knows all that is needed.
+The extension weighs each voxel's error by the increase of the Jaccard loss when that voxel becomes wrong after all
+voxels with larger errors (Berman et al. 2018). Only these weights depend on the order, and voxels of nearly equal error
+may come in any order, so a histogram is sufficient.
 """
 
 import torch
@@ -30,18 +30,18 @@ class LovaszSoftmax(nn.Module):
         else:
             steps = binned_steps(errors.detach(), is_class, self.bins)
         per_class = (errors * steps).sum(dim=1)
-        # A product with presence, not a selection: the host need not know which classes are there.
+        # A product instead of indexing: the host does not need to know which classes are present.
         present = is_class.any(dim=1).to(p.dtype)
         return (per_class * present).sum() / present.sum()
 
 
 def jaccard_steps(is_class: Bool[Tensor, "K N"], dtype: torch.dtype) -> Float[Tensor, "K N"]:
-    """J(i) - J(i-1): how much the Jaccard loss grows as the i-th voxel, by falling error, becomes wrong.
+    """J(i) - J(i-1): the increase of the Jaccard loss when the i-th voxel, by decreasing error, becomes wrong.
 
     After i wrong voxels, m of them of the class, a class of G voxels has intersection I = G - m and union U =
-    G + i - m, and J = 1 - I / U. A voxel of the class takes 1 from I: the step is 1 / U. Another adds 1 to U:
-    it is I / (U (U - 1)). Written so, no two nearly equal numbers are subtracted, and float32 is enough for
-    millions of voxels. Rows of a class without voxels are finite and mean nothing.
+    G + i - m, and J = 1 - I / U. A voxel of the class reduces I by 1: the step is 1 / U. Any other increases U by 1:
+    the step is I / (U (U - 1)). This form subtracts no nearly equal numbers, so float32 is enough for millions of
+    voxels. Rows of absent classes are finite but meaningless.
     """
     wrong_of_class = is_class.cumsum(dim=1)
     size = wrong_of_class[:, -1:]
@@ -52,18 +52,18 @@ def jaccard_steps(is_class: Bool[Tensor, "K N"], dtype: torch.dtype) -> Float[Te
 
 
 def binned_steps(errors: Float[Tensor, "K N"], is_class: Bool[Tensor, "K N"], bins: int) -> Float[Tensor, "K N"]:
-    """What `jaccard_steps` gives, for voxels in any order: each bin's growth of the Jaccard loss, shared within it.
+    """`jaccard_steps` for voxels in any order: the loss's increase in each bin is divided among the voxels of the bin.
 
-    Two shares a bin, one for voxels of the class and one for others, since a voxel of the class makes the intersection
-    smaller and another the union larger (one share for both was 43 % off in the gradient).
+    Voxels of the class get one share and the others another, since the former reduce the intersection and the latter
+    increase the union (with one share for both, gradients were wrong by 43 %).
     """
     counts, place = _histogram(errors, is_class, bins)
     return torch.gather(_shares(counts).to(errors.dtype).flatten(1), 1, place)
 
 
 def _histogram(errors: Tensor, is_class: Tensor, bins: int) -> tuple[Int64[Tensor, "K 2 bins"], Int64[Tensor, "K N"]]:
-    """How many voxels of the class (row 1) and others (row 0) have an error in each bin, the largest errors first, and
-    where each voxel was counted. Integers, so that adding with atomics on CUDA repeats bit for bit."""
+    """The number of voxels of the class (row 1) and of others (row 0) by bin, the largest errors first, and the index
+    at which each voxel was counted. Integers, so that sums with atomics on CUDA repeat bit for bit."""
     num_classes = len(errors)
     bin_ = ((1.0 - errors) * bins).long().clamp_(0, bins - 1)
     place = bin_ + is_class * bins
@@ -76,16 +76,16 @@ def _histogram(errors: Tensor, is_class: Tensor, bins: int) -> tuple[Int64[Tenso
 
 
 def _shares(counts: Int64[Tensor, "K 2 bins"]) -> Float[Tensor, "K 2 bins"]:
-    """How much the Jaccard loss grows for each voxel of a bin, others in row 0, voxels of the class in row 1.
+    """The increase of the Jaccard loss per voxel of each bin: others in row 0, voxels of the class in row 1.
 
-    A bin takes f voxels of the class and b others along a straight path: after the share t of it the class has lost
-    m + f t of its G voxels and the union is u + b t. Voxels of the class cost 1 / union each, in the mean over the path
-    log(1 + b / u) / b; the others the rest of the bin's growth, which is known exactly.
+    The f voxels of the class and b others in a bin are taken at constant rates: after the fraction t of the bin the
+    class has lost m + f t of its G voxels and the union is u + b t. Voxels of the class add 1 / union each, on average
+    log(1 + b / u) / b; the others share the rest of the bin's increase, which is known exactly.
     """
     b, f = counts.to(torch.float32 if counts.device.type == "mps" else torch.float64).unbind(1)  # (K, bins)
     size = f.sum(1, keepdim=True)  # G
     lost, added = f.cumsum(1), b.cumsum(1)
-    union = (size + added).clamp_min(1.0)  # an absent class has none at first; its row means nothing
+    union = (size + added).clamp_min(1.0)  # 0 at first for an absent class, whose row is meaningless
     jaccard = 1.0 - (size - lost) / union
     growth = torch.diff(jaccard, dim=1, prepend=torch.zeros_like(size))
     before = (union - b).clamp_min(1.0)
@@ -100,6 +100,6 @@ def full_precision(logits: Tensor) -> Tensor:
 
 
 def one_hot(mask: Tensor, num_classes: int) -> Tensor:
-    """(B, K, *S) bool, by comparison: torch's one_hot looks for the largest class on the host."""
+    """(B, K, *S) bool, by comparison: torch's one_hot waits for the largest class on the host."""
     classes = torch.arange(num_classes, device=mask.device).view(1, -1, *[1] * (mask.ndim - 1))
     return mask.unsqueeze(1) == classes

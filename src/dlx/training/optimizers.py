@@ -1,7 +1,7 @@
-"""The optimisers that `registry.py` names, torch's own; rates over the epochs are in `schedules.py`.
+"""The optimisers that `registry.py` names, all of torch; learning rates over the epochs are in `schedules.py`.
 
-Each takes parameter groups that carry their own `lr` and `weight_decay`. The fused step is taken where it is
-known to work: it gives what the plain one does, up to rounding, in one pass over the weights.
+Each takes parameter groups with their own `lr` and `weight_decay`. The fused step is used on devices where it is known
+to work: it equals the plain one up to rounding, in one pass over the weights.
 """
 
 from typing import Annotated, Any, Literal
@@ -16,7 +16,7 @@ Beta1 = Annotated[float, Field(ge=0.0, lt=1.0, description="Decay of the average
 Beta2 = Annotated[float, Field(ge=0.0, lt=1.0, description="Decay of the average of their squares.")]
 Epsilon = Annotated[float, Field(gt=0.0, description="Added to the root of the squares' average.")]
 
-FUSED_DEVICES = {"cpu", "cuda"}  # torch has fused steps for a few more, untried here
+FUSED_DEVICES = {"cpu", "cuda"}  # torch has fused steps for a few more, which are untested here
 
 
 def adam(

@@ -1,8 +1,8 @@
-"""The learning rate over the epochs: the schedulers that `registry.py` names, and the rates they would set.
+"""The learning rate over the epochs: the schedulers that `registry.py` names, and the rates they set.
 
-Each factory gives a scheduler of torch's own class, stepped once after each epoch's optimiser steps; the rate
-of epoch e (from 0) is the one that e steps leave. `plateau` alone is stepped with a figure, the validation
-Dice. Defaults scale with the length of the run, so that schedules can be compared at any length.
+Each factory returns a scheduler of one of torch's classes. It is stepped once after each epoch, so the rate of epoch e
+(from 0) is the rate after e steps; only the step of `plateau` takes an argument, the validation Dice. Defaults scale
+with the length of the run, so that schedules can be compared at any length.
 """
 
 import itertools
@@ -26,8 +26,8 @@ from dlx.settings import registry
 from dlx.settings.binding import bind_arguments
 from dlx.system.errors import SettingError, nearest
 
-# e: the epoch, from 0; N: the number of epochs; lr: the rate that the parameter group starts with. After a semicolon
-# what holds unless it is given.
+# e: the epoch, from 0; N: the number of epochs; lr: the initial rate of the parameter group. Defaults follow the
+# semicolon.
 FORMULAS = {
     "constant": "lr",
     "linear-tail": "lr * min(1, (N - e) / epochs); epochs = 0.3 N",
@@ -63,7 +63,7 @@ def _check_rising(points: tuple[tuple[float, float], ...]) -> tuple[tuple[float,
 Point = tuple[Annotated[float, Field(ge=0.0, le=1.0)], Annotated[float, Field(ge=0.0)]]
 Points = Annotated[tuple[Point, ...], Field(min_length=1), AfterValidator(_check_rising)]
 
-# What `lambda` does by itself is what no other schedule here does: warm up, then fall.
+# The default of `lambda` is the one shape that no other schedule here has: warm up, then fall.
 WARM_UP_THEN_FALL = ((0.0, 0.1), (0.1, 1.0), (1.0, 0.0))
 
 
@@ -73,9 +73,9 @@ def constant(optimizer: Optimizer, num_epochs: int) -> LRScheduler:  # noqa: ARG
 
 
 def linear_tail(optimizer: Optimizer, num_epochs: int, *, epochs: Tail = None) -> LRScheduler:
-    """Over the last `epochs` (default: 30 % of all, at least 1), lr / epochs less after each, down to 0.
+    """Falls by lr / epochs after each of the last `epochs` (default: 30 % of all, at least 1), down to 0.
 
-    The subtraction follows the epoch: with 30 of 100, 71 epochs have the full rate and the 100th has lr / 30.
+    The rate falls after the epoch: with 30 of 100, 71 epochs have the full rate and the 100th has lr / 30.
     SettingError if the tail is longer than the run.
     """
     tail = epochs if epochs is not None else max(1, round(0.3 * num_epochs))
@@ -85,21 +85,21 @@ def linear_tail(optimizer: Optimizer, num_epochs: int, *, epochs: Tail = None) -
 
 
 def exponential(optimizer: Optimizer, num_epochs: int, *, gamma: Decay = None) -> LRScheduler:
-    """Times `gamma` after every epoch; the default leaves the last epoch 1 % of the first's rate."""
+    """Multiplies by `gamma` after every epoch; by default the last epoch has 1 % of the rate of the first."""
     return ExponentialLR(optimizer, gamma if gamma is not None else 0.01 ** (1.0 / max(1, num_epochs - 1)))
 
 
 def step(optimizer: Optimizer, num_epochs: int, *, step_size: StepSize = None, gamma: Factor = 0.1) -> LRScheduler:
-    """Times `gamma` after every `step_size` epochs (default: 30 % of all, at least 1: three drops)."""
+    """Multiplies by `gamma` after every `step_size` epochs (default: 30 % of all, at least 1: three drops)."""
     return StepLR(optimizer, step_size if step_size is not None else max(1, round(0.3 * num_epochs)), gamma)
 
 
 def multistep(
     optimizer: Optimizer, num_epochs: int, *, milestones: Milestones = None, gamma: Factor = 0.1
 ) -> LRScheduler:
-    """Times `gamma` as each of the `milestones` is reached: epochs, by default 1/2, 3/4 and 7/8 of all.
+    """Multiplies by `gamma` at each of the `milestones`: epochs, by default 1/2, 3/4 and 7/8 of all.
 
-    The order does not matter, and a milestone that is named twice counts twice.
+    Their order does not matter; a milestone that is given twice counts twice.
     """
     if milestones is None:
         milestones = tuple(sorted({max(1, num_epochs * eighths // 8) for eighths in (4, 6, 7)}))
@@ -115,8 +115,8 @@ def cosine(
 ) -> LRScheduler:
     """Half a cosine from the rate down to `eta_min` (a rate, not a share) in `t_max` epochs (default: all).
 
-    With a smaller `t_max` the rate does not decay but varies with a period of 2 t_max: in the next t_max
-    epochs it climbs back. SettingError if `eta_min` is above a rate that it should be the lowest value of.
+    With a smaller `t_max` the rate oscillates with a period of 2 t_max. SettingError if `eta_min` is above the initial
+    rate of a group.
     """
     lowest = min(float(group["lr"]) for group in optimizer.param_groups)
     if eta_min > lowest:
@@ -135,10 +135,10 @@ def plateau(
     ] = None,
     threshold: Annotated[float, Field(ge=0.0, description="By how much Dice must rise to be better.")] = 1e-3,
 ) -> ReduceLROnPlateau:
-    """Times `factor` when Dice has not beaten its best by `threshold` for more than `patience` epochs.
+    """Multiplies by `factor` if Dice has not exceeded its best by `threshold` for more than `patience` epochs.
 
-    `threshold` is in Dice (0..1), not relative to the best; `patience` is by default a tenth of all epochs,
-    at least 1. The mode is always "max": torch's default would take every rise of Dice for a failure.
+    `threshold` is a difference in Dice (0..1), not relative to the best; `patience` is by default a tenth of all
+    epochs, at least 1. The mode is always "max": with torch's default every increase of Dice would count as failure.
     """
     patience = patience if patience is not None else max(1, num_epochs // 10)
     return ReduceLROnPlateau(
@@ -157,13 +157,13 @@ def from_rule(
         dict[str, Points] | None, Field(description="Points of its own for a parameter group: encoder, decoder, head.")
     ] = None,
 ) -> LRScheduler:
-    """Any rule, drawn: a factor on the rate, by straight lines through `points` [share of the run, factor].
+    """A factor on the rate, interpolated linearly between `points` [fraction of the run, factor].
 
-    [[0, 1], [0.7, 1], [1, 0]] is a linear tail of 30 %. Epoch e of N stands at share e / N. Outside the
-    points the nearest one's factor holds; two points of the same share make a jump, to the later one.
-    `groups` gives parameter groups (encoder, decoder, head) points of their own, for fine-tuning: {"encoder":
-    [[0, 0.1]]}; the others follow `points`. A group is known by the "name" in its entry of
-    `optimizer.param_groups`; SettingError if there is none.
+    [[0, 1], [0.7, 1], [1, 0]] is a linear tail of 30 %. Epoch e of N is at the fraction e / N. Before the first and
+    after the last point the factor is constant; two points at the same fraction make a jump to the later one.
+    `groups` gives parameter groups (encoder, decoder, head) their own points, for fine-tuning: {"encoder":
+    [[0, 0.1]]}; the others follow `points`. SettingError for a group that no entry of `optimizer.param_groups` has as
+    its "name".
     """
     own = groups or {}
     present = [str(group.get("name", "")) for group in optimizer.param_groups]
@@ -178,7 +178,7 @@ def from_rule(
 
 
 def _height(line: tuple[tuple[float, float], ...], share: float) -> float:
-    """The factor at a share of the run, on the straight lines through the points."""
+    """The factor at a fraction of the run, interpolated between the points."""
     before = [point for point in line if point[0] <= share]
     if not before:
         return line[0][1]
@@ -189,11 +189,10 @@ def _height(line: tuple[tuple[float, float], ...], share: float) -> float:
 
 
 def rates(name: str, args: dict[str, Any], lr: float, num_epochs: int, group: str = "") -> list[float]:
-    """The rate of each epoch under a registered scheduler, as torch sets it on a made-up optimiser.
+    """The rate of each epoch under a registered scheduler, as torch sets it on a dummy optimiser.
 
-    `plateau` is shown as it is while Dice rises: its starting rate throughout. `group` names a parameter
-    group, for `lambda` with `groups`; by default one that follows `points`. SettingError for arguments that
-    do not fit.
+    `plateau` keeps its initial rate, as while Dice rises. `group` names a parameter group, for `lambda` with `groups`;
+    by default one that follows `points`. SettingError for invalid arguments.
     """
     factory = registry.load("scheduler", name)
     bound = bind_arguments("scheduler", name, factory, args)
@@ -213,10 +212,11 @@ def rates(name: str, args: dict[str, Any], lr: float, num_epochs: int, group: st
 
 
 def early_collapse(rates: list[float]) -> int | None:
-    """The epoch at which a schedule has killed the rate too soon, or None.
+    """The epoch from which the rate is practically zero, if that is too early; otherwise None.
 
-    That is: from an epoch in the first tenth, or among the first three, to the last the rate stays below a
-    thousandth of its highest. Exponential decay with gamma 0.01 is caught at epoch 2; a warm restart is no collapse.
+    Too early: in the first tenth of the run or among the first three epochs. Practically zero: below a thousandth of
+    the highest rate until the end, so a warm restart is no collapse. Exponential decay with gamma 0.01 is found at
+    epoch 2.
     """
     alive = [epoch for epoch, rate in enumerate(rates) if rate >= 1e-3 * max(rates)]
     start = alive[-1] + 1 if alive else 0
