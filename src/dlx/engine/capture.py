@@ -1,10 +1,10 @@
-"""A training step run as it is, or captured once as a CUDA graph and replayed, which spares launching its kernels.
+"""Runs a training step directly, or captures it once as a CUDA graph and replays it, which avoids kernel launches.
 
-A replay repeats what was captured, on the same memory. So all that may differ from step to step or from trial to trial
-lies in tensors that are changed in place: the batch's number, the learning rates, dropout's p, weights and moments.
+A replay repeats the captured operations on the same memory. So everything that can differ between steps or trials is in
+tensors that are changed in place: the batch number, the learning rates, dropout's p, weights and moments.
 
-Neither class keeps the step that it runs: a step holds its runner, and a reference back would keep both, with all
-weights and voxels, until Python's cycle collector runs.
+Neither class keeps a reference to the step: the step refers to its runner, and such a cycle would keep all weights and
+voxels until Python's cycle collector runs.
 """
 
 import warnings
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dlx.engine.waits import WaitsRefused, describe_failure
 
-WARM_UP_STEPS = 3  # before a capture: cuDNN chooses, the allocator grows, the optimiser makes its moments
+WARM_UP_STEPS = 3  # before a capture: cuDNN selects algorithms, the allocator grows, the optimiser creates its moments
 EMPTY_GRAPH = "The CUDA Graph is empty"  # how torch's warning begins
 
 Run = Callable[[], None]
@@ -25,16 +25,16 @@ Run = Callable[[], None]
 
 @runtime_checkable
 class Graphs(Protocol):
-    """What makes graphs; the CPU's counterpart in the tests runs what it was given."""
+    """The interface for making graphs; tests implement it on the CPU."""
 
     def warm_up(self, run: Run, times: int) -> None:
-        """Runs what will be captured, on a stream beside the current one."""
+        """Runs what will be captured on a separate stream."""
 
     def capture(self, run: Run, noise: Sequence[torch.Generator]) -> Run:
-        """What replays `run`; draws from each generator go on from its state at each replay."""
+        """Returns a function that replays `run`; each replay continues from the state of the generators."""
 
     def release(self, noise: Sequence[torch.Generator]) -> None:
-        """Frees generators from a capture that failed; their state is the caller's to set."""
+        """Detaches generators from a failed capture; the caller restores their state."""
 
 
 class CudaGraphs:
@@ -67,7 +67,7 @@ class CudaGraphs:
         return replay
 
     def release(self, noise: Sequence[torch.Generator]) -> None:
-        """A failed capture leaves its generators, torch's default one among them, in a state that no draw accepts."""
+        """After a failed capture its generators, including torch's default one, refuse to draw until they are reset."""
         torch.cuda.synchronize()
         default = torch.cuda.default_generators[torch.cuda.current_device()]
         for generator in (*noise, default):
@@ -76,7 +76,7 @@ class CudaGraphs:
 
 
 class Eager:
-    """The step as it is, operation by operation."""
+    """Runs the step directly, operation by operation."""
 
     num_captures = 0
     obstacle: str | None = None
@@ -91,12 +91,12 @@ class Eager:
 class Captured:
     """The step captured at its first call and replayed from then on.
 
-    Weights, statistics, moments and noise after the first call are those of one step from where they were: the
-    warm-up's are taken back. Captured anew where weights or moments were replaced by other tensors (a checkpoint was
-    restored), never for other values in them.
+    The first call has the effect of one step: changes of weights, statistics, moments and noise by the warm-up are
+    undone. The step is captured again if weights or moments are replaced by other tensors (after restoring a
+    checkpoint), not if only their values change.
 
-    A step that cannot be captured, such as one whose loss waits for the device, runs as it is from then on, and
-    `obstacle` says why; with `is_required` the error is raised.
+    A step that cannot be captured, such as one whose loss waits for the device, runs directly from then on, and
+    `obstacle` gives the reason; with `is_required` the error is raised.
     """
 
     def __init__(
@@ -114,14 +114,14 @@ class Captured:
         self.num_captures = 0
         self.obstacle: str | None = None
         self._replay: Run | None = None
-        self._places: list[int] = []
+        self._captured_addresses: list[int] = []
         self._rates = [_rate_tensor(group) for group in optimizer.param_groups]
 
     def begin_epoch(self) -> None:
-        """Hands the scheduler's rates to the device; once an epoch."""
+        """Copies the scheduler's rates to the device; called once an epoch."""
         for rate, group in zip(self._rates, self.optimizer.param_groups, strict=True):
             rate.fill_(float(group["lr"]))
-        if self._replay is not None and self._places != self._addresses():
+        if self._replay is not None and self._captured_addresses != self._addresses():
             self._replay = None
 
     def __call__(self, run: Run) -> None:
@@ -130,7 +130,7 @@ class Captured:
         (self._replay or run)()
 
     def _capture(self, run: Run) -> Run | None:
-        """The replay of a step, or None with `obstacle` set; the state of training is as before either way."""
+        """The replay of a step, or None with `obstacle` set; in both cases the training state is restored."""
         state = _State(self.model, self.optimizer, self.noise)
         is_capturing = False
         try:
@@ -150,7 +150,7 @@ class Captured:
             self.obstacle = describe_failure(error)
             return None
         self.num_captures += 1
-        self._places = self._addresses()
+        self._captured_addresses = self._addresses()
         return replay
 
     def _addresses(self) -> list[int]:
@@ -159,7 +159,7 @@ class Captured:
 
     @contextmanager
     def _rates_on_device(self) -> Iterator[None]:
-        """The optimiser's rates as tensors; outside they are the numbers that schedulers and checkpoints work with."""
+        """The optimiser's rates are tensors within the context, and numbers for schedulers and checkpoints outside."""
         before = [(group["lr"], group.get("capturable")) for group in self.optimizer.param_groups]
         try:
             for rate, group in zip(self._rates, self.optimizer.param_groups, strict=True):
@@ -175,7 +175,7 @@ class Captured:
 
 
 class _State:
-    """Weights, statistics, moments and noise as they are now, to be set back in place."""
+    """A copy of weights, statistics, moments and noise, which can be restored in place."""
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, noise: Sequence[torch.Generator]) -> None:
         self.model, self.optimizer = model, optimizer
@@ -184,7 +184,7 @@ class _State:
         self.noise = [(generator, generator.get_state()) for generator in noise]
 
     def restore(self, *, forget_new: bool = False) -> None:
-        """Sets all back. Moments that were made since become zero; with `forget_new` they are removed."""
+        """Restores all values. Moments created since become zero; with `forget_new` they are removed."""
         for name, tensor in self.model.state_dict().items():
             tensor.copy_(self.weights[name])
         for key, tensor in _moments(self.optimizer).items():

@@ -1,10 +1,10 @@
-"""Dice of whole volumes, train and validation alike: evaluation mode, hard masks, uncropped, nothing drawn at random.
+"""Overlap of whole volumes, for training and validation cases alike: evaluation mode, hard masks, no random draws.
 
-A 2D network sees the whole slices of a case in large batches; a 3D one a sliding window whose probabilities are
-averaged with Gaussian weights. Cases never share a batch, so what a case scores does not depend on its company.
+A 2D network gets the whole slices of a case in large batches; a 3D one gets sliding windows, whose probabilities are
+averaged with Gaussian weights. Cases never share a batch, so the score of a case does not depend on other cases.
 
-The class probabilities of a whole case are never in memory: they come in pieces, some slices or a slab at a time, and
-of each piece the class of every voxel is kept.
+The class probabilities of a whole case are never in memory: they are computed in pieces, some slices or a slab at a
+time, and only the predicted class of each voxel is kept.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,22 +22,22 @@ from dlx.scoring.overlap import overlap_counts, soft_overlap
 
 Place = tuple[slice, slice, slice]
 
-PIECE_SIZE = 2**24  # probabilities in a piece: 64 MiB, which was as fast as whole batches
+PIECE_SIZE = 2**24  # probabilities in a piece: 64 MiB, as fast as whole batches where it was measured
 MAX_EXACT_SOFT = 2**27  # probabilities (classes times voxels): 512 MiB; four classes of 256 x 256 x 512
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of some cases, in their order, on the host."""
+    """The measurements of some cases, in their order, on the host."""
 
     counts: Int[Tensor, "n 3 K"]  # overlap counts
-    soft: Float[Tensor, "n 3 K"] | None  # the sums of the soft Dice, where they were asked for
-    predictions: tuple[UInt8[Tensor, "D H W"], ...] = ()  # of each case, where they were kept
+    soft: Float[Tensor, "n 3 K"] | None  # the sums of the soft Dice, if requested
+    predictions: tuple[UInt8[Tensor, "D H W"], ...] = ()  # of each case, if they were kept
 
 
 @dataclass(frozen=True)
 class Evaluator:
-    """How cases are predicted and scored; holds no state between calls."""
+    """Predicts and measures cases; holds no state between calls."""
 
     store: VoxelStore
     compute: Compute
@@ -51,8 +51,8 @@ class Evaluator:
     with_soft_dice: bool = False
 
     def measure(self, model: nn.Module, cases: Sequence[int], *, keep_predictions: bool = False) -> "Measured":
-        """Measures each case, the model in evaluation mode meanwhile. Counts cross to the host once, at the end;
-        predictions that are to be kept at once, so that the device holds those of one case.
+        """Measures each case with the model in evaluation mode. Counts are copied to the host once, at the end;
+        predictions after each case, so that the device holds those of one case only.
         """
         counts, soft, predictions = [], [], []
         with evaluating(model):
@@ -72,8 +72,8 @@ class Evaluator:
         return Measured(torch.stack(counts).cpu(), torch.stack(soft).cpu() if soft else None, tuple(predictions))
 
     def pieces(self, model: nn.Module, case: int) -> Iterator[tuple[Place, Float[Tensor, "K d h w"]]]:
-        """Class probabilities of one whole case, on the training device: where each piece lies in (D, H, W), and the
-        piece. The pieces follow one another along one axis and cover the case once.
+        """The class probabilities of one whole case, on the training device: the position of each piece in (D, H, W)
+        and the piece. The pieces follow one another along one axis and cover the case once.
         """
         return self._by_slices(model, case) if self.dims == 2 else self._by_slabs(model, case)
 
@@ -109,8 +109,8 @@ class Evaluator:
                 yield (place[0], place[1], place[2]), piece
 
     def _by_slabs(self, model: nn.Module, case: int) -> Iterator[tuple[Place, Float[Tensor, "K d h w"]]]:
-        """Sliding windows, summed in a slab as deep as one window. Windows come in the order of their depth: planes
-        above the next window's first one get nothing more, and are done.
+        """Sliding windows, summed in a slab as deep as one window. Windows are sorted by depth, so planes before the
+        first plane of the next window are complete.
         """
         shape = self.store.shapes[case]
         extent = (self.window[0], self.window[1], self.window[2])
@@ -128,7 +128,7 @@ class Evaluator:
 
 
 class Slab:
-    """Weighted sums of windows' probabilities over some planes of a case: those that a window may still reach."""
+    """Weighted sums of windows' probabilities, for the planes of a case that later windows can still overlap."""
 
     def __init__(self, num_classes: int, extent: Extent, plane: tuple[int, int], device: torch.device) -> None:
         self.first = 0  # the depth of the first plane
@@ -144,7 +144,7 @@ class Slab:
         self.weights[place] += self.weight
 
     def finish(self, end: int, shape: Extent) -> Iterator[tuple[Place, Float[Tensor, "K d h w"]]]:
-        """Gives the planes before `end` in pieces, cropped to the case, and goes on with those that follow."""
+        """Yields the planes before `end` in pieces, cropped to the case, and moves the slab on to `end`."""
         done = end - self.first
         step = max(1, PIECE_SIZE // self.total[:, 0].numel())
         for at in range(0, done, step):
@@ -159,7 +159,7 @@ class Slab:
 
 
 def _move_up(sums: Float[Tensor, "n d h w"], count: int) -> None:
-    """Moves planes up by `count` in place, a class at a time; zeros come in below."""
+    """Shifts planes by `count` towards the start in place, one class at a time, and fills the end with zeros."""
     for planes in sums:
         kept = planes[count:].clone()
         planes[: len(kept)] = kept
@@ -169,8 +169,8 @@ def _move_up(sums: Float[Tensor, "n d h w"], count: int) -> None:
 class SoftSums:
     """The sums of the soft Dice, over pieces.
 
-    Sums in float32 depend on how they are grouped. Small cases are put together and summed at once, as all cases were
-    before evaluation came in pieces, so that recorded figures repeat; larger ones are summed piece by piece.
+    Sums in float32 depend on their grouping. Small cases are concatenated and summed at once, as all cases were before
+    evaluation was done in pieces, so that recorded values repeat; larger ones are summed piece by piece.
     """
 
     def __init__(self, is_exact: bool) -> None:
@@ -194,7 +194,7 @@ class SoftSums:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; the model is in its earlier mode afterwards."""
+    """Evaluation mode without gradients; restores the mode of the model afterwards."""
     was_training = model.training
     model.eval()
     try:
@@ -205,7 +205,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def window_starts(size: int, window: int, overlap_fraction: float) -> list[int]:
-    """Where windows begin along an axis: evenly spread, at least `overlap_fraction` shared, the last one flush."""
+    """Where windows start along an axis: evenly spaced up to its end, overlapping by `overlap_fraction` or more."""
     if size <= window:
         return [0]
     step = max(1, int(window * (1 - overlap_fraction)))
@@ -214,9 +214,9 @@ def window_starts(size: int, window: int, overlap_fraction: float) -> list[int]:
 
 
 def gaussian_weight(extent: Extent) -> Float[Tensor, "d h w"]:
-    """A window's weights: a Gaussian of an eighth of its size, as in nnU-Net (Isensee et al. 2021), at least 1e-3.
+    """A window's weights: a Gaussian, sigma an eighth of its size as in nnU-Net (Isensee et al. 2021), at least 1e-3.
 
-    The floor keeps voxels that only a corner reaches from dividing by almost nothing.
+    The minimum avoids division by almost 0 for voxels that only the corner of a window covers.
     """
     weight = torch.ones(extent)
     for axis, size in enumerate(extent):

@@ -1,4 +1,4 @@
-"""How much memory tensors take while something runs: on the meta device too, where nothing is allocated or computed."""
+"""Measures the memory of tensors while code runs, also on the meta device, where nothing is allocated or computed."""
 
 import weakref
 from collections.abc import Callable, Iterable
@@ -11,9 +11,9 @@ from torch.utils._pytree import tree_leaves
 
 
 class PeakBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of all tensors that are made within, while they live; `peak` is the most at one time.
+    """Counts the bytes of all tensors made in the context, as long as they live; `peak` is the maximum.
 
-    What an operation takes inside itself and frees again (a convolution's workspace) is not seen.
+    Memory that an operation allocates and frees internally (the workspace of a convolution) is not counted.
     """
 
     def __init__(self) -> None:
