@@ -1,6 +1,7 @@
 """Shapes of models, losses and metrics are checked while the tests run; one thread, so that results repeat."""
 
 import os
+import re
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; two threads crawl beside any other busy process
@@ -23,6 +24,8 @@ install_import_hook(
     "beartype.beartype",
 )
 
+# of these, resnet18 (basic blocks), resnet50 (bottlenecks) and vgg11 have the same kinds of blocks
+DEEPER = re.compile(r"resnet(34|101|152)|vgg(13|16|19)")
 HIPPOCAMPUS = Path(__file__).parents[1] / "../shared/data/Task04_Hippocampus"
 
 
@@ -74,8 +77,13 @@ def hippocampus() -> Path:
     return HIPPOCAMPUS.resolve()
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests marked `gpu` are skipped where torch sees no CUDA device."""
+    """Marks tests over the deeper backbones as slow, and skips those marked `gpu` if torch sees no CUDA device."""
+    for item in items:
+        parameters = getattr(item, "callspec", None)
+        if parameters is not None and DEEPER.search(parameters.id):
+            item.add_marker(pytest.mark.slow)
     if not any(item.get_closest_marker("gpu") for item in items):
         return
     import torch

@@ -70,7 +70,9 @@ def test_a_studys_table_and_page_hold_any_label_whole(name, shown_as):
     summary = summarize_study(records)
     assert shown_as(study_table(summary, per_class=True)).count(visible(name)) >= 5
     page = make_page(summary, records, f"{name}.svg")
-    for block in re.findall(r"(?:^\|.*\n)+", page, flags=re.MULTILINE):
+    blocks = re.findall(r"(?:^\|.*\n)+", page, flags=re.MULTILINE)
+    assert blocks
+    for block in blocks:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in block.splitlines()}) == 1
     assert "\x1b" not in page
 
@@ -177,6 +179,7 @@ def test_a_table_in_ascii_holds_the_same_and_its_columns_stand_below_each_other(
     if width == 200:
         title, *rows = [line for line in text.splitlines() if "+- 0." in line or "train Dice" in line]
         end = title.index("train Dice") + len("train Dice")
+        assert rows
         assert all(re.search(r"\d$", row[:end]) for row in rows)
 
 
@@ -247,6 +250,7 @@ def archive(tmp_path):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "env", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}]
 )
@@ -258,12 +262,14 @@ def test_a_report_on_an_ascii_output_is_printed_and_written(archive, env):
     assert archive.with_suffix(".md").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", ["0", "abc"])
 def test_help_is_printed_whatever_columns_says(columns):
     done = run("report", "--help", env={"COLUMNS": columns}, capture_output=True, check=True)
     assert b"--per-class" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_loses_no_report_and_gives_no_traceback(archive):
     read, write = os.pipe()
     os.close(read)
@@ -290,6 +296,7 @@ def test_a_reader_of_the_progress_that_goes_away_stops_no_run(tmp_path):
     assert list((tmp_path / "out").glob("trials/*/result.json"))
 
 
+@pytest.mark.slow
 def test_what_goes_to_a_file_is_as_wide_beside_any_terminal(archive):
     pty = pytest.importorskip("pty")
     import fcntl

@@ -20,6 +20,12 @@ IN_FULL = re.compile(r"^# In full on a GPU: add +(--recipe .*)$", re.MULTILINE)
 every_study = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 
 
+def parameters(files):
+    """A study of the hippocampus is slow: it is planned over 260 volumes."""
+    is_slow = {path: "Task04_Hippocampus" in path.read_text(encoding="utf-8") for path in files}
+    return [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * is_slow[path]) for path in files]
+
+
 def study_of(path):
     file = read_study_file(read_toml(path), path)
     return study_from_file(file, path.stem, with_one_thread(merge(read_recipe(file.recipe), file.base)))
@@ -71,7 +77,7 @@ def test_its_page_is_what_its_records_give(path, tmp_path):
     assert page.read_text(encoding="utf-8") == path.with_suffix(".md").read_text(encoding="utf-8")
 
 
-@every_study
+@pytest.mark.parametrize("path", parameters(FILES))
 def test_every_trial_is_there_and_has_the_files_settings(path, cache, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     study = study_of(path)
@@ -86,7 +92,7 @@ def test_every_trial_is_there_and_has_the_files_settings(path, cache, monkeypatc
         assert without_compute(record.settings) == without_compute(planned.resolved.settings(planned.trial.seed))
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "experiments").glob("**/*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", parameters(sorted((ROOT / "experiments").glob("**/*.toml"))))
 def test_it_can_be_run_in_full(path, cache, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     study = study_of(path) if path.parent.name == "full" else in_full(path)

@@ -48,11 +48,14 @@ def texts(svg):
 
 @pytest.mark.parametrize("records", STUDIES.values(), ids=STUDIES)
 def test_every_study_is_drawn(records, tmp_path):
-    draw_study(summarize_study(records), tmp_path / "study.svg", tmp_path / "study.png")
-    assert (tmp_path / "study.png").read_bytes().startswith(b"\x89PNG")
-    svg = (tmp_path / "study.svg").read_text(encoding="utf-8")
+    svg = drawn(records, tmp_path).decode()
     ElementTree.fromstring(svg)
     assert not re.search(r"\bnan\b", svg)
+
+
+def test_a_figure_is_written_as_png_too(tmp_path):
+    draw_study(summarize_study(dropout_sweep()), tmp_path / "study.svg", tmp_path / "study.png")
+    assert (tmp_path / "study.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_equal_records_give_equal_bytes(tmp_path):
@@ -86,6 +89,7 @@ def test_a_collapsed_variant_has_no_interval_but_the_word(tmp_path):
     assert "collapsed" in text
     assert "1 of 5 runs collapsed (seed 2)" in text
     assert "shown to differ" not in text
+    assert "shown to differ" in texts(drawn(made_study(), tmp_path))
 
 
 def test_what_has_no_point_is_named_within_its_axes(tmp_path):
@@ -150,4 +154,4 @@ def test_a_figure_without_curves_says_why(tmp_path):
     assert "validated once, after the last epoch: evaluate.every=2 gives" in texts(
         drawn(made_study(every=10), tmp_path)
     )
-    assert "gives a curve" not in texts(drawn(made_study(every=2), tmp_path))
+    assert "evaluate.every=" not in texts(drawn(made_study(every=2), tmp_path))

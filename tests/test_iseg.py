@@ -245,8 +245,10 @@ def test_the_same_command_writes_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         arguments = [str(tmp_path / name), "--subjects", "1", "--size", "16", "--format", "nifti"]
         assert CliRunner().invoke(app, arguments).exit_code == 0
-    for path in (tmp_path / "a").iterdir():
-        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+    written = [path for path in (tmp_path / "a").rglob("*") if path.is_file()]
+    assert written
+    for path in written:
+        assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
 
 
 @pytest.mark.parametrize(

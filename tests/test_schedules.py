@@ -291,9 +291,10 @@ RECORDED = [
 
 
 def recorded(name, args, every=N):
-    """The records of a run of 400 epochs, of a step each."""
+    """The records of a run of 400 epochs of one step, with the smallest network that has two groups of parameters."""
     job = small_job(
         {
+            "model": {"width": 1, "levels": 1},
             "scheduler": {"name": name, **args},
             "optimizer": {"name": "sgd", "lr": LR},
             "train": {"epochs": N, "steps_per_epoch": 1},

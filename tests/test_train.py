@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -145,6 +146,7 @@ def test_what_cannot_be_is_refused_in_one_line_before_anything_trains(dlx, tmp_p
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_refusal_is_one_line_on_stderr_and_exit_code_2(tmp_path):
     command = [sys.executable, "-m", "dlx", "train", "--recipe", "nonsense"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
@@ -154,6 +156,7 @@ def test_a_refusal_is_one_line_on_stderr_and_exit_code_2(tmp_path):
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_is_one_line_and_exit_code_2(tmp_path):
     (tmp_path / "file").touch()
     command = [sys.executable, "-m", "dlx", "train", *SMALL, "--epochs", "1", "--out", "file/out"]
@@ -231,20 +234,29 @@ def test_resuming_with_other_settings_says_what_differs(dlx):
         dlx("train", *SMALL, "--epochs", "1", "--out", "out", "--lr", "0.5", "--resume")
 
 
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """A folder with a trial that was killed in its third epoch of six."""
+    folder = tmp_path_factory.mktemp("killed")
+    stop_in_epoch(start(folder, *ARGS), 3, signal.SIGKILL)
+    return folder
+
+
 @pytest.fixture
-def stopped(dlx, tmp_path):
-    """A trial that was killed in its third epoch of six."""
-    process = start(tmp_path / "stopped", *ARGS)
-    stop_in_epoch(process, 3, signal.SIGKILL)
+def stopped(killed, tmp_path):
+    """The trial's folder in a copy of it."""
+    shutil.copytree(killed, tmp_path / "stopped")
     return next((tmp_path / "stopped" / "trials").iterdir())
 
 
+@pytest.mark.slow
 def test_damaged_epoch_records_are_mended_from_the_checkpoint(dlx, stopped, tmp_path):
     (stopped / "epochs.jsonl").write_bytes(b"garbage\n")
     dlx("train", *ARGS, "--out", str(tmp_path / "stopped"))
     assert [epoch["epoch"] for epoch in outcome(tmp_path / "stopped")[0]] == [1, 2, 3, 4, 5, 6]
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_says_how_to_start_over(dlx, stopped, tmp_path):
     (stopped / "last.safetensors").write_bytes(b"garbage")
     with pytest.raises(DlxError, match=r"not a readable checkpoint.*--fresh starts this trial over"):
@@ -252,6 +264,7 @@ def test_a_damaged_checkpoint_says_how_to_start_over(dlx, stopped, tmp_path):
     dlx("train", *ARGS, "--out", str(tmp_path / "stopped"), "--fresh")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_is_gone_is_told(dlx, stopped, tmp_path):
     (stopped / "last.safetensors").unlink()
     assert "its checkpoint is gone" in dlx("train", *ARGS, "--out", str(tmp_path / "stopped")).stderr
