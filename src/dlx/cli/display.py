@@ -16,8 +16,8 @@ from dlx.cli.console import PlainConsole
 from dlx.cli.live import EpochBar, TrialsTable, name_subset
 from dlx.engine.fit import StepDone
 from dlx.records.schema import EpochRecord, TrialRecord
+from dlx.report.formatting import signed, spell, spell_seconds
 from dlx.report.measures import figure_of
-from dlx.report.table import signed, spell, spell_seconds
 from dlx.run.plan import Plan
 from dlx.run.runner import TrialEvent
 from dlx.run.trial import CaptureFailed, Event, Scoring, TrialEnded, TrialStarted

@@ -15,7 +15,7 @@ from rich.text import Text
 from dlx.cli.console import PlainConsole
 from dlx.engine.fit import StepDone
 from dlx.records.schema import EpochRecord, EpochResult
-from dlx.report.table import spell, spell_seconds
+from dlx.report.formatting import spell, spell_seconds
 from dlx.run.plan import Plan
 from dlx.run.trial import Event, Scoring, TrialEnded, TrialStarted
 from dlx.system.characters import visible

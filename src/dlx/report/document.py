@@ -8,6 +8,7 @@ from dlx.records.schema import TrialRecord
 from dlx.report.measures import dice_of_classes, gap
 from dlx.report.summary import Summary
 from dlx.report.variants import VariantSummary
+from dlx.report.words import spell_reasons, spell_verdict
 from dlx.statistics import Estimate
 
 
@@ -49,11 +50,11 @@ def study_document(summary: Summary, trials: list[dict[str, Any]]) -> dict[str, 
             {
                 "text": outcome.claim.text,
                 "measured": outcome.measured,
-                "estimate": outcome.verdict.estimate,
-                "interval": outcome.verdict.interval,
-                "n": outcome.verdict.n,
-                "verdict": outcome.verdict.verdict,
-                "reason": outcome.verdict.reason,
+                "estimate": outcome.result.estimate,
+                "interval": outcome.result.interval,
+                "n": outcome.result.n,
+                "verdict": spell_verdict(outcome.result),
+                "reason": spell_reasons(outcome.result),
             }
             for outcome in summary.claims
         ],
@@ -74,8 +75,8 @@ def variant_entry(variant: VariantSummary) -> dict[str, Any]:
         "difference": row.difference if row else None,
         "interval": row.interval if row else None,
         "p": row.p if row else None,
-        "verdict": row.verdict if row else None,
-        "reason": row.reason if row else None,
+        "verdict": spell_verdict(row) if row else None,
+        "reason": spell_reasons(row) if row else None,
         "collapsed_seeds": variant.collapse.seeds,
         "lost_classes": dict(variant.collapse.lost),
         "val_dice_per_class": {name: class_entry(values) for name, values in dice_of_classes(records).items()},

@@ -27,8 +27,8 @@ class VariantSummary:
     epochs: dict[int, tuple[EpochResult, ...]]  # seed -> its epochs so far
     records: dict[int, TrialRecord]  # seed -> its record, where the trial has ended
     comparison: Comparison | None = None
-    marks: tuple[str, ...] = ()  # what goes with the verdict
-    warnings: tuple[str, ...] = ()  # what a reader must know of the figures themselves
+    idle: str | None = None  # why every record equals the control's, where it does
+    warnings: tuple[str, ...] = ()  # what a reader must know before the scores
 
     @property
     def figures(self) -> dict[str, Estimate]:
@@ -80,7 +80,7 @@ def place(trials: Iterable[TrialRecords], header: StudyHeader) -> dict[str, dict
 
 
 def describe_variant(entry: VariantEntry, placed: Placed, header: StudyHeader) -> VariantSummary:
-    """A variant without what others say of it: its comparison, its marks and its warnings."""
+    """A variant before it is compared with the control and checked."""
     trials = placed[entry.label]
     asked = (header.metric, *(claim["metric"] for claim in header.claims))
     of_classes = [metric for metric in asked if split_metric(metric)[1] is not None]

@@ -1,4 +1,4 @@
-"""What is said of the runs of one variant before any test: how much the last epochs swing, and which runs collapsed."""
+"""The runs of one variant before any test: the jitter of the last epochs, and which runs collapsed."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -54,37 +54,10 @@ class Collapse:
         lost = tuple(found for found in self.lost if class_name is None or found[0] == class_name)
         return replace(self, lost=lost)
 
-    def describe(self, whose: str = "") -> str:
-        """`1 of 5 runs collapsed (seed 3); seed 2 never learned CSF`; empty where nothing did.
-
-        `whose` (` of the control`) stands behind the runs and seeds.
-        """
-        return "; ".join(filter(None, (self._describe_runs(whose), *self._describe_lost(whose))))
-
-    def name_seeds(self) -> str:
-        """`seed 0, 3; seed 2 never learned CSF`, the latter of runs that did not collapse as a whole."""
-        whole = f"seed {', '.join(map(str, self.seeds))}" if self.seeds else ""
+    def of_other_seeds(self) -> "Collapse":
+        """The lost classes of the runs that did not collapse as a whole."""
         others = [(name, tuple(seed for seed in seeds if seed not in self.seeds)) for name, seeds in self.lost]
-        lost = replace(self, lost=tuple((name, seeds) for name, seeds in others if seeds))
-        return "; ".join(filter(None, (whole, *lost._describe_lost())))
-
-    def _describe_runs(self, whose: str) -> str:
-        if not self.seeds:
-            return ""
-        if len(self.seeds) == self.num_runs:
-            return f"{'the only run' if self.num_runs == 1 else f'all {self.num_runs} runs'}{whose} diverged or failed"
-        return f"{len(self.seeds)} of {self.num_runs} runs{whose} collapsed ({_name(self.seeds)})"
-
-    def _describe_lost(self, whose: str = "") -> list[str]:
-        """A text for each group of seeds, with the classes that it lost."""
-        classes: dict[tuple[int, ...], list[str]] = {}
-        for name, seeds in self.lost:
-            classes.setdefault(seeds, []).append(name)
-        return [f"{_name(seeds)}{whose} never learned {', '.join(names)}" for seeds, names in classes.items()]
-
-
-def _name(seeds: Sequence[int]) -> str:
-    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+        return Collapse((), self.num_runs, tuple((name, seeds) for name, seeds in others if seeds))
 
 
 def find_collapse(

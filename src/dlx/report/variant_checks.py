@@ -1,4 +1,4 @@
-"""What must be said aloud of a variant: its setting reached nothing, or it is evaluated unlike it was trained."""
+"""Checks of a variant's records: its setting had no effect, or evaluation differs from training."""
 
 from collections.abc import Mapping, Sequence
 from statistics import mean

@@ -1,76 +1,15 @@
-"""Tables made from records: what a trial scored, and several seeds beside each other."""
+"""Tables of single trials on a terminal: what one scored, and several seeds beside each other."""
 
 from collections.abc import Iterable, Sequence
-from math import floor, log10
 from statistics import mean, stdev
 
 from dlx.records.schema import SetScores, TrialRecord
-from dlx.report.grid import Column, Grid, Line, Row, Trimmed
+from dlx.report.formatting import signed, spell, spell_seconds, spell_spread
 from dlx.report.measures import dice_of_classes, figure_of, gap, mean_of_all
-from dlx.report.variants import VariantSummary
+from dlx.report.terminal.grid import Column, Grid, Line, Row, Trimmed
+from dlx.report.words import spell_collapse
 from dlx.settings.text import counted
-from dlx.statistics import Collapse, Comparison, Estimate, find_collapse
-
-
-def spell(value: float | None, digits: int = 3) -> str:
-    """A figure with so many decimals; a dash where there is none."""
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def spell_seconds(seconds: float) -> str:
-    """`48.1 s`, `12 min 05 s`, `3 h 20 min`."""
-    if seconds < 99.95:
-        return f"{seconds:.1f} s"
-    if seconds < 3600:
-        return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
-    return f"{int(seconds) // 3600} h {int(seconds) % 3600 // 60:02d} min"
-
-
-def signed(value: float | None) -> str:
-    """A figure with its sign and three decimals; a dash where there is none."""
-    return "-" if value is None else f"{value:+.3f}"
-
-
-def spell_interval(interval: tuple[float, float] | None) -> str:
-    """`-0.013 to +0.021`; a dash where there is none."""
-    return "-" if interval is None else f"{interval[0]:+.3f} to {interval[1]:+.3f}"
-
-
-def spell_seeds_needed(row: Comparison) -> str:
-    """How many seeds the comparison needs; a dash where its verdict is settled or its spread unknown."""
-    is_settled = row.verdict in ("better", "worse") or row.verdict.startswith("no difference")
-    return "-" if row.seeds_needed is None or is_settled else str(row.seeds_needed)
-
-
-def spell_effect(estimate: float | None, interval: tuple[float, float] | None) -> tuple[str, str]:
-    """A claim's estimate and interval: three decimals, or more where all of them are below 0.005 (not every claim is
-    about Dice)."""
-    values = [abs(value) for value in (estimate, *(interval or ())) if value is not None]
-    largest = max(values, default=0.0)
-    decimals = 3 if largest == 0.0 or largest >= 0.005 else min(8, 1 - floor(log10(largest)))
-    write = "{:+.{}f}".format
-    spelled = "-" if interval is None else f"{write(interval[0], decimals)} to {write(interval[1], decimals)}"
-    return "-" if estimate is None else write(estimate, decimals), spelled
-
-
-def spell_spread(estimate: Estimate, *, is_mixed: bool = False, has_sign: bool = False) -> str:
-    """`0.823 ± 0.004`, mean and standard deviation over seeds; the mean alone from one seed.
-
-    Where runs collapsed and others did not (`is_mixed`), from the lowest to the highest: no mean describes both.
-    """
-    write = signed if has_sign else spell
-    if estimate.sd is None:
-        return write(estimate.mean)
-    if is_mixed:
-        return f"{write(min(estimate.values))} to {write(max(estimate.values))}"
-    return f"{write(estimate.mean)} ± {estimate.sd:.3f}"
-
-
-def class_spread(variant: VariantSummary, name: str) -> str:
-    """The validation Dice of one class over seeds, as tables have it."""
-    by_seed = dice_of_classes(variant.records.values()).get(name, {})
-    known = tuple(value for value in by_seed.values() if value is not None)
-    return spell_spread(Estimate(known), is_mixed=bool(variant.collapse.of_metric(f"val_dice:{name}")))
+from dlx.statistics import Collapse, Estimate, find_collapse
 
 
 def trial_table(record: TrialRecord) -> Trimmed:
@@ -169,7 +108,7 @@ def seeds_table(records: Sequence[TrialRecord]) -> Trimmed:
     dice = {record.seed: record.result.val.dice if record.result else None for record in records}
     of_classes = dice_of_classes(records)
     collapse = find_collapse(dice, dice, [*dice], classes=of_classes, control_classes=of_classes)
-    warning = [Line(f"{records[0].label}: {collapse.describe()}", "red")] if collapse else []
+    warning = [Line(f"{records[0].label}: {spell_collapse(collapse)}", "red")] if collapse else []
     return Trimmed((grid, *warning, *_classes_over_seeds(records, collapse)))
 
 
