@@ -7,7 +7,7 @@ from statistics import median
 
 import numpy as np
 
-from dlx.study.metrics import FEWEST_FOR_JITTER, jitter_window, split_metric
+from dlx.study.metrics import MIN_FOR_JITTER, jitter_window, split_metric
 
 Values = Mapping[int, float | None]  # by seed: a missing one has not run yet, None diverged or failed
 
@@ -21,7 +21,7 @@ def jitter(epochs: Sequence[int], values: Sequence[float | None], num_epochs: in
     """
     first = num_epochs - jitter_window(num_epochs) + 1
     points = [(e, v) for e, v in zip(epochs, values, strict=True) if e >= first and v is not None and math.isfinite(v)]
-    if len(points) < FEWEST_FOR_JITTER:
+    if len(points) < MIN_FOR_JITTER:
         return None
     x, y = (column - column.mean() for column in np.array(points, dtype=np.float64).T)
     residuals = y - x * (x @ y) / (x @ x)

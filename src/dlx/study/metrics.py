@@ -59,7 +59,7 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 
 MIN_POINTS = 5  # validations from which a curve shows a trend; the least number where evaluate.every is left open
-FEWEST_FOR_JITTER = 3  # a straight line takes two of them
+MIN_FOR_JITTER = 3  # a straight line takes two of them
 
 
 def split_metric(metric: str) -> tuple[str, str | None]:
@@ -132,7 +132,7 @@ def direction_of(metric: str, given: Direction | None = None) -> Direction:
 
 def jitter_window(num_epochs: int) -> int:
     """How many of the last epochs jitter is of: a quarter, rounded up, and at least three."""
-    return max(FEWEST_FOR_JITTER, ceil(num_epochs / 4))
+    return max(MIN_FOR_JITTER, ceil(num_epochs / 4))
 
 
 def why_unmeasured(
@@ -161,12 +161,12 @@ def why_unmeasured(
         return f"{_validation(every, epochs)}, never in {where}", f"evaluate.every={fitting}"
     if metric == "jitter":
         first = epochs - jitter_window(epochs) + 1
-        if _validated(every, first, epochs, epochs) >= FEWEST_FOR_JITTER:
+        if _validated(every, first, epochs, epochs) >= MIN_FOR_JITTER:
             return None
-        if epochs < FEWEST_FOR_JITTER:
-            return f"jitter takes {FEWEST_FOR_JITTER} epochs", f"train.epochs={FEWEST_FOR_JITTER}"
-        fitting = _most(every, lambda e: _validated(e, first, epochs, epochs) >= FEWEST_FOR_JITTER)
-        which = f"the last {epochs - first + 1} epochs, of which jitter takes {FEWEST_FOR_JITTER}"
+        if epochs < MIN_FOR_JITTER:
+            return f"jitter takes {MIN_FOR_JITTER} epochs", f"train.epochs={MIN_FOR_JITTER}"
+        fitting = _most(every, lambda e: _validated(e, first, epochs, epochs) >= MIN_FOR_JITTER)
+        which = f"the last {epochs - first + 1} epochs, of which jitter takes {MIN_FOR_JITTER}"
         return f"{_validation(every, epochs)}, too rarely in {which}", f"evaluate.every={fitting}"
     return None
 
