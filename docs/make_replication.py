@@ -252,7 +252,7 @@ def whitened() -> Outcome:
 
 def settled(label: str) -> Outcome:
     variant = next(v for v in read("dropout-phantom").variants if v.label == label)
-    train, val = (variant.figures[metric] for metric in ("train_dice", "val_dice"))
+    train, val = (variant.estimates[metric] for metric in ("train_dice", "val_dice"))
     text = f"after the last epoch training Dice {train.mean:.3f}, validation {val.mean:.3f} (n = {val.n}; described, "
     text += "no test: the claim was not declared in these words)"
     near = all(abs((estimate.mean or 0.0) - 0.5) < 0.1 for estimate in (train, val))

@@ -10,7 +10,7 @@ from dlx.report.summary import summarize_study
 from dlx.report.terminal.trial_tables import seeds_table
 from dlx.report.words import spell_collapse, spell_reasons
 from dlx.statistics import Verdict, find_collapse
-from dlx.statistics.runs import seeds_without
+from dlx.statistics.collapse import seeds_without
 from dlx.statistics.verdict import NothingLearned
 from dlx.study.metrics import check_class, direction_of, known_claim_metric, known_study_metric, split_metric
 from dlx.system.errors import DataError, SettingError
@@ -122,13 +122,13 @@ def test_a_class_is_all_that_follows_the_first_colon(metric, parts):
     assert split_metric(metric) == parts
 
 
-def test_a_metric_of_a_class_has_the_direction_of_its_figure():
+def test_a_metric_of_a_class_has_the_direction_of_that_metric():
     assert direction_of("hd95_mm:CSF") == "lower"
     assert direction_of("val_dice:CSF") == "higher"
 
 
 @pytest.mark.parametrize("metric", ["jitter:CSF", "best_val_dice:CSF"])
-def test_a_figure_that_no_class_has_is_refused(metric):
+def test_a_metric_that_no_class_has_is_refused(metric):
     with pytest.raises(ValueError, match="val_dice, train_dice, gap, hd95_mm, surface_dice"):
         known_study_metric(metric)
 
@@ -148,7 +148,7 @@ def test_an_unknown_class_is_refused_with_the_names_of_the_classes():
         ("surface_dice:CSF", 0.7),
     ],
 )
-def test_a_study_compares_by_a_figure_of_one_class(metric, value):
+def test_a_study_compares_by_a_metric_of_one_class(metric, value):
     rise = {("p=0.1", seed): 0.7 + 0.001 * seed for seed in range(5)}
     classes = {"CSF": rise, "GM": 0.2}
     summary = summarize_study(with_classes(made_study(LABELS, metric=metric), classes))
@@ -177,7 +177,7 @@ def test_a_claim_may_be_about_one_class_also_within_a_window():
     assert known_claim_metric("train_dice_subset") == "train_dice_subset"
 
 
-def test_an_archive_of_a_metric_of_one_class_is_read_and_of_a_misspelt_figure_refused(tmp_path):
+def test_an_archive_of_a_metric_of_one_class_is_read_and_of_a_misspelt_metric_refused(tmp_path):
     path = tmp_path / "made.jsonl"
     write_archive(path, lost_csf(metric="val_dice:GM"))
     assert read_study(path).header.metric == "val_dice:GM"

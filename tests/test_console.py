@@ -201,7 +201,7 @@ def test_every_variant_is_named_and_every_number_whole_at_any_width(width, shown
     assert "…" not in text
     words = set(text.split())
     for variant in summary.variants:
-        spread = variant.figures["val_dice"]
+        spread = variant.estimates["val_dice"]
         assert {variant.label, f"{spread.mean:.3f}", f"{spread.sd:.3f}"} <= words
         if variant.comparison is not None:
             assert f"{variant.comparison.difference:+.3f}" in words

@@ -22,7 +22,6 @@ from dlx.statistics import (
     greater_p,
     holm,
     interval,
-    jitter,
     judge_best,
     judge_greater,
     judge_within,
@@ -40,6 +39,7 @@ from dlx.statistics.verdict import (
     SmallDifference,
     TooFewSeeds,
 )
+from dlx.study.jitter import jitter
 from dlx.system.errors import SettingError
 
 NAN = math.nan

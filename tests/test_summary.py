@@ -1,4 +1,4 @@
-"""A study's summary and its claims, from records made by hand whose figures are worked out here."""
+"""A study's summary and its claims, from records made by hand whose metrics are worked out here."""
 
 import json
 import math
@@ -39,18 +39,18 @@ def claim(records_of=study, **fields):
     return outcome
 
 
-# figures and pairing
+# metrics and pairing
 
 
-def test_figures_are_mean_and_spread_over_seeds():
-    figures = variant(study()).figures
-    assert figures["val_dice"].mean == pytest.approx(0.82)
-    assert figures["val_dice"].sd == pytest.approx(math.sqrt(0.00025))
-    assert figures["train_dice"].mean == pytest.approx(0.88)
-    assert figures["gap"].mean == pytest.approx(0.06)
-    assert figures["gap"].sd == pytest.approx(2 * math.sqrt(0.00025))
-    assert figures["hd95_mm"].mean == pytest.approx(1.8)  # made as 10 (1 - Dice) mm
-    assert figures["val_dice"].n == 5
+def test_estimates_are_mean_and_spread_over_seeds():
+    estimates = variant(study()).estimates
+    assert estimates["val_dice"].mean == pytest.approx(0.82)
+    assert estimates["val_dice"].sd == pytest.approx(math.sqrt(0.00025))
+    assert estimates["train_dice"].mean == pytest.approx(0.88)
+    assert estimates["gap"].mean == pytest.approx(0.06)
+    assert estimates["gap"].sd == pytest.approx(2 * math.sqrt(0.00025))
+    assert estimates["hd95_mm"].mean == pytest.approx(1.8)  # made as 10 (1 - Dice) mm
+    assert estimates["val_dice"].n == 5
 
 
 @pytest.mark.parametrize("unit", ["mm", "px"])
@@ -73,14 +73,14 @@ def test_records_from_before_there_was_a_unit_are_in_mm():
 
 
 def test_one_seed_has_no_spread():
-    spread = variant(made_study(FLAT, finals={("p=0.1", 0): (0.9, 0.8)}, seeds=[0])).figures["val_dice"]
+    spread = variant(made_study(FLAT, finals={("p=0.1", 0): (0.9, 0.8)}, seeds=[0])).estimates["val_dice"]
     assert (spread.mean, spread.sd, spread.n) == (0.8, None, 1)
 
 
 def test_the_best_epoch_is_the_highest_of_the_epochs():
     records = study()
     best = [max(e.result.val_dice for e in t.epochs) for t in records.trials if t.entry.label == "p=0.1"]
-    assert variant(records).figures["best_val_dice"].mean == pytest.approx(sum(best) / 5)
+    assert variant(records).estimates["best_val_dice"].mean == pytest.approx(sum(best) / 5)
 
 
 def test_spread_over_cases_is_of_their_means_over_seeds():
@@ -172,7 +172,7 @@ def test_a_diverged_trial_is_a_row_with_its_cause_and_no_interval():
     found = variant(study(diverged=[("p=0.1", 2)]))
     assert found.unfinished == ("seed 2: diverged (the loss is nan in epoch 4)",)
     assert found.by_seed["val_dice"][2] is None
-    assert found.figures["val_dice"].n == 4
+    assert found.estimates["val_dice"].n == 4
     assert (found.comparison.verdict, found.comparison.interval) == (Verdict.COLLAPSED, None)
 
 
@@ -233,7 +233,7 @@ def test_claims_that_are_shown_without_a_control_are_a_look():
     assert (one.look.num_seeds, one.look.num_variants) == (5, 0)
 
 
-def test_a_study_of_one_variant_has_figures_and_no_verdict():
+def test_a_study_of_one_variant_has_estimates_and_no_verdict():
     summary = summarize_study(made_study({"unet2": (0.9, 0.8)}, control=None, axes=()))
     assert summary.variants[0].comparison is None
     assert summary.noise_floor is None
@@ -241,7 +241,7 @@ def test_a_study_of_one_variant_has_figures_and_no_verdict():
 
 
 @pytest.mark.parametrize("whose", ["p=0", "p=0.1"])
-def test_a_figure_that_was_not_measured_is_told_from_one_that_is_still_missing(whose):
+def test_a_metric_that_was_not_measured_is_told_from_one_that_is_still_missing(whose):
     records = study(every=5, metric="jitter", epochs=12)  # of the last 3 epochs the tenth and the last are validated
     row = variant(records).comparison
     assert row.verdict is Verdict.NOT_MEASURED
@@ -379,7 +379,7 @@ def test_a_second_window_is_of_the_same_variant():
     assert outcome.result.verdict is Verdict.CONFIRMED
 
 
-def test_a_figure_of_epochs_without_a_window_is_the_last_and_none_of_a_diverged_trial():
+def test_a_metric_of_epochs_without_a_window_is_the_last_and_none_of_a_diverged_trial():
     fields = {"kind": "greater", "variant": "p=0.1", "metric": "train_dice_subset"}
     assert claim(**fields).result.estimate == pytest.approx(-0.02)
     result = claim(lambda **o: study(diverged=[("p=0.1", 2)], **o), **fields).result

@@ -170,7 +170,7 @@ class SoftSums:
     """The sums of the soft Dice, over pieces.
 
     Sums in float32 depend on how they are grouped. Small cases are put together and summed at once, as all cases were
-    before evaluation came in pieces, so that recorded figures repeat; larger ones are summed piece by piece.
+    before evaluation came in pieces, so that recorded numbers repeat; larger ones are summed piece by piece.
     """
 
     def __init__(self, is_exact: bool) -> None:

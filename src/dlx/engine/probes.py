@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dlx.models.dropout import Dropout, dropout_places
-from dlx.records.schema import Coins, LevelProbe
+from dlx.study.results import DropoutSample, LevelProbe
 
 
 class Prober:
@@ -54,11 +54,11 @@ class Prober:
         """Counts the coins of a call; of a place that is called twice, those of the last call."""
         self.tosses[place] = kept.numel(), (~kept).sum()
 
-    def coins(self) -> dict[str, Coins]:
+    def dropout_samples(self) -> dict[str, DropoutSample]:
         """By place, of the dropouts that are active; waits for the device."""
         known = [(place, *toss) for place, toss in self.tosses.items() if self.dropouts[place].is_active]
         return {
-            place: Coins(p=self.dropouts[place].rate, tossed=tossed, dropped=int(dropped))
+            place: DropoutSample(p=self.dropouts[place].rate, tossed=tossed, dropped=int(dropped))
             for place, tossed, dropped in known
         }
 

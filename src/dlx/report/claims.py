@@ -6,14 +6,15 @@ from statistics import mean
 
 import numpy as np
 
-from dlx.records.schema import EpochResult, StudyHeader
+from dlx.records.schema import StudyHeader
 from dlx.report.variants import VariantSummary, on_one_device
 from dlx.statistics import ClaimResult, Verdict, cost_of_looks, judge_best, judge_greater, judge_within, trend_slopes
 from dlx.statistics.verdict import CollapsedVariants, MissingSeeds, NotMeasured, Reason
 from dlx.study.claims import Claim
-from dlx.study.metrics import COINS, direction_of, split_metric
+from dlx.study.metrics import direction_of, epoch_value, find_metric, split_metric
+from dlx.study.results import EpochResult
 
-ValuesOf = Callable[[str], dict[int, float]]  # label -> seed -> the claim's figure
+ValuesOf = Callable[[str], dict[int, float]]  # label -> seed -> the claim's metric
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,12 @@ def _judge(
         return _values(claim, variants[label], alike)
 
     measured, result = _measure(claim, header, values)
-    collapses = [(v.label, v.collapse.of_metric(claim.metric)) for v in concerned if claim.metric not in COINS]
+    collapses = [(v.label, v.collapse.of_metric(claim.metric)) for v in concerned]
     collapsed = tuple((label, collapse) for label, collapse in collapses if collapse)
     lacks = [
         f"{v.label}: {lack}" for v in concerned for w in claim.windows or (None,) if (lack := v.lacks(claim.metric, w))
     ]
-    if collapsed:
+    if collapsed and find_metric(claim.metric)[0].depends_on_learning:
         result = _untested(result, Verdict.CANNOT_TELL, CollapsedVariants(collapsed))
     elif lacks:
         result = _untested(result, Verdict.NOT_MEASURED, NotMeasured(lacks[0]))
@@ -112,14 +113,14 @@ def _judge_trend(claim: Claim, header: StudyHeader, values: ValuesOf) -> tuple[s
 
 
 def _values(claim: Claim, variant: VariantSummary, seeds: Iterable[int]) -> dict[int, float]:
-    """The claim's figure for one variant, by seed; the seeds that lack it are left out."""
+    """The claim's metric of one variant, by seed; the seeds that lack it are left out."""
     found: dict[int, float | None] = {}
     for seed in seeds:
         epochs = variant.epochs.get(seed, ())
         if claim.window is None and claim.metric in variant.by_seed:
             found[seed] = variant.by_seed[claim.metric].get(seed)
         elif claim.window is None:  # the last epoch that has it, of a trial that ran through
-            known = [v for e in epochs if (v := _of_epoch(e, claim.metric)) is not None]
+            known = [v for e in epochs if (v := epoch_value(e, claim.metric)) is not None]
             found[seed] = known[-1] if known and variant.by_seed["val_dice"].get(seed) is not None else None
         else:
             now = _in_window(epochs, claim.window, claim.metric)
@@ -129,27 +130,16 @@ def _values(claim: Claim, variant: VariantSummary, seeds: Iterable[int]) -> dict
 
 
 def _in_window(epochs: Sequence[EpochResult], window: tuple[int, int], metric: str) -> float | None:
-    """The mean of an epoch's figure over a window; None before its last epoch is there."""
+    """The mean of an epoch's metric over a window; None before its last epoch is there."""
     if not epochs or epochs[-1].epoch < window[1]:
         return None
-    known = [v for e in epochs if window[0] <= e.epoch <= window[1] and (v := _of_epoch(e, metric)) is not None]
+    known = [v for e in epochs if window[0] <= e.epoch <= window[1] and (v := epoch_value(e, metric)) is not None]
     return mean(known) if known else None
 
 
-def _of_epoch(epoch: EpochResult, metric: str) -> float | None:
-    figure, class_name = split_metric(metric)
-    if class_name is not None:
-        return (epoch.val_dice_per_class or {}).get(class_name) if figure == "val_dice" else None
-    if metric == "gap_subset":
-        train, val = epoch.train_dice_subset, epoch.val_dice
-        return None if train is None or val is None else train - val
-    value: float | None = getattr(epoch, metric, None)
-    return value
-
-
 def _what(claim: Claim) -> str:
-    figure, class_name = split_metric(claim.metric)
-    what = figure.replace("_", " ").replace("dice", "Dice") + (f" of {class_name}" if class_name is not None else "")
+    name, class_name = split_metric(claim.metric)
+    what = name.replace("_", " ").replace("dice", "Dice") + (f" of {class_name}" if class_name is not None else "")
     if claim.window is None:
         return what
     text = f"{what} in {_spell_window(claim.window)}"

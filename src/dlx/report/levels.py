@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from dlx.records.schema import EpochResult, LevelProbe
 from dlx.report.summary import Summary
 from dlx.report.variants import VariantSummary
+from dlx.study.results import EpochResult, LevelProbe
 
 PROBES = {  # field of a probe -> its title, and whether its axis is logarithmic
     "mean_abs": ("mean |feature|", True),

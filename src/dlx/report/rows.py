@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 from dlx.records.archive import StudyRecords, finished
 from dlx.report.formatting import signed, spell, spell_effect, spell_interval, spell_spread
-from dlx.report.measures import dice_of_classes
 from dlx.report.summary import Summary
-from dlx.report.variants import VariantSummary
+from dlx.report.variants import VariantSummary, dice_of_classes
 from dlx.report.words import LATE, spell_collapse, spell_reasons, spell_verdict
 from dlx.statistics import Comparison, Estimate, Verdict
 from dlx.study.metrics import largest_difference
@@ -88,7 +87,7 @@ def score_rows(summary: Summary, metrics: tuple[str, ...] = SCORES) -> list[Scor
     """A row a variant: its number of seeds, and the mean and spread of these metrics."""
     rows = []
     for variant in summary.variants:
-        estimates, is_mixed = variant.figures, bool(variant.collapse)
+        estimates, is_mixed = variant.estimates, bool(variant.collapse)
         spreads = [spell_spread(estimates[m], is_mixed=is_mixed, has_sign=m == "gap") for m in metrics]
         rows.append(ScoreRow(name_of(variant), estimates["val_dice"].n, tuple(spreads)))
     return rows
@@ -115,7 +114,7 @@ def _class_spread(variant: VariantSummary, name: str) -> str:
 def spread_rows(summary: Summary) -> list[SpreadRow]:
     """A row a variant."""
     return [
-        SpreadRow(name_of(v), "collapsed" if v.collapse else spell(v.figures["val_dice"].sd), spell(v.case_sd))
+        SpreadRow(name_of(v), "collapsed" if v.collapse else spell(v.estimates["val_dice"].sd), spell(v.case_sd))
         for v in summary.variants
     ]
 

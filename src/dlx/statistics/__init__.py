@@ -10,12 +10,12 @@ wrong, also where the noise is not normal.
 """
 
 from dlx.statistics.claims import ClaimResult, Estimate, judge_best, judge_greater, judge_within, trend_slopes
+from dlx.statistics.collapse import LEARNT, Collapse, Values, collapsed_seeds, find_collapse
 from dlx.statistics.comparison import Comparison, Comparisons, NoiseFloor, compare
 from dlx.statistics.decision import Decision, decide
 from dlx.statistics.looks import cost_of_looks, false_alarm_rate
 from dlx.statistics.paired import PairedT, equivalence_p, greater_p, holm, interval, paired_t
 from dlx.statistics.power import detectable_effect, power_of_paired_t, seeds_needed
-from dlx.statistics.runs import LEARNT, Collapse, Values, collapsed_seeds, find_collapse, jitter
 from dlx.statistics.verdict import Reason, Verdict
 
 __all__ = [
@@ -42,7 +42,6 @@ __all__ = [
     "greater_p",
     "holm",
     "interval",
-    "jitter",
     "judge_best",
     "judge_greater",
     "judge_within",

@@ -7,11 +7,11 @@ from typing import TypeGuard
 
 import numpy as np
 
+from dlx.statistics.collapse import Collapse, Values, find_collapse
 from dlx.statistics.decision import ALPHA, Decision, decide
 from dlx.statistics.looks import cost_of_looks
 from dlx.statistics.paired import Floats, interval, paired_t, spread
 from dlx.statistics.power import detectable_effect, seeds_needed
-from dlx.statistics.runs import Collapse, Values, find_collapse
 from dlx.statistics.verdict import (
     CollapsedPair,
     LostByCorrection,

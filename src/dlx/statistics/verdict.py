@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from dlx.statistics.runs import Collapse
+from dlx.statistics.collapse import Collapse
 
 
 class Verdict(Enum):

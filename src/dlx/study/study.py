@@ -20,7 +20,7 @@ from dlx.system.errors import SettingError, nearest
 
 SMALLEST_EFFECT = 0.01  # Dice: what a user would hardly call a difference, and repeats of a network often differ by
 DEFAULT_SEEDS = 5
-MAX_SEEDS = 10_000  # far more than a study trains: a larger number is a typing error
+MAX_SEEDS = 10_000  # more is a slip of the keyboard
 
 
 class Trial(BaseModel):

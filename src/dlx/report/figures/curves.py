@@ -10,16 +10,16 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from dlx.records.schema import EpochResult
 from dlx.report.figures.style import CONTROL, INK, STYLES, TRAIN, VAL
 from dlx.report.summary import Summary
 from dlx.report.variants import VariantSummary
 from dlx.report.words import spell_collapse
 from dlx.statistics import Estimate
-from dlx.study.metrics import MIN_POINTS
+from dlx.study.metrics import MIN_POINTS, epoch_value
+from dlx.study.results import EpochResult
 from dlx.system.characters import visible
 
-CURVES = {"val_dice": "val_dice", "train_dice": "train_dice_subset"}  # figure -> the field of an epoch
+CURVES = {"val_dice": "val_dice", "train_dice": "train_dice_subset"}  # metric of a trial -> of an epoch
 
 
 def draw_curves(figure: SubFigure, summary: Summary, variants: Sequence[VariantSummary]) -> None:
@@ -86,9 +86,9 @@ def _curve_handles(summary: Summary) -> list[Line2D | Patch]:
 def _draw_variant(axes: Axes, variant: VariantSummary, *, grey: bool = False) -> None:
     """Mean and band of the seeds that ended; the others, and all where a run collapsed, as thin lines of their own."""
     together = [] if variant.collapse else _ended(variant)
-    for figure, (colour, dashes, _) in STYLES.items():
+    for metric, (colour, dashes, _) in STYLES.items():
         shown = CONTROL if grey else colour
-        curves = {seed: _curve(epochs, CURVES[figure]) for seed, epochs in variant.epochs.items()}
+        curves = {seed: _curve(epochs, CURVES[metric]) for seed, epochs in variant.epochs.items()}
         style: dict[str, Any] = {"color": shown, "linestyle": dashes, "zorder": 2.0 if grey else 3.0}
         for seed, curve in curves.items():
             if seed not in together and curve:
@@ -113,9 +113,9 @@ def _draw_mean(axes: Axes, curves: Sequence[Mapping[int, float]], style: Mapping
         axes.fill_between(epochs, low, high, color=style["color"], alpha=0.22, linewidth=0, zorder=1.5)
 
 
-def _curve(epochs: Sequence[EpochResult], field: str) -> dict[int, float]:
-    """Epoch -> figure, of the epochs that measured it."""
-    return {epoch.epoch: value for epoch in epochs if (value := getattr(epoch, field)) is not None}
+def _curve(epochs: Sequence[EpochResult], metric: str) -> dict[int, float]:
+    """Epoch -> value, of the epochs that measured the metric."""
+    return {epoch.epoch: value for epoch in epochs if (value := epoch_value(epoch, metric)) is not None}
 
 
 def _marker(epochs: Iterable[int]) -> str:

@@ -11,10 +11,10 @@ from dlx.report.figures.variant_axis import VariantAxis
 from dlx.report.summary import Summary
 from dlx.report.words import WITHOUT_A_POINT
 from dlx.statistics import Estimate, Verdict
-from dlx.study.metrics import RANGES, largest_difference
+from dlx.study.metrics import METRICS, largest_difference
 from dlx.system.characters import visible
 
-DICE = RANGES["val_dice"]
+DICE = METRICS["val_dice"].value_range
 
 
 def draw_last_epoch(figure: SubFigure, summary: Summary) -> None:
@@ -41,10 +41,10 @@ def _draw_dice(axes: Axes, summary: Summary, axis: VariantAxis) -> None:
     Until all declared seeds have ended there is no interval, as it would be a look; where runs collapsed, no mean.
     """
     num_seeds = len(summary.header.seeds)
-    for (figure, (colour, dashes, marker)), side in zip(STYLES.items(), (-1.0, 1.0), strict=True):
-        name = {"val_dice": "validation", "train_dice": "training"}[figure]
+    for (metric, (colour, dashes, marker)), side in zip(STYLES.items(), (-1.0, 1.0), strict=True):
+        name = {"val_dice": "validation", "train_dice": "training"}[metric]
         for variant in summary.variants:
-            known = tuple(value for value in variant.by_seed[figure].values() if value is not None)
+            known = tuple(value for value in variant.by_seed[metric].values() if value is not None)
             style: dict[str, Any] = {"color": colour, "marker": marker, "label": name}
             if not variant.collapse:
                 estimate = Estimate(known)
@@ -54,7 +54,7 @@ def _draw_dice(axes: Axes, summary: Summary, axis: VariantAxis) -> None:
             if variant.is_control and known and not variant.collapse and len(summary.variants) > 1:
                 line = axes.axhline if axis.is_flat else axes.axvline
                 style = {"color": CONTROL, "linestyle": dashes, "linewidth": 1.0, "zorder": 1.2}
-                line(Estimate(known).mean or 0.0, label="control's mean" if figure == "val_dice" else None, **style)
+                line(Estimate(known).mean or 0.0, label="control's mean" if metric == "val_dice" else None, **style)
     what = f"mean, 95 % interval, {num_seeds} seeds" if num_seeds > 1 else "one seed"
     axes.set_title(f"Dice after the last epoch\n{what}")
     if not _has_values(summary):
@@ -95,9 +95,9 @@ def _draw_differences(axes: Axes, summary: Summary, axis: VariantAxis) -> None:
 
 
 def clipped(interval: tuple[float, float] | None, low: float, high: float) -> tuple[float, float] | None:
-    """The part of an interval that is possible: of few seeds the t interval leaves a figure's range."""
+    """The part of an interval that is possible: of few seeds the t interval leaves a metric's range."""
     return None if interval is None else (min(max(interval[0], low), high), min(max(interval[1], low), high))
 
 
 def _has_values(summary: Summary) -> bool:
-    return any(variant.figures["val_dice"].n for variant in summary.variants)
+    return any(variant.estimates["val_dice"].n for variant in summary.variants)

@@ -38,9 +38,9 @@ def draw_levels(summary: Summary, path_svg: Path, path_png: Path | None = None) 
 
 def _draw_probe(axes: Axes, summary: Summary, field: str, *, last: bool, is_log: bool) -> None:
     for variant, (colour, marker) in zip(summary.variants, _styles(summary), strict=True):
-        figures = by_level(variant, last=last, field=field)
-        if figures:
-            axes.plot([*figures], [*figures.values()], color=colour, marker=marker, markersize=4, linewidth=1.2)
+        values = by_level(variant, last=last, field=field)
+        if values:
+            axes.plot([*values], [*values.values()], color=colour, marker=marker, markersize=4, linewidth=1.2)
     if is_log:
         axes.set_yscale("log")
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -3,13 +3,15 @@
 from collections.abc import Iterable, Sequence
 from statistics import mean, stdev
 
-from dlx.records.schema import SetScores, TrialRecord
+from dlx.records.schema import TrialRecord
 from dlx.report.formatting import signed, spell, spell_seconds, spell_spread
-from dlx.report.measures import dice_of_classes, figure_of, gap, mean_of_all
 from dlx.report.terminal.grid import Column, Grid, Line, Row, Trimmed
+from dlx.report.variants import dice_of_classes
 from dlx.report.words import spell_collapse
 from dlx.settings.text import counted
 from dlx.statistics import Collapse, Estimate, find_collapse
+from dlx.study.metrics import trial_value
+from dlx.study.results import TrialResult
 
 
 def trial_table(record: TrialRecord) -> Trimmed:
@@ -18,22 +20,9 @@ def trial_table(record: TrialRecord) -> Trimmed:
     assert result is not None
     tolerance, unit = record.settings["evaluate"]["surface_tolerance_mm"], result.distance_unit
     titles = ("train Dice", "val Dice", "gap", ("val HD95", unit), ("val surface", f"Dice {tolerance:g} {unit}"))
-    rows = [Row(_class_row(name, result.train, result.val)) for name in result.val.dice_per_class]
-    means = [mean_of_all(figures) for figures in (result.val.hd95_mm_per_class, result.val.surface_dice_per_class)]
-    rows.append(
-        Row(
-            (
-                name_of_mean(result.val.dice_per_class),
-                spell(result.train.dice),
-                spell(result.val.dice),
-                signed(gap(record)),
-                spell(means[0], 2),
-                spell(means[1]),
-            ),
-            style="bold",
-            starts_section=True,
-        )
-    )
+    rows = [Row(_scores_row(name, result, f":{name}")) for name in result.val.dice_per_class]
+    cells = _scores_row(name_of_mean(result.val.dice_per_class), result, "")
+    rows.append(Row(cells, style="bold", starts_section=True))
     grid = Grid(
         (Column("class"), *(Column(title, is_number=True) for title in titles)),
         tuple(rows),
@@ -61,12 +50,13 @@ def name_of_mean(classes: Iterable[str]) -> str:
     return "mean of all" if "mean" in classes else "mean"
 
 
-def _class_row(name: str, train: SetScores, val: SetScores) -> tuple[str, ...]:
-    train_dice, val_dice = train.dice_per_class[name], val.dice_per_class[name]
-    difference = None if train_dice is None or val_dice is None else train_dice - val_dice
-    hd95 = (val.hd95_mm_per_class or {}).get(name)
-    surface = (val.surface_dice_per_class or {}).get(name)
-    return name, spell(train_dice), spell(val_dice), signed(difference), spell(hd95, 2), spell(surface)
+def _scores_row(title: str, result: TrialResult, of_class: str) -> tuple[str, ...]:
+    """The scores of one class (`of_class` is `:edema`) or of all (empty)."""
+    train, val, gap, hd95, surface = (
+        trial_value(result, metric + of_class)
+        for metric in ("train_dice", "val_dice", "gap", "hd95_mm", "surface_dice")
+    )
+    return title, spell(train), spell(val), signed(gap), spell(hd95, 2), spell(surface)
 
 
 def seeds_table(records: Sequence[TrialRecord]) -> Trimmed:
@@ -80,14 +70,15 @@ def seeds_table(records: Sequence[TrialRecord]) -> Trimmed:
             shown.append(Row(cells))
             continue
         result = record.result
-        rows.append((result.train.dice, result.val.dice, gap(record)))
+        gap = trial_value(result, "gap")
+        rows.append((result.train.dice, result.val.dice, gap))
         shown.append(
             Row(
                 (
                     str(record.seed),
                     spell(result.train.dice),
                     spell(result.val.dice),
-                    signed(gap(record)),
+                    signed(gap),
                     f"{spell(result.best_val_dice)} ({result.best_epoch})",
                     f"{record.run.seconds:.0f}",
                 )
@@ -96,9 +87,8 @@ def seeds_table(records: Sequence[TrialRecord]) -> Trimmed:
     for name, of, has_sign in (("mean", mean, True), ("spread", stdev, False)):
         columns = [[value for value in column if value is not None] for column in zip(*rows, strict=True)]
         if all(len(column) > 1 for column in columns) and columns:
-            figures = [of(column) for column in columns]
-            last = signed(figures[2]) if has_sign else spell(figures[2])
-            cells = (name, spell(figures[0]), spell(figures[1]), last, "", "")
+            train, val, gap = (of(column) for column in columns)
+            cells = (name, spell(train), spell(val), signed(gap) if has_sign else spell(gap), "", "")
             shown.append(Row(cells, starts_section=name == "mean"))
     grid = Grid(
         tuple(Column(title, is_number=True) for title in ("seed", *titles)),
@@ -123,10 +113,10 @@ def _classes_over_seeds(records: Sequence[TrialRecord], collapse: Collapse) -> t
     for name in results[0].val.dice_per_class:
         is_mixed = bool(collapse.of_metric(f"val_dice:{name}"))
         cells = [name]
-        for figure in titles:
-            found = [figure_of(record, (), f"{figure}:{name}") for record in records]
+        for metric in titles:
+            found = [trial_value(result, f"{metric}:{name}") for result in results]
             known = Estimate(tuple(value for value in found if value is not None))
-            cells.append(spell_spread(known, is_mixed=is_mixed, has_sign=figure == "gap"))
+            cells.append(spell_spread(known, is_mixed=is_mixed, has_sign=metric == "gap"))
         rows.append(Row(tuple(cells)))
     columns = (Column(title, is_number=True, may_stack=True) for title in titles.values())
     title = "each class over seeds: mean ± standard deviation"

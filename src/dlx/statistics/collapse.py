@@ -1,31 +1,13 @@
-"""The runs of one variant before any test: the jitter of the last epochs, and which runs collapsed."""
+"""Which runs of a variant collapsed, or never learned a class that others learned; decided before any test."""
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-import numpy as np
-
-from dlx.study.metrics import MIN_FOR_JITTER, jitter_window, split_metric
+from dlx.study.metrics import split_metric
 
 Values = Mapping[int, float | None]  # by seed: a missing one has not run yet, None diverged or failed
-
-
-def jitter(epochs: Sequence[int], values: Sequence[float | None], num_epochs: int) -> float | None:
-    """Standard deviation of the values of the last quarter of the epochs around their straight line.
-
-    `epochs` count from 1 and hold those that were measured; None among the values was not. A quarter is rounded up and
-    is at least three epochs. The line (least squares, two degrees of freedom) is taken out so that a network that is
-    still learning does not seem unsteady. None where fewer than three values are left.
-    """
-    first = num_epochs - jitter_window(num_epochs) + 1
-    points = [(e, v) for e, v in zip(epochs, values, strict=True) if e >= first and v is not None and math.isfinite(v)]
-    if len(points) < MIN_FOR_JITTER:
-        return None
-    x, y = (column - column.mean() for column in np.array(points, dtype=np.float64).T)
-    residuals = y - x * (x @ y) / (x @ x)
-    return float(np.sqrt(residuals @ residuals / (len(points) - 2)))
 
 
 @dataclass(frozen=True)
@@ -70,7 +52,7 @@ def find_collapse(
 ) -> Collapse:
     """What of one variant collapsed at the declared seeds, judged by its validation Dice beside the control's.
 
-    `classes` and `control_classes` are the same figures of each class, by which seeds are found that lost one.
+    `classes` and `control_classes` are the same of each class, by which the seeds are found that lost one.
     """
     mine, reference = (_at(declared_seeds, values) for values in (dice, control_dice))
     best = _best(reference)
