@@ -34,7 +34,7 @@ class TrialRun(Record):
     versions: dict[str, str]
     commit: str | None = None
     is_captured: bool | None = None  # whether steps were replayed from a CUDA graph; None: on a CPU, or an older record
-    capture_obstacle: str | None = None  # why they were not, if they were to be
+    capture_obstacle: str | None = None  # why capturing was tried and failed
 
 
 class TrialRecord(Record):
@@ -48,7 +48,7 @@ class TrialRecord(Record):
     parameters: int
     result: TrialResult | None = None
     run: TrialRun
-    settings: dict[str, Any]  # the resolved spec the trial is named by
+    settings: dict[str, Any]  # the resolved spec, whose hash is the trial id
 
 
 class VariantEntry(Record):
@@ -56,7 +56,7 @@ class VariantEntry(Record):
 
     label: str
     values: dict[str, Any]
-    scheduler: str  # of which plateau may never fire
+    scheduler: str  # a report says so if `plateau` never lowered the rate
 
 
 class TrialEntry(Record):
@@ -68,7 +68,7 @@ class TrialEntry(Record):
 
 
 class StudyHeader(Record):
-    """study.json: what was asked, declared before the first trial starts; all that a report needs beside the trials."""
+    """study.json: the study as declared before the first trial starts; with the trials, all that a report needs."""
 
     name: str
     question: str
@@ -78,7 +78,7 @@ class StudyHeader(Record):
     smallest_effect: float
     axes: tuple[str, ...]
     control: str | None
-    seeds: tuple[int, ...]  # as declared: the verdicts bind at these
+    seeds: tuple[int, ...]  # as declared: verdicts are final when all of these have ended
     epochs: int
     variants: tuple[VariantEntry, ...]
     trials: tuple[TrialEntry, ...]
@@ -89,16 +89,16 @@ class StudyHeader(Record):
 
     @property
     def control_trials(self) -> tuple[str, ...]:
-        """The ids of the control's trials, of all where there is no control."""
+        """The ids of the control's trials, or of all trials if there is no control."""
         return tuple(entry.trial for entry in self.trials if self.control is None or entry.label == self.control)
 
     def is_study_of(self, other: "StudyHeader") -> bool:
-        """Whether both are one study, asked again or with other seeds or variants: their control is the same."""
+        """Whether both are the same study, perhaps with other seeds or variants: they share trials of their control."""
         return self.control == other.control and bool({*self.control_trials} & {*other.control_trials})
 
 
 class Look(Record):
-    """A line of looks.jsonl: a study's verdicts were shown at this number of seeds."""
+    """A line of looks.jsonl: the verdicts of a study were shown when it had this number of seeds."""
 
     study: str
     metric: str

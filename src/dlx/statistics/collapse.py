@@ -12,10 +12,10 @@ Values = Mapping[int, float | None]  # by seed: a missing one has not run yet, N
 
 @dataclass(frozen=True)
 class Collapse:
-    """What some seeds of a variant lost and others did not, among so many runs that ended.
+    """The runs of a variant that collapsed, among `num_runs` runs that ended.
 
-    `seeds` collapsed or diverged as a whole. `lost` are classes, each with the seeds that never learned it, though
-    they may have learned others. False if both are empty.
+    The runs of `seeds` collapsed or diverged as a whole. `lost` holds classes, each with the seeds that never learned
+    it, although they may have learned others. False if both are empty.
     """
 
     seeds: tuple[int, ...]
@@ -31,7 +31,7 @@ class Collapse:
         return tuple(sorted({*self.seeds, *(seed for _, seeds in self.lost for seed in seeds)}))
 
     def of_metric(self, metric: str) -> "Collapse":
-        """The part that concerns a metric: for a metric of one class, without other classes that were lost."""
+        """The part that concerns a metric: a metric of one class is not concerned by other classes that were lost."""
         _, class_name = split_metric(metric)
         lost = tuple(found for found in self.lost if class_name is None or found[0] == class_name)
         return replace(self, lost=lost)
@@ -50,9 +50,9 @@ def find_collapse(
     classes: Mapping[str, Values] | None = None,
     control_classes: Mapping[str, Values] | None = None,
 ) -> Collapse:
-    """What of one variant collapsed at the declared seeds, judged by its validation Dice beside the control's.
+    """The runs of one variant that collapsed at the declared seeds, judged by its validation Dice and the control's.
 
-    `classes` and `control_classes` are the same of each class, by which the seeds are found that lost one.
+    `classes` and `control_classes` hold the validation Dice of each class, which shows the seeds that lost one.
     """
     mine, reference = (_at(declared_seeds, values) for values in (dice, control_dice))
     best = _best(reference)
@@ -85,7 +85,7 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-LEARNT = 0.1  # Dice: below it no run has learnt anything that another could have lost
+LEARNT = 0.1  # Dice: a run below it has learned nothing that another run could have lost
 
 # Dice of a class that is clearly learnt. A class whose Dice is lower than this everywhere, such as small lesions,
 # varies so much from seed to seed that one seed below 0.1 says nothing. In experiments/*.jsonl (19 studies, 2 and 3
@@ -94,11 +94,11 @@ CLEARLY_LEARNT = 0.4
 
 
 def collapsed_seeds(values: Values, reference: float = 0.0) -> tuple[int, ...]:
-    """The seeds whose run collapsed where others did not: a Dice below half of the best run's, or None (diverged).
+    """The seeds whose run collapsed while others did not: a Dice below half of the best run's, or None (diverged).
 
-    Half is far outside what a seed does to a run that learns (some hundredths of Dice). `reference` is the best Dice of
-    the control: where no run reaches half of it the variant learns badly on every seed, which is a difference and no
-    collapse. If all diverged, all are named; else never the best.
+    Half of the best is far below the variation between seeds of runs that learn (some hundredths of Dice). `reference`
+    is the best Dice of the control: if no run reaches half of it, the variant learns badly on every seed, which is a
+    difference and not a collapse. If all runs diverged, all seeds are returned; otherwise never the best one.
     """
     best, learnt = _best(values), _has_learnt(values, reference)
     return tuple(sorted(s for s, value in values.items() if value is None or (learnt and value < best / 2.0)))
@@ -109,11 +109,11 @@ def _has_learnt(values: Values, reference: float) -> bool:
 
 
 def seeds_without(values: Values, reference: float = 0.0) -> tuple[int, ...]:
-    """The seeds that never learned a class which the others learn: its Dice is below 0.1 there, and elsewhere clear.
+    """The seeds that never learned a class that the other seeds learned: its Dice is below 0.1.
 
-    Elsewhere: the median over the seeds that do not lose it is at least 0.4, and half of `reference`, the control's
-    best; else the variant learns the class badly on every seed, which is a difference. Values that are None (a class in
-    neither mask) are left out.
+    The others learned it if their median is at least 0.4 and at least half of `reference`, the control's best.
+    Otherwise the variant learns the class badly on every seed, which is a difference. Values that are None (a class in
+    neither mask) are ignored.
     """
     known = {seed: value for seed, value in values.items() if value is not None}
     elsewhere = [value for value in known.values() if value >= LEARNT]

@@ -28,7 +28,7 @@ class LevelProbe(Record):
     mean_abs: float  # of the features, after the ReLU
     mean: float
     variance: float
-    dead_fraction: float  # of the channels: 0 throughout the batch
+    dead_fraction: float  # of the channels: those that are 0 throughout the batch
     gradient_norm: float
     weight_norm: float  # after the step
 
@@ -52,7 +52,7 @@ class DropoutSample(Record):
 
 
 class EpochResult(Record):
-    """One epoch. Dice are hard and of whole volumes unless they say otherwise; None where it was not measured."""
+    """One epoch. Dice are hard and of whole volumes unless stated otherwise; None if not measured."""
 
     epoch: int  # from 1
     lr: dict[str, float]  # parameter group -> the rate that was applied in this epoch
@@ -62,8 +62,8 @@ class EpochResult(Record):
     val_dice: float | None = None
     val_dice_per_class: dict[str, float | None] | None = None
     val_soft_dice: float | None = None  # as in the notes, of whole volumes
-    levels: dict[str, LevelProbe] | None = None  # where `evaluate.probes` asks for them
-    coins: dict[str, DropoutSample] | None = None  # likewise: of each dropout that was active in the first step
+    levels: dict[str, LevelProbe] | None = None  # by level, with `evaluate.probes`
+    coins: dict[str, DropoutSample] | None = None  # likewise, by dropout: those active in the epoch's first step
 
     @property
     def deepest_to_first(self) -> float | None:

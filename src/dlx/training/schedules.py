@@ -1,7 +1,7 @@
 """The learning rate over the epochs: the schedulers that `registry.py` names, and the rates they would set.
 
 Each factory gives a scheduler of torch's own class, stepped once after each epoch's optimiser steps; the rate
-of epoch e (from 0) is the one that e steps leave. `plateau` alone is stepped with a figure, the validation
+of epoch e (from 0) is the one that e steps leave. Only `plateau` is stepped with a value, the validation
 Dice. Defaults scale with the length of the run, so that schedules can be compared at any length.
 """
 
