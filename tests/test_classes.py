@@ -11,7 +11,7 @@ from dlx.report.terminal.trial_tables import seeds_table
 from dlx.report.words import spell_collapse, spell_reasons
 from dlx.statistics import Verdict, find_collapse
 from dlx.statistics.collapse import seeds_without
-from dlx.statistics.verdict import NothingLearned
+from dlx.statistics.reasons import NothingLearned
 from dlx.study.metrics import check_class, direction_of, known_claim_metric, known_study_metric, split_metric
 from dlx.system.errors import DataError, SettingError
 from made_records import made_study, with_classes

@@ -30,15 +30,7 @@ from dlx.statistics import (
     seeds_needed,
     trend_slopes,
 )
-from dlx.statistics.verdict import (
-    AgainstRivals,
-    CollapsedPair,
-    EarlierLooks,
-    MissingSeeds,
-    NotMeasured,
-    SmallDifference,
-    TooFewSeeds,
-)
+from dlx.statistics import reasons as why
 from dlx.study.jitter import jitter
 from dlx.system.errors import SettingError
 
@@ -263,7 +255,7 @@ def collapses_of(dice):
 
 def collapsed_seeds_of(variant=(), control=(), num_runs=5):
     """The reasons of a comparison with these collapsed runs."""
-    return (CollapsedPair(Collapse(tuple(variant), num_runs), Collapse(tuple(control), 5)),)
+    return (why.CollapsedPair(Collapse(tuple(variant), num_runs), Collapse(tuple(control), 5)),)
 
 
 def test_a_comparison_holds_the_figures_of_its_pairs():
@@ -288,7 +280,7 @@ def test_better_and_worse_follow_the_direction_of_the_metric():
 
 def test_a_difference_smaller_than_what_matters_is_said_to_be_so():
     row = compare_one(GOOD, smallest_effect=0.05)
-    assert (row.verdict, row.reasons) == (Verdict.BETTER, (SmallDifference(0.05),))
+    assert (row.verdict, row.reasons) == (Verdict.BETTER, (why.SmallDifference(0.05),))
     assert compare_one(GOOD).reasons == ()
 
 
@@ -352,16 +344,20 @@ def test_the_validation_dice_tells_the_collapse_where_the_metric_is_none():
 
 def test_missing_seeds_make_a_comparison_incomplete_without_a_p_and_an_interval_that_would_be_a_look():
     row = compare_one({seed: GOOD[seed] for seed in (0, 2, 3)})
-    assert (row.verdict, row.reasons, row.n, row.p) == (Verdict.INCOMPLETE, (MissingSeeds(3, 5),), 3, None)
+    assert (row.verdict, row.reasons, row.n, row.p) == (Verdict.INCOMPLETE, (why.MissingSeeds(3, 5),), 3, None)
     assert row.interval is None
     assert row.difference == pytest.approx(0.04)
     assert row.spread == pytest.approx(0.001)  # the seeds needed follow from it, and it tells of no direction
-    assert (compare_one({}).difference, compare_one({}).reasons) == (None, (MissingSeeds(0, 5),))
+    assert (compare_one({}).difference, compare_one({}).reasons) == (None, (why.MissingSeeds(0, 5),))
 
 
 def test_a_metric_that_no_run_has_is_not_measured_and_not_incomplete():
     row = compare_one({}, unmeasured={"variant": "validation every 5 epochs"})
-    assert (row.verdict, row.reasons, row.n) == (Verdict.NOT_MEASURED, (NotMeasured("validation every 5 epochs"),), 0)
+    assert (row.verdict, row.reasons, row.n) == (
+        Verdict.NOT_MEASURED,
+        (why.NotMeasured("validation every 5 epochs"),),
+        0,
+    )
     assert compare_one({}, unmeasured={"other": "why"}).verdict is Verdict.INCOMPLETE
 
 
@@ -379,7 +375,7 @@ def test_seeds_beyond_the_declared_ones_are_ignored():
 
 def test_one_seed_cannot_tell():
     row = compare_one(GOOD, declared_seeds=[0])
-    assert (row.verdict, row.reasons, row.interval, row.p) == (Verdict.CANNOT_TELL, (TooFewSeeds(),), None, None)
+    assert (row.verdict, row.reasons, row.interval, row.p) == (Verdict.CANNOT_TELL, (why.TooFewSeeds(),), None, None)
     assert row.difference == pytest.approx(0.04)
 
 
@@ -387,7 +383,7 @@ def test_one_seed_cannot_tell():
 def test_a_verdict_after_an_earlier_look_says_that_it_is_no_5_percent_one(values):
     plain, looked = compare_one(values), compare_one(values, earlier_looks=[3])
     rate = false_alarm_rate((3, 5), 1)
-    assert (looked.verdict, looked.reasons) == (plain.verdict, (EarlierLooks((3,), rate),))
+    assert (looked.verdict, looked.reasons) == (plain.verdict, (why.EarlierLooks((3,), rate),))
 
 
 def test_earlier_looks_that_could_decide_nothing_are_not_warned_of():
@@ -502,7 +498,7 @@ def test_the_best_is_better_than_each_of_the_others():
     assert (judged.verdict, judged.n) == (Verdict.CONFIRMED, 5)
     assert judged.estimate == pytest.approx(0.041)
     assert judge_best({"control": CONTROL, "good": GOOD, "alike": ALIKE}, "alike").reasons == (
-        AgainstRivals(("good",)),
+        why.AgainstRivals(("good",)),
     )
     judged = judge_best({"control": CONTROL, "good": GOOD}, "control", higher_is_better=False)
     assert judged.verdict is Verdict.CONFIRMED
@@ -510,7 +506,7 @@ def test_the_best_is_better_than_each_of_the_others():
 
 def test_the_best_by_chance_is_not_confirmed():
     judged = judge_best({"control": CONTROL, "noisy": NOISY, "bad": shifted(CONTROL, *[-0.2, -0.21] * 2)}, "noisy")
-    assert (judged.verdict, judged.reasons) == (Verdict.CANNOT_TELL, (AgainstRivals(("control",)),))
+    assert (judged.verdict, judged.reasons) == (Verdict.CANNOT_TELL, (why.AgainstRivals(("control",)),))
 
 
 def test_one_better_rival_contradicts_and_the_estimate_is_what_is_lost_to_it():
@@ -529,7 +525,7 @@ def test_a_rival_must_beat_the_claimed_best_by_a_corrected_test():
 
 def test_the_best_is_paired_by_seed_and_needs_two_shared_seeds_with_each():
     judged = judge_best({"good": GOOD, "control": CONTROL, "short": {7: 0.1, 0: 0.1}}, "good")
-    assert (judged.verdict, judged.n, judged.reasons) == (Verdict.CANNOT_TELL, 1, (TooFewSeeds("short"),))
+    assert (judged.verdict, judged.n, judged.reasons) == (Verdict.CANNOT_TELL, 1, (why.TooFewSeeds("short"),))
     assert judge_best({"good": GOOD, "control": {seed: CONTROL[seed] for seed in (3, 1)}}, "good").n == 2
 
 

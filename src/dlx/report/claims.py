@@ -9,7 +9,7 @@ import numpy as np
 from dlx.records.schema import StudyHeader
 from dlx.report.variants import VariantSummary, on_one_device
 from dlx.statistics import ClaimResult, Verdict, cost_of_looks, judge_best, judge_greater, judge_within, trend_slopes
-from dlx.statistics.verdict import CollapsedVariants, MissingSeeds, NotMeasured, Reason
+from dlx.statistics import reasons as why
 from dlx.study.claims import Claim
 from dlx.study.metrics import direction_of, epoch_value, find_metric, split_metric
 from dlx.study.results import EpochResult
@@ -54,11 +54,11 @@ def _judge(
         f"{v.label}: {lack}" for v in concerned for w in claim.windows or (None,) if (lack := v.lacks(claim.metric, w))
     ]
     if collapsed and find_metric(claim.metric)[0].depends_on_learning:
-        result = _untested(result, Verdict.CANNOT_TELL, CollapsedVariants(collapsed))
+        result = _untested(result, Verdict.CANNOT_TELL, why.CollapsedVariants(collapsed))
     elif lacks:
-        result = _untested(result, Verdict.NOT_MEASURED, NotMeasured(lacks[0]))
+        result = _untested(result, Verdict.NOT_MEASURED, why.NotMeasured(lacks[0]))
     elif result.n < len(header.seeds):
-        missing = MissingSeeds(result.n, len(header.seeds), len(header.seeds) - len(alike))
+        missing = why.MissingSeeds(result.n, len(header.seeds), len(header.seeds) - len(alike))
         result = _untested(result, Verdict.INCOMPLETE, missing)
     elif result.verdict is not Verdict.CANNOT_TELL:
         # the rate of false alarms is known only for a claim that is one t test
@@ -158,6 +158,6 @@ def _mirrored(result: ClaimResult) -> ClaimResult:
     return ClaimResult(result.verdict, estimate, interval, result.n)
 
 
-def _untested(result: ClaimResult, verdict: Verdict, reason: Reason) -> ClaimResult:
+def _untested(result: ClaimResult, verdict: Verdict, reason: why.Reason) -> ClaimResult:
     """The result without its interval and with another verdict."""
     return ClaimResult(verdict, result.estimate, None, result.n, (reason,))

@@ -5,8 +5,7 @@ Cells are plain text: whoever shows them escapes what it must.
 
 from dataclasses import dataclass
 
-from dlx.records.archive import StudyRecords, finished
-from dlx.report.formatting import signed, spell, spell_effect, spell_interval, spell_spread
+from dlx.report.formatting import signed, spell_effect, spell_interval, spell_spread
 from dlx.report.summary import Summary
 from dlx.report.variants import VariantSummary, dice_of_classes
 from dlx.report.words import LATE, spell_collapse, spell_reasons, spell_verdict
@@ -18,28 +17,11 @@ SCORES = ("train_dice", "val_dice", "gap", "jitter", "best_val_dice")  # what ta
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """What a variant reached after the last epoch, over its seeds."""
+    """What a variant reached after the last epoch, over its n seeds."""
 
     name: str
     n: int
-    spreads: tuple[str, ...]  # of each metric asked for
-
-
-@dataclass(frozen=True)
-class ClassRow:
-    """The validation Dice of each class, in the order of `classes_of`."""
-
-    name: str
-    spreads: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class SpreadRow:
-    """The standard deviations of the validation Dice."""
-
-    name: str
-    over_seeds: str
-    over_cases: str
+    spreads: tuple[str, ...]  # of each metric or class
 
 
 @dataclass(frozen=True)
@@ -69,15 +51,6 @@ class ClaimRow:
     n: int
 
 
-@dataclass(frozen=True)
-class FailureRow:
-    """A trial that diverged or failed."""
-
-    label: str
-    seed: int
-    cause: str
-
-
 def name_of(variant: VariantSummary) -> str:
     """The label, and whether it is the control."""
     return variant.label + " (control)" * variant.is_control
@@ -99,24 +72,19 @@ def classes_of(summary: Summary) -> list[str]:
     return list(dict.fromkeys(name for scores in scored for name in scores.dice_per_class))
 
 
-def class_rows(summary: Summary) -> list[ClassRow]:
-    """A row a variant."""
+def class_rows(summary: Summary) -> list[ScoreRow]:
+    """A row a variant: the validation Dice of each class, in the order of `classes_of`."""
     names = classes_of(summary)
-    return [ClassRow(name_of(v), tuple(_class_spread(v, name) for name in names)) for v in summary.variants]
+    return [
+        ScoreRow(name_of(v), v.estimates["val_dice"].n, tuple(_class_spread(v, name) for name in names))
+        for v in summary.variants
+    ]
 
 
 def _class_spread(variant: VariantSummary, name: str) -> str:
     by_seed = dice_of_classes(variant.records.values()).get(name, {})
     known = tuple(value for value in by_seed.values() if value is not None)
     return spell_spread(Estimate(known), is_mixed=bool(variant.collapse.of_metric(f"val_dice:{name}")))
-
-
-def spread_rows(summary: Summary) -> list[SpreadRow]:
-    """A row a variant."""
-    return [
-        SpreadRow(name_of(v), "collapsed" if v.collapse else spell(v.estimates["val_dice"].sd), spell(v.case_sd))
-        for v in summary.variants
-    ]
 
 
 def verdict_rows(summary: Summary) -> list[VerdictRow]:
@@ -147,19 +115,10 @@ def claim_rows(summary: Summary) -> list[ClaimRow]:
     rows = []
     for outcome in summary.claims:
         result = outcome.result
-        estimate, interval = spell_effect(result.estimate, result.interval)
         reasons = tuple(filter(None, [spell_reasons(result), LATE * outcome.is_late]))
-        measured = outcome.measured
-        rows.append(
-            ClaimRow(outcome.claim.text, measured, spell_verdict(result), reasons, estimate, interval, result.n)
-        )
+        effect = spell_effect(result.estimate, result.interval)
+        rows.append(ClaimRow(outcome.claim.text, outcome.measured, spell_verdict(result), reasons, *effect, result.n))
     return rows
-
-
-def failure_rows(records: StudyRecords) -> list[FailureRow]:
-    """A row for each trial that ended without a result."""
-    ended = [record for record in finished(records.trials) if record.status != "done"]
-    return [FailureRow(r.label, r.seed, f"{r.status}: {r.cause or 'cause unknown'}") for r in ended]
 
 
 def warnings_of(variant: VariantSummary) -> tuple[str, ...]:

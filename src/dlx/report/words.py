@@ -3,21 +3,7 @@
 from collections.abc import Sequence
 
 from dlx.statistics import LEARNT, ClaimResult, Collapse, Comparison, Verdict
-from dlx.statistics.verdict import (
-    AboveMargin,
-    AgainstRivals,
-    CollapsedPair,
-    CollapsedVariants,
-    EarlierLooks,
-    LostByCorrection,
-    MissingSeeds,
-    NothingLearned,
-    NotMeasured,
-    Reason,
-    SmallDifference,
-    TooFewSeeds,
-    WithinMargin,
-)
+from dlx.statistics import reasons as why
 
 LATE = "declared after results were there"
 UNREACHED = "every epoch and the final weights equal the control's"
@@ -69,35 +55,35 @@ def spell_reasons(result: Comparison | ClaimResult) -> str:
     return "; ".join(spell_reason(reason, result.verdict) for reason in result.reasons)
 
 
-def spell_reason(reason: Reason, verdict: Verdict) -> str:
+def spell_reason(reason: why.Reason, verdict: Verdict) -> str:
     """One reason of a verdict."""
     match reason:
-        case CollapsedPair(variant, control):
+        case why.CollapsedPair(variant, control):
             return "; ".join(filter(None, (spell_collapse(variant), spell_collapse(control, " of the control"))))
-        case CollapsedVariants(collapses):
+        case why.CollapsedVariants(collapses):
             found = (f"{label} ({spell_collapsed_seeds(collapse)})" for label, collapse in collapses)
             return f"runs collapsed: {'; '.join(found)}"
-        case NotMeasured(why):
-            return why
-        case MissingSeeds(n, num_declared, num_unlike):
+        case why.NotMeasured(text):
+            return text
+        case why.MissingSeeds(n, num_declared, num_unlike):
             return f"{n} of {num_declared} seeds" + f" ({num_unlike} on unlike devices)" * bool(num_unlike)
-        case TooFewSeeds(rival):
+        case why.TooFewSeeds(rival):
             return "fewer than two seeds" + (f" with '{rival}'" if rival is not None else "")
-        case NothingLearned(class_name):
+        case why.NothingLearned(class_name):
             return f"no run of either learned {class_name or 'anything'} (Dice below {LEARNT:g})"
-        case SmallDifference(limit):
+        case why.SmallDifference(limit):
             return f"but by less than {limit:g}"
-        case LostByCorrection(num_variants):
+        case why.LostByCorrection(num_variants):
             return f"0 is outside the interval, but not after correction for {num_variants} variants"
-        case EarlierLooks(num_seeds, rate):
+        case why.EarlierLooks(num_seeds, rate):
             when = f"looks at {', '.join(map(str, num_seeds))}" if len(num_seeds) > 1 else f"a look at {num_seeds[0]}"
             alarms = "" if rate is None else f" (about {100 * rate:.1f} % false alarms)"
             return f"seeds were added after {when}: no longer a 5 % verdict{alarms}"
-        case AboveMargin(margin):
+        case why.AboveMargin(margin):
             return ABOVE_MARGIN[verdict].format(margin=margin, negative=-margin or 0.0)
-        case WithinMargin(margin):
+        case why.WithinMargin(margin):
             return WITHIN_MARGIN[verdict].format(margin=margin)
-        case AgainstRivals(labels):
+        case why.AgainstRivals(labels):
             return AGAINST_RIVALS[verdict].format(rivals=", ".join(f"'{label}'" for label in labels))
 
 

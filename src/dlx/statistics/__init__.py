@@ -16,7 +16,8 @@ from dlx.statistics.decision import Decision, decide
 from dlx.statistics.looks import cost_of_looks, false_alarm_rate
 from dlx.statistics.paired import PairedT, equivalence_p, greater_p, holm, interval, paired_t
 from dlx.statistics.power import detectable_effect, power_of_paired_t, seeds_needed
-from dlx.statistics.verdict import Reason, Verdict
+from dlx.statistics.reasons import Reason
+from dlx.statistics.verdict import Verdict
 
 __all__ = [
     "LEARNT",

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dlx.statistics import reasons as why
 from dlx.statistics.decision import ALPHA
 from dlx.statistics.paired import Floats, equivalence_p, greater_p, holm, interval, spread
-from dlx.statistics.verdict import AboveMargin, AgainstRivals, Reason, TooFewSeeds, Verdict, WithinMargin
+from dlx.statistics.verdict import Verdict
 from dlx.system.errors import SettingError, nearest
 
 
@@ -48,7 +49,7 @@ class ClaimResult:
     estimate: float | None
     interval: tuple[float, float] | None
     n: int
-    reasons: tuple[Reason, ...] = ()
+    reasons: tuple[why.Reason, ...] = ()
 
 
 def judge_greater(values: Sequence[float], margin: float = 0.0) -> ClaimResult:
@@ -66,7 +67,7 @@ def judge_greater(values: Sequence[float], margin: float = 0.0) -> ClaimResult:
         verdict = Verdict.CONTRADICTED
     else:
         verdict = Verdict.NOT_CONFIRMED if high <= margin else Verdict.CANNOT_TELL
-    return _result(verdict, estimate, AboveMargin(margin))
+    return _result(verdict, estimate, why.AboveMargin(margin))
 
 
 def judge_within(values: Sequence[float], margin: float) -> ClaimResult:
@@ -85,7 +86,7 @@ def judge_within(values: Sequence[float], margin: float) -> ClaimResult:
         verdict = Verdict.CONFIRMED
     else:
         verdict = Verdict.CONTRADICTED if low > margin or high < -margin else Verdict.CANNOT_TELL
-    return _result(verdict, estimate, WithinMargin(margin))
+    return _result(verdict, estimate, why.WithinMargin(margin))
 
 
 def judge_best(values: Mapping[str, Mapping[int, float]], label: str, *, higher_is_better: bool = True) -> ClaimResult:
@@ -105,15 +106,15 @@ def judge_best(values: Mapping[str, Mapping[int, float]], label: str, *, higher_
     losing = dict(zip(rivals, holm(np.array([float(greater_p(-a)) for a in rivals.values()])).tolist(), strict=True))
     winner = min(rivals, key=lambda name: math.inf if math.isnan(losing[name]) else losing[name])
     if losing[winner] < ALPHA / 2.0:
-        return _result(Verdict.CONTRADICTED, estimates[winner], AgainstRivals((winner,)))
+        return _result(Verdict.CONTRADICTED, estimates[winner], why.AgainstRivals((winner,)))
     untested = [name for name in rivals if estimates[name].n < 2]
     if untested:
         return _too_few(estimates[untested[0]], untested[0])
     closest = min(rivals, key=lambda name: float(rivals[name].mean()))
     rest = [name for name, advantage in rivals.items() if not greater_p(advantage) < ALPHA / 2.0]
     if not rest:
-        return _result(Verdict.CONFIRMED, estimates[closest], AgainstRivals((closest,)))
-    return _result(Verdict.CANNOT_TELL, estimates[closest], AgainstRivals(tuple(rest)))
+        return _result(Verdict.CONFIRMED, estimates[closest], why.AgainstRivals((closest,)))
+    return _result(Verdict.CANNOT_TELL, estimates[closest], why.AgainstRivals(tuple(rest)))
 
 
 def trend_slopes(x: Sequence[float] | Floats, values_by_seed: Floats) -> Floats:
@@ -133,9 +134,9 @@ def _advantage(values: Mapping[int, float], rival: Mapping[int, float], higher_i
     return np.array([sign * (values[seed] - rival[seed]) for seed in sorted(values.keys() & rival.keys())])
 
 
-def _result(verdict: Verdict, estimate: Estimate, reason: Reason) -> ClaimResult:
+def _result(verdict: Verdict, estimate: Estimate, reason: why.Reason) -> ClaimResult:
     return ClaimResult(verdict, estimate.mean, estimate.interval, estimate.n, (reason,))
 
 
 def _too_few(estimate: Estimate, rival: str | None = None) -> ClaimResult:
-    return _result(Verdict.CANNOT_TELL, estimate, TooFewSeeds(rival))
+    return _result(Verdict.CANNOT_TELL, estimate, why.TooFewSeeds(rival))

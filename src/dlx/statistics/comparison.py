@@ -7,22 +7,13 @@ from typing import TypeGuard
 
 import numpy as np
 
+from dlx.statistics import reasons as why
 from dlx.statistics.collapse import Collapse, Values, find_collapse
 from dlx.statistics.decision import ALPHA, Decision, decide
 from dlx.statistics.looks import cost_of_looks
 from dlx.statistics.paired import Floats, interval, paired_t, spread
 from dlx.statistics.power import detectable_effect, seeds_needed
-from dlx.statistics.verdict import (
-    CollapsedPair,
-    LostByCorrection,
-    MissingSeeds,
-    NothingLearned,
-    NotMeasured,
-    Reason,
-    SmallDifference,
-    TooFewSeeds,
-    Verdict,
-)
+from dlx.statistics.verdict import Verdict
 from dlx.system.errors import SettingError
 
 
@@ -44,7 +35,7 @@ class Comparison:
     equivalence_p: float | None
     spread: float | None
     verdict: Verdict
-    reasons: tuple[Reason, ...]
+    reasons: tuple[why.Reason, ...]
     smallest_effect: float  # that of the equivalence tests
     seeds_needed: int | None
 
@@ -78,7 +69,7 @@ class _Pairs:
 
     label: str
     differences: Floats
-    obstacle: tuple[Verdict, tuple[Reason, ...]] | None
+    obstacle: tuple[Verdict, tuple[why.Reason, ...]] | None
 
     @property
     def spread(self) -> float | None:
@@ -119,7 +110,7 @@ def compare(
         collapses = {label: find_collapse(values, control, seeds) for label, values in variants.items()}
     pairs = []
     for label, values in variants.items():
-        collapse = CollapsedPair(collapses[label], control_collapse)
+        collapse = why.CollapsedPair(collapses[label], control_collapse)
         pairs.append(_pair(label, values, control, seeds, collapse, label in unreached, (unmeasured or {}).get(label)))
     num_variants = len(pairs)
     table = [np.full(len(seeds), np.nan) if row.obstacle else row.differences for row in pairs]
@@ -129,7 +120,7 @@ def compare(
         needed = None if row.spread is None else seeds_needed(row.spread, smallest_effect, alpha=ALPHA / num_variants)
         verdict, reasons = row.obstacle or _judge(decision, i, len(seeds), smallest_effect, higher_is_better)
         if row.obstacle is None and decision.is_equivalent[i] and row.label in unlearned:
-            verdict, reasons = Verdict.CANNOT_TELL, (NothingLearned(unlearned[row.label]),)
+            verdict, reasons = Verdict.CANNOT_TELL, (why.NothingLearned(unlearned[row.label]),)
         if decision.is_different[i] or decision.is_equivalent[i]:
             reasons += cost_of_looks(earlier_looks, len(seeds), num_variants)
         low, high = interval(row.differences)
@@ -162,39 +153,39 @@ def _pair(
     values: Values,
     control: Values,
     seeds: Sequence[int],
-    collapse: CollapsedPair,
+    collapse: why.CollapsedPair,
     is_unreached: bool,
     unmeasured: str | None,
 ) -> _Pairs:
     both = [(values.get(seed), control.get(seed)) for seed in seeds]
     differences = np.array([a - b for a, b in both if _has_run(a) and _has_run(b)], dtype=np.float64)
-    obstacle: tuple[Verdict, tuple[Reason, ...]] | None = None
+    obstacle: tuple[Verdict, tuple[why.Reason, ...]] | None = None
     if is_unreached:
         obstacle = (Verdict.NO_EFFECT, ())
     elif collapse.variant or collapse.control:
         obstacle = (Verdict.COLLAPSED, (collapse,))
     elif unmeasured is not None:
-        obstacle = (Verdict.NOT_MEASURED, (NotMeasured(unmeasured),))
+        obstacle = (Verdict.NOT_MEASURED, (why.NotMeasured(unmeasured),))
     elif len(differences) < len(seeds):
-        obstacle = (Verdict.INCOMPLETE, (MissingSeeds(len(differences), len(seeds)),))
+        obstacle = (Verdict.INCOMPLETE, (why.MissingSeeds(len(differences), len(seeds)),))
     return _Pairs(label, differences, obstacle)
 
 
 def _judge(
     decision: Decision, i: int, n: int, smallest_effect: float, higher_is_better: bool
-) -> tuple[Verdict, tuple[Reason, ...]]:
+) -> tuple[Verdict, tuple[why.Reason, ...]]:
     """Verdict and reasons of a variant that was tested."""
     low, high = (end[i] for end in decision.interval)
     if decision.is_different[i]:
         is_small = -smallest_effect < low and high < smallest_effect
         verdict = Verdict.BETTER if (decision.difference[i] > 0.0) == higher_is_better else Verdict.WORSE
-        return verdict, (SmallDifference(smallest_effect),) if is_small else ()
+        return verdict, (why.SmallDifference(smallest_effect),) if is_small else ()
     if decision.is_equivalent[i]:
         return Verdict.NO_DIFFERENCE, ()
     if n < 2:
-        return Verdict.CANNOT_TELL, (TooFewSeeds(),)
+        return Verdict.CANNOT_TELL, (why.TooFewSeeds(),)
     is_lost = low > 0.0 or high < 0.0
-    return Verdict.CANNOT_TELL, (LostByCorrection(len(decision.difference)),) if is_lost else ()
+    return Verdict.CANNOT_TELL, (why.LostByCorrection(len(decision.difference)),) if is_lost else ()
 
 
 def _known(p: float) -> float | None:

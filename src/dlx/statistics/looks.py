@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 
 from dlx.statistics.decision import ALPHA, decide
-from dlx.statistics.verdict import EarlierLooks
+from dlx.statistics.reasons import EarlierLooks
 
 
 def cost_of_looks(earlier: Iterable[int], n: int, num_tests: int | None) -> tuple[EarlierLooks, ...]:

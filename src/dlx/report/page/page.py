@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from dlx.records.archive import StudyRecords, finished
 from dlx.report import rows
-from dlx.report.formatting import spell_seconds
+from dlx.report.formatting import spell, spell_seconds
 from dlx.report.levels import PROBES, by_level, deepest_to_first, is_probed, levels_of
 from dlx.report.page.markdown import Lines, code_block, escape, link_target, table
 from dlx.report.summary import Summary
@@ -163,7 +163,7 @@ def _idle_and_looks(summary: Summary, records: StudyRecords) -> Lines:
     looks = [f"{look.shown_utc} at {look.num_seeds} seeds ({escape(look.metric)})" for look in records.looks]
     if looks:
         lines.append(f"- The verdicts were looked at: {'; '.join(looks)}.")
-    return ["## To be known", "", *lines] if lines else []
+    return ["## Notes", "", *lines] if lines else []
 
 
 def _classes(summary: Summary) -> Lines:
@@ -181,7 +181,14 @@ def _classes(summary: Summary) -> Lines:
 
 
 def _spreads(summary: Summary) -> Lines:
-    cells = [(escape(row.name), row.over_seeds, row.over_cases) for row in rows.spread_rows(summary)]
+    cells = [
+        (
+            escape(rows.name_of(variant)),
+            "collapsed" if variant.collapse else spell(variant.estimates["val_dice"].sd),
+            spell(variant.case_sd),
+        )
+        for variant in summary.variants
+    ]
     return [
         "## Spread of validation Dice",
         "",
@@ -219,7 +226,11 @@ def _levels(summary: Summary, figure_name: str | None) -> Lines:
 
 
 def _failures(records: StudyRecords) -> Lines:
-    cells = [(escape(row.label), escape(row.cause), f"{row.seed}") for row in rows.failure_rows(records)]
+    cells = [
+        (escape(record.label), escape(f"{record.status}: {record.cause or 'cause unknown'}"), f"{record.seed}")
+        for record in finished(records.trials)
+        if record.status != "done"
+    ]
     return ["## Trials that did not run through", "", *table(("variant", "cause", "seed"), cells, 2)] if cells else []
 
 
