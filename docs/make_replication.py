@@ -12,9 +12,10 @@ from math import cos, pi
 from pathlib import Path
 
 from dlx.records.archive import finished, read_study
-from dlx.report.markdown import escape, table
+from dlx.report.formatting import spell_effect
+from dlx.report.page.markdown import escape, table
 from dlx.report.summary import Summary, summarize_study
-from dlx.report.table import spell_effect
+from dlx.report.words import spell_reasons, spell_verdict
 
 DOCS = Path(__file__).parent
 EXPERIMENTS = DOCS.parent / "experiments"
@@ -251,7 +252,7 @@ def whitened() -> Outcome:
 
 def settled(label: str) -> Outcome:
     variant = next(v for v in read("dropout-phantom").variants if v.label == label)
-    train, val = (variant.figures[metric] for metric in ("train_dice", "val_dice"))
+    train, val = (variant.estimates[metric] for metric in ("train_dice", "val_dice"))
     text = f"after the last epoch training Dice {train.mean:.3f}, validation {val.mean:.3f} (n = {val.n}; described, "
     text += "no test: the claim was not declared in these words)"
     near = all(abs((estimate.mean or 0.0) - 0.5) < 0.1 for estimate in (train, val))
@@ -426,11 +427,12 @@ def measured(row: Row) -> Outcome:
         return escape(text), f"**{word}**"
     assert row.study is not None
     (outcome,) = [o for o in read(row.study).claims if o.claim.text.startswith(row.claim)]
-    estimate, interval = spell_effect(outcome.verdict.estimate, outcome.verdict.interval)
-    within = f" ({interval})" if outcome.verdict.interval else ""
-    reason = outcome.verdict.reason if outcome.verdict.interval is None else ""
-    text = f"{outcome.measured}: {estimate}{within}, n = {outcome.verdict.n}"
-    return escape(text), f"**{outcome.verdict.verdict}**{': ' * bool(reason)}{escape(reason)}"
+    result = outcome.result
+    estimate, interval = spell_effect(result.estimate, result.interval)
+    within = f" ({interval})" if result.interval else ""
+    reason = spell_reasons(result) if result.interval is None else ""
+    text = f"{outcome.measured}: {estimate}{within}, n = {result.n}"
+    return escape(text), f"**{spell_verdict(result)}**{': ' * bool(reason)}{escape(reason)}"
 
 
 def source(row: Row) -> str:

@@ -25,7 +25,7 @@ EPOCHS = 6
 SWEEP = ["sweep-dropout", "--p", "0.2,0.5", "--seeds", "2", *SMALL_ARGS, "--epochs", str(EPOCHS)]
 TRIALS = 6
 LOOK_EVERY_S = 0.002
-MOST_ATTEMPTS = 5  # for each kill that is to count
+MAX_ATTEMPTS = 5  # for each kill that is to count
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def kill_and_resume(place: Path, kills: int, seed: int, steps: int) -> list[str]
         return [failure]
     wrong: list[str] = []
     folder, count, attempts = place / "killed", 0, 0
-    while count < kills and attempts < MOST_ATTEMPTS * kills:
+    while count < kills and attempts < MAX_ATTEMPTS * kills:
         attempts += 1
         process = start(folder, steps)
         epochs = chance.randrange(2 * EPOCHS * TRIALS // kills - 1)  # so the kills are spread over the sweep

@@ -10,20 +10,8 @@ from typing import Any
 import numpy as np
 
 from dlx.records.archive import StudyRecords, TrialRecords
-from dlx.records.schema import (
-    CaseScores,
-    EpochRecord,
-    EpochResult,
-    EpochRun,
-    Look,
-    SetScores,
-    StudyHeader,
-    TrialEntry,
-    TrialRecord,
-    TrialResult,
-    TrialRun,
-    VariantEntry,
-)
+from dlx.records.schema import EpochRecord, EpochRun, Look, StudyHeader, TrialEntry, TrialRecord, TrialRun, VariantEntry
+from dlx.study.results import CaseScores, EpochResult, SetScores, TrialResult
 
 Place = tuple[str, int]  # a trial: its variant's label and its seed
 CLASSES = ("csf", "grey matter")

@@ -17,7 +17,7 @@ from dlx.engine.fit import Progress, begin_epoch, fit
 from dlx.engine.waits import HostWaitError
 from dlx.records.schema import EpochRecord
 from dlx.run.plan import make_plan
-from dlx.run.pool import MOST_KEPT, JobPool, Kept
+from dlx.run.pool import MAX_KEPT, JobPool, Kept
 from dlx.run.runner import TrialEvent, run_plan
 from dlx.run.stores import make_store
 from dlx.run.trial import CaptureFailed, TrialEnded
@@ -189,7 +189,7 @@ def test_a_pool_keeps_the_latest_shapes():
         jobs[width] = pool.make(resolved, make_store(resolved), 0)
         capture(jobs[width])
         pool.keep(resolved, jobs[width])
-    assert len(pool) == MOST_KEPT == 2
+    assert len(pool) == MAX_KEPT == 2
     for width, is_kept in ((2, False), (3, True), (4, True)):
         resolved = small_resolved({"model": {"width": width}})
         assert (pool.make(resolved, make_store(resolved), 1).step is jobs[width].step) == is_kept

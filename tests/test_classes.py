@@ -5,11 +5,13 @@ import json
 import pytest
 
 from dlx.records.archive import read_study, write_archive
-from dlx.report.page import make_page
+from dlx.report.page.page import make_page
 from dlx.report.summary import summarize_study
-from dlx.report.table import seeds_table
-from dlx.statistics import find_collapse
-from dlx.statistics.runs import seeds_without
+from dlx.report.terminal.trial_tables import seeds_table
+from dlx.report.words import spell_collapse, spell_reasons
+from dlx.statistics import Verdict, find_collapse
+from dlx.statistics.collapse import seeds_without
+from dlx.statistics.reasons import NothingLearned
 from dlx.study.metrics import check_class, direction_of, known_claim_metric, known_study_metric, split_metric
 from dlx.system.errors import DataError, SettingError
 from made_records import made_study, with_classes
@@ -71,7 +73,7 @@ def test_a_collapsed_run_that_learned_one_of_two_classes_names_the_other():
     classes = {"CSF": whole | {4: 0.0}, "GM": whole | {4: 0.78}}
     found = find_collapse(whole, whole, range(5), classes=classes, control_classes=classes)
     assert (found.seeds, found.lost) == ((4,), (("CSF", (4,)),))
-    assert found.describe() == "1 of 5 runs collapsed (seed 4); seed 4 never learned CSF"
+    assert spell_collapse(found) == "1 of 5 runs collapsed (seed 4); seed 4 never learned CSF"
 
 
 # in a study
@@ -79,8 +81,8 @@ def test_a_collapsed_run_that_learned_one_of_two_classes_names_the_other():
 
 def test_a_lost_class_is_named_with_its_seed_and_the_verdict_is_collapsed():
     found = compared(lost_csf())
-    assert found.collapse.describe() == "seed 2 never learned CSF"
-    assert (found.comparison.verdict, found.comparison.interval) == ("collapsed", None)
+    assert spell_collapse(found.collapse) == "seed 2 never learned CSF"
+    assert (found.comparison.verdict, found.comparison.interval) == (Verdict.COLLAPSED, None)
     page = make_page(summarize_study(lost_csf()), lost_csf(), None)
     assert "**p=0.1: seed 2 never learned CSF.**" in page
     assert "| p=0.1 | 0.016 to 0.800 | 0.800 ± 0.000 | 0.800 ± 0.000 |" in page
@@ -90,19 +92,19 @@ def test_a_class_that_the_control_lost_leaves_that_seed_out_of_the_noise_floor()
     records = with_classes(made_study(LABELS), {"CSF": {("p=0", 2): 0.0}, "GM": 0.8, "WM": 0.8})
     summary = summarize_study(records)
     assert summary.noise_floor.n == 4
-    assert summary.variants[1].comparison.reason == "seed 2 of the control never learned CSF"
+    assert spell_reasons(summary.variants[1].comparison) == "seed 2 of the control never learned CSF"
 
 
 def test_seeds_that_lost_different_classes_are_told_apart():
     lost = {"CSF": {("p=0.1", 2): 0.0}, "GM": {("p=0.1", 3): 0.0, ("p=0.1", 2): 0.0}, "WM": 0.8, "skull": 0.8}
-    described = compared(with_classes(made_study(LABELS), lost)).collapse.describe()
+    described = spell_collapse(compared(with_classes(made_study(LABELS), lost)).collapse)
     assert described == "seed 2 never learned CSF; seeds 2, 3 never learned GM"
 
 
 def test_a_claim_about_a_variant_that_lost_a_class_is_not_decided():
     claim = {"text": "c", "kind": "greater", "metric": "val_dice", "variant": "p=0.1"}
     (outcome,) = summarize_study(lost_csf(claims=(claim,))).claims
-    assert outcome.verdict.reason == "runs collapsed: p=0.1 (seed 2 never learned CSF)"
+    assert spell_reasons(outcome.result) == "runs collapsed: p=0.1 (seed 2 never learned CSF)"
 
 
 # metrics of one class
@@ -120,13 +122,13 @@ def test_a_class_is_all_that_follows_the_first_colon(metric, parts):
     assert split_metric(metric) == parts
 
 
-def test_a_metric_of_a_class_has_the_direction_of_its_figure():
+def test_a_metric_of_a_class_has_the_direction_of_that_metric():
     assert direction_of("hd95_mm:CSF") == "lower"
     assert direction_of("val_dice:CSF") == "higher"
 
 
 @pytest.mark.parametrize("metric", ["jitter:CSF", "best_val_dice:CSF"])
-def test_a_figure_that_no_class_has_is_refused(metric):
+def test_a_metric_that_no_class_has_is_refused(metric):
     with pytest.raises(ValueError, match="val_dice, train_dice, gap, hd95_mm, surface_dice"):
         known_study_metric(metric)
 
@@ -146,7 +148,7 @@ def test_an_unknown_class_is_refused_with_the_names_of_the_classes():
         ("surface_dice:CSF", 0.7),
     ],
 )
-def test_a_study_compares_by_a_figure_of_one_class(metric, value):
+def test_a_study_compares_by_a_metric_of_one_class(metric, value):
     rise = {("p=0.1", seed): 0.7 + 0.001 * seed for seed in range(5)}
     classes = {"CSF": rise, "GM": 0.2}
     summary = summarize_study(with_classes(made_study(LABELS, metric=metric), classes))
@@ -158,8 +160,8 @@ def test_a_study_compares_by_a_figure_of_one_class(metric, value):
 
 
 def test_a_class_that_was_lost_does_not_touch_a_study_of_another():
-    assert compared(lost_csf(metric="val_dice:GM")).comparison.verdict != "collapsed"
-    assert compared(lost_csf(metric="val_dice:CSF")).comparison.verdict == "collapsed"
+    assert compared(lost_csf(metric="val_dice:GM")).comparison.verdict is not Verdict.COLLAPSED
+    assert compared(lost_csf(metric="val_dice:CSF")).comparison.verdict is Verdict.COLLAPSED
 
 
 def test_a_claim_may_be_about_one_class_also_within_a_window():
@@ -170,12 +172,12 @@ def test_a_claim_may_be_about_one_class_also_within_a_window():
     )
     records = with_classes(made_study(LABELS, claims=claims), {"GM": 0.8, "WM": 0.8})
     outcomes = summarize_study(records).claims
-    assert [outcome.verdict.n for outcome in outcomes] == [5, 5]
+    assert [outcome.result.n for outcome in outcomes] == [5, 5]
     assert "val Dice of GM" in outcomes[0].measured
     assert known_claim_metric("train_dice_subset") == "train_dice_subset"
 
 
-def test_an_archive_of_a_metric_of_one_class_is_read_and_of_a_misspelt_figure_refused(tmp_path):
+def test_an_archive_of_a_metric_of_one_class_is_read_and_of_a_misspelt_metric_refused(tmp_path):
     path = tmp_path / "made.jsonl"
     write_archive(path, lost_csf(metric="val_dice:GM"))
     assert read_study(path).header.metric == "val_dice:GM"
@@ -236,8 +238,8 @@ def test_a_class_that_no_run_learned_is_no_evidence_of_no_difference(learned):
     summary = summarize_study(records)
     comparison = compared(records).comparison
     if learned:
-        assert comparison.verdict.startswith("no difference larger than")
+        assert comparison.verdict is Verdict.NO_DIFFERENCE
     else:
-        assert (comparison.verdict, comparison.difference) == ("cannot tell", 0.0)
-        assert "learned GM" in comparison.reason
+        assert (comparison.verdict, comparison.difference) == (Verdict.CANNOT_TELL, 0.0)
+        assert comparison.reasons == (NothingLearned("GM"),)
         assert summary.noise_floor.detectable_effect is None

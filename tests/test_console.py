@@ -16,11 +16,11 @@ import dlx
 from dlx.cli.console import output
 from dlx.cli.study_results import printed_in_any_case
 from dlx.records.archive import write_archive
-from dlx.report.grid import Column, Grid, Row, Trimmed
-from dlx.report.markdown import code_block, escape, link_target
-from dlx.report.page import make_page
-from dlx.report.study_table import study_table
+from dlx.report.page.markdown import code_block, escape, link_target
+from dlx.report.page.page import make_page
 from dlx.report.summary import summarize_study
+from dlx.report.terminal.grid import Column, Grid, Row, Trimmed
+from dlx.report.terminal.study_table import study_table
 from dlx.system.characters import encodable, visible
 from dlx.system.errors import DataError
 from dlx.system.files import write_json
@@ -78,7 +78,7 @@ def test_a_studys_table_and_page_hold_any_label_whole(name, shown_as):
 
 
 def test_a_figure_shows_any_label_letter_by_letter(tmp_path):
-    from dlx.report.figure import draw_study
+    from dlx.report.figures.study import draw_study
 
     labels = {"control": (0.9, 0.8), **dict.fromkeys(NAMES, (0.9, 0.8))}
     draw_study(summarize_study(made_study(labels, axis="odd", seeds=[0, 1])), tmp_path / "f.svg", tmp_path / "f.png")
@@ -204,7 +204,7 @@ def test_every_variant_is_named_and_every_number_whole_at_any_width(width, shown
     assert "…" not in text
     words = set(text.split())
     for variant in summary.variants:
-        spread = variant.figures["val_dice"]
+        spread = variant.estimates["val_dice"]
         assert {variant.label, f"{spread.mean:.3f}", f"{spread.sd:.3f}"} <= words
         if variant.comparison is not None:
             assert f"{variant.comparison.difference:+.3f}" in words

@@ -10,7 +10,7 @@ from dlx.engine import checkpoint
 from dlx.engine.evaluate import gaussian_weight, window_starts
 from dlx.engine.fit import Diverged, Progress, StepDone, begin_epoch, check_finite, fit
 from dlx.engine.score import score_trial
-from dlx.engine.step import Figures
+from dlx.engine.step import StepMeasurements
 from dlx.records.schema import EpochRecord
 from small import small_job
 
@@ -161,7 +161,7 @@ def test_window_weights_peak_in_the_middle_and_never_vanish():
 
 def test_a_loss_that_is_no_number_ends_the_trial_with_its_place():
     with pytest.raises(Diverged, match="became nan in epoch 4, step 2"):
-        check_finite(Figures([1.0, float("nan"), float("inf")], None, are_weights_finite=True), 4)
+        check_finite(StepMeasurements([1.0, float("nan"), float("inf")], None, are_weights_finite=True), 4)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])

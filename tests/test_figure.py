@@ -1,4 +1,4 @@
-"""The picture of a study: every kind of study is drawn, equal records give equal bytes, and the user's pyplot stays."""
+"""The figure of a study: every kind of study is drawn, equal records give equal bytes, and the user's pyplot stays."""
 
 import re
 from xml.etree import ElementTree
@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 import matplotlib as mpl
 import pytest
 
-from dlx.report.figure import draw_study
-from dlx.report.finals import clipped
+from dlx.report.figures.last_epoch import clipped
+from dlx.report.figures.study import draw_study
 from dlx.report.summary import summarize_study
 from made_records import dropout_sweep, made_study
 
@@ -19,11 +19,11 @@ STUDIES = {
         {"constant": (0.9, 0.8), "cosine": (0.92, 0.81), LONG: (0.9, 0.8)}, axis="s"
     ),
     "one variant, one seed": made_study({"unet2": (0.9, 0.8)}, control=None, axes=(), seeds=[3]),
-    "one variant that broke off": made_study({"unet2": (0.9, 0.8)}, control=None, seeds=[0], diverged=[("unet2", 0)]),
+    "one variant that diverged": made_study({"unet2": (0.9, 0.8)}, control=None, seeds=[0], diverged=[("unet2", 0)]),
     "two variants, one seed": made_study(seeds=[0]),
     "no epochs yet": made_study(running=dict.fromkeys(EVERYTHING, 0)),
     "all still running": made_study(running=dict.fromkeys(EVERYTHING, 4)),
-    "all broke off": made_study(diverged=EVERYTHING),
+    "all diverged": made_study(diverged=EVERYTHING),
     "some collapsed, some diverged": dropout_sweep(collapsed=[("p=0.7", 1)], diverged=[("p=0.8", 2), ("p=0", 0)]),
     "an idle variant": made_study(idle=["p=0.1"]),
     "one epoch": made_study(epochs=1),
@@ -111,14 +111,14 @@ def test_the_direction_of_the_metric_is_on_its_axis(tmp_path):
     assert "(lower is better)" in texts(drawn(made_study(metric="hd95_mm"), tmp_path))
 
 
-def test_evaluation_unlike_training_is_said_above_the_curves(tmp_path):
+def test_evaluation_unlike_training_is_shown_above_the_curves(tmp_path):
     records = made_study({"p=0": (0.9, 0.8), "p=0.1": (0.3, 0.2)}, running_dice={("p=0.1", 0): 0.9})
     assert "evaluation differs from training" in texts(drawn(records, tmp_path))
 
 
 def test_a_long_legend_takes_two_rows(tmp_path):
     def heights(records):
-        """The first place of each text, from the top of the picture."""
+        """The height of each text where it is first, from the top of the figure."""
         found = re.findall(r' y="([\d.]+)"[^>]*>([^<]+)</text>', drawn(records, tmp_path).decode())
         return {name: float(y) for y, name in reversed(found)}
 
@@ -128,7 +128,7 @@ def test_a_long_legend_takes_two_rows(tmp_path):
     assert short["mean ± 1 standard deviation over seeds"] == short["validation"]
 
 
-def test_an_idle_variant_is_said_to_have_no_effect(tmp_path):
+def test_an_idle_variant_has_no_point_but_the_words_no_effect(tmp_path):
     assert "no effect" in texts(drawn(made_study(idle=["p=0.1"]), tmp_path))
 
 

@@ -6,8 +6,9 @@ from torch import nn
 
 from dlx.engine.fit import Progress, fit
 from dlx.engine.probes import Prober
-from dlx.records.schema import Coins, EpochRecord
+from dlx.records.schema import EpochRecord
 from dlx.settings import registry
+from dlx.study.results import DropoutSample
 from small import small_job
 
 PROBED = {"evaluate": {"probes": True}}
@@ -61,25 +62,25 @@ def test_levels_are_named_from_the_image_down_and_up_again():
     assert all(0 <= probe.dead_fraction <= 1 and probe.gradient_norm > 0 for probe in first.levels.values())
 
 
-def test_coins_are_counted_for_each_dropout_that_is_active_and_none_without():
+def test_draws_are_counted_for_each_dropout_that_is_active_and_none_without():
     (without, *_) = results(small_job(PROBED))
     assert without.coins == {}
     assert without.dropout_off == without.dropout_outside == 0.0
     (first, second, *_) = results(small_job(PROBED, {"dropout": {"p": 0.3}}))
-    assert all(coins.p == 0.3 and 0 < coins.dropped < coins.tossed for coins in first.coins.values())
+    assert all(s.p == 0.3 and 0 < s.dropped < s.tossed for s in first.coins.values())
     assert {*first.coins} == {*second.coins}
-    assert first.coins != second.coins  # other coins each epoch
-    tossed = [coins.tossed for coins in first.coins.values()]
+    assert first.coins != second.coins  # other draws each epoch
+    tossed = [sample.tossed for sample in first.coins.values()]
     channels = results(small_job(PROBED, {"dropout": {"p": 0.3, "kind": "dropout2d"}}))[0].coins
-    assert all(coins.tossed < elements for coins, elements in zip(channels.values(), tossed, strict=True))
+    assert all(sample.tossed < elements for sample, elements in zip(channels.values(), tossed, strict=True))
 
 
-def test_a_share_lies_in_the_interval_of_fair_coins_or_outside_by_hand():
-    # p = 0.5, 100 coins: 0.5 +- 1.96 * 0.05 = 0.402 to 0.598
-    inside, outside = (Coins(p=0.5, tossed=100, dropped=dropped) for dropped in (59, 60))
-    assert (inside.off, outside.off) == (pytest.approx(0.09), pytest.approx(0.1))
-    assert not inside.is_outside
-    assert outside.is_outside
+def test_a_dropped_fraction_lies_in_the_95_percent_interval_or_outside_by_hand():
+    # p = 0.5, 100 draws: 0.5 +- 1.96 * 0.05 = 0.402 to 0.598
+    inside, outside = (DropoutSample(p=0.5, tossed=100, dropped=dropped) for dropped in (59, 60))
+    assert (inside.deviation, outside.deviation) == (pytest.approx(0.09), pytest.approx(0.1))
+    assert not inside.is_outside_interval
+    assert outside.is_outside_interval
 
 
 @pytest.mark.parametrize("name", registry.names("model"))

@@ -8,8 +8,10 @@ from scipy import stats
 
 from calibration import UNEQUAL, coverage, equivalences, false_alarms, finds, one_of, simulate
 from dlx.statistics import (
+    Collapse,
     Comparison,
     Estimate,
+    Verdict,
     collapsed_seeds,
     compare,
     decide,
@@ -20,7 +22,6 @@ from dlx.statistics import (
     greater_p,
     holm,
     interval,
-    jitter,
     judge_best,
     judge_greater,
     judge_within,
@@ -29,6 +30,8 @@ from dlx.statistics import (
     seeds_needed,
     trend_slopes,
 )
+from dlx.statistics import reasons as why
+from dlx.study.jitter import jitter
 from dlx.system.errors import SettingError
 
 NAN = math.nan
@@ -218,7 +221,7 @@ def test_a_variant_that_learns_badly_on_every_seed_did_not_collapse():
     (row,) = compare(
         control, {"p=0.8": {0: 0.02, 1: 0.05, 2: 0.01}}, declared_seeds=(0, 1, 2), smallest_effect=0.01
     ).rows
-    assert row.verdict == "worse"
+    assert row.verdict is Verdict.WORSE
 
 
 # the comparison of a study
@@ -250,6 +253,11 @@ def collapses_of(dice):
     }
 
 
+def collapsed_seeds_of(variant=(), control=(), num_runs=5):
+    """The reasons of a comparison with these collapsed runs."""
+    return (why.CollapsedPair(Collapse(tuple(variant), num_runs), Collapse(tuple(control), 5)),)
+
+
 def test_a_comparison_holds_the_figures_of_its_pairs():
     row = compare_one(NOISY)
     differences = array(0.02, -0.03, 0.01, 0.04, -0.02)
@@ -260,30 +268,30 @@ def test_a_comparison_holds_the_figures_of_its_pairs():
     assert row.p == pytest.approx(stats.ttest_1samp(differences, 0.0).pvalue)
     assert row.equivalence_p == pytest.approx(equivalence_p(differences, 0.01))
     assert row.seeds_needed == seeds_needed(row.spread, 0.01, alpha=0.05)
-    assert (row.verdict, row.reason) == ("cannot tell", "")
+    assert (row.verdict, row.reasons) == (Verdict.CANNOT_TELL, ())
 
 
 def test_better_and_worse_follow_the_direction_of_the_metric():
-    assert compare_one(GOOD).verdict == "better"
-    assert compare_one(GOOD, higher_is_better=False).verdict == "worse"
-    assert compare_one(CONTROL, control=GOOD).verdict == "worse"
-    assert compare_one(CONTROL, control=GOOD, higher_is_better=False).verdict == "better"
+    assert compare_one(GOOD).verdict is Verdict.BETTER
+    assert compare_one(GOOD, higher_is_better=False).verdict is Verdict.WORSE
+    assert compare_one(CONTROL, control=GOOD).verdict is Verdict.WORSE
+    assert compare_one(CONTROL, control=GOOD, higher_is_better=False).verdict is Verdict.BETTER
 
 
 def test_a_difference_smaller_than_what_matters_is_said_to_be_so():
     row = compare_one(GOOD, smallest_effect=0.05)
-    assert (row.verdict, row.reason) == ("better", "but by less than 0.05")
-    assert compare_one(GOOD).reason == ""
+    assert (row.verdict, row.reasons) == (Verdict.BETTER, (why.SmallDifference(0.05),))
+    assert compare_one(GOOD).reasons == ()
 
 
 def test_no_difference_is_shown_not_assumed():
-    assert compare_one(ALIKE).verdict == "no difference larger than 0.01"
-    assert compare_one(ALIKE, smallest_effect=0.0005).verdict == "cannot tell"
+    assert compare_one(ALIKE).verdict is Verdict.NO_DIFFERENCE
+    assert compare_one(ALIKE, smallest_effect=0.0005).verdict is Verdict.CANNOT_TELL
 
 
 def test_runs_equal_to_the_controls_by_chance_show_no_difference():
     row = compare_one(CONTROL)
-    assert (row.difference, row.spread, row.p, row.verdict) == (0.0, 0.0, 1.0, "no difference larger than 0.01")
+    assert (row.difference, row.spread, row.p, row.verdict) == (0.0, 0.0, 1.0, Verdict.NO_DIFFERENCE)
 
 
 def test_the_p_are_corrected_for_all_variants_in_the_order_given():
@@ -295,58 +303,62 @@ def test_the_p_are_corrected_for_all_variants_in_the_order_given():
 
 def test_a_setting_that_was_not_reached_gets_no_interval_whatever_its_numbers():
     row = compare_one(GOOD, unreached=["variant"])
-    assert (row.verdict, row.interval, row.p) == ("no effect: setting not reached", None, None)
+    assert (row.verdict, row.interval, row.p) == (Verdict.NO_EFFECT, None, None)
 
 
 def test_a_collapse_is_named_and_gets_neither_interval_nor_p():
     row = compare_one(runs(0.8, 0.1, 0.8, None, 0.8))
-    assert (row.verdict, row.reason) == ("collapsed", "2 of 5 runs collapsed (seeds 1, 3)")
+    assert (row.verdict, row.reasons) == (Verdict.COLLAPSED, collapsed_seeds_of((1, 3)))
     assert (row.n, row.interval, row.p, row.equivalence_p, row.spread, row.seeds_needed) == (4, *[None] * 5)
 
 
 def test_a_collapse_of_the_control_is_said_of_every_variant():
     row = compare_one(GOOD, control=CONTROL | {2: 0.01})
-    assert (row.verdict, row.reason) == ("collapsed", "1 of 5 runs of the control collapsed (seed 2)")
+    assert (row.verdict, row.reasons) == (Verdict.COLLAPSED, collapsed_seeds_of(control=(2,)))
     row = compare_one(GOOD | {4: None}, control=CONTROL | {2: 0.01})
-    assert row.reason == "1 of 5 runs collapsed (seed 4); 1 of 5 runs of the control collapsed (seed 2)"
+    assert row.reasons == collapsed_seeds_of((4,), control=(2,))
 
 
 def test_a_variant_that_always_diverged_is_said_to_have():
     row = compare_one(dict.fromkeys(SEEDS))
-    assert (row.verdict, row.reason, row.difference) == ("collapsed", "all 5 runs diverged or failed", None)
-    assert compare_one({2: NAN}).reason == "the only run diverged or failed"
+    assert (row.verdict, row.reasons, row.difference) == (Verdict.COLLAPSED, collapsed_seeds_of(SEEDS), None)
+    assert compare_one({2: NAN}).reasons == collapsed_seeds_of((2,), num_runs=1)
 
 
 def test_a_collapse_comes_before_missing_seeds_and_after_an_unreached_setting():
     collapsed_and_incomplete = {0: 0.8, 1: 0.1}
-    assert compare_one(collapsed_and_incomplete).reason == "1 of 2 runs collapsed (seed 1)"
-    assert compare_one(collapsed_and_incomplete, unreached={"variant"}).verdict == "no effect: setting not reached"
+    assert compare_one(collapsed_and_incomplete).reasons == collapsed_seeds_of((1,), num_runs=2)
+    assert compare_one(collapsed_and_incomplete, unreached={"variant"}).verdict is Verdict.NO_EFFECT
 
 
 def test_the_validation_dice_tells_the_collapse_where_the_metric_is_none():
     gap, gap_of_control = runs(0.30, 0.02, 0.28, 0.29, 0.31), runs(0.1, 0.01, 0.12, 0.11, 0.1)
     healthy = collapses_of(NOISY)
-    assert compare_one(gap, control=gap_of_control).verdict == "collapsed"  # the gaps mistaken for Dice
-    assert compare_one(gap, control=gap_of_control, **healthy).verdict == "better"
+    assert compare_one(gap, control=gap_of_control).verdict is Verdict.COLLAPSED  # the gaps mistaken for Dice
+    assert compare_one(gap, control=gap_of_control, **healthy).verdict is Verdict.BETTER
     sick = collapses_of(NOISY | {4: 0.2})
-    assert compare_one(gap, control=gap_of_control, **sick).reason == "1 of 5 runs collapsed (seed 4)"
+    assert compare_one(gap, control=gap_of_control, **sick).reasons == collapsed_seeds_of((4,))
     with pytest.raises(ValueError, match="go together"):
         compare_one(gap, control_collapse=find_collapse(CONTROL, CONTROL, SEEDS))
 
 
 def test_missing_seeds_make_a_comparison_incomplete_without_a_p_and_an_interval_that_would_be_a_look():
     row = compare_one({seed: GOOD[seed] for seed in (0, 2, 3)})
-    assert (row.verdict, row.reason, row.n, row.p) == ("incomplete", "3 of 5 seeds", 3, None)
+    assert (row.verdict, row.reasons, row.n, row.p) == (Verdict.INCOMPLETE, (why.MissingSeeds(3, 5),), 3, None)
     assert row.interval is None
     assert row.difference == pytest.approx(0.04)
     assert row.spread == pytest.approx(0.001)  # the seeds needed follow from it, and it tells of no direction
-    assert (compare_one({}).difference, compare_one({}).reason) == (None, "0 of 5 seeds")
+    assert (compare_one({}).difference, compare_one({}).reasons) == (None, (why.MissingSeeds(0, 5),))
 
 
 def test_a_metric_that_no_run_has_is_not_measured_and_not_incomplete():
     row = compare_one({}, unmeasured={"variant": "validation every 5 epochs"})
-    assert (row.verdict, row.reason, row.n) == ("not measured", "validation every 5 epochs", 0)
-    assert compare_one({}, unmeasured={"other": "why"}).verdict == "incomplete"
+    assert (row.verdict, row.reasons, row.n) == (
+        Verdict.NOT_MEASURED,
+        (why.NotMeasured("validation every 5 epochs"),),
+        0,
+    )
+    assert compare_one({}, unmeasured={"other": "why"}).verdict is Verdict.INCOMPLETE
 
 
 def test_a_variant_without_a_test_counts_in_the_correction_of_the_others():
@@ -363,27 +375,22 @@ def test_seeds_beyond_the_declared_ones_are_ignored():
 
 def test_one_seed_cannot_tell():
     row = compare_one(GOOD, declared_seeds=[0])
-    assert (row.verdict, row.reason, row.interval, row.p) == (
-        "cannot tell",
-        "fewer than two seeds show no spread",
-        None,
-        None,
-    )
+    assert (row.verdict, row.reasons, row.interval, row.p) == (Verdict.CANNOT_TELL, (why.TooFewSeeds(),), None, None)
     assert row.difference == pytest.approx(0.04)
 
 
 @pytest.mark.parametrize("values", [GOOD, ALIKE])
 def test_a_verdict_after_an_earlier_look_says_that_it_is_no_5_percent_one(values):
     plain, looked = compare_one(values), compare_one(values, earlier_looks=[3])
-    rate = 100 * false_alarm_rate((3, 5), 1)
-    warning = f"seeds were added after a look at 3: no longer a 5 % verdict (about {rate:.1f} % false alarms)"
-    assert (looked.verdict, looked.reason) == (plain.verdict, warning)
+    rate = false_alarm_rate((3, 5), 1)
+    assert (looked.verdict, looked.reasons) == (plain.verdict, (why.EarlierLooks((3,), rate),))
 
 
 def test_earlier_looks_that_could_decide_nothing_are_not_warned_of():
-    assert compare_one(GOOD, earlier_looks=[1, 5]).reason == ""
+    assert compare_one(GOOD, earlier_looks=[1, 5]).reasons == ()
     assert compare_one(NOISY, earlier_looks=[3]) == compare_one(NOISY)
-    assert "after looks at 2, 3:" in compare_one(GOOD, earlier_looks=[3, 2, 3]).reason
+    (looks,) = compare_one(GOOD, earlier_looks=[3, 2, 3]).reasons
+    assert looks.num_seeds == (2, 3)
 
 
 def test_the_noise_floor_holds_the_spread_of_the_control_and_the_median_one_of_the_differences():
@@ -427,12 +434,12 @@ def test_compare_declares_what_decide_does():
         decision = decide(variants - control, 0.01)
         named = {f"v{i}": runs(*values.tolist()) for i, values in enumerate(variants)}
         rows = compare(runs(*control.tolist()), named, declared_seeds=SEEDS, smallest_effect=0.01).rows
-        assert [row.verdict in ("better", "worse") for row in rows] == decision.is_different.tolist()
-        assert [row.verdict.startswith("no difference") for row in rows] == decision.is_equivalent.tolist()
+        assert [row.verdict in (Verdict.BETTER, Verdict.WORSE) for row in rows] == decision.is_different.tolist()
+        assert [row.verdict is Verdict.NO_DIFFERENCE for row in rows] == decision.is_equivalent.tolist()
         assert [row.p for row in rows] == decision.p.tolist()
         assert [row.interval[0] for row in rows] == decision.interval[0].tolist()
         seen |= {row.verdict for row in rows}
-    assert seen >= {"better", "no difference larger than 0.01", "cannot tell"}
+    assert seen >= {Verdict.BETTER, Verdict.NO_DIFFERENCE, Verdict.CANNOT_TELL}
 
 
 # claims
@@ -448,17 +455,17 @@ def test_an_estimate_is_the_mean_over_seeds_and_its_interval():
 @pytest.mark.parametrize(
     ("values", "margin", "verdict"),
     [
-        ((1.0, 1.1, 0.9), 0.0, "confirmed"),  # 0.75 to 1.25
-        ((1.0, 1.1, 0.9), 0.7, "confirmed"),
-        ((1.0, 1.1, 0.9), 0.8, "cannot tell"),
-        ((1.0, 1.1, 0.9), 1.3, "not confirmed"),
-        ((-1.0, -1.1, -0.9), 0.0, "contradicted"),
-        ((-1.0, -1.1, -0.9), 0.7, "contradicted"),
-        ((-1.0, -1.1, -0.9), 0.8, "not confirmed"),
-        ((1.0, -1.0, 0.5), 0.0, "cannot tell"),
-        ((0.0, 0.0, 0.0), 0.0, "not confirmed"),
-        ((1.0,), 0.0, "cannot tell"),
-        ((), 0.0, "cannot tell"),
+        ((1.0, 1.1, 0.9), 0.0, Verdict.CONFIRMED),  # 0.75 to 1.25
+        ((1.0, 1.1, 0.9), 0.7, Verdict.CONFIRMED),
+        ((1.0, 1.1, 0.9), 0.8, Verdict.CANNOT_TELL),
+        ((1.0, 1.1, 0.9), 1.3, Verdict.NOT_CONFIRMED),
+        ((-1.0, -1.1, -0.9), 0.0, Verdict.CONTRADICTED),
+        ((-1.0, -1.1, -0.9), 0.7, Verdict.CONTRADICTED),
+        ((-1.0, -1.1, -0.9), 0.8, Verdict.NOT_CONFIRMED),
+        ((1.0, -1.0, 0.5), 0.0, Verdict.CANNOT_TELL),
+        ((0.0, 0.0, 0.0), 0.0, Verdict.NOT_CONFIRMED),
+        ((1.0,), 0.0, Verdict.CANNOT_TELL),
+        ((), 0.0, Verdict.CANNOT_TELL),
     ],
 )
 def test_a_quantity_is_greater_where_its_interval_is(values, margin, verdict):
@@ -469,12 +476,12 @@ def test_a_quantity_is_greater_where_its_interval_is(values, margin, verdict):
 @pytest.mark.parametrize(
     ("values", "margin", "verdict"),
     [
-        ((0.1, 0.0, -0.1), 0.2, "confirmed"),  # 90 % interval: 0.17
-        ((0.1, 0.0, -0.1), 0.15, "cannot tell"),
-        ((1.0, 1.1, 0.9), 0.7, "contradicted"),
-        ((-1.0, -1.1, -0.9), 0.7, "contradicted"),
-        ((1.0, 1.1, 0.9), 0.8, "cannot tell"),
-        ((0.1,), 0.2, "cannot tell"),
+        ((0.1, 0.0, -0.1), 0.2, Verdict.CONFIRMED),  # 90 % interval: 0.17
+        ((0.1, 0.0, -0.1), 0.15, Verdict.CANNOT_TELL),
+        ((1.0, 1.1, 0.9), 0.7, Verdict.CONTRADICTED),
+        ((-1.0, -1.1, -0.9), 0.7, Verdict.CONTRADICTED),
+        ((1.0, 1.1, 0.9), 0.8, Verdict.CANNOT_TELL),
+        ((0.1,), 0.2, Verdict.CANNOT_TELL),
     ],
 )
 def test_a_quantity_is_within_the_margin_where_two_one_sided_tests_say_so(values, margin, verdict):
@@ -488,21 +495,23 @@ def test_a_margin_of_0_cannot_be_kept():
 
 def test_the_best_is_better_than_each_of_the_others():
     judged = judge_best({"control": CONTROL, "good": GOOD, "alike": ALIKE}, "good")
-    assert (judged.verdict, judged.n) == ("confirmed", 5)
+    assert (judged.verdict, judged.n) == (Verdict.CONFIRMED, 5)
     assert judged.estimate == pytest.approx(0.041)
-    assert judge_best({"control": CONTROL, "good": GOOD, "alike": ALIKE}, "alike").reason == "'good' is better"
+    assert judge_best({"control": CONTROL, "good": GOOD, "alike": ALIKE}, "alike").reasons == (
+        why.AgainstRivals(("good",)),
+    )
     judged = judge_best({"control": CONTROL, "good": GOOD}, "control", higher_is_better=False)
-    assert judged.verdict == "confirmed"
+    assert judged.verdict is Verdict.CONFIRMED
 
 
 def test_the_best_by_chance_is_not_confirmed():
     judged = judge_best({"control": CONTROL, "noisy": NOISY, "bad": shifted(CONTROL, *[-0.2, -0.21] * 2)}, "noisy")
-    assert (judged.verdict, judged.reason) == ("cannot tell", "not shown to be better than 'control'")
+    assert (judged.verdict, judged.reasons) == (Verdict.CANNOT_TELL, (why.AgainstRivals(("control",)),))
 
 
 def test_one_better_rival_contradicts_and_the_estimate_is_what_is_lost_to_it():
     judged = judge_best({"control": CONTROL, "good": GOOD, "noisy": NOISY}, "control")
-    assert judged.verdict == "contradicted"
+    assert judged.verdict is Verdict.CONTRADICTED
     assert judged.estimate == pytest.approx(-0.041)
 
 
@@ -510,13 +519,13 @@ def test_a_rival_must_beat_the_claimed_best_by_a_corrected_test():
     # one-sided p of the rival is 0.020 (2 degrees of freedom, t = 4.91): below 0.025 against one, not doubled among two
     claimed, rival = runs(0.0, 0.0, 0.0), runs(0.15, 0.2, 0.3)
     third = runs(-0.1, 0.1, 0.0)
-    assert judge_best({"claimed": claimed, "rival": rival}, "claimed").verdict == "contradicted"
-    assert judge_best({"claimed": claimed, "rival": rival, "third": third}, "claimed").verdict == "cannot tell"
+    assert judge_best({"claimed": claimed, "rival": rival}, "claimed").verdict is Verdict.CONTRADICTED
+    assert judge_best({"claimed": claimed, "rival": rival, "third": third}, "claimed").verdict is Verdict.CANNOT_TELL
 
 
 def test_the_best_is_paired_by_seed_and_needs_two_shared_seeds_with_each():
     judged = judge_best({"good": GOOD, "control": CONTROL, "short": {7: 0.1, 0: 0.1}}, "good")
-    assert (judged.verdict, judged.n, judged.reason) == ("cannot tell", 1, "fewer than two seeds with 'short'")
+    assert (judged.verdict, judged.n, judged.reasons) == (Verdict.CANNOT_TELL, 1, (why.TooFewSeeds("short"),))
     assert judge_best({"good": GOOD, "control": {seed: CONTROL[seed] for seed in (3, 1)}}, "good").n == 2
 
 

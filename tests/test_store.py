@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from dlx.records.folder import TrialFolder
-from dlx.records.schema import EpochRecord, EpochResult, EpochRun
+from dlx.records.schema import EpochRecord, EpochRun
+from dlx.study.results import EpochResult
 from dlx.system.errors import DataError
 from dlx.system.files import read_json, replacing, write_atomically, write_json
 

@@ -1,14 +1,13 @@
 import re
 import tomllib
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
 from dlx.settings.layers import merge, read_recipe
 from dlx.settings.spec import EvaluateSpec
 from dlx.study.axes import Axis, make_variants
-from dlx.study.metrics import DIRECTIONS, EpochMetric, Metric
+from dlx.study.metrics import METRICS
 from dlx.study.study import check_measured, make_study, read_study_file, study_from_file
 from dlx.system.errors import SettingError
 
@@ -133,7 +132,7 @@ P = {"axes": {"dropout.p": [0, 0.1, 0.2]}}
         ({**P, "claims": [{"text": "t", "kind": "within", "variant": "p=0.1"}]}, "margin above 0"),
         (
             {**P, "claims": [{"text": "t", "kind": "less", "variant": "p=0.1", "metric": "gap", "window": [1, 2]}]},
-            "window goes with an epoch's figure",
+            "a metric of epochs",
         ),
         ({**P, "claims": [{"text": "t", "kind": "best", "variant": "p=0", "among": ["p=0"]}]}, "needs rivals"),
         ({**P, "claims": [{"text": "t", "kind": "falls", "axis": "x"}]}, "axis must be one of dropout.p"),
@@ -153,8 +152,11 @@ def test_the_direction_is_the_metrics_own_unless_it_is_given():
     assert study({**P, "metric": "gap", "direction": "lower"}).direction == "lower"
 
 
-def test_every_metric_has_a_direction():
-    assert set(DIRECTIONS) == {*get_args(Metric), *get_args(EpochMetric)}
+@pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+def test_every_metric_is_read_of_trials_or_of_epochs_and_of_a_class_only_where_of_all(metric):
+    assert metric.of_trial or metric.of_epoch
+    assert metric.of_trial or not metric.of_class
+    assert metric.of_epoch or not metric.of_epoch_class
 
 
 def checked(document, every, **evaluate):

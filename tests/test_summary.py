@@ -1,7 +1,8 @@
-"""A study's summary and its claims, from records made by hand whose figures are worked out here."""
+"""A study's summary and its claims, from records made by hand whose metrics are worked out here."""
 
 import json
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import pytest
 
 from dlx.records.archive import read_study
 from dlx.records.schema import TrialRecord
-from dlx.report.marks import dice_of_batches
-from dlx.report.study_table import floor_line
+from dlx.report.rows import noise_floor_line, spell_seeds_needed
 from dlx.report.summary import summarize_study
-from dlx.report.table import spell_seeds_needed
+from dlx.report.variant_checks import dice_of_batches
+from dlx.statistics import Verdict
+from dlx.statistics.reasons import AgainstRivals, EarlierLooks, MissingSeeds
 from made_records import dropout_sweep, made_look, made_study
 
 T_4 = 2.7764451  # 97.5 % quantile of t with 4 degrees of freedom, from a printed table
@@ -37,18 +39,18 @@ def claim(records_of=study, **fields):
     return outcome
 
 
-# figures and pairing
+# metrics and pairing
 
 
-def test_figures_are_mean_and_spread_over_seeds():
-    figures = variant(study()).figures
-    assert figures["val_dice"].mean == pytest.approx(0.82)
-    assert figures["val_dice"].sd == pytest.approx(math.sqrt(0.00025))
-    assert figures["train_dice"].mean == pytest.approx(0.88)
-    assert figures["gap"].mean == pytest.approx(0.06)
-    assert figures["gap"].sd == pytest.approx(2 * math.sqrt(0.00025))
-    assert figures["hd95_mm"].mean == pytest.approx(1.8)  # made as 10 (1 - Dice) mm
-    assert figures["val_dice"].n == 5
+def test_estimates_are_mean_and_spread_over_seeds():
+    estimates = variant(study()).estimates
+    assert estimates["val_dice"].mean == pytest.approx(0.82)
+    assert estimates["val_dice"].sd == pytest.approx(math.sqrt(0.00025))
+    assert estimates["train_dice"].mean == pytest.approx(0.88)
+    assert estimates["gap"].mean == pytest.approx(0.06)
+    assert estimates["gap"].sd == pytest.approx(2 * math.sqrt(0.00025))
+    assert estimates["hd95_mm"].mean == pytest.approx(1.8)  # made as 10 (1 - Dice) mm
+    assert estimates["val_dice"].n == 5
 
 
 @pytest.mark.parametrize("unit", ["mm", "px"])
@@ -71,14 +73,14 @@ def test_records_from_before_there_was_a_unit_are_in_mm():
 
 
 def test_one_seed_has_no_spread():
-    spread = variant(made_study(FLAT, finals={("p=0.1", 0): (0.9, 0.8)}, seeds=[0])).figures["val_dice"]
+    spread = variant(made_study(FLAT, finals={("p=0.1", 0): (0.9, 0.8)}, seeds=[0])).estimates["val_dice"]
     assert (spread.mean, spread.sd, spread.n) == (0.8, None, 1)
 
 
 def test_the_best_epoch_is_the_highest_of_the_epochs():
     records = study()
     best = [max(e.result.val_dice for e in t.epochs) for t in records.trials if t.entry.label == "p=0.1"]
-    assert variant(records).figures["best_val_dice"].mean == pytest.approx(sum(best) / 5)
+    assert variant(records).estimates["best_val_dice"].mean == pytest.approx(sum(best) / 5)
 
 
 def test_spread_over_cases_is_of_their_means_over_seeds():
@@ -98,12 +100,12 @@ def test_what_seeds_have_in_common_cancels():
     finals = {("p=0", seed): (0.9, 0.8 + s) for seed, s in enumerate(shift)}
     finals |= {("p=0.1", seed): (0.9, 0.82 + s) for seed, s in enumerate(shift)}
     row = variant(made_study(FLAT, finals=finals)).comparison
-    assert row.verdict == "better"
+    assert row.verdict is Verdict.BETTER
     assert row.spread == pytest.approx(0.0, abs=1e-12)
 
 
 def test_a_lower_gap_is_better():
-    assert variant(study([0.02, 0.021, 0.022, 0.023, 0.024], metric="gap")).comparison.verdict == "better"
+    assert variant(study([0.02, 0.021, 0.022, 0.023, 0.024], metric="gap")).comparison.verdict is Verdict.BETTER
 
 
 def test_the_control_has_no_comparison_and_the_noise_floor_is_its_spread():
@@ -117,7 +119,7 @@ def test_the_control_has_no_comparison_and_the_noise_floor_is_its_spread():
 def test_trials_on_unlike_devices_are_not_paired():
     summary = summarize_study(study(devices={("p=0.1", 4): "NVIDIA H100"}))
     row = summary.variants[1].comparison
-    assert (row.n, row.verdict) == (4, "incomplete")
+    assert (row.n, row.verdict) == (4, Verdict.INCOMPLETE)
     assert row.difference == pytest.approx(0.015)  # without the fifth, 0.04
     assert "unlike devices" in summary.remarks[0]
 
@@ -126,19 +128,19 @@ def test_a_contrast_of_variants_on_unlike_devices_is_refused_and_one_on_the_same
     three = {"p=0": (0.9, 0.8), "p=0.1": (0.9, 0.82), "p=0.2": (0.9, 0.81)}
     claims = ({"text": "c", "kind": "greater", "metric": "val_dice", "variant": "p=0.1", "than": "p=0.2"},)
     alone = {("p=0.1", 4): "NVIDIA H100"}
-    verdict = summarize_study(made_study(three, devices=alone, claims=claims)).claims[0].verdict
-    assert (verdict.verdict, verdict.reason) == ("incomplete", "4 of 5 seeds (1 on unlike devices)")
-    assert verdict.interval is None
+    result = summarize_study(made_study(three, devices=alone, claims=claims)).claims[0].result
+    assert (result.verdict, result.reasons) == (Verdict.INCOMPLETE, (MissingSeeds(4, 5, 1),))
+    assert result.interval is None
     together = alone | {("p=0.2", 4): "NVIDIA H100"}  # the control is on neither side of this claim
-    assert summarize_study(made_study(three, devices=together, claims=claims)).claims[0].verdict.n == 5
+    assert summarize_study(made_study(three, devices=together, claims=claims)).claims[0].result.n == 5
 
 
 def test_claims_leave_out_trials_on_unlike_devices_too():
     for window in ({}, {"window": (9, 10)}):
         fields = {"text": "c", "kind": "greater", "metric": "val_dice", "variant": "p=0.1", **window}
         records = study(devices={("p=0.1", 4): "NVIDIA H100"}, claims=(fields,))
-        verdict = summarize_study(records).claims[0].verdict
-        assert (verdict.n, verdict.verdict) == (4, "incomplete")
+        result = summarize_study(records).claims[0].result
+        assert (result.n, result.verdict) == (4, Verdict.INCOMPLETE)
 
 
 # what must be said of a variant
@@ -146,43 +148,45 @@ def test_claims_leave_out_trials_on_unlike_devices_too():
 
 def test_a_variant_equal_to_its_control_is_marked_idle():
     found = variant(study(idle=["p=0.1"]))
-    assert found.comparison.verdict == "no effect: setting not reached"
-    assert "reached nothing" in found.marks[0]
+    assert found.comparison.verdict is Verdict.NO_EFFECT
+    assert "reached nothing" in found.idle
 
 
 def test_equal_epochs_with_other_weights_are_not_idle():
     finals = {(label, seed): (0.9, 0.8) for label in FLAT for seed in range(5)}
     records = made_study(FLAT, finals=finals)
-    assert not variant(records).comparison.verdict.startswith("no effect")
+    assert variant(records).comparison.verdict is Verdict.NO_DIFFERENCE
 
 
 def test_a_plateau_rule_that_never_fired_is_said_to_be_that():
     records = study(idle=["p=0.1"], schedulers={"p=0.1": "plateau"})
-    assert variant(records).marks == ("the plateau rule never fired: the rate stayed as it was",)
+    assert "plateau rule never fired" in variant(records).idle
 
 
 def test_a_dead_knob_beside_a_plateau_of_the_control_is_not_called_the_plateau_rule():
     records = study(idle=["p=0.1"], schedulers={"p=0.1": "plateau", "p=0": "plateau"})
-    assert "reached nothing" in variant(records).marks[0]
+    assert "reached nothing" in variant(records).idle
 
 
 def test_a_diverged_trial_is_a_row_with_its_cause_and_no_interval():
     found = variant(study(diverged=[("p=0.1", 2)]))
     assert found.unfinished == ("seed 2: diverged (the loss is nan in epoch 4)",)
     assert found.by_seed["val_dice"][2] is None
-    assert found.figures["val_dice"].n == 4
-    assert (found.comparison.verdict, found.comparison.interval) == ("collapsed", None)
+    assert found.estimates["val_dice"].n == 4
+    assert (found.comparison.verdict, found.comparison.interval) == (Verdict.COLLAPSED, None)
 
 
 def test_a_collapsed_run_is_named_by_its_seed():
     found = variant(study(collapsed=[("p=0.1", 3)]))
-    assert found.marks == ("1 of 5 runs collapsed (seed 3)",)
+    (reason,) = found.comparison.reasons
+    assert reason.variant.seeds == (3,)
+    assert not reason.control
 
 
 def test_a_running_study_is_incomplete_and_is_no_look():
     summary = summarize_study(study(running={("p=0.1", 4): 3}))
     assert summary.num_done == 9
-    assert summary.variants[1].comparison.verdict == "incomplete"
+    assert summary.variants[1].comparison.verdict is Verdict.INCOMPLETE
     assert len(summary.variants[1].epochs[4]) == 3
     assert summary.look is None
 
@@ -194,29 +198,32 @@ def test_a_verdict_shown_is_a_look_at_the_declared_number_of_seeds():
 
 def test_a_look_at_fewer_seeds_costs_the_verdict_its_five_percent():
     rises = [0.02, 0.021, 0.022, 0.023, 0.024]
-    assert variant(study(rises, looks=[made_look(5)])).marks == ()
-    (mark,) = variant(study(rises, looks=[made_look(3)])).marks
-    assert "after a look at 3: no longer a 5 % verdict" in mark
+    assert variant(study(rises, looks=[made_look(5)])).comparison.reasons == ()
+    (reason,) = variant(study(rises, looks=[made_look(3)])).comparison.reasons
+    assert reason.num_seeds == (3,)
+    assert reason.false_alarm_rate > 0.05
 
 
 def test_before_all_seeds_are_there_no_interval_is_shown_that_would_be_a_look():
     claims = ({"text": "c", "kind": "greater", "metric": "val_dice", "variant": "p=0.1"},)
     summary = summarize_study(study([0.02, 0.021, 0.022, 0.023, 0.024], running={("p=0.1", 4): 3}, claims=claims))
     assert summary.variants[1].comparison.interval is None
-    assert summary.claims[0].verdict.interval is None
+    assert summary.claims[0].result.interval is None
     assert summary.look is None
 
 
 def test_a_look_at_fewer_seeds_costs_claims_their_five_percent_too():
     claims = ({"text": "c", "kind": "greater", "metric": "val_dice", "variant": "p=0.1"},)
     rises = [0.02, 0.021, 0.022, 0.023, 0.024]
-    verdict = summarize_study(study(rises, claims=claims, looks=[made_look(3)])).claims[0].verdict
-    assert verdict.verdict == "confirmed"
-    assert "seeds were added after a look at 3: no longer a 5 % verdict (about 8." in verdict.reason
+    result = summarize_study(study(rises, claims=claims, looks=[made_look(3)])).claims[0].result
+    assert result.verdict is Verdict.CONFIRMED
+    assert result.reasons[-1].num_seeds == (3,)
+    assert result.reasons[-1].false_alarm_rate == pytest.approx(0.085, abs=0.005)
     best = ({"text": "c", "kind": "best", "metric": "val_dice", "variant": "p=0.1"},)
-    reason = summarize_study(study(rises, claims=best, looks=[made_look(3)])).claims[0].verdict.reason
-    assert reason.endswith("no longer a 5 % verdict")  # at what rate is not known of several tests
-    assert "look" not in summarize_study(study(rises, claims=claims, looks=[made_look(5)])).claims[0].verdict.reason
+    reasons = summarize_study(study(rises, claims=best, looks=[made_look(3)])).claims[0].result.reasons
+    assert reasons[-1] == EarlierLooks((3,), None)  # the rate of several tests is not known
+    (reason,) = summarize_study(study(rises, claims=claims, looks=[made_look(5)])).claims[0].result.reasons
+    assert not isinstance(reason, EarlierLooks)
 
 
 def test_claims_that_are_shown_without_a_control_are_a_look():
@@ -226,7 +233,7 @@ def test_claims_that_are_shown_without_a_control_are_a_look():
     assert (one.look.num_seeds, one.look.num_variants) == (5, 0)
 
 
-def test_a_study_of_one_variant_has_figures_and_no_verdict():
+def test_a_study_of_one_variant_has_estimates_and_no_verdict():
     summary = summarize_study(made_study({"unet2": (0.9, 0.8)}, control=None, axes=()))
     assert summary.variants[0].comparison is None
     assert summary.noise_floor is None
@@ -234,19 +241,19 @@ def test_a_study_of_one_variant_has_figures_and_no_verdict():
 
 
 @pytest.mark.parametrize("whose", ["p=0", "p=0.1"])
-def test_a_figure_that_was_not_measured_is_told_from_one_that_is_still_missing(whose):
+def test_a_metric_that_was_not_measured_is_told_from_one_that_is_still_missing(whose):
     records = study(every=5, metric="jitter", epochs=12)  # of the last 3 epochs the tenth and the last are validated
     row = variant(records).comparison
-    assert row.verdict == "not measured"
-    assert row.reason == "validation every 5 epochs, too rarely in the last 3 epochs, of which jitter takes 3"
+    assert row.verdict is Verdict.NOT_MEASURED
+    assert "every 5 epochs" in row.reasons[0].why
     assert summarize_study(records).look is None
-    assert variant(study(metric="jitter", running={(whose, 4): 3})).comparison.verdict == "incomplete"
+    assert variant(study(metric="jitter", running={(whose, 4): 3})).comparison.verdict is Verdict.INCOMPLETE
 
 
 def test_a_claim_over_a_window_without_a_validated_epoch_was_not_measured():
-    verdict = claim(lambda **o: study(every=5, **o), kind="greater", variant="p=0.1", window=(6, 8)).verdict
-    assert verdict.verdict == "not measured"
-    assert verdict.reason == "p=0: validation every 5 epochs, never in epochs 6-8"
+    result = claim(lambda **o: study(every=5, **o), kind="greater", variant="p=0.1", window=(6, 8)).result
+    assert result.verdict is Verdict.NOT_MEASURED
+    assert re.match("p=0: .*every 5 epochs, never in epochs 6-8", result.reasons[0].why)
 
 
 def test_a_run_of_the_control_that_collapsed_is_left_out_of_the_noise_floor():
@@ -304,53 +311,53 @@ def test_a_claim_of_greater_is_the_difference_from_the_control():
     outcome = claim(kind="greater", variant="p=0.1")
     half = T_4 * math.sqrt(0.00025) / math.sqrt(5)  # 0.0196
     assert outcome.measured == "p=0.1 minus p=0, val Dice"
-    assert outcome.verdict.verdict == "confirmed"
-    assert outcome.verdict.estimate == pytest.approx(0.02)
-    assert outcome.verdict.interval == pytest.approx((0.02 - half, 0.02 + half))
+    assert outcome.result.verdict is Verdict.CONFIRMED
+    assert outcome.result.estimate == pytest.approx(0.02)
+    assert outcome.result.interval == pytest.approx((0.02 - half, 0.02 + half))
 
 
 def test_a_claim_of_greater_needs_more_than_its_margin():
-    assert claim(kind="greater", variant="p=0.1", margin=0.01).verdict.verdict == "cannot tell"
-    assert claim(kind="greater", variant="p=0.1", margin=0.05).verdict.verdict == "not confirmed"
-    assert claim(kind="greater", variant="p=0", than="p=0.1").verdict.verdict == "contradicted"
+    assert claim(kind="greater", variant="p=0.1", margin=0.01).result.verdict is Verdict.CANNOT_TELL
+    assert claim(kind="greater", variant="p=0.1", margin=0.05).result.verdict is Verdict.NOT_CONFIRMED
+    assert claim(kind="greater", variant="p=0", than="p=0.1").result.verdict is Verdict.CONTRADICTED
 
 
 def test_a_claim_of_less_keeps_the_sign_of_what_was_measured():
-    verdict = claim(kind="less", variant="p=0.1", metric="train_dice").verdict
+    result = claim(kind="less", variant="p=0.1", metric="train_dice").result
     half = T_4 * math.sqrt(0.00025) / math.sqrt(5)
-    assert verdict.verdict == "confirmed"
-    assert verdict.estimate == pytest.approx(-0.02)
-    assert verdict.interval == pytest.approx((-0.02 - half, -0.02 + half))
+    assert result.verdict is Verdict.CONFIRMED
+    assert result.estimate == pytest.approx(-0.02)
+    assert result.interval == pytest.approx((-0.02 - half, -0.02 + half))
 
 
 def test_a_claim_of_within_is_an_equivalence():
-    assert claim(kind="within", variant="p=0.1", margin=0.05).verdict.verdict == "confirmed"
-    assert claim(kind="within", variant="p=0.1", margin=0.02).verdict.verdict == "cannot tell"
+    assert claim(kind="within", variant="p=0.1", margin=0.05).result.verdict is Verdict.CONFIRMED
+    assert claim(kind="within", variant="p=0.1", margin=0.02).result.verdict is Verdict.CANNOT_TELL
 
 
 def test_a_claim_of_best_names_a_rival_that_is_better():
-    assert claim(kind="best", variant="p=0.1").verdict.verdict == "confirmed"
-    verdict = claim(kind="best", variant="p=0").verdict
-    assert (verdict.verdict, verdict.reason) == ("contradicted", "'p=0.1' is better")
-    assert claim(kind="best", variant="p=0.1", metric="gap").verdict.verdict == "confirmed"  # the smaller gap
+    assert claim(kind="best", variant="p=0.1").result.verdict is Verdict.CONFIRMED
+    result = claim(kind="best", variant="p=0").result
+    assert (result.verdict, result.reasons) == (Verdict.CONTRADICTED, (AgainstRivals(("p=0.1",)),))
+    assert claim(kind="best", variant="p=0.1", metric="gap").result.verdict is Verdict.CONFIRMED  # the smaller gap
 
 
 def test_trends_are_slopes_over_the_axis():
     outcome = claim(kind="rises")
     assert outcome.measured == "slope over dropout.p, val Dice"
-    assert outcome.verdict.estimate == pytest.approx(0.2)  # 0.02 on 0.1
-    assert outcome.verdict.verdict == "confirmed"
-    falling = claim(kind="falls", metric="train_dice").verdict
-    assert (falling.verdict, falling.estimate) == ("confirmed", pytest.approx(-0.2))
-    assert claim(kind="falls").verdict.verdict == "contradicted"
+    assert outcome.result.estimate == pytest.approx(0.2)  # 0.02 on 0.1
+    assert outcome.result.verdict is Verdict.CONFIRMED
+    falling = claim(kind="falls", metric="train_dice").result
+    assert (falling.verdict, falling.estimate) == (Verdict.CONFIRMED, pytest.approx(-0.2))
+    assert claim(kind="falls").result.verdict is Verdict.CONTRADICTED
 
 
 def test_a_trend_may_be_among_some_of_the_variants():
     among = ("p=0", "p=0.1", "p=0.2")
-    rising = claim(dropout_sweep, kind="rises", among=among).verdict
-    falling = claim(dropout_sweep, kind="falls").verdict
-    assert rising.verdict == "confirmed"
-    assert falling.verdict == "confirmed"  # over all nine
+    rising = claim(dropout_sweep, kind="rises", among=among).result
+    falling = claim(dropout_sweep, kind="falls").result
+    assert rising.verdict is Verdict.CONFIRMED
+    assert falling.verdict is Verdict.CONFIRMED  # over all nine
 
 
 def test_a_window_is_the_mean_of_its_epochs():
@@ -359,7 +366,7 @@ def test_a_window_is_the_mean_of_its_epochs():
     expected = [(sum(val["p=0.1", s][7:]) - sum(val["p=0", s][7:])) / 3 for s in range(5)]
     outcome = claim(kind="greater", variant="p=0.1", window=(8, 10))
     assert outcome.measured == "p=0.1 minus p=0, val Dice in epochs 8-10"
-    assert outcome.verdict.estimate == pytest.approx(sum(expected) / 5)
+    assert outcome.result.estimate == pytest.approx(sum(expected) / 5)
 
 
 def test_a_second_window_is_of_the_same_variant():
@@ -368,24 +375,25 @@ def test_a_second_window_is_of_the_same_variant():
     expected = sum(sum(values[8:]) / 2 - sum(values[:2]) / 2 for values in loss) / 5
     outcome = claim(kind="less", variant="p=0.1", metric="loss", window=(9, 10), than_window=(1, 2))
     assert outcome.measured == "p=0.1, loss in epochs 9-10 minus epochs 1-2"
-    assert outcome.verdict.estimate == pytest.approx(expected)
-    assert outcome.verdict.verdict == "confirmed"
+    assert outcome.result.estimate == pytest.approx(expected)
+    assert outcome.result.verdict is Verdict.CONFIRMED
 
 
-def test_a_figure_of_epochs_without_a_window_is_the_last_and_none_of_a_diverged_trial():
+def test_a_metric_of_epochs_without_a_window_is_the_last_and_none_of_a_diverged_trial():
     fields = {"kind": "greater", "variant": "p=0.1", "metric": "train_dice_subset"}
-    assert claim(**fields).verdict.estimate == pytest.approx(-0.02)
-    verdict = claim(lambda **o: study(diverged=[("p=0.1", 2)], **o), **fields).verdict
-    assert (verdict.verdict, verdict.n, verdict.interval) == ("cannot tell", 4, None)
-    assert verdict.reason == "runs collapsed: p=0.1 (seed 2)"
+    assert claim(**fields).result.estimate == pytest.approx(-0.02)
+    result = claim(lambda **o: study(diverged=[("p=0.1", 2)], **o), **fields).result
+    assert (result.verdict, result.n, result.interval) == (Verdict.CANNOT_TELL, 4, None)
+    ((label, collapse),) = result.reasons[0].collapses
+    assert (label, collapse.seeds) == ("p=0.1", (2,))
 
 
 def test_a_claim_is_incomplete_until_all_seeds_have_reached_its_window():
-    verdict = claim(lambda **o: study(running={("p=0.1", 4): 9}, **o), kind="greater", variant="p=0.1").verdict
-    assert (verdict.verdict, verdict.reason) == ("incomplete", "4 of 5 seeds")
+    result = claim(lambda **o: study(running={("p=0.1", 4): 9}, **o), kind="greater", variant="p=0.1").result
+    assert (result.verdict, result.reasons) == (Verdict.INCOMPLETE, (MissingSeeds(4, 5),))
     early = {"kind": "greater", "variant": "p=0.1", "window": (2, 4)}
-    assert claim(lambda **o: study(running={("p=0.1", 4): 9}, **o), **early).verdict.n == 5
-    assert claim(lambda **o: study(running={("p=0.1", 4): 3}, **o), **early).verdict.verdict == "incomplete"
+    assert claim(lambda **o: study(running={("p=0.1", 4): 9}, **o), **early).result.n == 5
+    assert claim(lambda **o: study(running={("p=0.1", 4): 3}, **o), **early).result.verdict is Verdict.INCOMPLETE
 
 
 # words
@@ -398,17 +406,19 @@ def test_no_seeds_are_needed_where_the_verdict_is_settled():
     assert needed(variant(study([0.02, 0.021, 0.022, 0.023, 0.026]))) == "-"  # better
     assert needed(variant(study([0.0, 0.001, 0.0, 0.001, 0.0]))) == "-"  # no difference larger than 0.01
     unsettled = variant(study([-0.03, 0.03, 0.02, -0.01, 0.0]))
-    assert unsettled.comparison.verdict == "cannot tell"
+    assert unsettled.comparison.verdict is Verdict.CANNOT_TELL
     assert needed(unsettled) == str(unsettled.comparison.seeds_needed)
 
 
-def test_a_detectable_difference_beyond_the_range_of_dice_is_said_to_be_none():
+def test_a_detectable_difference_beyond_the_range_of_dice_is_called_none():
     wide = summarize_study(study([-0.25, 0.15], seeds=[0, 1]))
     assert wide.noise_floor.detectable_effect > 1.0
-    assert "These seeds can detect nothing" in floor_line(wide)
-    assert f"{wide.noise_floor.detectable_effect:.3f}" not in floor_line(wide)
-    assert "would have been found" in floor_line(summarize_study(study()))
+    assert "These seeds can detect nothing" in noise_floor_line(wide)
+    assert f"{wide.noise_floor.detectable_effect:.3f}" not in noise_floor_line(wide)
+    assert "would have been found" in noise_floor_line(summarize_study(study()))
 
 
 def test_a_detectable_difference_in_mm_has_no_end():
-    assert "would have been found" in floor_line(summarize_study(study([-0.25, 0.15], seeds=[0, 1], metric="hd95_mm")))
+    assert "would have been found" in noise_floor_line(
+        summarize_study(study([-0.25, 0.15], seeds=[0, 1], metric="hd95_mm"))
+    )

@@ -21,7 +21,7 @@ def epoch_lines(folder):
 
 
 def results(folder):
-    """trial id -> the half of its record that must repeat, with its epochs."""
+    """Trial id -> the half of its record that must repeat, with its epochs."""
     found = {}
     for path in (Path(folder) / "trials").glob("*/result.json"):
         record = read_json(path)
@@ -136,7 +136,7 @@ def test_a_study_file_with_options_that_change_it_leaves_what_is_beside_it_alone
 
 
 @pytest.mark.slow
-def test_looks_of_the_archive_beside_a_study_are_kept_and_told(dlx):
+def test_looks_of_the_archive_beside_a_study_are_kept(dlx):
     Path("two.toml").write_text(TWO_RATES.replace("seeds = 1", "seeds = 2"))
     dlx("run", "two.toml")
     shutil.rmtree("runs")  # another machine has only what is beside the file
@@ -195,8 +195,8 @@ def test_a_setting_that_changes_nothing_is_marked_loudly(dlx):
     )
     result = dlx("run", "idle.toml", *SMALL, "--scheduler", "constant", "--json")
     rows = {row["label"]: row for row in json.loads(result.stdout)["variants"]}
-    assert rows["plateau"]["verdict"] == "no effect: setting not reached"
-    assert rows["decay"]["verdict"] != "no effect: setting not reached"
+    assert rows["plateau"]["verdict"].startswith("no effect")
+    assert not rows["decay"]["verdict"].startswith("no effect")
     assert "never fired" in dlx("run", "idle.toml", *SMALL, "--scheduler", "constant").stdout
 
 
@@ -246,7 +246,7 @@ def test_the_table_is_shown_where_the_report_cannot_be_written(dlx):
 
 
 @pytest.mark.slow
-def test_a_folder_that_another_study_takes_over_is_told_even_quietly(dlx):
+def test_a_folder_that_another_study_takes_over_is_named_even_quietly(dlx):
     dlx(*SWEEP)
     taken = dlx("train", *SMALL, "--lr", "0.01", "--out", "out", "--quiet")
     assert "out held another study" in taken.stderr
@@ -263,17 +263,18 @@ def test_folders_of_unlike_settings_do_not_merge(dlx):
 
 @pytest.mark.slow
 def test_seeds_added_after_a_look_are_no_longer_a_5_percent_verdict(dlx):
-    dlx(*SWEEP)
-    more = json.loads(dlx("sweep-dropout", "--p", "0.1,0.5", "--seeds", "3", *SMALL, "--out", "out", "--json").stdout)
+    wide = ["--smallest-effect", "0.9"]  # so wide that the equivalence tests of 3 seeds always decide
+    dlx(*SWEEP, *wide)
+    three = ["sweep-dropout", "--p", "0.1,0.5", "--seeds", "3", *SMALL, "--out", "out"]
+    more = json.loads(dlx(*three, *wide, "--json").stdout)
     looks = [json.loads(line) for line in Path("out/looks.jsonl").read_text().splitlines()]
     assert [look["num_seeds"] for look in looks] == [2, 3]
     for row in more["variants"][1:]:
-        if row["verdict"] in ("better", "worse"):
-            assert "seeds were added after a look at 2" in row["reason"]
+        assert "after a look at 2" in row["reason"]
 
 
 @pytest.mark.slow
-def test_variants_chosen_after_a_look_are_told(dlx):
+def test_variants_chosen_after_a_look_are_remarked_on(dlx):
     dlx(*SWEEP)
     fewer = dlx("sweep-dropout", "--p", "0.5", "--seeds", "2", *SMALL, "--out", "out")
     assert "verdicts were shown before over other seeds or variants (up to 2)" in " ".join(fewer.stdout.split())
@@ -282,7 +283,7 @@ def test_variants_chosen_after_a_look_are_told(dlx):
 
 
 @pytest.mark.slow
-def test_what_is_declared_after_results_is_told(dlx):
+def test_what_is_declared_after_results_is_remarked_on(dlx):
     dlx(*SWEEP)
     late = dlx(*SWEEP, "--smallest-effect", "0.5")
     assert "declared after results were there: smallest effect" in late.stdout
@@ -290,7 +291,7 @@ def test_what_is_declared_after_results_is_told(dlx):
 
 
 @pytest.mark.slow
-def test_what_is_declared_after_results_is_told_though_another_study_took_the_folder_meanwhile(dlx):
+def test_what_is_declared_after_results_is_remarked_on_though_another_study_took_the_folder_meanwhile(dlx):
     dlx(*SWEEP)
     dlx("train", *SMALL, "--threads", "1", "--out", "out")  # the control's own trial
     assert "after results" not in dlx(*SWEEP).stdout

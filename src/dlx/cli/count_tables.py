@@ -2,7 +2,7 @@
 
 from dlx.cli.console import output
 from dlx.models.count import ModelCount, ModuleRow, SharedUse
-from dlx.report.grid import Column, Grid, Line, Row, Trimmed
+from dlx.report.terminal.grid import Column, Grid, Line, Row, Trimmed
 
 
 def print_count(name: str, shape: tuple[int, ...], figures: ModelCount, depth: int) -> None:

@@ -16,11 +16,11 @@ from dlx.cli.console import PlainConsole
 from dlx.cli.live import EpochBar, TrialsTable, name_subset
 from dlx.engine.fit import StepDone
 from dlx.records.schema import EpochRecord, TrialRecord
-from dlx.report.measures import figure_of
-from dlx.report.table import signed, spell, spell_seconds
+from dlx.report.formatting import signed, spell, spell_seconds
 from dlx.run.plan import Plan
 from dlx.run.runner import TrialEvent
 from dlx.run.trial import CaptureFailed, Event, Scoring, TrialEnded, TrialStarted
+from dlx.study.metrics import trial_value
 from dlx.system.characters import visible
 
 
@@ -174,10 +174,10 @@ class TrialLines:
         if event.record.status != "done":
             print_bad_end(self.console, event)
             return
-        figures = [figure_of(event.record, (), name) for name in ("train_dice", "val_dice", "gap")]
+        train, val, gap = (trial_value(event.record.result, name) for name in ("train_dice", "val_dice", "gap"))
         line = (
-            f"{where}  {trial.label}, seed {trial.seed}:  train {spell(figures[0])}  val {spell(figures[1])}  "
-            f"gap {signed(figures[2])}  {spell_seconds(event.record.run.seconds)}"
+            f"{where}  {trial.label}, seed {trial.seed}:  train {spell(train)}  val {spell(val)}  "
+            f"gap {signed(gap)}  {spell_seconds(event.record.run.seconds)}"
         )
         left = len(self.plan.trials) - self.done
         if left and self.table is None:

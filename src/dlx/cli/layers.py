@@ -70,7 +70,7 @@ def with_given(options: TrainOptions, *below: "Settings") -> "list[Settings]":
 
 def seeds_from(options: TrainOptions, default: int = 1) -> tuple[int, ...]:
     """The seeds: `--seeds 5` is 0 to 4, `--seeds 0,3,7` those, `--seed 3` that one."""
-    from dlx.study.study import MOST_SEEDS
+    from dlx.study.study import MAX_SEEDS
 
     if options.seed is not None and options.seeds is not None:
         raise SettingError("--seed and --seeds: give one of the two")
@@ -86,8 +86,8 @@ def seeds_from(options: TrainOptions, default: int = 1) -> tuple[int, ...]:
     except ValueError:
         raise SettingError(f"--seeds {shortened(options.seeds)}: {how}") from None
     is_count = len(numbers) == 1
-    if is_count and numbers[0] > MOST_SEEDS:
-        raise SettingError(f"--seeds {shortened(options.seeds)}: at most {MOST_SEEDS}")
+    if is_count and numbers[0] > MAX_SEEDS:
+        raise SettingError(f"--seeds {shortened(options.seeds)}: at most {MAX_SEEDS}")
     if is_count and numbers[0] < 1:
         raise SettingError(f"--seeds {numbers[0]}: is a number of seeds, at least 1; the seed 0 alone is --seed 0")
     seeds = range(numbers[0]) if is_count else numbers

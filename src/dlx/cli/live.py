@@ -14,10 +14,11 @@ from rich.text import Text
 
 from dlx.cli.console import PlainConsole
 from dlx.engine.fit import StepDone
-from dlx.records.schema import EpochRecord, EpochResult
-from dlx.report.table import spell, spell_seconds
+from dlx.records.schema import EpochRecord
+from dlx.report.formatting import spell, spell_seconds
 from dlx.run.plan import Plan
 from dlx.run.trial import Event, Scoring, TrialEnded, TrialStarted
+from dlx.study.results import EpochResult
 from dlx.system.characters import visible
 from dlx.trial.resolve import Resolved
 
@@ -167,14 +168,14 @@ class TrialsTable:
             table.add_column(title, justify="right", min_width=5)
         for row in self.at_work.values():
             last = row.last
-            figures = (last.loss, last.train_dice_subset, last.val_dice) if last else (None, None, None)
+            values = (last.loss, last.train_dice_subset, last.val_dice) if last else (None, None, None)
             bar = [ProgressBar(total=row.epochs * row.steps, completed=row.done_steps)] if width >= WITH_BAR else []
             table.add_row(
                 visible(row.label),
                 str(row.seed),
                 "scoring" if row.is_scoring else f"{row.epoch}/{row.epochs}",
                 *bar,
-                *map(spell, figures[-len(titles) :]),
+                *map(spell, values[-len(titles) :]),
             )
         waiting = len(self.plan.trials) - self.done - len(self.at_work)
         left = self.left_s()

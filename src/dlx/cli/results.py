@@ -11,7 +11,8 @@ from rich.table import Table
 from dlx.cli.console import PlainConsole, note, output
 from dlx.cli.repeating import repeat_command, resume_command
 from dlx.report.document import trial_entry
-from dlx.report.table import seeds_table, spell_seconds, trial_table
+from dlx.report.formatting import spell_seconds
+from dlx.report.terminal.trial_tables import seeds_table, trial_table
 from dlx.settings.spec import Part, Spec
 from dlx.settings.text import counted
 from dlx.system.characters import visible

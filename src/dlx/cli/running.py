@@ -141,7 +141,7 @@ def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Pa
         records = with_looks(records, StudyFolder(plan.folder).note_look(summary.look))
         written += study_results.write_report(plan.folder / "report", summary, records, with_png=True)
         if beside is not None and not outcome.was_interrupted:
-            written += study_results.write_beside(beside, records)
+            written += study_results.write_beside(beside, summary, records)
     if not is_quiet or outcome.was_interrupted:
         study_results.print_where(plan, outcome, written)
     end(outcome)

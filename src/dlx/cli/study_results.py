@@ -11,10 +11,10 @@ from dlx.cli.results import print_indented, print_json, print_settings, stopped_
 from dlx.records.archive import StudyRecords, finished, portable, write_archive
 from dlx.records.beside import archive_of
 from dlx.report.document import study_document, trial_entry
-from dlx.report.grid import Column, Grid, Row, Styled, Trimmed
-from dlx.report.study_table import study_table
-from dlx.report.summary import Summary, summarize_study
-from dlx.report.table import trial_table
+from dlx.report.summary import Summary
+from dlx.report.terminal.grid import Column, Grid, Row, Styled, Trimmed
+from dlx.report.terminal.study_table import study_table
+from dlx.report.terminal.trial_tables import trial_table
 from dlx.settings.text import counted
 
 if TYPE_CHECKING:
@@ -119,10 +119,10 @@ def write_report(stem: Path, summary: Summary, records: StudyRecords, *, with_pn
 
     # matplotlib warns while it is imported if it cannot keep its cache of fonts (no home folder); it draws anyway
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
-    from dlx.report.figure import draw_study
-    from dlx.report.levels import draw_levels
-    from dlx.report.page import make_page
-    from dlx.report.page_levels import is_probed
+    from dlx.report.figures.levels import draw_levels
+    from dlx.report.figures.study import draw_study
+    from dlx.report.levels import is_probed
+    from dlx.report.page.page import make_page
 
     page = stem.with_name(f"{stem.name}.md")
     figures = {draw_study: stem.name}
@@ -139,12 +139,12 @@ def write_report(stem: Path, summary: Summary, records: StudyRecords, *, with_pn
     return written
 
 
-def write_beside(stem: Path, records: StudyRecords) -> list[Path]:
-    """Writes STEM.jsonl, the records without what belongs to this machine, and the page and figure that it gives."""
+def write_beside(stem: Path, summary: Summary, records: StudyRecords) -> list[Path]:
+    """Writes STEM.jsonl, the records without what belongs to this machine, and the page and figure made from them."""
     records = portable(records)
     archive = archive_of(stem)
     write_archive(archive, records)
-    return [archive, *write_report(stem, summarize_study(records), records, with_png=False)]
+    return [archive, *write_report(stem, summary, records, with_png=False)]
 
 
 def print_where(plan: "Plan", outcome: "Outcome", written: list[Path]) -> None:

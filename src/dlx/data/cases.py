@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from dlx.data.intensities import ChannelIntensities
 from dlx.data.notes import FileNote
 from dlx.data.thumbnails import Thumbnail
-from dlx.records.schema import DistanceUnit
 from dlx.settings.spec import Part, Section
+from dlx.study.results import DistanceUnit
 
 # Raised by a commit that changes what preparation makes of the same files: it renews caches and fingerprints.
 DATA_VERSION = 2

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from dlx.records.schema import DistanceUnit
+from dlx.study.results import DistanceUnit
 
 ENDINGS = (".png", ".tif", ".tiff")
 TOLERANCE = 1e-3  # SimpleITK writes a spacing of 1 into a TIFF as 25.4 dots an inch, a fraction of whole numbers

@@ -18,7 +18,7 @@ from dlx.system.errors import SettingError
 from dlx.system.memory import host_memory_bytes
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
-MOST_THREADS_PER_CORE = 8  # a run of a larger machine may be repeated here; more than that is a slip
+MAX_THREADS_PER_CORE = 8  # a run of a larger machine may be repeated here; a larger number is a typing error
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def choose_compute(spec: ComputeSpec) -> Compute:
         remarks.append(f"{gpu} trains in float32, without its tensor cores: bf16 needs compute capability 8.0")
     if spec.capture is True and device.type != "cuda":
         raise SettingError(f"compute.capture: only steps on a CUDA device are captured, and this trains on {device}")
-    if spec.threads is not None and spec.threads > MOST_THREADS_PER_CORE * available_cores():
+    if spec.threads is not None and spec.threads > MAX_THREADS_PER_CORE * available_cores():
         cores = counted(available_cores(), "core")
         raise SettingError(f"compute.threads: {spec.threads}, and this process may use {cores}")
     return Compute(

@@ -15,10 +15,11 @@ from dlx.engine.average import WeightAverage
 from dlx.engine.device import Compute
 from dlx.engine.evaluate import Evaluator, Measured
 from dlx.engine.randomness import generator, stream_seed
-from dlx.engine.step import Figures, TrainStep
+from dlx.engine.step import StepMeasurements, TrainStep
 from dlx.models.dropout import set_dropout
-from dlx.records.schema import EpochRecord, EpochResult, EpochRun
+from dlx.records.schema import EpochRecord, EpochRun
 from dlx.scoring.overlap import dice_from_counts, soft_dice_from_sums, summarize
+from dlx.study.results import EpochResult
 
 
 class Diverged(Exception):  # noqa: N818 - it is a state of the trial, not a fault of the program
@@ -112,16 +113,16 @@ def fit(job: Job, progress: Progress) -> Iterator[StepDone | EpochRecord]:
         for step in range(job.step.source.num_steps):
             job.step(step)
             yield StepDone(epoch, step + 1)
-        figures = job.step.figures()
+        measured = job.step.measurements()
         trained = time.perf_counter()
-        check_finite(figures, epoch)
+        check_finite(measured, epoch)
         result = EpochResult(
             epoch=epoch,
             lr=rates,
-            loss=float(torch.tensor(figures.losses, dtype=torch.float64).mean()),
-            train_soft_dice_running=figures.soft_dice,
-            levels=figures.levels,
-            coins=figures.coins,
+            loss=float(torch.tensor(measured.losses, dtype=torch.float64).mean()),
+            train_soft_dice_running=measured.soft_dice,
+            levels=measured.levels,
+            coins=measured.dropout_samples,
             **(validate(job, epoch) if job.is_validated(epoch) else {}),
         )
         end_epoch(job, progress, result)
@@ -166,22 +167,22 @@ def validate(job: Job, epoch: int) -> dict[str, Any]:
     measured = job.evaluator.measure(job.evaluated_model, job.val_cases, keep_predictions=may_end)
     job.validated = measured if may_end else None
     summary = summarize(dice_from_counts(measured.counts))
-    figures: dict[str, Any] = {
+    scores: dict[str, Any] = {
         "val_dice": summary.mean,
         "val_dice_per_class": dict(zip(job.class_names[1:], summary.per_class[1:], strict=True)),
     }
     if measured.soft is not None:
-        figures["val_soft_dice"] = summarize(soft_dice_from_sums(measured.soft)).mean
+        scores["val_soft_dice"] = summarize(soft_dice_from_sums(measured.soft)).mean
     if job.subset_cases:
         counts = job.evaluator.measure(job.evaluated_model, job.subset_cases).counts
-        figures["train_dice_subset"] = summarize(dice_from_counts(counts)).mean
-    return figures
+        scores["train_dice_subset"] = summarize(dice_from_counts(counts)).mean
+    return scores
 
 
-def check_finite(figures: Figures, epoch: int) -> None:
+def check_finite(measured: StepMeasurements, epoch: int) -> None:
     """Raises Diverged with the first step whose loss is NaN or infinite, or where the weights are so afterwards."""
-    for step, loss in enumerate(figures.losses, start=1):
+    for step, loss in enumerate(measured.losses, start=1):
         if not math.isfinite(loss):
             raise Diverged(f"the loss became {loss} in epoch {epoch}, step {step}")
-    if not figures.are_weights_finite:
+    if not measured.are_weights_finite:
         raise Diverged(f"the weights became not finite in epoch {epoch}")

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from dlx.models.dropout import Dropout, named_dropouts
-from dlx.records.schema import Coins, LevelProbe
+from dlx.study.results import DropoutSample, LevelProbe
 
 
 class Prober:
@@ -54,10 +54,10 @@ class Prober:
         """Counts the draws of a call; a second call of the same dropout overwrites the first."""
         self.draws[name] = kept.numel(), (~kept).sum()
 
-    def coins(self) -> dict[str, Coins]:
+    def dropout_samples(self) -> dict[str, DropoutSample]:
         """The draws of each active dropout, by its module name; waits for the device."""
         return {
-            name: Coins(p=self.dropouts[name].rate, tossed=drawn, dropped=int(dropped))
+            name: DropoutSample(p=self.dropouts[name].rate, tossed=drawn, dropped=int(dropped))
             for name, (drawn, dropped) in self.draws.items()
             if self.dropouts[name].is_active
         }

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from dlx.engine.evaluate import Measured
 from dlx.engine.fit import Job
-from dlx.records.schema import CaseScores, SetScores
 from dlx.scoring.overlap import dice_from_counts, none_if_nan, summarize
 from dlx.scoring.surface import SurfaceScores, surface_scores
+from dlx.study.results import CaseScores, SetScores
 
 # Of one thread, for a class of a whole case. Measured: 7.5 to 7.9 where the class reaches all corners of the volume.
 # Two threads at 512 x 512 x 600 keep the process below 8 GiB (`make memory`); on a large machine all cores would not.
@@ -31,32 +31,28 @@ def score_set(
 ) -> SetScores:
     """Dice of each case and class, and with a tolerance also HD95 and normalised surface Dice, in mm.
 
-    A tolerance needs predictions that were kept. Per class the mean is over the cases that have a figure; `dice` is
+    A tolerance needs predictions that were kept. Per class the mean is over the cases that have a value; `dice` is
     the mean of the foreground classes' means.
     """
     dice = dice_from_counts(measured.counts)  # (n, K)
     names = job.class_names[1:]
-    store = job.evaluator.store
+    ids = job.evaluator.store.ids
     surfaces = _surfaces(job, cases, measured.predictions, surface_tolerance_mm) if surface_tolerance_mm else None
     scored = {}
     for row, case in enumerate(cases):
-        hd95: dict[str, float | None] | None = None
-        surface: dict[str, float | None] | None = None
-        if surfaces is not None:
-            hd95 = {name: scores.hd95_mm for name, scores in zip(names, surfaces[row], strict=True)}
-            surface = {name: scores.surface_dice for name, scores in zip(names, surfaces[row], strict=True)}
-        per_class = {name: none_if_nan(float(dice[row, k])) for k, name in enumerate(names, 1)}
-        scored[store.ids[case]] = CaseScores(dice=per_class, hd95_mm=hd95, surface_dice=surface)
+        of_case = None if surfaces is None else dict(zip(names, surfaces[row], strict=True))
+        scored[ids[case]] = CaseScores(
+            dice={name: none_if_nan(float(dice[row, k])) for k, name in enumerate(names, 1)},
+            hd95_mm=None if of_case is None else {name: scores.hd95_mm for name, scores in of_case.items()},
+            surface_dice=None if of_case is None else {name: scores.surface_dice for name, scores in of_case.items()},
+        )
     summary = summarize(dice)
-    with_surface = surface_tolerance_mm is not None
     return SetScores(
         dice=summary.mean,
         dice_per_class=dict(zip(names, summary.per_class[1:], strict=True)),
-        hd95_mm_per_class=_class_means([case.hd95_mm or {} for case in scored.values()], names)
-        if with_surface
-        else None,
+        hd95_mm_per_class=None if surfaces is None else _class_means([c.hd95_mm for c in scored.values()], names),
         surface_dice_per_class=(
-            _class_means([case.surface_dice or {} for case in scored.values()], names) if with_surface else None
+            None if surfaces is None else _class_means([c.surface_dice for c in scored.values()], names)
         ),
         cases=scored,
     )
@@ -89,9 +85,10 @@ def surface_threads(threads: int, voxels: int) -> int:
     return max(1, min(threads, MAX_SURFACE_BYTES // (SURFACE_BYTES_PER_VOXEL * voxels)))
 
 
-def _class_means(rows: Sequence[dict[str, float | None]], names: Sequence[str]) -> dict[str, float | None]:
+def _class_means(rows: Sequence[dict[str, float | None] | None], names: Sequence[str]) -> dict[str, float | None]:
+    """Per class the mean over the cases (rows) that have a value."""
     means: dict[str, float | None] = {}
     for name in names:
-        known = [value for row in rows if (value := row.get(name)) is not None]
+        known = [value for row in rows if (value := (row or {}).get(name)) is not None]
         means[name] = float(np.mean(known)) if known else None
     return means

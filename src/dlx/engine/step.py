@@ -11,19 +11,19 @@ from dlx.engine.average import WeightAverage
 from dlx.engine.capture import Captured, Eager
 from dlx.engine.device import Compute
 from dlx.engine.probes import Prober
-from dlx.records.schema import Coins, LevelProbe
 from dlx.scoring.overlap import mean_foreground, soft_dice_from_sums, soft_overlap
+from dlx.study.results import DropoutSample, LevelProbe
 
 
 @dataclass(frozen=True)
-class Figures:
-    """What is known of an epoch's steps once they are done."""
+class StepMeasurements:
+    """What the steps of an epoch measured, on the host."""
 
     losses: list[float]  # of each step, before its update
     soft_dice: float | None  # the mean over the batches, where it is measured
     are_weights_finite: bool  # after the last update, which no loss has seen
     levels: dict[str, LevelProbe] | None = None  # of the first step, where it is probed
-    coins: dict[str, Coins] | None = None
+    dropout_samples: dict[str, DropoutSample] | None = None  # likewise
 
 
 class TrainStep:
@@ -90,8 +90,8 @@ class TrainStep:
         if self.with_soft_dice:
             self.soft.index_copy_(0, self.at, soft_overlap(logits.detach().float().softmax(1), mask)[None])
 
-    def figures(self) -> Figures:
-        """What the epoch's steps left behind. Copies it to the host, which waits for the device here."""
+    def measurements(self) -> StepMeasurements:
+        """Copies what the epoch's steps measured to the host, which waits for the device here."""
         if self.average is not None:
             self.average.finish_epoch()
         is_finite = torch.stack([weight.isfinite().all() for weight in self.model.parameters()]).all()
@@ -101,5 +101,7 @@ class TrainStep:
             dice = mean_foreground(soft_dice_from_sums(self.soft.cpu()))  # (steps,)
             soft_dice = float(dice.nanmean())
         levels = None if self.prober is None else self.prober.levels()
-        coins = None if self.prober is None else self.prober.coins()
-        return Figures(losses, soft_dice, are_weights_finite=flag == 1.0, levels=levels, coins=coins)
+        samples = None if self.prober is None else self.prober.dropout_samples()
+        return StepMeasurements(
+            losses, soft_dice, are_weights_finite=flag == 1.0, levels=levels, dropout_samples=samples
+        )

@@ -6,23 +6,24 @@ from statistics import mean
 
 import numpy as np
 
-from dlx.records.schema import EpochResult, StudyHeader
+from dlx.records.schema import StudyHeader
 from dlx.report.variants import VariantSummary, on_one_device
-from dlx.statistics import ClaimVerdict, judge_best, judge_greater, judge_within, trend_slopes, warn_of_looks
+from dlx.statistics import ClaimResult, Verdict, cost_of_looks, judge_best, judge_greater, judge_within, trend_slopes
+from dlx.statistics import reasons as why
 from dlx.study.claims import Claim
-from dlx.study.metrics import COINS, direction_of, split_metric
+from dlx.study.metrics import direction_of, epoch_value, find_metric, split_metric
+from dlx.study.results import EpochResult
 
-LATE = "declared after results were there"
-ValuesOf = Callable[[str], dict[int, float]]  # label -> seed -> the claim's figure
+ValuesOf = Callable[[str], dict[int, float]]  # label -> seed -> the claim's metric
 
 
 @dataclass(frozen=True)
 class ClaimOutcome:
-    """A claim, what was measured for it in words, and its verdict."""
+    """A claim, what was measured for it in words, and its result."""
 
     claim: Claim
     measured: str  # what the estimate is of
-    verdict: ClaimVerdict
+    result: ClaimResult
     is_late: bool  # declared once results were there: its verdict is no test of what was expected
 
 
@@ -31,7 +32,7 @@ def judge_claims(
 ) -> tuple[ClaimOutcome, ...]:
     """Every claim of the header, over the seeds that the header declares and that have what it needs.
 
-    Until all of them have it a claim's verdict is `incomplete`, without an interval. Trials of unlike devices are not
+    Until all of them have it a claim's verdict is INCOMPLETE, without an interval. Trials of unlike devices are not
     paired. `looks` are the numbers of seeds at which verdicts were shown before.
     """
     return tuple(_judge(Claim.model_validate(claim), header, variants, looks) for claim in header.claims)
@@ -46,29 +47,28 @@ def _judge(
     def values(label: str) -> dict[int, float]:
         return _values(claim, variants[label], alike)
 
-    measured, verdict = _measure(claim, header, values)
-    told = {v.label: v.collapse.of_metric(claim.metric) for v in concerned if claim.metric not in COINS}
-    collapsed = "; ".join(f"{label} ({collapse.name_seeds()})" for label, collapse in told.items() if collapse)
+    measured, result = _measure(claim, header, values)
+    collapses = [(v.label, v.collapse.of_metric(claim.metric)) for v in concerned]
+    collapsed = tuple((label, collapse) for label, collapse in collapses if collapse)
     lacks = [
         f"{v.label}: {lack}" for v in concerned for w in claim.windows or (None,) if (lack := v.lacks(claim.metric, w))
     ]
-    if collapsed:
-        verdict = _without_interval(verdict, "cannot tell", f"runs collapsed: {collapsed}")
+    if collapsed and find_metric(claim.metric)[0].depends_on_learning:
+        result = _untested(result, Verdict.CANNOT_TELL, why.CollapsedVariants(collapsed))
     elif lacks:
-        verdict = _without_interval(verdict, "not measured", lacks[0])
-    elif verdict.n < len(header.seeds):
-        apart = len(header.seeds) - len(alike)
-        reason = f"{verdict.n} of {len(header.seeds)} seeds" + f" ({apart} on unlike devices)" * bool(apart)
-        verdict = _without_interval(verdict, "incomplete", reason)
-    elif verdict.verdict != "cannot tell":
-        # the rate is known of one t test alone
-        warning = warn_of_looks(looks, verdict.n, None if claim.kind in ("best", "within") else 1)
-        verdict = replace(verdict, reason="; ".join(filter(None, [verdict.reason, warning])))
-    return ClaimOutcome(claim, measured, verdict, is_late=claim.text in header.declared_late)
+        result = _untested(result, Verdict.NOT_MEASURED, why.NotMeasured(lacks[0]))
+    elif result.n < len(header.seeds):
+        missing = why.MissingSeeds(result.n, len(header.seeds), len(header.seeds) - len(alike))
+        result = _untested(result, Verdict.INCOMPLETE, missing)
+    elif result.verdict is not Verdict.CANNOT_TELL:
+        # the rate of false alarms is known only for a claim that is one t test
+        cost = cost_of_looks(looks, result.n, None if claim.kind in ("best", "within") else 1)
+        result = replace(result, reasons=(*result.reasons, *cost))
+    return ClaimOutcome(claim, measured, result, is_late=claim.text in header.declared_late)
 
 
-def _measure(claim: Claim, header: StudyHeader, values: ValuesOf) -> tuple[str, ClaimVerdict]:
-    """What is measured in words, and the verdict on the seeds there are."""
+def _measure(claim: Claim, header: StudyHeader, values: ValuesOf) -> tuple[str, ClaimResult]:
+    """What is measured in words, and the result over the seeds that have a value."""
     if claim.kind in ("rises", "falls"):
         return _judge_trend(claim, header, values)
     if claim.kind != "best":
@@ -77,13 +77,13 @@ def _measure(claim: Claim, header: StudyHeader, values: ValuesOf) -> tuple[str, 
     others = claim.among or tuple(variant.label for variant in header.variants)
     rivals = {label: values(label) for label in dict.fromkeys((claim.variant, *others))}
     given = header.direction if claim.metric == header.metric else None
-    verdict = judge_best(rivals, claim.variant, higher_is_better=direction_of(claim.metric, given) == "higher")
+    result = judge_best(rivals, claim.variant, higher_is_better=direction_of(claim.metric, given) == "higher")
     # no rival may lack a seed, whichever is the closest
-    verdict = replace(verdict, n=min(verdict.n, *map(len, rivals.values())))
-    return f"advantage of {claim.variant} over its closest rival, {_what(claim)}", verdict
+    result = replace(result, n=min(result.n, *map(len, rivals.values())))
+    return f"advantage of {claim.variant} over its closest rival, {_what(claim)}", result
 
 
-def _judge_contrast(claim: Claim, header: StudyHeader, values: ValuesOf) -> tuple[str, ClaimVerdict]:
+def _judge_contrast(claim: Claim, header: StudyHeader, values: ValuesOf) -> tuple[str, ClaimResult]:
     assert claim.variant is not None
     other = claim.than or (header.control if claim.than_window is None else None)
     mine = values(claim.variant)
@@ -91,15 +91,15 @@ def _judge_contrast(claim: Claim, header: StudyHeader, values: ValuesOf) -> tupl
     differences = [mine[seed] - theirs[seed] for seed in mine if seed in theirs]
     measured = f"{claim.variant} minus {other}, {_what(claim)}" if other else f"{claim.variant}, {_what(claim)}"
     if claim.kind == "within":
-        verdict = judge_within(differences, claim.margin)
+        result = judge_within(differences, claim.margin)
     elif claim.kind == "greater":
-        verdict = judge_greater(differences, claim.margin)
+        result = judge_greater(differences, claim.margin)
     else:
-        verdict = _mirrored(judge_greater([-value for value in differences], claim.margin))
-    return measured, verdict
+        result = _mirrored(judge_greater([-value for value in differences], claim.margin))
+    return measured, result
 
 
-def _judge_trend(claim: Claim, header: StudyHeader, values: ValuesOf) -> tuple[str, ClaimVerdict]:
+def _judge_trend(claim: Claim, header: StudyHeader, values: ValuesOf) -> tuple[str, ClaimResult]:
     axis = claim.axis or header.axes[0]
     chosen = [v for v in header.variants if claim.among is None or v.label in claim.among]
     by_label = [values(variant.label) for variant in chosen]
@@ -113,14 +113,14 @@ def _judge_trend(claim: Claim, header: StudyHeader, values: ValuesOf) -> tuple[s
 
 
 def _values(claim: Claim, variant: VariantSummary, seeds: Iterable[int]) -> dict[int, float]:
-    """The claim's figure for one variant, by seed; the seeds that lack it are left out."""
+    """The claim's metric of one variant, by seed; the seeds that lack it are left out."""
     found: dict[int, float | None] = {}
     for seed in seeds:
         epochs = variant.epochs.get(seed, ())
         if claim.window is None and claim.metric in variant.by_seed:
             found[seed] = variant.by_seed[claim.metric].get(seed)
         elif claim.window is None:  # the last epoch that has it, of a trial that ran through
-            known = [v for e in epochs if (v := _of_epoch(e, claim.metric)) is not None]
+            known = [v for e in epochs if (v := epoch_value(e, claim.metric)) is not None]
             found[seed] = known[-1] if known and variant.by_seed["val_dice"].get(seed) is not None else None
         else:
             now = _in_window(epochs, claim.window, claim.metric)
@@ -130,27 +130,16 @@ def _values(claim: Claim, variant: VariantSummary, seeds: Iterable[int]) -> dict
 
 
 def _in_window(epochs: Sequence[EpochResult], window: tuple[int, int], metric: str) -> float | None:
-    """The mean of an epoch's figure over a window; None before its last epoch is there."""
+    """The mean of an epoch's metric over a window; None before its last epoch is there."""
     if not epochs or epochs[-1].epoch < window[1]:
         return None
-    known = [v for e in epochs if window[0] <= e.epoch <= window[1] and (v := _of_epoch(e, metric)) is not None]
+    known = [v for e in epochs if window[0] <= e.epoch <= window[1] and (v := epoch_value(e, metric)) is not None]
     return mean(known) if known else None
 
 
-def _of_epoch(epoch: EpochResult, metric: str) -> float | None:
-    figure, class_name = split_metric(metric)
-    if class_name is not None:
-        return (epoch.val_dice_per_class or {}).get(class_name) if figure == "val_dice" else None
-    if metric == "gap_subset":
-        train, val = epoch.train_dice_subset, epoch.val_dice
-        return None if train is None or val is None else train - val
-    value: float | None = getattr(epoch, metric, None)
-    return value
-
-
 def _what(claim: Claim) -> str:
-    figure, class_name = split_metric(claim.metric)
-    what = figure.replace("_", " ").replace("dice", "Dice") + (f" of {class_name}" if class_name is not None else "")
+    name, class_name = split_metric(claim.metric)
+    what = name.replace("_", " ").replace("dice", "Dice") + (f" of {class_name}" if class_name is not None else "")
     if claim.window is None:
         return what
     text = f"{what} in {_spell_window(claim.window)}"
@@ -162,12 +151,13 @@ def _spell_window(window: tuple[int, int]) -> str:
     return f"epoch {first}" if first == last else f"epochs {first}-{last}"
 
 
-def _mirrored(verdict: ClaimVerdict) -> ClaimVerdict:
-    """The verdict on what was judged with its sign turned, in the sign of the measurement."""
-    interval = None if verdict.interval is None else (0.0 - verdict.interval[1], 0.0 - verdict.interval[0])
-    estimate = None if verdict.estimate is None else 0.0 - verdict.estimate  # of 0 no -0
-    return ClaimVerdict(verdict.verdict, estimate, interval, verdict.n, "")
+def _mirrored(result: ClaimResult) -> ClaimResult:
+    """The result of a test of negated values, with the sign of the measurement."""
+    interval = None if result.interval is None else (0.0 - result.interval[1], 0.0 - result.interval[0])
+    estimate = None if result.estimate is None else 0.0 - result.estimate  # 0 for 0, not -0
+    return ClaimResult(result.verdict, estimate, interval, result.n)
 
 
-def _without_interval(verdict: ClaimVerdict, word: str, reason: str) -> ClaimVerdict:
-    return ClaimVerdict(word, verdict.estimate, None, verdict.n, reason)
+def _untested(result: ClaimResult, verdict: Verdict, reason: why.Reason) -> ClaimResult:
+    """The result without its interval and with another verdict."""
+    return ClaimResult(verdict, result.estimate, None, result.n, (reason,))

@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from dlx.records.schema import TrialRecord
-from dlx.report.measures import dice_of_classes, gap
 from dlx.report.summary import Summary
-from dlx.report.variants import VariantSummary
+from dlx.report.variants import VariantSummary, dice_of_classes
+from dlx.report.words import spell_reasons, spell_verdict
 from dlx.statistics import Estimate
+from dlx.study.metrics import trial_value
 
 
 def trial_entry(record: TrialRecord, folder: Path | None) -> dict[str, Any]:
-    """One trial; figures are of the last epoch and null where the trial did not finish."""
+    """One trial after its last epoch; metrics are null if the trial did not finish."""
     result = record.result
     return {
         "label": record.label,
@@ -24,7 +25,7 @@ def trial_entry(record: TrialRecord, folder: Path | None) -> dict[str, Any]:
         "train_dice": result.train.dice if result else None,
         "val_dice": result.val.dice if result else None,
         "val_dice_per_class": result.val.dice_per_class if result else None,
-        "gap": gap(record),
+        "gap": trial_value(result, "gap"),
         "best_epoch": result.best_epoch if result else None,
         "best_val_dice": result.best_val_dice if result else None,
         "hd95_mm_per_class": result.val.hd95_mm_per_class if result else None,
@@ -49,11 +50,11 @@ def study_document(summary: Summary, trials: list[dict[str, Any]]) -> dict[str, 
             {
                 "text": outcome.claim.text,
                 "measured": outcome.measured,
-                "estimate": outcome.verdict.estimate,
-                "interval": outcome.verdict.interval,
-                "n": outcome.verdict.n,
-                "verdict": outcome.verdict.verdict,
-                "reason": outcome.verdict.reason,
+                "estimate": outcome.result.estimate,
+                "interval": outcome.result.interval,
+                "n": outcome.result.n,
+                "verdict": spell_verdict(outcome.result),
+                "reason": spell_reasons(outcome.result),
             }
             for outcome in summary.claims
         ],
@@ -63,19 +64,19 @@ def study_document(summary: Summary, trials: list[dict[str, Any]]) -> dict[str, 
 def variant_entry(variant: VariantSummary) -> dict[str, Any]:
     """One variant: means over its seeds, their spread, and its comparison with the control (null for the control)."""
     row = variant.comparison
-    figures, records = variant.figures, variant.records.values()
+    estimates, records = variant.estimates, variant.records.values()
     return {
         "label": variant.label,
         "values": variant.values,
-        "n": figures["val_dice"].n,
-        **{name: figures[name].mean for name in ("train_dice", "val_dice", "gap", "jitter", "best_val_dice")},
-        "spread": {name: spread.sd for name, spread in figures.items()},
+        "n": estimates["val_dice"].n,
+        **{name: estimates[name].mean for name in ("train_dice", "val_dice", "gap", "jitter", "best_val_dice")},
+        "spread": {name: spread.sd for name, spread in estimates.items()},
         "case_spread": variant.case_sd,
         "difference": row.difference if row else None,
         "interval": row.interval if row else None,
         "p": row.p if row else None,
-        "verdict": row.verdict if row else None,
-        "reason": row.reason if row else None,
+        "verdict": spell_verdict(row) if row else None,
+        "reason": spell_reasons(row) if row else None,
         "collapsed_seeds": variant.collapse.seeds,
         "lost_classes": dict(variant.collapse.lost),
         "val_dice_per_class": {name: class_entry(values) for name, values in dice_of_classes(records).items()},

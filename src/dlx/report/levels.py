@@ -1,54 +1,49 @@
-"""A figure of what the levels of a network carry, where a study probed them."""
+"""Probes of the levels of a network, averaged over a variant's seeds."""
 
-from pathlib import Path
-from textwrap import fill
+from collections.abc import Mapping, Sequence
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, NullFormatter
-
-from dlx.report.figure import save, styled
-from dlx.report.page_levels import MEASURES, by_level
-from dlx.report.palette import SERIES, WIDTH_IN
 from dlx.report.summary import Summary
-from dlx.system.characters import visible
+from dlx.report.variants import VariantSummary
+from dlx.study.results import EpochResult, LevelProbe
+
+PROBES = {  # field of a probe -> its title, and whether its axis is logarithmic
+    "mean_abs": ("mean |feature|", True),
+    "variance": ("variance of features", True),
+    "dead_fraction": ("share of dead channels", False),
+    "gradient_norm": ("norm of gradient", True),
+    "weight_norm": ("norm of weights", True),
+}
+
+ByLevel = Mapping[str, float]  # level, in the order of the forward pass -> mean over seeds
 
 
-def draw_levels(summary: Summary, path_svg: Path, path_png: Path | None = None) -> None:
-    """Draws each measure by level, a line a variant: on the left of the first weights, on the right of the end."""
-    with styled():
-        figure = Figure(figsize=(WIDTH_IN, 1.75 * len(MEASURES) + 0.8), layout="constrained")
-        panels = figure.subplots(len(MEASURES), 2, sharex=True, sharey="row", squeeze=False)
-        for row, (field, (title, is_log)) in zip(panels, MEASURES.items(), strict=True):
-            for axes, late in zip(row, (False, True), strict=True):
-                _draw_measure(axes, summary, field, last=late, is_log=is_log)
-            row[0].set_ylabel(title)
-        panels[0, 0].set_title("first step of the first epoch")
-        panels[0, 1].set_title("first step of the last epoch")
-        for axes in panels[-1]:
-            axes.tick_params(axis="x", rotation=45)
-        figure.align_ylabels()
-        handles = [
-            Line2D([], [], color=colour, marker=marker, label=fill(visible(variant.label), 40) or " ")
-            for variant, (colour, marker) in zip(summary.variants, _styles(summary), strict=True)
-        ]
-        figure.legend(handles=handles, loc="outside upper left", ncols=min(len(handles), 4))
-        save(figure, path_svg, path_png)
+def is_probed(summary: Summary) -> bool:
+    """Whether any epoch of the study probed the network."""
+    return any(by_level(variant, last=False, field="mean_abs") for variant in summary.variants)
 
 
-def _draw_measure(axes: Axes, summary: Summary, field: str, *, last: bool, is_log: bool) -> None:
-    for variant, (colour, marker) in zip(summary.variants, _styles(summary), strict=True):
-        figures = by_level(variant, last=last, field=field)
-        if figures:
-            axes.plot([*figures], [*figures.values()], color=colour, marker=marker, markersize=4, linewidth=1.2)
-    if is_log:
-        axes.set_yscale("log")
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
-    else:
-        axes.set_ylim(-0.03, 1.03)
+def levels_of(summary: Summary) -> list[str]:
+    """The names of all levels, in the order of the forward pass."""
+    return list(dict.fromkeys(level for v in summary.variants for level in by_level(v, last=False, field="mean_abs")))
 
 
-def _styles(summary: Summary) -> list[tuple[str, str]]:
-    return [SERIES[i % len(SERIES)] for i in range(len(summary.variants))]
+def by_level(variant: VariantSummary, *, last: bool, field: str) -> ByLevel:
+    """A probe's value at each level in the first or the last probed epoch, the mean over seeds; empty if not probed."""
+    found: dict[str, list[float]] = {}
+    for epochs in variant.epochs.values():
+        for level, probe in _levels(epochs, last=last).items():
+            found.setdefault(level, []).append(getattr(probe, field))
+    return {level: sum(values) / len(values) for level, values in found.items()}
+
+
+def deepest_to_first(variant: VariantSummary, *, last: bool) -> float | None:
+    """The size of the deepest level's features over that of the first level's, the mean over seeds."""
+    probed = [[epoch for epoch in epochs if epoch.levels] for epochs in variant.epochs.values()]
+    ratios = [epochs[-1 if last else 0].deepest_to_first for epochs in probed if epochs]
+    known = [ratio for ratio in ratios if ratio is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _levels(epochs: Sequence[EpochResult], *, last: bool) -> dict[str, LevelProbe]:
+    probed = [epoch.levels for epoch in epochs if epoch.levels]
+    return probed[-1 if last else 0] if probed else {}

@@ -4,8 +4,7 @@ from collections.abc import Iterable
 
 from dlx.records.archive import StudyRecords
 from dlx.records.schema import Look, StudyHeader
-
-UNDECIDED = ("incomplete", "not measured")  # verdicts that say nothing yet: showing them is no look
+from dlx.statistics import Verdict
 
 
 def earlier_looks(records: StudyRecords) -> list[Look]:
@@ -41,9 +40,9 @@ def chosen_after(looks: Iterable[Look], header: StudyHeader) -> list[str]:
     ]
 
 
-def this_look(header: StudyHeader, compared: Iterable[str], verdicts: Iterable[str]) -> Look | None:
-    """What is to be recorded when these verdicts are shown; None where they say nothing yet."""
-    if all(verdict in UNDECIDED for verdict in verdicts):
+def this_look(header: StudyHeader, compared: Iterable[str], verdicts: Iterable[Verdict]) -> Look | None:
+    """The look to record when these verdicts are shown; None while they say nothing."""
+    if all(verdict.is_open for verdict in verdicts):
         return None
     labels = tuple(compared)
     return Look(

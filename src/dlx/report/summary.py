@@ -1,4 +1,4 @@
-"""What a study found, from its records: each variant's figures over its seeds, and how it compares with the control.
+"""What a study found, from its records: each variant's scores over its seeds, and how it compares with the control.
 
 Tables, figures and pages show this and compute nothing themselves.
 """
@@ -11,12 +11,11 @@ from dlx.records.archive import StudyRecords
 from dlx.records.schema import Look, StudyHeader
 from dlx.report.claims import ClaimOutcome, judge_claims
 from dlx.report.looks import chosen_after, earlier_looks, fewer_seeds, this_look
-from dlx.report.marks import evaluated_unlike_trained, why_idle
-from dlx.report.measures import title_of
+from dlx.report.variant_checks import evaluated_unlike_trained, why_idle
 from dlx.report.variants import VariantSummary, describe_variant, on_one_device, only, place
 from dlx.settings.text import counted
 from dlx.statistics import LEARNT, Collapse, Comparisons, NoiseFloor
-from dlx.study.metrics import Direction, direction_of, split_metric
+from dlx.study.metrics import Direction, direction_of, find_metric, split_metric, title_of
 
 
 @dataclass(frozen=True)
@@ -49,18 +48,12 @@ class Summary:
         return next((v.collapse.of_metric(self.header.metric) for v in self.variants if v.is_control), Collapse((), 0))
 
 
-def classes_of(summary: Summary) -> list[str]:
-    """The classes that the trials which ran through were scored by, in the data's order, without background."""
-    scored = [record.result.val for v in summary.variants for record in v.records.values() if record.result]
-    return list(dict.fromkeys(name for scores in scored for name in scores.dice_per_class))
-
-
 def summarize_study(records: StudyRecords) -> Summary:
     """Everything a report says of a study, finished or still running."""
     header = records.header
     placed = place(records.trials, header)
     variants = {entry.label: describe_variant(entry, placed, header) for entry in header.variants}
-    idle = {label: mark for label in variants if (mark := why_idle(label, placed, header))}
+    idle = {label: why for label in variants if (why := why_idle(label, placed, header))}
     looks = earlier_looks(records)
     compared, remarks = None, [*header.remarks, *_late(header)]
     if header.control is not None:
@@ -70,14 +63,14 @@ def summarize_study(records: StudyRecords) -> Summary:
         remarks += chosen_after(looks, header)
     rows = {row.label: row for row in compared.rows} if compared else {}
     claims = judge_claims(header, variants, fewer_seeds(looks, header, metric=None))
-    verdicts = [*(row.verdict for row in rows.values()), *(outcome.verdict.verdict for outcome in claims)]
+    verdicts = [*(row.verdict for row in rows.values()), *(outcome.result.verdict for outcome in claims)]
     return Summary(
         header=header,
         variants=tuple(
             replace(
                 variant,
                 comparison=rows.get(label),
-                marks=tuple(filter(None, [idle.get(label) or (rows[label].reason if label in rows else None)])),
+                idle=idle.get(label),
                 warnings=evaluated_unlike_trained(variant),
             )
             for label, variant in variants.items()
@@ -97,13 +90,10 @@ def _late(header: StudyHeader) -> list[str]:
     return [f"declared after results were there: {'; '.join(late)}"] if late else []
 
 
-def _why_unlearned(metric: str, pair: tuple[VariantSummary, VariantSummary]) -> str:
-    """That no run of a variant or its control learned what a Dice is of: that both are near 0 is no evidence then."""
-    figure, class_name = split_metric(metric)
+def _is_unlearned(metric: str, pair: tuple[VariantSummary, VariantSummary]) -> bool:
+    """Whether no run of a variant or its control learned what a Dice is of: two Dice near 0 show no equality."""
     values = [value for variant in pair for value in variant.by_seed[metric].values() if value is not None]
-    if figure not in ("train_dice", "val_dice", "best_val_dice") or not values or max(values) >= LEARNT:
-        return ""
-    return f"no run of either learned {class_name or 'anything'} (Dice below {LEARNT:g})"
+    return find_metric(metric)[0].is_dice and bool(values) and max(values) < LEARNT
 
 
 def _compare(
@@ -130,7 +120,9 @@ def _compare(
         unreached=tuple(idle),
         unmeasured=unmeasured,
         unlearned={
-            label: why for label, variant in others.items() if (why := _why_unlearned(metric, (variant, control)))
+            label: split_metric(metric)[1]
+            for label, variant in others.items()
+            if _is_unlearned(metric, (variant, control))
         },
         earlier_looks=looks,
     )

@@ -6,32 +6,32 @@ from statistics import mean, stdev
 from typing import Any
 
 from dlx.records.archive import TrialRecords
-from dlx.records.schema import EpochResult, StudyHeader, TrialRecord, VariantEntry
-from dlx.report.measures import TITLES, dice_of_classes, figure_of
+from dlx.records.schema import StudyHeader, TrialRecord, VariantEntry
 from dlx.settings.spec import EvaluateSpec
 from dlx.statistics import Collapse, Comparison, Estimate, Values, find_collapse
-from dlx.study.metrics import split_metric, why_unmeasured
+from dlx.study.metrics import TRIAL_METRICS, split_metric, trial_value, why_unmeasured
+from dlx.study.results import EpochResult
 
 Placed = Mapping[str, Mapping[int, TrialRecords]]  # label -> seed -> what is known of the trial
 
 
 @dataclass(frozen=True)
 class VariantSummary:
-    """One variant: its figures over seeds, its comparison with the control (None for the control itself)."""
+    """One variant: its metrics over seeds, and its comparison with the control (None for the control itself)."""
 
     label: str
     values: dict[str, Any]
     is_control: bool
-    by_seed: dict[str, dict[int, float | None]]  # metric -> seed -> figure; None: diverged
+    by_seed: dict[str, dict[int, float | None]]  # metric -> seed -> value; None: diverged
     collapse: Collapse  # the seeds that collapsed where others did not: no mean describes both
     epochs: dict[int, tuple[EpochResult, ...]]  # seed -> its epochs so far
     records: dict[int, TrialRecord]  # seed -> its record, where the trial has ended
     comparison: Comparison | None = None
-    marks: tuple[str, ...] = ()  # what goes with the verdict
-    warnings: tuple[str, ...] = ()  # what a reader must know of the figures themselves
+    idle: str | None = None  # why every record equals the control's, where it does
+    warnings: tuple[str, ...] = ()  # what a reader must know before the scores
 
     @property
-    def figures(self) -> dict[str, Estimate]:
+    def estimates(self) -> dict[str, Estimate]:
         """By metric, over the seeds that have it."""
         known = {metric: [v for v in values.values() if v is not None] for metric, values in self.by_seed.items()}
         return {metric: Estimate(tuple(values)) for metric, values in known.items()}
@@ -55,14 +55,11 @@ class VariantSummary:
         return tuple(f"seed {seed}: {record.status} ({record.cause})" for seed, record in bad)
 
     def lacks(self, metric: str, window: tuple[int, int] | None = None) -> str | None:
-        """Why trials that ran through have no such figure; None where all have it."""
+        """Why finished trials lack this metric; None if all have it."""
         for seed, record in self.records.items():
             if record.result is None or (window is None and seed in self.by_seed.get(metric, ())):
                 continue
-            known = record.settings.get("evaluate", {})
-            evaluate = EvaluateSpec(
-                **{k: known[k] for k in ("every", "train_subset", "soft_dice", "probes") if k in known}
-            )
+            evaluate = EvaluateSpec.model_construct(**record.settings.get("evaluate", {}))  # checked when it ran
             lack = why_unmeasured(metric, evaluate, record.result.epochs, window)
             if lack is not None:
                 return lack[0]
@@ -80,11 +77,11 @@ def place(trials: Iterable[TrialRecords], header: StudyHeader) -> dict[str, dict
 
 
 def describe_variant(entry: VariantEntry, placed: Placed, header: StudyHeader) -> VariantSummary:
-    """A variant without what others say of it: its comparison, its marks and its warnings."""
+    """A variant before it is compared with the control and checked."""
     trials = placed[entry.label]
     asked = (header.metric, *(claim["metric"] for claim in header.claims))
     of_classes = [metric for metric in asked if split_metric(metric)[1] is not None]
-    by_seed = {metric: _by_seed(trials, metric) for metric in (*TITLES, *of_classes)}
+    by_seed = {metric: _by_seed(trials, metric) for metric in (*TRIAL_METRICS, *of_classes)}
     control = trials if header.control is None else placed[header.control]
     return VariantSummary(
         label=entry.label,
@@ -104,15 +101,25 @@ def describe_variant(entry: VariantEntry, placed: Placed, header: StudyHeader) -
 
 
 def _by_seed(trials: Mapping[int, TrialRecords], metric: str) -> dict[int, float | None]:
-    """Seed -> figure, for the trials that ended; one that failed, or whose figure was not measured, is left out."""
-    figures: dict[int, float | None] = {}
+    """Seed -> value of the trials that ended, without those that failed or did not measure the metric."""
+    values: dict[int, float | None] = {}
     for seed, trial in trials.items():
         if trial.record is None:
             continue
-        figure = figure_of(trial.record, [epoch.result for epoch in trial.epochs], metric)
-        if figure is not None or trial.record.status == "diverged":
-            figures[seed] = figure
-    return figures
+        value = trial_value(trial.record.result, metric, [epoch.result for epoch in trial.epochs])
+        if value is not None or trial.record.status == "diverged":
+            values[seed] = value
+    return values
+
+
+def dice_of_classes(records: Iterable[TrialRecord | None]) -> dict[str, dict[int, float | None]]:
+    """Class -> seed -> validation Dice, of the finished trials."""
+    found: dict[str, dict[int, float | None]] = {}
+    for record in records:
+        if record is not None and record.result is not None:
+            for name, dice in record.result.val.dice_per_class.items():
+                found.setdefault(name, {})[record.seed] = dice
+    return found
 
 
 def on_one_device(variants: Iterable[VariantSummary], seeds: Iterable[int]) -> list[int]:

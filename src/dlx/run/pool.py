@@ -14,7 +14,7 @@ from dlx.run.stores import Stores, place, stays_on_host
 from dlx.trial.build import make_job, shape_key
 from dlx.trial.resolve import Resolved
 
-MOST_KEPT = 2  # a sweep's control and its other variants: dropout at p = 0 is a shape of its own
+MAX_KEPT = 2  # a sweep's control and its other variants: dropout at p = 0 is a shape of its own
 
 
 class JobPool:
@@ -46,7 +46,7 @@ class JobPool:
         if not isinstance(job.step.work, Captured):
             return
         self._kept[shape_key(resolved)] = job
-        while len(self._kept) > MOST_KEPT:
+        while len(self._kept) > MAX_KEPT:
             self._kept.popitem(last=False)
 
 

@@ -19,9 +19,10 @@ from dlx.engine.device import describe_device
 from dlx.engine.fit import Diverged, Job, Progress, StepDone, fit
 from dlx.engine.score import score_trial
 from dlx.records.folder import TrialFolder
-from dlx.records.schema import EpochRecord, TrialRecord, TrialResult, TrialRun
+from dlx.records.schema import EpochRecord, TrialRecord, TrialRun
 from dlx.run import provenance
 from dlx.run.pool import JobPool
+from dlx.study.results import TrialResult
 from dlx.study.study import Trial
 from dlx.system.characters import encodable
 from dlx.system.errors import DataError, DlxError

@@ -12,7 +12,7 @@ from dlx.settings import registry
 from dlx.settings.spec import ADDED_LATER, Part, Section
 from dlx.system.errors import SettingError, nearest
 
-MOST_LETTERS = 80  # of a wrong value in its error
+MAX_LETTERS = 80  # of a wrong value in its error message: one line of a terminal
 
 
 @cache
@@ -114,4 +114,4 @@ def _spelled(limit: float) -> str:
 def shortened(value: Any) -> str:
     """A value as Python writes it, cut to what a line can hold."""
     text = repr(value)
-    return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS - 3]}..."
+    return text if len(text) <= MAX_LETTERS else f"{text[: MAX_LETTERS - 3]}..."

@@ -7,7 +7,7 @@ from decimal import Decimal, InvalidOperation
 from dlx.system.errors import SettingError
 
 MAX_VALUES = 1000
-MOST_DIGITS = 18  # before the point or after it: what a float and a 64-bit number hold
+MAX_DIGITS = 18  # before the point or after it: what a float and a 64-bit number hold
 
 
 def parse_grid(text: str) -> tuple[int | float, ...]:
@@ -88,8 +88,8 @@ def _number(word: str, text: str) -> Decimal:
         number = Decimal("NaN")
     if not number.is_finite():
         raise SettingError(f"'{text}': '{word}' is no number; expected values and ranges, as in 0,0.1..0.8:0.05")
-    if not -MOST_DIGITS <= number.adjusted() <= MOST_DIGITS or len(number.as_tuple().digits) > 2 * MOST_DIGITS:
-        raise SettingError(f"'{text}': of more than {MOST_DIGITS} digits on one side of the point")
+    if not -MAX_DIGITS <= number.adjusted() <= MAX_DIGITS or len(number.as_tuple().digits) > 2 * MAX_DIGITS:
+        raise SettingError(f"'{text}': of more than {MAX_DIGITS} digits on one side of the point")
     return number
 
 

@@ -9,17 +9,19 @@ from a large p. Intervals are of 95 % each and are not corrected. `tests/calibra
 wrong, also where the noise is not normal.
 """
 
-from dlx.statistics.claims import ClaimVerdict, Estimate, judge_best, judge_greater, judge_within, trend_slopes
+from dlx.statistics.claims import ClaimResult, Estimate, judge_best, judge_greater, judge_within, trend_slopes
+from dlx.statistics.collapse import LEARNT, Collapse, Values, collapsed_seeds, find_collapse
 from dlx.statistics.comparison import Comparison, Comparisons, NoiseFloor, compare
 from dlx.statistics.decision import Decision, decide
-from dlx.statistics.looks import false_alarm_rate, warn_of_looks
+from dlx.statistics.looks import cost_of_looks, false_alarm_rate
 from dlx.statistics.paired import PairedT, equivalence_p, greater_p, holm, interval, paired_t
 from dlx.statistics.power import detectable_effect, power_of_paired_t, seeds_needed
-from dlx.statistics.runs import LEARNT, Collapse, Values, collapsed_seeds, find_collapse, jitter
+from dlx.statistics.reasons import Reason
+from dlx.statistics.verdict import Verdict
 
 __all__ = [
     "LEARNT",
-    "ClaimVerdict",
+    "ClaimResult",
     "Collapse",
     "Comparison",
     "Comparisons",
@@ -27,9 +29,12 @@ __all__ = [
     "Estimate",
     "NoiseFloor",
     "PairedT",
+    "Reason",
     "Values",
+    "Verdict",
     "collapsed_seeds",
     "compare",
+    "cost_of_looks",
     "decide",
     "detectable_effect",
     "equivalence_p",
@@ -38,7 +43,6 @@ __all__ = [
     "greater_p",
     "holm",
     "interval",
-    "jitter",
     "judge_best",
     "judge_greater",
     "judge_within",
@@ -46,5 +50,4 @@ __all__ = [
     "power_of_paired_t",
     "seeds_needed",
     "trend_slopes",
-    "warn_of_looks",
 ]

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dlx.statistics import reasons as why
 from dlx.statistics.decision import ALPHA
 from dlx.statistics.paired import Floats, equivalence_p, greater_p, holm, interval, spread
+from dlx.statistics.verdict import Verdict
 from dlx.system.errors import SettingError, nearest
 
 
@@ -40,17 +42,17 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class ClaimVerdict:
-    """`verdict` is confirmed, contradicted, not confirmed (shown to be less than claimed) or cannot tell."""
+class ClaimResult:
+    """A claim's verdict, what it rests on, and the reasons for it (there may be none)."""
 
-    verdict: str
+    verdict: Verdict
     estimate: float | None
     interval: tuple[float, float] | None
     n: int
-    reason: str
+    reasons: tuple[why.Reason, ...] = ()
 
 
-def judge_greater(values: Sequence[float], margin: float = 0.0) -> ClaimVerdict:
+def judge_greater(values: Sequence[float], margin: float = 0.0) -> ClaimResult:
     """The claim that a quantity, one value a seed, is greater than `margin` (0 or more), by its 95 % interval.
 
     Contradicted where the quantity is shown to be below -`margin`: the claim's opposite holds.
@@ -60,15 +62,15 @@ def judge_greater(values: Sequence[float], margin: float = 0.0) -> ClaimVerdict:
         return _too_few(estimate)
     low, high = estimate.interval
     if low > margin:
-        return _verdict("confirmed", estimate, f"the 95 % interval lies above {margin:g}")
-    if high < -margin:
-        return _verdict("contradicted", estimate, f"the 95 % interval lies below {-margin or 0.0:g}")
-    if high <= margin:
-        return _verdict("not confirmed", estimate, f"the 95 % interval ends at or below {margin:g}")
-    return _verdict("cannot tell", estimate, f"the 95 % interval contains {margin:g}")
+        verdict = Verdict.CONFIRMED
+    elif high < -margin:
+        verdict = Verdict.CONTRADICTED
+    else:
+        verdict = Verdict.NOT_CONFIRMED if high <= margin else Verdict.CANNOT_TELL
+    return _result(verdict, estimate, why.AboveMargin(margin))
 
 
-def judge_within(values: Sequence[float], margin: float) -> ClaimVerdict:
+def judge_within(values: Sequence[float], margin: float) -> ClaimResult:
     """The claim that a quantity, one value a seed, is no further than `margin` from 0.
 
     Confirmed by two one-sided tests at 5 %, contradicted where the 95 % interval lies wholly outside. SettingError
@@ -81,13 +83,13 @@ def judge_within(values: Sequence[float], margin: float) -> ClaimVerdict:
         return _too_few(estimate)
     low, high = estimate.interval
     if equivalence_p(np.array(values, dtype=np.float64), margin) < ALPHA:
-        return _verdict("confirmed", estimate, f"shown to be within {margin:g} of 0")
-    if low > margin or high < -margin:
-        return _verdict("contradicted", estimate, f"the 95 % interval lies more than {margin:g} from 0")
-    return _verdict("cannot tell", estimate, f"the 95 % interval is partly more than {margin:g} from 0")
+        verdict = Verdict.CONFIRMED
+    else:
+        verdict = Verdict.CONTRADICTED if low > margin or high < -margin else Verdict.CANNOT_TELL
+    return _result(verdict, estimate, why.WithinMargin(margin))
 
 
-def judge_best(values: Mapping[str, Mapping[int, float]], label: str, *, higher_is_better: bool = True) -> ClaimVerdict:
+def judge_best(values: Mapping[str, Mapping[int, float]], label: str, *, higher_is_better: bool = True) -> ClaimResult:
     """The claim that the variant `label` is the best of these, by its advantage over each rival, paired by seed.
 
     Confirmed where it is shown to be better than every rival at a one-sided 2.5 % (intersection-union: no correction is
@@ -104,16 +106,15 @@ def judge_best(values: Mapping[str, Mapping[int, float]], label: str, *, higher_
     losing = dict(zip(rivals, holm(np.array([float(greater_p(-a)) for a in rivals.values()])).tolist(), strict=True))
     winner = min(rivals, key=lambda name: math.inf if math.isnan(losing[name]) else losing[name])
     if losing[winner] < ALPHA / 2.0:
-        return _verdict("contradicted", estimates[winner], f"'{winner}' is better")
+        return _result(Verdict.CONTRADICTED, estimates[winner], why.AgainstRivals((winner,)))
     untested = [name for name in rivals if estimates[name].n < 2]
     if untested:
-        return _too_few(estimates[untested[0]], f" with '{untested[0]}'")
+        return _too_few(estimates[untested[0]], untested[0])
     closest = min(rivals, key=lambda name: float(rivals[name].mean()))
     rest = [name for name, advantage in rivals.items() if not greater_p(advantage) < ALPHA / 2.0]
     if not rest:
-        return _verdict("confirmed", estimates[closest], f"better than each of the others; the closest is '{closest}'")
-    names = ", ".join(f"'{name}'" for name in rest)
-    return _verdict("cannot tell", estimates[closest], f"not shown to be better than {names}")
+        return _result(Verdict.CONFIRMED, estimates[closest], why.AgainstRivals((closest,)))
+    return _result(Verdict.CANNOT_TELL, estimates[closest], why.AgainstRivals(tuple(rest)))
 
 
 def trend_slopes(x: Sequence[float] | Floats, values_by_seed: Floats) -> Floats:
@@ -133,9 +134,9 @@ def _advantage(values: Mapping[int, float], rival: Mapping[int, float], higher_i
     return np.array([sign * (values[seed] - rival[seed]) for seed in sorted(values.keys() & rival.keys())])
 
 
-def _verdict(verdict: str, estimate: Estimate, reason: str) -> ClaimVerdict:
-    return ClaimVerdict(verdict, estimate.mean, estimate.interval, estimate.n, reason)
+def _result(verdict: Verdict, estimate: Estimate, reason: why.Reason) -> ClaimResult:
+    return ClaimResult(verdict, estimate.mean, estimate.interval, estimate.n, (reason,))
 
 
-def _too_few(estimate: Estimate, whom: str = "") -> ClaimVerdict:
-    return _verdict("cannot tell", estimate, f"fewer than two seeds{whom}")
+def _too_few(estimate: Estimate, rival: str | None = None) -> ClaimResult:
+    return _result(Verdict.CANNOT_TELL, estimate, why.TooFewSeeds(rival))

@@ -1,4 +1,4 @@
-"""What looking at verdicts before all seeds are there costs: the rate of false alarms, and the words that say so."""
+"""The cost of looking at verdicts before all seeds are there: the rate of false alarms."""
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -6,22 +6,20 @@ from functools import lru_cache
 import numpy as np
 
 from dlx.statistics.decision import ALPHA, decide
+from dlx.statistics.reasons import EarlierLooks
 
 
-def warn_of_looks(earlier: Iterable[int], n: int, num_tests: int | None) -> str:
-    """That a verdict over n seeds came after looks at fewer, and what that costs; empty where none could decide.
+def cost_of_looks(earlier: Iterable[int], n: int, num_tests: int | None) -> tuple[EarlierLooks, ...]:
+    """The looks at fewer than n seeds at which a verdict was possible, as one reason; empty if there was none.
 
     A look at one seed, or at no fewer than now, changes nothing. Without `num_tests` (paired t tests, one a variant,
-    corrected together) the rate of false alarms is not known and left out.
+    corrected together) the rate of false alarms is unknown.
     """
-    looks = [look for look in sorted(set(earlier)) if 2 <= look < n]
+    looks = tuple(look for look in sorted(set(earlier)) if 2 <= look < n)
     if not looks:
-        return ""
-    when = f"a look at {looks[0]}" if len(looks) == 1 else f"looks at {', '.join(map(str, looks))}"
-    warning = f"seeds were added after {when}: no longer a 5 % verdict"
-    if num_tests is None:
-        return warning
-    return f"{warning} (about {100 * false_alarm_rate([*looks, n], num_tests):.1f} % false alarms)"
+        return ()
+    rate = None if num_tests is None else false_alarm_rate([*looks, n], num_tests)
+    return (EarlierLooks(looks, rate),)
 
 
 def false_alarm_rate(

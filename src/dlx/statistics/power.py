@@ -9,7 +9,7 @@ import math
 import numpy as np
 from scipy import optimize, special
 
-MOST_SEEDS = 1_000_000
+MAX_SEEDS = 1_000_000  # where the search for enough seeds ends: far more than any study trains
 
 # Nodes of the integral over the spread's own spread: enough for four digits of the power even with two seeds.
 NODES = (np.arange(2000) + 0.5) / 2000
@@ -36,9 +36,9 @@ def seeds_needed(spread: float, effect: float, *, alpha: float, power: float = 0
     ratio = abs(effect) / spread
     too_few, enough = 1, 2
     while power_of_paired_t(ratio, enough, alpha=alpha) < power:
-        if enough >= MOST_SEEDS:
+        if enough >= MAX_SEEDS:
             return None
-        too_few, enough = enough, min(2 * enough, MOST_SEEDS)
+        too_few, enough = enough, min(2 * enough, MAX_SEEDS)
     while enough - too_few > 1:
         middle = (too_few + enough) // 2
         if power_of_paired_t(ratio, middle, alpha=alpha) < power:

@@ -1,12 +1,12 @@
 """A claim: a statement about a study's result, declared before the study runs. No test of it is here."""
 
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from dlx.settings.spec import Section
-from dlx.study.metrics import ClaimMetric, EpochMetric, is_of_epochs
+from dlx.study.metrics import EPOCH_METRICS, ClaimMetric, is_of_epochs
 
 
 class Claim(Section):
@@ -42,7 +42,7 @@ class Claim(Section):
         if self.window is None and (self.than_window is not None or self.metric in ("loss", "gap_subset")):
             raise ValueError("this claim needs a window of epochs")
         if self.window is not None and not is_of_epochs(self.metric):
-            raise ValueError(f"a window goes with an epoch's figure: {', '.join(get_args(EpochMetric))}")
+            raise ValueError(f"a window needs a metric of epochs: {', '.join(EPOCH_METRICS)}")
         if self.kind == "best" and self.among is not None and not set(self.among) - {self.variant}:
             raise ValueError("a claim of kind 'best' needs rivals")
         return self

@@ -1,185 +1,319 @@
-"""The figures that studies and claims compare by: their names, which direction is better, what measuring them takes."""
+"""The metrics that trials are compared by: what each is called, which direction is better, and how it is read."""
 
-from collections.abc import Callable, Collection
-from math import ceil, inf
-from typing import Annotated, Literal, get_args
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+from statistics import mean
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator
 
 from dlx.settings.spec import EvaluateSpec
+from dlx.study.jitter import MIN_FOR_JITTER, jitter, jitter_window
+from dlx.study.results import EpochResult, TrialResult
 from dlx.system.errors import SettingError, nearest
 
-Metric = Literal["val_dice", "train_dice", "gap", "best_val_dice", "hd95_mm", "surface_dice", "jitter"]
-# figures of single epochs, which claims may average over a window of epochs
-EpochMetric = Literal[
-    "val_dice",
-    "train_dice_subset",
-    "gap_subset",
-    "loss",
-    "train_soft_dice_running",
-    "deepest_to_first",
-    "deepest_variance",
-    "dead_fraction",
-    "dropout_off",
-    "dropout_outside",
-]
-# figures that also exist for a single class: `val_dice:edema` is the validation Dice of the class `edema`
-OF_A_CLASS = ("val_dice", "train_dice", "gap", "hd95_mm", "surface_dice")
-COINS = ("dropout_off", "dropout_outside")  # of dropout's noise alone: whether a run learns makes no difference to them
-# of the first step of an epoch, with evaluate.probes
-PROBED = ("deepest_to_first", "deepest_variance", "dead_fraction", *COINS)
-Direction = Literal["higher", "lower"]  # which of two figures is the better one
-
-DIRECTIONS: dict[str, Direction] = {
-    "val_dice": "higher",
-    "train_dice": "higher",
-    "gap": "lower",
-    "best_val_dice": "higher",
-    "hd95_mm": "lower",
-    "surface_dice": "higher",
-    "jitter": "lower",
-    "train_dice_subset": "higher",
-    "gap_subset": "lower",
-    "loss": "lower",
-    "train_soft_dice_running": "higher",
-    "deepest_to_first": "higher",
-    "deepest_variance": "higher",
-    "dead_fraction": "lower",
-    "dropout_off": "lower",
-    "dropout_outside": "lower",
-}
-
-# the range of a figure; unbounded figures are not listed
-RANGES: dict[str, tuple[float, float]] = {
-    "val_dice": (0.0, 1.0),
-    "train_dice": (0.0, 1.0),
-    "gap": (-1.0, 1.0),
-    "best_val_dice": (0.0, 1.0),
-    "surface_dice": (0.0, 1.0),
-}
+Direction = Literal["higher", "lower"]  # which of two values is the better one
 
 MIN_POINTS = 5  # validations from which a curve shows a trend; the least number where evaluate.every is left open
-FEWEST_FOR_JITTER = 3  # a straight line takes two of them
+
+
+@dataclass(frozen=True)
+class Switch:
+    """A setting of `[evaluate]` without which a metric is not measured."""
+
+    setting: str
+    value: str  # what a message proposes
+    lack: str  # what is missing while it is off
+
+
+TRAIN_SUBSET = Switch("train_subset", "2", "no training subject is measured between epochs")
+SOFT_DICE = Switch("soft_dice", "true", "no soft Dice is measured")
+PROBES = Switch("probes", "true", "the network is not probed")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One metric: its title, which direction is better, its range, and how it is read from results.
+
+    A reader returns None if the result lacks the value. Studies compare by the metrics with `of_trial`, the value after
+    the last epoch; claims average those with `of_epoch` over a window of epochs. `of_class` and `of_epoch_class` read
+    the value of a single class, as in `val_dice:edema`.
+    """
+
+    title: str  # in tables; `{of_class}` is replaced by ` of edema` or nothing, `{unit}` by the unit of distances
+    direction: Direction
+    value_range: tuple[float, float] = (-inf, inf)
+    of_trial: Callable[[TrialResult, Sequence[EpochResult]], float | None] | None = None
+    of_class: Callable[[TrialResult, str], float | None] | None = None
+    of_epoch: Callable[[EpochResult], float | None] | None = None
+    of_epoch_class: Callable[[EpochResult, str], float | None] | None = None
+    switch: Switch | None = None
+    num_validations: int = 0  # that it needs: in the window of a claim, else in the last quarter of the epochs
+    is_dice: bool = False  # an overlap of masks: near 0 where a run learned nothing
+    depends_on_learning: bool = True  # False: a run that collapsed has the same value as any other
+
+
+FRACTION = (0.0, 1.0)
+
+
+def _difference(train: float | None, val: float | None) -> float | None:
+    return None if train is None or val is None else train - val
+
+
+def _mean_of_all(values: Mapping[str, float | None] | None) -> float | None:
+    """The mean over classes; None where a class has no value: a mean of the others would flatter."""
+    known = [value for value in (values or {}).values() if value is not None]
+    return mean(known) if known and len(known) == len(values or {}) else None
+
+
+def _jitter(trial: TrialResult, epochs: Sequence[EpochResult]) -> float | None:
+    return jitter([epoch.epoch for epoch in epochs], [epoch.val_dice for epoch in epochs], trial.epochs)
+
+
+METRICS: dict[str, Metric] = {
+    "val_dice": Metric(
+        "validation Dice{of_class}",
+        "higher",
+        FRACTION,
+        of_trial=lambda trial, _: trial.val.dice,
+        of_class=lambda trial, name: trial.val.dice_per_class.get(name),
+        of_epoch=lambda epoch: epoch.val_dice,
+        of_epoch_class=lambda epoch, name: (epoch.val_dice_per_class or {}).get(name),
+        num_validations=1,
+        is_dice=True,
+    ),
+    "train_dice": Metric(
+        "train Dice{of_class}",
+        "higher",
+        FRACTION,
+        of_trial=lambda trial, _: trial.train.dice,
+        of_class=lambda trial, name: trial.train.dice_per_class.get(name),
+        is_dice=True,
+    ),
+    "gap": Metric(
+        "gap{of_class} (train - validation Dice)",
+        "lower",
+        (-1.0, 1.0),
+        of_trial=lambda trial, _: _difference(trial.train.dice, trial.val.dice),
+        of_class=lambda trial, name: _difference(
+            trial.train.dice_per_class.get(name), trial.val.dice_per_class.get(name)
+        ),
+    ),
+    "best_val_dice": Metric(
+        "best epoch's validation Dice",
+        "higher",
+        FRACTION,
+        of_trial=lambda trial, _: trial.best_val_dice,
+        is_dice=True,
+    ),
+    "hd95_mm": Metric(
+        "HD95{of_class} ({unit})",
+        "lower",
+        (0.0, inf),
+        of_trial=lambda trial, _: _mean_of_all(trial.val.hd95_mm_per_class),
+        of_class=lambda trial, name: (trial.val.hd95_mm_per_class or {}).get(name),
+    ),
+    "surface_dice": Metric(
+        "normalised surface Dice{of_class}",
+        "higher",
+        FRACTION,
+        of_trial=lambda trial, _: _mean_of_all(trial.val.surface_dice_per_class),
+        of_class=lambda trial, name: (trial.val.surface_dice_per_class or {}).get(name),
+    ),
+    "jitter": Metric(
+        "jitter of validation Dice", "lower", (0.0, inf), of_trial=_jitter, num_validations=MIN_FOR_JITTER
+    ),
+    "train_dice_subset": Metric(
+        "Dice of some training subjects",
+        "higher",
+        FRACTION,
+        of_epoch=lambda epoch: epoch.train_dice_subset,
+        switch=TRAIN_SUBSET,
+        num_validations=1,
+        is_dice=True,
+    ),
+    "gap_subset": Metric(
+        "gap (Dice of some training subjects - validation Dice)",
+        "lower",
+        (-1.0, 1.0),
+        of_epoch=lambda epoch: _difference(epoch.train_dice_subset, epoch.val_dice),
+        switch=TRAIN_SUBSET,
+        num_validations=1,
+    ),
+    "loss": Metric("loss", "lower", of_epoch=lambda epoch: epoch.loss),
+    "train_soft_dice_running": Metric(
+        "soft Dice of the training batches",
+        "higher",
+        FRACTION,
+        of_epoch=lambda epoch: epoch.train_soft_dice_running,
+        switch=SOFT_DICE,
+        is_dice=True,
+    ),
+    "deepest_to_first": Metric(
+        "deepest level's features as a fraction of the first level's",
+        "higher",
+        (0.0, inf),
+        of_epoch=lambda epoch: epoch.deepest_to_first,
+        switch=PROBES,
+    ),
+    "deepest_variance": Metric(
+        "variance of the deepest level's features",
+        "higher",
+        (0.0, inf),
+        of_epoch=lambda epoch: epoch.deepest_variance,
+        switch=PROBES,
+    ),
+    "dead_fraction": Metric(
+        "fraction of dead channels", "lower", FRACTION, of_epoch=lambda epoch: epoch.dead_fraction, switch=PROBES
+    ),
+    "dropout_off": Metric(
+        "deviation of the dropped fraction from p",
+        "lower",
+        FRACTION,
+        of_epoch=lambda epoch: epoch.dropout_off,
+        switch=PROBES,
+        depends_on_learning=False,
+    ),
+    "dropout_outside": Metric(
+        "fraction of dropout calls outside the 95 % interval of p",
+        "lower",
+        FRACTION,
+        of_epoch=lambda epoch: epoch.dropout_outside,
+        switch=PROBES,
+        depends_on_learning=False,
+    ),
+}
+
+TRIAL_METRICS = tuple(name for name, metric in METRICS.items() if metric.of_trial is not None)
+EPOCH_METRICS = tuple(name for name, metric in METRICS.items() if metric.of_epoch is not None)
+CLASS_METRICS = tuple(name for name, metric in METRICS.items() if metric.of_class is not None)
 
 
 def split_metric(metric: str) -> tuple[str, str | None]:
-    """`val_dice:edema` as its figure and its class, which is None where the figure is of all classes.
+    """`val_dice:edema` as the name in METRICS and the class, which is None if the metric is of all classes.
 
     The class is all that follows the first colon: its name may hold blanks, brackets and colons.
     """
-    figure, colon, class_name = metric.partition(":")
-    return figure, class_name if colon else None
+    name, colon, class_name = metric.partition(":")
+    return name, class_name if colon else None
+
+
+def find_metric(metric: str) -> tuple[Metric, str | None]:
+    """The entry in METRICS, and the class as in `split_metric`; the metric must be a known one."""
+    name, class_name = split_metric(metric)
+    return METRICS[name], class_name
+
+
+def trial_value(result: TrialResult | None, metric: str, epochs: Sequence[EpochResult] = ()) -> float | None:
+    """A trial's metric after its last epoch, None where it has none; `epochs` are needed for jitter alone."""
+    entry, class_name = find_metric(metric)
+    if result is None:
+        return None
+    if class_name is None and entry.of_trial is not None:
+        return entry.of_trial(result, epochs)
+    if class_name is not None and entry.of_class is not None:
+        return entry.of_class(result, class_name)
+    raise ValueError(f"'{metric}' is not a metric of trials")
+
+
+def epoch_value(epoch: EpochResult, metric: str) -> float | None:
+    """The metric of a single epoch; None where the epoch has none."""
+    entry, class_name = find_metric(metric)
+    if class_name is not None:
+        return entry.of_epoch_class(epoch, class_name) if entry.of_epoch_class else None
+    return entry.of_epoch(epoch) if entry.of_epoch else None
+
+
+def title_of(metric: str, distance_unit: str = "mm") -> str:
+    """What tables call a metric: `validation Dice`, `validation Dice of edema`."""
+    entry, class_name = find_metric(metric)
+    of_class = "" if class_name is None else f" of {class_name}"
+    return entry.title.format(of_class=of_class, unit=distance_unit)
 
 
 def largest_difference(metric: str) -> float:
-    """The largest difference that two trials can have in this figure; infinite where it has no end."""
-    low, high = RANGES.get(split_metric(metric)[0], (-inf, inf))
+    """The largest difference that two trials can have in this metric; infinite if its range is unbounded."""
+    low, high = find_metric(metric)[0].value_range
     return high - low
 
 
+def direction_of(metric: str, given: Direction | None = None) -> Direction:
+    """Which direction of a metric is better; SettingError if the given one contradicts it."""
+    known = find_metric(metric)[0].direction
+    if given is not None and given != known:
+        raise SettingError(
+            f"direction '{given}': of {metric} {known} is better; leave it out, or choose another metric"
+        )
+    return known
+
+
 def _known_metric(metric: str, known: Collection[str]) -> str:
-    figure, class_name = split_metric(metric)
-    if figure not in known:
-        raise ValueError(f"unknown metric '{metric}': {nearest(figure, known)}")
-    if class_name is not None and figure not in OF_A_CLASS:
-        raise ValueError(f"metric '{metric}': no figure of one class; those are {', '.join(OF_A_CLASS)}")
+    name, class_name = split_metric(metric)
+    if name not in known:
+        raise ValueError(f"unknown metric '{metric}': {nearest(name, known)}")
+    if class_name is not None and name not in CLASS_METRICS:
+        raise ValueError(f"metric '{metric}': single classes have only {', '.join(CLASS_METRICS)}")
     return metric
 
 
 def known_study_metric(metric: str) -> str:
-    """The metric again; ValueError where a study cannot compare by it."""
-    return _known_metric(metric, get_args(Metric))
+    """The metric again; ValueError if studies cannot compare by it."""
+    return _known_metric(metric, TRIAL_METRICS)
 
 
 def known_claim_metric(metric: str) -> str:
-    """The metric again; ValueError where a claim cannot be about it."""
-    return _known_metric(metric, {*get_args(Metric), *get_args(EpochMetric)})
+    """The metric again; ValueError if claims cannot be about it."""
+    return _known_metric(metric, METRICS)
 
 
-# `FIGURE`, or `FIGURE:CLASS` for a single class
+# `METRIC`, or `METRIC:CLASS` for a single class
 StudyMetric = Annotated[str, AfterValidator(known_study_metric)]
 ClaimMetric = Annotated[str, AfterValidator(known_claim_metric)]
 
 
 def is_of_epochs(metric: str) -> bool:
-    """Whether single epochs have this figure, so that a claim may average it over a window."""
-    figure, class_name = split_metric(metric)
-    return figure in get_args(EpochMetric) and (class_name is None or figure == "val_dice")
+    """Whether single epochs have this metric, so that a claim may average it over a window."""
+    entry, class_name = find_metric(metric)
+    return (entry.of_epoch if class_name is None else entry.of_epoch_class) is not None
 
 
 def check_class(metric: str, classes: Collection[str]) -> None:
-    """Raises SettingError where the metric is of a class that the data do not have; `classes` without background."""
+    """Raises SettingError if the metric is of a class that the data do not have; `classes` without background."""
     _, class_name = split_metric(metric)
     if class_name is not None and class_name not in classes:
         raise SettingError(f"metric '{metric}': no class '{class_name}': {nearest(class_name, classes)}")
 
 
-def direction_of(metric: str, given: Direction | None = None) -> Direction:
-    """Which direction is better: the metric's own, else the one given.
-
-    SettingError where the given one contradicts it, or where neither is known.
-    """
-    known = DIRECTIONS.get(split_metric(metric)[0])
-    if known is not None and given is not None and given != known:
-        raise SettingError(
-            f"direction '{given}': of {metric} {known} is better; leave it out, or choose another metric"
-        )
-    direction = known or given
-    if direction is None:
-        raise SettingError(f"metric '{metric}': say which direction is better, higher or lower")
-    return direction
-
-
-def jitter_window(num_epochs: int) -> int:
-    """How many of the last epochs jitter is of: a quarter, rounded up, and at least three."""
-    return max(FEWEST_FOR_JITTER, ceil(num_epochs / 4))
-
-
 def why_unmeasured(
     metric: str, evaluate: EvaluateSpec, epochs: int, window: tuple[int, int] | None = None
 ) -> tuple[str, str] | None:
-    """Why a trial so evaluated cannot have this figure, and the setting to change; None where it can.
+    """Why a trial so evaluated cannot have this metric, and the setting to change; None where it can.
 
-    `window` is that of a claim. What only the data decide (a class without HD95) is not known here.
+    `window` is that of a claim. What depends on the data (a class without HD95) is not known here.
     """
-    metric, _ = split_metric(metric)
-    every = evaluate.every or 1
+    name, _ = split_metric(metric)
+    entry, every = METRICS[name], evaluate.every or 1
+    needed = entry.num_validations
     if window is not None and window[1] > epochs:
         return f"there are {epochs} epochs", f"train.epochs={window[1]}"
-    if metric in ("train_dice_subset", "gap_subset") and evaluate.train_subset == 0:
-        return "no training subject is measured between epochs", "evaluate.train_subset=2"
-    if metric == "train_soft_dice_running":
-        return None if evaluate.soft_dice else ("no soft Dice is measured", "evaluate.soft_dice=true")
-    if metric in PROBED:
-        return None if evaluate.probes else ("the network is not probed", "evaluate.probes=true")
-    if window is not None and metric != "loss":
-        first, last = window
-        if _validated(every, first, last, epochs):
-            return None
-        where = f"epoch {first}" if first == last else f"epochs {first}-{last}"
-        fitting = _most(every, lambda e: _validated(e, first, last, epochs) > 0)
-        return f"{_validation(every, epochs)}, never in {where}", f"evaluate.every={fitting}"
-    if metric == "jitter":
-        first = epochs - jitter_window(epochs) + 1
-        if _validated(every, first, epochs, epochs) >= FEWEST_FOR_JITTER:
-            return None
-        if epochs < FEWEST_FOR_JITTER:
-            return f"jitter takes {FEWEST_FOR_JITTER} epochs", f"train.epochs={FEWEST_FOR_JITTER}"
-        fitting = _most(every, lambda e: _validated(e, first, epochs, epochs) >= FEWEST_FOR_JITTER)
-        which = f"the last {epochs - first + 1} epochs, of which jitter takes {FEWEST_FOR_JITTER}"
-        return f"{_validation(every, epochs)}, too rarely in {which}", f"evaluate.every={fitting}"
-    return None
+    if entry.switch is not None and not getattr(evaluate, entry.switch.setting):
+        return entry.switch.lack, f"evaluate.{entry.switch.setting}={entry.switch.value}"
+    first, last = window or (epochs - jitter_window(epochs) + 1, epochs)
+    if _num_validated(every, first, last, epochs) >= needed:
+        return None
+    if epochs < needed:
+        return f"{name} takes {needed} epochs", f"train.epochs={needed}"
+    # in every epoch is enough: the rarest validation that is enough too
+    fitting = next(e for e in range(every - 1, 0, -1) if _num_validated(e, first, last, epochs) >= needed)
+    done = "validation once, at the end" if every >= epochs else f"validation every {every} epochs"
+    if window is None:
+        which = f"too rarely in the last {epochs - first + 1} epochs, of which {name} takes {needed}"
+    else:
+        which = f"never in epoch {first}" if first == last else f"never in epochs {first}-{last}"
+    return f"{done}, {which}", f"evaluate.every={fitting}"
 
 
-def _validated(every: int, first: int, last: int, epochs: int) -> int:
+def _num_validated(every: int, first: int, last: int, epochs: int) -> int:
     """How many epochs from `first` to `last` are validated; the last of all always is."""
     return sum(epoch % every == 0 or epoch == epochs for epoch in range(max(first, 1), min(last, epochs) + 1))
-
-
-def _validation(every: int, epochs: int) -> str:
-    return "validation once, at the end" if every >= epochs else f"validation every {every} epochs"
-
-
-def _most(every: int, is_enough: Callable[[int], bool]) -> int:
-    """The rarest validation that is enough, rarer than which none need be: every epoch always is."""
-    return next(fewer for fewer in range(every - 1, 0, -1) if is_enough(fewer))

@@ -20,7 +20,7 @@ from dlx.system.errors import SettingError, nearest
 
 SMALLEST_EFFECT = 0.01  # Dice: what a user would hardly call a difference, and repeats of a network often differ by
 DEFAULT_SEEDS = 5
-MOST_SEEDS = 10_000
+MAX_SEEDS = 10_000  # more is a slip of the keyboard
 
 
 class Trial(BaseModel):
@@ -129,8 +129,8 @@ def nearest_key(key: str) -> str:
 
 def study_from_file(file: StudyFile, name: str, settings: Settings, **changes: Any) -> Study:
     """The study of a file over merged settings; `changes` (seeds, smallest_effect) replace what the file says."""
-    if isinstance(file.seeds, int) and not 1 <= file.seeds <= MOST_SEEDS:
-        raise SettingError(f"seeds: {file.seeds}, and expected are 1 to {MOST_SEEDS}")
+    if isinstance(file.seeds, int) and not 1 <= file.seeds <= MAX_SEEDS:
+        raise SettingError(f"seeds: {file.seeds}, and expected are 1 to {MAX_SEEDS}")
     fields: dict[str, Any] = {
         "question": file.question,
         "control": file.control,

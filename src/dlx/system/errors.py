@@ -4,7 +4,7 @@ import errno
 import os
 from collections.abc import Iterable
 
-MOST_NAMES = 40  # that a line lists
+MAX_NAMES = 40  # names in one message, which fill about six lines of a terminal
 
 
 class DlxError(Exception):
@@ -38,7 +38,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1)
-    shown = names if len(names) <= MOST_NAMES else difflib.get_close_matches(name, names, n=5, cutoff=0.3)
+    shown = names if len(names) <= MAX_NAMES else difflib.get_close_matches(name, names, n=5, cutoff=0.3)
     listed = [*shown, f"{len(names) - len(shown)} more"] if len(shown) < len(names) else shown
     known_names = f"known: {('; ' if any(',' in name for name in shown) else ', ').join(listed)}"
     return f"did you mean '{close[0]}'? ({known_names})" if close else known_names

@@ -22,10 +22,10 @@ from dlx.data.whiten import describe_correlations
 from dlx.engine import checkpoint
 from dlx.engine.checkpoint import InitialWeights
 from dlx.engine.device import Compute, available_cores, choose_compute, memory_bytes
-from dlx.records.schema import RESULTS_VERSION
 from dlx.settings.binding import bind_part, named_part, named_settings
 from dlx.settings.spec import Spec
 from dlx.study.metrics import MIN_POINTS
+from dlx.study.results import RESULTS_VERSION
 from dlx.system.errors import SettingError
 from dlx.training import schedules
 from dlx.trial.evaluation_memory import fit_evaluation_batch

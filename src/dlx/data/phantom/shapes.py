@@ -12,7 +12,7 @@ from dlx.data.phantom.noise import Draw, Field3, Stream
 _PROPORTIONS = (0.86, 1.0, 0.80)  # of a head's depth (z), height (y: front to back) and width (x)
 _STRETCH = 1.12  # a head may be longer than its proportions by this, to fill a volume that is
 _FILL = 0.47  # semi-axis, rim included, over the volume's extent
-_UNIT_PX = 30.0  # semi-axis (y) of the head in 64 voxels, for which the voxel figures were chosen
+_UNIT_PX = 30.0  # semi-axis (y) of the head in 64 voxels, for which the sizes in voxels were chosen
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,9 @@
-"""What markdown pages are written with: escaped text, tables, and a variant's name in them."""
+"""Markdown: escaped text, tables, blocks of code and links."""
 
 import re
 from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
-from dlx.report.variants import VariantSummary
 from dlx.system.characters import visible, visible_lines
 
 Lines = list[str]
@@ -41,7 +40,3 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[str]], num_text: int = 
     """A table whose first `num_text` columns are words and the others numbers; cells are markdown already."""
     rule = ["---"] * num_text + ["---:"] * (len(titles) - num_text)
     return [f"| {' | '.join(row)} |" for row in (titles, rule, *rows)]
-
-
-def name_of(variant: VariantSummary) -> str:
-    return escape(variant.label) + (" (control)" if variant.is_control else "")

@@ -1,11 +1,12 @@
-"""What must be said aloud of a variant: its setting reached nothing, or it is evaluated unlike it was trained."""
+"""Checks of a variant's records: its setting had no effect, or evaluation differs from training."""
 
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
 from dlx.records.archive import TrialRecords
-from dlx.records.schema import EpochResult, StudyHeader, TrialRecord
+from dlx.records.schema import StudyHeader, TrialRecord
 from dlx.report.variants import Placed, VariantSummary
+from dlx.study.results import EpochResult
 
 # How far the Dice of the last epoch's batches may lie above that of the training subjects as evaluated. In the 65
 # trials of experiments/*.jsonl, with the bound that their losses give: at most 0.028 in the 55 healthy ones (both

@@ -1,4 +1,4 @@
-"""The upper half of a study's picture: Dice over epochs, a panel a variant, with a band over seeds."""
+"""Dice over epochs: a panel a variant, with a band over seeds."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from textwrap import fill
@@ -10,18 +10,20 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from dlx.records.schema import EpochResult
-from dlx.report.palette import CONTROL, INK, STYLES, TRAIN, VAL
+from dlx.report.figures.style import CONTROL, INK, STYLES, TRAIN, VAL
 from dlx.report.summary import Summary
 from dlx.report.variants import VariantSummary
+from dlx.report.words import spell_collapse
 from dlx.statistics import Estimate
-from dlx.study.metrics import MIN_POINTS
+from dlx.study.metrics import MIN_POINTS, epoch_value
+from dlx.study.results import EpochResult
 from dlx.system.characters import visible
 
-CURVES = {"val_dice": "val_dice", "train_dice": "train_dice_subset"}  # figure -> the field of an epoch
+CURVES = {"val_dice": "val_dice", "train_dice": "train_dice_subset"}  # metric of a trial -> of an epoch
 
 
 def draw_curves(figure: SubFigure, summary: Summary, variants: Sequence[VariantSummary]) -> None:
+    """Draws a panel for each of these variants, over the control's curves, and their legend."""
     columns = num_columns(len(variants))
     rows = -(-len(variants) // columns)
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
@@ -55,7 +57,7 @@ def draw_curves(figure: SubFigure, summary: Summary, variants: Sequence[VariantS
 
 
 def _few_points(summary: Summary) -> str:
-    """Why there are no curves, where validation was asked for too rarely; empty where it was not."""
+    """Why there are no curves, if the study validated too rarely; else empty."""
     ended = [v.epochs[seed] for v in summary.variants for seed, record in v.records.items() if record.status == "done"]
     points = [sum(epoch.val_dice is not None for epoch in epochs) for epochs in ended]
     most = max(points, default=MIN_POINTS)
@@ -77,16 +79,16 @@ def _curve_handles(summary: Summary) -> list[Line2D | Patch]:
     if len(summary.header.seeds) > 1:
         handles.append(Patch(color=CONTROL, alpha=0.3, linewidth=0, label="mean ± 1 standard deviation over seeds"))
     if any(None in variant.by_seed["val_dice"].values() for variant in summary.variants):
-        handles.append(Line2D([], [], color=INK, marker="x", linestyle="", label="broke off"))
+        handles.append(Line2D([], [], color=INK, marker="x", linestyle="", label="diverged or failed"))
     return handles
 
 
 def _draw_variant(axes: Axes, variant: VariantSummary, *, grey: bool = False) -> None:
     """Mean and band of the seeds that ended; the others, and all where a run collapsed, as thin lines of their own."""
     together = [] if variant.collapse else _ended(variant)
-    for figure, (colour, dashes, _) in STYLES.items():
+    for metric, (colour, dashes, _) in STYLES.items():
         shown = CONTROL if grey else colour
-        curves = {seed: _curve(epochs, CURVES[figure]) for seed, epochs in variant.epochs.items()}
+        curves = {seed: _curve(epochs, CURVES[metric]) for seed, epochs in variant.epochs.items()}
         style: dict[str, Any] = {"color": shown, "linestyle": dashes, "zorder": 2.0 if grey else 3.0}
         for seed, curve in curves.items():
             if seed not in together and curve:
@@ -111,13 +113,13 @@ def _draw_mean(axes: Axes, curves: Sequence[Mapping[int, float]], style: Mapping
         axes.fill_between(epochs, low, high, color=style["color"], alpha=0.22, linewidth=0, zorder=1.5)
 
 
-def _curve(epochs: Sequence[EpochResult], field: str) -> dict[int, float]:
-    """Epoch -> figure, of the epochs that measured it."""
-    return {epoch.epoch: value for epoch in epochs if (value := getattr(epoch, field)) is not None}
+def _curve(epochs: Sequence[EpochResult], metric: str) -> dict[int, float]:
+    """Epoch -> value, of the epochs that measured the metric."""
+    return {epoch.epoch: value for epoch in epochs if (value := epoch_value(epoch, metric)) is not None}
 
 
 def _marker(epochs: Iterable[int]) -> str:
-    """A point for each epoch that was measured, where there are few: the line between them is no measurement."""
+    """A point for each measured epoch, if they are few: the line between them is no measurement."""
     known = list(epochs)
     is_sparse = len(known) <= 12 or known[-1] - known[0] + 1 >= 2 * len(known)
     return "." if is_sparse and len(known) <= 60 else ""
@@ -135,7 +137,7 @@ def _count(variant: VariantSummary) -> str:
     """How many runs a panel shows, and how."""
     num_ended, num_begun = len(_ended(variant)), sum(bool(epochs) for epochs in variant.epochs.values())
     if variant.collapse:
-        return visible(variant.collapse.describe())
+        return visible(spell_collapse(variant.collapse))
     return f"n = {num_ended}" + (f", {num_begun - num_ended} running" if num_begun > num_ended else "")
 
 

@@ -1,4 +1,4 @@
-"""Where each variant stands in the lower half of a study's picture, and how a figure is drawn there."""
+"""The axis along which variants stand, and how values are drawn at a variant's position."""
 
 import itertools
 from collections.abc import Sequence
@@ -13,10 +13,10 @@ from dlx.report.summary import Summary
 from dlx.system.characters import visible
 
 
-class Places:
-    """Where a variant stands: at its number on the horizontal axis (`is_flat`), or in a row of its own.
+class VariantAxis:
+    """The position of each variant: at its number on the horizontal axis (`is_flat`), or in a row of its own.
 
-    Numbers of very unlike distances (0.0001, 0.001, 0.01) stand at equal ones.
+    Numbers with very unequal distances (0.0001, 0.001, 0.01) are drawn at equal ones.
     """
 
     def __init__(self, summary: Summary) -> None:
@@ -44,17 +44,18 @@ class Places:
         beside: float,
         **style: Any,
     ) -> None:
-        """A mean with its interval, `beside` points off the variant's place."""
+        """A mean with its interval, `beside` points from the variant's position."""
         if mean is None or variant not in self.at:
             return
-        place, move = self.at[variant], self._moved(axes, beside)
+        position, move = self.at[variant], self._moved(axes, beside)
         if interval is not None:
-            self._plot(axes, [place, place], interval, transform=move, color=style["color"], linewidth=1.3)
+            self._plot(axes, [position, position], interval, transform=move, color=style["color"], linewidth=1.3)
         self._plot(
-            axes, [place], [mean], transform=move, linestyle="", markersize=3.8, zorder=3, clip_on=False, **style
+            axes, [position], [mean], transform=move, linestyle="", markersize=3.8, zorder=3, clip_on=False, **style
         )
 
     def dots(self, axes: Axes, variant: str, values: Sequence[float], beside: float, colour: str) -> None:
+        """A dot a value, `beside` points from the variant's position."""
         if variant in self.at and values:
             style: dict[str, Any] = {"color": colour, "alpha": 0.7, "markersize": 5, "markeredgewidth": 0}
             self._plot(
@@ -69,7 +70,7 @@ class Places:
             )
 
     def note(self, axes: Axes, variant: str, text: str) -> None:
-        """Words in place of a point, in the middle of the axes: wherever zero is, they stay inside."""
+        """Words instead of a point, in the middle of the axes, so that they stay inside wherever zero is."""
         if variant not in self.at:
             return
         x, y = (self.at[variant], 0.5) if self.is_flat else (0.5, self.at[variant])
@@ -80,36 +81,37 @@ class Places:
         self._plot(axes, [self.at[variant]], [0.0], linestyle="")
 
     def keep_within(self, axes: Axes, low: float, high: float) -> None:
-        """Cuts the axis of values to what is possible."""
+        """Limits the axis of values to the possible range."""
         first, last = axes.get_ylim() if self.is_flat else axes.get_xlim()
         if max(first, low) < min(last, high):
             (axes.set_ylim if self.is_flat else axes.set_xlim)(max(first, low), min(last, high))
 
     def name_values(self, axes: Axes, name: str) -> None:
+        """The title of the axis of values."""
         (axes.set_ylabel if self.is_flat else axes.set_xlabel)(name)
 
     def label(self, panels: Sequence[Axes]) -> None:
         """The ticks and names of the axis along which the variants stand."""
-        places = [self.at[label] for label in self.names]
+        positions = [self.at[label] for label in self.names]
         if not self.is_flat:
             names = [fill(name, 34, max_lines=3, placeholder=" …") for name in self.names.values()]
-            panels[0].set_yticks(places, names)
-            panels[0].set_ylim(len(places) - 0.5, -0.5)
+            panels[0].set_yticks(positions, names)
+            panels[0].set_ylim(len(positions) - 0.5, -0.5)
             for axes in panels:
                 axes.xaxis.set_major_locator(MaxNLocator(6))
             return
-        margin = 0.07 * (max(places) - min(places)) or 0.5
-        panels[0].set_xlim(min(places) - margin, max(places) + margin)
+        margin = 0.07 * (max(positions) - min(positions)) or 0.5
+        panels[0].set_xlim(min(positions) - margin, max(positions) + margin)
         for axes in panels:
-            axes.set_xticks(places, [*self.names.values()])
+            axes.set_xticks(positions, [*self.names.values()])
             if sum(len(name.split("\n")[0]) + 2 for name in self.names.values()) > 64:
                 axes.tick_params(axis="x", labelrotation=90)
             axes.set_xlabel(self.title)
 
-    def _plot(self, axes: Axes, places: Sequence[float], values: Sequence[float], **style: Any) -> None:
-        x, y = (places, values) if self.is_flat else (values, places)
+    def _plot(self, axes: Axes, positions: Sequence[float], values: Sequence[float], **style: Any) -> None:
+        x, y = (positions, values) if self.is_flat else (values, positions)
         axes.plot(x, y, **style)
-        axes.plot(x, y, linestyle="")  # unseen: the limits of the axes pass over what is moved
+        axes.plot(x, y, linestyle="")  # invisible: matplotlib ignores shifted artists when it sets the limits
 
     def _moved(self, axes: Axes, points: float) -> Transform:
         figure = axes.get_figure(root=True)

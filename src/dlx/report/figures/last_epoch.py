@@ -1,4 +1,4 @@
-"""The lower half of a study's picture: Dice after the last epoch, and the differences from the control."""
+"""Panels of values after the last epoch: Dice of each variant, and its difference from the control."""
 
 from typing import Any
 
@@ -6,25 +6,27 @@ from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
 
-from dlx.report.palette import CONTROL, INK, STYLES, VAL
-from dlx.report.places import Places
+from dlx.report.figures.style import CONTROL, INK, STYLES, VAL
+from dlx.report.figures.variant_axis import VariantAxis
 from dlx.report.summary import Summary
-from dlx.statistics import Estimate
-from dlx.study.metrics import RANGES, largest_difference
+from dlx.report.words import WITHOUT_A_POINT
+from dlx.statistics import Estimate, Verdict
+from dlx.study.metrics import METRICS, largest_difference
 from dlx.system.characters import visible
 
-DICE = RANGES["val_dice"]
+DICE = METRICS["val_dice"].value_range
 
 
-def draw_finals(figure: SubFigure, summary: Summary) -> None:
+def draw_last_epoch(figure: SubFigure, summary: Summary) -> None:
+    """Draws both panels, or the first where nothing is compared, and their legend."""
     has_control = any(variant.comparison is not None for variant in summary.variants)
-    place = Places(summary)
+    axis = VariantAxis(summary)
     is_one = len(summary.variants) == 1
-    panels = figure.subplots(1, 1 + has_control, sharex=place.is_flat, sharey=not place.is_flat, squeeze=False)[0]
-    _draw_levels(panels[0], summary, place)
+    panels = figure.subplots(1, 1 + has_control, sharex=axis.is_flat, sharey=not axis.is_flat, squeeze=False)[0]
+    _draw_dice(panels[0], summary, axis)
     if has_control:
-        _draw_differences(panels[1], summary, place)
-    place.label(panels)
+        _draw_differences(panels[1], summary, axis)
+    axis.label(panels)
     handles = [handle for axes in panels for handle in axes.get_legend_handles_labels()[0]]
     if _has_values(summary):
         handles.append(Line2D([], [], color=VAL, marker=".", markersize=5, linestyle="", label="one seed"))
@@ -33,48 +35,48 @@ def draw_finals(figure: SubFigure, summary: Summary) -> None:
     figure.legend(handles=[*by_label.values()], loc="outside lower left", ncols=2 if is_one else len(by_label), **style)
 
 
-def _draw_levels(axes: Axes, summary: Summary, place: Places) -> None:
+def _draw_dice(axes: Axes, summary: Summary, axis: VariantAxis) -> None:
     """Train and validation Dice of each variant: the mean with its interval, and each seed beside it.
 
     Until all declared seeds have ended there is no interval, as it would be a look; where runs collapsed, no mean.
     """
     num_seeds = len(summary.header.seeds)
-    for (figure, (colour, dashes, marker)), side in zip(STYLES.items(), (-1.0, 1.0), strict=True):
-        name = {"val_dice": "validation", "train_dice": "training"}[figure]
+    for (metric, (colour, dashes, marker)), side in zip(STYLES.items(), (-1.0, 1.0), strict=True):
+        name = {"val_dice": "validation", "train_dice": "training"}[metric]
         for variant in summary.variants:
-            known = tuple(value for value in variant.by_seed[figure].values() if value is not None)
+            known = tuple(value for value in variant.by_seed[metric].values() if value is not None)
             style: dict[str, Any] = {"color": colour, "marker": marker, "label": name}
             if not variant.collapse:
                 estimate = Estimate(known)
                 interval = clipped(estimate.interval, *DICE) if estimate.n >= num_seeds else None
-                place.point(axes, variant.label, estimate.mean, interval, side * 4.0, **style)
-            place.dots(axes, variant.label, known, side * 8.5, colour)
+                axis.point(axes, variant.label, estimate.mean, interval, side * 4.0, **style)
+            axis.dots(axes, variant.label, known, side * 8.5, colour)
             if variant.is_control and known and not variant.collapse and len(summary.variants) > 1:
-                line = axes.axhline if place.is_flat else axes.axvline
+                line = axes.axhline if axis.is_flat else axes.axvline
                 style = {"color": CONTROL, "linestyle": dashes, "linewidth": 1.0, "zorder": 1.2}
-                line(Estimate(known).mean or 0.0, label="control's mean" if figure == "val_dice" else None, **style)
+                line(Estimate(known).mean or 0.0, label="control's mean" if metric == "val_dice" else None, **style)
     what = f"mean, 95 % interval, {num_seeds} seeds" if num_seeds > 1 else "one seed"
     axes.set_title(f"Dice after the last epoch\n{what}")
     if not _has_values(summary):
-        (axes.set_ylim if place.is_flat else axes.set_xlim)(*DICE)
-    place.keep_within(axes, *DICE)
-    place.name_values(axes, "Dice")
+        (axes.set_ylim if axis.is_flat else axes.set_xlim)(*DICE)
+    axis.keep_within(axes, *DICE)
+    axis.name_values(axes, "Dice")
 
 
-def _draw_differences(axes: Axes, summary: Summary, place: Places) -> None:
+def _draw_differences(axes: Axes, summary: Summary, axis: VariantAxis) -> None:
     """The paired differences from the control beside zero and the smallest effect that was declared."""
     effect = summary.header.smallest_effect
     largest = largest_difference(summary.header.metric)
-    band, line = (axes.axhspan, axes.axhline) if place.is_flat else (axes.axvspan, axes.axvline)
+    band, line = (axes.axhspan, axes.axhline) if axis.is_flat else (axes.axvspan, axes.axvline)
     band(-effect, effect, color="#F0E442", alpha=0.35, linewidth=0, label=f"±{effect:g}, the smallest effect declared")
     line(0.0, color=CONTROL, linewidth=1.0, zorder=1.2)
     for variant in summary.variants:
         row = variant.comparison
         if row is None:
             continue
-        is_shown = row.verdict in ("better", "worse")
-        if row.verdict == "collapsed" or row.verdict.startswith("no effect") or row.difference is None:
-            place.note(axes, variant.label, row.verdict.split(":")[0].replace("incomplete", "no pair yet"))
+        is_shown = row.verdict in (Verdict.BETTER, Verdict.WORSE)
+        if row.verdict in (Verdict.COLLAPSED, Verdict.NO_EFFECT) or row.difference is None:
+            axis.note(axes, variant.label, WITHOUT_A_POINT[row.verdict])
         else:
             style: dict[str, Any] = {
                 "color": INK,
@@ -82,20 +84,20 @@ def _draw_differences(axes: Axes, summary: Summary, place: Places) -> None:
                 "markerfacecolor": INK if is_shown else "white",
             }
             name = "shown to differ" if is_shown else "not shown to differ"
-            place.point(
+            axis.point(
                 axes, variant.label, row.difference, clipped(row.interval, -largest, largest), 0.0, label=name, **style
             )
     num_seeds = len(summary.header.seeds)
     what = f"mean, 95 % interval (not corrected), {num_seeds} seeds" if num_seeds > 1 else "one seed"
     axes.set_title(f"Difference from the control, paired by seed\n{what}")
-    place.keep_within(axes, -largest, largest)
-    place.name_values(axes, f"difference in {visible(summary.metric_title)}\n({summary.direction} is better)")
+    axis.keep_within(axes, -largest, largest)
+    axis.name_values(axes, f"difference in {visible(summary.metric_title)}\n({summary.direction} is better)")
 
 
 def clipped(interval: tuple[float, float] | None, low: float, high: float) -> tuple[float, float] | None:
-    """The part of an interval that is possible: of few seeds the t interval leaves a figure's range."""
+    """The part of an interval that is possible: of few seeds the t interval leaves a metric's range."""
     return None if interval is None else (min(max(interval[0], low), high), min(max(interval[1], low), high))
 
 
 def _has_values(summary: Summary) -> bool:
-    return any(variant.figures["val_dice"].n for variant in summary.variants)
+    return any(variant.estimates["val_dice"].n for variant in summary.variants)

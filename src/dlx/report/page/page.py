@@ -1,0 +1,281 @@
+"""A study's report as a markdown page: verdicts first, then what they rest on, and all it takes to run it again.
+
+Made from records alone, so that the same records give the same page.
+"""
+
+import json
+from collections.abc import Iterable
+
+from dlx.records.archive import StudyRecords, finished
+from dlx.report import rows
+from dlx.report.formatting import spell, spell_seconds
+from dlx.report.levels import PROBES, by_level, deepest_to_first, is_probed, levels_of
+from dlx.report.page.markdown import Lines, code_block, escape, link_target, table
+from dlx.report.summary import Summary
+from dlx.statistics import Verdict
+
+BOLD = (Verdict.BETTER, Verdict.WORSE, Verdict.COLLAPSED, Verdict.NO_EFFECT)
+
+
+def make_page(summary: Summary, records: StudyRecords, figure_name: str | None, levels_name: str | None = None) -> str:
+    """The page of a study, finished or running; the names are the figures' paths relative to the page.
+
+    What belongs to one machine (the command, paths in the settings) is taken from `records`.
+    """
+    sections = [
+        _head(summary, records),
+        [f"![Dice over epochs, after the last epoch, and the differences]({link_target(figure_name)})"]
+        if figure_name
+        else [],
+        _verdicts(summary),
+        _scores(summary),
+        _claims(summary),
+        _idle_and_looks(summary, records),
+        _classes(summary),
+        _spreads(summary),
+        _levels(summary, levels_name),
+        _failures(records),
+        _settings(records),
+        _environment(records),
+    ]
+    return "\n\n".join("\n".join(lines) for lines in sections if lines) + "\n"
+
+
+def _head(summary: Summary, records: StudyRecords) -> Lines:
+    header = records.header
+    lines = [f"# {escape(header.name)}"]
+    if header.question:
+        lines += ["", escape(header.question)]
+    total, broken = len(header.trials), sum(record.status != "done" for record in finished(records.trials))
+    if summary.num_done < total:
+        lines += ["", f"**{summary.num_done - broken} of {total} trials done; the study still runs, or was stopped.**"]
+    if broken:
+        lines += ["", f"**{broken} of {total} trials diverged or failed; they are listed below.**"]
+    lines += ["", *subjects] if (subjects := _subjects(records)) else []
+    return [*lines, "", *code_block(header.command, "sh")]
+
+
+def _subjects(records: StudyRecords) -> Lines:
+    """How many subjects trained and validated; empty where no trial has ended."""
+    splits = [record.settings.get("split", {}) for record in finished(records.trials)]
+    train, val = ({len(s[side]) for s in splits if s.get(side)} for side in ("train", "val"))
+    if not train or not val:
+        return []
+    return [f"{_range(train)} training and {_range(val)} validation subject{'s' * (val != {1})}."]
+
+
+def _range(counts: set[int]) -> str:
+    return str(*counts) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+
+
+def _verdicts(summary: Summary) -> Lines:
+    found = rows.verdict_rows(summary)
+    if not found:
+        return []
+    cells = []
+    for row in found:
+        verdict = f"**{row.words}**" if row.verdict in BOLD else row.words
+        words = ": ".join(filter(None, [verdict, "; ".join(map(escape, row.reasons))]))
+        cells.append((escape(row.name), words, row.difference, row.interval, f"{row.num_pairs}", row.seeds_needed))
+    titles = ("variant", "verdict", "difference", "95 % interval", "pairs", "seeds needed")
+    control = escape(summary.header.control)
+    title = (
+        f"## Difference from the control ({control}) in {escape(summary.metric_title)}: {summary.direction} is better"
+    )
+    return [title, "", *table(titles, cells, num_text=2), "", *_grounds(summary, len(found))]
+
+
+def _grounds(summary: Summary, num_variants: int) -> Lines:
+    header = summary.header
+    effect, seeds = f"{header.smallest_effect:g}", ", ".join(map(str, header.seeds))
+    return [
+        "- Difference: variant minus control after the last epoch, paired by seed (same initial weights, data order "
+        "and augmentation); the mean over the pairs.",
+        "- Verdicts: paired t test over seeds (it assumes that differences are independent and roughly normal), "
+        f"corrected for {num_variants} variant{'s' * (num_variants > 1)} by Holm's method, 5 % for the whole study. "
+        f"They bind at the {len(header.seeds)} declared seeds ({seeds}). Intervals are of one variant each and not "
+        "corrected.",
+        f'- "No difference larger than {effect}": shown by two one-sided tests against ±{effect}, the smallest effect '
+        'of interest as declared. "Cannot tell" is no sign of equality.',
+        "- Collapsed: some run diverged, failed, ended below half of the validation Dice of the variant's best run, or "
+        "never learned a class that the other seeds learn; then no interval is given.",
+        f"- Seeds needed, where there is no verdict yet: to find a true difference of {effect} with 80 % power, from "
+        "the measured spread.",
+        f"- {rows.noise_floor_line(summary)}",
+        *(f"- {escape(remark)}" for remark in summary.remarks),
+    ]
+
+
+def _scores(summary: Summary) -> Lines:
+    """What each variant reached; the metric has a column of its own where the others do not show it."""
+    own = () if summary.header.metric in rows.SCORES else (summary.header.metric,)
+    titles = (
+        "variant",
+        "n",
+        *(escape(summary.metric_title) for _ in own),
+        "train Dice",
+        "validation Dice",
+        "gap",
+        "jitter",
+        "best epoch's validation Dice (selected on validation data)",
+    )
+    cells = [(escape(row.name), f"{row.n}", *row.spreads) for row in rows.score_rows(summary, (*own, *rows.SCORES))]
+    warnings = [
+        f"- **{escape(rows.name_of(variant))}: {escape(text)}.**"
+        for variant in summary.variants
+        for text in rows.warnings_of(variant)
+    ]
+    return [
+        "## After the last epoch",
+        "",
+        *table(titles, cells),
+        "",
+        "Mean ± standard deviation over n seeds; where runs collapsed, from the lowest to the highest. Dice of whole "
+        "volumes, 0 to 1. Gap: train minus validation Dice. Jitter: standard deviation of validation Dice over the "
+        "last quarter of the epochs, around its straight line.",
+        *(["", *warnings] if warnings else []),
+    ]
+
+
+def _claims(summary: Summary) -> Lines:
+    cells = [
+        (
+            escape(row.text),
+            escape(row.measured),
+            ": ".join((row.words, *map(escape, row.reasons))),
+            row.estimate,
+            row.interval,
+            f"{row.n}",
+        )
+        for row in rows.claim_rows(summary)
+    ]
+    if not cells:
+        return []
+    titles = ("claim", "what was measured", "verdict", "estimate", "95 % interval", "n")
+    some = " unless marked" * any(outcome.is_late for outcome in summary.claims)
+    note = f"Declared before the start{some}; each is one test at 5 %, not corrected for the others. n: seeds."
+    return ["## Claims", "", *table(titles, cells, num_text=3), "", note]
+
+
+def _idle_and_looks(summary: Summary, records: StudyRecords) -> Lines:
+    """Settings without any effect, and each look at the verdicts."""
+    lines = [f"- **{escape(v.label)}: {escape(v.idle)}.**" for v in summary.variants if v.idle is not None]
+    looks = [f"{look.shown_utc} at {look.num_seeds} seeds ({escape(look.metric)})" for look in records.looks]
+    if looks:
+        lines.append(f"- The verdicts were looked at: {'; '.join(looks)}.")
+    return ["## Notes", "", *lines] if lines else []
+
+
+def _classes(summary: Summary) -> Lines:
+    names = rows.classes_of(summary)
+    if not names:
+        return []
+    cells = [(escape(row.name), *row.spreads) for row in rows.class_rows(summary)]
+    return [
+        "## Validation Dice of each class",
+        "",
+        *table(("variant", *map(escape, names)), cells),
+        "",
+        "After the last epoch, as above.",
+    ]
+
+
+def _spreads(summary: Summary) -> Lines:
+    cells = [
+        (
+            escape(rows.name_of(variant)),
+            "collapsed" if variant.collapse else spell(variant.estimates["val_dice"].sd),
+            spell(variant.case_sd),
+        )
+        for variant in summary.variants
+    ]
+    return [
+        "## Spread of validation Dice",
+        "",
+        *table(("variant", "over seeds", "over cases"), cells),
+        "",
+        "Standard deviations, kept apart: over seeds (of the mean over cases), which the tests use, and over "
+        "validation cases (of each case's mean over seeds), which says how unlike the subjects are.",
+    ]
+
+
+def _levels(summary: Summary, figure_name: str | None) -> Lines:
+    """One table a probe, of the first weights and of the last epoch."""
+    if not is_probed(summary):
+        return []
+    lines = ["## Levels of the network", ""]
+    lines += [f"![Features, gradients and weights by level]({link_target(figure_name)})", ""] if figure_name else []
+    levels = levels_of(summary)
+    for field, (title, _) in PROBES.items():
+        cells = []
+        has_ratio = field == "mean_abs"
+        for variant in summary.variants:
+            first, last = (by_level(variant, last=late, field=field) for late in (False, True))
+            values = [f"{first[level]:.3g} → {last[level]:.3g}" if level in first else "-" for level in levels]
+            ratios = [deepest_to_first(variant, last=late) for late in (False, True)] if has_ratio else []
+            spelled = ["-" if ratio is None else f"{ratio:.3g}" for ratio in ratios]
+            cells.append((escape(rows.name_of(variant)), *values, *([" → ".join(spelled)] if has_ratio else [])))
+        titles = ("variant", *map(escape, levels), *(["deepest / first of the encoder"] if has_ratio else []))
+        lines += [f"**{title[0].upper()}{title[1:]}**", "", *table(titles, cells), ""]
+    lines += [
+        "Measured in the first training step of the first epoch (the first weights) → of the last epoch; mean over "
+        "seeds. Features: of a level's last block, after its ReLU. Dead: 0 in the whole batch. Weights: as they are "
+        "after the step.",
+    ]
+    return lines
+
+
+def _failures(records: StudyRecords) -> Lines:
+    cells = [
+        (escape(record.label), escape(f"{record.status}: {record.cause or 'cause unknown'}"), f"{record.seed}")
+        for record in finished(records.trials)
+        if record.status != "done"
+    ]
+    return ["## Trials that did not run through", "", *table(("variant", "cause", "seed"), cells, 2)] if cells else []
+
+
+def _settings(records: StudyRecords) -> Lines:
+    header = records.header
+    lines = ["## Settings", ""]
+    for axis in header.axes:
+        values = dict.fromkeys(escape(variant.values.get(axis)) for variant in header.variants)
+        separator = "; " if any("," in value for value in values) else ", "
+        lines.append(f"- {escape(axis)}: {separator.join(values)}")
+    lines += [f"- epochs: {header.epochs}", f"- seeds: {', '.join(map(str, header.seeds))}", ""]
+    whose = "the control" if header.control is not None else "the first variant"
+    text = json.dumps(header.settings, indent=2, ensure_ascii=False)
+    return [
+        *lines,
+        "<details>",
+        f"<summary>All settings of {whose}</summary>",
+        "",
+        *code_block(text, "json"),
+        "",
+        "</details>",
+    ]
+
+
+def _environment(records: StudyRecords) -> Lines:
+    known = finished(records.trials)
+    if not known:
+        return []
+    versions: dict[str, dict[str, None]] = {}
+    for record in known:
+        for name, version in record.run.versions.items():
+            versions.setdefault(name, {})[version] = None
+    compute = [record.settings.get("compute", {}) for record in known]
+    facts = {
+        "device": _distinct(record.run.device for record in known),
+        "precision": _distinct(c.get("precision") for c in compute),
+        "threads of each trial": _distinct(c.get("threads") for c in compute),
+        "versions": ", ".join(f"{name} {' and '.join(found)}" for name, found in versions.items()),
+        "commit": _distinct(record.run.commit for record in known),
+        "parameters": _distinct(f"{record.parameters:,}" for record in known),
+        "training time, all trials": spell_seconds(sum(record.run.seconds for record in known)),
+        "trials done": f"{sum(record.status == 'done' for record in known)} of {len(records.header.trials)}",
+    }
+    return ["## Where it ran", "", *(f"- {name}: {escape(fact)}" for name, fact in facts.items() if fact)]
+
+
+def _distinct(values: Iterable[object]) -> str:
+    return ", ".join(dict.fromkeys(str(value) for value in values if value is not None))

@@ -1,0 +1,124 @@
+"""Tables of single trials on a terminal: what one scored, and several seeds beside each other."""
+
+from collections.abc import Iterable, Sequence
+from statistics import mean, stdev
+
+from dlx.records.schema import TrialRecord
+from dlx.report.formatting import signed, spell, spell_seconds, spell_spread
+from dlx.report.terminal.grid import Column, Grid, Line, Row, Trimmed
+from dlx.report.variants import dice_of_classes
+from dlx.report.words import spell_collapse
+from dlx.settings.text import counted
+from dlx.statistics import Collapse, Estimate, find_collapse
+from dlx.study.metrics import trial_value
+from dlx.study.results import TrialResult
+
+
+def trial_table(record: TrialRecord) -> Trimmed:
+    """One trial after its last epoch: a row per class and their mean, and below it what else is known of it."""
+    result = record.result
+    assert result is not None
+    tolerance, unit = record.settings["evaluate"]["surface_tolerance_mm"], result.distance_unit
+    titles = ("train Dice", "val Dice", "gap", ("val HD95", unit), ("val surface", f"Dice {tolerance:g} {unit}"))
+    rows = [Row(_scores_row(name, result, f":{name}")) for name in result.val.dice_per_class]
+    cells = _scores_row(name_of_mean(result.val.dice_per_class), result, "")
+    rows.append(Row(cells, style="bold", starts_section=True))
+    grid = Grid(
+        (Column("class"), *(Column(title, is_number=True) for title in titles)),
+        tuple(rows),
+        title=f"{record.label}, seed {record.seed}: after epoch {result.epochs}",
+    )
+    best = f"best epoch {result.best_epoch}: val Dice {spell(result.best_val_dice)} (selected on the validation data)"
+    if record.settings["evaluate"]["every"] >= result.epochs:
+        best = "validated once, after the last epoch"
+    unknown = [name for name, value in (result.val.hd95_mm_per_class or {}).items() if value is None]
+    facts = (
+        f"{len(result.train.cases)} training and {counted(len(result.val.cases), 'validation subject')}, "
+        f"{record.parameters:,} parameters, {spell_seconds(record.run.seconds)} on {record.run.device}"
+    )
+    lines = [best, facts]
+    if unknown:
+        lines.insert(
+            0,
+            f"no HD95 of {', '.join(unknown)}: no validation case has it in mask and prediction; the mean is left out",
+        )
+    return Trimmed((grid, *map(Line, lines)))
+
+
+def name_of_mean(classes: Iterable[str]) -> str:
+    """What the row of the mean over classes is called; a class may be called `mean`."""
+    return "mean of all" if "mean" in classes else "mean"
+
+
+def _scores_row(title: str, result: TrialResult, of_class: str) -> tuple[str, ...]:
+    """The scores of one class (`of_class` is `:edema`) or of all (empty)."""
+    train, val, gap, hd95, surface = (
+        trial_value(result, metric + of_class)
+        for metric in ("train_dice", "val_dice", "gap", "hd95_mm", "surface_dice")
+    )
+    return title, spell(train), spell(val), signed(gap), spell(hd95, 2), spell(surface)
+
+
+def seeds_table(records: Sequence[TrialRecord]) -> Trimmed:
+    """A row a seed, their mean and spread (standard deviation over seeds), and below it the same of each class."""
+    titles = ("train Dice", "val Dice", "gap", "best val Dice (epoch)", "seconds")
+    shown = []
+    rows: list[tuple[float | None, float | None, float | None]] = []
+    for record in records:
+        if record.result is None:
+            cells: tuple[str, ...] = (str(record.seed), record.status, "-", "-", "-", f"{record.run.seconds:.0f}")
+            shown.append(Row(cells))
+            continue
+        result = record.result
+        gap = trial_value(result, "gap")
+        rows.append((result.train.dice, result.val.dice, gap))
+        shown.append(
+            Row(
+                (
+                    str(record.seed),
+                    spell(result.train.dice),
+                    spell(result.val.dice),
+                    signed(gap),
+                    f"{spell(result.best_val_dice)} ({result.best_epoch})",
+                    f"{record.run.seconds:.0f}",
+                )
+            )
+        )
+    for name, of, has_sign in (("mean", mean, True), ("spread", stdev, False)):
+        columns = [[value for value in column if value is not None] for column in zip(*rows, strict=True)]
+        if all(len(column) > 1 for column in columns) and columns:
+            train, val, gap = (of(column) for column in columns)
+            cells = (name, spell(train), spell(val), signed(gap) if has_sign else spell(gap), "", "")
+            shown.append(Row(cells, starts_section=name == "mean"))
+    grid = Grid(
+        tuple(Column(title, is_number=True) for title in ("seed", *titles)),
+        tuple(shown),
+        title=f"{records[0].label}: {len(records)} seeds",
+    )
+    dice = {record.seed: record.result.val.dice if record.result else None for record in records}
+    of_classes = dice_of_classes(records)
+    collapse = find_collapse(dice, dice, [*dice], classes=of_classes, control_classes=of_classes)
+    warning = [Line(f"{records[0].label}: {spell_collapse(collapse)}", "red")] if collapse else []
+    return Trimmed((grid, *warning, *_classes_over_seeds(records, collapse)))
+
+
+def _classes_over_seeds(records: Sequence[TrialRecord], collapse: Collapse) -> tuple[Grid, ...]:
+    """A row a class: mean and standard deviation over the seeds that ended; nothing where fewer than two did."""
+    results = [record.result for record in records if record.result is not None]
+    if len(results) < 2:
+        return ()
+    unit = results[0].distance_unit
+    titles = {"train_dice": "train Dice", "val_dice": "val Dice", "gap": "gap", "hd95_mm": f"val HD95 {unit}"}
+    rows = []
+    for name in results[0].val.dice_per_class:
+        is_mixed = bool(collapse.of_metric(f"val_dice:{name}"))
+        cells = [name]
+        for metric in titles:
+            found = [trial_value(result, f"{metric}:{name}") for result in results]
+            known = Estimate(tuple(value for value in found if value is not None))
+            cells.append(spell_spread(known, is_mixed=is_mixed, has_sign=metric == "gap"))
+        rows.append(Row(tuple(cells)))
+    columns = (Column(title, is_number=True, may_stack=True) for title in titles.values())
+    title = "each class over seeds: mean ± standard deviation"
+    title += ", or lowest to highest where a run collapsed or never learned it" * bool(collapse)
+    return (Grid((Column("class"), *columns), tuple(rows), title=title),)

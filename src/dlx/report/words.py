@@ -1,0 +1,120 @@
+"""Verdicts, reasons and collapsed runs in words, for the terminal, markdown, figures and JSON documents."""
+
+from collections.abc import Sequence
+
+from dlx.statistics import LEARNT, ClaimResult, Collapse, Comparison, Verdict
+from dlx.statistics import reasons as why
+
+LATE = "declared after results were there"
+UNREACHED = "every epoch and the final weights equal the control's"
+
+VERDICTS = {
+    Verdict.BETTER: "better",
+    Verdict.WORSE: "worse",
+    Verdict.NO_DIFFERENCE: "no difference larger than {smallest_effect:g}",
+    Verdict.CONFIRMED: "confirmed",
+    Verdict.CONTRADICTED: "contradicted",
+    Verdict.NOT_CONFIRMED: "not confirmed",
+    Verdict.CANNOT_TELL: "cannot tell",
+    Verdict.COLLAPSED: "collapsed",
+    Verdict.NO_EFFECT: "no effect: setting not reached",
+    Verdict.NOT_MEASURED: "not measured",
+    Verdict.INCOMPLETE: "incomplete",
+}
+# in a figure, in place of a point
+WITHOUT_A_POINT = VERDICTS | {Verdict.NO_EFFECT: "no effect", Verdict.INCOMPLETE: "no pair yet"}
+
+ABOVE_MARGIN = {
+    Verdict.CONFIRMED: "the 95 % interval lies above {margin:g}",
+    Verdict.CONTRADICTED: "the 95 % interval lies below {negative:g}",
+    Verdict.NOT_CONFIRMED: "the 95 % interval ends at or below {margin:g}",
+    Verdict.CANNOT_TELL: "the 95 % interval contains {margin:g}",
+}
+WITHIN_MARGIN = {
+    Verdict.CONFIRMED: "shown to be within {margin:g} of 0",
+    Verdict.CONTRADICTED: "the 95 % interval lies more than {margin:g} from 0",
+    Verdict.CANNOT_TELL: "the 95 % interval is partly more than {margin:g} from 0",
+}
+AGAINST_RIVALS = {
+    Verdict.CONFIRMED: "better than each of the others; the closest is {rivals}",
+    Verdict.CONTRADICTED: "{rivals} is better",
+    Verdict.CANNOT_TELL: "not shown to be better than {rivals}",
+}
+
+
+def spell_verdict(result: Comparison | ClaimResult) -> str:
+    """`better`, `no difference larger than 0.01`, `confirmed`."""
+    effect = result.smallest_effect if isinstance(result, Comparison) else None
+    return VERDICTS[result.verdict].format(smallest_effect=effect)
+
+
+def spell_reasons(result: Comparison | ClaimResult) -> str:
+    """Why the verdict is what it is; empty if there is nothing to say."""
+    if result.verdict is Verdict.NO_EFFECT:
+        return UNREACHED
+    return "; ".join(spell_reason(reason, result.verdict) for reason in result.reasons)
+
+
+def spell_reason(reason: why.Reason, verdict: Verdict) -> str:
+    """One reason of a verdict."""
+    match reason:
+        case why.CollapsedPair(variant, control):
+            return "; ".join(filter(None, (spell_collapse(variant), spell_collapse(control, " of the control"))))
+        case why.CollapsedVariants(collapses):
+            found = (f"{label} ({spell_collapsed_seeds(collapse)})" for label, collapse in collapses)
+            return f"runs collapsed: {'; '.join(found)}"
+        case why.NotMeasured(text):
+            return text
+        case why.MissingSeeds(n, num_declared, num_unlike):
+            return f"{n} of {num_declared} seeds" + f" ({num_unlike} on unlike devices)" * bool(num_unlike)
+        case why.TooFewSeeds(rival):
+            return "fewer than two seeds" + (f" with '{rival}'" if rival is not None else "")
+        case why.NothingLearned(class_name):
+            return f"no run of either learned {class_name or 'anything'} (Dice below {LEARNT:g})"
+        case why.SmallDifference(limit):
+            return f"but by less than {limit:g}"
+        case why.LostByCorrection(num_variants):
+            return f"0 is outside the interval, but not after correction for {num_variants} variants"
+        case why.EarlierLooks(num_seeds, rate):
+            when = f"looks at {', '.join(map(str, num_seeds))}" if len(num_seeds) > 1 else f"a look at {num_seeds[0]}"
+            alarms = "" if rate is None else f" (about {100 * rate:.1f} % false alarms)"
+            return f"seeds were added after {when}: no longer a 5 % verdict{alarms}"
+        case why.AboveMargin(margin):
+            return ABOVE_MARGIN[verdict].format(margin=margin, negative=-margin or 0.0)
+        case why.WithinMargin(margin):
+            return WITHIN_MARGIN[verdict].format(margin=margin)
+        case why.AgainstRivals(labels):
+            return AGAINST_RIVALS[verdict].format(rivals=", ".join(f"'{label}'" for label in labels))
+
+
+def spell_collapse(collapse: Collapse, whose: str = "") -> str:
+    """`1 of 5 runs collapsed (seed 3); seed 2 never learned CSF`; empty if nothing collapsed.
+
+    `whose` (` of the control`) stands behind the runs and seeds.
+    """
+    runs = ""
+    if collapse.seeds and len(collapse.seeds) == collapse.num_runs:
+        runs = "the only run" if collapse.num_runs == 1 else f"all {collapse.num_runs} runs"
+        runs += f"{whose} diverged or failed"
+    elif collapse.seeds:
+        runs = f"{len(collapse.seeds)} of {collapse.num_runs} runs{whose} collapsed ({name_seeds(collapse.seeds)})"
+    return "; ".join(filter(None, (runs, *_lost_classes(collapse, whose))))
+
+
+def spell_collapsed_seeds(collapse: Collapse) -> str:
+    """`seed 0, 3; seed 2 never learned CSF`, the latter of runs that did not collapse as a whole."""
+    whole = f"seed {', '.join(map(str, collapse.seeds))}" if collapse.seeds else ""
+    return "; ".join(filter(None, (whole, *_lost_classes(collapse.of_other_seeds()))))
+
+
+def _lost_classes(collapse: Collapse, whose: str = "") -> list[str]:
+    """A text for each group of seeds, with the classes that it lost."""
+    classes: dict[tuple[int, ...], list[str]] = {}
+    for name, seeds in collapse.lost:
+        classes.setdefault(seeds, []).append(name)
+    return [f"{name_seeds(seeds)}{whose} never learned {', '.join(names)}" for seeds, names in classes.items()]
+
+
+def name_seeds(seeds: Sequence[int]) -> str:
+    """`seed 3`, `seeds 1, 3`."""
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"

@@ -1,0 +1,109 @@
+"""Why a verdict is what it is, as values. Their words are in `dlx.report.words`."""
+
+from dataclasses import dataclass
+
+from dlx.statistics.collapse import Collapse
+
+
+@dataclass(frozen=True)
+class CollapsedPair:
+    """What collapsed of a variant and of its control; one of the two may be empty."""
+
+    variant: Collapse
+    control: Collapse
+
+
+@dataclass(frozen=True)
+class CollapsedVariants:
+    """What collapsed of the variants that a claim compares."""
+
+    collapses: tuple[tuple[str, Collapse], ...]
+
+
+@dataclass(frozen=True)
+class NotMeasured:
+    """Why the metric is missing although the runs ended, as `dlx.study.metrics` says it."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class MissingSeeds:
+    """How many of the declared seeds have a value or a pair, and how many are left out for their unlike devices."""
+
+    n: int
+    num_declared: int
+    num_on_unlike_devices: int = 0
+
+
+@dataclass(frozen=True)
+class TooFewSeeds:
+    """Fewer than two seeds, or pairs with this rival, have no spread."""
+
+    rival: str | None = None
+
+
+@dataclass(frozen=True)
+class NothingLearned:
+    """No run of the variant or its control learned this class; None: any class."""
+
+    class_name: str | None
+
+
+@dataclass(frozen=True)
+class SmallDifference:
+    """The difference is real, but shown to be smaller than the smallest effect of interest."""
+
+    limit: float
+
+
+@dataclass(frozen=True)
+class LostByCorrection:
+    """0 lies outside the interval, but the corrected p is not below 5 %."""
+
+    num_variants: int
+
+
+@dataclass(frozen=True)
+class EarlierLooks:
+    """Verdicts were shown at fewer seeds, which raises the rate of false alarms; None where that is not known."""
+
+    num_seeds: tuple[int, ...]
+    false_alarm_rate: float | None
+
+
+@dataclass(frozen=True)
+class AboveMargin:
+    """The 95 % interval beside the margin that a claim of greater names."""
+
+    margin: float
+
+
+@dataclass(frozen=True)
+class WithinMargin:
+    """The equivalence tests of a claim of within."""
+
+    margin: float
+
+
+@dataclass(frozen=True)
+class AgainstRivals:
+    """The rivals that decide a claim of best: the closest, the one that is better, or those not shown to be worse."""
+
+    labels: tuple[str, ...]
+
+
+Reason = (
+    CollapsedPair
+    | CollapsedVariants
+    | NotMeasured
+    | MissingSeeds
+    | TooFewSeeds
+    | NothingLearned
+    | SmallDifference
+    | LostByCorrection
+    | EarlierLooks
+    | AboveMargin
+    | WithinMargin
+    | AgainstRivals
+)
