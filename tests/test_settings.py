@@ -261,6 +261,7 @@ def test_a_setting_in_the_wrong_place_is_refused_with_its_right_place(settings, 
     [
         ("train.epochs", 0, "train.epochs: expected 1 or more (got 0)"),
         ("optimizer.lr", -1.0, "optimizer.lr: expected more than 0 (got -1.0)"),
+        ("loss", [3], "loss.0: expected a name or a table (got 3)"),
         ("train.epochs", "ten", "train.epochs: expected a whole number (got 'ten')"),
         ("data.crop", "maybe", "data.crop: expected true or false (got 'maybe')"),
         ("compute.precision", "fp16", "compute.precision: expected 'auto', 'float32' or 'bf16' (got 'fp16')"),

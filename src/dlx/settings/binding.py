@@ -118,6 +118,10 @@ def _expected(kind: str, context: dict[str, Any]) -> str | None:
             return "expected a number"
         case "bool_type" | "bool_parsing":
             return "expected true or false"
+        case "string_type":
+            return "expected a text"
+        case "model_type" | "model_attributes_type":
+            return "expected a name or a table"
         case "literal_error":
             return f"expected {context['expected']}"
         case _:

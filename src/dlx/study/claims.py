@@ -53,7 +53,7 @@ class Claim(Section):
         return tuple(window for window in (self.window, self.than_window) if window is not None)
 
     def concerns(self, labels: Sequence[str], control: str | None) -> list[str]:
-        """The variants among `labels` that the claim compares, with the control if nothing else is compared with."""
+        """The variants among `labels` that the claim compares; the control is one of them if it replaces `than`."""
         named = {self.variant, self.than, *(self.among or ())}
         if self.among is None and self.kind in ("best", "rises", "falls"):
             return list(labels)

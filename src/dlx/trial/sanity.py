@@ -37,7 +37,7 @@ def warn_of_patches(spec: Spec, dataset: Dataset, split: Split, dims: int) -> li
     patch = np.array(spec.batch.patch_size_px)
     if (patch >= 2 * spanned.max(axis=0)).any():
         asked, largest = spell_size(patch.tolist()), spell_size(spanned.max(axis=0).tolist())
-        remarks.append(f"batch.patch_size_px: patches of {asked} are mostly padding; the images are at most {largest}")
+        remarks.append(f"batch.patch_size_px: patches of {asked} are mostly padding; no image is larger than {largest}")
     return remarks
 
 
