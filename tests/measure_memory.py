@@ -21,7 +21,7 @@ from dlx.run.stores import make_store
 from dlx.settings.layers import make_spec
 from dlx.system import memory
 from dlx.trial.build import make_job
-from dlx.trial.resolve import bind_spec, resolve
+from dlx.trial.resolve import resolve
 
 
 def make_case(name: str, shape: tuple[int, int, int], num_classes: int) -> Case:
@@ -40,19 +40,17 @@ def make_case(name: str, shape: tuple[int, int, int], num_classes: int) -> Case:
 
 def measure(shape: tuple[int, int, int], num_classes: int, width: int, threads: int | None) -> dict[str, float]:
     """GiB at the peak of evaluating and of scoring, and the seconds of both."""
-    spec = bind_spec(
-        make_spec(
-            {
-                "split": {"val": ["large"]},
-                "model": {"name": "unet2", "width": width},
-                "compute": {"device": "cpu", "threads": threads},
-            }
-        )
+    spec = make_spec(
+        {
+            "split": {"val": ["large"]},
+            "model": {"name": "unet2", "width": width},
+            "compute": {"device": "cpu", "threads": threads},
+        }
     )
     cases = (make_case("large", shape, num_classes), make_case("small", (8, 64, 64), num_classes))
     classes = tuple(f"class {k}" for k in range(num_classes))
     data = Dataset("made", "made", ("image",), classes, cases, fingerprint="made")
-    resolved = resolve(spec, datasets={spec.data.model_dump_json(): data})
+    resolved = resolve(spec, data)
     job = make_job(resolved, make_store(resolved), seed=0)
     torch.set_num_threads(job.compute.threads)
     found: dict[str, float] = {"batch": resolved.spec.evaluate.batch_size}

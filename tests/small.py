@@ -1,5 +1,6 @@
 """A study small enough for tests: four phantom subjects of 24^3, a network of a few thousand weights."""
 
+from dlx.data.dataset import open_dataset
 from dlx.run.stores import make_store
 from dlx.settings.layers import make_spec, merge
 from dlx.settings.spec import Spec
@@ -18,7 +19,7 @@ SETTINGS = {
 }
 
 
-DATASETS: dict = {}  # read once for all tests
+DATASETS: dict = {}  # opened once for all tests
 
 
 def small_spec(*changes: dict) -> Spec:
@@ -26,7 +27,11 @@ def small_spec(*changes: dict) -> Spec:
 
 
 def small_resolved(*changes: dict) -> Resolved:
-    return resolve(small_spec(*changes), datasets=DATASETS)
+    spec = small_spec(*changes)
+    key = spec.data.model_dump_json()
+    if key not in DATASETS:
+        DATASETS[key] = open_dataset(spec.data, cache_dir=None)
+    return resolve(spec, DATASETS[key])
 
 
 def small_job(*changes: dict, seed: int = 0):

@@ -1,14 +1,19 @@
 """Resolving: what is filled in, what names a trial and what does not, what is refused before anything trains."""
 
 import pickle
+import re
 
 import pytest
 import torch
 
+from dlx.data.dataset import open_dataset
 from dlx.engine import checkpoint
 from dlx.engine.fit import Progress, begin_epoch
+from dlx.run.plan import make_plan
 from dlx.run.stores import make_store
 from dlx.settings.layers import nest, parse_assignment
+from dlx.study.axes import Variant
+from dlx.study.study import Study
 from dlx.system.errors import SettingError
 from dlx.trial.build import evenly_spaced, make_job
 from dlx.trial.resolve import resolve
@@ -66,11 +71,12 @@ def test_where_the_data_lie_is_not_part_of_the_name(tmp_path):
     from dlx.data.cache import load_cache
 
     spec = small_spec()
-    original = resolve(spec, cache_dir=tmp_path)
+    original = resolve(spec, open_dataset(spec.data, cache_dir=tmp_path))
     (kept,) = tmp_path.glob("*.safetensors")
     elsewhere = kept.rename(tmp_path / "moved.safetensors")
     assert load_cache(elsewhere).fingerprint == original.dataset.fingerprint
-    moved = resolve(small_spec({"data": {"source": str(elsewhere)}}))
+    spec = small_spec({"data": {"source": str(elsewhere)}})
+    moved = resolve(spec, open_dataset(spec.data, cache_dir=None))
     assert moved.trial_id(0) == original.trial_id(0)
 
 
@@ -129,14 +135,14 @@ ONE_VALUE = {"batch": {"size": 1, "patch_size_px": [2, 2]}}  # halved once
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"batch": {"kind": "block", "patch_size_px": [8, 8, 8]}, "model": {"dims": 3}}, "needs 'patches'"),
-        ({"batch": {"patch_size_px": [8, 8, 8]}}, "is a 2D network"),
-        ({"scheduler": "plateau", "evaluate": {"every": 2}}, "needs evaluate.every = 1"),
+        ({"batch": {"kind": "block", "patch_size_px": [8, 8, 8]}, "model": {"dims": 3}}, "batch.kind: 'block'"),
+        ({"batch": {"patch_size_px": [8, 8, 8]}}, "batch.patch_size_px: expected 2 sizes"),
+        ({"scheduler": "plateau", "evaluate": {"every": 2}}, "scheduler 'plateau'.*evaluate.every=1"),
         ({"optimizer": {"group_lr": {"neck": 0.1}}}, r"no group 'neck' \(known: encoder, decoder, head\)"),
-        ({"model": {"width": 4096, "levels": 7}}, "parameters take .* GiB to train"),
+        ({"model": {"width": 4096, "levels": 7}}, "model 'unet2:.*': training .* parameters takes .* GiB"),
         ({"loss": "focal:class_weights=[0.5,0.5]"}, "class_weights"),
-        (ONE_VALUE, "one patch of 2 x 2 ends as one voxel at the deepest level"),
-        ((ONE_VALUE | {"model": {"norm": "instance"}}), "one patch of 2 x 2 ends as one voxel"),
+        (ONE_VALUE, "model 'unet2:.*one patch of 2 x 2 is one voxel"),
+        ((ONE_VALUE | {"model": {"norm": "instance"}}), "model 'unet2:.*one patch of 2 x 2 is one voxel"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(change, words):
@@ -159,9 +165,24 @@ def test_batches_with_two_values_a_group_at_the_deepest_level_train(change):
     job.step(0)
 
 
+def test_settings_of_all_variants_are_checked_before_data_are_read_and_equal_data_are_read_once(tmp_path):
+    read = []
+
+    def plan(**change):
+        variants = [Variant(label="a", spec=small_spec()), Variant(label="b", spec=small_spec({"model": change}))]
+        study = Study(name="s", variants=variants, seeds=(0,), control="a")
+        make_plan(study, tmp_path, cache_dir=None, keep_cache=False, progress=lambda done, _: read.append(done))
+
+    with pytest.raises(SettingError, match="variant 'b': model 'unet2' has no argument 'widht'"):
+        plan(widht=8)
+    assert read == []
+    plan(width=8)
+    assert read == [1, 2, 3, 4]
+
+
 def test_a_schedule_that_dies_early_is_warned_of():
     (remark,) = small_resolved({"scheduler": "exponential:gamma=0.01", "train": {"epochs": 40}}).remarks
-    assert "below a thousandth of its first from epoch 3 on" in remark
+    assert re.match(r"scheduler 'exponential:gamma=0.01': .*epoch 3 ", remark)
 
 
 def test_none_is_typed_without_quotes():

@@ -81,8 +81,8 @@ def test_its_page_is_what_its_records_give(path, tmp_path):
 def test_every_trial_is_there_and_has_the_files_settings(path, cache, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     study = study_of(path)
-    source = study.base.data.source.args.get("path")
-    if source and not Path(source).is_dir():
+    source = study.base.data.path
+    if source is not None and not source.is_dir():
         pytest.skip(f"no folder {source} on this machine")
     plan = make_plan(study, tmp_path, cache_dir=cache)
     records = {(record.label, record.seed): record for record in finished(records_of(path).trials)}
@@ -98,11 +98,11 @@ def test_it_can_be_run_in_full(path, cache, monkeypatch, tmp_path):
     study = study_of(path) if path.parent.name == "full" else in_full(path)
     if study is None:
         pytest.skip("tells of no run in full")
-    source = study.base.data.source.args.get("path")
+    source = study.base.data.path
     if source is None:
         assert study.base.data.source.args["subjects"] == 10  # the phantom at this size takes minutes to draw
         return
-    if not Path(source).is_dir():
+    if not source.is_dir():
         pytest.skip(f"no folder {source} on this machine")
     plan = make_plan(study, tmp_path, cache_dir=cache)
     assert {planned.resolved.spec.model.args["width"] for planned in plan.trials} == {64}

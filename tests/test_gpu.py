@@ -12,8 +12,7 @@ from dlx.engine.fit import Progress, begin_epoch, fit
 from dlx.records.schema import EpochRecord
 from dlx.run.stores import make_store
 from dlx.trial.build import make_job, shape_key
-from dlx.trial.resolve import resolve
-from small import small_resolved, small_spec
+from small import small_resolved
 from step_settings import STEP_SETTINGS
 
 pytestmark = pytest.mark.gpu
@@ -21,7 +20,7 @@ CUDA = {"compute": {"device": "cuda", "precision": "float32"}}
 
 
 def cuda_job(*changes, on_host=False, seed=0):
-    resolved = resolve(small_spec(CUDA, *changes))
+    resolved = small_resolved(CUDA, *changes)
     if on_host:
         wanted = {*resolved.split.train, *resolved.split.val}
         store = VoxelStore([case for case in resolved.dataset.cases if case.id in wanted])
@@ -178,8 +177,8 @@ def test_dropout_masks_change_from_replay_to_replay():
 
 
 def test_trials_that_differ_in_p_or_schedule_share_one_capture():
-    first = resolve(small_spec(CUDA, {"dropout": {"p": 0.2}}))
-    second = resolve(small_spec(CUDA, {"dropout": {"p": 0.6}, "scheduler": "cosine"}))
+    first = small_resolved(CUDA, {"dropout": {"p": 0.2}})
+    second = small_resolved(CUDA, {"dropout": {"p": 0.6}, "scheduler": "cosine"})
     assert shape_key(first) == shape_key(second)
     store = make_store(first)
     used = make_job(first, store, 0)

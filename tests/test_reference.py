@@ -5,9 +5,9 @@ import json
 import pytest
 
 from dlx.settings.layers import make_spec, nest
-from dlx.settings.reference import KINDS, all_settings, choices, spell_schema
+from dlx.settings.reference import all_settings, choices, spell_schema
 from dlx.settings.registry import PARTS
-from dlx.settings.spec import Part, Section, Spec
+from dlx.settings.spec import PART_KINDS, Part, Section, Spec
 from dlx.settings.text import parse_value
 from dlx.system.errors import SettingError
 
@@ -33,13 +33,13 @@ def test_every_setting_has_a_meaning_of_a_line_or_two(setting):
 
 
 def test_every_part_says_what_it_does():
-    for key, kind in KINDS.items():
+    for key, kind in PART_KINDS.items():
         assert [choice.name for choice in choices(key)] == list(PARTS[kind])
         assert all(len(choice.meaning) > 8 for choice in choices(key))
 
 
 def test_the_defaults_that_are_shown_are_those_of_the_spec():
-    shown = [s for s in all_settings() if not s.parts and s.key not in KINDS]
+    shown = [s for s in all_settings() if not s.parts and s.key not in PART_KINDS]
     assert len(shown) > 30
     assert make_spec(nest((s.key, parse_value(s.default)) for s in shown)) == Spec()
 

@@ -65,7 +65,8 @@ def four(**change: tuple[Image, Image]) -> dict[str, tuple[Image, Image]]:
 
 
 def resolved(folder: Path, *val: str, **split: Any) -> Resolved:
-    return resolve(small_spec({"data": {"source": str(folder)}, "split": {"val_fraction": None, "val": val, **split}}))
+    spec = small_spec({"data": {"source": str(folder)}, "split": {"val_fraction": None, "val": val, **split}})
+    return resolve(spec, open_dataset(spec.data, cache_dir=None))
 
 
 def test_sound_data_get_no_warning(tmp_path: Path) -> None:

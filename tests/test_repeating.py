@@ -9,13 +9,13 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from dlx.cli.layers import seeds_from, settings_from
+from dlx.cli.from_options import seeds_from, settings_from
 from dlx.cli.options import TrainOptions, takes_options
 from dlx.cli.repeating import repeat_command, resume_command, train_command
+from dlx.settings.binding import bind_parts
 from dlx.settings.layers import make_spec, with_absolute_paths
-from dlx.settings.text import shell_command
 from dlx.system.files import read_json
-from dlx.trial.resolve import bind_spec
+from dlx.system.shell import shell_command
 from small import SMALL_ARGS
 
 
@@ -66,7 +66,7 @@ def test_a_command_made_of_recorded_settings_asks_for_the_same(words, tmp_path):
     dlx, train, *again = shlex.split(command)
     assert (dlx, train) == ("dlx", "train")
     repeated, same_seeds = asked_by(again)
-    assert bind_spec(repeated) == bind_spec(spec)
+    assert bind_parts(repeated) == bind_parts(spec)
     assert same_seeds == seeds
     assert options_of(again).out == tmp_path / "my runs"
 

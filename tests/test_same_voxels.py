@@ -295,10 +295,10 @@ def test_volumes_are_measured_in_mm(tmp_path: Path) -> None:
 
 
 def test_the_setting_is_not_in_the_name_of_a_trial_at_its_default() -> None:
-    from dlx.settings.binding import named_settings
+    from dlx.settings.binding import identifying_settings
 
-    assert "geometry" not in named_settings(Spec())["data"]
-    assert named_settings(Spec.model_validate({"data": {"geometry": "strict"}}))["data"]["geometry"] == "strict"
+    assert "geometry" not in identifying_settings(Spec())["data"]
+    assert identifying_settings(Spec.model_validate({"data": {"geometry": "strict"}}))["data"]["geometry"] == "strict"
 
 
 def test_every_kind_of_note_that_is_made_is_known_in_words() -> None:

@@ -13,22 +13,8 @@ from dlx.trial.build import make_job
 from dlx.trial.resolve import resolve
 
 
-class OpenedData(dict):
-    """Gives the random volumes for whatever data are asked for."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        super().__init__()
-        self.dataset = dataset
-
-    def __contains__(self, _: object) -> bool:
-        return True
-
-    def __getitem__(self, _: object) -> Dataset:
-        return self.dataset
-
-
 def make_step(workload: Workload) -> tuple[Step, dict[str, Any]]:
-    resolved = resolve(spec_of(workload), datasets=OpenedData(random_dataset(workload)))
+    resolved = resolve(spec_of(workload), random_dataset(workload))
     job = make_job(resolved, make_store(resolved), seed=0)
     begin_epoch(job, Progress(), 1)
     return job.step, {"parameters": resolved.parameters, "precision": resolved.compute.precision}

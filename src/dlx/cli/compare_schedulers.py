@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dlx.cli.layers import settings_from
+from dlx.cli.from_options import settings_from
 from dlx.cli.options import StudyOptions, takes_options
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from dlx.settings.text import shell_command
 from dlx.system.errors import SettingError
+from dlx.system.shell import shell_command
 
 
 def make_phantom(

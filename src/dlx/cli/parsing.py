@@ -9,7 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from dlx.settings.text import shell_command
+from dlx.system.shell import shell_command
 
 
 class Command(TyperCommand):

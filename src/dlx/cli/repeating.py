@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlx.cli.layers import DEFAULT_RECIPE, SETTING_OF
-from dlx.settings.text import parse_value, shell_command, without_flags
+from dlx.cli.from_options import DEFAULT_RECIPE, SETTING_OF
+from dlx.settings.text import parse_value
+from dlx.system.shell import shell_command, without_flags
 
 # options whose text is read otherwise than that of --set
 OPTIONS = {key: name for name, key in SETTING_OF.items() if key not in ("data.source", "split.val")}
@@ -40,16 +41,16 @@ def train_command(settings: Mapping[str, Any], seeds: Sequence[int], out: Path) 
     return shell_command([*words, *_seeds(seeds), "--out", os.fspath(out)])
 
 
-def _differences(asked: Mapping[str, Any], start: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _differences(asked: Mapping[str, Any], start: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Each setting that differs, with its value; a part with its arguments is one setting."""
-    for key, value in asked.items():
-        if value == start.get(key):
-            continue
-        is_section = isinstance(value, Mapping) and "args" not in value and f"{prefix}{key}" != "optimizer.group_lr"
-        if is_section:
-            yield from _differences(value, start[key], f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+    from dlx.settings.spec import setting_fields
+
+    for key, *_ in setting_fields():
+        value, default = asked, start
+        for step in key.split("."):
+            value, default = value[step], default[step]
+        if value != default:
+            yield key, value
 
 
 def _option(key: str, value: Any) -> list[str]:
@@ -65,17 +66,15 @@ def _option(key: str, value: Any) -> list[str]:
 
 
 def _spell_parts(key: str, value: Any) -> str | None:
-    """Parts in their short form, `dice+focal:gamma=1`, where that is read as the same parts; None for other values."""
+    """Parts in their short form, `dice+focal:gamma=1`, if that is read as the same parts; None for other values."""
     from dlx.settings.binding import bind_part
-    from dlx.settings.spec import Part, Spec
+    from dlx.settings.spec import PART_KINDS, Part, Spec
 
-    entries = value if isinstance(value, list) else [value]
-    if not entries or not all(isinstance(entry, Mapping) and set(entry) == {"name", "args"} for entry in entries):
+    if key not in PART_KINDS:
         return None
-    parts = [Part(**entry) for entry in entries]
-    kind = {"model": "model", "data.source": "data"}.get(key)
-    if kind is not None and not parts[0].args:  # of these a bare name keeps the arguments of the recipe
-        parts = [bind_part(kind, parts[0])]
+    parts = [Part(**entry) for entry in (value if isinstance(value, list) else [value])]
+    if key in ("model", "data.source") and not parts[0].args:  # a bare name would keep the arguments of the recipe
+        parts = [bind_part(PART_KINDS[key], parts[0])]
     text = "+".join(map(str, parts))
     if key == "loss":
         return text if Spec.model_validate({"loss": text}).loss == tuple(parts) else None

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dlx.cli.layers import asks_for_nothing, seeds_from, with_given
+from dlx.cli.from_options import asks_for_nothing, seeds_from, with_given
 from dlx.cli.options import StudyOptions, takes_options
 from dlx.system.errors import SettingError
 

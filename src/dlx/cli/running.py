@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from dlx.cli.options import StudyOptions, TrainOptions
-from dlx.settings.text import shell_command
 from dlx.system.errors import SettingError
+from dlx.system.shell import shell_command
 
 if TYPE_CHECKING:
     from dlx.cli.display import Outcome
@@ -60,7 +60,7 @@ def own_command() -> str:
 
 def axis_study(name: str, question: str, settings: "Settings", axis: "Axis", options: StudyOptions) -> "Study":
     """A study of one axis, whose first point is the control."""
-    from dlx.cli.layers import seeds_from
+    from dlx.cli.from_options import seeds_from
     from dlx.study.axes import make_variants
     from dlx.study.study import DEFAULT_SEEDS, SMALLEST_EFFECT, make_study
 

@@ -35,8 +35,9 @@ def settings(
 
 def select(names: list[str]) -> "list[Setting]":
     """The settings of these names; SettingError, with the nearest name, for one that names nothing."""
-    from dlx.settings.reference import KINDS, all_settings
+    from dlx.settings.reference import all_settings
     from dlx.settings.registry import PARTS
+    from dlx.settings.spec import PART_KINDS
     from dlx.system.errors import SettingError, nearest
 
     every = all_settings()
@@ -44,11 +45,11 @@ def select(names: list[str]) -> "list[Setting]":
         return every
     chosen: dict[Setting, None] = {}
     known = {key for s in every for key in (s.key, s.key.partition(".")[0], s.key.rpartition(".")[2])}
-    part_names = {name for kind in KINDS.values() for name in PARTS[kind]}
+    part_names = {name for kind in PART_KINDS.values() for name in PARTS[kind]}
     for name in names:
         found = [s for s in every if s.key == name or s.key.startswith(f"{name}.")]
         found = found or [s for s in every if s.key.endswith(f".{name}")]
-        found = found or [s for s in every if name in s.parts or (s.key in KINDS and name in PARTS[KINDS[s.key]])]
+        found = found or [s for s in every if name in s.parts or name in PARTS.get(PART_KINDS.get(s.key, ""), ())]
         if not found:
             raise SettingError(f"no setting '{name}': {nearest(name, known | part_names)}")
         chosen |= dict.fromkeys(found)
@@ -75,12 +76,12 @@ def listing(chosen: "list[Setting]", width: int) -> Iterator[str]:
 
 def _owners(setting: "Setting") -> str:
     """` Of unet, unet2.` behind an argument; all of a kind, and networks of one family, by one name."""
-    from dlx.settings.reference import KINDS
     from dlx.settings.registry import PARTS
+    from dlx.settings.spec import PART_KINDS
 
     if not setting.parts:
         return ""
-    kind = PARTS[KINDS[setting.key.rpartition(".")[0]]]
+    kind = PARTS[PART_KINDS[setting.key.rpartition(".")[0]]]
     takers = [name for name in kind if name in setting.parts]
     if takers == list(kind):
         return " Of all of them."

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dlx.cli.layers import settings_from
+from dlx.cli.from_options import settings_from
 from dlx.cli.options import StudyOptions, takes_options
 
 
@@ -27,7 +27,7 @@ def sweep_dropout(
     from dlx.cli.running import axis_study, run_study, with_one_thread
     from dlx.run.plan import data_name
     from dlx.settings.layers import merge
-    from dlx.settings.ranges import parse_grid
+    from dlx.settings.text import parse_grid
     from dlx.study.axes import Axis
 
     rates = tuple(rate for rate in parse_grid(p) if rate != 0)

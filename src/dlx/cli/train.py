@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from dlx.cli.layers import asks_for_nothing, seeds_from, settings_from
+from dlx.cli.from_options import asks_for_nothing, seeds_from, settings_from
 from dlx.cli.options import TrainOptions, takes_options
 
 if TYPE_CHECKING:

@@ -19,10 +19,9 @@ from dlx.data.notes import HARMLESS, describe_notes
 from dlx.data.pictures import distance_unit
 from dlx.data.split import folder_groups
 from dlx.settings import registry
-from dlx.settings.binding import bind_part
+from dlx.settings.binding import bind_parts
 from dlx.settings.spec import DataSpec, Geometry, Part
 from dlx.system.errors import DataError
-from dlx.system.files import expand_home
 
 
 class DrawnListing(Protocol):
@@ -61,7 +60,7 @@ def open_dataset(
     keep: bool = True,
     progress: prepare.Progress | None = None,
 ) -> Dataset:
-    """The cases of `spec.source`, prepared; from the cache when the files it was made from look unchanged.
+    """The cases of `spec.source`, prepared; from the cache if its files look unchanged. `~` in a path is not expanded.
 
     `cache_dir=None` looks for nothing and keeps nothing, `keep=False` only looks. `verify` reads everything again and
     remarks on what changed without showing in size or time, or that nothing did. `progress(done, total)` is called
@@ -71,18 +70,18 @@ def open_dataset(
     Raises SettingError for an unknown name or argument, DataError when anything about the files is wrong: after
     all were tried, with a line for each, 20 at most. Memory: see `Case` and `prepare.prepare_all`.
     """
-    source, normalize = bind_part("data", spec.source), bind_part("normalizer", spec.normalize)
-    path = Path(expand_home(str(source.args.get("path", ""))))
-    if source.name == "folder" and path.suffix == cache.ENDING and not path.is_dir():
-        dataset = _with_notes(replace(cache.load_cache(path, normalize=normalize), source=str(path)))
+    spec = bind_parts(spec)
+    source, path = spec.source, spec.path
+    if source.name == "folder" and path is not None and path.suffix == cache.ENDING and not path.is_dir():
+        dataset = _with_notes(replace(cache.load_cache(path, normalize=spec.normalize), source=str(path)))
         if spec.geometry == "strict" and _has_differences(dataset):
             raise DataError(f"{path}: prepared with data.geometry=image, of files that strict refuses")
         return dataset.with_remarks(f"{path}: of prepared data only checksums can be verified") if verify else dataset
     listing = registry.load("data", source.name)(**source.args)
     plan = (
-        _plan_files(path, listing, normalize, spec.geometry)
-        if isinstance(listing, Listing)
-        else _plan_drawn(source, listing, normalize)
+        _plan_files(path, listing, spec.normalize, spec.geometry)
+        if path is not None and isinstance(listing, Listing)
+        else _plan_drawn(source, listing, spec.normalize)
     )
     return _open(plan, cache_dir, verify, keep, progress)
 

@@ -19,7 +19,7 @@ from dlx.data.layouts.dataset_json import kind_of
 from dlx.data.layouts.listing import name_some, natural_key
 from dlx.settings.spec import SPLIT_WAYS, SplitSpec
 from dlx.system.errors import DataError, SettingError, nearest
-from dlx.system.files import expand_home, read_json
+from dlx.system.files import read_json
 
 GROUPS = "groups.json"
 DEFAULT_VAL_FRACTION = 0.2
@@ -87,10 +87,9 @@ def load_groups(spec: SplitSpec, source: Path | None) -> dict[str, str]:
     its folder), or None. Without a file every case is its own person, and the result is empty.
     """
     if spec.groups is not None:
-        return read_groups_json(Path(expand_home(spec.groups)))
+        return read_groups_json(Path(spec.groups))
     if source is None:
         return {}
-    source = Path(expand_home(str(source)))
     return read_groups(source) if source.is_file() else folder_groups(source)
 
 
@@ -135,7 +134,7 @@ def _sides(ids: list[str], person: Mapping[str, str], spec: SplitSpec) -> tuple[
     if given not in ([], ["fold", "file"], *([way] for way in SPLIT_WAYS)):
         raise SettingError(f"split: {' and '.join(given)} cannot be given together; choose one")
     if spec.file is not None:
-        return _from_file(ids, Path(expand_home(spec.file)), spec.fold)
+        return _from_file(ids, Path(spec.file), spec.fold)
     if spec.val is not None:
         val = _named(ids, spec.val)
         return set(ids) - val, val

@@ -2,18 +2,21 @@
 
 import os
 import shutil
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from dlx.data.cases import Dataset
-from dlx.engine.device import available_cores
+from dlx.data.dataset import open_dataset
+from dlx.engine.device import available_cores, choose_compute
 from dlx.records.folder import StudyFolder, TrialFolder
 from dlx.records.schema import StudyHeader, TrialEntry, VariantEntry
 from dlx.run.devices import cuda_names, device_of_worker
 from dlx.run.stores import Stores, host_stores, lack_of_shared_memory, stays_on_host
+from dlx.settings.binding import bind_parts
 from dlx.settings.layers import make_spec, settings_differences, with_absolute_paths
 from dlx.settings.spec import Spec
 from dlx.settings.text import counted
@@ -25,7 +28,7 @@ from dlx.system.errors import SettingError
 from dlx.system.files import read_json
 from dlx.trial.resolve import Resolved, resolve
 
-# How `evaluate.every` and `evaluate.batch_size` are chosen where they are left open (`min_validations`, `fits_batch` of
+# How `evaluate.every` and `evaluate.batch_size` are chosen if they are not given (`min_validations`, `fits_batch` of
 # `resolve`): as now; on a machine with more memory; before there was a lower limit of validations or a fitted batch.
 CHOICES = ((MIN_POINTS, True), (MIN_POINTS, False), (1, False))
 
@@ -127,24 +130,11 @@ def make_plan(
     _check_folder(folder)
     variants = tuple(v.model_copy(update={"spec": with_absolute_paths(v.spec)}) for v in study.variants)
     study = study.model_copy(update={"variants": variants})
-    datasets: dict[str, Dataset] = {}
-
-    def resolve_all(min_validations: int, fits_batch: bool) -> dict[str, Resolved]:
-        return _resolve_all(
-            study,
-            cache_dir=cache_dir,
-            verify_data=verify_data,
-            keep_cache=keep_cache,
-            progress=progress,
-            datasets=datasets,
-            min_validations=min_validations,
-            fits_batch=fits_batch,
-        )
-
-    resolved = resolve_all(*CHOICES[0])
+    datasets = _open_data(study, cache_dir=cache_dir, verify=verify_data, keep=keep_cache, progress=progress)
+    resolved = _resolve_all(study, datasets, *CHOICES[0])
     if any(resolved[variant.label].spec.evaluate != variant.spec.evaluate for variant in study.variants):
         begun = {*known_trials, *_trials_of(folder)}
-        others = (resolve_all(*choice) for choice in CHOICES[1:] if begun)
+        others = (_resolve_all(study, datasets, *choice) for choice in CHOICES[1:] if begun)
         resolved = next((found for found in chain([resolved], others) if _are_among(begun, found, study)), resolved)
     _check_comparable(resolved, study.seeds[0])
     for one in resolved.values():
@@ -181,15 +171,49 @@ def _seed_remarks(study: Study) -> list[str]:
     ]
 
 
-def _resolve_all(study: Study, **options: Any) -> dict[str, Resolved]:
+def _open_data(study: Study, **options: Any) -> dict[str, Dataset]:
+    """The data of each variant by its label; variants with equal data settings share one Dataset.
+
+    Names, arguments and devices of all variants are checked first: reading volumes may take minutes.
+    """
+    specs: dict[str, Spec] = {}
+    for variant in study.variants:
+        with _naming(variant, study):
+            specs[variant.label] = bind_parts(variant.spec)
+            choose_compute(variant.spec.compute)
+    opened: dict[str, Dataset] = {}
+    datasets: dict[str, Dataset] = {}
+    for variant in study.variants:
+        data = specs[variant.label].data
+        key = data.model_dump_json()
+        if key not in opened:
+            with _naming(variant, study):
+                opened[key] = open_dataset(data, **options)
+        datasets[variant.label] = opened[key]
+    return datasets
+
+
+def _resolve_all(
+    study: Study, datasets: Mapping[str, Dataset], min_validations: int, fits_batch: bool
+) -> dict[str, Resolved]:
     resolved: dict[str, Resolved] = {}
     for variant in study.variants:
-        try:
-            resolved[variant.label] = resolve(variant.spec, **options)
-        except SettingError as error:
-            is_one = len(study.variants) == 1
-            raise SettingError(str(error) if is_one else f"variant '{variant.label}': {error}") from None
+        with _naming(variant, study):
+            resolved[variant.label] = resolve(
+                variant.spec, datasets[variant.label], min_validations=min_validations, fits_batch=fits_batch
+            )
     return resolved
+
+
+@contextmanager
+def _naming(variant: Variant, study: Study) -> Iterator[None]:
+    """Puts the variant's label before a SettingError, if the study has several variants."""
+    try:
+        yield
+    except SettingError as error:
+        if len(study.variants) == 1:
+            raise
+        raise SettingError(f"variant '{variant.label}': {error}") from None
 
 
 def _trials_of(folder: Path) -> set[str]:
@@ -280,9 +304,9 @@ def _on_several(resolved: list[Resolved], num_workers: int) -> str | None:
 
 
 def data_name(spec: Spec) -> str:
-    """What the data are called in the name of a folder: their own folder's name, or `phantom`."""
-    path = spec.data.source.args.get("path")
-    return Path(path).resolve().name if path else spec.data.source.name
+    """The name of the data in the name of a run's folder: that of their own folder, or `phantom`."""
+    path = spec.data.path
+    return spec.data.source.name if path is None else path.resolve().name
 
 
 def default_folder(spec: Spec) -> Path:

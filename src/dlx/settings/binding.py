@@ -1,23 +1,24 @@
-"""The arguments of named parts: a factory's signature is the schema that what the user gives is checked against."""
+"""The arguments of named parts: checked against the signature of the part's factory, and filled in."""
 
 import inspect
 import typing
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from dlx.settings import registry
-from dlx.settings.spec import ADDED_LATER, Part, Section
+from dlx.settings.spec import ADDED_LATER, Part, Section, kind_of
+from dlx.settings.text import shorten
 from dlx.system.errors import SettingError, nearest
 
-MAX_LETTERS = 80  # of a wrong value in its error message: one line of a terminal
+AnySection = TypeVar("AnySection", bound=Section)
 
 
 @cache
 def argument_schema(factory: Callable[..., Any]) -> type[BaseModel]:
-    """A pydantic model of the factory's keyword-only parameters: its settings; the others are the engine's."""
+    """A pydantic model of the factory's keyword-only parameters: its settings. The engine gives the other ones."""
     hints = typing.get_type_hints(factory.__init__ if inspect.isclass(factory) else factory, include_extras=True)
     fields: dict[str, Any] = {}
     for parameter in inspect.signature(factory).parameters.values():
@@ -28,7 +29,7 @@ def argument_schema(factory: Callable[..., Any]) -> type[BaseModel]:
 
 
 def bind_arguments(kind: str, name: str, factory: Callable[..., Any], args: dict[str, Any]) -> dict[str, Any]:
-    """The factory's settings, defaults filled in; SettingError names an argument that is unknown or out of range."""
+    """The factory's settings, with defaults filled in; SettingError for an argument that is unknown or out of range."""
     schema = argument_schema(factory)
     for key in args:
         if key not in schema.model_fields:
@@ -36,7 +37,7 @@ def bind_arguments(kind: str, name: str, factory: Callable[..., Any], args: dict
             raise SettingError(
                 f"{kind} '{name}' has no argument '{key}': {nearest(key, known)}"
                 if known
-                else f"{kind} '{name}' takes no arguments, '{key}' was given"
+                else f"{kind} '{name}' takes no arguments (got '{key}')"
             )
     try:
         return schema.model_validate(args).model_dump()
@@ -45,27 +46,43 @@ def bind_arguments(kind: str, name: str, factory: Callable[..., Any], args: dict
 
 
 def bind_part(kind: str, part: Part) -> Part:
-    """The same part with every argument filled in; imports the code behind its name."""
+    """The part with every argument filled in; imports the code behind its name."""
     return Part(name=part.name, args=bind_arguments(kind, part.name, registry.load(kind, part.name), part.args))
 
 
-def named_settings(section: Section) -> dict[str, Any]:
-    """The settings of a section as JSON, for a trial's name: without those ADDED_LATER that stand at their default.
+def bind_parts(section: AnySection) -> AnySection:
+    """The section with all its parts bound; SettingError for the first name or argument that does not fit."""
+    bound: dict[str, Any] = {}
+    for key, field in type(section).model_fields.items():
+        value, kind = getattr(section, key), kind_of(field)
+        if kind is not None:
+            is_single = isinstance(value, Part)
+            bound[key] = bind_part(kind, value) if is_single else tuple(bind_part(kind, part) for part in value)
+        elif isinstance(value, Section):
+            bound[key] = bind_parts(value)
+    return section.model_copy(update=bound)
 
-    Such a setting at its default changes no number, and left out it leaves the names of older trials as they are.
+
+def identifying_settings(section: Section) -> dict[str, Any]:
+    """The settings of a section that go into a trial's id, as JSON.
+
+    A setting or argument that is marked ADDED_LATER is left out at its default: there it changes no number, and older
+    trials keep their ids. The parts are bound.
     """
     settings: dict[str, Any] = section.model_dump(mode="json")
     for key, field in type(section).model_fields.items():
-        value = getattr(section, key)
+        value, kind = getattr(section, key), kind_of(field)
         if ADDED_LATER in field.metadata and value == field.default:
             del settings[key]
-        elif isinstance(value, Section) and not isinstance(value, Part):
-            settings[key] = named_settings(value)
+        elif kind is not None:
+            is_single = isinstance(value, Part)
+            settings[key] = _identify(kind, value) if is_single else [_identify(kind, part) for part in value]
+        elif isinstance(value, Section):
+            settings[key] = identifying_settings(value)
     return settings
 
 
-def named_part(kind: str, part: Part) -> dict[str, Any]:
-    """A part whose arguments are all filled in, as JSON, for a trial's name: as `named_settings` does it."""
+def _identify(kind: str, part: Part) -> dict[str, Any]:
     fields = argument_schema(registry.load(kind, part.name)).model_fields
     settings: dict[str, Any] = part.model_dump(mode="json")
     for key, value in part.args.items():
@@ -75,43 +92,41 @@ def named_part(kind: str, part: Part) -> dict[str, Any]:
 
 
 def first_cause(error: ValidationError) -> str:
-    """`key: what is wrong (got value)`: pydantic's first complaint on one line."""
+    """Pydantic's first complaint on one line: `key: what was expected (got value)`."""
     first = error.errors(include_url=False)[0]
-    where = ".".join(str(step) for step in first["loc"])
-    cause = _in_words(first["type"], first.get("ctx", {})) or first["msg"].removeprefix("Value error, ")
+    key = ".".join(str(step) for step in first["loc"])
+    cause = _expected(first["type"], first.get("ctx", {})) or first["msg"].removeprefix("Value error, ")
     is_plain = first["type"] in ("missing", "value_error", "extra_forbidden")
-    got = "" if is_plain else f" (got {shortened(first['input'])})"
-    return f"{where}: {cause}{got}" if where else f"{cause}{got}"
+    got = "" if is_plain else f" (got {shorten(repr(first['input']))})"
+    return f"{key}: {cause}{got}" if key else f"{cause}{got}"
 
 
-def _in_words(kind: str, context: dict[str, Any]) -> str | None:
-    """What was expected, for the mistakes that are made most; None where pydantic's own sentence has to do."""
+def _expected(kind: str, context: dict[str, Any]) -> str | None:
+    """What was expected, for the most frequent mistakes; None for the others, where pydantic's own message is used."""
     match kind:
         case "greater_than_equal":
-            return f"expected {_spelled(context['ge'])} or more"
+            return f"expected {_spell_limit(context['ge'])} or more"
         case "greater_than":
-            return f"expected more than {_spelled(context['gt'])}"
+            return f"expected more than {_spell_limit(context['gt'])}"
         case "less_than_equal":
-            return f"expected {_spelled(context['le'])} or less"
+            return f"expected {_spell_limit(context['le'])} or less"
         case "less_than":
-            return f"expected less than {_spelled(context['lt'])}"
+            return f"expected less than {_spell_limit(context['lt'])}"
         case "int_type" | "int_parsing" | "int_from_float":
             return "expected a whole number"
         case "float_type" | "float_parsing":
             return "expected a number"
         case "bool_type" | "bool_parsing":
             return "expected true or false"
+        case "string_type":
+            return "expected a text"
+        case "model_type" | "model_attributes_type":
+            return "expected a name or a table"
         case "literal_error":
             return f"expected {context['expected']}"
         case _:
             return None
 
 
-def _spelled(limit: float) -> str:
+def _spell_limit(limit: float) -> str:
     return f"{limit:,}" if isinstance(limit, int) else f"{limit:g}"
-
-
-def shortened(value: Any) -> str:
-    """A value as Python writes it, cut to what a line can hold."""
-    text = repr(value)
-    return text if len(text) <= MAX_LETTERS else f"{text[: MAX_LETTERS - 3]}..."

@@ -1,9 +1,9 @@
-"""Settings as nested tables: recipes, files and options merge here and become a Spec; no torch."""
+"""Layers of settings, nested tables from recipes, files and options: read, merged and made into a Spec. No torch."""
 
 import math
 import re
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -11,17 +11,14 @@ from typing import Any
 from pydantic import ValidationError
 
 from dlx.settings import registry
-from dlx.settings.binding import first_cause, shortened
-from dlx.settings.spec import SPLIT_WAYS, Part, Section, Spec, source_from_text
-from dlx.settings.text import parse_value
+from dlx.settings.binding import first_cause
+from dlx.settings.spec import PART_KINDS, SPLIT_WAYS, Part, Spec, setting_fields, source_from_text
+from dlx.settings.text import parse_value, shorten
 from dlx.system.characters import encodable
 from dlx.system.errors import SettingError, nearest
 from dlx.system.files import expand_home
 
 Settings = dict[str, Any]
-Keys = tuple[str, ...]
-
-PART_KEYS = ("model", "init", "scheduler", "loss", "source", "normalize", "name")  # `name`: the optimiser's
 
 
 def recipe_names() -> list[str]:
@@ -31,14 +28,14 @@ def recipe_names() -> list[str]:
 
 
 def read_recipe(name: str) -> Settings:
-    """The settings of a shipped recipe; SettingError with the nearest name if there is none of that name."""
+    """The settings of a shipped recipe; SettingError, with the nearest name, if it is unknown."""
     if name not in recipe_names():
         raise SettingError(f"unknown recipe '{name}': {nearest(name, recipe_names())}")
     return tomllib.loads((resources.files("dlx.settings") / "recipes" / f"{name}.toml").read_text(encoding="utf-8"))
 
 
 def read_toml(path: Path) -> Settings:
-    """A settings file; SettingError names the file and the line that is not TOML."""
+    """The content of a TOML file; SettingError names the file, and the line if it is not TOML."""
     text = _read_text(path)
     try:
         document = tomllib.loads(text)
@@ -47,7 +44,7 @@ def read_toml(path: Path) -> Settings:
         raise SettingError(f"{path}: {error}") from None
     except tomllib.TOMLDecodeError as error:
         raise SettingError(f"{path}: not TOML: {error}{_toml_hint(text, str(error))}") from None
-    except ValueError:  # Python's own
+    except ValueError:  # from int(), which refuses more than 4,300 digits
         raise SettingError(f"{path}: not TOML: a whole number of thousands of digits") from None
     except RecursionError:
         raise SettingError(f"{path}: not TOML: nested too deeply") from None
@@ -55,10 +52,10 @@ def read_toml(path: Path) -> Settings:
 
 
 def _read_text(path: Path) -> str:
-    """The text of a file in UTF-8, also with the byte order mark that Windows puts before it."""
+    """The text of a file in UTF-8, with or without the byte order mark that Windows editors write."""
     try:
         if path.is_dir():
-            raise SettingError(f"{path}: cannot be read: a folder, and a TOML file was expected")
+            raise SettingError(f"{path}: cannot be read: a folder (expected a TOML file)")
         content = path.read_bytes()
     except OSError as error:
         raise SettingError(f"{path}: cannot be read: {error.strerror or error}") from None
@@ -67,29 +64,29 @@ def _read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         encoding = "UTF-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else f"not UTF-8 (line {line})"
-        raise SettingError(f"{path}: cannot be read: its text is {encoding}: save it as UTF-8") from None
+        raise SettingError(f"{path}: cannot be read: the text is {encoding}: save it as UTF-8") from None
 
 
 def _toml_hint(text: str, cause: str) -> str:
-    """What to write instead, for the slips that editors and habits make; empty for others."""
+    """What to write instead, for frequent mistakes; empty for others."""
     found = re.search(r"at line (\d+)", cause)
     lines = text.splitlines()
     if found is None or int(found[1]) > len(lines):
         return ""
     line = lines[int(found[1]) - 1]
     if re.search(r'"[^"]*\\', line):
-        return "; in a path write / for \\, or put it between single quotes: 'C:\\data'"
+        return "; write / for \\ in a path, or put the path in single quotes: 'C:\\data'"
     if re.search(r"=\s*[-+]?\d+,\d", line):
-        return "; a decimal number has a point, as in 0.001"
+        return "; write a decimal number with a point, as in 0.001"
     if re.search("[\u2018\u2019\u201c\u201d]", line):
-        return '; quotes are straight, as in "dice"'
+        return '; write straight quotes, as in "dice"'
     if re.search(r"=\s*[A-Za-z_./~]", line) and not re.search(r"=\s*(true|false|inf|nan)\b", line):
-        return '; a text stands between quotes, as in loss = "dice"'
+        return '; write a text in quotes, as in loss = "dice"'
     return ""
 
 
 def check_numbers(value: Any, where: str = "") -> None:
-    """Refuses numbers that no setting can take: not finite, or whole and of more than 64 bits."""
+    """Refuses numbers that no setting accepts: infinities, NaN, and integers of more than 64 bits."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             check_numbers(item, f"{where}.{key}" if where else str(key))
@@ -97,13 +94,13 @@ def check_numbers(value: Any, where: str = "") -> None:
         for item in value:
             check_numbers(item, where)
     elif isinstance(value, float) and not math.isfinite(value):
-        raise SettingError(f"{where}: {value} is no finite number")
+        raise SettingError(f"{where}: {value} is not finite")
     elif isinstance(value, int) and not -(2**63) <= value < 2**63:
-        raise SettingError(f"{where}: {shortened(value)} is too large a number")
+        raise SettingError(f"{where}: {shorten(repr(value))} is too large")
 
 
 def parse_assignment(text: str) -> tuple[str, Any]:
-    """`train.epochs=3` as its key and value; SettingError if it is not of that form."""
+    """`train.epochs=3` as its key and value; SettingError for a text of another form."""
     key, equals, value = text.partition("=")
     if not equals or not all(step.isidentifier() for step in key.strip().split(".")):
         raise SettingError(f"--set {text}: expected key=value, as in --set model.width=32")
@@ -111,23 +108,23 @@ def parse_assignment(text: str) -> tuple[str, Any]:
 
 
 def merge(*layers: Mapping[str, Any]) -> Settings:
-    """Settings of several layers, later ones over earlier ones, table by table.
+    """The settings of several layers; a later layer overrides an earlier one, setting by setting.
 
-    A part that a later layer names starts from its own defaults: its old arguments do not carry over. For `model` alone
-    a bare name keeps the arguments, which are the sizes (width, levels ...) that the recipe chose, where the network is
-    of the same module; and `phantom` over a phantom keeps its subjects and size. A way of splitting (val, fold,
-    val_fraction, file) replaces that of earlier layers. SettingError where a table meets something else.
+    A part that a later layer names starts from its own defaults: the arguments of the earlier part are dropped. Two
+    bare names keep them: a `model` of the same module as the earlier one (its sizes, such as width and levels, are the
+    recipe's choice), and `phantom` over a phantom. A way of splitting (val, fold, val_fraction, file) replaces the
+    earlier one. SettingError where one layer has a table and the other a value.
     """
     merged: Settings = {}
     for layer in layers:
-        merged = _merge_tables(merged, layer, (), is_one_layer=False)
+        merged = _merge_tables(merged, layer, "", is_one_layer=False)
     return merged
 
 
 def nest(assignments: Iterable[tuple[str, Any]]) -> Settings:
-    """`[("train.epochs", 3)]` as `{"train": {"epochs": 3}}`: one layer, in whatever order its keys are given.
+    """`[("train.epochs", 3)]` as `{"train": {"epochs": 3}}`: one layer; the order of the keys does not matter.
 
-    Of two values for one key the later one wins.
+    If a key is given twice, the later value is taken.
     """
     tree: Settings = {}
     for key, value in assignments:
@@ -135,64 +132,65 @@ def nest(assignments: Iterable[tuple[str, Any]]) -> Settings:
         layer: Settings = {last: value}
         for step in reversed(path):
             layer = {step: layer}
-        tree = _merge_tables(tree, layer, (), is_one_layer=True)
+        tree = _merge_tables(tree, layer, "", is_one_layer=True)
     return tree
 
 
-def _merge_tables(old: Settings, new: Mapping[str, Any], path: Keys, *, is_one_layer: bool) -> Settings:
-    if path == ("split",) and not is_one_layer:
+def _merge_tables(old: Settings, new: Mapping[str, Any], key: str, *, is_one_layer: bool) -> Settings:
+    """The new table over the old one; `key` is their dotted key, empty for the whole tree."""
+    if key == "split" and not is_one_layer:
         old = _without_replaced_ways(old, new)
     merged = dict(old)
-    for key, value in new.items():
-        merged[key] = _merge_value(old.get(key), value, (*path, key), is_one_layer=is_one_layer)
+    for name, value in new.items():
+        inner = f"{key}.{name}" if key else name
+        merged[name] = _merge_value(old.get(name), value, inner, is_one_layer=is_one_layer)
     return merged
 
 
-def _merge_value(old: Any, new: Any, path: Keys, *, is_one_layer: bool) -> Any:
-    key = path[-1]
+def _merge_value(old: Any, new: Any, key: str, *, is_one_layer: bool) -> Any:
     if is_one_layer:
-        if isinstance(new, str) and isinstance(old, Mapping) and key in PART_KEYS:
-            return _as_table(old, path) | _as_table(new, path)
-    elif path == ("model",) and _is_bare_name(new):
-        before, after = _as_table(old, path), _as_table(new, path)
-        return before | after if _are_kin(before.get("name"), after["name"]) else after
-    elif path == ("data", "source") and new == "phantom":
-        before = _as_table(old, path)
+        if isinstance(new, str) and isinstance(old, Mapping) and key in PART_KINDS:
+            return _as_table(old, key) | _as_table(new, key)
+    elif key == "model" and _is_bare_name(new):
+        before, after = _as_table(old, key), _as_table(new, key)
+        return before | after if _share_a_module(before.get("name"), after["name"]) else after
+    elif key == "data.source" and new == "phantom":
+        before = _as_table(old, key)
         return before if before.get("name") == new else new
-    elif isinstance(new, Mapping) and key in PART_KEYS and "name" in new:
-        return _as_table(new, path)
+    elif isinstance(new, Mapping) and key in PART_KINDS and "name" in new:
+        return _as_table(new, key)
     if not isinstance(new, Mapping):
         return new
-    return _merge_tables(_as_table(old, path), new, path, is_one_layer=is_one_layer)
+    return _merge_tables(_as_table(old, key), new, key, is_one_layer=is_one_layer)
 
 
 def _is_bare_name(value: Any) -> bool:
     return ":" not in value if isinstance(value, str) else isinstance(value, Mapping) and set(value) == {"name"}
 
 
-def _are_kin(model: Any, other: Any) -> bool:
-    """True for networks of one module, which take the same sizes; and where a name is unknown, as is told later."""
-    homes = {registry.PARTS["model"].get(name, "").partition(":")[0] for name in (model, other)}
-    return len(homes - {""}) <= 1
+def _share_a_module(model: Any, other: Any) -> bool:
+    """Whether two networks are of one module, and so take the same sizes; unknown names, refused later, are ignored."""
+    modules = {registry.PARTS["model"].get(name, "").partition(":")[0] for name in (model, other)}
+    return len(modules - {""}) <= 1
 
 
-def _as_table(value: Any, path: Keys) -> Settings:
-    """A part, however it is written, as a flat table of its name and arguments; other tables as they are."""
+def _as_table(value: Any, key: str) -> Settings:
+    """A part, in whatever form it is given, as a flat table of its name and arguments; other tables unchanged."""
     if value is None:
         return {}
     is_dumped = isinstance(value, Mapping) and set(value) == {"name", "args"} and isinstance(value["name"], str)
-    if path[-1] in PART_KEYS and (isinstance(value, str) or is_dumped):
-        part = Part.model_validate(source_from_text(value) if path[-1] == "source" else value)
+    if key in PART_KINDS and (isinstance(value, str) or is_dumped):
+        part = Part.model_validate(source_from_text(value) if key == "data.source" else value)
         return {"name": part.name, **part.args}
     if not isinstance(value, Mapping):
-        raise SettingError(f"{'.'.join(path)}: is {value!r} in one place and a table in another")
+        raise SettingError(f"{key}: given as a table and as {shorten(repr(value))}")
     return dict(value)
 
 
 def _without_replaced_ways(old: Settings, new: Mapping[str, Any]) -> Settings:
-    """An earlier layer's split without what a later layer's way of splitting stands in for.
+    """The split of an earlier layer, without the way of splitting that a later layer replaces.
 
-    A fold alone is of the `folds`, or of the file, that an earlier layer named.
+    `fold` alone picks another fold of the earlier `folds` or `file`.
     """
     ways = {way for way in SPLIT_WAYS if new.get(way) is not None}
     if not ways:
@@ -204,17 +202,20 @@ def _without_replaced_ways(old: Settings, new: Mapping[str, Any]) -> Settings:
 
 
 def with_absolute_paths(spec: Spec) -> Spec:
-    """The spec with every path in it absolute, so that it can be resumed from another folder."""
-    source, split, train = spec.data.source, spec.split, spec.train
-    if isinstance(source.args.get("path"), str):
-        path = _absolute("data.source", source.args["path"])
-        source = Part(name=source.name, args=source.args | {"path": path})
-    files = {key: _absolute(f"split.{key}", getattr(split, key)) for key in ("file", "groups")}
+    """The spec with each path absolute and `~` expanded: no path of a setting is resolved anywhere else.
+
+    So a run can be resumed from another folder.
+    """
+    source, path = spec.data.source, spec.data.path
+    if path is not None:
+        source = Part(name=source.name, args=source.args | {"path": _absolute("data.source", str(path))})
+    files = {key: _absolute(f"split.{key}", getattr(spec.split, key)) for key in ("file", "groups")}
+    init_from = _absolute("train.init_from", spec.train.init_from)
     return spec.model_copy(
         update={
             "data": spec.data.model_copy(update={"source": source}),
-            "split": split.model_copy(update=files),
-            "train": train.model_copy(update={"init_from": _absolute("train.init_from", train.init_from)}),
+            "split": spec.split.model_copy(update=files),
+            "train": spec.train.model_copy(update={"init_from": init_from}),
         }
     )
 
@@ -225,14 +226,14 @@ def _absolute(key: str, path: str | None) -> str | None:
     absolute = str(Path(expand_home(path)).absolute())
     if encodable(absolute) != absolute:
         raise SettingError(
-            f"{key}: the path {encodable(absolute)} is not UTF-8, so that records cannot name it: rename it, or make a "
-            "link of another name to it (ln -s)"
+            f"{key}: the path {encodable(absolute)} is not UTF-8 and cannot be written into records: rename it, or "
+            "make a link with another name (ln -s)"
         )
     return absolute
 
 
 def settings_differences(theirs: dict[str, Any], ours: dict[str, Any], prefix: str = "") -> list[str]:
-    """`key: theirs -> ours` for every setting in which two trials differ."""
+    """`key: theirs -> ours` for every setting that differs between two trials."""
     lines = []
     for key in sorted({*ours, *theirs}):
         a, b = theirs.get(key), ours.get(key)
@@ -244,46 +245,29 @@ def settings_differences(theirs: dict[str, Any], ours: dict[str, Any], prefix: s
 
 
 def make_spec(settings: Settings) -> Spec:
-    """The Spec of merged settings; SettingError names the key, and the nearest known one where it is unknown."""
+    """The Spec of merged settings; SettingError names the key, and the nearest known one if it is unknown."""
     check_numbers(settings)
     try:
         return Spec.model_validate(settings)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        steps = [str(step) for step in first["loc"]]
+        key = ".".join(str(step) for step in first["loc"])
         if first["type"] == "extra_forbidden":
-            raise SettingError(f"unknown setting '{'.'.join(steps)}': {_nearest_setting(steps)}") from None
-        if first["type"] in ("model_type", "model_attributes_type") and steps[-1] not in PART_KEYS:
-            inner = ", ".join(f"{'.'.join(steps)}.{name}" for name in _section(steps).model_fields)
-            got = shortened(first["input"])
-            raise SettingError(f"{'.'.join(steps)}: got {got}, but it is a section; set one of {inner}") from None
+            raise SettingError(f"unknown setting '{key}': {_nearest_setting(key)}") from None
+        inner = [setting.key for setting in setting_fields() if setting.key.startswith(f"{key}.")]
+        if inner and first["type"] in ("model_type", "model_attributes_type"):
+            got = shorten(repr(first["input"]))
+            raise SettingError(f"{key}: a section, not a setting (got {got}); set one of {', '.join(inner)}") from None
         raise SettingError(first_cause(error)) from None
 
 
-def _nearest_setting(steps: list[str]) -> str:
-    """Where a setting of that name is, in whatever section; else the nearest of this section's."""
-    *path, key = steps
-    elsewhere = [name for name in _dotted(Spec) if name.endswith(f".{key}")]
+def _nearest_setting(key: str) -> str:
+    """The settings of this name in other sections; without one the nearest name in the same section."""
+    known = [setting.key for setting in setting_fields()]
+    section, dot, name = key.rpartition(".")
+    elsewhere = [other for other in known if other.endswith(f".{name}")]
     if elsewhere:
-        return f"did you mean {' or '.join(repr(name) for name in elsewhere)}?"
-    return nearest(key, _section(path).model_fields)
-
-
-def _dotted(section: type[Section], prefix: str = "") -> Iterator[str]:
-    """Every setting with its section before it: `train.epochs`; the arguments of parts are not known here."""
-    for name, field in section.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, Section) and not issubclass(inner, Part):
-            yield from _dotted(inner, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}"
-
-
-def _section(path: Iterable[str]) -> type[Section]:
-    section: type[Section] = Spec
-    for step in path:
-        annotation = section.model_fields[step].annotation
-        assert isinstance(annotation, type)
-        assert issubclass(annotation, Section)
-        section = annotation
-    return section
+        return f"did you mean {' or '.join(repr(other) for other in elsewhere)}?"
+    prefix = section + dot
+    siblings = {other.removeprefix(prefix).partition(".")[0] for other in known if other.startswith(prefix)}
+    return nearest(name, siblings, prefix)

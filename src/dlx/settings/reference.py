@@ -1,40 +1,24 @@
 """Every setting with its type, range, default and meaning, read from the spec and from the signatures of parts.
 
-Nothing about a setting is written here: its meaning stands below its field in `specs.py`, and in the `Field` of an
-argument of a part.
+The texts are not here: the meaning of a setting is below its field in `spec.py`, that of an argument in its `Field`.
 """
 
-import ast
 import inspect
-import itertools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from typing import Annotated, Any
 
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
 from dlx.settings import registry
-from dlx.settings import spec as specs
 from dlx.settings.binding import argument_schema
-from dlx.settings.spec import Part, Section, Spec, spell_value
-
-# settings that name a part -> its kind in the registry
-KINDS = {
-    "data.source": "data",
-    "data.normalize": "normalizer",
-    "model": "model",
-    "init": "initializer",
-    "loss": "loss",
-    "optimizer.name": "optimizer",
-    "scheduler": "scheduler",
-}
+from dlx.settings.spec import PART_KINDS, setting_fields, spell_value
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting as `--set` and a TOML file name it. Of an argument, `parts` are those of its kind that take it."""
+    """One setting, by the key that `--set` and TOML files use. `parts`: of an argument, the parts that take it."""
 
     key: str
     type: str  # with the range: `whole number from 1 to 4096`
@@ -45,7 +29,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Choice:
-    """A part that a setting can name, and what it does."""
+    """A part that a setting can name, with its meaning."""
 
     key: str
     name: str
@@ -53,37 +37,30 @@ class Choice:
 
 
 def all_settings() -> list[Setting]:
-    """The fields of the spec in their order, each part followed by the arguments of the parts it can name."""
-    return list(_of_section(Spec, ""))
+    """The fields of the spec in their order; after a part, the arguments of all parts that it can name."""
+    found: list[Setting] = []
+    for key, field, kind in setting_fields():
+        meaning = field.description or ""
+        if kind is None:
+            found.append(Setting(key, _spell_type(field), _spell_default(field), meaning))
+            continue
+        default = field.get_default()
+        shown = "+".join(map(str, default)) if isinstance(default, tuple) else str(default)
+        names = " | ".join(registry.PARTS[kind]) if kind != "data" else "phantom | a path"
+        found += [Setting(key, names, shown, meaning), *_arguments(key, kind)]
+    return found
 
 
 def choices(key: str) -> list[Choice]:
     """The parts that a setting can name; none for other settings."""
-    kind = KINDS.get(key)
+    kind = PART_KINDS.get(key)
     if kind is None:
         return []
     return [Choice(key, name, _first_paragraph(registry.load(kind, name))) for name in registry.PARTS[kind]]
 
 
-def _of_section(section: type[Section], prefix: str) -> Iterator[Setting]:
-    meanings = _meanings()[section.__name__]
-    for name, field in section.model_fields.items():
-        key, inner = f"{prefix}{name}", field.annotation
-        if key in KINDS:
-            kind = KINDS[key]
-            default = field.get_default()
-            shown = "+".join(map(str, default)) if isinstance(default, tuple) else str(default)
-            names = " | ".join(registry.PARTS[kind]) if kind != "data" else "phantom | a path"
-            yield Setting(key, names, shown, meanings.get(name, ""))
-            yield from _of_parts(key, kind)
-        elif isinstance(inner, type) and issubclass(inner, Section) and not issubclass(inner, Part):
-            yield from _of_section(inner, f"{key}.")
-        else:
-            yield Setting(key, _spell_type(field), _spell_default(field), meanings.get(name, ""))
-
-
-def _of_parts(key: str, kind: str) -> Iterator[Setting]:
-    """The arguments of all parts of a kind: those that several share in the same words are one setting."""
+def _arguments(key: str, kind: str) -> Iterator[Setting]:
+    """The arguments of all parts of a kind; an argument that several parts declare alike is one setting."""
     takers: dict[Setting, list[str]] = {}
     for name in registry.PARTS[kind]:
         for argument, field in argument_schema(registry.load(kind, name)).model_fields.items():
@@ -91,22 +68,6 @@ def _of_parts(key: str, kind: str) -> Iterator[Setting]:
             takers.setdefault(found, []).append(name)
     for found, names in takers.items():
         yield Setting(found.key, found.type, found.default, found.meaning, tuple(names))
-
-
-@cache
-def _meanings() -> dict[str, dict[str, str]]:
-    """Section -> field -> the text below it. Python keeps no such text: it is read from the source, and only here."""
-    found: dict[str, dict[str, str]] = {}
-    for node in ast.parse(inspect.getsource(specs)).body:
-        if not isinstance(node, ast.ClassDef):
-            continue
-        found[node.name] = {
-            field.target.id: inspect.cleandoc(text.value.value)
-            for field, text in itertools.pairwise(node.body)
-            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
-            if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
-        }
-    return found
 
 
 def _first_paragraph(factory: Callable[..., Any]) -> str:

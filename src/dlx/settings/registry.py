@@ -1,8 +1,8 @@
-"""Names of everything that can be chosen, each with where it lives; looking a name up imports nothing heavy.
+"""The names of models, losses, schedulers, layouts and so on, each with the place of its code. Imports none of it.
 
-A new model, loss, scheduler or layout is one entry here and one function there. A factory's positional parameters are
-given by the engine (channels, classes, the optimiser ...); its keyword-only parameters, with their type hints and
-defaults, are the settings a user may give, and `dlx.settings.binding` checks them.
+A new one is an entry here and a function there. The engine gives the positional parameters of a factory (channels,
+classes, the optimiser ...). Its keyword-only parameters, with their type hints and defaults, are settings of the user;
+`dlx.settings.binding` checks them.
 """
 
 import importlib
@@ -42,7 +42,7 @@ PARTS: dict[str, dict[str, str]] = {
         "unet-vgg19": "dlx.models.vgg:unet_vgg19",
         "voxel": "dlx.models.voxel:voxel",
     },
-    "classifier": {  # of whole images: for `count-params`, as nothing here trains them
+    "classifier": {  # of whole images: only `count-params` uses them, nothing here trains them
         "resnet18": "dlx.models.resnet:resnet18",
         "resnet34": "dlx.models.resnet:resnet34",
         "resnet50": "dlx.models.resnet:resnet50",
@@ -95,7 +95,7 @@ def names(kind: str) -> list[str]:
 
 
 def target(kind: str, name: str) -> str:
-    """`module:function` of a name (a layout: the module); SettingError, with the nearest known name, for another."""
+    """`module:function` of a name (a layout: the module); SettingError, with the nearest name, if it is unknown."""
     try:
         return PARTS[kind][name]
     except KeyError:
@@ -103,7 +103,7 @@ def target(kind: str, name: str) -> str:
 
 
 def load(kind: str, name: str) -> Callable[..., Any]:
-    """The factory of a name (for a layout, its module): this is what imports the code behind it."""
+    """The factory of a name (of a layout: the module). Imports the code."""
     module, _, function = target(kind, name).partition(":")
     loaded = importlib.import_module(module)
     return getattr(loaded, function) if function else loaded  # type: ignore[return-value]

@@ -1,24 +1,33 @@
-"""What is asked: every setting the engine reads is a typed field here; the rest are arguments of named parts.
+"""The settings of a trial: those that the engine reads are typed fields, the others are arguments of named parts.
 
-Nothing here knows what a part's factory accepts (`dlx.settings.binding` binds and checks that), and nothing
-here needs torch.
+Which settings name a part, and of which kind, is declared here alone (`Kind`). What a part's factory accepts is
+checked in `dlx.settings.binding`. Nothing here needs torch.
 """
 
 import json
 import re
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic.fields import FieldInfo
 
 from dlx.settings.text import parse_part, split_outside_brackets
 
-Positive = Annotated[int, Field(ge=1, le=1_000_000)]  # no count of anything here is larger but by a slip
+Positive = Annotated[int, Field(ge=1, le=1_000_000)]  # a larger count of anything here is a slip of the keyboard
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
-ADDED_LATER = (
-    "added later"  # marks a setting younger than trials that bear a name: at its default it is not in the name
-)
+ADDED_LATER = "added later"  # marks a setting that older trials do not have: at its default no trial id contains it
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Marks a setting that names a part of this kind of the registry, or several."""
+
+    name: str
 
 
 class Section(BaseModel):
@@ -27,7 +36,7 @@ class Section(BaseModel):
     The text below a setting is its meaning, as `dlx settings` shows it.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Part(Section):
@@ -60,15 +69,15 @@ def spell_value(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
-def _parts(value: Any) -> Any:
-    """`lovasz+focal:gamma=2` as its terms; a list and a single table are taken as they are."""
+def _terms(value: Any) -> Any:
+    """`lovasz+focal:gamma=2` as its terms, a single table as a list of one; a list stays as it is."""
     if isinstance(value, str):
         return [parse_part(term) for term in split_outside_brackets(value, "+")]
     return [value] if isinstance(value, dict) else value
 
 
 def source_from_text(value: Any) -> Any:
-    """A path is short for `folder:path=...`; that, and built-in data (`phantom`, `phantom:subjects=4`), are parts."""
+    """A path stands for `folder:path=...`; `folder:...`, `phantom` and `phantom:subjects=4` are parts already."""
     if isinstance(value, str) and value.partition(":")[0] != "phantom" and not value.startswith("folder:"):
         return {"name": "folder", "args": {"path": value}}
     return value
@@ -84,14 +93,20 @@ Geometry = Literal["image", "strict"]
 class DataSpec(Section):
     """Where the volumes come from and how they are prepared."""
 
-    source: Annotated[Part, BeforeValidator(source_from_text)] = Part(name="phantom")
+    source: Annotated[Part, Kind("data"), BeforeValidator(source_from_text)] = Part(name="phantom")
     """The data: the path of a folder of volumes or of a prepared file, or `phantom`, which draws them."""
-    normalize: Part = Part(name="zscore")
+    normalize: Annotated[Part, Kind("normalizer")] = Part(name="zscore")
     """How intensities are normalised, each image by itself."""
     crop: bool = False
     """Take training patches from the box around the labelled voxels alone; validation stays on whole volumes."""
     geometry: Annotated[Geometry, ADDED_LATER] = "image"
     """Headers that differ though the voxels correspond: `image` takes the image's and says so, `strict` refuses."""
+
+    @property
+    def path(self) -> Path | None:
+        """The folder, or the file of prepared data, that the source names; None for data that are drawn."""
+        path = self.source.args.get("path")
+        return Path(path) if isinstance(path, str) else None
 
 
 SPLIT_WAYS = ("val", "fold", "val_fraction", "file")
@@ -172,9 +187,9 @@ class DropoutSpec(Section):
 
 
 class OptimizerSpec(Section):
-    """The optimiser and the figures it is run with."""
+    """The optimiser, its learning rates and its weight decay."""
 
-    name: Part = Part(name="adamw")
+    name: Annotated[Part, Kind("optimizer")] = Part(name="adamw")
     """The optimiser."""
     lr: Rate = 2e-3
     """The learning rate at the start; the scheduler changes it."""
@@ -242,24 +257,24 @@ class ComputeSpec(Section):
 
 
 class Spec(Section):
-    """All that one trial is asked to do, but for its seed."""
+    """The settings of one trial, without its seed."""
 
     data: DataSpec = DataSpec()
     split: SplitSpec = SplitSpec()
     batch: BatchSpec = BatchSpec()
-    model: Part = Part(name="unet2")
+    model: Annotated[Part, Kind("model")] = Part(name="unet2")
     """The network."""
-    init: Annotated[Part, ADDED_LATER] = Part(name="torch")
+    init: Annotated[Part, Kind("initializer"), ADDED_LATER] = Part(name="torch")
     """How the first weights are drawn."""
     dropout: DropoutSpec = DropoutSpec()
     augment: Annotated[AugmentSpec, ADDED_LATER] = AugmentSpec()
-    loss: Annotated[tuple[Part, ...], BeforeValidator(_parts), Field(min_length=1)] = (
+    loss: Annotated[tuple[Part, ...], Kind("loss"), BeforeValidator(_terms), Field(min_length=1)] = (
         Part(name="dice"),
         Part(name="ce"),
     )
     """The loss, or a sum of losses: dice+ce, lovasz+focal:gamma=1."""
     optimizer: OptimizerSpec = OptimizerSpec()
-    scheduler: Part = Part(name="constant")
+    scheduler: Annotated[Part, Kind("scheduler")] = Part(name="constant")
     """How the learning rate changes over the epochs."""
     train: TrainSpec = TrainSpec()
     evaluate: EvaluateSpec = EvaluateSpec()
@@ -270,3 +285,30 @@ class Spec(Section):
         if self.batch.patch_size_px is not None and len(self.batch.patch_size_px) not in (2, 3):
             raise ValueError("batch.patch_size_px takes (H, W) for a 2D network or (D, H, W) for a 3D one")
         return self
+
+
+class SettingField(NamedTuple):
+    """A setting of a section: its dotted key (`train.epochs`), and the kind of part that it names, if it names one."""
+
+    key: str
+    field: FieldInfo
+    kind: str | None
+
+
+def setting_fields(section: type[Section] = Spec, prefix: str = "") -> Iterator[SettingField]:
+    """Every setting of a section and of the sections in it, in their order. The arguments of parts are not fields."""
+    for name, field in section.model_fields.items():
+        inner, kind = field.annotation, kind_of(field)
+        if kind is None and isinstance(inner, type) and issubclass(inner, Section):
+            yield from setting_fields(inner, f"{prefix}{name}.")
+        else:
+            yield SettingField(f"{prefix}{name}", field, kind)
+
+
+def kind_of(field: FieldInfo) -> str | None:
+    """The kind of part that a setting names; None for other settings."""
+    return next((mark.name for mark in field.metadata if isinstance(mark, Kind)), None)
+
+
+# the dotted key of each setting that names a part, or parts -> their kind
+PART_KINDS = {setting.key: setting.kind for setting in setting_fields() if setting.kind is not None}

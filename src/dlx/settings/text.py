@@ -1,20 +1,19 @@
-"""Values and parts as a user types them: `1e-3`, `[1, 2]`, `step:step_size=30,gamma=0.1`; counts in words; and
-command lines as a shell reads them.
+"""Settings as a user types them: values (`1e-3`, `[1, 2]`), parts (`step:step_size=30,gamma=0.1`) and grids of numbers
+(`0,0.1..0.8:0.05`); and how messages write counts and long values.
 """
 
 import json
-import os
 import re
-import shlex
-from collections.abc import Iterable
+from collections.abc import Iterator
 from contextlib import suppress
+from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from dlx.system.errors import SettingError
 
 PART_NAME = re.compile(r"[A-Za-z][\w.+-]*")
-QUOTED_WORD = re.compile(r"""(?:\$'(?:\\.|[^'\\])*'|'[^']*'|"[^"]*"|[^\s'"])+""")
-ESCAPES = {"\n": r"\n", "\t": r"\t", "\r": r"\r", "'": r"\'", "\\": r"\\"}
+MAX_VALUES = 1000  # of a grid: a study of more variants is a slip of the keyboard
+MAX_DIGITS = 18  # of a grid's number, before the point and after it: what a float and a 64-bit integer hold
 
 
 def counted(number: int, what: str) -> str:
@@ -22,28 +21,13 @@ def counted(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def shell_command(words: Iterable[str]) -> str:
-    """A command line that a shell splits into these words; `$'caf\\xe9'` where a word holds what cannot be printed."""
-    return " ".join(map(_shell_word, words))
-
-
-def _shell_word(word: str) -> str:
-    if word.isprintable():
-        return shlex.quote(word)
-    return "$'" + "".join(ESCAPES.get(letter) or _as_bytes(letter) for letter in word) + "'"
-
-
-def _as_bytes(letter: str) -> str:
-    return letter if letter.isprintable() else "".join(f"\\x{byte:02x}" for byte in os.fsencode(letter))
-
-
-def without_flags(command: str, *flags: str) -> str:
-    """A command line of `shell_command` without these words; how the others are quoted stays as it is."""
-    return " ".join(word for word in QUOTED_WORD.findall(command) if word not in flags)
+def shorten(text: str, max_length: int = 80) -> str:
+    """The text, cut to what a message can hold."""
+    return text if len(text) <= max_length else f"{text[: max_length - 3]}..."
 
 
 def parse_value(text: str) -> Any:
-    """The value a user typed: a number (`30`, `1e-3`), true/false, none, a [list], a {JSON table}, else the text."""
+    """The value of a text: a number (`30`, `1e-3`), true or false, none, a [list], a {JSON table}, or the text."""
     stripped = text.strip()
     lowered = stripped.lower()
     if lowered in ("true", "false"):
@@ -73,7 +57,7 @@ def parse_value(text: str) -> Any:
 
 
 def split_outside_brackets(text: str, separator: str) -> list[str]:
-    """`a=[1,2],b=3` split at the commas that stand outside brackets: `a=[1,2]` and `b=3`."""
+    """`a=[1,2],b=3` split at the commas outside brackets: `a=[1,2]` and `b=3`."""
     pieces, depth, start = [], 0, 0
     for position, letter in enumerate(text):
         depth += (letter in "[({") - (letter in "])}")
@@ -84,18 +68,110 @@ def split_outside_brackets(text: str, separator: str) -> list[str]:
 
 
 def parse_part(text: str) -> dict[str, Any]:
-    """`name` or `name:key=value,key=value` as `{"name": ..., "args": {...}}`; raises SettingError with the cause."""
+    """`name` or `name:key=value,key=value` as `{"name": ..., "args": {...}}`; SettingError for any other text."""
     name, colon, rest = text.strip().partition(":")
     if not PART_NAME.fullmatch(name):
-        raise SettingError(f"'{text}': a name was expected, as in unet2 or step:step_size=30,gamma=0.1")
+        raise SettingError(f"'{text}': expected a name, as in unet2 or step:step_size=30,gamma=0.1")
     args: dict[str, Any] = {}
     for piece in split_outside_brackets(rest, ",") if colon and rest.strip() else []:
         key, equals, value = piece.partition("=")
         key = key.strip().replace("-", "_")
         if not equals or not key.isidentifier():
-            own = "; a part of your own is registered first: docs/extending.md" if rest.strip().isidentifier() else ""
-            raise SettingError(f"'{text}': '{piece}' is not of the form key=value{own}")
+            own = "; your own code is registered first: docs/extending.md" if rest.strip().isidentifier() else ""
+            raise SettingError(f"'{text}': expected key=value (got '{piece}'){own}")
         if key in args:
             raise SettingError(f"'{text}': '{key}' is given twice")
         args[key] = parse_value(value)
     return {"name": name, "args": args}
+
+
+def parse_grid(text: str) -> tuple[int | float, ...]:
+    """The numbers of a list of values and ranges (`0,0.1..0.8:0.05`), exact decimals in the order given, none twice.
+
+    `0.1..0.8` rises or falls in steps of the last digit that was written, 0.1; `0.1..0.8:0.05` in steps of 0.05, up to
+    the last value within the range. Whole numbers stay int. SettingError for any other text, with a correct grid where
+    a common notation of another program is recognised.
+    """
+    try:
+        return _parse_grid(text)
+    except SettingError as error:
+        meant = next((other for other in _other_notations(text) if _is_grid(other)), None)
+        raise SettingError(f"{error}; did you mean {meant}?" if meant else str(error)) from None
+
+
+def _parse_grid(text: str) -> tuple[int | float, ...]:
+    values: list[Decimal] = []
+    for piece in text.split(","):
+        values += _expand(piece.strip(), text)
+        if len(values) > MAX_VALUES:
+            raise SettingError(f"'{text}': more than {MAX_VALUES} values")
+    return tuple(_int_or_float(value) for value in dict.fromkeys(values))
+
+
+def _is_grid(text: str) -> bool:
+    try:
+        _parse_grid(text)
+    except SettingError:
+        return False
+    return True
+
+
+def _other_notations(text: str) -> Iterator[str]:
+    """Candidates for what was meant, from the notations of other programs; the caller drops those that are no grid."""
+    plain = re.sub(r"\.{3,}|…|[\u2013\u2014]", "..", text.strip()).strip("[](){}'\" ,;")
+    plain = re.sub(r"(?<![\d.,])\.(?=\d)", "0.", plain)  # .5
+    if called := re.fullmatch(r"(?:np\.|numpy\.)?a?range\(([^()]*)\)?", plain):
+        plain = ":".join(piece.strip() for piece in called[1].split(","))
+    digits = r"\d+(?:\.\d+)?"
+    number = rf"\s*([-+]?{digits}(?:e[-+]?\d+)?)\s*"
+    if found := re.fullmatch(f"{number}:{number}:{number}", plain):  # first:last:step, or first:step:last
+        first, second, third = found.groups()
+        yield f"{first}..{second}:{third}" if float(third) <= abs(float(second)) else f"{first}..{third}:{second}"
+    if found := re.fullmatch(f"{number}(?::|to|-){number}", plain):
+        yield f"{found[1]}..{found[2]}"
+    if found := re.fullmatch(rf"(.*\d)\s*(?:by|step)\s*{number}", plain):
+        yield f"{found[1]}:{found[2]}"
+    if "%" in plain:
+        whole_range = r"(?=(?:\.\.|:)[\d.:]*\d\s*%)"  # in 10..50% all numbers are percentages
+        yield re.sub(rf"({digits})(?:\s*%|{whole_range})", lambda found: str(Decimal(found[1]) / 100), plain)
+    if re.fullmatch(r"\d+,\d+(\.\.\d+,\d+)?", plain):  # a decimal comma
+        yield plain.replace(",", ".")
+    yield ",".join(re.split(r"[\s,;]+", plain))
+
+
+def _expand(piece: str, text: str) -> list[Decimal]:
+    ends, colon, spacing = piece.partition(":")
+    first, dots, last = ends.partition("..")
+    if not dots:
+        if colon:
+            raise SettingError(f"'{text}': a step follows a range, as in 0.1..0.8:0.1")
+        return [_number(first, text)]
+    start, end = _number(first, text), _number(last, text)
+    step = _number(spacing, text) if colon else _last_digit(start, end)
+    if step <= 0:
+        raise SettingError(f"'{text}': the step of a range must be above 0")
+    count = int(abs(end - start) / step) + 1
+    if count > MAX_VALUES:
+        raise SettingError(f"'{text}': more than {MAX_VALUES} values")
+    return [start + (step if end >= start else -step) * index for index in range(count)]
+
+
+def _number(word: str, text: str) -> Decimal:
+    try:
+        number = Decimal(word.strip())
+    except InvalidOperation:
+        number = Decimal("NaN")
+    if not number.is_finite():
+        raise SettingError(f"'{text}': '{word}' is no number; expected values and ranges, as in 0,0.1..0.8:0.05")
+    if not -MAX_DIGITS <= number.adjusted() <= MAX_DIGITS or len(number.as_tuple().digits) > 2 * MAX_DIGITS:
+        raise SettingError(f"'{text}': more than {MAX_DIGITS} digits on one side of the decimal point")
+    return number
+
+
+def _last_digit(*numbers: Decimal) -> Decimal:
+    """One unit in the last decimal place of the numbers as they were typed; 1 for whole numbers."""
+    return Decimal(1).scaleb(min(0, *(int(number.as_tuple().exponent) for number in numbers)))
+
+
+def _int_or_float(value: Decimal) -> int | float:
+    return int(value) if value == value.to_integral_value() else float(value)

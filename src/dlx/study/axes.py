@@ -1,4 +1,4 @@
-"""The axes of a study, and the variants that they multiply to. No torch."""
+"""The axes of a study and their product, the variants. No torch."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,15 +7,15 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from dlx.settings.layers import Settings, make_spec, merge, nest
-from dlx.settings.ranges import parse_grid
-from dlx.settings.spec import Part, Section, Spec
+from dlx.settings.spec import PART_KINDS, Part, Section, Spec
+from dlx.settings.text import parse_grid
 from dlx.system.errors import SettingError
 
 Overrides = Mapping[str, Any]  # nested settings
 
 
 class Variant(BaseModel):
-    """One point of the axes: its label, its value on each axis, and its settings."""
+    """One combination of the axes' points: its label, its value on each axis, and its settings."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -40,13 +40,13 @@ class Axis(Section):
     @model_validator(mode="after")
     def _is_one_of_three(self) -> Self:
         if sum((self.key is not None, self.keys is not None, bool(self.tables))) != 1:
-            raise ValueError("an axis has one of: key with values, keys with rows of values, name with tables")
+            raise ValueError("an axis takes one of: key with values, keys with rows of values, name with tables")
         if not self.tables and not self.values:
             raise ValueError("an axis needs at least one value")
         if self.keys is not None and any(
             not isinstance(r, list | tuple) or len(r) != len(self.keys) for r in self.values
         ):
-            raise ValueError(f"paired axes: each row of values has {len(self.keys)} of them, one for each key")
+            raise ValueError(f"paired axes: expected rows of {len(self.keys)} values, one for each key")
         for table in self.tables:
             if not isinstance(table.get("label"), str):
                 raise ValueError("each table of an axis needs a label")
@@ -54,7 +54,7 @@ class Axis(Section):
 
     @property
     def title(self) -> str:
-        """What figures and tables call the axis: its name, else the keys it sets."""
+        """The name of the axis in figures and tables; without a name, the keys that it sets."""
         return self.name or self.key or "+".join(self.keys or ()) or "variant"
 
     def points(self) -> Iterator[tuple[str, Any, Overrides]]:
@@ -63,16 +63,19 @@ class Axis(Section):
             yield table["label"], table["label"], {key: value for key, value in table.items() if key != "label"}
         for value in self.values:
             if self.key is not None:
-                yield f"{_short(self.key)}{_spell(value)}", value, nest([(self.key, value)])
+                yield f"{_label_prefix(self.key)}{_spell(value)}", value, nest([(self.key, value)])
             elif self.keys is not None:
-                pieces = [f"{_short(key)}{_spell(v)}" for key, v in zip(self.keys, value, strict=True)]
+                pieces = [f"{_label_prefix(key)}{_spell(v)}" for key, v in zip(self.keys, value, strict=True)]
                 yield ", ".join(pieces), " ".join(map(str, value)), nest(zip(self.keys, value, strict=True))
 
 
-def _short(key: str) -> str:
-    """What stands before a value in a label: `p=` for dropout.p, nothing for a part, which says its own name."""
-    last = key.split(".")[-1]
-    return "" if last in ("model", "scheduler", "loss", "source", "normalize", "name") else f"{last}="
+def _label_prefix(key: str) -> str:
+    """What precedes a value in a label: `p=` for dropout.p, nothing for a part, whose name is enough.
+
+    `init` is the exception: the label `torch` alone would be unclear.
+    """
+    names_part = key in PART_KINDS or key.removesuffix(".name") in PART_KINDS
+    return "" if names_part and key != "init" else f"{key.rpartition('.')[2]}="
 
 
 def _spell(value: Any) -> str:
@@ -82,10 +85,10 @@ def _spell(value: Any) -> str:
 
 
 def make_variants(settings: Settings, axes: Sequence[Axis]) -> tuple[Variant, ...]:
-    """The product of the axes over base settings, each combination checked; one unnamed variant without axes.
+    """The product of the axes over base settings, each combination checked; without axes one variant.
 
-    A setting that all must share because one of them needs it is set for all: validating in every epoch. Raises
-    SettingError for a combination that cannot be, naming it, and for two of one label.
+    If one variant has to be validated in every epoch, all of them are. SettingError for a combination of settings that
+    is not valid, and for two variants of one label.
     """
     found: list[tuple[str, dict[str, Any], Settings]] = []
     for points in itertools.product(*(list(axis.points()) for axis in axes)):
@@ -95,7 +98,7 @@ def make_variants(settings: Settings, axes: Sequence[Axis]) -> tuple[Variant, ..
     labels = [label for label, _, _ in found]
     for label in labels:
         if labels.count(label) > 1:
-            raise SettingError(f"the axes give two variants of the name '{label}'")
+            raise SettingError(f"axes: two variants are named '{label}'")
     variants = []
     for label, values, merged in found:
         try:
@@ -107,8 +110,9 @@ def make_variants(settings: Settings, axes: Sequence[Axis]) -> tuple[Variant, ..
 
 
 def _validating_alike(variants: Sequence[Variant]) -> tuple[Variant, ...]:
-    watched = any(v.spec.scheduler.name == "plateau" or v.spec.train.patience is not None for v in variants)
-    if len(variants) == 1 or not watched:
+    """The variants, all validated in every epoch if one of them depends on it (plateau, patience)."""
+    need_every_epoch = any(v.spec.scheduler.name == "plateau" or v.spec.train.patience is not None for v in variants)
+    if len(variants) == 1 or not need_every_epoch:
         return tuple(variants)
     alike = []
     for variant in variants:

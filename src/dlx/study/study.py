@@ -1,7 +1,7 @@
-"""A study: a question as data. Base settings, axes that multiply, a control, seeds, and the claims declared beforehand.
+"""A study: which variants are compared, with which control, on which seeds, and what is claimed beforehand.
 
-A study comes from a command (`sweep-dropout` replaces one axis) or from a TOML file; either way it is the same object,
-and its trials are the product of its variants and its seeds. No torch.
+A study comes from a command, such as `sweep-dropout`, or from a TOML file; both give the same object. Its trials are
+the product of its variants and its seeds. No torch.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -18,7 +18,7 @@ from dlx.study.claims import Claim
 from dlx.study.metrics import Direction, StudyMetric, check_class, direction_of, why_unmeasured
 from dlx.system.errors import SettingError, nearest
 
-SMALLEST_EFFECT = 0.01  # Dice: what a user would hardly call a difference, and repeats of a network often differ by
+SMALLEST_EFFECT = 0.01  # Dice: repeats of one network often differ by as much, and few users would care
 DEFAULT_SEEDS = 5
 MAX_SEEDS = 10_000  # more is a slip of the keyboard
 
@@ -34,7 +34,7 @@ class Trial(BaseModel):
 
 
 class Study(BaseModel):
-    """A question as data: what is compared with what, on how many seeds, and by which figure."""
+    """What is compared with what, on which seeds, and by which metric."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -45,7 +45,7 @@ class Study(BaseModel):
     control: str | None = None
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
     metric: StudyMetric = "val_dice"
-    direction: Direction | None = None  # which is better; None: what the metric says
+    direction: Direction | None = None  # None: the metric's own
     smallest_effect: Annotated[float, Field(gt=0.0)] = SMALLEST_EFFECT
     claims: tuple[Claim, ...] = ()
 
@@ -56,20 +56,20 @@ class Study(BaseModel):
         return (chosen or self.variants)[0].spec
 
     def trials(self) -> list[Trial]:
-        """Every trial, seed by seed: after each whole seed there is a comparison to look at."""
+        """Every trial, seed by seed: when a seed is finished, its variants can be compared."""
         return [Trial(label=v.label, seed=seed, spec=v.spec) for seed in self.seeds for v in self.variants]
 
 
 def _seeds(value: Any) -> Any:
-    """Refuses what is neither a number of seeds nor a list of them, in one message for both."""
+    """Refuses a value that is neither a number of seeds nor a list of seeds, with one message for both."""
     numbers = value if isinstance(value, list | tuple) else [value]
     if not all(isinstance(number, int) and not isinstance(number, bool) for number in numbers):
-        raise ValueError(f"expected a number of seeds (5) or a list of them ([0, 3, 7]), and got {value!r}")
+        raise ValueError(f"expected a number of seeds (5) or a list of seeds ([0, 3, 7]) (got {value!r})")
     return value
 
 
 class StudyFile(Section):
-    """A study as a TOML file has it; `base` holds settings over those of `recipe`."""
+    """The content of a study's TOML file; the settings in `base` override those of `recipe`."""
 
     question: str = ""
     recipe: str = "quick"
@@ -78,25 +78,25 @@ class StudyFile(Section):
     control: str | None = None
     seeds: Annotated[int | tuple[int, ...], BeforeValidator(_seeds)] = DEFAULT_SEEDS
     metric: StudyMetric = "val_dice"
-    direction: Direction | None = None  # which is better; None: what the metric says
+    direction: Direction | None = None  # None: the metric's own
     smallest_effect: Annotated[float, Field(gt=0.0)] = SMALLEST_EFFECT
     claims: tuple[Claim, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
     def _axes_of_one_key_each(cls, value: Any) -> Any:
-        """`[axes]` with `"dropout.p" = [0, 0.1]` is short for `[[axes]]` with key and values."""
+        """Reads `[axes]` with `"dropout.p" = [0, 0.1]` as `[[axes]]` with key and values."""
         if isinstance(value, dict) and isinstance(value.get("axes"), dict):
             for key, values in value["axes"].items():
-                if isinstance(values, dict):  # dropout.p = [...], which TOML takes for a table `dropout`
-                    raise ValueError(f"[axes]: a key with a dot is written in quotes: {_quoted(key, values)} = [...]")
+                if isinstance(values, dict):  # dropout.p = [...], which TOML reads as a table `dropout`
+                    raise ValueError(f"[axes]: write a key with a dot in quotes: {_quoted(key, values)} = [...]")
             return value | {"axes": [{"key": key, "values": values} for key, values in value["axes"].items()]}
         return value
 
     @model_validator(mode="before")
     @classmethod
     def _claims_of_its_metric(cls, value: Any) -> Any:
-        """A claim that names no metric is about the study's."""
+        """Gives a claim without a metric that of the study."""
         if isinstance(value, dict) and isinstance(value.get("claims"), list):
             metric = value.get("metric", cls.model_fields["metric"].default)
             claims = [{"metric": metric} | claim if isinstance(claim, dict) else claim for claim in value["claims"]]
@@ -105,7 +105,7 @@ class StudyFile(Section):
 
 
 def _quoted(key: str, values: Any) -> str:
-    """The dotted key that a table of tables stands for, as TOML must have it."""
+    """The dotted key that nested tables stand for, in quotes as TOML needs it."""
     while isinstance(values, dict) and values:
         step, values = next(iter(values.items()))
         key = f"{key}.{step}"
@@ -113,12 +113,12 @@ def _quoted(key: str, values: Any) -> str:
 
 
 def read_study_file(document: Settings, path: Path) -> StudyFile:
-    """The study in a TOML document; SettingError names the file, and what in it is unknown or does not fit."""
+    """The study in a TOML document; SettingError names the file, and the key that is unknown or has a wrong value."""
     try:
         return StudyFile.model_validate(document)
     except ValidationError as error:
         unknown = [e["loc"][0] for e in error.errors() if e["type"] == "extra_forbidden" and len(e["loc"]) == 1]
-        if unknown:  # first: what is missing may be what was misspelt
+        if unknown:  # before missing keys: a misspelt key is unknown and its right name missing
             raise SettingError(f"{path}: unknown key {nearest_key(str(unknown[0]))}") from None
         raise SettingError(f"{path}: {first_cause(error)}") from None
 
@@ -128,9 +128,9 @@ def nearest_key(key: str) -> str:
 
 
 def study_from_file(file: StudyFile, name: str, settings: Settings, **changes: Any) -> Study:
-    """The study of a file over merged settings; `changes` (seeds, smallest_effect) replace what the file says."""
+    """The study of a file over merged settings; `changes` (seeds, smallest_effect) override those of the file."""
     if isinstance(file.seeds, int) and not 1 <= file.seeds <= MAX_SEEDS:
-        raise SettingError(f"seeds: {file.seeds}, and expected are 1 to {MAX_SEEDS}")
+        raise SettingError(f"seeds: {file.seeds} is out of range (expected 1 to {MAX_SEEDS:,})")
     fields: dict[str, Any] = {
         "question": file.question,
         "control": file.control,
@@ -145,28 +145,28 @@ def study_from_file(file: StudyFile, name: str, settings: Settings, **changes: A
 
 
 def make_study(**fields: Any) -> Study:
-    """A Study whose control and claims name variants that it has; SettingError where they do not.
+    """A Study; SettingError if its control or a claim names a variant that it does not have.
 
-    Without a control the first of several variants is it; without a direction the metric's own is.
+    By default the control is the first of several variants, and the direction is that of the metric.
     """
     try:
         study = Study(**fields)
     except ValidationError as error:
         raise SettingError(first_cause(error)) from None
     if len(set(study.seeds)) != len(study.seeds) or min(study.seeds) < 0:
-        raise SettingError("seeds: none may be there twice, and none below 0")
+        raise SettingError("seeds: no seed may be given twice or be below 0")
     study = study.model_copy(update={"direction": direction_of(study.metric, study.direction)})
     labels = [variant.label for variant in study.variants]
     if study.control is None and len(labels) > 1:
         study = study.model_copy(update={"control": labels[0]})
     if study.control is not None and study.control not in labels:
-        raise SettingError(f"no variant '{study.control}' to be the control: {nearest(study.control, labels)}")
+        raise SettingError(f"control: no variant '{study.control}': {nearest(study.control, labels)}")
     check_claims(study.claims, {v.label: v.values for v in study.variants}, study.axes, study.base.train.epochs)
     return study
 
 
 def check_classes(study: Study, classes: Collection[str]) -> None:
-    """Refuses a study whose metric, or that of a claim, is of a class that the data do not have."""
+    """Refuses a study whose metric, or that of a claim, names a class that the data do not have."""
     check_class(study.metric, classes)
     for claim in study.claims:
         try:
@@ -176,7 +176,7 @@ def check_classes(study: Study, classes: Collection[str]) -> None:
 
 
 def check_measured(study: Study, specs: Mapping[str, Spec]) -> None:
-    """Refuses a study whose trials, as resolved (variant -> spec), would not measure what it or a claim compares by."""
+    """Refuses a study whose trials (variant -> resolved spec) would not measure its metric or that of a claim."""
     for label, spec in specs.items():
         asked: list[tuple[str, str, tuple[int, int] | None]] = []
         if len(study.variants) > 1:
@@ -194,7 +194,7 @@ def check_measured(study: Study, specs: Mapping[str, Spec]) -> None:
 def check_claims(
     claims: Sequence[Claim], variants: Mapping[str, Mapping[str, Any]], axes: Sequence[str], epochs: int
 ) -> None:
-    """Raises SettingError for a claim about what the study does not have.
+    """Refuses claims about variants, axes or epochs that the study does not have.
 
     `variants`: each label with its value on each axis.
     """
@@ -205,10 +205,10 @@ def check_claims(
         if claim.kind in ("rises", "falls"):
             _check_trend(claim, variants, axes)
         if claim.kind == "best" and len(variants) < 2:
-            raise SettingError(f"claim '{claim.text}': there is no other variant")
+            raise SettingError(f"claim '{claim.text}': 'best' needs two or more variants")
         for window in claim.windows:
             if window[1] > epochs:
-                raise SettingError(f"claim '{claim.text}': epoch {window[1]} of {epochs}")
+                raise SettingError(f"claim '{claim.text}': the window ends in epoch {window[1]} of {epochs}")
 
 
 def _check_trend(claim: Claim, variants: Mapping[str, Mapping[str, Any]], axes: Sequence[str]) -> None:

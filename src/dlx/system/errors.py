@@ -1,10 +1,10 @@
-"""The errors that are the user's to mend: one line each, naming the thing and the cause; the command exits with 2."""
+"""Errors that the user can fix: one line each, with what is wrong and why; the command exits with 2."""
 
 import errno
 import os
 from collections.abc import Iterable
 
-MAX_NAMES = 40  # names in one message, which fill about six lines of a terminal
+MAX_NAMES = 40  # in one message: about three lines of a terminal
 
 
 class DlxError(Exception):
@@ -32,8 +32,11 @@ def spell_os_error(error: OSError) -> str:
     return f"standard output cannot be written: {cause}" if is_of_stream else cause
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`did you mean 'x'? (known: ...)`, or `known: ...` where none is near: all names, or the nearest of very many."""
+def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """`did you mean 'x'? (known: ...)`, or `known: ...` if no name is similar: all names, or of very many the nearest.
+
+    `prefix` is what precedes the names where they are typed.
+    """
     import difflib  # not at the start of a command: it takes longer to import than this package's own
 
     names = sorted(known)
@@ -41,4 +44,4 @@ def nearest(name: str, known: Iterable[str]) -> str:
     shown = names if len(names) <= MAX_NAMES else difflib.get_close_matches(name, names, n=5, cutoff=0.3)
     listed = [*shown, f"{len(names) - len(shown)} more"] if len(shown) < len(names) else shown
     known_names = f"known: {('; ' if any(',' in name for name in shown) else ', ').join(listed)}"
-    return f"did you mean '{close[0]}'? ({known_names})" if close else known_names
+    return f"did you mean '{prefix}{close[0]}'? ({known_names})" if close else known_names

@@ -1,4 +1,4 @@
-"""From a Resolved to its Job: the live objects of one trial, on its device, made anew or set back."""
+"""From a Resolved to its Job: the objects of one trial on its device, new or those of an earlier trial reset."""
 
 import json
 from typing import Any
@@ -22,11 +22,10 @@ from dlx.trial.resolve import Resolved
 
 
 def make_job(resolved: Resolved, store: VoxelStore, seed: int, like: Job | None = None) -> Job:
-    """The live objects of one trial, at its start: weights drawn from the seed's stream (on the host, so that they
-    do not depend on the device), then those that were taken from `train.init_from`, where that is given.
+    """The objects of one trial before its first step. Its weights are drawn from the seed's stream, on the host so that
+    they do not depend on the device; then those of `train.init_from` replace them.
 
-    `like` is a job of the same `shape_key` that is done with: its network, optimiser and captured step are set back and
-    used again.
+    `like` is a finished job of the same `shape_key`: its network, optimiser and captured step are reset and reused.
     """
     spec, compute = resolved.spec, resolved.compute
     prepare_backend(compute)
@@ -50,7 +49,7 @@ def make_job(resolved: Resolved, store: VoxelStore, seed: int, like: Job | None 
 
 
 def shape_key(resolved: Resolved) -> str:
-    """What a captured step depends on: equal for trials that differ in seed, rates, schedule or a p above 0 alone."""
+    """What a captured step depends on: equal for trials that differ only in seed, rates, schedule or a p above 0."""
     settings = resolved.settings(0)
     settings["dropout"] = settings["dropout"] | {"p": settings["dropout"]["p"] > 0}
     settings["optimizer"] = settings["optimizer"] | {"lr": None, "group_lr": None}
@@ -102,11 +101,11 @@ def _make_augmenter(resolved: Resolved) -> Augmenter | None:
 
 
 def _set_back(step: TrainStep, start: nn.Module, settings: Optimizer) -> None:
-    """Weights as in `start`, rates as in `settings`, moments zero; every tensor stays in its place."""
+    """Copies the weights of `start` and the rates of `settings` and zeroes the moments; all tensors stay in place."""
     step.model.load_state_dict(start.state_dict())
     for group, asked in zip(step.optimizer.param_groups, settings.param_groups, strict=True):
         group["lr"] = asked["lr"]
-        group.pop("initial_lr", None)  # the next scheduler notes its own
+        group.pop("initial_lr", None)  # the next scheduler writes its own
     for entries in step.optimizer.state.values():
         for entry in entries.values():
             if isinstance(entry, Tensor):
@@ -154,7 +153,7 @@ def _assemble(resolved: Resolved, store: VoxelStore, seed: int, step: TrainStep,
 
 
 def evenly_spaced(cases: tuple[int, ...], count: int) -> tuple[int, ...]:
-    """`count` of the cases, spread over their order; all of them where there are no more."""
+    """`count` of the cases, at equal distances in their order; all of them if there are no more."""
     if count >= len(cases):
         return cases
     return tuple(cases[(2 * position + 1) * len(cases) // (2 * count)] for position in range(count))

@@ -1,4 +1,4 @@
-"""How many slices or windows are evaluated at once: as many as asked for, fewer where they would not fit the memory."""
+"""How many slices or windows are evaluated at once: the default, or fewer if they would not fit into the memory."""
 
 from math import prod
 
@@ -11,21 +11,21 @@ from dlx.engine.footprint import forward_bytes
 from dlx.settings.spec import EvaluateSpec, Spec
 from dlx.trial.factories import model_geometry
 
-# Of the device's memory, for a batch of evaluation: a quarter leaves room for voxels, weights and other trials.
+# The share of the device's memory for a batch of evaluation: a quarter leaves room for voxels, weights, other trials.
 MEMORY_FRACTION = 0.25
-MAX_EVALUATION_BYTES = 6 * 2**30  # so that a case of 512 x 512 x 600 with 24 classes takes less than 8 GiB in all
-ROOMY_BYTES_PER_VOXEL = 6144  # what a U-Net of width 256 takes: below that nothing has to be traced
+MAX_EVALUATION_BYTES = 6 * 2**30  # a case of 512 x 512 x 600 with 24 classes then takes less than 8 GiB in all
+ROOMY_BYTES_PER_VOXEL = 6144  # of a U-Net of width 256: a batch that would fit even then needs no tracing
 WORKSPACE = 4 / 3  # measured: oneDNN's convolutions took a third more than their tensors (512 x 512, width 16)
-GATHERED_BYTES, GATHERED_BYTES_PER_CHANNEL = 26, 10  # an index, a mask, and the image as float16 and float32 twice
+GATHERED_BYTES, GATHERED_BYTES_PER_CHANNEL = 26, 10  # an index, a mask; the image as float16 and twice as float32
 
 
 def fit_evaluation_batch(
     spec: Spec, model: nn.Module, dataset: Dataset, split: Split, compute: Compute
 ) -> tuple[Spec, list[str]]:
-    """The number of slices or windows evaluated at once: the default, halved until it fits the memory there is.
+    """The spec with the default number of slices or windows evaluated at once halved until it fits, and a remark.
 
-    Another number that was asked for stays. The fitted one is part of the trial's name, as it can change last bits. It
-    follows from the size of device and data, not from what is free now, so that a trial is found again.
+    Any other number is kept. The number is part of the trial's id, because it can change the last bits of a result. It
+    depends on the size of memory and data, not on what is free now: the same trial then gets the same id again.
     """
     asked, memory = spec.evaluate.batch_size, memory_bytes(compute.device)
     if asked != EvaluateSpec().batch_size or memory is None:
@@ -47,14 +47,14 @@ def fit_evaluation_batch(
         return spec, []
     what = f"{'slices' if dims == 2 else 'windows'} of {' x '.join(map(str, size))}"
     remark = (
-        f"evaluate.batch_size is {fitted}: {asked} {what} would take {asked * each / 2**30:.1f} GiB of memory; "
-        f"the limit is {room / 2**30:.1f} GiB"
+        f"evaluate.batch_size: reduced from {asked} to {fitted}, because {asked} {what} would take "
+        f"{asked * each / 2**30:.1f} GiB of memory (limit {room / 2**30:.1f} GiB)"
     )
     return spec.model_copy(update={"evaluate": spec.evaluate.model_copy(update={"batch_size": fitted})}), [remark]
 
 
 def evaluated_size(spec: Spec, shapes: list[tuple[int, ...]], dims: int, stride: int) -> tuple[int, ...]:
-    """The size of the largest slice, as it is padded for the network, or of a window."""
+    """The size of a window, or of the largest slice after padding for the network."""
     assert spec.batch.patch_size_px is not None
     if dims == 3:
         return spec.batch.patch_size_px
@@ -63,6 +63,6 @@ def evaluated_size(spec: Spec, shapes: list[tuple[int, ...]], dims: int, stride:
 
 
 def evaluation_bytes(model: nn.Module, channels: int, size: tuple[int, ...]) -> int:
-    """About how much memory one slice or window takes while it is evaluated; the model is on the meta device."""
+    """Roughly the memory of one slice or window during evaluation; the model is on the meta device."""
     gathered = prod(size) * (GATHERED_BYTES + GATHERED_BYTES_PER_CHANNEL * channels)
     return int(WORKSPACE * forward_bytes(model, (1, channels, *size))) + gathered

@@ -1,4 +1,4 @@
-"""The live parts that a Spec names: network, loss, optimiser, scheduler; their arguments are bound already."""
+"""The objects that a bound Spec names: network, loss, optimiser, scheduler."""
 
 from typing import Any
 
@@ -7,33 +7,37 @@ from torch import nn
 
 from dlx.data.cases import Dataset
 from dlx.settings import registry
-from dlx.settings.spec import Part, Spec
+from dlx.settings.spec import PART_KINDS, Part, Spec
 from dlx.system.errors import SettingError
 from dlx.training.losses import SumLoss
 
 
+def _make(key: str, part: Part, *given: Any) -> Any:
+    """Calls the factory of the part that the setting `key` names; `given` are the arguments of the engine."""
+    return registry.load(PART_KINDS[key], part.name)(*given, **part.args)
+
+
 def make_model(spec: Spec, dataset: Dataset) -> nn.Module:
     """The spec's network for the data's channels and classes, initialised, on torch's current default device."""
-    factory = registry.load("model", spec.model.name)
-    model: nn.Module = factory(len(dataset.channels), len(dataset.classes), spec.dropout, **spec.model.args)
-    registry.load("initializer", spec.init.name)(model, **spec.init.args)
+    model: nn.Module = _make("model", spec.model, len(dataset.channels), len(dataset.classes), spec.dropout)
+    _make("init", spec.init, model)
     return model
 
 
 def model_geometry(model: nn.Module) -> tuple[int, int]:
-    """A model's number of spatial dimensions and the multiple its input sizes are padded to."""
+    """The number of spatial dimensions of a model, and the number whose multiples its input sizes have to be."""
     return int(model.dims), int(model.stride)  # type: ignore[arg-type]
 
 
 def make_loss(terms: tuple[Part, ...], num_classes: int) -> nn.Module:
     """The sum of the named losses."""
-    return SumLoss([registry.load("loss", term.name)(num_classes, **term.args) for term in terms])
+    return SumLoss([_make("loss", term, num_classes) for term in terms])
 
 
 def parameter_groups(model: nn.Module, spec: Spec) -> list[dict[str, Any]]:
-    """The optimiser's groups: encoder, decoder, head, each with its rate; SettingError for a group there is not.
+    """The optimiser's groups: encoder, decoder, head, each with its rate; SettingError for an unknown group.
 
-    Where norms and biases do not decay, they are a second group of the same name and rate.
+    If norms and biases do not decay, they are a second group of the same name and rate.
     """
     groups: dict[str, list[nn.Parameter]] = model.parameter_groups()  # type: ignore[operator]
     for name in spec.optimizer.group_lr:
@@ -55,7 +59,7 @@ def parameter_groups(model: nn.Module, spec: Spec) -> list[dict[str, Any]]:
 
 
 def _by_decay(parameters: list[nn.Parameter], spec: Spec) -> list[tuple[list[nn.Parameter], float]]:
-    """The parameters with their decay; norms' scales and shifts and biases, which have one axis, apart where asked."""
+    """The parameters with their decay; if asked for, norms and biases (tensors of one axis) apart, without decay."""
     decay = spec.optimizer.weight_decay
     if spec.optimizer.decay_norms_and_biases:
         return [(parameters, decay)]
@@ -64,11 +68,10 @@ def _by_decay(parameters: list[nn.Parameter], spec: Spec) -> list[tuple[list[nn.
 
 def make_optimizer(model: nn.Module, spec: Spec) -> torch.optim.Optimizer:
     """The spec's optimiser over the model's groups."""
-    part = spec.optimizer.name
-    optimizer: torch.optim.Optimizer = registry.load("optimizer", part.name)(parameter_groups(model, spec), **part.args)
+    optimizer: torch.optim.Optimizer = _make("optimizer.name", spec.optimizer.name, parameter_groups(model, spec))
     return optimizer
 
 
 def make_scheduler(optimizer: torch.optim.Optimizer, spec: Spec) -> Any:
     """The spec's scheduler over an optimiser, for all epochs of a trial."""
-    return registry.load("scheduler", spec.scheduler.name)(optimizer, spec.train.epochs, **spec.scheduler.args)
+    return _make("scheduler", spec.scheduler, optimizer, spec.train.epochs)

@@ -1,4 +1,4 @@
-"""Warnings about settings that are legal but probably mistakes; those about data are in `dlx.data.remarks`."""
+"""Warnings about settings that are legal but probably mistakes; warnings about data are in `dlx.data.remarks`."""
 
 from collections.abc import Sequence
 
@@ -13,10 +13,10 @@ from dlx.settings.spec import Spec
 from dlx.settings.text import counted
 from dlx.trial.factories import model_geometry
 
-THIN = 4  # slices whose sides are so unlike were hardly meant to be cut along this axis
+MAX_SIDE_RATIO = 4  # of a slice: one that is longer was probably cut along the wrong axis (chosen, not measured)
 
 
-def odd_patches(spec: Spec, dataset: Dataset, split: Split, dims: int) -> list[str]:
+def warn_of_patches(spec: Spec, dataset: Dataset, split: Split, dims: int) -> list[str]:
     """Slices cut along the wrong axis, and patches that are mostly padding."""
     assert spec.batch.patch_size_px is not None
     sizes = np.array([case.mask.shape for case in _training(dataset, split)])
@@ -26,25 +26,26 @@ def odd_patches(spec: Spec, dataset: Dataset, split: Split, dims: int) -> list[s
         median = np.median(sizes, axis=0)
         others = [axis for axis in range(3) if axis != spec.batch.slice_axis]
         thinnest = int(np.argmin(median))
-        if thinnest in others and THIN * median[thinnest] < median[others].max() and median[spec.batch.slice_axis] > 1:
+        is_thin = MAX_SIDE_RATIO * median[thinnest] < median[others].max()
+        if thinnest in others and is_thin and median[spec.batch.slice_axis] > 1:
             small, large = (f"{median[axis]:.0f}" for axis in sorted(others, key=lambda axis: median[axis]))
             remarks.append(
-                f"slices along array axis {spec.batch.slice_axis} are {large} x {small}: "
-                f"was batch.slice_axis={thinnest} meant?"
+                f"batch.slice_axis: slices along array axis {spec.batch.slice_axis} are {large} x {small}; "
+                f"did you mean batch.slice_axis={thinnest}?"
             )
         spanned = sizes[:, others]
     patch = np.array(spec.batch.patch_size_px)
     if (patch >= 2 * spanned.max(axis=0)).any():
         asked, largest = spell_size(patch.tolist()), spell_size(spanned.max(axis=0).tolist())
-        remarks.append(f"patches of {asked} are mostly padding: nothing there is larger than {largest}")
+        remarks.append(f"batch.patch_size_px: patches of {asked} are mostly padding; no image is larger than {largest}")
     return remarks
 
 
-def odd_dropout(model: nn.Module, num_channels: int) -> list[str]:
-    """Dropout whose output reaches a batch norm: known by one forward pass on the meta device, where the model is.
+def warn_of_dropout(model: nn.Module, num_channels: int) -> list[str]:
+    """Dropout before batch norm, found by one forward pass of the model, which is on the meta device.
 
-    In training dropout raises the variance of what the norm sees, and its running variance with it; in evaluation,
-    without dropout, the features are scaled by too large a variance (Li et al. 2018, arXiv 1801.05134).
+    In training, dropout raises the variance of the norm's input, and with it the running variance; in evaluation, where
+    nothing is dropped, that variance is too large (Li et al. 2018, arXiv 1801.05134).
     """
     dropped: list[Dropout] = []
     norms: list[nn.Module] = []
@@ -61,7 +62,7 @@ def odd_dropout(model: nn.Module, num_channels: int) -> list[str]:
     dims, stride = model_geometry(model)
     try:
         with torch.no_grad(), torch.device("meta"):
-            model(torch.empty(2, num_channels, *[2 * stride] * dims))  # of two: a norm needs several values a channel
+            model(torch.empty(2, num_channels, *[2 * stride] * dims))  # two: a norm needs several values a channel
     finally:
         for hook in hooks:
             hook.remove()
@@ -69,13 +70,15 @@ def odd_dropout(model: nn.Module, num_channels: int) -> list[str]:
         return []
     return [
         "dropout comes before batch norm, whose running variance is then too large in evaluation (arXiv 1801.05134); "
-        "model.norm=group keeps none"
+        "model.norm=group has no running variance"
     ]
 
 
-def odd_threads(threads: int, cores: int) -> list[str]:
+def warn_of_threads(threads: int, cores: int) -> list[str]:
     """More threads than cores: they wait for each other."""
-    return [f"{threads} threads on {counted(cores, 'core')} train slower than {cores} would"] if threads > cores else []
+    if threads <= cores:
+        return []
+    return [f"compute.threads: {threads} threads on {counted(cores, 'core')} train slower than {cores} would"]
 
 
 def spell_size(size: Sequence[int]) -> str:

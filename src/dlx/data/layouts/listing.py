@@ -19,7 +19,6 @@ from pydantic import Field
 
 from dlx.settings import registry
 from dlx.system.errors import DataError, SettingError, nearest
-from dlx.system.files import expand_home
 
 MAX_CLASSES = 256  # masks are uint8
 MAX_FOLDERS = 100  # within a folder of no layout that are looked at for one
@@ -81,7 +80,7 @@ def folder(
     """
     if layout != "auto" and layout not in registry.PARTS["layout"]:
         raise SettingError(f"unknown layout '{layout}': {nearest(layout, ['auto', *registry.PARTS['layout']])}")
-    root = Path(expand_home(path))
+    root = Path(path)
     _check_folder(root)
     fitting = _find_layouts(root) if layout == "auto" else [layout]
     return _list(root, fitting[0]) if len(fitting) == 1 else _list_first(root, fitting)

@@ -1,18 +1,21 @@
-"""From options to settings: recipe, then `--config`, then the options that were given, then `--set`."""
+"""Settings and seeds from the options of a command. Later layers override earlier ones: recipe, `--config`, options
+of their own, `--set`.
+"""
 
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from dlx.cli.options import TrainOptions
+from dlx.settings.text import shorten
 from dlx.system.errors import SettingError
 
 if TYPE_CHECKING:
     from dlx.settings.layers import Settings
 
 DEFAULT_RECIPE = "quick"
-MAX_LETTERS = 40  # of a word of the command line in a message
+MAX_LENGTH = 40  # of an option's text in a message: half a line
 
-# option -> the setting it stands for
+# option -> its setting
 SETTING_OF = {
     "data": "data.source",
     "fold": "split.fold",
@@ -44,28 +47,28 @@ SETTING_OF = {
 
 
 def asks_for_nothing(options: TrainOptions) -> bool:
-    """True where no option that could change a trial was given."""
+    """True if no option is given that could change a trial."""
     changing = {*SETTING_OF, "config", "set_", "seed", "seeds", "recipe"}
     return all(getattr(options, f.name) == f.default for f in fields(options) if f.name in changing)
 
 
 def settings_from(options: TrainOptions) -> "Settings":
-    """The merged settings of all four layers."""
+    """The merged settings of all layers."""
     from dlx.settings.layers import merge, read_recipe
 
     return merge(*with_given(options, read_recipe(options.recipe or DEFAULT_RECIPE)))
 
 
 def with_given(options: TrainOptions, *below: "Settings") -> "list[Settings]":
-    """Layers of settings with those of the command line over them: `--config`, options, `--set`."""
-    from dlx.settings import layers as settings
+    """The layers `below`, and those of the command line over them: `--config`, options, `--set`."""
+    from dlx.settings.layers import nest, parse_assignment, read_toml
 
     given = [(SETTING_OF[name], value) for name in SETTING_OF if (value := getattr(options, name)) is not None]
-    config = settings.read_toml(options.config) if options.config else {}
+    config = read_toml(options.config) if options.config else {}
     if "axes" in config:
-        raise SettingError(f"--config {options.config}: is a study, and not settings alone: dlx run {options.config}")
-    assigned = settings.nest(settings.parse_assignment(text) for text in options.set_ or [])
-    return [*below, config, settings.nest(given), assigned]
+        raise SettingError(f"--config {options.config}: a study, not settings; run it with dlx run {options.config}")
+    assigned = nest(parse_assignment(text) for text in options.set_ or [])
+    return [*below, config, nest(given), assigned]
 
 
 def seeds_from(options: TrainOptions, default: int = 1) -> tuple[int, ...]:
@@ -73,29 +76,24 @@ def seeds_from(options: TrainOptions, default: int = 1) -> tuple[int, ...]:
     from dlx.study.study import MAX_SEEDS
 
     if options.seed is not None and options.seeds is not None:
-        raise SettingError("--seed and --seeds: give one of the two")
+        raise SettingError("--seed and --seeds: give only one of them")
     if options.seed is not None:
         if options.seed < 0:
             raise SettingError(f"--seed {options.seed}: expected 0 or more")
         return (options.seed,)
     if options.seeds is None:
         return tuple(range(default))
-    how = "expected a number of seeds (--seeds 5: 0 to 4) or a list (--seeds 0,3,7); a single one is --seed 3"
+    given = shorten(options.seeds, MAX_LENGTH)
+    how = "expected a number of seeds (--seeds 5: 0 to 4) or a list (--seeds 0,3,7); for one seed, --seed 3"
     try:
         numbers = [int(piece) for piece in options.seeds.split(",")]
     except ValueError:
-        raise SettingError(f"--seeds {shortened(options.seeds)}: {how}") from None
+        raise SettingError(f"--seeds {given}: {how}") from None
     is_count = len(numbers) == 1
-    if is_count and numbers[0] > MAX_SEEDS:
-        raise SettingError(f"--seeds {shortened(options.seeds)}: at most {MAX_SEEDS}")
-    if is_count and numbers[0] < 1:
-        raise SettingError(f"--seeds {numbers[0]}: is a number of seeds, at least 1; the seed 0 alone is --seed 0")
+    if is_count and not 1 <= numbers[0] <= MAX_SEEDS:
+        one = "; for the seed 0 alone, --seed 0" if numbers[0] == 0 else ""
+        raise SettingError(f"--seeds {given}: expected 1 to {MAX_SEEDS:,} seeds{one}")
     seeds = range(numbers[0]) if is_count else numbers
     if min(seeds) < 0 or len(set(seeds)) != len(seeds):
-        raise SettingError(f"--seeds {shortened(options.seeds)}: no seed may be there twice or be below 0; {how}")
+        raise SettingError(f"--seeds {given}: no seed may be given twice or be below 0; {how}")
     return tuple(seeds)
-
-
-def shortened(text: str) -> str:
-    """A word of the command line, cut to what a line can hold."""
-    return text if len(text) <= MAX_LETTERS else f"{text[:MAX_LETTERS]}..."

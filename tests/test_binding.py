@@ -39,7 +39,7 @@ def test_an_argument_out_of_range_is_refused_by_name(args):
 
 
 def test_a_factory_without_settings_says_so():
-    with pytest.raises(SettingError, match=r"'constant' .*'x'"):
+    with pytest.raises(SettingError, match=r"scheduler 'constant' takes no arguments .*'x'"):
         bind_part("scheduler", Part(name="constant", args={"x": 1}))
 
 

@@ -2,45 +2,6 @@ import pytest
 from pydantic import ValidationError
 
 from dlx.settings.spec import Part, Spec
-from dlx.settings.text import parse_part, parse_value
-from dlx.system.errors import SettingError
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("3", 3),
-        ("-3", -3),
-        ("1e-3", 0.001),
-        ("0.5", 0.5),
-        ("true", True),
-        ("False", False),
-        ("none", None),
-        ("[1,2]", [1, 2]),
-        ("[[0,1.0],[1,0]]", [[0, 1.0], [1, 0]]),
-        ("[]", []),
-        ("'3'", "3"),
-        ("batch", "batch"),
-        ("../some folder", "../some folder"),
-    ],
-)
-def test_a_typed_value_is_what_it_looks_like(text, value):
-    parsed = parse_value(text)
-    assert parsed == value
-    assert type(parsed) is type(value)
-
-
-def test_a_part_is_a_name_and_its_arguments():
-    assert parse_part("step:step_size=30,gamma=0.1") == {"name": "step", "args": {"step_size": 30, "gamma": 0.1}}
-    assert parse_part("linear-tail") == {"name": "linear-tail", "args": {}}
-    weights = parse_part("focal:class_weights=[0.1,0.4],double-softmax=true")
-    assert weights["args"] == {"class_weights": [0.1, 0.4], "double_softmax": True}
-
-
-@pytest.mark.parametrize("text", ["", ":x=1", "step:3", "step:a=1,a=2", "step:=1", "3step", "step:x=[1,2"])
-def test_a_malformed_part_is_refused(text):
-    with pytest.raises(SettingError):
-        parse_part(text)
 
 
 @pytest.mark.parametrize("text", ["step:step_size=30,gamma=0.1", "unet2", "focal:class_weights=[0.1,0.4]"])
