@@ -76,6 +76,17 @@ def test_no_file_imports_itself_by_way_of_others():
     graphlib.TopologicalSorter(graph).prepare()  # CycleError names the files of a cycle
 
 
+@pytest.mark.parametrize("package", ["report", *PACKAGES[PACKAGES.index("records") :]])
+def test_packages_that_handle_no_tensors_import_no_torch(package):
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert files
+    for path in files:
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        imported = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+        imported += [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+        assert "torch" not in {name.partition(".")[0] for name in imported}, path
+
+
 def loaded_by(*args):
     """The modules that a command line imports."""
     code = f"import sys; sys.argv = ['dlx', *{list(args)!r}]\nfrom dlx.cli.main import app\n"
@@ -88,6 +99,13 @@ def loaded_by(*args):
 def test_help_imports_nothing_heavy(args):
     heavy = {"torch", "numpy", "scipy", "SimpleITK", "matplotlib", "safetensors", "rich.progress", "dlx.settings.spec"}
     assert not loaded_by(*args) & heavy
+
+
+@pytest.mark.slow
+def test_a_report_is_made_without_torch(tmp_path):
+    records = ROOT.parent.parent / "experiments/batch-norm.jsonl"
+    assert "torch" not in loaded_by("report", str(records), "--out", str(tmp_path / "report"))
+    assert (tmp_path / "report.md").exists()
 
 
 EMPTY_APP = """
