@@ -1,6 +1,6 @@
 """Writes docs/cli.md from the commands' own help texts, and the list in docs/settings.md from `dlx settings`.
 
-With --check it only tells whether the pages are up to date.
+With --check it writes nothing and says whether the pages are up to date.
 """
 
 import os

@@ -1,5 +1,5 @@
 """Writes docs/replication.md: what the notes claim beside what was measured, from the records under experiments/ and,
-where a claim is arithmetic, by doing it. With --check it only tells whether the page is up to date.
+where a claim is arithmetic, by doing it. With --check it writes nothing and says whether the page is up to date.
 """
 
 import inspect
