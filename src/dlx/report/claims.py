@@ -1,4 +1,4 @@
-"""The claims a study declared, tested on its records: each gives one value a seed, judged by `dlx.statistics`."""
+"""Tests the claims of a study on its records: each claim gives one value per seed, which `dlx.statistics` judges."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +24,7 @@ class ClaimOutcome:
     claim: Claim
     measured: str  # what the estimate is of
     result: ClaimResult
-    is_late: bool  # declared once results were there: its verdict is no test of what was expected
+    is_late: bool  # declared after results existed, so that it does not test an expectation
 
 
 def judge_claims(
@@ -78,7 +78,7 @@ def _measure(claim: Claim, header: StudyHeader, values: ValuesOf) -> tuple[str, 
     rivals = {label: values(label) for label in dict.fromkeys((claim.variant, *others))}
     given = header.direction if claim.metric == header.metric else None
     result = judge_best(rivals, claim.variant, higher_is_better=direction_of(claim.metric, given) == "higher")
-    # no rival may lack a seed, whichever is the closest
+    # a claim is complete only if every rival has all seeds, not just the closest
     result = replace(result, n=min(result.n, *map(len, rivals.values())))
     return f"advantage of {claim.variant} over its closest rival, {_what(claim)}", result
 

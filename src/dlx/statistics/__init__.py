@@ -1,4 +1,4 @@
-"""What can be said beyond the noise of the seed: tests, verdicts and the seeds they need; no records and no tables.
+"""Tests, verdicts and the number of seeds they need, from arrays of values; no records and no tables.
 
 A variant is compared with its control by the paired t test over seeds, which assumes that the differences of the seeds
 are independent of each other and roughly normal. A signed-rank test would assume less, but with five pairs its smallest

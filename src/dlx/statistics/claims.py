@@ -55,7 +55,7 @@ class ClaimResult:
 def judge_greater(values: Sequence[float], margin: float = 0.0) -> ClaimResult:
     """The claim that a quantity, one value a seed, is greater than `margin` (0 or more), by its 95 % interval.
 
-    Contradicted where the quantity is shown to be below -`margin`: the claim's opposite holds.
+    Contradicted if the quantity is shown to be below -`margin`: the opposite of the claim.
     """
     estimate = Estimate(tuple(values))
     if estimate.interval is None:

@@ -22,7 +22,7 @@ class CollapsedVariants:
 
 @dataclass(frozen=True)
 class NotMeasured:
-    """Why the metric is missing although the runs ended, as `dlx.study.metrics` says it."""
+    """Why the metric is missing although the runs ended, in the words of `dlx.study.metrics`."""
 
     why: str
 

@@ -46,7 +46,7 @@ def trial_table(record: TrialRecord) -> Trimmed:
 
 
 def name_of_mean(classes: Iterable[str]) -> str:
-    """What the row of the mean over classes is called; a class may be called `mean`."""
+    """The name of the row with the mean over classes, also if a class is called `mean`."""
     return "mean of all" if "mean" in classes else "mean"
 
 
