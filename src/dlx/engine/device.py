@@ -82,7 +82,7 @@ def choose_compute(spec: ComputeSpec) -> Compute:
 def prepare_backend(compute: Compute) -> None:
     """Makes the device the current one and sets torch's fast paths for it, whatever was set before.
 
-    On CUDA float32 is float32 (by default torch rounds in convolutions to TF32), and cuDNN uses deterministic
+    On CUDA float32 is float32 (by default torch computes convolutions in TF32), and cuDNN uses deterministic
     algorithms. Streams, graphs and their memory belong to the current device: with another current device a captured
     graph would be empty. On a CPU freed memory is kept.
     """
