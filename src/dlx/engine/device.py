@@ -80,7 +80,7 @@ def choose_compute(spec: ComputeSpec) -> Compute:
 
 
 def prepare_backend(compute: Compute) -> None:
-    """Makes the device the current one and sets torch's fast paths for it, whatever was set before.
+    """Makes the device the current one and sets torch's options for it, regardless of earlier settings.
 
     On CUDA float32 is float32 (by default torch computes convolutions in TF32), and cuDNN uses deterministic
     algorithms. Streams, graphs and their memory belong to the current device: with another current device a captured

@@ -30,10 +30,10 @@ class ClaimOutcome:
 def judge_claims(
     header: StudyHeader, variants: Mapping[str, VariantSummary], looks: Sequence[int]
 ) -> tuple[ClaimOutcome, ...]:
-    """Every claim of the header, over the seeds that the header declares and that have what it needs.
+    """Tests every claim of the header over the declared seeds that have its metric.
 
-    Until all of them have it a claim's verdict is INCOMPLETE, without an interval. Trials of unlike devices are not
-    paired. `looks` are the numbers of seeds at which verdicts were shown before.
+    Until all seeds have it the verdict is INCOMPLETE, without an interval. Trials on unlike devices are not paired.
+    `looks` are the numbers of seeds at which verdicts were shown before.
     """
     return tuple(_judge(Claim.model_validate(claim), header, variants, looks) for claim in header.claims)
 

@@ -1,4 +1,4 @@
-"""The looks at a study's verdicts: those before this one, what they cost, and the record of this one."""
+"""The looks at a study's verdicts: the earlier ones, the number of seeds at each, and the record of this one."""
 
 from collections.abc import Iterable
 

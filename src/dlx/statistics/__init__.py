@@ -10,7 +10,7 @@ wrong, also where the noise is not normal.
 """
 
 from dlx.statistics.claims import ClaimResult, Estimate, judge_best, judge_greater, judge_within, trend_slopes
-from dlx.statistics.collapse import LEARNT, Collapse, Values, collapsed_seeds, find_collapse
+from dlx.statistics.collapse import MIN_LEARNED, Collapse, Values, collapsed_seeds, find_collapse
 from dlx.statistics.comparison import Comparison, Comparisons, NoiseFloor, compare
 from dlx.statistics.decision import Decision, decide
 from dlx.statistics.looks import cost_of_looks, false_alarm_rate
@@ -20,7 +20,7 @@ from dlx.statistics.reasons import Reason
 from dlx.statistics.verdict import Verdict
 
 __all__ = [
-    "LEARNT",
+    "MIN_LEARNED",
     "ClaimResult",
     "Collapse",
     "Comparison",

@@ -1,7 +1,7 @@
 """How figures look and are written: colours, line styles, sizes; SVG and PNG files.
 
-Figures are drawn with matplotlib's objects; whatever the user has set for pyplot changes nothing. Equal records give
-equal bytes.
+Figures are drawn with matplotlib's objects, so the user's settings of pyplot have no effect. Equal records give equal
+bytes.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Tables of single trials on a terminal: what one scored, and several seeds beside each other."""
+"""Tables for the terminal: the scores of one trial, or of the seeds of one variant."""
 
 from collections.abc import Iterable, Sequence
 from statistics import mean, stdev
@@ -15,7 +15,7 @@ from dlx.study.results import TrialResult
 
 
 def trial_table(record: TrialRecord) -> Trimmed:
-    """One trial after its last epoch: a row per class and their mean, and below it what else is known of it."""
+    """One trial after its last epoch: a row per class, their mean, and lines on best epoch, subjects and time."""
     result = record.result
     assert result is not None
     tolerance, unit = record.settings["evaluate"]["surface_tolerance_mm"], result.distance_unit
