@@ -109,7 +109,7 @@ CLAIM = {"text": "p = 0.1 is best", "kind": "best", "metric": "val_dice", "varia
         ({"trials": (TrialEntry(trial="x", label="p=9", seed=0),)}, "trial x: no variant 'p=9'"),
     ],
 )
-def test_a_header_that_speaks_of_what_there_is_not_is_refused(tmp_path, changes, words):
+def test_a_header_that_names_unknown_variants_or_metrics_is_refused(tmp_path, changes, words):
     records = made_study()
     bad = StudyRecords(records.header.model_copy(update=changes), (), ())
     write_archive(tmp_path / "made.jsonl", bad)

@@ -86,7 +86,7 @@ def test_rates_are_numbers_to_schedulers_and_checkpoints():
     assert all(type(group["lr"]) is float for group in job.optimizer.param_groups)
 
 
-def test_a_restored_checkpoint_is_captured_anew_and_goes_on_as_before():
+def test_a_restored_checkpoint_is_captured_again_and_continues_as_before():
     asked = {"optimizer": {"lr": EXACT_LR}, "dropout": {"p": 0.25}}
     whole = small_job(asked)
     expected = results(whole)
@@ -365,7 +365,7 @@ def test_a_trial_that_cannot_be_captured_says_so_once_and_in_its_record(tmp_path
     assert (ended.status, ended.run.is_captured, ended.run.capture_obstacle) == ("done", False, failed.obstacle)
 
 
-def test_the_user_is_told_once_for_all_trials_why_steps_are_not_captured():
+def test_one_note_for_all_trials_says_why_steps_are_not_captured():
     shown = []
 
     class Shower:

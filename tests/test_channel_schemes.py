@@ -46,7 +46,7 @@ def opened(folder: Path, **description: object) -> Dataset:
     return open_dataset(DataSpec.model_validate({"source": str(folder)}), cache_dir=None)
 
 
-def test_a_scheme_in_a_name_is_said_once_and_changes_no_voxel(tmp_path: Path) -> None:
+def test_a_scheme_in_a_name_gives_one_remark_and_changes_no_voxel(tmp_path: Path) -> None:
     write(tmp_path / "imagesTr/c_0000.nii.gz", IMAGE)
     write(tmp_path / "labelsTr/c.nii.gz", MASK)
     named, plain = opened(tmp_path), opened(tmp_path, channel_names={"0": "T1"})

@@ -163,7 +163,7 @@ def test_weights_from_a_checkpoint_start_another_trial(tmp_path):
     assert checkpoint.weights_hash(tuned.model) == checkpoint.weights_hash(job.model)
 
 
-def test_weights_that_do_not_fit_are_said_and_none_at_all_is_refused(tmp_path):
+def test_weights_that_do_not_fit_are_listed_and_a_checkpoint_without_any_fit_is_refused(tmp_path):
     job = small_job()
     path = tmp_path / "first.safetensors"
     checkpoint.write(path, checkpoint.snapshot(job.model, None, job.optimizer, job.scheduler, {}))

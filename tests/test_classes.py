@@ -95,7 +95,7 @@ def test_a_class_that_the_control_lost_leaves_that_seed_out_of_the_noise_floor()
     assert spell_reasons(summary.variants[1].comparison) == "seed 2 of the control never learned CSF"
 
 
-def test_seeds_that_lost_different_classes_are_told_apart():
+def test_seeds_that_lost_different_classes_are_listed_separately():
     lost = {"CSF": {("p=0.1", 2): 0.0}, "GM": {("p=0.1", 3): 0.0, ("p=0.1", 2): 0.0}, "WM": 0.8, "skull": 0.8}
     described = spell_collapse(compared(with_classes(made_study(LABELS), lost)).collapse)
     assert described == "seed 2 never learned CSF; seeds 2, 3 never learned GM"

@@ -37,7 +37,7 @@ def test_a_file_or_folder_in_place_of_a_command_gets_the_command_that_takes_it(d
         assert f"Did you mean: dlx {command}" in flat(dlx(word, expect=2).output)
 
 
-def test_a_network_of_ones_own_is_told_how_to_be_trained(dlx):
+def test_a_network_of_the_users_own_comes_with_how_to_train_it(dlx):
     with pytest.raises(SettingError, match=r"docs/extending\.md"):
         dlx("train", "--model", "package.module:make")
     with pytest.raises(SettingError) as refusal:

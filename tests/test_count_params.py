@@ -107,7 +107,7 @@ def test_depth_says_how_many_levels_are_shown():
     assert "encoder" not in run("unet2", "--set", "width=2", "--depth", "0")
 
 
-def test_a_setting_may_be_spelt_as_train_spells_it():
+def test_a_setting_may_be_given_by_its_full_key():
     assert entry("unet2", "--set", "model.width=4")["parameters"] == entry("unet2:width=4")["parameters"]
 
 
@@ -163,7 +163,7 @@ def test_resnet50_costs_what_is_published():
     assert entry("resnet50")["flops"] == pytest.approx(2 * 4.09e9, rel=2e-3)
 
 
-def test_parts_and_layers_of_each_stage_are_told():
+def test_parts_and_layers_of_each_stage_are_shown():
     layers = "stem 1, stage2 9, stage3 12, stage4 18, stage5 9, head 1"
     assert f"50 weighted layers: {layers}" in " ".join(run("resnet50", "--depth", "1").split())
     found = entry("unet-resnet34")
@@ -187,7 +187,7 @@ def test_parts_and_layers_of_each_stage_are_told():
     ]
 
 
-def test_a_network_that_tells_no_layers_has_none():
+def test_a_network_that_counts_no_weighted_layers_has_null():
     found = entry("unet2", "--set", "width=4")
     assert found["weighted_layers"] is None
     assert list(found["parts"]) == ["encoder", "decoder", "head"]

@@ -247,7 +247,7 @@ def test_auto_leaves_apples_gpu_alone_until_it_has_been_tried(monkeypatch):
     assert choose_compute(ComputeSpec(device="mps")).device == torch.device("mps")
 
 
-def test_what_is_said_of_the_device_reaches_the_user(gpu, monkeypatch):
+def test_remarks_on_the_device_reach_the_user(gpu, monkeypatch):
     gpu((5, 2))
     resolved = small_resolved({"compute": {"device": "auto"}})
     assert any("no kernels" in remark for remark in resolved.remarks)

@@ -159,13 +159,13 @@ def test_window_weights_peak_in_the_middle_and_never_vanish():
     assert weight.min() == pytest.approx(1e-3)
 
 
-def test_a_loss_that_is_no_number_ends_the_trial_with_its_place():
+def test_a_loss_that_is_not_finite_ends_the_trial_and_names_epoch_and_step():
     with pytest.raises(Diverged, match="became nan in epoch 4, step 2"):
         check_finite(StepMeasurements([1.0, float("nan"), float("inf")], None, are_weights_finite=True), 4)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
-def test_weights_that_the_last_step_made_no_numbers_end_the_trial(value):
+def test_weights_that_are_not_finite_after_the_last_step_end_the_trial(value):
     job = small_job({"train": {"epochs": 1}})
     events = fit(job, Progress())
     while next(events).step < 4:

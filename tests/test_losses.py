@@ -214,7 +214,7 @@ def naive_lovasz(probabilities, mask):
 
 
 @pytest.mark.parametrize("num_present", [1, 2, 4])
-def test_lovasz_softmax_is_the_definition_spelt_out(num_present):
+def test_lovasz_softmax_equals_its_definition(num_present):
     logits = 2.0 * some_logits(2, K, 5, 6)
     mask = some_mask(2, 5, 6, num_classes=num_present)
     p = torch.softmax(logits, 1).movedim(1, -1).reshape(-1, K).numpy()

@@ -132,7 +132,7 @@ def test_the_evaluated_batch_is_halved_until_it_fits_the_memory(monkeypatch):
     assert small_resolved({"evaluate": {"batch_size": 48}}).spec.evaluate.batch_size == 48
 
 
-def test_a_study_that_began_with_the_whole_batch_goes_on_with_it(monkeypatch, tmp_path):
+def test_a_study_that_began_with_the_whole_batch_keeps_it(monkeypatch, tmp_path):
     study = Study(name="s", variants=(Variant(label="unet2", spec=small_spec()),), seeds=(0,))
 
     def planned(**known):
@@ -171,13 +171,13 @@ def test_a_containers_limit_is_its_memory(tmp_path, monkeypatch, name, text, lim
 
 
 @pytest.mark.skipif(not memory.STATUS.exists(), reason="needs Linux's /proc")
-def test_the_peak_of_the_process_begins_anew():
+def test_the_peak_memory_of_the_process_can_be_reset():
     size = 2**26
     with mmap.mmap(-1, 2 * size) as held:
         held[:: mmap.PAGESIZE] = bytes(2 * size // mmap.PAGESIZE)
         before = memory.peak_bytes()
     if not memory.reset_peak():
-        pytest.skip("the system lets nobody begin anew")
+        pytest.skip("this system cannot reset the peak")
     assert memory.peak_bytes() <= before - size
     with mmap.mmap(-1, size) as held:
         low = memory.peak_bytes()

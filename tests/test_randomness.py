@@ -24,7 +24,7 @@ def test_an_unknown_stream_is_refused():
         stream_seed(0, "orders", 1)
 
 
-def test_a_generator_begins_anew_each_time_it_is_made():
+def test_each_new_generator_starts_at_the_same_state():
     first = torch.rand(8, generator=generator(3, "noise", 2))
     assert torch.equal(first, torch.rand(8, generator=generator(3, "noise", 2)))
     assert not torch.equal(first, torch.rand(8, generator=generator(3, "noise", 3)))

@@ -172,7 +172,7 @@ def write_json(path: Path, value: Any) -> str:
     return str(path)
 
 
-def test_an_nnunet_split_file_is_used_as_it_stands(tmp_path: Path) -> None:
+def test_an_nnunet_split_file_is_used_unchanged(tmp_path: Path) -> None:
     folds = [{"train": ["b", "c"], "val": ["a"]}, {"train": ["a"], "val": ["c"]}]
     file = write_json(tmp_path / "splits_final.json", folds)
     assert split(["a", "b", "c"], file=file, fold=0) == Split(train=("b", "c"), val=("a",))

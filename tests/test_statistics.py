@@ -278,7 +278,7 @@ def test_better_and_worse_follow_the_direction_of_the_metric():
     assert compare_one(CONTROL, control=GOOD, higher_is_better=False).verdict is Verdict.BETTER
 
 
-def test_a_difference_smaller_than_what_matters_is_said_to_be_so():
+def test_a_difference_below_the_smallest_effect_has_a_reason_that_names_it():
     row = compare_one(GOOD, smallest_effect=0.05)
     assert (row.verdict, row.reasons) == (Verdict.BETTER, (why.SmallDifference(0.05),))
     assert compare_one(GOOD).reasons == ()
@@ -312,14 +312,14 @@ def test_a_collapse_is_named_and_gets_neither_interval_nor_p():
     assert (row.n, row.interval, row.p, row.equivalence_p, row.spread, row.seeds_needed) == (4, *[None] * 5)
 
 
-def test_a_collapse_of_the_control_is_said_of_every_variant():
+def test_a_collapse_of_the_control_is_reported_for_every_variant():
     row = compare_one(GOOD, control=CONTROL | {2: 0.01})
     assert (row.verdict, row.reasons) == (Verdict.COLLAPSED, collapsed_seeds_of(control=(2,)))
     row = compare_one(GOOD | {4: None}, control=CONTROL | {2: 0.01})
     assert row.reasons == collapsed_seeds_of((4,), control=(2,))
 
 
-def test_a_variant_that_always_diverged_is_said_to_have():
+def test_a_variant_that_diverged_on_every_seed_is_reported_as_such():
     row = compare_one(dict.fromkeys(SEEDS))
     assert (row.verdict, row.reasons, row.difference) == (Verdict.COLLAPSED, collapsed_seeds_of(SEEDS), None)
     assert compare_one({2: NAN}).reasons == collapsed_seeds_of((2,), num_runs=1)
@@ -331,7 +331,7 @@ def test_a_collapse_comes_before_missing_seeds_and_after_an_unreached_setting():
     assert compare_one(collapsed_and_incomplete, unreached={"variant"}).verdict is Verdict.NO_EFFECT
 
 
-def test_the_validation_dice_tells_the_collapse_where_the_metric_is_none():
+def test_collapse_is_found_by_validation_dice_for_any_metric():
     gap, gap_of_control = runs(0.30, 0.02, 0.28, 0.29, 0.31), runs(0.1, 0.01, 0.12, 0.11, 0.1)
     healthy = collapses_of(NOISY)
     assert compare_one(gap, control=gap_of_control).verdict is Verdict.COLLAPSED  # the gaps mistaken for Dice

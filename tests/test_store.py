@@ -101,7 +101,7 @@ with folder.locked(), replacing(folder.last) as file:
 """
 
 
-def test_a_trial_that_starts_anew_leaves_nothing_of_the_one_before(folder):
+def test_a_trial_that_starts_again_keeps_nothing_of_the_earlier_attempt(folder):
     folder.append(record(1))
     for path in (folder.last, folder.best, folder.error):
         path.write_bytes(b"x")

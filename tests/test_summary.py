@@ -158,7 +158,7 @@ def test_equal_epochs_with_other_weights_are_not_idle():
     assert variant(records).comparison.verdict is Verdict.NO_DIFFERENCE
 
 
-def test_a_plateau_rule_that_never_fired_is_said_to_be_that():
+def test_a_plateau_rule_that_never_fired_is_named_as_the_reason():
     records = study(idle=["p=0.1"], schedulers={"p=0.1": "plateau"})
     assert "plateau rule never fired" in variant(records).idle
 
@@ -241,7 +241,7 @@ def test_a_study_of_one_variant_has_estimates_and_no_verdict():
 
 
 @pytest.mark.parametrize("whose", ["p=0", "p=0.1"])
-def test_a_metric_that_was_not_measured_is_told_from_one_that_is_still_missing(whose):
+def test_a_metric_that_was_not_measured_differs_from_one_that_is_still_missing(whose):
     records = study(every=5, metric="jitter", epochs=12)  # of the last 3 epochs the tenth and the last are validated
     row = variant(records).comparison
     assert row.verdict is Verdict.NOT_MEASURED

@@ -274,7 +274,7 @@ def test_seeds_added_after_a_look_are_no_longer_a_5_percent_verdict(dlx):
 
 
 @pytest.mark.slow
-def test_variants_chosen_after_a_look_are_remarked_on(dlx):
+def test_variants_chosen_after_a_look_give_a_remark(dlx):
     dlx(*SWEEP)
     fewer = dlx("sweep-dropout", "--p", "0.5", "--seeds", "2", *SMALL, "--out", "out")
     assert "verdicts were shown before over other seeds or variants (up to 2)" in " ".join(fewer.stdout.split())
@@ -283,7 +283,7 @@ def test_variants_chosen_after_a_look_are_remarked_on(dlx):
 
 
 @pytest.mark.slow
-def test_what_is_declared_after_results_is_remarked_on(dlx):
+def test_what_is_declared_after_results_gives_a_remark(dlx):
     dlx(*SWEEP)
     late = dlx(*SWEEP, "--smallest-effect", "0.5")
     assert "declared after results were there: smallest effect" in late.stdout
@@ -291,7 +291,7 @@ def test_what_is_declared_after_results_is_remarked_on(dlx):
 
 
 @pytest.mark.slow
-def test_what_is_declared_after_results_is_remarked_on_though_another_study_took_the_folder_meanwhile(dlx):
+def test_what_is_declared_after_results_gives_a_remark_even_if_another_study_used_the_folder_meanwhile(dlx):
     dlx(*SWEEP)
     dlx("train", *SMALL, "--threads", "1", "--out", "out")  # the control's own trial
     assert "after results" not in dlx(*SWEEP).stdout
@@ -393,7 +393,7 @@ def test_the_line_of_an_epoch_says_which_training_subjects_it_is_of(dlx):
 
 
 @pytest.mark.slow
-def test_a_study_that_began_with_rarer_validation_goes_on_with_it(dlx):
+def test_a_study_that_began_with_rarer_validation_keeps_it(dlx):
     """Its validation costs more than a tenth of training: once was enough before, and five times are now."""
     five = ["--epochs", "5", "--quiet", "--json"]
     options = ["sweep-dropout", "--p", "0.5", "--seeds", "1", *SMALL_ARGS, *five]
@@ -406,7 +406,7 @@ def test_a_study_that_began_with_rarer_validation_goes_on_with_it(dlx):
     assert {trial["id"] for trial in new["trials"]}.isdisjoint(trial["id"] for trial in again)
 
 
-def test_a_study_that_began_with_a_larger_batch_of_evaluation_goes_on_with_it(dlx, monkeypatch):
+def test_a_study_that_began_with_a_larger_evaluation_batch_keeps_it(dlx, monkeypatch):
     options = ["train", *SMALL, "--set", "evaluate.every=2", "--json"]
     dlx(*options, "--quiet", "--out", "out")
     begun = json.loads(dlx(*options, "--out", "out", "--dry-run").stdout)["trials"]

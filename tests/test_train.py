@@ -87,7 +87,7 @@ def test_seeds_are_trials_of_their_own_with_mean_and_spread(dlx):
     assert document["trials"][0]["val_dice"] != document["trials"][1]["val_dice"]
 
 
-def test_a_dry_run_writes_nothing_and_tells_the_cost(dlx, tmp_path):
+def test_a_dry_run_writes_nothing_and_shows_the_cost(dlx, tmp_path):
     result = dlx("train", *SMALL, "--epochs", "2", "--dry-run")
     assert "Nothing was written" in result.stdout
     assert "train.epochs" in result.stdout
@@ -100,7 +100,7 @@ def test_a_dry_run_writes_nothing_and_tells_the_cost(dlx, tmp_path):
 
 
 @pytest.mark.skipif(not CLEAR_REFS.exists(), reason="a process's peak of memory is known on Linux alone")
-def test_a_dry_run_tells_the_memory_of_training_and_of_evaluation(dlx):
+def test_a_dry_run_shows_the_memory_of_training_and_of_evaluation(dlx):
     args = [*SMALL, "--epochs", "1", "--dry-run"]
     (memory,) = json.loads(dlx("train", *args, "--json").stdout)["cost"]["memory_mib"].values()
     assert set(memory) == {"training", "evaluation"}
@@ -250,7 +250,7 @@ def stopped(killed, tmp_path):
 
 
 @pytest.mark.slow
-def test_damaged_epoch_records_are_mended_from_the_checkpoint(dlx, stopped, tmp_path):
+def test_damaged_epoch_records_are_restored_from_the_checkpoint(dlx, stopped, tmp_path):
     (stopped / "epochs.jsonl").write_bytes(b"garbage\n")
     dlx("train", *ARGS, "--out", str(tmp_path / "stopped"))
     assert [epoch["epoch"] for epoch in outcome(tmp_path / "stopped")[0]] == [1, 2, 3, 4, 5, 6]
@@ -265,7 +265,7 @@ def test_a_damaged_checkpoint_says_how_to_start_over(dlx, stopped, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_checkpoint_that_is_gone_is_told(dlx, stopped, tmp_path):
+def test_a_missing_checkpoint_is_reported(dlx, stopped, tmp_path):
     (stopped / "last.safetensors").unlink()
     assert "its checkpoint is gone" in dlx("train", *ARGS, "--out", str(tmp_path / "stopped")).stderr
 
@@ -291,7 +291,7 @@ def test_user_text_is_no_markup(dlx):
     assert "o[/y]" in result.stderr
 
 
-def test_quiet_still_tells_of_a_failure(dlx):
+def test_quiet_still_reports_a_failure(dlx):
     result = dlx("train", *SMALL, "--epochs", "1", "--lr", "1e30", "--optimizer", "sgd", "--quiet", expect=1)
     assert "diverged" in result.stderr
 

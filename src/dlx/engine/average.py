@@ -1,4 +1,4 @@
-"""The exponential moving average of a network's weights (EMA), which validation may use in their place."""
+"""The exponential moving average of a network's weights (EMA), which validation uses instead of the weights."""
 
 import torch
 from torch import Tensor, nn

@@ -38,7 +38,7 @@ class Graphs(Protocol):
 
 
 class CudaGraphs:
-    """CUDA's own, each captured on a stream of its own (one for all of them has failed: pytorch issue 193402)."""
+    """CUDA's graphs, each captured on its own stream (sharing one stream has failed: pytorch issue 193402)."""
 
     def warm_up(self, run: Run, times: int) -> None:
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]

@@ -1,6 +1,6 @@
-"""Checkpoints: weights, optimiser and progress in one safetensors file, read without pickle, written beside training.
+"""Checkpoints: weights, optimiser and progress in one safetensors file, read without pickle, written by a thread.
 
-The header carries, as JSON, all that going on and predicting need; the tensors are named `model.*`, `ema.*` and
+The header is JSON and holds whatever else resuming and predicting need; the tensors are named `model.*`, `ema.*` and
 `optimizer.INDEX.*`.
 """
 
@@ -37,10 +37,10 @@ class Checkpoint:
 
 @dataclass(frozen=True, eq=False)
 class InitialWeights:
-    """The weights that trials start from, read from a checkpoint once: the file may change while they train."""
+    """The weights that trials start from, read once, because the checkpoint's file may change while they train."""
 
     tensors: dict[str, Tensor]
-    missing: tuple[str, ...]  # weights of the network that are not among them
+    missing: tuple[str, ...]  # weights of the network that `tensors` lacks
     digest: str
 
 
@@ -79,9 +79,9 @@ def snapshot(
     header: dict[str, Any],
     buffers: HostBuffers | None = None,
 ) -> Checkpoint:
-    """A copy of a training state on the host; training may go on as soon as this returns.
+    """A copy of the training state on the host; training may continue as soon as this returns.
 
-    With `buffers` it is valid until the next snapshot into the same ones.
+    With `buffers` the copy is valid until the next snapshot that uses them.
     """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     if ema is not None:
@@ -129,7 +129,7 @@ def _restore_progress(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer, 
     for name, tensor in checkpoint.part("optimizer").items():
         index, _, entry = name.partition(".")
         like = parameters[int(index)]
-        # the fused optimisers walk parameter and state by memory order: the state must lie as its parameter does
+        # fused optimisers read parameter and state in memory order, so both need the same memory layout
         placed = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
         state.setdefault(int(index), {})[entry] = placed
     for index, entries in checkpoint.header["optimizer"]["plain"].items():
@@ -142,7 +142,7 @@ def _restore_progress(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer, 
 def initial_weights(model: nn.Module, path: Path) -> InitialWeights:
     """The weights of a checkpoint whose name and shape fit the model.
 
-    Averaged weights are preferred where the checkpoint has them. SettingError where nothing fits.
+    Averaged weights are used if the checkpoint has them. SettingError if nothing fits.
     """
     saved = read(path)
     averaged = {
@@ -160,7 +160,7 @@ def initial_weights(model: nn.Module, path: Path) -> InitialWeights:
 
 
 def read(path: Path) -> Checkpoint:
-    """A checkpoint from disk; DataError where it is missing, cut short or not one of dlx's."""
+    """A checkpoint from disk; DataError if it is missing, truncated or not made by dlx."""
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("dlx", "null"))
@@ -173,14 +173,14 @@ def read(path: Path) -> Checkpoint:
 
 
 def write(path: Path, checkpoint: Checkpoint, also: Path | None = None) -> None:
-    """Writes a checkpoint whole or not at all. `also` becomes a second name of the file, just before `path` does."""
+    """Writes a checkpoint atomically. `also` is a second name for the same file, which it gets just before `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, also=also) as file:
         file.write(safetensors.torch.save(checkpoint.tensors, {"dlx": json.dumps(checkpoint.header)}))
 
 
 def weights_hash(model: nn.Module) -> str:
-    """A hash of every weight and buffer by name: equal weights, equal hash, on any device."""
+    """A hash of every weight and buffer and its name; it does not depend on the device."""
     return _hash_of(model.state_dict())
 
 
@@ -193,19 +193,19 @@ def _hash_of(tensors: Mapping[str, Tensor]) -> str:
 
 
 class CheckpointWriter:
-    """Writes checkpoints on a thread of its own, one after the other; an error is raised at the next call."""
+    """Writes checkpoints in a thread, one after the other; an error in it is raised by the next call."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._pending: Future[None] | None = None
 
     def submit(self, checkpoint: Checkpoint, path: Path, also: Path | None = None) -> None:
-        """Writes a checkpoint (see `write`), once the one before is on disk."""
+        """Starts writing a checkpoint (see `write`) after the previous one is on disk."""
         self.wait()
         self._pending = self._pool.submit(write, path, checkpoint, also)
 
     def wait(self) -> None:
-        """Returns when all that was submitted is on disk."""
+        """Returns when every submitted checkpoint is on disk."""
         if self._pending is not None:
             pending, self._pending = self._pending, None
             pending.result()
@@ -218,7 +218,7 @@ class CheckpointWriter:
 
 
 def _encode(value: Any) -> Any:
-    """Python values as JSON that `_decode` gives back as they were: dictionaries may have numbers as keys."""
+    """Python values as JSON from which `_decode` restores them, also dictionaries with numbers as keys."""
     if isinstance(value, dict):
         return {"pairs": [[_encode(key), _encode(item)] for key, item in value.items()]}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Which device trains, in which precision and memory format, and what of that can change a trial's numbers."""
+"""The choice of device, precision, threads and memory format, and the settings of torch that go with it."""
 
 import ctypes
 import os
@@ -18,7 +18,7 @@ from dlx.system.errors import SettingError
 from dlx.system.memory import host_memory_bytes
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
-MAX_THREADS_PER_CORE = 8  # a run of a larger machine may be repeated here; a larger number is a typing error
+MAX_THREADS_PER_CORE = 8  # enough to repeat a run of a larger machine; a larger number is a typing error
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Compute:
     threads: int
     device_name: str | None = None  # of a CUDA device: numbers of unlike ones are never paired
     captures: bool = False  # steps are captured and replayed
-    remarks: tuple[str, ...] = field(default=(), compare=False)  # for the user: why this device, and what it costs
+    remarks: tuple[str, ...] = field(default=(), compare=False)  # for the user: why this device, and its drawbacks
 
     def autocast(self) -> AbstractContextManager[None]:
         """bf16 autocast, or nothing in float32."""
@@ -42,7 +42,7 @@ class Compute:
         return torch.channels_last if dims == 2 else torch.channels_last_3d
 
     def synchronize(self) -> None:
-        """Waits for the device; for clocks and checkpoints, never inside a step."""
+        """Waits for the device. For timing and checkpoints, never inside a step."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         elif self.device.type == "mps":
@@ -50,10 +50,10 @@ class Compute:
 
 
 def choose_compute(spec: ComputeSpec) -> Compute:
-    """The device, precision and threads a ComputeSpec stands for on this machine.
+    """The device, precision and threads that a ComputeSpec selects on this machine.
 
-    Raises SettingError for a device that is not there or that this torch has no kernels for, and for bf16 or a capture
-    that the device cannot do.
+    Raises SettingError if the device is missing, if this torch has no kernels for it, or if it supports no bf16 or no
+    capture although the settings require it.
     """
     device, remarks = _choose_device(spec.device)
     precision = spec.precision
@@ -65,10 +65,10 @@ def choose_compute(spec: ComputeSpec) -> Compute:
             raise SettingError(f"compute.precision: {gpu} has no bf16 units (from 8.0 on); use float32")
         remarks.append(f"{gpu} trains in float32, without its tensor cores: bf16 needs compute capability 8.0")
     if spec.capture is True and device.type != "cuda":
-        raise SettingError(f"compute.capture: only steps on a CUDA device are captured, and this trains on {device}")
+        raise SettingError(f"compute.capture: true needs a CUDA device (this trial trains on {device})")
     if spec.threads is not None and spec.threads > MAX_THREADS_PER_CORE * available_cores():
         cores = counted(available_cores(), "core")
-        raise SettingError(f"compute.threads: {spec.threads}, and this process may use {cores}")
+        raise SettingError(f"compute.threads: {spec.threads} is too many for {cores}")
     return Compute(
         device,
         precision,
@@ -80,11 +80,11 @@ def choose_compute(spec: ComputeSpec) -> Compute:
 
 
 def prepare_backend(compute: Compute) -> None:
-    """Makes the device the current one and sets torch's fast paths for it, whatever was set before.
+    """Makes the device the current one and sets torch's options for it, regardless of earlier settings.
 
-    On CUDA float32 means float32 (convolutions would be rounded to TF32 by default), and cuDNN takes algorithms that
-    repeat. Streams, graphs and their memory belong to the current device: with another one current, a captured graph
-    would be empty. On a CPU freed memory is kept.
+    On CUDA float32 is float32 (by default torch computes convolutions in TF32), and cuDNN uses deterministic
+    algorithms. Streams, graphs and their memory belong to the current device: with another current device a captured
+    graph would be empty. On a CPU freed memory is kept.
     """
     if compute.device.type == "cpu":
         keep_freed_memory()
@@ -98,10 +98,10 @@ def prepare_backend(compute: Compute) -> None:
 
 @cache
 def keep_freed_memory() -> bool:
-    """Makes glibc's allocator keep what is freed for the next step; False where there is no glibc.
+    """Makes glibc's allocator keep freed memory for the next step; False without glibc.
 
-    As it comes, every feature map of 32 MiB or more is mapped anew at each step, its pages zeroed by the kernel: 12 %
-    of a full-size step (docs/log.md). The process then holds on to its peak until it ends.
+    By default each feature map of 32 MiB or more is mapped again at each step, and the kernel zeroes its pages: 12 % of
+    a full-size step (docs/log.md). The process keeps the memory of its peak until it ends.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
     if mallopt is None:
@@ -111,7 +111,7 @@ def keep_freed_memory() -> bool:
 
 
 def does_bf16_well(device: torch.device) -> bool:
-    """True where bf16 is multiplied by hardware; torch also emulates it elsewhere, at half of float32's speed."""
+    """Whether the hardware multiplies bf16; elsewhere torch emulates it at half the speed of float32."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
@@ -120,7 +120,7 @@ def does_bf16_well(device: torch.device) -> bool:
 
 
 def memory_bytes(device: torch.device) -> int | None:
-    """The device's whole memory, on a CPU that of the machine or container; None where it is not known."""
+    """The total memory of the device, for a CPU that of the machine or container; None if unknown."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory)
     return host_memory_bytes()
@@ -136,7 +136,7 @@ def describe_device(device: torch.device) -> str:
 
 
 def _cpu_capabilities() -> dict[str, Any]:
-    """What torch says of the processor; empty where this build of torch does not tell."""
+    """The processor's features as torch reports them; empty if this build of torch has no such report."""
     return dict(getattr(torch.cpu, "get_capabilities", dict)())
 
 
@@ -150,14 +150,18 @@ def _processor_name() -> str:
 
 
 def _choose_device(name: str) -> tuple[torch.device, list[str]]:
-    """The device of a name, and remarks for the user; `auto` is the first GPU that this torch has kernels for."""
+    """The named device, and remarks for the user; `auto` is the first GPU that this torch has kernels for."""
     if name == "auto":
         return _choose_for_user()
     kind, _, index = name.partition(":")
     if kind == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if int(index or 0) >= count:  # before torch sees it, which refuses large numbers in its own way
-            why = "this torch is built without CUDA" if torch.version.cuda is None else f"torch sees {count} of CUDA"
+        if int(index or 0) >= count:  # checked first: torch's error for large numbers is unclear
+            why = (
+                "this torch is built without CUDA"
+                if torch.version.cuda is None
+                else f"torch finds {counted(count, 'CUDA device')}"
+            )
             raise SettingError(f"device '{name}' is not there: {why}; --device cpu trains without a GPU")
         device = torch.device("cuda", int(index or 0))
         lack = _lacks_kernels(device)

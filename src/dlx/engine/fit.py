@@ -22,8 +22,8 @@ from dlx.scoring.overlap import dice_from_counts, soft_dice_from_sums, summarize
 from dlx.study.results import EpochResult
 
 
-class Diverged(Exception):  # noqa: N818 - it is a state of the trial, not a fault of the program
-    """The loss or a weight was no finite number; training on would be a waste."""
+class Diverged(Exception):  # noqa: N818 - a state of the trial, not an error of the program
+    """The loss or a weight is not finite, so training ends."""
 
 
 @dataclass(frozen=True)
@@ -65,32 +65,32 @@ class Job:
     patience: int | None = None
     average: WeightAverage | None = None
     noise: torch.Generator = field(init=False)
-    validated: Measured | None = field(init=False, default=None)  # the validation cases, by the weights of now
+    validated: Measured | None = field(init=False, default=None)  # the validation cases, measured with these weights
 
     def __post_init__(self) -> None:
         self.take_noise(torch.Generator(self.compute.device))
 
     def take_noise(self, noise: torch.Generator) -> None:
-        """Draws dropout's noise from this generator: the one that a captured step knows."""
+        """Draws dropout's noise from this generator, to which a captured step is bound."""
         self.noise = noise
         set_dropout(self.model, self.dropout_p, noise)
 
     @property
     def evaluated_model(self) -> nn.Module:
-        """The weights that are measured: the averaged ones where an EMA is kept."""
+        """The network that is measured: the averaged one if there is an EMA."""
         return self.model if self.average is None else self.average.averaged
 
     @property
     def ema(self) -> nn.Module | None:
-        """The averaged weights, where they are kept."""
+        """The averaged weights; None without an EMA."""
         return None if self.average is None else self.average.averaged
 
     def is_validated(self, epoch: int) -> bool:
-        """True where the validation cases are measured at the end of the epoch."""
+        """Whether the validation cases are measured at the end of the epoch."""
         return epoch % self.evaluate_every == 0 or epoch == self.epochs
 
     def is_finished(self, progress: Progress) -> bool:
-        """True after the last epoch, or once patience has run out: seen in epochs that were validated alone."""
+        """Whether this was the last epoch, or patience has run out, which is checked in validated epochs only."""
         if progress.epoch >= self.epochs:
             return True
         if self.patience is None or not self.is_validated(progress.epoch):
@@ -161,7 +161,7 @@ def end_epoch(job: Job, progress: Progress, result: EpochResult) -> None:
 def validate(job: Job, epoch: int) -> dict[str, Any]:
     """The Dice fields of an epoch's record: all validation cases, and the fixed subset of the training cases.
 
-    Where the epoch may be the last, the predictions are kept, so that scoring need not make them again.
+    If the epoch may be the last, the predictions are kept, and scoring reuses them.
     """
     may_end = epoch == job.epochs or job.patience is not None
     measured = job.evaluator.measure(job.evaluated_model, job.val_cases, keep_predictions=may_end)
@@ -180,7 +180,7 @@ def validate(job: Job, epoch: int) -> dict[str, Any]:
 
 
 def check_finite(measured: StepMeasurements, epoch: int) -> None:
-    """Raises Diverged with the first step whose loss is NaN or infinite, or where the weights are so afterwards."""
+    """Raises Diverged if a loss is not finite, naming the first such step, or if a weight is not after the last one."""
     for step, loss in enumerate(measured.losses, start=1):
         if not math.isfinite(loss):
             raise Diverged(f"the loss became {loss} in epoch {epoch}, step {step}")

@@ -17,7 +17,7 @@ from dlx.study.results import DropoutSample, LevelProbe
 
 
 class Prober:
-    """Measures the levels of a network in one step at a time; `levels` and `coins` describe the last one."""
+    """Measures the levels of a network in one step at a time; `levels` and `dropout_samples` describe the last one."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model: Any = model

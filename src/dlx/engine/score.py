@@ -1,4 +1,4 @@
-"""What a trial scores after its last epoch: all training and all validation cases, whole, by the same code."""
+"""The scores of a trial after its last epoch: all training and validation cases, whole volumes, by the same code."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,14 +13,14 @@ from dlx.scoring.overlap import dice_from_counts, none_if_nan, summarize
 from dlx.scoring.surface import SurfaceScores, surface_scores
 from dlx.study.results import CaseScores, SetScores
 
-# Of one thread, for a class of a whole case. Measured: 7.5 to 7.9 where the class reaches all corners of the volume.
+# The memory that one thread takes to score a class of a case. Measured: 7.5 to 7.9 if the class reaches all corners.
 # Two threads at 512 x 512 x 600 keep the process below 8 GiB (`make memory`); on a large machine all cores would not.
 SURFACE_BYTES_PER_VOXEL = 8
 MAX_SURFACE_BYTES = 3 * 2**30
 
 
 def score_trial(job: Job, surface_tolerance_mm: float) -> tuple[SetScores, SetScores]:
-    """The training and the validation set. What the last epoch's validation measured is not measured again."""
+    """Scores the training and the validation set. Predictions of the last epoch's validation are reused."""
     train = job.evaluator.measure(job.evaluated_model, job.train_cases)
     val = job.validated or job.evaluator.measure(job.evaluated_model, job.val_cases, keep_predictions=True)
     return score_set(job, job.train_cases, train), score_set(job, job.val_cases, val, surface_tolerance_mm)
@@ -61,8 +61,8 @@ def score_set(
 def _surfaces(
     job: Job, cases: Sequence[int], predictions: Sequence[Tensor], tolerance_mm: float
 ) -> list[list[SurfaceScores]]:
-    """The scores of each case's foreground classes. A class of a case is scored by one thread, from start to end, so
-    that the number of threads changes nothing; numpy and scipy release the GIL for most of it.
+    """The scores of each case's foreground classes. One thread scores a class of a case from start to end, so the
+    number of threads changes no score; numpy and scipy release the GIL most of the time.
     """
     store = job.evaluator.store
     masks = [store.mask(case).cpu().numpy() for case in cases]
@@ -77,7 +77,7 @@ def _surfaces(
         waiting = [[pool.submit(score, row, k) for k in classes] for row in range(len(cases))]
         return [[scores.result() for scores in of_case] for of_case in waiting]
     finally:
-        pool.shutdown(cancel_futures=True)  # on Ctrl-C, do not score the rest first
+        pool.shutdown(cancel_futures=True)  # on Ctrl-C the remaining cases are not scored
 
 
 def surface_threads(threads: int, voxels: int) -> int:

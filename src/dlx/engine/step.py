@@ -17,19 +17,19 @@ from dlx.study.results import DropoutSample, LevelProbe
 
 @dataclass(frozen=True)
 class StepMeasurements:
-    """What the steps of an epoch measured, on the host."""
+    """The measurements of an epoch's steps, on the host."""
 
     losses: list[float]  # of each step, before its update
-    soft_dice: float | None  # the mean over the batches, where it is measured
-    are_weights_finite: bool  # after the last update, which no loss has seen
-    levels: dict[str, LevelProbe] | None = None  # of the first step, where it is probed
+    soft_dice: float | None  # the mean over the batches; None if it is not measured
+    are_weights_finite: bool  # after the last update, which no loss reflects
+    levels: dict[str, LevelProbe] | None = None  # of the first step; None if it is not probed
     dropout_samples: dict[str, DropoutSample] | None = None  # likewise
 
 
 class TrainStep:
     """Gathers a batch, runs it forward and backward, and updates the weights; nothing in it waits for the device.
 
-    `work` runs it: operation by operation, or as a capture.
+    `work` runs the step: operation by operation, or captured.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class TrainStep:
             self.average.add_step()
 
     def run(self) -> None:
-        """The step on the batch that was sought; no number of the host's goes into it."""
+        """Runs the step on the batch that `seek` selected; it uses no number from the host, so it can be captured."""
         image, mask = self.source.gather()
         if self.augmenter is not None:
             image, mask = self.augmenter(image, mask, self.at)
@@ -91,7 +91,7 @@ class TrainStep:
             self.soft.index_copy_(0, self.at, soft_overlap(logits.detach().float().softmax(1), mask)[None])
 
     def measurements(self) -> StepMeasurements:
-        """Copies what the epoch's steps measured to the host, which waits for the device here."""
+        """Copies the epoch's measurements to the host: the only device synchronisation of an epoch's steps."""
         if self.average is not None:
             self.average.finish_epoch()
         is_finite = torch.stack([weight.isfinite().all() for weight in self.model.parameters()]).all()

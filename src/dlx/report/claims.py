@@ -1,4 +1,4 @@
-"""The claims a study declared, tested on its records: each gives one value a seed, judged by `dlx.statistics`."""
+"""Tests the claims of a study on its records: each claim gives one value per seed, which `dlx.statistics` judges."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,16 +24,16 @@ class ClaimOutcome:
     claim: Claim
     measured: str  # what the estimate is of
     result: ClaimResult
-    is_late: bool  # declared once results were there: its verdict is no test of what was expected
+    is_late: bool  # declared after results existed, so that it does not test an expectation
 
 
 def judge_claims(
     header: StudyHeader, variants: Mapping[str, VariantSummary], looks: Sequence[int]
 ) -> tuple[ClaimOutcome, ...]:
-    """Every claim of the header, over the seeds that the header declares and that have what it needs.
+    """Tests every claim of the header over the declared seeds that have its metric.
 
-    Until all of them have it a claim's verdict is INCOMPLETE, without an interval. Trials of unlike devices are not
-    paired. `looks` are the numbers of seeds at which verdicts were shown before.
+    Until all seeds have it the verdict is INCOMPLETE, without an interval. Trials on unlike devices are not paired.
+    `looks` are the numbers of seeds at which verdicts were shown before.
     """
     return tuple(_judge(Claim.model_validate(claim), header, variants, looks) for claim in header.claims)
 
@@ -78,7 +78,7 @@ def _measure(claim: Claim, header: StudyHeader, values: ValuesOf) -> tuple[str, 
     rivals = {label: values(label) for label in dict.fromkeys((claim.variant, *others))}
     given = header.direction if claim.metric == header.metric else None
     result = judge_best(rivals, claim.variant, higher_is_better=direction_of(claim.metric, given) == "higher")
-    # no rival may lack a seed, whichever is the closest
+    # a claim is complete only if every rival has all seeds, not just the closest
     result = replace(result, n=min(result.n, *map(len, rivals.values())))
     return f"advantage of {claim.variant} over its closest rival, {_what(claim)}", result
 

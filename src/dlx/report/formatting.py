@@ -42,7 +42,7 @@ def spell_effect(estimate: float | None, interval: tuple[float, float] | None) -
 def spell_spread(estimate: Estimate, *, is_mixed: bool = False, has_sign: bool = False) -> str:
     """`0.823 ± 0.004`, mean and standard deviation over seeds; the mean alone from one seed.
 
-    Where runs collapsed and others did not (`is_mixed`), from the lowest to the highest: no mean describes both.
+    If some runs collapsed (`is_mixed`) it is the range from lowest to highest: no mean describes both groups.
     """
     write = signed if has_sign else spell
     if estimate.sd is None:

@@ -1,4 +1,4 @@
-"""The looks at a study's verdicts: those before this one, what they cost, and the record of this one."""
+"""The looks at a study's verdicts: the earlier ones, the number of seeds at each, and the record of this one."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,7 @@ from dlx.statistics import Verdict
 
 
 def earlier_looks(records: StudyRecords) -> list[Look]:
-    """The looks at this study: those at the same control's trials, or of the same name where a look knows no trials."""
+    """The looks at this study: at trials of the same control or, for looks recorded without trials, by its name."""
     ours = set(records.header.control_trials)
     return [
         look
@@ -24,7 +24,7 @@ def fewer_seeds(looks: Iterable[Look], header: StudyHeader, *, metric: str | Non
 
 
 def chosen_after(looks: Iterable[Look], header: StudyHeader) -> list[str]:
-    """A remark where verdicts were shown over other seeds or variants than now's: these may have been chosen since."""
+    """A remark if verdicts were shown for other seeds or variants: the present ones may have been chosen after that."""
     labels = {variant.label for variant in header.variants}
     others = [
         look
@@ -41,7 +41,7 @@ def chosen_after(looks: Iterable[Look], header: StudyHeader) -> list[str]:
 
 
 def this_look(header: StudyHeader, compared: Iterable[str], verdicts: Iterable[Verdict]) -> Look | None:
-    """The look to record when these verdicts are shown; None while they say nothing."""
+    """The look to record when these verdicts are shown; None while all of them are open."""
     if all(verdict.is_open for verdict in verdicts):
         return None
     labels = tuple(compared)

@@ -1,6 +1,6 @@
 """The rows of a study's tables, built once from its summary; the terminal and markdown pages show them.
 
-Cells are plain text: whoever shows them escapes what it must.
+Cells are plain text; the code that shows them escapes it.
 """
 
 from dataclasses import dataclass

@@ -14,7 +14,7 @@ from dlx.report.looks import chosen_after, earlier_looks, fewer_seeds, this_look
 from dlx.report.variant_checks import evaluated_unlike_trained, why_idle
 from dlx.report.variants import VariantSummary, describe_variant, on_one_device, only, place
 from dlx.settings.text import counted
-from dlx.statistics import LEARNT, Collapse, Comparisons, NoiseFloor
+from dlx.statistics import MIN_LEARNED, Collapse, Comparisons, NoiseFloor
 from dlx.study.metrics import Direction, direction_of, find_metric, split_metric, title_of
 
 
@@ -93,7 +93,7 @@ def _late(header: StudyHeader) -> list[str]:
 def _is_unlearned(metric: str, pair: tuple[VariantSummary, VariantSummary]) -> bool:
     """Whether no run of a variant or its control learned what a Dice is of: two Dice near 0 show no equality."""
     values = [value for variant in pair for value in variant.by_seed[metric].values() if value is not None]
-    return find_metric(metric)[0].is_dice and bool(values) and max(values) < LEARNT
+    return find_metric(metric)[0].is_dice and bool(values) and max(values) < MIN_LEARNED
 
 
 def _compare(

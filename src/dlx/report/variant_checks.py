@@ -8,11 +8,11 @@ from dlx.records.schema import StudyHeader, TrialRecord
 from dlx.report.variants import Placed, VariantSummary
 from dlx.study.results import EpochResult
 
-# How far the Dice of the last epoch's batches may lie above that of the training subjects as evaluated. In the 65
+# By how much the Dice of the last epoch's batches may exceed that of the evaluated training subjects. In the 65
 # trials of experiments/*.jsonl, with the bound that their losses give: at most 0.028 in the 55 healthy ones (both
 # controls, hippocampus p = 0.1, the whole phantom sweep); 0.27 to 0.53 in four trials of hippocampus p = 0.3 and 0.18
 # to 0.25 in all five of p = 0.6, which BatchNorm's statistics spoil (docs/log.md); 0.095 in the fifth of p = 0.3.
-GROSSLY = 0.1
+MAX_LOST_IN_EVALUATION = 0.1
 
 NONNEGATIVE_LOSSES = {"dice", "ce", "focal", "lovasz"}
 
@@ -41,15 +41,15 @@ def _is_same(a: TrialRecords, b: TrialRecords) -> bool:
 
 
 def evaluated_unlike_trained(variant: VariantSummary) -> tuple[str, ...]:
-    """A warning where trials learnt their batches and fail on the same subjects as soon as they are evaluated.
+    """A warning if trials learned their batches, but score far lower on the same subjects in evaluation.
 
-    Such a variant does learn; what is measured is something that training mode hides, mostly BatchNorm's statistics.
+    Such a variant does learn; evaluation mode shows another fault, usually BatchNorm's running statistics.
     """
     found: dict[int, tuple[float, float]] = {}
     for seed, record in variant.records.items():
         reached = dice_of_batches(record, variant.epochs[seed])
         evaluated = record.result.train.dice if record.result else None
-        if reached is not None and evaluated is not None and reached - evaluated > GROSSLY:
+        if reached is not None and evaluated is not None and reached - evaluated > MAX_LOST_IN_EVALUATION:
             found[seed] = (reached, evaluated)
     if not found:
         return ()
@@ -64,10 +64,10 @@ def evaluated_unlike_trained(variant: VariantSummary) -> tuple[str, ...]:
 
 
 def dice_of_batches(record: TrialRecord, epochs: Sequence[EpochResult]) -> float | None:
-    """The soft Dice that the last epoch's batches reached at least; None where nothing says so.
+    """A lower bound of the soft Dice of the last epoch's batches; None if there is none.
 
-    Where it was not measured the loss bounds it: of a sum of terms of which none is negative the soft Dice loss is at
-    most all. (`batch`: Dice over the whole batch, and of the classes that are reported.)
+    If it was not measured, the loss gives the bound: no term is negative, so the soft Dice term is at most the whole
+    loss. This needs a Dice term over the whole batch and over the foreground classes only.
     """
     if not epochs:
         return None

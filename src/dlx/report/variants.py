@@ -123,7 +123,7 @@ def dice_of_classes(records: Iterable[TrialRecord | None]) -> dict[str, dict[int
 
 
 def on_one_device(variants: Iterable[VariantSummary], seeds: Iterable[int]) -> list[int]:
-    """The seeds whose trials of these variants, those that have ended, all ran on one device: others are not paired."""
+    """The seeds whose finished trials of these variants all ran on one device; other seeds are not paired."""
     known = list(variants)
     devices = {seed: {v.records[seed].run.device for v in known if seed in v.records} for seed in seeds}
     return [seed for seed, found in devices.items() if len(found) <= 1]

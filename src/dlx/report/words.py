@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from dlx.statistics import LEARNT, ClaimResult, Collapse, Comparison, Verdict
+from dlx.statistics import MIN_LEARNED, ClaimResult, Collapse, Comparison, Verdict
 from dlx.statistics import reasons as why
 
 LATE = "declared after results were there"
@@ -49,7 +49,7 @@ def spell_verdict(result: Comparison | ClaimResult) -> str:
 
 
 def spell_reasons(result: Comparison | ClaimResult) -> str:
-    """Why the verdict is what it is; empty if there is nothing to say."""
+    """The reasons of the verdict in words; empty if it has none."""
     if result.verdict is Verdict.NO_EFFECT:
         return UNREACHED
     return "; ".join(spell_reason(reason, result.verdict) for reason in result.reasons)
@@ -70,7 +70,7 @@ def spell_reason(reason: why.Reason, verdict: Verdict) -> str:
         case why.TooFewSeeds(rival):
             return "fewer than two seeds" + (f" with '{rival}'" if rival is not None else "")
         case why.NothingLearned(class_name):
-            return f"no run of either learned {class_name or 'anything'} (Dice below {LEARNT:g})"
+            return f"no run of either learned {class_name or 'anything'} (Dice below {MIN_LEARNED:g})"
         case why.SmallDifference(limit):
             return f"but by less than {limit:g}"
         case why.LostByCorrection(num_variants):
@@ -90,7 +90,7 @@ def spell_reason(reason: why.Reason, verdict: Verdict) -> str:
 def spell_collapse(collapse: Collapse, whose: str = "") -> str:
     """`1 of 5 runs collapsed (seed 3); seed 2 never learned CSF`; empty if nothing collapsed.
 
-    `whose` (` of the control`) stands behind the runs and seeds.
+    `whose` (` of the control`) is put after the runs and seeds.
     """
     runs = ""
     if collapse.seeds and len(collapse.seeds) == collapse.num_runs:

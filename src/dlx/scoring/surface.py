@@ -1,9 +1,9 @@
 """Distances in mm between the surfaces of two masks of one class: HD95 and normalised surface Dice.
 
-On the host, with numpy and scipy; overlap is in `overlap.py`. The surface of a mask is the set of its voxels
-that have a face neighbour outside it, with all beyond the volume's edge outside; a 2D mask (D = 1) has its
-border in the plane. A distance is that from the centre of a surface voxel to the nearest centre of the other
-surface's voxels.
+On the host, with numpy and scipy; overlap is in `overlap.py`. The surface of a mask consists of its voxels that have a
+face neighbour outside the mask; everything beyond the edge of the volume is outside. In a 2D mask (D = 1) only
+neighbours in the plane count. Distances are measured from the centre of a surface voxel to the nearest centre of a
+voxel of the other surface.
 """
 
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ import numpy as np
 from jaxtyping import Bool, Float64
 from scipy.spatial import KDTree
 
-# Three voxels of 0.1 mm are 0.30000000000000004 mm in floating point, and meant to be within 0.3 mm.
+# In floating point three voxels of 0.1 mm are 0.30000000000000004 mm, which must count as within 0.3 mm.
 ROUNDING = 1.0 + 1e-9
 
 
 class SurfaceScores(NamedTuple):
-    """Both None if the class is in neither mask; if in one only, no distance (None), surface Dice 0."""
+    """Both are None if the class is in neither mask. If it is in one only, HD95 is None and the surface Dice 0."""
 
     hd95_mm: float | None
     surface_dice: float | None
@@ -32,10 +32,9 @@ def surface_scores(
 ) -> SurfaceScores:
     """Scores of one class of one case; `spacing_mm` is (d, h, w). ValueError if the two shapes differ.
 
-    `hd95_mm`: the 95th percentile (interpolated linearly) of the distances from the prediction's surface to
-    the mask's, or of those the other way, whichever is larger. `surface_dice`: the share of the voxels of
-    both surfaces that lie no further than `tolerance_mm` from the other surface (Nikolov et al. 2018, but
-    voxels are counted, not areas).
+    `hd95_mm`: the 95th percentile (interpolated linearly) of the distances from the prediction's surface to the mask's,
+    or from the mask's to the prediction's, whichever is larger. `surface_dice`: the fraction of the voxels of both
+    surfaces that lie within `tolerance_mm` of the other surface (Nikolov et al. 2018, but counting voxels, not areas).
     """
     if prediction.shape != mask.shape:
         raise ValueError(f"a prediction of shape {prediction.shape}, a mask of shape {mask.shape}")
@@ -59,7 +58,7 @@ def surface_scores(
 
 
 def bounding_box(mask: Bool[np.ndarray, "*S"]) -> tuple[slice, ...]:
-    """The smallest box around the voxels of a mask that has some, as one slice per axis."""
+    """The smallest box around the voxels of a mask, which must not be empty, as one slice per axis."""
     box = []
     for axis in range(mask.ndim):
         others = tuple(other for other in range(mask.ndim) if other != axis)
@@ -69,9 +68,10 @@ def bounding_box(mask: Bool[np.ndarray, "*S"]) -> tuple[slice, ...]:
 
 
 def surface(mask: Bool[np.ndarray, "*S"]) -> Bool[np.ndarray, "*S"]:
-    """The voxels of a mask with a face neighbour outside it; whatever lies beyond the array is outside.
+    """The voxels of a mask with a face neighbour outside it; everything beyond the array is outside.
 
-    In numpy, as `scipy.ndimage.binary_erosion` took 2 to 20 times as long on masks of 40 x 256 x 256 to 512 x 512.
+    Written in numpy, because `scipy.ndimage.binary_erosion` took 2 to 20 times as long on masks of 40 x 256 x 256 to
+    512 x 512.
     """
     padded = np.pad(mask, 1)
     inner = mask.copy()
@@ -87,15 +87,15 @@ def surface(mask: Bool[np.ndarray, "*S"]) -> Bool[np.ndarray, "*S"]:
 def surface_distances(
     start: Bool[np.ndarray, "*S"], target: Bool[np.ndarray, "*S"], spacing_mm: Sequence[float]
 ) -> Float64[np.ndarray, "N"]:
-    """Distance in mm from each voxel of `start` to the nearest of `target`, in any order; neither is empty.
+    """The distances in mm from each voxel of `start` to the nearest of `target`, in any order; neither may be empty.
 
-    A tree of the surface's points, asked only for voxels that the surfaces do not share: on blobs that fill
-    the volume it was 1.3 to 4 times as fast as a distance transform of the volume, and more on sparse ones.
+    Only voxels that the surfaces do not share are looked up, in a tree of `target`: 1.3 to 4 times as fast as a
+    distance transform for masks that fill the volume, and more for sparse ones.
     """
     apart = np.argwhere(start & ~target)
     distances = np.zeros(np.count_nonzero(start))
     if len(apart):
-        # An unbalanced tree is built twice as fast, and on voxel grids queried about as fast.
+        # An unbalanced tree is built twice as fast and, on voxel grids, queried about as fast as a balanced one.
         tree = KDTree(np.argwhere(target) * spacing_mm, leafsize=32, balanced_tree=False, compact_nodes=False)
         distances[: len(apart)] = tree.query(apart * spacing_mm)[0]
     return distances

@@ -1,4 +1,4 @@
-"""What can be said beyond the noise of the seed: tests, verdicts and the seeds they need; no records and no tables.
+"""Tests, verdicts and the number of seeds they need, from arrays of values; no records and no tables.
 
 A variant is compared with its control by the paired t test over seeds, which assumes that the differences of the seeds
 are independent of each other and roughly normal. A signed-rank test would assume less, but with five pairs its smallest
@@ -10,7 +10,7 @@ wrong, also where the noise is not normal.
 """
 
 from dlx.statistics.claims import ClaimResult, Estimate, judge_best, judge_greater, judge_within, trend_slopes
-from dlx.statistics.collapse import LEARNT, Collapse, Values, collapsed_seeds, find_collapse
+from dlx.statistics.collapse import MIN_LEARNED, Collapse, Values, collapsed_seeds, find_collapse
 from dlx.statistics.comparison import Comparison, Comparisons, NoiseFloor, compare
 from dlx.statistics.decision import Decision, decide
 from dlx.statistics.looks import cost_of_looks, false_alarm_rate
@@ -20,7 +20,7 @@ from dlx.statistics.reasons import Reason
 from dlx.statistics.verdict import Verdict
 
 __all__ = [
-    "LEARNT",
+    "MIN_LEARNED",
     "ClaimResult",
     "Collapse",
     "Comparison",

@@ -1,6 +1,6 @@
 """Verdicts on claims that a study declares before it runs: of a quantity with one value a seed, or of the best variant.
 
-A claim is one hypothesis of its own, at 5 % and uncorrected for other claims.
+Each claim is a separate hypothesis, tested at 5 % and not corrected for other claims.
 """
 
 import math
@@ -43,7 +43,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class ClaimResult:
-    """A claim's verdict, what it rests on, and the reasons for it (there may be none)."""
+    """A claim's verdict, the estimate behind it, and its reasons (there may be none)."""
 
     verdict: Verdict
     estimate: float | None
@@ -55,7 +55,7 @@ class ClaimResult:
 def judge_greater(values: Sequence[float], margin: float = 0.0) -> ClaimResult:
     """The claim that a quantity, one value a seed, is greater than `margin` (0 or more), by its 95 % interval.
 
-    Contradicted where the quantity is shown to be below -`margin`: the claim's opposite holds.
+    Contradicted if the quantity is shown to be below -`margin`: the opposite of the claim.
     """
     estimate = Estimate(tuple(values))
     if estimate.interval is None:

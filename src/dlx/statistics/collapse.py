@@ -57,7 +57,7 @@ def find_collapse(
     mine, reference = (_at(declared_seeds, values) for values in (dice, control_dice))
     best = _best(reference)
     seeds = collapsed_seeds(mine, best)
-    if not _has_learnt(mine, best):
+    if not _has_learned(mine, best):
         return Collapse(seeds, len(mine))
     lost = []
     for name, values in (classes or {}).items():
@@ -70,7 +70,7 @@ def find_collapse(
 
 def _has_a_class(seed: int, classes: Mapping[str, Values]) -> bool:
     """Whether a run learned any class. One that learned none is reported as collapsed, without a list of classes."""
-    return any((_finite(values.get(seed)) or 0.0) >= CLEARLY_LEARNT for values in classes.values())
+    return any((_finite(values.get(seed)) or 0.0) >= MIN_CLEARLY_LEARNED for values in classes.values())
 
 
 def _at(seeds: Sequence[int], values: Values) -> dict[int, float | None]:
@@ -85,12 +85,12 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-LEARNT = 0.1  # Dice: a run below it has learned nothing that another run could have lost
+MIN_LEARNED = 0.1  # Dice: a run below it has learned nothing that another run could have lost
 
-# Dice of a class that is clearly learnt. A class whose Dice is lower than this everywhere, such as small lesions,
+# Dice of a class that is clearly learned. A class whose Dice is lower than this everywhere, such as small lesions,
 # varies so much from seed to seed that one seed below 0.1 says nothing. In experiments/*.jsonl (19 studies, 2 and 3
 # classes) the classes that runs learn reach 0.55 to 0.9.
-CLEARLY_LEARNT = 0.4
+MIN_CLEARLY_LEARNED = 0.4
 
 
 def collapsed_seeds(values: Values, reference: float = 0.0) -> tuple[int, ...]:
@@ -100,12 +100,12 @@ def collapsed_seeds(values: Values, reference: float = 0.0) -> tuple[int, ...]:
     is the best Dice of the control: if no run reaches half of it, the variant learns badly on every seed, which is a
     difference and not a collapse. If all runs diverged, all seeds are returned; otherwise never the best one.
     """
-    best, learnt = _best(values), _has_learnt(values, reference)
-    return tuple(sorted(s for s, value in values.items() if value is None or (learnt and value < best / 2.0)))
+    best, learned = _best(values), _has_learned(values, reference)
+    return tuple(sorted(s for s, value in values.items() if value is None or (learned and value < best / 2.0)))
 
 
-def _has_learnt(values: Values, reference: float) -> bool:
-    return _best(values) >= max(reference / 2.0, LEARNT)
+def _has_learned(values: Values, reference: float) -> bool:
+    return _best(values) >= max(reference / 2.0, MIN_LEARNED)
 
 
 def seeds_without(values: Values, reference: float = 0.0) -> tuple[int, ...]:
@@ -116,7 +116,7 @@ def seeds_without(values: Values, reference: float = 0.0) -> tuple[int, ...]:
     neither mask) are ignored.
     """
     known = {seed: value for seed, value in values.items() if value is not None}
-    elsewhere = [value for value in known.values() if value >= LEARNT]
-    if not elsewhere or median(elsewhere) < max(CLEARLY_LEARNT, reference / 2.0):
+    elsewhere = [value for value in known.values() if value >= MIN_LEARNED]
+    if not elsewhere or median(elsewhere) < max(MIN_CLEARLY_LEARNED, reference / 2.0):
         return ()
-    return tuple(sorted(seed for seed, value in known.items() if value < LEARNT))
+    return tuple(sorted(seed for seed, value in known.items() if value < MIN_LEARNED))

@@ -22,7 +22,7 @@ class Comparison:
     """One variant against the control, over the n seeds that both have.
 
     `difference` (variant minus control) needs one pair, `spread` (standard deviation of the paired differences) two,
-    and `interval` (95 %, uncorrected) all declared seeds: one that is shown earlier is a look. Both p are
+    and `interval` (95 %, uncorrected) all declared seeds: shown earlier, it would be a look. Both p are
     Holm-adjusted, and None where nothing was tested. `seeds_needed` is for finding the smallest effect of interest,
     given the spread, with 80 % power. `reasons` may be empty.
     """
@@ -42,11 +42,11 @@ class Comparison:
 
 @dataclass(frozen=True)
 class NoiseFloor:
-    """What the seed alone does: the control's spread over its n seeds, and the median spread of the paired differences.
+    """The effect of the seed alone: the control's spread over n seeds, the median spread of the paired differences.
 
     `detectable_effect` is the smallest true difference that n pairs of that spread find with 80 % power after the
-    correction for the number of variants. Spreads leave out what did not run through, and what collapsed: single runs
-    of the control, whole variants.
+    correction for the number of variants. Spreads leave out trials that did not finish, collapsed runs of the control,
+    and all runs of a variant with a collapsed run.
     """
 
     n: int

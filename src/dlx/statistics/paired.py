@@ -1,7 +1,7 @@
 """Tests of paired differences, one a seed on the last axis, and their correction for several hypotheses.
 
-Everything works along the last axis and over any axes before it, so that thousands of simulated studies go through the
-same lines as one real study. NaN, or fewer than two differences, gives NaN: there is no test.
+All functions work along the last axis and accept any axes before it, so that thousands of simulated studies run the
+same code as a real one. The result is NaN (no test) for fewer than two differences, or if one is NaN.
 """
 
 from typing import NamedTuple
@@ -24,14 +24,15 @@ class PairedT(NamedTuple):
 def paired_t(differences: Floats) -> PairedT:
     """The paired t test (n - 1 degrees of freedom) of differences shaped (..., n).
 
-    Differences that are all equal have no spread: p is 1 where they are 0, else 0. (Trials do repeat bit for bit.)
+    Differences that are all equal have no spread: p is 1 if they are 0, else 0. (This occurs: trials repeat bit for
+    bit.)
     """
     mean, standard_error = _mean_and_error(differences)
     return PairedT(mean, standard_error, np.minimum(1.0, 2.0 * _upper_tail(np.abs(mean), standard_error, differences)))
 
 
 def greater_p(differences: Floats, bound: float = 0.0) -> Floats:
-    """One-sided p (...) of "the true mean is at most `bound`": small where it is shown to be greater."""
+    """One-sided p (...) of "the true mean is at most `bound`": small if the mean is shown to be greater."""
     mean, standard_error = _mean_and_error(differences)
     return _upper_tail(mean - bound, standard_error, differences)
 
@@ -49,15 +50,15 @@ def interval(differences: Floats, level: float = 0.95) -> tuple[Floats, Floats]:
 
 
 def spread(values: Floats) -> float:
-    """Standard deviation of two or more values (n); exactly 0 where they are equal."""
+    """Standard deviation of two or more values (n); exactly 0 if they are equal."""
     return 0.0 if (values == values[0]).all() else float(values.std(ddof=1))
 
 
 def holm(p: Floats) -> Floats:
     """The p of m hypotheses (..., m), adjusted by Holm's step-down method (Holm 1979, Scand. J. Statist. 6).
 
-    NaN, a hypothesis without a test, stays NaN and counts among the m all the same: a missing variant does not make the
-    correction of the others milder.
+    A hypothesis without a test (NaN) stays NaN but still counts towards m, so a missing variant does not weaken the
+    correction of the others.
     """
     num_hypotheses = p.shape[-1]
     order = np.argsort(p, axis=-1)  # NaN come last
@@ -73,14 +74,14 @@ def _mean_and_error(differences: Floats) -> tuple[Floats, Floats]:
     if n < 2:
         unknown = np.full(differences.shape[:-1], np.nan)
         return (differences[..., 0] if n else unknown), unknown
-    # of equal numbers the mean is that number and the error 0: rounding would leave a trace of both
+    # for equal differences both are set exactly: computed, they would have rounding errors
     is_constant = (differences == differences[..., :1]).all(axis=-1)
     mean = np.where(is_constant, differences[..., 0], differences.mean(axis=-1))
     return mean, np.where(is_constant, 0.0, differences.std(axis=-1, ddof=1) / np.sqrt(n))
 
 
 def _upper_tail(excess: Floats, standard_error: Floats, differences: Floats) -> Floats:
-    """P(T > excess / standard_error); without spread 0 where there is an excess and, so that 2 p is 1, else 1."""
+    """P(T > excess / standard_error). Without spread: 0 for a positive excess, else 1 (`paired_t` limits 2 p to 1)."""
     n = differences.shape[-1]
     if n < 2:
         return np.full(differences.shape[:-1], np.nan)

@@ -1,6 +1,6 @@
-"""How many seeds a difference needs, and how large a difference so many seeds can find.
+"""How many seeds a difference needs, and the smallest difference that a number of seeds can find.
 
-Both take the spread, which is the standard deviation of the paired differences, and never the difference that was seen.
+Both take the spread (the standard deviation of the paired differences), never the observed difference.
 The `alpha` of a study is 0.05 / number of variants: Holm's strictest step, so that the answer is on the safe side.
 """
 

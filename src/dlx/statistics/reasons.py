@@ -1,4 +1,4 @@
-"""Why a verdict is what it is, as values. Their words are in `dlx.report.words`."""
+"""The reasons of verdicts, as values. Their words are in `dlx.report.words`."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ class CollapsedVariants:
 
 @dataclass(frozen=True)
 class NotMeasured:
-    """Why the metric is missing although the runs ended, as `dlx.study.metrics` says it."""
+    """Why the metric is missing although the runs ended, in the words of `dlx.study.metrics`."""
 
     why: str
 
@@ -66,7 +66,7 @@ class LostByCorrection:
 
 @dataclass(frozen=True)
 class EarlierLooks:
-    """Verdicts were shown at fewer seeds, which raises the rate of false alarms; None where that is not known."""
+    """Verdicts were shown at fewer seeds, which raises the rate of false alarms; None if the rate is unknown."""
 
     num_seeds: tuple[int, ...]
     false_alarm_rate: float | None
@@ -74,21 +74,21 @@ class EarlierLooks:
 
 @dataclass(frozen=True)
 class AboveMargin:
-    """The 95 % interval beside the margin that a claim of greater names."""
+    """The position of the 95 % interval relative to the margin of a claim `greater` or `rises`."""
 
     margin: float
 
 
 @dataclass(frozen=True)
 class WithinMargin:
-    """The equivalence tests of a claim of within."""
+    """The result of the equivalence tests for the margin of a claim `within`."""
 
     margin: float
 
 
 @dataclass(frozen=True)
 class AgainstRivals:
-    """The rivals that decide a claim of best: the closest, the one that is better, or those not shown to be worse."""
+    """The rivals that decide a claim `best`: the closest, the one that is better, or those not shown to be worse."""
 
     labels: tuple[str, ...]
 

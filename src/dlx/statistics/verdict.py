@@ -4,11 +4,11 @@ from enum import Enum, auto
 
 
 class Verdict(Enum):
-    """What the tests say of a variant beside its control, or of a claim."""
+    """The result of the tests of a variant against its control, or of a claim."""
 
     BETTER = auto()
     WORSE = auto()
-    NO_DIFFERENCE = auto()  # larger than the smallest effect of interest
+    NO_DIFFERENCE = auto()  # any difference is shown to be smaller than the smallest effect of interest
     CONFIRMED = auto()
     CONTRADICTED = auto()
     NOT_CONFIRMED = auto()  # shown to be less than claimed
@@ -25,5 +25,5 @@ class Verdict(Enum):
 
     @property
     def is_open(self) -> bool:
-        """Whether it says nothing yet about the result, so that showing it is no look."""
+        """Whether it reveals nothing about the result yet, so that showing it does not count as a look."""
         return self in (Verdict.INCOMPLETE, Verdict.NOT_MEASURED)

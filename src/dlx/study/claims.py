@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from dlx.settings.spec import Section
-from dlx.study.metrics import EPOCH_METRICS, ClaimMetric, is_of_epochs
+from dlx.study.metrics import EPOCH_METRICS, ClaimMetric, find_metric, is_of_epochs
 
 
 class Claim(Section):
@@ -39,7 +39,7 @@ class Claim(Section):
         for window in self.windows:
             if not 1 <= window[0] <= window[1]:
                 raise ValueError("a window is [first, last] epoch, from 1")
-        if self.window is None and (self.than_window is not None or self.metric in ("loss", "gap_subset")):
+        if self.window is None and (self.than_window is not None or find_metric(self.metric)[0].needs_window):
             raise ValueError("this claim needs a window of epochs")
         if self.window is not None and not is_of_epochs(self.metric):
             raise ValueError(f"a window needs a metric of epochs: {', '.join(EPOCH_METRICS)}")

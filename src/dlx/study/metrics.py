@@ -15,7 +15,7 @@ from dlx.system.errors import SettingError, nearest
 
 Direction = Literal["higher", "lower"]  # which of two values is the better one
 
-MIN_POINTS = 5  # validations from which a curve shows a trend; the least number where evaluate.every is left open
+MIN_POINTS = 5  # validations: fewer show no trend, so a trial has at least as many if evaluate.every is not given
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class Metric:
     num_validations: int = 0  # that it needs: in the window of a claim, else in the last quarter of the epochs
     is_dice: bool = False  # an overlap of masks: near 0 where a run learned nothing
     depends_on_learning: bool = True  # False: a run that collapsed has the same value as any other
+    needs_window: bool = False  # a claim about a single epoch of it is refused
 
 
 FRACTION = (0.0, 1.0)
@@ -140,8 +141,9 @@ METRICS: dict[str, Metric] = {
         of_epoch=lambda epoch: _difference(epoch.train_dice_subset, epoch.val_dice),
         switch=TRAIN_SUBSET,
         num_validations=1,
+        needs_window=True,
     ),
-    "loss": Metric("loss", "lower", of_epoch=lambda epoch: epoch.loss),
+    "loss": Metric("loss", "lower", of_epoch=lambda epoch: epoch.loss, needs_window=True),
     "train_soft_dice_running": Metric(
         "soft Dice of the training batches",
         "higher",
@@ -288,7 +290,7 @@ def check_class(metric: str, classes: Collection[str]) -> None:
 def why_unmeasured(
     metric: str, evaluate: EvaluateSpec, epochs: int, window: tuple[int, int] | None = None
 ) -> tuple[str, str] | None:
-    """Why a trial so evaluated cannot have this metric, and the setting to change; None where it can.
+    """Why a trial with these settings cannot have this metric, and the setting to change; None if it can.
 
     `window` is that of a claim. What depends on the data (a class without HD95) is not known here.
     """
@@ -304,7 +306,7 @@ def why_unmeasured(
         return None
     if epochs < needed:
         return f"{name} takes {needed} epochs", f"train.epochs={needed}"
-    # in every epoch is enough: the rarest validation that is enough too
+    # validation in every epoch suffices; this finds the rarest that does
     fitting = next(e for e in range(every - 1, 0, -1) if _num_validated(e, first, last, epochs) >= needed)
     done = "validation once, at the end" if every >= epochs else f"validation every {every} epochs"
     if window is None:

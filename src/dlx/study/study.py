@@ -1,4 +1,4 @@
-"""A study: which variants are compared, with which control, on which seeds, and what is claimed beforehand.
+"""A study: its variants, control, seeds and metric, and the claims that are declared before it runs.
 
 A study comes from a command, such as `sweep-dropout`, or from a TOML file; both give the same object. Its trials are
 the product of its variants and its seeds. No torch.
@@ -105,7 +105,7 @@ class StudyFile(Section):
 
 
 def _quoted(key: str, values: Any) -> str:
-    """The dotted key that nested tables stand for, in quotes as TOML needs it."""
+    """The dotted key that nested tables spell, in the quotes that TOML needs."""
     while isinstance(values, dict) and values:
         step, values = next(iter(values.items()))
         key = f"{key}.{step}"

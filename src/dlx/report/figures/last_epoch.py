@@ -18,7 +18,7 @@ DICE = METRICS["val_dice"].value_range
 
 
 def draw_last_epoch(figure: SubFigure, summary: Summary) -> None:
-    """Draws both panels, or the first where nothing is compared, and their legend."""
+    """Draws both panels and their legend; without a comparison only the first panel."""
     has_control = any(variant.comparison is not None for variant in summary.variants)
     axis = VariantAxis(summary)
     is_one = len(summary.variants) == 1
@@ -64,7 +64,7 @@ def _draw_dice(axes: Axes, summary: Summary, axis: VariantAxis) -> None:
 
 
 def _draw_differences(axes: Axes, summary: Summary, axis: VariantAxis) -> None:
-    """The paired differences from the control beside zero and the smallest effect that was declared."""
+    """The paired differences from the control, with zero and the declared smallest effect for comparison."""
     effect = summary.header.smallest_effect
     largest = largest_difference(summary.header.metric)
     band, line = (axes.axhspan, axes.axhline) if axis.is_flat else (axes.axvspan, axes.axvline)
@@ -95,7 +95,7 @@ def _draw_differences(axes: Axes, summary: Summary, axis: VariantAxis) -> None:
 
 
 def clipped(interval: tuple[float, float] | None, low: float, high: float) -> tuple[float, float] | None:
-    """The part of an interval that is possible: of few seeds the t interval leaves a metric's range."""
+    """The interval limited to the metric's range, which the t interval of few seeds can exceed."""
     return None if interval is None else (min(max(interval[0], low), high), min(max(interval[1], low), high))
 
 

@@ -18,7 +18,7 @@ from dlx.system.characters import visible
 
 
 def draw_study(summary: Summary, path_svg: Path, path_png: Path | None = None) -> None:
-    """Draws what there is of a study, finished or running, into these files."""
+    """Draws a study, finished or running, and writes these files."""
     with styled():
         save(_figure(summary), path_svg, path_png)
 

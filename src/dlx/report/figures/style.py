@@ -1,7 +1,7 @@
 """How figures look and are written: colours, line styles, sizes; SVG and PNG files.
 
-Figures are drawn with matplotlib's objects; whatever the user has set for pyplot changes nothing. Equal records give
-equal bytes.
+Figures are drawn with matplotlib's objects, so the user's settings of pyplot have no effect. Equal records give equal
+bytes.
 """
 
 import re
@@ -51,7 +51,7 @@ RC: Any = {
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """Within it matplotlib draws in this package's style, whatever the user has set."""
+    """A context in which matplotlib uses this package's style and none of the user's settings."""
     with mpl.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from font", category=UserWarning)
         mpl.rcdefaults()

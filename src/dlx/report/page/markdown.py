@@ -10,9 +10,10 @@ Lines = list[str]
 
 
 def escape(text: object) -> str:
-    """Text that markdown shows letter by letter, also in a cell of a table, beside dollars and where a line begins.
+    """Text that markdown shows unchanged, also in a table's cell, between dollar signs and at the start of a line.
 
-    No emoji codes either, which GitHub replaces in what markdown made: an empty comment parts them.
+    GitHub replaces emoji codes (`:name:`) after markdown is rendered: an empty comment after the first colon prevents
+    that.
     """
     plain = visible(" ".join(str(text).split()))
     escaped = re.sub(r"([\\`*_<>|$\[\]~&])", r"\\\1", plain)
@@ -21,7 +22,7 @@ def escape(text: object) -> str:
 
 
 def _escape_start(found: re.Match[str]) -> str:
-    """What would begin a heading, a list or a rule; of `1.` the point is escaped."""
+    """Escapes what would start a heading, a list or a rule; in `1.` the point."""
     return f"{found[0]}\\" if found[0][-1].isdecimal() else f"\\{found[0]}"
 
 
@@ -31,12 +32,12 @@ def link_target(name: str) -> str:
 
 
 def code_block(text: str, language: str) -> Lines:
-    """Text as it is, fenced by more backticks than it holds itself."""
+    """Unchanged text in a fence of more backticks than the text has in a row."""
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
     return [f"{fence}{language}", visible_lines(text), fence]
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]], num_text: int = 1) -> Lines:
-    """A table whose first `num_text` columns are words and the others numbers; cells are markdown already."""
+    """A table; the first `num_text` columns are text, the others numbers. Cells must be escaped already."""
     rule = ["---"] * num_text + ["---:"] * (len(titles) - num_text)
     return [f"| {' | '.join(row)} |" for row in (titles, rule, *rows)]

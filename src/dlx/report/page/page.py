@@ -1,4 +1,4 @@
-"""A study's report as a markdown page: verdicts first, then what they rest on, and all it takes to run it again.
+"""A study's report as a markdown page: verdicts first, then the scores behind them, and how to run it again.
 
 Made from records alone, so that the same records give the same page.
 """
@@ -56,7 +56,7 @@ def _head(summary: Summary, records: StudyRecords) -> Lines:
 
 
 def _subjects(records: StudyRecords) -> Lines:
-    """How many subjects trained and validated; empty where no trial has ended."""
+    """The numbers of training and validation subjects; empty until a trial has ended."""
     splits = [record.settings.get("split", {}) for record in finished(records.trials)]
     train, val = ({len(s[side]) for s in splits if s.get(side)} for side in ("train", "val"))
     if not train or not val:
@@ -107,7 +107,7 @@ def _grounds(summary: Summary, num_variants: int) -> Lines:
 
 
 def _scores(summary: Summary) -> Lines:
-    """What each variant reached; the metric has a column of its own where the others do not show it."""
+    """What each variant reached; the study's metric has its own column unless it is one of these."""
     own = () if summary.header.metric in rows.SCORES else (summary.header.metric,)
     titles = (
         "variant",

@@ -1,6 +1,7 @@
-"""A table of words and numbers as a terminal shows it: in columns where they fit, else as a list, and nothing cut.
+"""A table of text and numbers for a terminal: in columns if they fit, else as a list; nothing is cut off.
 
-Text is taken letter by letter: names from files are no markup, and what the terminal's encoding lacks stands in ASCII.
+Text is printed literally: names from files are not parsed as markup, and characters that the terminal's encoding lacks
+are replaced by ASCII.
 """
 
 from collections.abc import Sequence
@@ -16,14 +17,14 @@ from rich.text import Text
 
 from dlx.system.characters import encodable, visible
 
-MIN_WORDS = 12  # columns that words get at least, or all that they need: below that names break into bits
+MIN_WORDS = 12  # characters: a narrower column of text would break names into pieces
 GAP = 3  # blanks between two columns of a table
 ASCII_HEAD = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 
 
 @dataclass(frozen=True)
 class Line:
-    """A sentence of its own, broken at the width."""
+    """A sentence on lines of its own, wrapped at the terminal's width."""
 
     text: str = ""
     style: str = ""
@@ -34,7 +35,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Column:
-    """A column: of words, which may be broken, or of numbers, which are aligned right and stay whole."""
+    """A column of text, which may be wrapped, or of numbers, which are aligned right and never wrapped."""
 
     title: str | tuple[str, ...]  # a line, or several
     is_number: bool = False
@@ -67,7 +68,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Grid:
-    """Rows under titles. A list where the columns do not fit: each row's name, and below it a line a cell."""
+    """Rows under titles; if the columns do not fit, a list: the name of each row, and below it a line for each cell."""
 
     columns: tuple[Column, ...]
     rows: tuple[Row, ...]
@@ -86,7 +87,7 @@ class Grid:
             yield from shown._list(width)
 
     def _encoded(self, encoding: str) -> "Grid":
-        """The same in letters that the encoding has: widths are measured of these."""
+        """The grid in characters that the encoding has; widths are measured after the replacement."""
 
         def fit(text: str) -> str:
             return encodable(visible(text), encoding)
@@ -106,7 +107,7 @@ class Grid:
         return Grid(columns, rows, fit(self.title))
 
     def _stacked(self) -> "Grid":
-        """The same with each spread below its mean."""
+        """The grid with each spread below its mean."""
         rows = []
         for row in self.rows:
             cells: list[Cell] = []
@@ -118,7 +119,7 @@ class Grid:
         return Grid(self.columns, tuple(rows), self.title)
 
     def _least_width(self, *, whole_words: bool = False) -> int:
-        """The fewest columns in which no number is broken, and words only where there is room for a few of them."""
+        """The smallest width, in characters, that wraps no number and leaves MIN_WORDS for each column of text."""
         total = 1
         for index, column in enumerate(self.columns):
             lines = [*column.title_lines, *(line.text for row in self.rows for line in _lines(row.cells[index]))]
@@ -141,7 +142,7 @@ class Grid:
         return table
 
     def _list(self, width: int) -> RenderResult:
-        """`p=0.1   n 5`, and below it the other cells with their titles, values below each other."""
+        """For each row its name (`p=0.1   n 5`), and below it the other cells, each after its title."""
         titles = [" ".join(column.title_lines) for column in self.columns[1:]]
         room = min(max((cell_len(title) for title in titles), default=0), max(width // 2 - 4, 8))
         for row in self.rows:
@@ -160,7 +161,7 @@ class Grid:
 
 
 def _field(title: str, lines: Sequence[Styled], room: int, width: int) -> list[RenderableType]:
-    """A title and its value beside it; below it where it would be broken there."""
+    """A title and its value, side by side, or the value below if it would be wrapped."""
     first = f"{title:{room}}  {lines[0].text}" if lines else title
     texts = [line.text for line in lines]
     is_beside = cell_len(title) <= room and all(4 + room + 2 + cell_len(text) <= width for text in texts)
@@ -174,7 +175,7 @@ def _field(title: str, lines: Sequence[Styled], room: int, width: int) -> list[R
 
 
 def _indented(text: str, first: int, later: int, width: int, style: str) -> list[RenderableType]:
-    """Text broken at blanks, its first line and the later ones indented; a word that is too long overflows."""
+    """Text wrapped at blanks, with the indents of its first and later lines; a word that is too long overflows."""
     pieces = wrap(
         text,
         max(width, later + 10),
@@ -196,9 +197,9 @@ def _as_text(cell: Cell) -> Text:
 
 @dataclass(frozen=True)
 class Trimmed:
-    """Parts below each other, without blanks at the ends of their lines.
+    """Parts one below the other, without trailing blanks.
 
-    rich fills each line of a table to its full width, which shows wherever a table goes to a file.
+    rich pads each line of a table to the full width, which would show in files.
     """
 
     parts: tuple[RenderableType, ...]

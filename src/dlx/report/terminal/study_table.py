@@ -1,4 +1,4 @@
-"""A study on the terminal: a row a variant, the verdicts, and below them what they rest on."""
+"""A study on the terminal: a table of scores, a table of verdicts, and notes on how they were made."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ from dlx.report.words import spell_collapse
 from dlx.settings.text import counted
 from dlx.statistics import Verdict
 
-LONG_REASON = 40  # letters: a longer one would widen the column of verdicts beyond the other columns
+LONG_REASON = 40  # characters: a longer one would make the column of verdicts wider than all others
 STYLES = {
     Verdict.BETTER: "bold green",
     Verdict.WORSE: "bold red",
@@ -29,9 +29,8 @@ STYLES = {
 def study_table(summary: Summary, *, per_class: bool = False) -> Trimmed:
     """Mean and spread over seeds of every variant, its paired difference from the control, and the verdict.
 
-    With `per_class` also the validation Dice of each class.
-
-    In 80 columns each spread stands below its mean; in fewer, each variant is a list of its scores.
+    With `per_class` also the validation Dice of each class. In a terminal of 80 columns each spread is below its mean;
+    in a narrower one each variant is a list of scores.
     """
     header = summary.header
     parts: list[Line | Grid] = [Line(), Line(header.question or header.name, "bold")]
@@ -88,7 +87,7 @@ def verdict_table(summary: Summary, rows: Sequence[VerdictRow], footnotes: Seque
 
 
 def shared_reasons(rows: Sequence[VerdictRow]) -> list[str]:
-    """Long reasons that several verdicts have: footnotes, each written once."""
+    """Long reasons that several verdicts share; each is shown once, as a footnote."""
     reasons = [reason for row in rows for reason in row.reasons]
     return [reason for reason in dict.fromkeys(reasons) if reasons.count(reason) > 1 and len(reason) > LONG_REASON]
 
@@ -106,7 +105,7 @@ def claims_table(summary: Summary) -> Grid:
 
 
 def foot_lines(summary: Summary, footnotes: Sequence[str]) -> list[str]:
-    """The footnotes, the noise, the test and its assumptions, and what the columns mean."""
+    """The footnotes, the noise floor, the test with its assumptions, and the meaning of the columns."""
     header = summary.header
     variants = counted(len(summary.variants) - 1, "variant")
     return [

@@ -1,4 +1,4 @@
-"""Tables of single trials on a terminal: what one scored, and several seeds beside each other."""
+"""Tables for the terminal: the scores of one trial, or of the seeds of one variant."""
 
 from collections.abc import Iterable, Sequence
 from statistics import mean, stdev
@@ -15,7 +15,7 @@ from dlx.study.results import TrialResult
 
 
 def trial_table(record: TrialRecord) -> Trimmed:
-    """One trial after its last epoch: a row per class and their mean, and below it what else is known of it."""
+    """One trial after its last epoch: a row per class, their mean, and lines on best epoch, subjects and time."""
     result = record.result
     assert result is not None
     tolerance, unit = record.settings["evaluate"]["surface_tolerance_mm"], result.distance_unit
@@ -46,7 +46,7 @@ def trial_table(record: TrialRecord) -> Trimmed:
 
 
 def name_of_mean(classes: Iterable[str]) -> str:
-    """What the row of the mean over classes is called; a class may be called `mean`."""
+    """The name of the row with the mean over classes, also if a class is called `mean`."""
     return "mean of all" if "mean" in classes else "mean"
 
 

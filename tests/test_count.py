@@ -187,7 +187,7 @@ def test_a_learned_query_and_the_norm_it_passes_are_used_once():
     ],
     ids=["lstm", "transformer", "segresnet"],
 )
-def test_networks_that_share_nothing_are_said_to_share_nothing(model, shape):
+def test_networks_without_shared_blocks_report_none(model, shape):
     figures = count(model, shape)
     assert figures.shared == ()
     assert figures.parameters_if_unshared == figures.parameters == sum(p.numel() for p in model.parameters())
@@ -201,7 +201,7 @@ def test_frozen_parameters_are_not_trainable():
     assert (figures.parameters, figures.trainable) == (2 * CONV, CONV)
 
 
-def test_parameters_that_no_forward_pass_uses_are_counted_once_and_told():
+def test_parameters_that_no_forward_pass_uses_are_counted_once_and_give_a_remark():
     figures = count(Given(lambda self, x: self.used(x), used=conv(), unused=conv()), IMAGE)
     assert figures.parameters == figures.parameters_if_unshared == 2 * CONV
     assert figures.remarks == (f"{CONV} parameters are not used in the forward pass",)
@@ -211,7 +211,7 @@ def test_checkpointed_layers_are_used_once():
     assert count(Given(lambda self, x: checkpoint(self.a, x, use_reentrant=False), a=conv()), IMAGE).shared == ()
 
 
-def test_control_flow_that_depends_on_values_is_run_with_values_and_told():
+def test_control_flow_that_depends_on_values_runs_with_values_and_gives_a_remark():
     def run(self, x):
         features = self.conv(x)
         return self.conv(features) if features.abs().sum() >= 0 else features
