@@ -126,7 +126,7 @@ def test_a_running_study_says_how_many_trials_are_done():
 
 def test_a_diverged_trial_is_listed_with_its_cause():
     page = page_of(made_study(diverged=[("p=0.1", 2)]))
-    assert row_of(page, "Trials that did not run through", "p=0.1") == [
+    assert row_of(page, "Trials that did not finish", "p=0.1") == [
         "p=0.1",
         "diverged: the loss is nan in epoch 4",
         "2",

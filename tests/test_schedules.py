@@ -189,7 +189,7 @@ def test_points_for_a_group_that_the_model_lacks_are_refused_with_the_nearest_na
         ("multistep", {"milestones": [0]}, "milestones"),
         ("cosine", {"eta_min": 0.03}, "eta_min 0.03 is above the learning rate 0.02"),
         ("plateau", {"factor": 1.0}, "factor"),
-        ("lambda", {"points": [[0, 1], [0.5, 1], [0.4, 1]]}, "must not fall"),
+        ("lambda", {"points": [[0, 1], [0.5, 1], [0.4, 1]]}, "must not decrease"),
         ("lambda", {"points": [[0, -1]]}, "points"),
         ("lambda", {"points": [[1.5, 1]]}, "points"),
         ("lambda", {"points": []}, "points"),

@@ -413,7 +413,7 @@ def test_no_seeds_are_needed_where_the_verdict_is_settled():
 def test_a_detectable_difference_beyond_the_range_of_dice_is_called_none():
     wide = summarize_study(study([-0.25, 0.15], seeds=[0, 1]))
     assert wide.noise_floor.detectable_effect > 1.0
-    assert "These seeds can detect nothing" in noise_floor_line(wide)
+    assert "too few to detect any difference" in noise_floor_line(wide)
     assert f"{wide.noise_floor.detectable_effect:.3f}" not in noise_floor_line(wide)
     assert "would have been found" in noise_floor_line(summarize_study(study()))
 

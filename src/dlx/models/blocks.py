@@ -24,7 +24,11 @@ Down = Annotated[
 ]
 Dims = Annotated[Literal[2, 3], Field(description="2: a network of slices; 3: one of volumes, which takes 3D patches.")]
 Groups = Annotated[
-    int, Field(ge=1, description="With norm=group: the most groups, of which the largest that divides is taken.")
+    int,
+    Field(
+        ge=1,
+        description="With norm=group: at most so many groups, as divide the channels.",
+    ),
 ]
 
 CONV: dict[int, type[nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}

@@ -9,7 +9,7 @@ from dlx.study.results import EpochResult, LevelProbe
 PROBES = {  # field of a probe -> its title, and whether its axis is logarithmic
     "mean_abs": ("mean |feature|", True),
     "variance": ("variance of features", True),
-    "dead_fraction": ("share of dead channels", False),
+    "dead_fraction": ("fraction of dead channels", False),
     "gradient_norm": ("norm of gradient", True),
     "weight_norm": ("norm of weights", True),
 }

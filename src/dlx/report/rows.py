@@ -136,8 +136,8 @@ def noise_floor_line(summary: Summary) -> str:
         largest = largest_difference(summary.header.metric)
         if floor.detectable_effect is not None and floor.detectable_effect > largest:
             line += (
-                f" These seeds can detect nothing: even a true difference of {largest:g}, the largest possible, would "
-                "not have been found with 80 % power."
+                f" These seeds are too few to detect any difference: even a true one of {largest:g}, the largest "
+                "possible, would not have been found with 80 % power."
             )
         elif floor.detectable_effect is not None:
             line += f" A true difference of {floor.detectable_effect:.3f} would have been found with 80 % power."

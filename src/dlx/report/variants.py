@@ -50,7 +50,7 @@ class VariantSummary:
 
     @property
     def unfinished(self) -> tuple[str, ...]:
-        """`seed 3: diverged (cause)` for each trial that did not run through."""
+        """`seed 3: diverged (cause)` for each trial that did not finish."""
         bad = [(seed, record) for seed, record in self.records.items() if record.status != "done"]
         return tuple(f"seed {seed}: {record.status} ({record.cause})" for seed, record in bad)
 

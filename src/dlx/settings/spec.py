@@ -98,9 +98,9 @@ class DataSpec(Section):
     normalize: Annotated[Part, Kind("normalizer")] = Part(name="zscore")
     """How intensities are normalised, each image by itself."""
     crop: bool = False
-    """Take training patches from the box around the labelled voxels alone; validation stays on whole volumes."""
+    """Take training patches only from the box around the labelled voxels; validation stays on whole volumes."""
     geometry: Annotated[Geometry, ADDED_LATER] = "image"
-    """Headers that differ though the voxels correspond: `image` takes the image's and says so, `strict` refuses."""
+    """Headers that differ though the voxels correspond: `image` uses the image's with a warning, `strict` refuses."""
 
     @property
     def path(self) -> Path | None:
@@ -200,7 +200,7 @@ class OptimizerSpec(Section):
     group_lr: dict[str, Rate] = {}
     """A learning rate of its own for parameter groups (encoder, decoder, head): {"encoder": 1e-4}."""
     clip_grad_norm: Rate | None = None
-    """Scale gradients down to this norm where theirs is larger."""
+    """Scale gradients down to this norm if their norm is larger."""
 
 
 class TrainSpec(Section):
@@ -253,7 +253,7 @@ class ComputeSpec(Section):
     threads: Positive | None = None
     """CPU threads of a trial; by default all cores, and one where several trials run at once."""
     capture: Annotated[bool | Literal["auto"], ADDED_LATER] = "auto"
-    """CUDA: replay each step as a graph; auto runs a step as it is if it cannot be captured."""
+    """CUDA: replay each step as a graph; auto runs a step uncaptured if capturing fails."""
 
 
 class Spec(Section):

@@ -119,7 +119,9 @@ def soft_dice(
 def focal(
     num_classes: int,
     *,
-    gamma: Annotated[float, Field(ge=0.0, description="How much less voxels weigh that are right already.")] = 2.0,
+    gamma: Annotated[
+        float, Field(ge=0.0, description="Lowers the weight of voxels that are classified correctly.")
+    ] = 2.0,
     class_weights: ClassWeights = None,
     double_softmax: Annotated[
         bool, Field(description="Apply softmax to the probabilities once more, as the code of the notes did.")

@@ -14,7 +14,7 @@ from dlx.settings.spec import ADDED_LATER
 
 Beta1 = Annotated[float, Field(ge=0.0, lt=1.0, description="Decay of the average of the gradients.")]
 Beta2 = Annotated[float, Field(ge=0.0, lt=1.0, description="Decay of the average of their squares.")]
-Epsilon = Annotated[float, Field(gt=0.0, description="Added to the root of the squares' average.")]
+Epsilon = Annotated[float, Field(gt=0.0, description="Added to the denominator of the update.")]
 
 FUSED_DEVICES = {"cpu", "cuda"}  # torch has fused steps for a few more, which are untested here
 

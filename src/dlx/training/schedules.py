@@ -36,7 +36,7 @@ FORMULAS = {
     "multistep": "lr * gamma^(number of milestones <= e); milestones at N/2, 3N/4, 7N/8, gamma = 0.1",
     "cosine": "eta_min + (lr - eta_min) * (1 + cos(pi * e / t_max)) / 2; t_max = N, eta_min = 0",
     "plateau": "lr * factor^(times that Dice stood still for more than patience epochs); factor = 0.1, patience = N/10",
-    "lambda": "lr * f(e / N), f by straight lines between points, a group may have its own; 0.1, 1 at N/10, 0 at N",
+    "lambda": "lr * f(e / N), f linear between points, per group if given; 0.1, 1 at N/10, 0 at N",
 }
 
 Count = Annotated[int, Field(ge=1)]
@@ -55,7 +55,7 @@ Milestones = Annotated[
 
 def _check_rising(points: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
     if any(later[0] < earlier[0] for earlier, later in itertools.pairwise(points)):
-        raise ValueError("the shares of the run (the first of each pair) must not fall")
+        raise ValueError("the fractions of the run (the first of each pair) must not decrease")
     return points
 
 

@@ -96,7 +96,7 @@ def _grounds(summary: Summary, num_variants: int) -> Lines:
         f"They bind at the {len(header.seeds)} declared seeds ({seeds}). Intervals are of one variant each and not "
         "corrected.",
         f'- "No difference larger than {effect}": shown by two one-sided tests against ±{effect}, the smallest effect '
-        'of interest as declared. "Cannot tell" is no sign of equality.',
+        'of interest as declared. "Cannot tell" does not mean that they are equal.',
         "- Collapsed: some run diverged, failed, ended below half of the validation Dice of the variant's best run, or "
         "never learned a class that the other seeds learn; then no interval is given.",
         f"- Seeds needed, where there is no verdict yet: to find a true difference of {effect} with 80 % power, from "
@@ -162,7 +162,7 @@ def _idle_and_looks(summary: Summary, records: StudyRecords) -> Lines:
     lines = [f"- **{escape(v.label)}: {escape(v.idle)}.**" for v in summary.variants if v.idle is not None]
     looks = [f"{look.shown_utc} at {look.num_seeds} seeds ({escape(look.metric)})" for look in records.looks]
     if looks:
-        lines.append(f"- The verdicts were looked at: {'; '.join(looks)}.")
+        lines.append(f"- Verdicts were shown: {'; '.join(looks)}.")
     return ["## Notes", "", *lines] if lines else []
 
 
@@ -195,7 +195,7 @@ def _spreads(summary: Summary) -> Lines:
         *table(("variant", "over seeds", "over cases"), cells),
         "",
         "Standard deviations, kept apart: over seeds (of the mean over cases), which the tests use, and over "
-        "validation cases (of each case's mean over seeds), which says how unlike the subjects are.",
+        "validation cases (of each case's mean over seeds), which shows how much subjects differ.",
     ]
 
 
@@ -231,7 +231,7 @@ def _failures(records: StudyRecords) -> Lines:
         for record in finished(records.trials)
         if record.status != "done"
     ]
-    return ["## Trials that did not run through", "", *table(("variant", "cause", "seed"), cells, 2)] if cells else []
+    return ["## Trials that did not finish", "", *table(("variant", "cause", "seed"), cells, 2)] if cells else []
 
 
 def _settings(records: StudyRecords) -> Lines:
