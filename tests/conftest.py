@@ -18,8 +18,8 @@ install_import_hook(
         "dlx.scoring.overlap",
         "dlx.models.dropout",
         "dlx.engine",
-        "dlx.data.voxels",
-        "dlx.data.sampler",
+        "dlx.data.batches.voxels",
+        "dlx.data.batches.sampler",
     ],
     "beartype.beartype",
 )

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dlx.data.augment import Augmenter, rotations
+from dlx.data.batches.augment import Augmenter, rotations
 from dlx.engine import checkpoint
 from dlx.engine.fit import Progress, begin_epoch, fit
 from dlx.settings.spec import AugmentSpec

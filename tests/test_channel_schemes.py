@@ -1,4 +1,4 @@
-"""nnU-Net's channel names that ask for a normalisation: a warning, and nothing changes."""
+"""nnU-Net's channel names that select a normalisation give a warning and change nothing."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from dlx.data.dataset import Dataset, open_dataset
 from dlx.data.layouts.channel_schemes import remarks_on_schemes
 from dlx.settings.spec import DataSpec, Part
-from test_same_voxels import IMAGE, MASK, write
+from test_geometry import IMAGE, MASK, write
 
 ZSCORE = Part.model_validate("zscore")
 
@@ -26,7 +26,7 @@ ZSCORE = Part.model_validate("zscore")
 def test_a_channel_named_after_a_scheme_gives_the_nearest_setting(name: str, nearest: str) -> None:
     (line,) = remarks_on_schemes(["T1", name], ZSCORE)
     assert f"'{name}'" in line
-    assert "data.normalize=zscore is done" in line
+    assert "data.normalize=zscore" in line
     assert f"--set data.normalize={nearest}" in line
     assert "all channels" in line
     filled_in = {"percentile": {"over": "all", "low": 0.5, "high": 99.5}}
@@ -35,7 +35,7 @@ def test_a_channel_named_after_a_scheme_gives_the_nearest_setting(name: str, nea
 
 
 @pytest.mark.parametrize("name", ["T1", "zscore", "cta", "CT1", "MRI", ""])
-def test_other_names_ask_for_what_is_done(name: str) -> None:
+def test_other_channel_names_give_no_warning(name: str) -> None:
     assert remarks_on_schemes([name], ZSCORE) == ()
 
 

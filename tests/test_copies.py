@@ -8,7 +8,7 @@ import pytest
 from scipy import ndimage
 
 from conftest import HIPPOCAMPUS
-from dlx.data.copies import aligned_correlation, find_copies
+from dlx.data.checks.copies import aligned_correlation, find_copies
 from dlx.data.dataset import open_dataset
 from dlx.data.orientation import orientation_of, turn_to_canonical
 from dlx.data.thumbnails import Thumbnail, make_thumbnail

@@ -14,8 +14,8 @@ import SimpleITK as sitk  # noqa: N813 - its usual name
 import dlx
 import fuzz_volumes
 import races
-from dlx.data.volumes.claim import BadFile
 from dlx.data.volumes.decoder import DECODING, decode
+from dlx.data.volumes.header import BadFile
 from dlx.data.volumes.reading import read_volume
 
 

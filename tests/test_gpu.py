@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from dlx.data.voxels import VoxelStore
+from dlx.data.batches.voxels import VoxelStore
 from dlx.engine import checkpoint
 from dlx.engine.capture import Captured, Eager
 from dlx.engine.fit import Progress, begin_epoch, fit

@@ -83,7 +83,7 @@ def test_unlabelled_subjects_are_left_out_and_named(tmp_path: Path) -> None:
         touch_subject(tmp_path, number, "T1", "T2")
     listing = list_cases(tmp_path)
     assert [case.id for case in listing.cases] == ["subject-1"]
-    assert listing.remarks == ("left out, having no label: 'subject-11', 'subject-12'",)
+    assert listing.remarks == ("left out because they have no label: 'subject-11', 'subject-12'",)
 
 
 @pytest.mark.parametrize(
@@ -93,9 +93,9 @@ def test_unlabelled_subjects_are_left_out_and_named(tmp_path: Path) -> None:
         (["subject-4-label.nii"], "subject-4-T1 and subject-4-T2 missing"),
         (["subject-4-T1.hdr"], "subject-4-T1.hdr: the .img file that belongs to it is missing"),
         (["subject-4-T1.img"], "subject-4-T1.img: the .hdr file that belongs to it is missing"),
-        (["subject-4-T1.nii", "subject-4-T1.nii.gz"], "one form is needed"),
-        (["subject-4-T1.nii", "subject-4-T1.hdr", "subject-4-T1.img"], "one form is needed"),
-        (["subject-4-T1.nii", "subject-4-T1.img"], "one form is needed"),
+        (["subject-4-T1.nii", "subject-4-T1.nii.gz"], "keep one format"),
+        (["subject-4-T1.nii", "subject-4-T1.hdr", "subject-4-T1.img"], "keep one format"),
+        (["subject-4-T1.nii", "subject-4-T1.img"], "keep one format"),
         (["subject-4-T1.nii", "subject-4-T2.nii"], "no subject has a label"),
     ],
 )
@@ -177,7 +177,7 @@ def test_files_of_others_are_never_touched(tmp_path: Path, foreign: str) -> None
     path = tmp_path / foreign
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(bytes(348))
-    with pytest.raises(DataError, match=r"no phantom's.*" + foreign.partition("/")[0]):
+    with pytest.raises(DataError, match=r"dlx did not write.*" + foreign.partition("/")[0]):
         write_one(tmp_path, force=True)
     assert path.read_bytes() == bytes(348)
     assert (tmp_path / "subject-1-label.img").exists()
@@ -188,7 +188,7 @@ def test_a_link_in_the_folder_is_not_followed(tmp_path: Path) -> None:
     elsewhere = tmp_path / "else"
     elsewhere.mkdir()
     (elsewhere / "subject-1-T1.hdr").symlink_to(tmp_path / "mine" / "subject-1-T1.hdr")
-    with pytest.raises(DataError, match="no phantom's"):
+    with pytest.raises(DataError, match="dlx did not write"):
         write_one(elsewhere, force=True)
 
 

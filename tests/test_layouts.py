@@ -75,7 +75,7 @@ def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="the folder is empty"):
         folder(path=str(tmp_path))
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="a file, and a folder of cases was expected"):
+    with pytest.raises(DataError, match="expected a folder"):
         folder(path=str(tmp_path / "file"))
 
 
@@ -133,8 +133,8 @@ def test_an_unknown_layout_is_refused_with_the_nearest_one(tmp_path: Path) -> No
     [
         ("{", "not valid JSON .*line 1, column 2"),
         ("", "not valid JSON"),
-        ("[1]", r"a table \{...\} was expected, not a list"),
-        ('{"channel_names": 1, "channel_names": 2}', "the key 'channel_names' is there twice"),
+        ("[1]", r"expected a table \{...\}, not a list"),
+        ('{"channel_names": 1, "channel_names": 2}', "'channel_names' occurs twice"),
         ("[" * 100_000, "nested too deeply"),
         ('{"a": ' + "9" * 5000 + "}", "integer string conversion"),
     ],
@@ -205,11 +205,11 @@ def test_a_missing_channel_or_label_is_named(tmp_path: Path) -> None:
 
 def test_a_channel_beyond_the_declared_ones_is_refused(tmp_path: Path) -> None:
     lay(nnunet_folder(tmp_path), NNUNET, "imagesTr/a_2_0002.nii.gz")
-    with pytest.raises(DataError, match=r"'a_2_0002.nii.gz' is of channel 2, and dataset.json declares 2 \(0 to 1\)"):
+    with pytest.raises(DataError, match=r"'a_2_0002.nii.gz' is channel 2, but dataset.json declares 2 \(0 to 1\)"):
         folder(path=str(tmp_path))
 
 
-def test_what_is_odd_and_harmless_gives_a_remark(tmp_path: Path) -> None:
+def test_harmless_irregularities_give_a_remark(tmp_path: Path) -> None:
     nnunet_folder(tmp_path, {**NNUNET, "numTraining": 3})
     for name in ("imagesTr/._a_2_0000.nii.gz", "imagesTr/notes.nii.gz", "imagesTr/readme.txt", "labelsTr/.DS_Store"):
         (tmp_path / name).touch()
@@ -217,7 +217,7 @@ def test_what_is_odd_and_harmless_gives_a_remark(tmp_path: Path) -> None:
     assert len(listing.cases) == 2
     assert len(listing.remarks) == 2
     assert "'notes.nii.gz'" in listing.remarks[0]
-    assert "tells of 3 training cases (numTraining), and 2 are there" in listing.remarks[1]
+    assert "declares 3 training cases (numTraining), but the folder has 2" in listing.remarks[1]
 
 
 @pytest.mark.parametrize(
@@ -236,20 +236,20 @@ def test_what_is_odd_and_harmless_gives_a_remark(tmp_path: Path) -> None:
         ({"labels": {"background": 0, "left": True}}, "not true or false"),
         ({"labels": {"background": 0, "left": -1}}, "has the value -1"),
         ({"labels": {"left": 1, "right": 2}}, "have no background"),
-        ({"labels": {"background": 0, "left": 1, "right": 1}}, "label value 1 is there twice"),
-        ({"labels": {"background": 0}}, "1 classes with the background"),
+        ({"labels": {"background": 0, "left": 1, "right": 1}}, "label value 1 occurs twice"),
+        ({"labels": {"background": 0}}, "1 classes"),
         ({"labels": {str(n): n for n in range(257)}}, "257 classes"),
         ({"labels": {"background": 0, "a\nb": 1}}, "unprintable"),
         ({"labels": []}, "'labels' must be a table with entries, and is a list"),
         ({"labels": {}}, "and is empty"),
         ({"channel_names": ["T1"]}, "'channel_names' must be a table"),
-        ({"channel_names": {"1": "T1", "2": "T2"}}, "must be numbered from 0 on, and has '1', '2'"),
+        ({"channel_names": {"1": "T1", "2": "T2"}}, "'channel_names' must count from 0, and are '1', '2'"),
         ({"channel_names": {"0": "T1", "1": 3}}, "must be a text, not a number"),
         ({"file_ending": ".bmp"}, "file_ending '.bmp' is not supported"),
         ({"file_ending": None}, "'file_ending' must be a text such as .nii.gz, and is missing"),
         ({"file_ending": ".nii"}, "no file CASE_0000.nii"),
         ({"numTraining": "2"}, "'numTraining' must be a whole number, not a text"),
-        ({"dataset": {}}, "lists its own file paths"),
+        ({"dataset": {}}, "'dataset'"),
     ],
 )
 def test_an_nnunet_description_that_is_wrong_is_refused(tmp_path: Path, change: dict[str, Any], cause: str) -> None:
@@ -323,13 +323,13 @@ def test_the_doubles_that_macos_leaves_are_passed_over(tmp_path: Path) -> None:
         ({"training": [{"image": "imagesTr/b_2.nii.gz"}]}, "training entry 0 must be of the form"),
         ({"training": ["imagesTr/b_2.nii.gz"]}, "training entry 0 must be of the form"),
         ({"training": {}}, "'training' must be a list, not a table"),
-        ({"training": []}, "holds no labelled case"),
+        ({"training": []}, "no labelled case"),
         ({"labels": {"background": 0}}, "label 'background' must be a whole number"),
         ({"labels": {"0": "background", "01": "x"}}, "label '01' must be a whole number"),
         ({"labels": {"0": "background", "1": 5}}, "the name of label 1 must be a text, not a number"),
         ({"labels": {"1": "a", "2": "b"}}, "have no background"),
-        ({"labels": {"0": "a", "1": "a"}}, "class name 'a' is there twice"),
-        ({"modality": {"1": "MRI"}}, "'modality' must be numbered from 0 on"),
+        ({"labels": {"0": "a", "1": "a"}}, "class name 'a' occurs twice"),
+        ({"modality": {"1": "MRI"}}, "'modality' must count from 0"),
         ({"modality": "MRI"}, "'modality' must be a table with entries, and is a text"),
     ],
 )
@@ -348,12 +348,12 @@ def test_two_images_of_one_name_in_two_folders_are_refused(tmp_path: Path) -> No
 
 def test_another_number_of_cases_than_declared_gives_a_remark(tmp_path: Path) -> None:
     listing = folder(path=str(msd_folder(tmp_path, {**MSD, "numTraining": 20})))
-    assert "tells of 20 training cases" in listing.remarks[0]
+    assert "declares 20 training cases" in listing.remarks[0]
 
 
 def test_an_nnunet_v1_folder_is_recognised_in_the_refusal(tmp_path: Path) -> None:
     lay(tmp_path, MSD, *(f"imagesTr/b_{n}_0000.nii.gz" for n in (2, 10)), "labelsTr/b_2.nii.gz", "labelsTr/b_10.nii.gz")
-    with pytest.raises(DataError, match=r"b_2_0000.nii.gz is there: nnU-Net v1 is not supported"):
+    with pytest.raises(DataError, match=r"b_2_0000.nii.gz exists: nnU-Net v1 is not supported"):
         folder(path=str(tmp_path))
 
 

@@ -1,6 +1,6 @@
 """NIfTI headers that leave something open: what is taken, with which note, and what `geometry="strict"` refuses.
 
-The files are those of `test_headers`, sound but for one thing; values and places are nibabel's, or worked out by hand.
+The files are those of `test_headers`, valid except for one field; expected values are nibabel's, or worked out by hand.
 """
 
 import gzip
@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from dlx.data.volumes.claim import BadFile, check_size, max_volume_bytes
+from dlx.data.volumes.header import BadFile, check_size, max_volume_bytes
 from dlx.data.volumes.reading import Volume, read_volume
 from dlx.system.errors import DataError
 from test_headers import DATA, QFORM_ALONE, SFORM_ALONE, VOXELS, analyze_header, nifti, nifti_header, sform, write_pair
@@ -176,7 +176,7 @@ def test_scaled_values_are_the_same_bit_for_bit_whoever_decodes_them(
 
 def test_values_that_are_scaled_to_infinity_are_refused_whoever_decodes_them(tmp_path: Path) -> None:
     for patches in ([], [(80, "f", (-0.5,))]):
-        with pytest.raises(DataError, match="once they are scaled"):
+        with pytest.raises(DataError, match="not finite after scaling"):
             read(tmp_path, nifti((112, "f", (1e38,)), *patches))
 
 

@@ -90,12 +90,12 @@ def test_a_foreground_that_is_constant_is_refused_though_the_image_is_not() -> N
 def test_values_that_are_not_finite_are_refused(value: float) -> None:
     with pytest.raises(DataError, match="channel 0 has values that are not finite"):
         zscore(volume([1, value, 3]), over="all")
-    with pytest.raises(DataError, match="beyond what float16 holds"):
+    with pytest.raises(DataError, match="beyond the range of float16"):
         none(volume([1, value, 3]))
 
 
 def test_a_background_beyond_float16_is_refused_with_the_remedy() -> None:
-    with pytest.raises(DataError, match=r"-1\.7e\+06 is beyond what float16 holds \(65504\).*over=all"):
+    with pytest.raises(DataError, match=r"-1\.7e\+06 .*float16.*over=all"):
         zscore(volume([0, 1_700_000, 1_700_002]))
     zscore(volume([0, 1_700_000, 1_700_002]), over="all")
 
@@ -109,7 +109,7 @@ def test_without_normalising_values_stay_and_pad_with_zero() -> None:
 
 @pytest.mark.parametrize("value", [65505, -1.7e6, 1e300])
 def test_without_normalising_a_value_beyond_float16_is_refused_with_the_remedy(value: float) -> None:
-    with pytest.raises(DataError, match=r"float16 holds \(65504\); normalise, as with zscore"):
+    with pytest.raises(DataError, match=r"float16.*data\.normalize=zscore"):
         none(volume([0, value], dtype=np.float64))
 
 
@@ -184,7 +184,7 @@ def test_one_channel_is_whitened_as_by_zscore() -> None:
 
 def test_a_channel_that_echoes_another_is_refused() -> None:
     first = mixed()[0]
-    with pytest.raises(DataError, match="cannot be told apart"):
+    with pytest.raises(DataError, match="mixture"):
         whiten(np.stack([first, 2 * first + 1]))
 
 
@@ -215,6 +215,6 @@ def test_whatever_is_registered_does_not_depend_on_the_unit_of_the_intensities(n
 
 
 @pytest.mark.parametrize("name", [name for name in names("normalizer") if name != "none"])
-def test_whatever_is_registered_refuses_what_has_no_spread(name: str) -> None:
+def test_whatever_is_registered_refuses_constant_values(name: str) -> None:
     with pytest.raises(DataError, match="channel"):
         load("normalizer", name)(np.stack([mixed()[0], np.full((6, 7, 8), 3.0)]))

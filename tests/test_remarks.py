@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813 - its usual name
 
+from dlx.data.checks.remarks import remark_on
 from dlx.data.dataset import Dataset, open_dataset
-from dlx.data.remarks import remark_on
 from dlx.data.split import Split
 from dlx.settings.spec import DataSpec
 from dlx.system.errors import DataError
@@ -86,7 +86,9 @@ def test_a_class_that_no_training_case_has_is_reported(tmp_path: Path) -> None:
 
 def test_an_image_that_trains_twice_is_reported(tmp_path: Path) -> None:
     data = opened(write(tmp_path / "d", four(c2=made(0))))
-    assert remarks(data, "c3") == ["c2 holds the same image as c0: it trains twice"]
+    assert remarks(data, "c3") == [
+        "c2 holds the same image as c0, so the image is trained on twice: remove one of them"
+    ]
 
 
 def turned(code: str) -> Any:
@@ -165,7 +167,7 @@ NAMES = ["p1_a", "p1_b", "p2_a", "p2_b", "p3_a"]
 def test_scans_of_one_person_on_both_sides_get_a_warning_unless_groups_are_given(tmp_path: Path) -> None:
     folder = write(tmp_path / "d", {name: made(seed) for seed, name in enumerate(NAMES)})
     line = only(list(resolved(folder, "p1_a").remarks), "names look like")
-    assert "3 persons with 1 to 2 scans each (p1: 'p1_a', 'p1_b'), and scans of 1 of them both train" in line
+    assert "3 persons with 1 to 2 scans each (p1: 'p1_a', 'p1_b'), and 1 of them have scans in both" in line
     assert not any("names look like" in remark for remark in resolved(folder, "p1_a", "p1_b").remarks)
     (folder / "groups.json").write_text(json.dumps({name: name for name in NAMES}))
     assert not any("names look like" in remark for remark in resolved(folder, "p1_a").remarks)
@@ -174,7 +176,7 @@ def test_scans_of_one_person_on_both_sides_get_a_warning_unless_groups_are_given
 def test_a_typo_in_groups_json_is_refused_with_the_nearest_name(tmp_path: Path) -> None:
     folder = write(tmp_path / "d", {name: made(seed) for seed, name in enumerate(NAMES)})
     (folder / "groups.json").write_text(json.dumps({"p1_a": "anna", "p1b": "anna", "zzz": "ben"}))
-    with pytest.raises(DataError, match=r"2 names that are no case: 'p1b' \(did you mean 'p1_b'\?\), 'zzz';"):
+    with pytest.raises(DataError, match=r"2 names match no case: 'p1b' \(did you mean 'p1_b'\?\), 'zzz';"):
         resolved(folder, "p1_a")
 
 
@@ -182,14 +184,16 @@ def test_a_typo_in_groups_json_is_refused_with_the_nearest_name(tmp_path: Path) 
 def test_a_scaled_image_on_the_other_side_is_refused(tmp_path: Path, change: Any) -> None:
     image, mask = made(0)
     folder = write(tmp_path / "d", four(c3=(change(image.astype(np.float32)), mask)))
-    with pytest.raises(DataError, match="'c0' would train and 'c3' validate, and both hold the same image, scaled"):
+    with pytest.raises(
+        DataError, match="'c0' is in training and 'c3' in validation, but both hold the same image, scaled"
+    ):
         resolved(folder, "c3")
     assert resolved(folder, "c0", "c3").split.train == ("c1", "c2")
 
 
 def test_an_image_stored_with_other_axes_on_the_other_side_is_refused(tmp_path: Path) -> None:
     folder = write(tmp_path / "d", four(c3=made(0)), c3=turned("PIR"))
-    with pytest.raises(DataError, match="'c0' would train and 'c3' validate"):
+    with pytest.raises(DataError, match="'c0' is in training and 'c3' in validation"):
         resolved(folder, "c3")
 
 
@@ -208,12 +212,10 @@ def test_copies_among_too_many_pairs_are_not_looked_for_and_this_is_reported(
 ) -> None:
     image, mask = made(0)
     folder = write(tmp_path / "d", four(c3=(image[:, :, ::-1], mask[:, :, ::-1])))
-    monkeypatch.setattr("dlx.data.remarks.MAX_PAIRS", 3)
+    monkeypatch.setattr("dlx.data.checks.remarks.MAX_PAIRS", 3)
     assert only(remarks(opened(folder), "c3"), "copies").startswith("1 pair of")
-    monkeypatch.setattr("dlx.data.remarks.MAX_PAIRS", 2)
-    assert only(remarks(opened(folder), "c3"), "copies").startswith(
-        "copies of images are not looked for: 3 training and 1"
-    )
+    monkeypatch.setattr("dlx.data.checks.remarks.MAX_PAIRS", 2)
+    assert only(remarks(opened(folder), "c3"), "copies").startswith("no search for copies of images: 3 training and 1")
 
 
 def test_classes_of_unlike_sizes_or_absent_from_validation_are_reported(tmp_path: Path) -> None:

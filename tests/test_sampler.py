@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from dlx.data.sampler import Foreground, PatchPlan, PatchSource, box_extent, fit_patch_size
-from dlx.data.voxels import VoxelStore
+from dlx.data.batches.sampler import Foreground, PatchSampler, PatchSource, box_extent, fit_patch_size
+from dlx.data.batches.voxels import VoxelStore
 from dlx.engine.randomness import generator
 from dlx.settings.spec import BatchSpec
-from test_voxels import make_case
+from test_voxel_store import make_case
 
 WHOLE = ((0, 10), (0, 8), (0, 6))
 
@@ -16,7 +16,7 @@ def draw(plan, steps=50, batch=8, seed=0):
 
 
 def test_patches_stay_inside_their_box_and_reach_every_corner_of_it():
-    plan = PatchPlan((1, 4, 4), (5,), (((2, 9), (1, 7), (0, 6)),))
+    plan = PatchSampler((1, 4, 4), (5,), (((2, 9), (1, 7), (0, 6)),))
     cases, starts = draw(plan, steps=200)
     assert (cases == 5).all()
     flat = starts.reshape(-1, 3)
@@ -25,14 +25,14 @@ def test_patches_stay_inside_their_box_and_reach_every_corner_of_it():
 
 
 def test_a_patch_larger_than_its_box_is_centred_on_it():
-    plan = PatchPlan((1, 12, 6), (0,), (WHOLE,))
+    plan = PatchSampler((1, 12, 6), (0,), (WHOLE,))
     _, starts = draw(plan)
     assert (starts[..., 1] == -2).all()  # 8 voxels in a patch of 12: two before, two after
     assert (starts[..., 2] == 0).all()
 
 
 def test_all_cases_are_drawn_about_equally_often():
-    plan = PatchPlan((1, 4, 4), (3, 7, 9), (WHOLE,) * 3)
+    plan = PatchSampler((1, 4, 4), (3, 7, 9), (WHOLE,) * 3)
     cases, _ = draw(plan, steps=300, batch=10)
     counts = [int((cases == case).sum()) for case in (3, 7, 9)]
     # 3000 draws, each with chance 1/3: standard deviation 25.8; four of them
@@ -40,7 +40,7 @@ def test_all_cases_are_drawn_about_equally_often():
 
 
 def test_the_same_stream_draws_the_same_patches_and_another_seed_others():
-    plan = PatchPlan((1, 4, 4), (0, 1), (WHOLE,) * 2)
+    plan = PatchSampler((1, 4, 4), (0, 1), (WHOLE,) * 2)
     assert all(torch.equal(a, b) for a, b in zip(draw(plan), draw(plan), strict=True))
     assert not torch.equal(draw(plan)[1], draw(plan, seed=1)[1])
 
@@ -50,7 +50,7 @@ def test_foreground_patches_hold_a_labelled_voxel():
     case.mask[:] = 0
     case.mask[7, 6, 1] = 1
     store = VoxelStore([case])
-    plan = PatchPlan((1, 4, 4), (0,), (WHOLE,), foreground_fraction=1.0)
+    plan = PatchSampler((1, 4, 4), (0,), (WHOLE,), foreground_fraction=1.0)
     source = PatchSource(store, plan, BatchSpec(size=8, foreground_fraction=1.0), 2, torch.device("cpu"), 5)
     source.begin_epoch(generator(0, "order", 1))
     for step in range(5):
@@ -92,7 +92,7 @@ def test_foreground_patches_lie_where_they_lay_when_they_were_placed_one_by_one(
     store = VoxelStore(cases)
     boxes = tuple(tuple((0, size) for size in shape) for shape in shapes)
     boxes = (((2, 9), (1, 7), (0, 6)), *boxes[1:])
-    plan = PatchPlan(extent, (0, 1, 2, 3), boxes, foreground_fraction=fraction)
+    plan = PatchSampler(extent, (0, 1, 2, 3), boxes, foreground_fraction=fraction)
     masks = [store.mask(case) for case in plan.cases]
     drawn = plan.draw_epoch(40, 8, generator(0, "order", 1), Foreground(masks))
     expected = centred_one_by_one(plan, generator(0, "order", 1), masks, 40, 8)
@@ -112,7 +112,7 @@ def test_a_2d_patch_is_a_slice_along_the_slice_axis(axis):
     case = make_case("a", (10, 8, 6), channels=2)
     store = VoxelStore([case])
     batch = BatchSpec(size=3, slice_axis=axis)
-    plan = PatchPlan(box_extent((4, 5), batch), (0,), (WHOLE,))
+    plan = PatchSampler(box_extent((4, 5), batch), (0,), (WHOLE,))
     source = PatchSource(store, plan, batch, 2, torch.device("cpu"), 1)
     source.begin_epoch(generator(0, "order", 1))
     image, mask = source.batch(0)
@@ -129,7 +129,7 @@ def test_a_block_is_one_cube_of_one_subject_taken_as_slices(axis):
     case = make_case("a", (10, 8, 6))
     store = VoxelStore([case])
     batch = BatchSpec(kind="block", size=5, slice_axis=axis)
-    plan = PatchPlan(box_extent((4, 3), batch), (0,), (WHOLE,))
+    plan = PatchSampler(box_extent((4, 3), batch), (0,), (WHOLE,))
     source = PatchSource(store, plan, batch, 2, torch.device("cpu"), 1)
     source.begin_epoch(generator(0, "order", 1))
     image, mask = source.batch(0)
@@ -141,7 +141,7 @@ def test_a_block_is_one_cube_of_one_subject_taken_as_slices(axis):
 def test_2d_batches_lie_channels_last():
     store = VoxelStore([make_case("a", (10, 8, 6))])
     batch = BatchSpec(size=3)
-    source = PatchSource(store, PatchPlan((1, 4, 4), (0,), (WHOLE,)), batch, 2, torch.device("cpu"), 1)
+    source = PatchSource(store, PatchSampler((1, 4, 4), (0,), (WHOLE,)), batch, 2, torch.device("cpu"), 1)
     source.begin_epoch(generator(0, "order", 1))
     assert source.batch(0)[0].is_contiguous(memory_format=torch.channels_last)
 

@@ -9,7 +9,7 @@ from dlx.settings import registry
 from dlx.settings.spec import DropoutSpec
 from dlx.trial.sanity import warn_of_dropout, warn_of_patches, warn_of_threads
 from small import small_resolved
-from test_voxels import make_case
+from test_voxel_store import make_case
 
 
 class Data:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dlx.data.scan_names import guess_persons, scans_of
+from dlx.data.checks.scan_names import guess_persons, scans_of
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_one() -> None:
 
 
 def test_naming_every_case_leaves_none_to_train() -> None:
-    with pytest.raises(DataError, match="none is left to train"):
+    with pytest.raises(DataError, match=r"split.val"):
         split(TEN, val=",".join(TEN))
 
 
@@ -79,14 +79,14 @@ def test_each_side_keeps_at_least_one_case_whatever_the_fraction(fraction: float
 
 @pytest.mark.parametrize("spec", [{"val": "subject-1", "fold": 0}, {"fold": 0, "val_fraction": 0.5}])
 def test_two_ways_at_once_are_refused(spec: dict[str, Any]) -> None:
-    with pytest.raises(SettingError, match="cannot be given together"):
+    with pytest.raises(SettingError, match="cannot be combined"):
         split(TEN, **spec)
 
 
 def test_folds_that_the_data_do_not_have_are_refused() -> None:
-    with pytest.raises(SettingError, match=r"fold: 5 of 5 folds; they count from 0 to 4"):
+    with pytest.raises(SettingError, match=r"split.fold: 5 .*0 to 4"):
         split(TEN, fold=5)
-    with pytest.raises(SettingError, match="11 folds of 10 subjects"):
+    with pytest.raises(SettingError, match=r"split.folds: 11 .* 10"):
         split(TEN, fold=0, folds=11)
     with pytest.raises(DataError, match="at least two cases"):
         split(["alone"])
@@ -102,7 +102,9 @@ def test_a_persons_cases_stay_on_one_side() -> None:
 
 def test_naming_one_case_of_a_person_whose_others_would_train_is_refused() -> None:
     groups = {"subject-3": "anna", "subject-7": "anna"}
-    with pytest.raises(DataError, match=r"'subject-7' would train and 'subject-3' validate.*one person \('anna'\)"):
+    with pytest.raises(
+        DataError, match=r"'subject-7' is in training and 'subject-3' in validation.*one person \('anna'\)"
+    ):
         split(TEN, groups=groups, val="subject-3")
     assert split(TEN, groups=groups, val="subject-3,subject-7").val == ("subject-3", "subject-7")
 
@@ -112,17 +114,19 @@ def test_groups_of_one_change_nothing() -> None:
 
 
 def test_groups_that_fit_no_case_are_refused() -> None:
-    with pytest.raises(DataError, match=r"groups.json: a name that is no case: 'Subject_1'"):
+    with pytest.raises(DataError, match=r"groups.json: a name matches no case: 'Subject_1'"):
         split(TEN, groups={"Subject_1": "anna"})
 
 
 def test_cases_of_one_person_alone_cannot_be_split() -> None:
-    with pytest.raises(DataError, match="of one person"):
+    with pytest.raises(DataError, match="one person"):
         split(TEN, groups=dict.fromkeys(TEN, "anna"))
 
 
 def test_one_image_under_two_names_on_two_sides_is_refused() -> None:
-    with pytest.raises(DataError, match="'subject-4' would train and 'subject-1' validate, and both hold the same"):
+    with pytest.raises(
+        DataError, match="'subject-4' is in training and 'subject-1' in validation, but both hold the same"
+    ):
         split(TEN, same=("subject-1", "subject-4"), val="subject-1")
     assert len(split(TEN, same=("subject-2", "subject-4"), val="subject-1").train) == 9
 
@@ -131,7 +135,7 @@ def test_images_alike_once_prepared_are_refused_on_two_sides_and_named() -> None
     hashes = {case: case for case in TEN}
     alike = hashes | {"subject-4": "same", "subject-1": "same"}
     with pytest.raises(
-        DataError, match="'subject-4' would train and 'subject-1' validate, and both hold the same image, "
+        DataError, match="'subject-4' is in training and 'subject-1' in validation, but both hold the same image, "
     ):
         split_cases(TEN, hashes, {}, SplitSpec(val=("subject-1",)), prepared_hashes=alike)
     assert split_cases(TEN, hashes, {}, SplitSpec(val=("subject-1", "subject-4")), prepared_hashes=alike).train
@@ -146,7 +150,7 @@ def test_persons_are_counted_where_one_has_several_scans() -> None:
 
 def test_one_wrong_name_among_right_ones_in_the_groups_is_refused() -> None:
     with pytest.raises(
-        DataError, match=r"groups.json: a name that is no case: 'subject-33' \(did you mean 'subject-3'"
+        DataError, match=r"groups.json: a name matches no case: 'subject-33' \(did you mean 'subject-3'"
     ):
         split(TEN, groups={"subject-1": "anna", "subject-33": "anna"})
 
@@ -156,7 +160,7 @@ def test_fewer_training_subjects_are_always_among_more() -> None:
     assert [len(chosen) for chosen in sets] == list(range(1, 10))
     assert all(fewer < more for fewer, more in pairwise(sets))
     assert (sets[0], sets[1]) == ({"subject-4"}, {"subject-4", "subject-10"})  # by b2sum, as above
-    with pytest.raises(SettingError, match="train_subjects: 10, and 9 are there"):
+    with pytest.raises(SettingError, match=r"split.train_subjects: 10 .* 9"):
         split(TEN, val="subject-1", train_subjects=10)
 
 
@@ -178,25 +182,25 @@ def test_an_nnunet_split_file_is_used_unchanged(tmp_path: Path) -> None:
     assert split(["a", "b", "c"], file=file, fold=0) == Split(train=("b", "c"), val=("a",))
     second = split(["a", "b", "c"], file=file, fold=1)
     assert (second.train, second.val) == (("a",), ("c",))
-    assert second.remarks == ("1 of 3 cases in neither side of the split: 'b'",)
-    with pytest.raises(SettingError, match="2 folds; say which"):
+    assert second.remarks == ("1 of 3 cases are on neither side of the split: 'b'",)
+    with pytest.raises(SettingError, match=r"2 folds; choose one with split.fold"):
         split(["a", "b", "c"], file=file)
-    with pytest.raises(SettingError, match="count from 0 to 1"):
+    with pytest.raises(SettingError, match="0 to 1"):
         split(["a", "b", "c"], file=file, fold=2)
 
 
 @pytest.mark.parametrize(
     ("value", "cause"),
     [
-        ([{"train": ["a", "x"], "val": ["b"]}], "cases that the data have not: 'x'"),
-        ([{"train": ["a", "b"], "val": ["b"]}], "'b' would both train and validate"),
-        ([{"train": ["a", "a"], "val": ["b"]}], "'a' is twice"),
+        ([{"train": ["a", "x"], "val": ["b"]}], "not in the data: 'x'"),
+        ([{"train": ["a", "b"], "val": ["b"]}], "'b' would be in both"),
+        ([{"train": ["a", "a"], "val": ["b"]}], "'a' occurs twice"),
         ([{"train": [], "val": ["b"]}], "'train' must be a list"),
         ([{"train": "a", "val": ["b"]}], "'train' must be a list"),
         ([{"train": ["a"]}], "'val' must be a list"),
         (["a"], "'train' must be a list"),
-        ([], "a list of folds was expected"),
-        ({"train": ["a"], "val": ["b"]}, "a list of folds was expected, not a table"),
+        ([], "expected a list of folds"),
+        ({"train": ["a"], "val": ["b"]}, "expected a list of folds, not a table"),
     ],
 )
 def test_a_split_file_that_does_not_fit_is_refused(tmp_path: Path, value: Any, cause: str) -> None:

@@ -160,7 +160,7 @@ def test_the_table_is_printed_though_the_report_cannot_be_written(dlx):
     ("blocked", "words"),
     [
         (lambda: Path("two.svg").mkdir(), "two.svg: is a folder"),
-        (lambda: Path("two.jsonl").write_text("{}"), "two.jsonl: not a study's records .* move it away"),
+        (lambda: Path("two.jsonl").write_text("{}"), "two.jsonl: not the records .* move it away"),
     ],
 )
 def test_records_that_could_not_be_kept_beside_the_file_are_refused_before_the_start(dlx, blocked, words):

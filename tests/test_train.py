@@ -126,7 +126,7 @@ def test_quiet_prints_only_the_table(dlx):
         (["--scheduler", "step:gamma=2"], "scheduler 'step': gamma"),
         (["--device", "cuda:7"], "cuda:7"),
         (["--data", "nowhere"], "nowhere"),
-        (["--val", "subject-9"], "val and val_fraction cannot be given together"),
+        (["--val", "subject-9"], "val and val_fraction"),
         (["--fold", "7", "--folds", "5"], "fold"),
         (["--recipe", "quikc"], "did you mean 'quick'"),
         (["--seeds", "x"], "expected a number"),

@@ -20,8 +20,8 @@ def main() -> None:
     folder = parser.parse_args().folder
     import SimpleITK  # noqa: F401 - now, so that its memory is not counted as the data's
 
+    from dlx.data.batches.voxels import VoxelStore
     from dlx.data.dataset import open_dataset
-    from dlx.data.voxels import VoxelStore
     from dlx.settings.spec import DataSpec
 
     before = resident_mib()

@@ -23,8 +23,7 @@ def report(
     """Rebuild a study's table, figure and page from its records, also while it is still running."""
     from dlx.cli import study_results
     from dlx.cli.console import note
-    from dlx.records.archive import read_study
-    from dlx.records.beside import with_looks
+    from dlx.records.archive import read_study, with_looks
     from dlx.records.folder import StudyFolder
     from dlx.records.merge import merge_studies
     from dlx.report.summary import summarize_study

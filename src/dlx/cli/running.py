@@ -110,8 +110,7 @@ def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Pa
     written too.
     """
     from dlx.cli import console, results, study_results
-    from dlx.records.archive import read_study
-    from dlx.records.beside import archive_of, check_can_write, records_beside, with_looks
+    from dlx.records.archive import archive_of, check_can_write, read_study, records_beside, with_looks
     from dlx.records.folder import StudyFolder
     from dlx.report.summary import summarize_study
     from dlx.run.server import start_server

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 from dlx.cli.console import PlainConsole, note, output
 from dlx.cli.repeating import resume_command
 from dlx.cli.results import print_indented, print_json, print_settings, stopped_line
-from dlx.records.archive import StudyRecords, finished, portable, write_archive
-from dlx.records.beside import archive_of
+from dlx.records.archive import StudyRecords, archive_of, finished, portable, write_archive
 from dlx.report.document import study_document, trial_entry
 from dlx.report.summary import Summary
 from dlx.report.terminal.grid import Column, Grid, Row, Styled, Trimmed

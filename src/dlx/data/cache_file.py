@@ -1,7 +1,7 @@
 """The file of a prepared data set: one safetensors file, written whole and checked when it is read.
 
-It holds flat tensors `images` (float16, channels last), `masks` (uint8) and `thumbnails` (float16), case after case,
-and a description in its header. When such a file is valid, and where it lies, is decided in `cache`.
+It holds the flat tensors `images` (float16, channels last), `masks` (uint8) and `thumbnails` (float16) of all cases,
+one after another, and a JSON description in its header. `cache` decides where the file lies and whether it is valid.
 """
 
 import contextlib
@@ -27,27 +27,29 @@ from dlx.settings.spec import Positive, Section
 from dlx.system.errors import DataError
 from dlx.system.files import replacing
 
-# Raised by a commit that keeps more of the same data: what a folder's cache file of an older format lacks is made anew,
-# and a file that is opened by itself is read without it. 2: orientation, intensities, thumbnails.
+# Increase this when the file stores more about the same data: an older cache file of a folder is then rebuilt, and an
+# older file that is opened by itself is read without the additions. 2 added orientation, intensities and thumbnails.
 FILE_FORMAT = 2
 
 
 class FileState(NamedTuple):
-    """A file that a case was read from; a change to it shows in size or time (verify=True looks inside)."""
+    """A file that a case was read from; a change is detected by size or time (by content with verify=True)."""
 
     case: str
-    path: str  # as seen from the data folder
+    path: str  # relative to the data folder
     size: int
     mtime_ns: int
 
 
 class Origin(Section):
-    """What a prepared data set was made from: if this is unchanged, so is what would be made."""
+    """What a prepared data set was made from; as long as it is unchanged, preparing again gives the same data."""
 
     declaration: Declaration
     files: tuple[FileState, ...] = ()
-    groups: dict[str, str] = Field(default_factory=dict)  # the folder's groups.json, which must go where the data go
-    phantom: str = ""  # its arguments and version, for data that come from no files
+    groups: dict[str, str] = Field(
+        default_factory=dict
+    )  # the folder's groups.json, kept so that a prepared file can be split by persons
+    phantom: str = ""  # its arguments and version; empty for data from files
     data_version: int = DATA_VERSION
 
 
@@ -79,9 +81,9 @@ class Description(Section):
 
 
 def write_cache(path: Path, dataset: Dataset, origin: Origin) -> None:
-    """Writes the file whole or not at all.
+    """Writes the file atomically; raises OSError.
 
-    Raises OSError. The cases are written one by one, so that no second copy of the voxels is in memory.
+    The cases are written one by one, so that memory never holds a second copy of all voxels.
     """
     described = tuple(_describe(case) for case in dataset.cases)
     description = Description(
@@ -139,7 +141,7 @@ def _header(description: str, tensors: dict[str, list[NDArray[Any]]]) -> bytes:
 
 
 def _checksums(description: str, tensors: dict[str, list[NDArray[Any]]]) -> str:
-    """CRC-32 of description and tensors: about 1 s for 1 to 3 GB, and any damage to a block shows."""
+    """CRC-32 of the description and of each tensor, to detect any damage; takes about 1 s for 1 to 3 GB."""
     sums = [zlib.crc32(description.encode())]
     for arrays in tensors.values():
         checksum = 0
@@ -150,10 +152,10 @@ def _checksums(description: str, tensors: dict[str, list[NDArray[Any]]]) -> str:
 
 
 def read_cache(path: Path, expected: Origin | None = None) -> Dataset | None:
-    """The data set in a file; with `expected`, None if it was made from something else or in an older format, which
-    is checked before voxels are read.
+    """The data set in a file. With `expected`, None if the file has another origin or an older format; this is checked
+    before voxels are read.
 
-    Raises DataError when the file is missing, not a prepared data set, damaged, or of another data version.
+    Raises DataError if the file is missing, not a prepared data set, damaged, or of another data version.
     """
     with _opened(path) as file:
         text, description = _description(path, file.metadata())
@@ -164,27 +166,27 @@ def read_cache(path: Path, expected: Origin | None = None) -> Dataset | None:
         names = ["images", "masks", *(["thumbnails"] if description.file_format > 1 else [])]
         tensors = {name: [file.get_tensor(name)] for name in names}
         if _checksums(text, tensors) != file.metadata()["crc32"]:
-            raise DataError(f"{path}: damaged: the checksums of its voxels do not agree")
+            raise DataError(f"{path}: damaged: the checksum of the voxels does not match")
         thumbnails = _thumbnails(path, description, tensors["thumbnails"][0] if "thumbnails" in tensors else None)
         return _dataset(path, description, tensors["images"][0], tensors["masks"][0], thumbnails)
 
 
 def read_groups(path: Path) -> dict[str, str]:
-    """Case -> person as the folder's groups.json had it when the file was made; raises DataError as `read_cache`."""
+    """Case -> person, copied from the folder's groups.json when the file was made; DataError as for `read_cache`."""
     with _opened(path) as file:
         return _description(path, file.metadata())[1].origin.groups
 
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """The safetensors file; whatever is odd about it, here or in the block, becomes a DataError of one line."""
+    """Opens the safetensors file; any error of its content, here or in the block, becomes a DataError of one line."""
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    odd = (SafetensorError, OSError, ValidationError, ValueError, LookupError, TypeError, RecursionError)
+    errors = (SafetensorError, OSError, ValidationError, ValueError, LookupError, TypeError, RecursionError)
     try:
         with safe_open(path, framework="numpy") as file:
             yield file
-    except odd as error:
+    except errors as error:
         cause = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path}: damaged or not a prepared data set: {cause}") from error
 
@@ -194,21 +196,21 @@ def _description(path: Path, metadata: dict[str, str] | None) -> tuple[str, Desc
         raise DataError(f"{path}: a safetensors file, but not a prepared data set")
     text = metadata["dlx"]
     if f"{zlib.crc32(text.encode()):08x}" != metadata["crc32"].partition(" ")[0]:
-        raise DataError(f"{path}: damaged: the checksum of its description does not agree")
+        raise DataError(f"{path}: damaged: the checksum of the description does not match")
     version = json.loads(text)["origin"]["data_version"]
     if version != DATA_VERSION:
-        made = f"data version {version}, and this is {DATA_VERSION}"
-        raise DataError(f"{path}: made by another version of dlx ({made}): prepare the data anew")
+        versions = f"its data version is {version}, this dlx has {DATA_VERSION}"
+        raise DataError(f"{path}: made by another version of dlx ({versions}): prepare the data again")
     return text, Description.model_validate_json(text)
 
 
 def _thumbnails(path: Path, description: Description, stored: NDArray[Any] | None) -> list[Thumbnail | None]:
-    """The cases' thumbnails; None for a case that has none, as all of a file of the first format."""
+    """The cases' thumbnails; None for a case without one (all cases of a file of format 1)."""
     sizes = [math.prod(case.thumbnail_cells) if case.thumbnail_cells else 0 for case in description.cases]
     if stored is None:
         return [None] * len(sizes)
     if stored.dtype != np.float16 or stored.shape != (sum(sizes),):
-        raise DataError(f"{path}: damaged: its thumbnails are not those of its description")
+        raise DataError(f"{path}: damaged: the thumbnails do not match the description")
     parts = np.split(stored, list(accumulate(sizes))[:-1])
     return [
         Thumbnail(part.reshape(case.thumbnail_cells), case.thumbnail_cell_mm) if case.thumbnail_cells else None
@@ -227,9 +229,9 @@ def _dataset(
     num_channels = len(declaration.channels)
     ends = list(accumulate(math.prod(case.shape) for case in description.cases))
     if images.dtype != np.float16 or images.shape != (ends[-1] * num_channels,):
-        raise DataError(f"{path}: damaged: its images are not those of its description")
+        raise DataError(f"{path}: damaged: the images do not match the description")
     if masks.dtype != np.uint8 or masks.shape != (ends[-1],) or masks.max() >= len(declaration.class_names):
-        raise DataError(f"{path}: damaged: its masks are not those of its description")
+        raise DataError(f"{path}: damaged: the masks do not match the description")
     per_case = zip(
         description.cases,
         np.split(images, [end * num_channels for end in ends[:-1]]),

@@ -1,6 +1,6 @@
-"""A prepared case and a prepared data set: arrays in memory and what identifies them.
+"""The classes Case and Dataset: prepared arrays in memory with their hashes and fingerprint.
 
-Where they come from is not known here: `prepare` makes them, `cache` keeps them, `dataset` chooses.
+`prepare` makes them from files, `cache` stores them on disk, and `dataset` chooses between the two.
 """
 
 import hashlib
@@ -17,27 +17,27 @@ from dlx.data.thumbnails import Thumbnail
 from dlx.settings.spec import Part, Section
 from dlx.study.results import DistanceUnit
 
-# Raised by a commit that changes what preparation makes of the same files: it renews caches and fingerprints.
+# Increase this when preparation gives other values for the same files: caches are rebuilt and fingerprints change.
 DATA_VERSION = 2
-COUNTED_AT_ONCE = 2**20  # voxels of a mask; their copy of 8 MiB stays in the processor's cache
+COUNTED_AT_ONCE = 2**20  # voxels of a mask; np.bincount's copy of them, 8 MiB, fits the processor's cache
 
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One labelled image, prepared; 2 C + 1 bytes a voxel.
+    """One labelled image, prepared; it takes 2 C + 1 bytes per voxel.
 
     `image` is (D, H, W, C) float16 and `mask` (D, H, W) uint8 with classes 0..K-1, both C-contiguous;
-    `spacing_mm` is (d, h, w); `pad_value` (C,) float32 is what the image is padded with outside the volume
-    (the mask with 0). `content_hash` is of the decoded image (all channels) before it was normalised,
-    `mask_hash` of the mask, `value_hash` of the image whatever type its voxels were stored in. `correlations` are
-    those of the two channels that correlate most in the foreground, before and after whitening; None where nothing
-    was whitened. `notes` are on what its files leave open.
+    `spacing_mm` is (d, h, w); `pad_value` (C,) float32 fills the image outside the volume (0 fills the mask).
+    `content_hash` is the hash of the decoded image (all channels) before normalisation, `mask_hash` that of the mask,
+    `value_hash` that of the image's values, independent of the voxel type. `correlations` are those of the two
+    channels that correlate most in the foreground, before and after whitening; None without whitening. `notes` list
+    ambiguities in the headers of the files.
 
-    The rest serves warnings and is empty where it is not known, as in files of prepared data that an older dlx wrote:
-    `orientation` as `orientation_of` gives it, `prepared_hash` of the prepared image in canonical orientation,
-    `intensities` of each channel and `negative_fraction` of the first as the files have them, and `thumbnail`.
+    The other fields are used for warnings only and are empty if unknown, as in prepared data written by an older dlx:
+    `orientation` (see `orientation_of`), `prepared_hash` of the prepared image in canonical orientation, `intensities`
+    of each channel and `negative_fraction` of the first channel before normalisation, and `thumbnail`.
     """
 
     id: str
@@ -58,9 +58,9 @@ class Case:
 
     @cached_property
     def class_voxels(self) -> tuple[int, ...]:
-        """How many voxels of the mask each class has, up to the largest class in it."""
+        """The number of mask voxels of each class, up to the largest class in the mask."""
         voxels, counts = self.mask.ravel(), np.zeros(256, np.int64)
-        for start in range(0, voxels.size, COUNTED_AT_ONCE):  # np.bincount makes a copy of 8 bytes a voxel
+        for start in range(0, voxels.size, COUNTED_AT_ONCE):  # np.bincount makes a copy of 8 bytes per voxel
             counts += np.bincount(voxels[start : start + COUNTED_AT_ONCE], minlength=256)
         return tuple(counts[: np.flatnonzero(counts)[-1] + 1].tolist())
 
@@ -71,7 +71,7 @@ class Case:
 
     @cached_property
     def label_box(self) -> Box:
-        """The box of the non-zero labels, half-open, along D, H, W; the whole volume when there are none."""
+        """The half-open bounds of the non-zero labels along D, H, W; the whole volume if there are none."""
         labelled = self.mask != 0
         spans = []
         for axis, size in enumerate(labelled.shape):
@@ -85,9 +85,9 @@ class Case:
 class Dataset:
     """All cases of a data set, in natural order of their ids.
 
-    `channels` and `classes` are names (class 0 is the background); `layout` is the kind of folder it was (or
-    phantom), `source` what the user named. `fingerprint` changes with all that can change a trial's numbers,
-    and with neither paths nor times. `remarks` are lines for the user.
+    `channels` and `classes` are names (class 0 is the background); `layout` is that of the folder (or `phantom`),
+    `source` is what the user named. `fingerprint` depends on everything about the data that can change a trial's
+    numbers, but not on paths or times. `remarks` are lines for the user.
     """
 
     layout: str
@@ -99,7 +99,7 @@ class Dataset:
     remarks: tuple[str, ...] = ()
     label_values: tuple[int, ...] = ()  # the value of each class in the mask files
     normalize: str = ""  # the normaliser with its arguments, as a user would type it
-    distance_unit: DistanceUnit = "mm"  # px where the image files have no spacing
+    distance_unit: DistanceUnit = "mm"  # px if the image files have no spacing
 
     def with_remarks(self, *remarks: str) -> "Dataset":
         """The same data with more remarks."""
@@ -107,7 +107,7 @@ class Dataset:
 
 
 class Declaration(Section):
-    """What is known of a data set before a voxel is read, and how it is to be prepared."""
+    """What is known about a data set before any voxel is read, and how it is to be prepared."""
 
     layout: str
     channels: tuple[str, ...]

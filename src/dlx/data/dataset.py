@@ -1,6 +1,6 @@
-"""Opening a data set: a folder of images, a phantom or a file of prepared data; from the cache where possible.
+"""Opens a data set: a folder of images, a phantom or a file of prepared data; uses the cache if it is valid.
 
-The classes `Case` and `Dataset` come from `cases`, how cases are read and prepared stands in `prepare`.
+The classes `Case` and `Dataset` are defined in `cases`; `prepare` reads and prepares the cases.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from dlx.system.errors import DataError
 
 
 class DrawnListing(Protocol):
-    """What a data source gives that draws its cases rather than reads them: the phantom."""
+    """The listing of a data source that draws its cases instead of reading files, as the phantom does."""
 
     @property
     def version(self) -> int: ...
@@ -41,13 +41,13 @@ class DrawnListing(Protocol):
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How the data would be made: known before a voxel is read."""
+class Preparation:
+    """How the data are prepared; known before any voxel is read."""
 
     source: str
-    place: str  # finds the cache file
-    origin: Origin  # tells whether it is still valid
-    make: Callable[[prepare.Progress | None], Dataset]
+    place: str  # identifies the cache file
+    origin: Origin  # decides whether the cache file is still valid
+    make: Callable[[prepare.ReportProgress | None], Dataset]
     remarks: tuple[str, ...] = ()
     geometry: Geometry = "image"
 
@@ -58,70 +58,74 @@ def open_dataset(
     cache_dir: Path | None,
     verify: bool = False,
     keep: bool = True,
-    progress: prepare.Progress | None = None,
+    progress: prepare.ReportProgress | None = None,
 ) -> Dataset:
-    """The cases of `spec.source`, prepared; from the cache if its files look unchanged. `~` in a path is not expanded.
+    """The prepared cases of `spec.source`, from the cache if the files look unchanged. `~` in a path is not expanded.
 
-    `cache_dir=None` looks for nothing and keeps nothing, `keep=False` only looks. `verify` reads everything again and
-    remarks on what changed without showing in size or time, or that nothing did. `progress(done, total)` is called
-    after each case that is read. A source whose path ends in .safetensors is taken as a prepared data set. Trouble with
-    the cache gives a remark, never an error.
+    `cache_dir=None` neither reads nor writes a cache; `keep=False` does not write one. `verify` reads all files again
+    and adds a remark on cases whose content changed although size and time did not, or that nothing changed.
+    `progress(done, total)` is called after each case that is read. A source whose path ends in .safetensors is opened
+    as a prepared data set. A problem with the cache gives a remark, never an error.
 
-    Raises SettingError for an unknown name or argument, DataError when anything about the files is wrong: after
-    all were tried, with a line for each, 20 at most. Memory: see `Case` and `prepare.prepare_all`.
+    Raises SettingError for an unknown name or argument. Raises DataError if anything is wrong with the files, after all
+    have been tried; its message has a line per problem, at most 20. Memory: see `Case` and `prepare.prepare_all`.
     """
     spec = bind_parts(spec)
     source, path = spec.source, spec.path
     if source.name == "folder" and path is not None and path.suffix == cache.ENDING and not path.is_dir():
         dataset = _with_notes(replace(cache.load_cache(path, normalize=spec.normalize), source=str(path)))
         if spec.geometry == "strict" and _has_differences(dataset):
-            raise DataError(f"{path}: prepared with data.geometry=image, of files that strict refuses")
-        return dataset.with_remarks(f"{path}: of prepared data only checksums can be verified") if verify else dataset
+            raise DataError(f"{path}: prepared with data.geometry=image from files that data.geometry=strict refuses")
+        return (
+            dataset.with_remarks(f"{path}: only the checksums of prepared data can be verified") if verify else dataset
+        )
     listing = registry.load("data", source.name)(**source.args)
-    plan = (
-        _plan_files(path, listing, spec.normalize, spec.geometry)
+    preparation = (
+        _preparation_from_files(path, listing, spec.normalize, spec.geometry)
         if path is not None and isinstance(listing, Listing)
-        else _plan_drawn(source, listing, spec.normalize)
+        else _preparation_of_drawn(source, listing, spec.normalize)
     )
-    return _open(plan, cache_dir, verify, keep, progress)
+    return _open(preparation, cache_dir, verify, keep, progress)
 
 
-def _open(plan: Plan, cache_dir: Path | None, verify: bool, keep: bool, progress: prepare.Progress | None) -> Dataset:
+def _open(
+    preparation: Preparation, cache_dir: Path | None, verify: bool, keep: bool, progress: prepare.ReportProgress | None
+) -> Dataset:
     if cache_dir is None:
-        return _with_notes(plan.make(progress)).with_remarks(*plan.remarks)
-    file = cache.cache_path(cache_dir, plan.place, plan.origin.declaration)
-    kept, remarks = cache.find(file, plan.origin)
-    is_refused = kept is not None and plan.geometry == "strict" and _has_differences(kept)
+        return _with_notes(preparation.make(progress)).with_remarks(*preparation.remarks)
+    file = cache.cache_path(cache_dir, preparation.place, preparation.origin.declaration)
+    kept, remarks = cache.find(file, preparation.origin)
+    is_refused = kept is not None and preparation.geometry == "strict" and _has_differences(kept)
     if kept is not None and not verify and not is_refused:
-        return _with_notes(replace(kept, source=plan.source)).with_remarks(*plan.remarks)
-    dataset = plan.make(progress)
+        return _with_notes(replace(kept, source=preparation.source)).with_remarks(*preparation.remarks)
+    dataset = preparation.make(progress)
     if kept is not None and kept.fingerprint != dataset.fingerprint:
-        changed = f"the content of {name_some(_changed(kept, dataset))} changed, though size and time did not"
-        remarks = (f"{changed}; the cache file was made anew",)
+        changed = f"the content of {name_some(_changed(kept, dataset))} changed, but size and time did not"
+        remarks = (f"{changed}; the cache file was rebuilt",)
     elif kept is not None and verify:
-        remarks = (*remarks, "every file was read again: nothing has changed")
+        remarks = (*remarks, "all files were read again: nothing has changed")
     if keep and (kept is None or kept.fingerprint != dataset.fingerprint):
-        remarks += cache.keep(file, dataset, plan.origin)
-    return _with_notes(dataset).with_remarks(*plan.remarks, *remarks)
+        remarks += cache.keep(file, dataset, preparation.origin)
+    return _with_notes(dataset).with_remarks(*preparation.remarks, *remarks)
 
 
 def _with_notes(dataset: Dataset) -> Dataset:
-    """The data set with a line for each kind of note on its files."""
+    """The data set with a remark for each kind of note on its files."""
     return dataset.with_remarks(*describe_notes(note for case in dataset.cases for note in case.notes))
 
 
 def _has_differences(dataset: Dataset) -> bool:
-    """Whether `geometry="strict"` would refuse one of its files."""
+    """Whether `geometry="strict"` would refuse any of its files."""
     return any(note.kind not in HARMLESS for case in dataset.cases for note in case.notes)
 
 
 def _changed(before: Dataset, after: Dataset) -> list[str]:
-    """Ids of the cases whose decoded image, mask or spacing is another one."""
+    """Ids of the cases whose decoded image, mask or spacing differs."""
     known = {case.id: (case.content_hash, case.mask_hash, case.spacing_mm) for case in before.cases}
     return [case.id for case in after.cases if known[case.id] != (case.content_hash, case.mask_hash, case.spacing_mm)]
 
 
-def _plan_files(folder: Path, listing: Listing, normalize: Part, geometry: Geometry) -> Plan:
+def _preparation_from_files(folder: Path, listing: Listing, normalize: Part, geometry: Geometry) -> Preparation:
     declaration = Declaration(
         layout=listing.layout,
         channels=listing.channels,
@@ -129,10 +133,10 @@ def _plan_files(folder: Path, listing: Listing, normalize: Part, geometry: Geome
         label_values=listing.label_values,
         normalize=normalize,
     )
-    # Sizes and times are taken before reading, so a file that changes meanwhile makes the cache file invalid.
+    # Sizes and times are taken before reading, so that a change during reading invalidates the cache file.
     files = tuple(state for case in listing.cases for state in cache.state_of(folder, case))
 
-    def make(progress: prepare.Progress | None) -> Dataset:
+    def make(progress: prepare.ReportProgress | None) -> Dataset:
         def one(index: int) -> Case:
             return prepare.prepare_files(listing, declaration, listing.cases[index], geometry)
 
@@ -142,10 +146,10 @@ def _plan_files(folder: Path, listing: Listing, normalize: Part, geometry: Geome
 
     origin = Origin(declaration=declaration, files=files, groups=folder_groups(folder))
     schemes = remarks_on_schemes(listing.channels, normalize) if listing.layout == "nnunet" else ()
-    return Plan(str(folder), str(folder.resolve()), origin, make, (*listing.remarks, *schemes), geometry)
+    return Preparation(str(folder), str(folder.resolve()), origin, make, (*listing.remarks, *schemes), geometry)
 
 
-def _plan_drawn(source: Part, listing: DrawnListing, normalize: Part) -> Plan:
+def _preparation_of_drawn(source: Part, listing: DrawnListing, normalize: Part) -> Preparation:
     declaration = Declaration(
         layout=source.name,
         channels=listing.channels,
@@ -154,7 +158,7 @@ def _plan_drawn(source: Part, listing: DrawnListing, normalize: Part) -> Plan:
         normalize=normalize,
     )
 
-    def make(progress: prepare.Progress | None) -> Dataset:
+    def make(progress: prepare.ReportProgress | None) -> Dataset:
         def one(index: int) -> Case:
             image, mask = listing.case(index)
             return prepare.prepare_arrays(listing.case_ids[index], image, mask, listing.spacing_mm, declaration)
@@ -162,4 +166,4 @@ def _plan_drawn(source: Part, listing: DrawnListing, normalize: Part) -> Plan:
         return prepare.prepare_all(declaration, str(source), len(listing.case_ids), one, progress)
 
     drawn = f"{source} version {listing.version}"
-    return Plan(str(source), drawn, Origin(declaration=declaration, phantom=drawn), make)
+    return Preparation(str(source), drawn, Origin(declaration=declaration, phantom=drawn), make)

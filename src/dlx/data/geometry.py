@@ -1,8 +1,8 @@
 """Whether two volumes of one case lie on the same voxels: the image and its mask, or two channels.
 
-Sizes must be equal. Where the headers place equal arrays a little differently, or one has lost its origin, the voxels
-correspond: then the first volume's geometry counts, and a Note says by how much the other's differs. Headers that put
-the arrays at clearly different places are refused: they may be of different images, or reoriented.
+Sizes must be equal. If the headers place the arrays only slightly differently, or one has lost its origin, the voxels
+correspond: the first volume's geometry is used, and a Note says how much the other differs. If the headers place the
+arrays clearly differently, they are refused: they may belong to different images, or one may be reoriented.
 """
 
 from itertools import product
@@ -10,22 +10,22 @@ from itertools import product
 import numpy as np
 
 from dlx.data.notes import HARMLESS
-from dlx.data.volumes.claim import Note, Place
+from dlx.data.volumes.header import Note, Placement
 from dlx.data.volumes.reading import Volume
 from dlx.settings.spec import Geometry
 from dlx.system.errors import DataError
 
-# Below these, two geometries are the same: relative to the spacing; for the entries of directions absolute.
+# Smaller differences count as rounding; relative to the spacing, absolute for the entries of directions.
 TOLERANCE = 1e-3
-# Rounding to one decimal changes a spacing above 0.5 mm by less. A volume resampled to the same number of voxels, but
-# another field of view, mostly differs by more.
+# Relative. Rounding to one decimal changes a spacing above 0.5 mm by less; a volume resampled to the same number of
+# voxels but another field of view usually differs by more.
 MAX_SPACING_DIFFERENCE = 0.1
-# Beyond 45 degrees another axis is the nearest: the arrays are ordered otherwise. Below, the axes run the same way.
+# Beyond 45 degrees another axis is nearer, so the axes of the two arrays are ordered or oriented differently.
 MIN_COSINE = float(np.cos(np.pi / 4))
-# Writers disagree whether the origin is a voxel's centre or corner (half a voxel), and whether to count from 0 or 1.
+# Writers disagree on whether the origin is a voxel's centre or corner (half a voxel), and on counting from 0 or 1.
 MAX_SHIFT_VOXELS = 1.0
 REMEDY = (
-    "if the voxels do correspond, copy the image's geometry into the other file "
+    "if the voxels correspond, copy the image's geometry into the other file "
     "(in SimpleITK: mask.CopyInformation(image))"
 )
 
@@ -33,40 +33,43 @@ REMEDY = (
 def check_same_voxels(
     a: Volume, b: Volume, name_a: str, name_b: str, *, geometry: Geometry = "image"
 ) -> tuple[Note, ...]:
-    """Notes on how the geometry of `b` differs from that of `a`; DataError, naming what differs, if it is another one.
+    """Notes on slight differences between the geometries of `a` and `b`; DataError if they differ clearly.
 
-    With `strict` spacings and origins may differ by 1e-3 of the spacing (of the smallest for the origin), the entries
-    of the directions by 1e-3. Channels may differ. Pictures are compared by size alone, and by resolution if strict.
+    With `strict`, spacings may differ by 1e-3 (relative), origins by 1e-3 of the smallest spacing, and entries of the
+    direction by 1e-3. The number of channels may differ. For PNG and TIFF only sizes must agree, and with `strict` the
+    resolutions.
     """
     if a.array.shape[1:] != b.array.shape[1:]:
         shown = f"the size is {_show(a.array.shape[:0:-1])} and {_show(b.array.shape[:0:-1])}"
         raise DataError(f"{name_a} and {name_b} do not lie on the same voxels: {shown}")
-    place_a, place_b = _place(a), _place(b)
-    strict = _differences(place_a, place_b)
+    placement_a, placement_b = _placement(a), _placement(b)
+    strict = _differences(placement_a, placement_b)
     if not strict:
         return ()
     if geometry == "strict":
-        hint = "data.geometry=image takes the image's where the voxels can correspond"
+        hint = "data.geometry=image uses the image's geometry if the voxels can correspond"
         raise DataError(f"{name_a} and {name_b} do not lie on the same voxels: {strict[0].detail} ({hint})")
     if a.is_picture and b.is_picture:
         return (Note("resolution", strict[0].detail),)
-    pairs = list(product((place_a, *a.also), (place_b, *b.also)))
+    pairs = list(product((placement_a, *a.also), (placement_b, *b.also)))
     if any(not _differences(one, other) for one, other in pairs):
         has_note = any(note.kind not in HARMLESS for note in (*a.notes, *b.notes))
-        return () if has_note else tuple(strict)  # strict finds it in prepared data by its note
+        return (
+            () if has_note else tuple(strict)
+        )  # needed for strict, which finds differences in prepared data by their notes
     causes = [_cause(one, other, a.array.shape) for one, other in pairs]
     if all(causes):
         raise DataError(f"{name_a} and {name_b} do not lie on the same voxels: {causes[0]}; {REMEDY}")
     return tuple(strict)
 
 
-def _place(volume: Volume) -> Place:
+def _placement(volume: Volume) -> Placement:
     d, h, w = volume.spacing_mm
-    return Place((w, h, d), volume.origin_mm, np.array(volume.direction).reshape(3, 3))
+    return Placement((w, h, d), volume.origin_mm, np.array(volume.direction).reshape(3, 3))
 
 
-def _differences(a: Place, b: Place) -> list[Note]:
-    """What differs by more than rounding: spacing, origin, direction, with by how much."""
+def _differences(a: Placement, b: Placement) -> list[Note]:
+    """Notes on spacing, origin and direction if they differ by more than rounding, with the amounts."""
     step = np.array(a.spacing_mm)
     apart = np.abs(np.subtract(a.spacing_mm, b.spacing_mm))
     shift = np.abs(np.subtract(a.origin_mm, b.origin_mm))
@@ -85,29 +88,29 @@ def _differences(a: Place, b: Place) -> list[Note]:
     return notes
 
 
-def _cause(a: Place, b: Place, shape: tuple[int, ...]) -> str | None:
-    """Why two places are not those of one array; None if they may be. The thickness of a single slice is left aside."""
+def _cause(a: Placement, b: Placement, shape: tuple[int, ...]) -> str | None:
+    """Why two placements cannot belong to one array; None if they can. The thickness of a single slice is ignored."""
     several = np.array(shape[:0:-1]) > 1
     ratio = np.abs(np.divide(b.spacing_mm, a.spacing_mm) - 1)
     if (ratio[several] > MAX_SPACING_DIFFERENCE).any():
         return f"the spacing is {_show(a.spacing_mm)} and {_show(b.spacing_mm)}"
     if (_cosines(a, b) < MIN_COSINE).any():
         shown = f"the direction is {_show(a.direction.ravel())} and {_show(b.direction.ravel())}"
-        return f"{shown}: the axes are ordered or run otherwise"
+        return f"{shown}: the axes have another order or run in opposite directions"
     shift = a.direction.T @ np.subtract(b.origin_mm, a.origin_mm) / a.spacing_mm
     if (np.abs(shift[several]) > MAX_SHIFT_VOXELS + TOLERANCE).any() and not (_is_zero(a) or _is_zero(b)):
         return f"the origin is {_show(a.origin_mm)} and {_show(b.origin_mm)}"
     return None
 
 
-def _cosines(a: Place, b: Place) -> np.ndarray:
-    """Of the angle between each axis of one and the same axis of the other."""
+def _cosines(a: Placement, b: Placement) -> np.ndarray:
+    """The cosines of the angles between corresponding axes."""
     cosines: np.ndarray = np.clip((a.direction * b.direction).sum(axis=0), -1.0, 1.0)
     return cosines
 
 
-def _is_zero(place: Place) -> bool:
-    return not any(place.origin_mm)
+def _is_zero(placement: Placement) -> bool:
+    return not any(placement.origin_mm)
 
 
 def _show(values: tuple[float, ...] | np.ndarray) -> str:

@@ -1,4 +1,4 @@
-"""The intensities of a case as its files have them: what normalisation made its statistics of."""
+"""Statistics of the intensities of a case before normalisation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,17 +8,17 @@ from numpy.typing import NDArray
 
 from dlx.settings.spec import Section
 
-MAX_SAMPLED = 100_000  # voxels, evenly spaced, that percentiles are taken of: their errors are then below 1 %
-# Air of reconstructed or filtered MR is a little above and below 0; what counts as negative is below -5 % of the
-# median of the positive voxels: -2 HU in an abdomen whose soft tissue has 40.
+MAX_SAMPLED = 100_000  # evenly spaced voxels from which percentiles are computed; their errors are then below 1 %
+# Air in reconstructed or filtered MR is slightly above or below 0. A voxel counts as negative below -5 % of the median
+# of the positive voxels: -2 HU in an abdomen whose soft tissue has 40 HU.
 CLEARLY_NEGATIVE = 0.05
 
 
 class ChannelIntensities(Section):
-    """Mean, standard deviation and range of the voxels of one channel that normalisation takes its statistics of.
+    """Mean, standard deviation and range of one channel, over the voxels that normalisation takes its statistics from.
 
-    `used_fraction` is their share of the case's voxels; `clipped_std` the standard deviation once they are clipped to
-    their 1st and 99th percentile.
+    `used_fraction` is the fraction of the case's voxels used; `clipped_std` is the standard deviation of the values
+    clipped to their 1st and 99th percentile.
     """
 
     used_fraction: float
@@ -30,7 +30,7 @@ class ChannelIntensities(Section):
 
 
 def measure_intensities(image: NDArray[Any], foreground: NDArray[np.bool_] | None) -> tuple[ChannelIntensities, ...]:
-    """Of each channel of (C, D, H, W), over the foreground or, with None, over all voxels."""
+    """The statistics of each channel of (C, D, H, W), over the foreground or (None) over all voxels."""
     used = 1.0 if foreground is None else float(foreground.mean())
     return tuple(_measure(channel.ravel() if foreground is None else channel[foreground], used) for channel in image)
 
@@ -51,7 +51,7 @@ def _measure(values: NDArray[Any], used: float) -> ChannelIntensities:
 
 
 def negative_fraction(channel: NDArray[Any]) -> float:
-    """The share of the voxels (D, H, W) that are clearly below zero, which air is not in raw MR images."""
+    """The fraction of voxels (D, H, W) clearly below zero; raw MR images have none, even in air."""
     if channel.size == 0 or channel.min() >= 0:
         return 0.0
     sampled = _sample(channel.ravel()).astype(np.float64)
@@ -67,8 +67,8 @@ def _sample(values: NDArray[Any]) -> NDArray[Any]:
 def intensity_rows(
     channels: Sequence[str], cases: Sequence[tuple[ChannelIntensities, ...]]
 ) -> list[tuple[str, list[tuple[float, float]]]]:
-    """For each channel the smallest and the largest value over cases of used voxels (in %), mean, standard deviation,
-    minimum and maximum; empty where cases are without them.
+    """Per channel the smallest and largest value over all cases of: used voxels (in %), mean, standard deviation,
+    minimum, maximum. Empty if any case has no statistics.
     """
     if not cases or not all(len(one) == len(channels) for one in cases):
         return []

@@ -1,7 +1,7 @@
-"""Normalisers of intensities: what they return fits into float16, and comes with a value to pad it with.
+"""Normalisers of intensities: each returns an image that fits into float16 and the value to pad it with.
 
-Statistics are taken in float64, a channel at a time. Files and cases are not known here: the caller adds the
-case to an error. What makes the channels independent of each other is in `whiten`.
+Statistics are computed in float64, one channel at a time. The caller adds the name of the case to an error message.
+The normaliser that decorrelates channels is in `whiten`.
 """
 
 from collections.abc import Callable
@@ -19,29 +19,29 @@ Image = NDArray[np.float32]
 PadValue = NDArray[np.float32]
 Over = Annotated[
     Literal["foreground", "all"],
-    Field(description="Which voxels the statistics are of: those where the first channel is above 0, or all."),
+    Field(description="The voxels for the statistics: those where the first channel is above 0, or all."),
 ]
 
 
 def zscore(image: NDArray[Any], *, over: Over = "foreground") -> tuple[Image, PadValue]:
-    """Each channel less its mean, divided by its standard deviation (the one that divides by n).
+    """Each channel minus its mean, divided by its standard deviation (with divisor n).
 
-    `image` is (C, D, H, W) of any real type. Over the foreground, the statistics are of the voxels where the
-    first channel is above zero (the same voxels for every channel), and the pad value (C,) is what a raw 0,
-    air, becomes. An image whose first channel is above zero throughout has no air: it is taken whole, as by
-    `all`, where the pad value is the mean, 0. Needs 12 bytes a voxel of a channel besides the result.
+    `image` is (C, D, H, W) of any real type. With `foreground`, the statistics are taken over the voxels where the
+    first channel is above zero (the same voxels for every channel), and the pad value (C,) is the normalised value of
+    a raw 0, which is air. If the first channel is above zero everywhere there is no air, and the image is treated as
+    with `all`, where the pad value is the mean, 0. Needs 12 bytes per voxel of one channel besides the result.
 
-    Raises DataError when there is no foreground, when a channel is constant over it, or when a normalised
-    value is beyond float16.
+    Raises DataError if there is no foreground, if a channel is constant over it, or if a normalised value is beyond
+    float16.
     """
     return _rescale(image, over, _mean_and_std)
 
 
 def minmax(image: NDArray[Any], *, over: Over = "foreground") -> tuple[Image, PadValue]:
-    """Each channel scaled so that its smallest value becomes 0 and its largest 1; else as `zscore`."""
+    """Each channel scaled so that its smallest value becomes 0 and its largest 1; otherwise as `zscore`."""
 
     def bounds(values: NDArray[Any], channel: int) -> tuple[float, float]:
-        _check_spread(values, channel)
+        _check_varies(values, channel)
         return float(values.min()), float(values.max()) - float(values.min())
 
     return _rescale(image, over, bounds)
@@ -54,16 +54,16 @@ def percentile(
     high: Annotated[float, Field(gt=50.0, le=100.0, description="The percentile that becomes 1.")] = 99.5,
     over: Over = "foreground",
 ) -> tuple[Image, PadValue]:
-    """Each channel scaled so that these percentiles become 0 and 1, values beyond them clipped; else as `zscore`.
+    """Each channel scaled so that two percentiles become 0 and 1, and clipped to that range; otherwise as `zscore`.
 
-    Single very bright or dark voxels then do not squeeze all others together, as they do with `minmax`.
+    Unlike with `minmax`, a few very bright or dark voxels do not squeeze the contrast of all others.
     """
 
     def bounds(values: NDArray[Any], channel: int) -> tuple[float, float]:
-        _check_spread(values, channel)
+        _check_varies(values, channel)
         lowest, highest = (float(value) for value in np.percentile(values, [low, high]))
         if lowest == highest:
-            raise DataError(f"channel {channel}: its percentiles {low:g} and {high:g} are both {lowest:g}: try zscore")
+            raise DataError(f"channel {channel}: percentiles {low:g} and {high:g} are both {lowest:g}: try zscore")
         return lowest, highest - lowest
 
     normalized, pad_value = _rescale(image, over, bounds)
@@ -71,15 +71,15 @@ def percentile(
 
 
 def none(image: NDArray[Any]) -> tuple[Image, PadValue]:
-    """The values as they are, as float32; the pad value is 0. Raises DataError when one is beyond float16."""
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, and is refused just below
+    """The unchanged values as float32; the pad value is 0. Raises DataError if a value is beyond float16."""
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite and is refused below
         unchanged = image.astype(np.float32)
-    check_range(unchanged, "normalise, as with zscore")
+    check_range(unchanged, "choose a normaliser, such as --set data.normalize=zscore")
     return unchanged, np.zeros(len(image), np.float32)
 
 
 def foreground_of(image: NDArray[Any]) -> NDArray[np.bool_] | None:
-    """Where (D, H, W) the first channel is above zero; None where it is so throughout. DataError where nowhere."""
+    """The mask (D, H, W) of voxels whose first channel is above zero; None if all are; DataError if none is."""
     foreground: NDArray[np.bool_] = image[0] > 0
     if not foreground.any():
         raise DataError(
@@ -91,7 +91,7 @@ def foreground_of(image: NDArray[Any]) -> NDArray[np.bool_] | None:
 def _rescale(
     image: NDArray[Any], over: Over, shift_and_scale: Callable[[NDArray[Any], int], tuple[float, float]]
 ) -> tuple[Image, PadValue]:
-    """Each channel less its shift, divided by its scale, both of the values that it is normalised over."""
+    """Each channel minus its shift, divided by its scale; both are computed from the voxels selected by `over`."""
     foreground = foreground_of(image) if over == "foreground" else None
     normalized = np.empty(image.shape, np.float32)
     pad_value = np.zeros(len(image), np.float32)
@@ -100,38 +100,38 @@ def _rescale(
         wide = channel.astype(np.float64)
         wide -= shift
         wide /= scale
-        with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, and is refused below
+        with np.errstate(over="ignore"):  # a value beyond float32 becomes infinite and is refused below
             normalized[c] = wide
         if foreground is not None:
             pad_value[c] = (0.0 - shift) / scale
-    check_range(normalized, "the background lies too far from the foreground: try --set data.normalize.over=all")
-    check_range(pad_value, "zero lies too far from the foreground: try --set data.normalize.over=all")
+    check_range(normalized, "the background is too far from the foreground; try --set data.normalize.over=all")
+    check_range(pad_value, "zero is too far from the foreground; try --set data.normalize.over=all")
     return normalized, pad_value
 
 
-def _check_spread(values: NDArray[Any], channel: int) -> None:
-    """Refuses values that are not finite, or all the same."""
+def _check_varies(values: NDArray[Any], channel: int) -> None:
+    """Refuses values that are not finite or all equal."""
     lowest, highest = values.min(), values.max()
     if not (np.isfinite(lowest) and np.isfinite(highest)):
         raise DataError(f"channel {channel} has values that are not finite")
-    if lowest == highest:  # asked of the values, for the deviation of equal values may come out as 1e-17
-        raise DataError(f"channel {channel} is {lowest:g} in all {values.size} voxels that it is normalised over")
+    if lowest == highest:  # not by std == 0, which can be 1e-17 for equal values
+        raise DataError(f"channel {channel} is {lowest:g} in all {values.size} voxels used for its statistics")
 
 
 def _mean_and_std(values: NDArray[Any], channel: int) -> tuple[float, float]:
-    _check_spread(values, channel)
+    _check_varies(values, channel)
     wide = values.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         mean, std = float(wide.mean()), float(wide.std())
     if not (np.isfinite(mean) and 0.0 < std < np.inf):
         lowest, highest = values.min(), values.max()
-        raise DataError(f"channel {channel} ranges from {lowest:g} to {highest:g}, which cannot be normalised")
+        raise DataError(f"channel {channel} ranges from {lowest:g} to {highest:g}: too large for its statistics")
     return mean, std
 
 
 def check_range(values: NDArray[np.float32], remedy: str) -> None:
-    """Prepared images are kept as float16, where a value beyond 65504 would become infinite."""
+    """DataError if a value is beyond 65504: prepared images are stored as float16, where it would be infinite."""
     lowest, highest = float(values.min()), float(values.max())
     if not (lowest >= -FLOAT16_MAX and highest <= FLOAT16_MAX):  # also false for NaN
         worst = lowest if -lowest > highest else highest
-        raise DataError(f"the value {worst:g} is beyond what float16 holds (65504); {remedy}")
+        raise DataError(f"the value {worst:g} is beyond the range of float16 (65504): {remedy}")

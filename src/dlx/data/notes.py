@@ -1,6 +1,6 @@
-"""Warnings of what was read in one of several ways: each kind of note in words, counted over all files.
+"""Warnings about files with ambiguous headers: the text for each kind of note, with counts over all files.
 
-The notes come from the headers' checks (`dlx.data.volumes`) and from the comparison of geometries (`same_voxels`).
+The notes come from the checks of headers (`dlx.data.volumes`) and from the comparison of geometries (`geometry`).
 """
 
 from collections.abc import Iterable
@@ -9,35 +9,38 @@ from typing import NamedTuple
 from dlx.data.layouts.listing import name_some
 from dlx.settings.text import counted
 
-# Kinds that say nothing of where the voxels of a case lie: `data.geometry=strict` refuses all others.
+# Kinds that do not concern where the voxels of a case lie; `data.geometry=strict` refuses all others.
 HARMLESS = ("scaling", "screen", "bits")
 STRICT = "--set data.geometry=strict refuses this"
-MAX_NAMES = 3  # of the files of one kind
+MAX_NAMES = 3  # of files, per kind
 
-# kind -> what the files have, and what was taken; then how `amount` reads, where the largest is worth saying
+# kind -> what the files have, and what dlx used
 KINDS: dict[str, tuple[str, str]] = {
     "spacing of pixdim": (
         "an sform of another spacing than pixdim",
-        "pixdim's spacing was taken, and the qform where there is one",
+        "pixdim's spacing was used, and the qform if there is one",
     ),
-    "spacing of the sform": ("no spacing above 0 in pixdim", "the sform's was taken"),
-    "negative spacing": ("a negative spacing", "its absolute value was taken"),
-    "thickness": ("a single slice without a thickness", "1 mm was taken"),
+    "spacing of the sform": ("no spacing above 0 in pixdim", "the spacing of the sform was used"),
+    "negative spacing": ("a negative spacing", "its absolute value was used"),
+    "thickness": ("a single slice without a thickness", "1 mm was used"),
     "unit": ("a spacing in another unit than mm", "it was converted to mm"),
-    "unknown code": ("an unknown orientation code", "it was taken as 0 (not in use)"),
-    "unsound form": ("a qform or an sform that is not sound", "the other of the two was taken"),
-    "forms apart, qform": ("a qform and an sform that differ", "the qform was taken"),
-    "forms apart, sform": ("a qform and an sform that differ", "the sform was taken"),
-    "scaling": ("a scaling without a sound slope", "the values were taken as they are stored"),
-    "origin": ("another origin than the image of the case", "the image's was taken"),
-    "no origin": ("an origin of zero beside another one in the case", "the image's was taken"),
-    "spacing": ("another spacing than the image of the case", "the image's was taken"),
-    "direction": ("another direction than the image of the case", "the image's was taken"),
-    "bits": ("a bitpix that contradicts the datatype", "the datatype was taken, of which the file has enough bytes"),
-    "screen": ("a resolution in dots an inch or cm", "distances are in mm by it, though it is often a screen's"),
-    "resolution": ("another resolution than the image of the case", "both were left aside: a pixel counts as 1"),
+    "unknown code": ("an unknown orientation code", "it was treated as 0 (not in use)"),
+    "unsound form": ("an invalid qform or sform", "the other of the two was used"),
+    "forms apart, qform": ("a qform and an sform that differ", "the qform was used"),
+    "forms apart, sform": ("a qform and an sform that differ", "the sform was used"),
+    "scaling": ("a scaling with an invalid slope", "the stored values were used unscaled"),
+    "origin": ("another origin than the image of the case", "the image's was used"),
+    "no origin": ("an origin of zero, unlike another file of the case", "the image's was used"),
+    "spacing": ("another spacing than the image of the case", "the image's was used"),
+    "direction": ("another direction than the image of the case", "the image's was used"),
+    "bits": ("a bitpix that contradicts the datatype", "the datatype was used, for which the file has enough bytes"),
+    "screen": (
+        "a resolution in dots an inch or cm",
+        "distances in mm follow from it, though it often describes a screen",
+    ),
+    "resolution": ("another resolution than the image of the case", "both were ignored: the pixel size is 1"),
 }
-AMOUNTS = {
+AMOUNTS = {  # format of the largest amount, for kinds that report it
     "origin": "{:.3g} mm",
     "no origin": "{:.3g} mm",
     "spacing": "{:.2%}",
@@ -48,7 +51,7 @@ AMOUNTS = {
 
 
 class FileNote(NamedTuple):
-    """A note on a file of a case: the kind and the amount as in `headers.claim.Note`, the file's name, the detail."""
+    """A note on a file of a case; `kind`, `detail` and `amount` as in `volumes.header.Note`."""
 
     kind: str
     file: str
@@ -57,7 +60,7 @@ class FileNote(NamedTuple):
 
 
 def describe_notes(notes: Iterable[FileNote]) -> tuple[str, ...]:
-    """A line for each kind: how many files have it, a few of their names, an example, and what was taken."""
+    """A line per kind: the number of files, a few of their names, an example, and what dlx used."""
     of_kind: dict[str, list[FileNote]] = {}
     for note in notes:
         of_kind.setdefault(note.kind, []).append(note)
@@ -69,11 +72,11 @@ def _rank(kind: str) -> int:
 
 
 def _line(kind: str, notes: list[FileNote]) -> str:
-    has, taken = KINDS.get(kind, (kind, "read all the same"))
+    has, used = KINDS.get(kind, (kind, "read nevertheless"))
     largest = max(notes, key=lambda note: note.amount)
     verb = "has" if len(notes) == 1 else "have"
     most = f", by at most {AMOUNTS[kind].format(largest.amount)}" if kind in AMOUNTS else ""
     example = f"in {largest.file} {largest.detail}" if len(notes) > 1 else largest.detail
     names = name_some([note.file for note in notes], MAX_NAMES)
     refused = "" if kind in HARMLESS else f"; {STRICT}"
-    return f"{counted(len(notes), 'file')} {verb} {has}{most}: {taken} ({names}; {example}){refused}"
+    return f"{counted(len(notes), 'file')} {verb} {has}{most}: {used} ({names}; {example}){refused}"

@@ -1,4 +1,4 @@
-"""How the axes of an array lie in the body: a code of three letters, and arrays turned to the canonical one."""
+"""Anatomical orientation of array axes: codes of three letters, and reordering to the canonical orientation."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,18 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 CANONICAL = "LPS"
-AXES = ("RL", "AP", "IS")  # of x, y, z in a file: from the first letter towards the second
+AXES = ("RL", "AP", "IS")  # anatomical axes; each runs from the first letter towards the second
 
 
 def orientation_of(direction: Sequence[float]) -> str:
-    """`LPS` where x, y, z of the array run to the left, the back and upwards, `RAS` for the right, front and upwards.
+    """The orientation code: `LPS` if x, y, z of the array run to the left, back and up, `RAS` for right, front and up.
 
-    `direction` is as in `Volume`. An oblique axis counts as the nearest one; no letter pair comes twice.
+    `direction` is as in `Volume`. An oblique axis counts as the nearest anatomical axis; no two axes share one.
     """
     matrix = np.array(direction).reshape(3, 3)
     remaining = np.abs(matrix)
     letters = [""] * 3
-    for _ in range(3):  # the clearest axis first, so that no two array axes become the same
+    for _ in range(3):  # the least oblique axis first, so that no two array axes share an anatomical one
         row, column = divmod(int(np.argmax(remaining)), 3)
         letters[column] = AXES[row][int(matrix[row, column] > 0)]
         remaining[row, :] = remaining[:, column] = -1.0
@@ -26,7 +26,7 @@ def orientation_of(direction: Sequence[float]) -> str:
 
 
 def turn_to_canonical(array: NDArray[Any], orientation: str) -> NDArray[Any]:
-    """A view of (D, H, W, ...) whose x, y, z run to the left, the back and upwards; "" leaves it as it is."""
+    """A view of (D, H, W, ...) whose x, y, z run to the left, back and up; unchanged if `orientation` is empty."""
     if not orientation:
         return array
     order, flips = canonical_turn(orientation)
@@ -34,8 +34,8 @@ def turn_to_canonical(array: NDArray[Any], orientation: str) -> NDArray[Any]:
 
 
 def canonical_turn(orientation: str) -> tuple[tuple[int, int, int], tuple[int, ...]]:
-    """The array axes in the order that makes them canonical, and which of them are then to be flipped."""
+    """The order of array axes that makes them canonical, and the axes to flip after reordering."""
     pairs = [next(k for k, pair in enumerate(AXES) if letter in pair) for letter in orientation]
     d, h, w = (2 - pairs.index(k) for k in (2, 1, 0))  # array axis 0 is z
-    flips = tuple(place for place, axis in enumerate((d, h, w)) if orientation[2 - axis] not in CANONICAL)
+    flips = tuple(position for position, axis in enumerate((d, h, w)) if orientation[2 - axis] not in CANONICAL)
     return (d, h, w), flips

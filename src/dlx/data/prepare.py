@@ -1,6 +1,6 @@
-"""From files (or a phantom) to prepared cases: reading, checking, classes, normalising, in parallel.
+"""Prepares cases from files or a phantom, in parallel: reads, checks, maps label values to classes, normalises.
 
-Nothing is kept or found again here (`cache`), and which volumes a file may hold is checked by `volumes`.
+Caching is in `cache`, the checks of single files are in `volumes`.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from dlx.data.normalize import foreground_of
 from dlx.data.notes import FileNote
 from dlx.data.orientation import canonical_turn, orientation_of, turn_to_canonical
 from dlx.data.thumbnails import make_thumbnail
-from dlx.data.volumes.claim import Note
+from dlx.data.volumes.header import Note
 from dlx.data.volumes.reading import Volume, content_hash, read_volume, value_hash
 from dlx.data.whiten import strongest_correlation
 from dlx.settings import registry
@@ -29,13 +29,13 @@ from dlx.settings.spec import Geometry
 from dlx.system.cpu_cores import available_cores
 from dlx.system.errors import DataError, FilesError
 
-Progress = Callable[[int, int], None]
+ReportProgress = Callable[[int, int], None]
 Spacing = tuple[float, float, float]
 
-# One thread decodes at a time (`decoder`) while others check, hash and normalise, all without the GIL: two threads on
-# two cores were as fast as when both decoded. Each holds a subject in memory.
+# Only one thread decodes at a time (see `decoder`); meanwhile the others check, hash and normalise without holding the
+# GIL. Measured on two cores: two threads are as fast as with parallel decoding. Each holds one subject in memory.
 MAX_THREADS = 4
-MAX_LINES = 20  # of a message about many files
+MAX_LINES = 20  # in a message about many files
 
 
 def prepare_all(
@@ -43,13 +43,13 @@ def prepare_all(
     source: str,
     num_cases: int,
     prepare: Callable[[int], Case],
-    progress: Progress | None,
+    progress: ReportProgress | None,
 ) -> Dataset:
-    """Every case by `prepare(index)`, some at a time, in order; `progress(done, total)` is called after each.
+    """All cases, each made by `prepare(index)`, several in parallel; `progress(done, total)` is called after each.
 
-    Raises DataError after all cases were tried: a line for each thing that is wrong, the first case's first,
-    at most 20. Memory for each thread while it works, in bytes a voxel: the image as stored, 4 C, 12 for
-    statistics (for 144 x 192 x 256 with two channels of 16 bits 0.16 GiB); what stays is 2 C + 1.
+    Raises DataError after all cases have been tried; its message has a line per problem in the order of cases, at most
+    20. Each thread needs, in bytes per voxel: the image as stored, 4 C, and 12 for statistics (0.16 GiB for 144 x 192 x
+    256 voxels with two channels of 16 bits). A prepared case takes 2 C + 1.
     """
     cases: list[Case] = []
     wrong: list[str] = []
@@ -70,7 +70,7 @@ def prepare_all(
             if progress is not None:
                 progress(done, num_cases)
     finally:
-        pool.shutdown(cancel_futures=True)  # on Ctrl-C, do not read the rest first
+        pool.shutdown(cancel_futures=True)  # on Ctrl-C, do not read the remaining cases
     if wrong:
         raise FilesError("\n".join(wrong if len(wrong) <= MAX_LINES else _shortened(wrong)))
     return Dataset(
@@ -90,9 +90,9 @@ def _shortened(lines: list[str]) -> list[str]:
 
 
 def prepare_files(listing: Listing, declaration: Declaration, files: CaseFiles, geometry: Geometry = "image") -> Case:
-    """One case from its files, with notes on what they leave open.
+    """One case from its files, with notes on ambiguities in their headers.
 
-    Raises DataError on anything that cannot be read or does not fit: a line for each file.
+    Raises DataError if files cannot be read or do not match each other: a line per unreadable file.
     """
     volumes: dict[Path, Volume] = {}
     wrong: list[str] = []
@@ -118,10 +118,10 @@ def prepare_files(listing: Listing, declaration: Declaration, files: CaseFiles, 
     image = channels[0] if len(channels) == 1 else np.concatenate(channels)
     if len(image) != len(listing.channels):
         declared = f"{len(listing.channels)} are declared ({name_some(listing.channels)})"
-        raise DataError(f"{files.images[0]}: {len(image)} channels in the file, and {declared}")
+        raise DataError(f"{files.images[0]}: {len(image)} channels in the file, but {declared}")
     spacing_mm = first.spacing_mm
     if any(note.kind == "resolution" for found in notes.values() for note in found):
-        spacing_mm = (1.0, 1.0, 1.0)  # a resolution that the files of a case do not share is not the sample's
+        spacing_mm = (1.0, 1.0, 1.0)  # if the files of a case differ in resolution, it is not that of the sample
         notes = {path: [note for note in found if note.kind != "screen"] for path, found in notes.items()}
     case = prepare_arrays(files.id, image, classes, spacing_mm, declaration, orientation_of(first.direction))
     return replace(case, notes=tuple(_of_file(path, note) for path, found in notes.items() for note in found))
@@ -139,7 +139,7 @@ def prepare_arrays(
     declaration: Declaration,
     orientation: str = "",
 ) -> Case:
-    """A case from its decoded image (C, D, H, W) and mask (D, H, W) of classes. DataError names the case."""
+    """A case from its decoded image (C, D, H, W) and mask of classes (D, H, W). Raises DataError, naming the case."""
     part = declaration.normalize
     try:
         normalized, pad_value = registry.load("normalizer", part.name)(image, **part.args)
@@ -170,7 +170,7 @@ def prepare_arrays(
 
 
 def _correlations(image: NDArray[Any], stored: NDArray[np.float16]) -> tuple[float, float] | None:
-    """How the channels correlate in the foreground, as they came and as they are stored."""
+    """The strongest correlation of two channels in the foreground, before preparation and as stored."""
     foreground = foreground_of(image) if (image[0] > 0).any() else None
     before = strongest_correlation(image, foreground)
     after = strongest_correlation(np.moveaxis(stored, -1, 0), foreground)
@@ -182,16 +182,18 @@ def _joined(hashes: Iterable[str]) -> str:
 
 
 def to_classes(labels: NDArray[Any], label_values: Sequence[int], path: Path) -> NDArray[np.uint8]:
-    """The classes (D, H, W) of a label volume (1, D, H, W): the k-th of `label_values` becomes k.
+    """The classes (D, H, W) of a label volume (1, D, H, W): `label_values[k]` becomes k.
 
-    Raises DataError naming file, values and voxel counts when a voxel has a value that is not declared.
+    Raises DataError with file, values and voxel counts if voxels have undeclared values.
     """
     if len(labels) != 1:
-        raise DataError(f"{path}: a label file has one channel, this has {len(labels)}")
+        raise DataError(f"{path}: a label file must have one channel, and has {len(labels)}")
     volume = labels[0]
     classes = np.zeros(volume.shape, np.uint8)
     known = volume == label_values[0]
-    for k, value in enumerate(label_values[1:], start=1):  # a pass a class: quick, and no wide copy of the volume
+    for k, value in enumerate(
+        label_values[1:], start=1
+    ):  # one pass per class: fast, and without a copy of the volume in a wider type
         of_class = volume == value
         classes[of_class] = k
         known |= of_class
@@ -204,12 +206,12 @@ def _refuse_labels(strange: NDArray[Any], label_values: Sequence[int], path: Pat
     fractions = strange != np.rint(strange)
     if fractions.any():
         first = strange[fractions][0]
-        what = f"{int(fractions.sum())} voxels are no whole number (such as {first!s})"
-        raise DataError(f"{path}: not a label file: {what}; if rounding them is meant, save it rounded")
+        what = f"{int(fractions.sum())} voxels are not whole numbers (e.g. {first!s})"
+        raise DataError(f"{path}: not a label file: {what}; if these are rounding errors, save the file rounded")
     found, counts = np.unique(strange, return_counts=True)
     shown = ", ".join(
         f"{float(value):.15g} ({count} voxels)" for value, count in zip(found[:5], counts[:5], strict=True)
     )
     more = f" and {len(found) - 5} more values" if len(found) > 5 else ""
     declared = ", ".join(str(value) for value in label_values)
-    raise DataError(f"{path}: label values that are not declared: {shown}{more} (declared: {declared})")
+    raise DataError(f"{path}: undeclared label values: {shown}{more} (declared: {declared})")

@@ -1,8 +1,8 @@
-"""Which cases train and which validate: by name, fold, share or file; persons are never divided between the two.
+"""Splits cases into training and validation by name, fold, fraction or file, never dividing a person's cases.
 
-A split is of persons (a person's cases stay together; without groups each case is its own person) and is drawn from
-hashes of their names, so that it is the same with every version of Python and numpy. No voxel is looked at here, only
-the hashes of contents.
+Persons are split, and all cases of a person go to one side; without groups each case is its own person. The order of
+persons comes from hashes of their names, so a split is the same with every version of Python and numpy. Images are
+compared only by the hashes of their contents.
 """
 
 import difflib
@@ -28,9 +28,9 @@ DEFAULT_FOLDS = 5
 
 @dataclass(frozen=True)
 class Split:
-    """Ids of the training and of the validation cases, each in natural order; no id is in both.
+    """The ids of the training and of the validation cases, each in natural order; no id is in both.
 
-    `num_persons` of the two sides is known where groups were given and some person has several cases.
+    `num_persons` of the two sides is given if groups were given and some person has several cases.
     """
 
     train: tuple[str, ...]
@@ -47,20 +47,20 @@ def split_cases(
     *,
     prepared_hashes: Mapping[str, str] | None = None,
 ) -> Split:
-    """Divides the cases as the spec says; by default a fifth of the persons validates.
+    """Splits the cases as `spec` describes; by default a fifth of the persons is used for validation.
 
-    `value_hashes` (id -> hash of the image's values) shows one image under two names, and `prepared_hashes` (of the
-    prepared image in canonical orientation) one image that was scaled or stored with other axes. `groups` (id ->
-    person) says whose cases stay together; a case that is in neither is on its own. `folds` deals the shuffled persons
-    out in turn; `train_subjects` keeps the first n of the shuffled training persons, so that fewer are always among
-    more.
+    `value_hashes` (id -> hash of the image's values) reveal one image under two names; `prepared_hashes` (of the
+    prepared image in canonical orientation) reveal an image that was scaled or stored with other axes. `groups` is
+    id -> person; a case that is missing there is its own person. `folds` assigns the shuffled persons to folds in turn.
+    `train_subjects` keeps the first n of the shuffled training persons, so a smaller training set is always a subset
+    of a larger one.
 
-    Raises SettingError when more than one way is given, for an unknown name, or for a fold or number that the data
-    do not have; DataError when a side would be empty, or when a person or one image would be on both sides.
+    Raises SettingError for more than one way to split, for an unknown name, or for a fold or number that the data do
+    not have. Raises DataError if a side would be empty, or if a person or an image would be on both sides.
     """
     ids = sorted(dataset_ids, key=natural_key)
     if len(ids) < 2:
-        raise DataError("a split needs at least two cases, one to train and one to validate")
+        raise DataError("a split needs at least two cases: one for training and one for validation")
     _check_groups(groups, ids, spec)
     person = {case: groups.get(case, case) for case in ids}
     train, val = _sides(ids, person, spec)
@@ -68,7 +68,7 @@ def split_cases(
     remarks = []
     neither = [case for case in ids if case not in train and case not in val]
     if neither:
-        remarks.append(f"{len(neither)} of {len(ids)} cases in neither side of the split: {name_some(neither)}")
+        remarks.append(f"{len(neither)} of {len(ids)} cases are on neither side of the split: {name_some(neither)}")
     if spec.train_subjects is not None:
         train = _first_persons(train, person, spec)
     num_persons = (len({person[case] for case in train}), len({person[case] for case in val}))
@@ -83,8 +83,8 @@ def split_cases(
 def load_groups(spec: SplitSpec, source: Path | None) -> dict[str, str]:
     """Case -> person, from `spec.groups`, else from groups.json in the data folder, else from the prepared file.
 
-    `source` is what the data were opened from: a folder, a file of prepared data (which keeps the groups.json of
-    its folder), or None. Without a file every case is its own person, and the result is empty.
+    `source` is the data folder, a file of prepared data (which contains the groups.json of its folder), or None.
+    Without groups the result is empty, and every case is its own person.
     """
     if spec.groups is not None:
         return read_groups_json(Path(spec.groups))
@@ -94,15 +94,15 @@ def load_groups(spec: SplitSpec, source: Path | None) -> dict[str, str]:
 
 
 def folder_groups(folder: Path) -> dict[str, str]:
-    """The groups.json of a data folder; empty without one."""
+    """Case -> person from the groups.json of a data folder; empty without this file."""
     return read_groups_json(folder / GROUPS) if (folder / GROUPS).exists() else {}
 
 
 def read_groups_json(path: Path) -> dict[str, str]:
-    """Case -> person as in `{"scan-1": "anna", "scan-2": "anna"}`; raises DataError when it is anything else."""
+    """Case -> person from a file such as `{"scan-1": "anna", "scan-2": "anna"}`; DataError if it has another form."""
     table = read_json(path)
     if not isinstance(table, dict):
-        raise DataError(f"{path}: a table of case and person was expected, not {kind_of(table)}")
+        raise DataError(f"{path}: expected a table of case and person, not {kind_of(table)}")
     for case, person in table.items():
         if not isinstance(person, str):
             raise DataError(f"{path}: the person of {case!r} must be a text, not {kind_of(person)}")
@@ -112,7 +112,7 @@ def read_groups_json(path: Path) -> dict[str, str]:
 
 
 def _check_groups(groups: Mapping[str, str], ids: list[str], spec: SplitSpec) -> None:
-    """Refuses names that are no case: a misspelt name would leave a scan outside its person's group."""
+    """Refuses names that match no case: a misspelt name would leave a scan outside its person's group."""
     known = set(ids)
     unknown = sorted((case for case in groups if case not in known), key=natural_key)
     if not unknown:
@@ -122,7 +122,7 @@ def _check_groups(groups: Mapping[str, str], ids: list[str], spec: SplitSpec) ->
         close = difflib.get_close_matches(name, ids, n=1)
         hints.append(f"{name!r} (did you mean {close[0]!r}?)" if close else repr(name))
     more = f" and {len(unknown) - len(hints)} more" if len(unknown) > len(hints) else ""
-    what = "a name that is" if len(unknown) == 1 else f"{len(unknown)} names that are"
+    what = "a name matches" if len(unknown) == 1 else f"{len(unknown)} names match"
     raise DataError(
         f"{spec.groups or GROUPS}: {what} no case: {', '.join(hints)}{more}; correct or remove them "
         f"(cases: {name_some(ids)})"
@@ -132,7 +132,7 @@ def _check_groups(groups: Mapping[str, str], ids: list[str], spec: SplitSpec) ->
 def _sides(ids: list[str], person: Mapping[str, str], spec: SplitSpec) -> tuple[set[str], set[str]]:
     given = [way for way in SPLIT_WAYS if getattr(spec, way) is not None]
     if given not in ([], ["fold", "file"], *([way] for way in SPLIT_WAYS)):
-        raise SettingError(f"split: {' and '.join(given)} cannot be given together; choose one")
+        raise SettingError(f"split: {' and '.join(given)} cannot be combined; choose one")
     if spec.file is not None:
         return _from_file(ids, Path(spec.file), spec.fold)
     if spec.val is not None:
@@ -140,12 +140,16 @@ def _sides(ids: list[str], person: Mapping[str, str], spec: SplitSpec) -> tuple[
         return set(ids) - val, val
     shuffled = _shuffled(set(person.values()), spec.seed)
     if len(shuffled) < 2:
-        raise DataError(f"all {len(ids)} cases are of one person ({shuffled[0]!r}), who cannot be on both sides")
+        raise DataError(
+            f"all {len(ids)} cases belong to one person ({shuffled[0]!r}), who cannot be on both sides of the split"
+        )
     if spec.fold is not None:
         folds = DEFAULT_FOLDS if spec.folds is None else spec.folds
         _check_fold(spec.fold, folds, "folds")
         if folds > len(shuffled):
-            raise SettingError(f"split.folds: {folds} folds of {len(shuffled)} subjects; fewer are needed")
+            raise SettingError(
+                f"split.folds: {folds} folds need at least as many subjects, but there are {len(shuffled)}"
+            )
         chosen = set(shuffled[spec.fold :: folds])
     else:
         fraction = DEFAULT_VAL_FRACTION if spec.val_fraction is None else spec.val_fraction
@@ -156,7 +160,7 @@ def _sides(ids: list[str], person: Mapping[str, str], spec: SplitSpec) -> tuple[
 
 
 def _shuffled(persons: Collection[str], seed: int) -> list[str]:
-    """In an order that depends on the seed and the names alone: by a hash of both."""
+    """The persons ordered by a hash of seed and name, so that the order depends on nothing else."""
 
     def key(name: str) -> bytes:
         return hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=16).digest()
@@ -166,7 +170,9 @@ def _shuffled(persons: Collection[str], seed: int) -> list[str]:
 
 def _check_fold(fold: int, folds: int, what: str) -> None:
     if fold >= folds:
-        raise SettingError(f"split.fold: {fold} of {folds} {what}; they count from 0 to {folds - 1}")
+        raise SettingError(
+            f"split.fold: {fold} is out of range: there are {folds} {what}, counted from 0 to {folds - 1}"
+        )
 
 
 def _named(ids: list[str], names: Sequence[str]) -> set[str]:
@@ -178,19 +184,21 @@ def _named(ids: list[str], names: Sequence[str]) -> set[str]:
             known = nearest(name, ids) if len(ids) <= 20 else f"{hint}({len(ids)} cases: {name_some(ids)})"
             raise SettingError(f"split.val: no case {name!r}: {known}")
     if len(set(names)) == len(ids):
-        raise DataError("split.val names all cases: none is left to train")
+        raise DataError("split.val names all cases: none is left for training")
     return set(names)
 
 
 def _from_file(ids: list[str], path: Path, fold: int | None) -> tuple[set[str], set[str]]:
-    """One entry of an nnU-Net splits_final.json: `[{"train": [...], "val": [...]}, ...]`, used as it stands."""
+    """One fold of an nnU-Net splits_final.json, `[{"train": [...], "val": [...]}, ...]`, used unchanged."""
     entries = read_json(path)
     if not isinstance(entries, list) or not entries:
-        raise DataError(f"{path}: a list of folds was expected, not {kind_of(entries) if entries else 'an empty one'}")
+        raise DataError(f"{path}: expected a list of folds, not {kind_of(entries) if entries else 'an empty list'}")
     if fold is None and len(entries) > 1:
-        raise SettingError(f"{path}: holds {len(entries)} folds; say which with fold (0 to {len(entries) - 1})")
+        raise SettingError(
+            f"{path}: contains {len(entries)} folds; choose one with split.fold (0 to {len(entries) - 1})"
+        )
     fold = fold or 0
-    _check_fold(fold, len(entries), f"in {path}")
+    _check_fold(fold, len(entries), f"folds in {path}")
     return _side(ids, path, entries[fold], fold, "train"), _side(ids, path, entries[fold], fold, "val")
 
 
@@ -200,10 +208,10 @@ def _side(ids: list[str], path: Path, entry: Any, fold: int, side: str) -> set[s
         raise DataError(f"{path}: fold {fold}: '{side}' must be a list of case names with at least one")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise DataError(f"{path}: fold {fold}: {twice[0]!r} is twice in '{side}'")
+        raise DataError(f"{path}: fold {fold}: {twice[0]!r} occurs twice in '{side}'")
     unknown = sorted(set(names) - set(ids), key=natural_key)
     if unknown:
-        raise DataError(f"{path}: fold {fold}: '{side}' has cases that the data have not: {name_some(unknown)}")
+        raise DataError(f"{path}: fold {fold}: '{side}' names cases that are not in the data: {name_some(unknown)}")
     return set(names)
 
 
@@ -214,13 +222,13 @@ def _refuse_overlap(
     value_hashes: Mapping[str, str],
     prepared_hashes: Mapping[str, str],
 ) -> None:
-    """No id, person or image may be on both sides, or validation would tell of what was learnt by heart."""
+    """Refuses ids, persons and images on both sides: validation would measure memorisation."""
     both = sorted(train & val, key=natural_key)
     if both:
-        raise DataError(f"split: {name_some(both)} would both train and validate")
-    leave_out = f"leave one out or make them one person in {GROUPS}"
+        raise DataError(f"split: {name_some(both)} would be in both training and validation")
+    leave_out = f"leave one out or assign both to one person in {GROUPS}"
     for owner, what, remedy in (
-        (person, "are of one person", "put them on one side"),
+        (person, "belong to one person", "put them on one side"),
         (value_hashes, "hold the same image", leave_out),
         (prepared_hashes, "hold the same image, scaled or stored with other axes", leave_out),
     ):
@@ -229,13 +237,17 @@ def _refuse_overlap(
             twin = trained.get(owner[case]) if case in owner else None
             if twin is not None:
                 whom = f" ({person[case]!r})" if owner is person else ""
-                raise DataError(f"split: {twin!r} would train and {case!r} validate, and both {what}{whom}: {remedy}")
+                raise DataError(
+                    f"split: {twin!r} is in training and {case!r} in validation, but both {what}{whom}: {remedy}"
+                )
 
 
 def _first_persons(train: set[str], person: Mapping[str, str], spec: SplitSpec) -> set[str]:
     shuffled = _shuffled({person[case] for case in train}, spec.seed)
     assert spec.train_subjects is not None
     if spec.train_subjects > len(shuffled):
-        raise SettingError(f"split.train_subjects: {spec.train_subjects}, and {len(shuffled)} are there to train")
+        raise SettingError(
+            f"split.train_subjects: {spec.train_subjects} is more than the {len(shuffled)} training subjects"
+        )
     kept = set(shuffled[: spec.train_subjects])
     return {case for case in train if person[case] in kept}

@@ -1,4 +1,4 @@
-"""Thumbnails of prepared images: small enough to be compared each with each, and to be kept with the prepared data."""
+"""Thumbnails of prepared images: small enough to compare all pairs and to store with the prepared data."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-LONGEST_3D, LONGEST_2D = 32, 48  # cells along a thumbnail's longest side; chosen with what `copies` finds (docs/log.md)
+LONGEST_3D, LONGEST_2D = 32, 48  # cells along the longest side; chosen by how well `copies` works (docs/log.md)
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Thumbnail:
 
     @property
     def thin_axes(self) -> tuple[int, ...]:
-        """The axes of one cell: none of a volume, one of a slice."""
+        """The axes with a single cell: none for a volume, one for a slice."""
         return tuple(axis for axis, cells in enumerate(self.image.shape) if cells == 1)
 
 
@@ -35,9 +35,9 @@ def make_thumbnail(image: NDArray[np.float16], spacing_mm: Sequence[float]) -> T
 
 
 def resample(image: NDArray[np.float16], widths: NDArray[np.float64], cells: NDArray[np.int_]) -> NDArray[np.float32]:
-    """The image (D, H, W) in `cells` cells an axis, each `widths` voxels wide, from the first corner on."""
+    """Resamples (D, H, W) to `cells` cells per axis, each `widths` voxels wide, starting at the first corner."""
     result: NDArray[Any] = image
-    for axis in np.argsort(cells / np.array(image.shape)):  # first the axis that shrinks most
+    for axis in np.argsort(cells / np.array(image.shape)):  # the axis that shrinks most first, as it saves most work
         if widths[axis] != 1.0 or cells[axis] != image.shape[axis]:
             weights = _weights(image.shape[axis], float(widths[axis]), int(cells[axis]))
             result = np.moveaxis(np.tensordot(weights, result.astype(np.float32), axes=(1, axis)), 0, axis)
@@ -46,7 +46,7 @@ def resample(image: NDArray[np.float16], widths: NDArray[np.float64], cells: NDA
 
 @lru_cache(maxsize=64)
 def _weights(voxels: int, width: float, cells: int) -> NDArray[np.float32]:
-    """(cells, voxels): a cell is the mean of the voxels it covers, or, where narrower, between the two nearest."""
+    """(cells, voxels): the mean over the voxels of a cell; linear interpolation if cells are narrower than voxels."""
     weights = np.zeros((cells, voxels), np.float32)
     positions = np.arange(voxels)
     for cell in range(cells):

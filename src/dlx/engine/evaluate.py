@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from dlx.data.voxels import Extent, VoxelStore
+from dlx.data.batches.voxels import Extent, VoxelStore
 from dlx.engine.device import Compute
 from dlx.scoring.overlap import overlap_counts, soft_overlap
 

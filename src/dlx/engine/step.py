@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from dlx.data.augment import Augmenter
-from dlx.data.sampler import PatchSource
+from dlx.data.batches.augment import Augmenter
+from dlx.data.batches.sampler import PatchSource
 from dlx.engine.average import WeightAverage
 from dlx.engine.capture import Captured, Eager
 from dlx.engine.device import Compute

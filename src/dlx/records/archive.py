@@ -1,16 +1,18 @@
-"""A study's records together: read from its folder or from one file of JSON lines, and written as such a file.
+"""All records of a study: reads them from its folder or from an archive (one file of JSON lines), writes the archive.
 
-The file, `experiments/NAME.jsonl`, holds the header, the looks and a line a trial with all its epochs: everything a
-report is made from, without the checkpoints.
+An archive contains the header, the looks, and a line per trial with all its epochs: everything that a report needs, but
+no checkpoints. `dlx run NAME.toml` keeps one beside the study's file, `NAME.jsonl`, with the report at `NAME.md` and
+`NAME.svg`.
 """
 
 import json
 import math
 import re
 import shlex
+import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path, PurePath
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from pydantic import ValidationError
@@ -27,7 +29,7 @@ from dlx.system.files import write_atomically
 
 @dataclass(frozen=True)
 class TrialRecords:
-    """What is known of one trial: its place in the study, its epochs so far, and its result once it has one."""
+    """The records of one trial: its entry in the study, its epochs so far, and its record (None until it has ended)."""
 
     entry: TrialEntry
     epochs: tuple[EpochRecord, ...]
@@ -45,7 +47,7 @@ class StudyRecords:
 
 
 def read_study(path: Path) -> StudyRecords:
-    """The records in a study's folder or file of JSON lines; DataError where there is no study or it is damaged."""
+    """The records in a study's folder or archive; DataError if it is missing, damaged or not a study."""
     if path.is_dir():
         records = _read_folder(path)
     elif path.is_file():
@@ -55,12 +57,12 @@ def read_study(path: Path) -> StudyRecords:
     try:
         _check_header(records.header)
     except SettingError as error:
-        raise DataError(f"{path}: not a study's header: {error}") from None
+        raise DataError(f"{path}: invalid study header: {error}") from None
     return records
 
 
 def _check_header(header: StudyHeader) -> None:
-    """Refuses a header that speaks of what there is not: everything a report makes leans on it."""
+    """Refuses a header with unknown names or invalid values, as all parts of a report rely on it."""
     variants = {variant.label: variant.values for variant in header.variants}
     try:
         known_study_metric(header.metric)
@@ -68,12 +70,14 @@ def _check_header(header: StudyHeader) -> None:
         raise SettingError(str(error)) from None
     direction_of(header.metric, header.direction)
     if header.control is not None and header.control not in variants:
-        raise SettingError(f"no variant '{header.control}' to be the control: {nearest(header.control, variants)}")
+        raise SettingError(f"control '{header.control}' is not a variant: {nearest(header.control, variants)}")
     if not 0.0 < header.smallest_effect < math.inf:
-        raise SettingError(f"smallest effect {header.smallest_effect}: expected more than 0")
+        raise SettingError(f"smallest_effect: {header.smallest_effect} is out of range (expected more than 0)")
     for entry in header.trials:
         if entry.label not in variants:
-            raise SettingError(f"trial {entry.trial}: no variant '{entry.label}': {nearest(entry.label, variants)}")
+            raise SettingError(
+                f"trial {entry.trial}: '{entry.label}' is not a variant: {nearest(entry.label, variants)}"
+            )
     try:
         claims = [Claim.model_validate(claim) for claim in header.claims]
     except ValidationError as error:
@@ -85,7 +89,9 @@ def _read_folder(path: Path) -> StudyRecords:
     folder = StudyFolder(path)
     header = folder.header()
     if header is None:
-        raise DataError(f"{path}: holds no study (no study.json); give a folder that a run named as its `records`")
+        raise DataError(
+            f"{path}: contains no study (no study.json); name the folder that a run printed as its `records`"
+        )
     trials = []
     for entry in header.trials:
         found = folder.trial(entry.label, entry.seed, entry.trial)
@@ -110,52 +116,65 @@ def _read_archive(path: Path) -> StudyRecords:
                 known[document["trial"]] = (epochs, TrialRecord.model_validate(record) if record else None)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:  # ValidationError is a ValueError
         cause = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-        raise DataError(f"{path}: not a study's records ({cause}); expected its folder or its .jsonl file") from None
+        raise DataError(
+            f"{path}: not the records of a study ({cause}); expected a study's folder or .jsonl file"
+        ) from None
     if header is None:
-        raise DataError(f"{path}: holds no study")
+        raise DataError(f"{path}: contains no study header")
     trials = [TrialRecords(entry, *known.get(entry.trial, ((), None))) for entry in header.trials]
     return StudyRecords(header, tuple(trials), tuple(looks))
 
 
 def portable(records: StudyRecords) -> StudyRecords:
-    """The same records without what belongs to one machine: its name, and the places of data, files and folders."""
+    """The records without details of the machine: its name, and the paths of data, files and folders."""
     header = records.header
-    plain = {"settings": _without_places(header.settings), "command": _portable_command(header.command)}
+    plain = {"settings": _without_local_paths(header.settings), "command": _portable_command(header.command)}
     trials = []
     for trial in records.trials:
         record = trial.record
         if record is not None:
             run = record.run.model_copy(update={"host": ""})
-            record = record.model_copy(update={"run": run, "settings": _without_places(record.settings)})
+            record = record.model_copy(update={"run": run, "settings": _without_local_paths(record.settings)})
         trials.append(TrialRecords(trial.entry, trial.epochs, record))
     return StudyRecords(header.model_copy(update=plain), tuple(trials), records.looks)
 
 
-def _without_places(value: Any) -> Any:
-    """Settings in which each path of one machine (absolute, of a home folder, through `..`) is its last name."""
+def _without_local_paths(value: Any) -> Any:
+    """Settings in which each local path (absolute, in a home folder, or with `..`) is replaced by its last name."""
     if isinstance(value, dict):
-        return {key: _without_places(item) for key, item in value.items()}
+        return {key: _without_local_paths(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without_places(item) for item in value]
+        return [_without_local_paths(item) for item in value]
     if not isinstance(value, str):
         return value
-    path = PurePath(value)
-    is_local = value.startswith(("/", "~")) or ".." in path.parts
-    return (path.name or value) if is_local else value
+    return _last_name(value) if _is_local_path(value) else value
+
+
+def _is_local_path(text: str) -> bool:
+    """Whether a text is a path that only one machine has, whichever system wrote it."""
+    return text.startswith("~") or any(
+        path.is_absolute() or ".." in path.parts for path in (PurePosixPath(text), PureWindowsPath(text))
+    )
+
+
+def _last_name(path: str) -> str:
+    """The last part of a POSIX or Windows path, or the path if it has none. A POSIX name may contain a backslash."""
+    is_posix = PurePosixPath(path).is_absolute() or path.startswith("~/")
+    return (PurePosixPath(path) if is_posix else PureWindowsPath(path)).name or path
 
 
 def _portable_command(command: str) -> str:
-    """A command line whose paths of one machine are their last names, also after `=` and between quotes."""
+    """A command line in which local paths, also after `=` and between quotes, are replaced by their last names."""
     try:
         words = shlex.split(command)
-    except ValueError:  # a quotation that is not closed: no command line of ours
+    except ValueError:  # unclosed quotes: dlx did not write this command line
         words = command.split()
-    plain = ["=".join(_without_places(piece) for piece in word.split("=")) for word in words]
-    return shlex.join(re.sub('"([^"]*)"', lambda found: f'"{_without_places(found[1])}"', word) for word in plain)
+    plain = ["=".join(_without_local_paths(piece) for piece in word.split("=")) for word in words]
+    return shlex.join(re.sub('"([^"]*)"', lambda found: f'"{_without_local_paths(found[1])}"', word) for word in plain)
 
 
 def write_archive(path: Path, records: StudyRecords) -> None:
-    """All records in one file of JSON lines, written atomically."""
+    """Writes all records to one file of JSON lines, atomically."""
     lines = [json.dumps({"study": records.header.model_dump(mode="json")})]
     lines += [json.dumps({"look": look.model_dump(mode="json")}) for look in records.looks]
     for trial in records.trials:
@@ -171,3 +190,49 @@ def write_archive(path: Path, records: StudyRecords) -> None:
 def finished(trials: Iterable[TrialRecords]) -> list[TrialRecord]:
     """The records of the trials that have one."""
     return [trial.record for trial in trials if trial.record is not None]
+
+
+def looks_in_order(looks: Iterable[Look]) -> tuple[Look, ...]:
+    """Looks sorted by time, without duplicates."""
+    once: list[Look] = []
+    for look in looks:
+        once += [look] if look not in once else []
+    return tuple(sorted(once, key=lambda look: look.shown_utc))
+
+
+def archive_of(stem: Path) -> Path:
+    """The archive `STEM.jsonl`."""
+    return stem.with_name(f"{stem.name}.jsonl")
+
+
+def records_beside(stem: Path | None) -> StudyRecords | None:
+    """The records in the archive at `stem`, None without one; SettingError if the file is not an archive."""
+    if stem is None or not archive_of(stem).exists():
+        return None
+    try:
+        return read_study(archive_of(stem))
+    except DataError as error:
+        raise SettingError(f"{error}; move it away, as this study's records would replace it") from None
+
+
+def with_looks(records: StudyRecords, looks: Iterable[Look]) -> StudyRecords:
+    """The records with more looks, so that a copy of the records still lists all verdicts that were shown."""
+    return replace(records, looks=looks_in_order([*records.looks, *looks]))
+
+
+def check_can_write(stem: Path) -> None:
+    """Refuses, before any training, a stem at which records and report cannot be written."""
+    try:
+        with tempfile.TemporaryFile(dir=stem.parent):
+            pass
+    except OSError as error:
+        cause = error.strerror or str(error)
+        raise SettingError(
+            f"{stem.parent}: records are kept beside the study's file, but this folder is not writable: {cause}"
+        ) from None
+    for ending in ("jsonl", "md", "svg"):
+        path = stem.with_name(f"{stem.name}.{ending}")
+        if path.is_dir():
+            raise SettingError(
+                f"{path}: is a folder, but the study's records or report must be written there: move it away"
+            )

@@ -1,10 +1,10 @@
-"""Records on disk: one folder a trial, append-only JSON lines for its epochs, one atomic file for its result.
+"""Records on disk: a folder per trial with append-only JSON lines for its epochs and an atomic file for its result.
 
 FOLDER/study.json                        the header of the study (schema.StudyHeader)
 FOLDER/declared/ID.json                  the header of an earlier study of this folder
-FOLDER/looks.jsonl                       a line each time verdicts are shown at another number of seeds
+FOLDER/looks.jsonl                       a line each time verdicts are shown for another number of seeds
 FOLDER/trials/LABEL-seedN-ID/settings.json   the resolved settings; ID is a hash of them
-                             epochs.jsonl    a line an epoch
+                             epochs.jsonl    a line per epoch
                              last.safetensors, best.safetensors
                              result.json     written once, at the end
                              error.txt       the traceback of a failed trial
@@ -28,7 +28,7 @@ from dlx.records.schema import EpochRecord, Look, StudyHeader, TrialRecord
 from dlx.system.errors import DataError
 from dlx.system.files import naming, remove_leftovers, write_atomically, write_json
 
-# The workers of a killed study end a moment after it. Waiting for their locks lets the study be run again at once.
+# The workers of a killed study end shortly after it; waiting for their locks allows to run the study again at once.
 LOCK_WAIT_S = 3.0
 
 
@@ -45,7 +45,7 @@ class TrialFolder:
 
     def __init__(self, study_folder: Path, label: str, seed: int, trial: str) -> None:
         name = re.sub(r"[^\w.=+-]+", "-", label).strip("-") or "trial"
-        # by its id: another study of this folder may have begun the trial under another label
+        # found by its id, as another study of this folder may have started the trial under another label
         known = sorted((study_folder / "trials").glob(f"*-seed{seed}-{trial[:8]}"))
         self.path = known[0] if known else study_folder / "trials" / f"{name[:60]}-seed{seed}-{trial[:8]}"
         self.last = self.path / "last.safetensors"
@@ -109,7 +109,7 @@ class TrialFolder:
             path.unlink(missing_ok=True)
 
     def finish(self, record: TrialRecord) -> None:
-        """Writes the trial's result, once and whole."""
+        """Writes the trial's record atomically."""
         write_atomically(self._result, (record.model_dump_json(indent=1) + "\n").encode())
 
     def result(self) -> TrialRecord | None:
@@ -123,7 +123,7 @@ class TrialFolder:
 
 
 class StudyFolder:
-    """A study's header and looks in its folder; its trials lie below, found by their ids."""
+    """A study's header and looks in its folder; the folders of its trials are found by their ids."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -131,14 +131,14 @@ class StudyFolder:
         self._looks = path / "looks.jsonl"
 
     def write_header(self, header: StudyHeader) -> None:
-        """Writes the header. An earlier one of the same study is replaced, one of another study goes to declared/."""
+        """Writes the header. It replaces an earlier one of the same study; one of another study moves to declared/."""
         before = self.header()
         if before is not None and not before.is_study_of(header):
             write_atomically(self._aside(before), (before.model_dump_json(indent=1) + "\n").encode())
         write_atomically(self._header, (header.model_dump_json(indent=1) + "\n").encode())
 
     def declared_before(self, header: StudyHeader) -> list[StudyHeader]:
-        """The headers that earlier runs of this study wrote here, the latest first."""
+        """The headers that earlier runs of this study wrote here, the current one first."""
         aside = [self._read_header(path) for path in sorted((self.path / "declared").glob("*.json"))]
         known = [found for found in (self.header(), *aside) if found is not None]
         return [before for before in known if before.is_study_of(header)]
@@ -148,7 +148,7 @@ class StudyFolder:
         return self.path / "declared" / f"{hashlib.blake2b(text.encode(), digest_size=8).hexdigest()}.json"
 
     def header(self) -> StudyHeader | None:
-        """The header; None if no study was run here; DataError if it is not of this version of dlx."""
+        """The header; None if no study was run here; DataError if this version of dlx cannot read it."""
         return self._read_header(self._header)
 
     def _read_header(self, path: Path) -> StudyHeader | None:
@@ -158,10 +158,10 @@ class StudyFolder:
             return StudyHeader.model_validate_json(path.read_bytes())
         except ValidationError as error:
             cause = error.errors()[0]["msg"]
-            raise DataError(f"{path}: not a study of this version of dlx ({cause})") from None
+            raise DataError(f"{path}: not a study header of this version of dlx ({cause})") from None
 
     def looks(self) -> list[Look]:
-        """The looks so far at any study of this folder, in their order."""
+        """All recorded looks at studies of this folder, in order."""
         if not self._looks.exists():
             return []
         try:
@@ -171,7 +171,7 @@ class StudyFolder:
             raise DataError(f"{self._looks}: not a record of looks ({error.errors()[0]['msg']})") from None
 
     def note_look(self, look: Look | None) -> list[Look]:
-        """Records that verdicts are shown now: seeds that are added later come after a look.
+        """Records that verdicts are shown now, so that later reports know which seeds were added after a look.
 
         Returns the look with its time; an empty list if no verdict is shown, or if the same ones were shown before.
         """

@@ -1,28 +1,19 @@
-"""Folders of one study merged into one."""
+"""Merges the records of one study from several folders."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dlx.records.archive import StudyRecords, TrialRecords
-from dlx.records.schema import Look
+from dlx.records.archive import StudyRecords, TrialRecords, looks_in_order
 from dlx.settings.layers import settings_differences
 from dlx.system.errors import DataError
 
 
-def looks_in_order(looks: Iterable[Look]) -> tuple[Look, ...]:
-    """Looks by their time, each once."""
-    once: list[Look] = []
-    for look in looks:
-        once += [look] if look not in once else []
-    return tuple(sorted(once, key=lambda look: look.shown_utc))
-
-
 def merge_studies(studies: Sequence[tuple[Path, StudyRecords]]) -> StudyRecords:
-    """Several folders of one study as one: the union of their variants, seeds and trials.
+    """The union of the variants, seeds and trials of several records of one study.
 
-    Of a trial that several have, a finished one is taken, else one that ended, else the one with more epochs. DataError
-    where they do not measure the same, or where a variant stands for unlike settings.
+    If several contain a trial, a finished one is used, else one that ended, else the one with most epochs. DataError if
+    the studies differ in what they measure, or if a variant has different settings in two of them.
     """
     (_, first), *others = studies
     header, trials, looks = first.header, {(t.entry.label, t.entry.seed): t for t in first.trials}, list(first.looks)
@@ -30,14 +21,14 @@ def merge_studies(studies: Sequence[tuple[Path, StudyRecords]]) -> StudyRecords:
         theirs = study.header
         for key in ("metric", "control", "smallest_effect", "epochs", "claims"):
             if getattr(theirs, key) != getattr(header, key):
-                asked = f"{getattr(theirs, key)!r} and not {getattr(header, key)!r}"
-                raise DataError(f"{path}: is not of the same study: its {key} is {asked}")
+                asked = f"{getattr(theirs, key)!r}, not {getattr(header, key)!r}"
+                raise DataError(f"{path}: not the same study: its {key} is {asked}")
         _check_settings(path, StudyRecords(header, tuple(trials.values()), ()), study)
         for trial in study.trials:
             place = (trial.entry.label, trial.entry.seed)
             known = trials.get(place)
             if known is not None and known.entry.trial != trial.entry.trial:
-                raise DataError(f"{path}: '{place[0]}', seed {place[1]}, has other settings (or another device) there")
+                raise DataError(f"{path}: '{place[0]}', seed {place[1]}, has other settings there, or another device")
             if known is None or _progress(trial) > _progress(known):
                 trials[place] = trial
         labels = [variant.label for variant in header.variants]
@@ -54,13 +45,13 @@ def merge_studies(studies: Sequence[tuple[Path, StudyRecords]]) -> StudyRecords:
 
 
 def _progress(trial: TrialRecords) -> tuple[bool, bool, int]:
-    """How far a trial came, to be compared."""
+    """How far a trial came, as a sort key."""
     record = trial.record
     return record is not None and record.status == "done", record is not None, len(trial.epochs)
 
 
 def _check_settings(path: Path, ours: StudyRecords, theirs: StudyRecords) -> None:
-    """Refuses a study one of whose variants has other settings than ours of that name, on whatever seeds."""
+    """Refuses a study with a variant whose settings differ from ours of the same name, for any seed."""
     labels = {variant.label for variant in theirs.header.variants}
     for label in sorted(labels & {variant.label for variant in ours.header.variants}):
         mine, other = _settings_of(ours, label), _settings_of(theirs, label)
@@ -70,10 +61,10 @@ def _check_settings(path: Path, ours: StudyRecords, theirs: StudyRecords) -> Non
 
 
 def _settings_of(records: StudyRecords, label: str) -> dict[str, Any] | None:
-    """The settings a variant's trials share; None before one of them has ended."""
+    """The settings that all trials of a variant share; None before one of them has ended."""
     found = next((t.record for t in records.trials if t.entry.label == label and t.record is not None), None)
     if found is None:
         return None
     compute = {key: value for key, value in found.settings.get("compute", {}).items() if key == "precision"}
     shared = {key: value for key, value in found.settings.items() if key != "seed"}
-    return shared | {"compute": compute}  # seeds of another device are paired among themselves
+    return shared | {"compute": compute}  # trials of another device may be merged: seeds are paired by device

@@ -1,7 +1,7 @@
-"""The records of epochs, trials, studies and looks, as they are written to files. Reports are made from these alone.
+"""The records of epochs, trials, studies and looks, as written to files. Reports are made from these alone.
 
-A record of an epoch or a trial has two halves: `result` (`dlx.study.results`), which repeats bit for bit when the trial
-does, and `run`, which need not.
+A record of an epoch or a trial has two parts: `result` (`dlx.study.results`), which is bit-identical if the trial is
+repeated, and `run`, which may differ.
 """
 
 from typing import Any, Literal
@@ -27,18 +27,18 @@ class EpochRecord(Record):
 class TrialRun(Record):
     """Where and how long a trial ran."""
 
-    seconds: float  # training and evaluation, over all sessions of the trial
+    seconds: float  # training and evaluation, summed over all runs of a resumed trial
     started_utc: str
     host: str
     device: str
     versions: dict[str, str]
     commit: str | None = None
-    is_captured: bool | None = None  # whether steps were replayed from a CUDA graph; None: on a CPU, or an older record
-    capture_obstacle: str | None = None  # why capturing was tried and failed
+    is_captured: bool | None = None  # whether a CUDA graph replayed the steps; None on a CPU or in an older record
+    capture_obstacle: str | None = None  # why capturing failed
 
 
 class TrialRecord(Record):
-    """result.json: one trial, whether it finished or not."""
+    """result.json: one trial that has ended, successfully or not."""
 
     trial: str
     label: str
@@ -56,11 +56,11 @@ class VariantEntry(Record):
 
     label: str
     values: dict[str, Any]
-    scheduler: str  # a report says so if `plateau` never lowered the rate
+    scheduler: str  # with `plateau`, a report says if the rate was never lowered
 
 
 class TrialEntry(Record):
-    """Which trial belongs to which variant and seed; its records are found by `trial`, never by the label."""
+    """The trial of a variant and seed; its records are found by `trial`, never by the label."""
 
     trial: str
     label: str
@@ -68,24 +68,24 @@ class TrialEntry(Record):
 
 
 class StudyHeader(Record):
-    """study.json: the study as declared before the first trial starts; with the trials, all that a report needs."""
+    """study.json: the study as declared before the first trial; a report needs only this and the trials."""
 
     name: str
     question: str
     command: str
     metric: str
-    direction: Direction | None = None  # which is better; None: the metric's own (older records)
+    direction: Direction | None = None  # which values are better; None: the metric's default (older records)
     smallest_effect: float
     axes: tuple[str, ...]
     control: str | None
-    seeds: tuple[int, ...]  # as declared: verdicts are final when all of these have ended
+    seeds: tuple[int, ...]  # as declared; verdicts are final once the trials of all seeds have ended
     epochs: int
     variants: tuple[VariantEntry, ...]
     trials: tuple[TrialEntry, ...]
     claims: tuple[dict[str, Any], ...]
     settings: dict[str, Any]  # of the control
     remarks: tuple[str, ...] = ()
-    declared_late: tuple[str, ...] = ()  # claims (by their text) and settings that changed once results were there
+    declared_late: tuple[str, ...] = ()  # claims (by their text) and settings that changed after first results
 
     @property
     def control_trials(self) -> tuple[str, ...]:

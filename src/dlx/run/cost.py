@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from dlx.data.voxels import VoxelStore
+from dlx.data.batches.voxels import VoxelStore
 from dlx.engine.fit import Progress, begin_epoch
 from dlx.run.plan import Plan
 from dlx.run.stores import place

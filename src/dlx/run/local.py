@@ -15,7 +15,7 @@ from multiprocessing.process import BaseProcess
 
 import torch.multiprocessing  # noqa: F401 - teaches pickle to hand tensors over in shared memory
 
-from dlx.data.voxels import TENSORS
+from dlx.data.batches.voxels import TENSORS
 from dlx.records.schema import TrialRecord
 from dlx.run.server import quiet_children, start_context
 from dlx.run.stores import SHARED_MEMORY, Stores

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from dlx.data.voxels import VoxelStore
+from dlx.data.batches.voxels import VoxelStore
 from dlx.engine.capture import Captured
 from dlx.engine.fit import Job
 from dlx.run.stores import Stores, place, stays_on_host

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import torch
 
-from dlx.data.voxels import VoxelStore
+from dlx.data.batches.voxels import VoxelStore
 from dlx.trial.resolve import Resolved
 
 Stores = dict[str, VoxelStore]  # by the data's fingerprint

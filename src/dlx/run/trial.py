@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from pydantic import ValidationError
 
-from dlx.data.voxels import VoxelStore
+from dlx.data.batches.voxels import VoxelStore
 from dlx.engine import checkpoint
 from dlx.engine.capture import Captured, Eager
 from dlx.engine.device import describe_device

@@ -1,18 +1,18 @@
-"""Text as a terminal or a picture can show it: control characters spelled out, and ASCII where an encoding has no more.
+"""Makes text safe to show in a terminal or picture: escapes control characters, and replaces what an encoding lacks.
 
-Names come from files (classes, channels, cases) and from the user (variants, folders). They are never markup: not for
-rich, not for markdown, and not for the terminal, whose own markup are control characters.
+Names come from files (classes, channels, cases) and from the user (variants, folders). They must never act as markup:
+neither in rich or markdown, nor as control characters in the terminal.
 """
 
 import codecs
 import re
 from typing import IO
 
-# Control characters (the escape that starts a terminal's commands among them), characters that turn the direction of
-# what follows, line separators, and halves of surrogate pairs (what Python reads of a file name that is not UTF-8).
+# Control characters (including the escape that starts terminal commands), characters that change the direction of text,
+# line separators, and surrogates (by which Python represents bytes of a file name that is not UTF-8).
 UNSHOWABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
-# What dlx itself writes beyond ASCII. Other letters are spelled out, so that names which differ still differ.
+# The characters beyond ASCII that dlx itself writes. All others are escaped, so that different names stay different.
 ASCII = str.maketrans(
     {
         "±": "+-",
@@ -36,27 +36,26 @@ FALLBACK = "dlx.ascii"  # the name of the error handler
 
 
 def fall_back_to_ascii(stream: IO[str] | None) -> None:
-    """Makes a stream write in ASCII what its encoding lacks, instead of raising UnicodeEncodeError."""
+    """Makes a stream write ASCII for characters that its encoding lacks, instead of raising UnicodeEncodeError."""
     reconfigure = getattr(stream, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(errors=FALLBACK)
 
 
 def visible(text: str) -> str:
-    """One line of text in which nothing controls a terminal: a line break is `\\n`, an escape `\\x1b`."""
+    """The text as one line without control characters: a line break becomes `\\n`, an escape `\\x1b`."""
     return UNSHOWABLE.sub(lambda found: _spelled_out(found[0]), text)
 
 
 def visible_lines(text: str) -> str:
-    """The same, line by line: for text whose line breaks are meant."""
+    """As `visible`, but keeps line breaks."""
     return "\n".join(visible(line) for line in text.split("\n"))
 
 
 def encodable(text: str, encoding: str = "utf-8") -> str:
-    """Text in which each character that this encoding lacks stands in ASCII: `±` as `+-`, `ö` as `\\xf6`.
+    """The text with each character that the encoding lacks replaced by ASCII: `±` by `+-`, `ö` by `\\xf6`.
 
-    UTF-8, in which records are written, lacks only halves of surrogate pairs: a byte of a file name that is not UTF-8
-    becomes `\\xe9`.
+    UTF-8, the encoding of records, lacks only surrogates: such a byte of a file name that is not UTF-8 becomes `\\xe9`.
     """
     try:
         text.encode(encoding)

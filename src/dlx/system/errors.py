@@ -1,4 +1,4 @@
-"""Errors that the user can fix: one line each, with what is wrong and why; the command exits with 2."""
+"""Errors that the user can fix. Their messages say what is wrong and why; the command exits with status 2."""
 
 import errno
 import os
@@ -8,23 +8,23 @@ MAX_NAMES = 40  # in one message: about three lines of a terminal
 
 
 class DlxError(Exception):
-    """What the user gave cannot be used. The message is one line and names what and why."""
+    """An input of the user is invalid. The message is one line and says what is wrong and why."""
 
 
 class DataError(DlxError):
-    """A file, folder or split that cannot be trusted."""
+    """A file, folder or split is invalid."""
 
 
 class FilesError(DataError):
-    """Several files or cases that cannot be used: a line of the message for each."""
+    """Several files or cases are invalid; the message has a line for each."""
 
 
 class SettingError(DlxError):
-    """A setting, name or argument that is unknown or out of range."""
+    """A setting, name or argument is unknown or out of range."""
 
 
 def spell_os_error(error: OSError) -> str:
-    """`path: No space left on device`. An error that names no file is one of an output stream, or has its own words."""
+    """The error in one line, as `path: No space left on device`; without a file name it may concern standard output."""
     cause = error.strerror or str(error) or type(error).__name__
     if error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {cause}"
@@ -33,11 +33,11 @@ def spell_os_error(error: OSError) -> str:
 
 
 def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """`did you mean 'x'? (known: ...)`, or `known: ...` if no name is similar: all names, or of very many the nearest.
+    """`did you mean 'x'? (known: ...)`, or `known: ...` if no name is similar; of more than 40 only the nearest.
 
-    `prefix` is what precedes the names where they are typed.
+    `prefix` precedes the suggested name, as it must be typed.
     """
-    import difflib  # not at the start of a command: it takes longer to import than this package's own
+    import difflib  # imported here because it is slow to import
 
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1)

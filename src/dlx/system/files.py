@@ -1,4 +1,4 @@
-"""Files read and written whole: JSON that is checked, and writes that leave the old file or the new one, never half."""
+"""Reads JSON with checks, writes files atomically, and expands home folders in paths."""
 
 import contextlib
 import json
@@ -11,14 +11,14 @@ from typing import Any, BinaryIO
 
 from dlx.system.errors import DataError
 
-MAX_JSON_BYTES = 64 << 20  # a listing of 100,000 cases takes 10 MiB; more is not a description of a data set
+MAX_JSON_BYTES = 64 << 20  # a listing of 100,000 cases takes 10 MiB
 LEFTOVER = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
 
 
 def expand_home(path: str) -> str:
     """`~/x` as a path in the user's home folder, `~name/x` in that user's; any other path as it is.
 
-    DataError where the home folder is not known: no HOME, and no entry of the user in the password database.
+    DataError if the home folder is unknown: HOME is not set, and the password database has no entry for the user.
     """
     if not path.startswith("~"):
         return path
@@ -26,19 +26,19 @@ def expand_home(path: str) -> str:
     if not expanded or expanded == path:
         if os.path.lexists(path):
             return path
-        raise DataError(f"{path}: the home folder {path.split('/')[0]} is not known: write the path in full")
+        raise DataError(f"{path}: the home folder {path.split('/')[0]} is unknown: write the path in full")
     return expanded
 
 
 def home_folder() -> Path | None:
-    """The user's home folder; None where neither HOME nor the password database names one."""
+    """The user's home folder; None if neither HOME nor the password database names one."""
     home = "~" if os.environ.get("HOME") == "" else os.path.expanduser("~")
     return None if home == "~" else Path(home)
 
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Gives an OSError that names no file, such as that of a full disk, this path."""
+    """Adds this path to an OSError without a file name, such as that of a full disk."""
     try:
         yield
     except OSError as error:
@@ -49,12 +49,12 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(path: Path, temporary: Path | None = None, also: Path | None = None) -> Iterator[BinaryIO]:
-    """A file to write to: a temporary one beside `path`, flushed to the disk at the end and then renamed over it.
+    """Opens a temporary file beside `path` for writing; at the end it is flushed to disk and renamed to `path`.
 
     `also` is a second name for the same content, replaced just before `path`.
 
-    Whatever is raised meanwhile leaves `path` as it was. A kill leaves the temporary file behind: by default one of
-    each writer's own, which `remove_leftovers` knows.
+    An exception leaves `path` unchanged. A killed process leaves the temporary file; unless `temporary` is given, its
+    name is unique and `remove_leftovers` finds it.
     """
     temporary = temporary or path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
@@ -66,13 +66,13 @@ def replacing(path: Path, temporary: Path | None = None, also: Path | None = Non
             link_over(temporary, also)
         temporary.replace(path)
     except BaseException:
-        with contextlib.suppress(OSError):  # the first error is the one to tell
+        with contextlib.suppress(OSError):  # keep the first error
             temporary.unlink()
         raise
 
 
 def link_over(source: Path, path: Path) -> None:
-    """Makes `path` a hard link to `source`, whatever it was before; a copy where the file system has no hard links."""
+    """Replaces `path` by a hard link to `source`, or by a copy if the file system has no hard links."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         os.link(source, temporary)
@@ -83,7 +83,7 @@ def link_over(source: Path, path: Path) -> None:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all, making its folder where there is none."""
+    """Writes a file atomically; creates its folder if necessary."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
         file.write(data)
@@ -95,19 +95,19 @@ def write_json(path: Path, document: Any) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Removes what writers that were killed left in a folder; none may be writing there."""
+    """Removes the temporary files of killed writers from a folder, to which nobody may be writing."""
     for path in folder.iterdir():
         if LEFTOVER.fullmatch(path.name):
             path.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> Any:
-    """A JSON file's value. Raises DataError, one line with the place; also for a key that is there twice."""
+    """The value in a JSON file. Raises DataError with the position of an error, also for a repeated key."""
     try:
-        if not path.is_file():  # a pipe would hang
+        if not path.is_file():  # reading a pipe would block
             raise DataError(f"{path}: no such file")
         if path.stat().st_size > MAX_JSON_BYTES:
-            raise DataError(f"{path}: more than {MAX_JSON_BYTES >> 20} MiB, too large for a description")
+            raise DataError(f"{path}: larger than {MAX_JSON_BYTES >> 20} MiB, the limit for a JSON file")
         text = path.read_bytes().decode("utf-8-sig")
         return json.loads(text, object_pairs_hook=_without_repeats)
     except OSError as error:
@@ -119,7 +119,7 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}: not valid JSON (byte {error.start} is not UTF-8)") from error
     except RecursionError as error:
         raise DataError(f"{path}: not valid JSON (nested too deeply)") from error
-    except ValueError as error:  # ours, on repeated keys, or Python's, on integers of thousands of digits
+    except ValueError as error:  # from _without_repeats, or from Python for integers of thousands of digits
         raise DataError(f"{path}: {str(error).splitlines()[0]}") from error
 
 
@@ -127,6 +127,6 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table: dict[str, Any] = {}
     for key, value in pairs:
         if key in table:
-            raise ValueError(f"the key {key!r} is there twice")
+            raise ValueError(f"the key {key!r} occurs twice")
         table[key] = value
     return table

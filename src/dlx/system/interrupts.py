@@ -1,4 +1,4 @@
-"""Blocking Ctrl-C while processes are started, if the system can: Windows has no signal masks."""
+"""Blocks Ctrl-C while processes are started, on systems with signal masks (not Windows)."""
 
 import signal
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ HAS_SIGNAL_MASKS = hasattr(signal, "pthread_sigmask")
 
 @contextmanager
 def interrupts_blocked() -> Iterator[None]:
-    """Ctrl-C is delivered at the end of the block; processes started within it inherit the block."""
+    """Delays Ctrl-C to the end of the `with` block; processes started in it start with Ctrl-C blocked."""
     if not HAS_SIGNAL_MASKS:
         yield
         return
@@ -24,7 +24,7 @@ def interrupts_blocked() -> Iterator[None]:
 
 
 def ignore_interrupts() -> None:
-    """Ignores Ctrl-C from now on, also one that came while it was blocked."""
+    """Ignores Ctrl-C from now on, including one that arrived while it was blocked."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if HAS_SIGNAL_MASKS:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

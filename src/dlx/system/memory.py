@@ -1,4 +1,4 @@
-"""The host's memory: how much this process may use, and the peak of what it has used."""
+"""The host's memory that this process may use, and the peak of its own use."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def host_memory_bytes() -> int | None:
-    """The machine's memory, or its container's limit if that is less; None where it is not known.
+    """The machine's memory, or its container's limit if that is less; None if unknown.
 
     The limit is that of the cgroup: version 2's memory.max, else version 1's memory.limit_in_bytes.
     """
@@ -21,12 +21,12 @@ def host_memory_bytes() -> int | None:
             text = path.read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError):
             continue
-        return min(total, int(text)) if text.isdecimal() else total  # `max` stands for no limit
+        return min(total, int(text)) if text.isdecimal() else total  # `max` means no limit
     return total
 
 
 def reset_peak() -> bool:
-    """Resets the peak of this process's memory to its present use; False where the system cannot (only Linux can)."""
+    """Resets the peak of this process's memory to its present use; False if the system is not Linux."""
     try:
         CLEAR_REFS.write_text("5")
     except OSError:
@@ -35,7 +35,7 @@ def reset_peak() -> bool:
 
 
 def peak_bytes() -> int | None:
-    """The peak of this process's memory since `reset_peak`; None where it is not known."""
+    """The peak of this process's memory since `reset_peak`; None if unknown."""
     try:
         lines = STATUS.read_text(encoding="ascii", errors="replace").splitlines()
     except OSError:

@@ -1,7 +1,7 @@
-"""Keeps Python from importing what lies in the working folder, which is often a folder of someone's data.
+"""Prevents Python from importing modules from the working folder, which is often a folder with data.
 
 Python puts the working folder first on `sys.path` for `python -m`, `python -c` and an interactive session, and
-multiprocessing starts its processes with `python -c`: a `types.py` lying there would run in each of them.
+multiprocessing starts its processes with `python -c`: a `types.py` in that folder would run in each of them.
 """
 
 import os
@@ -9,11 +9,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-SAFE_PATH = "PYTHONSAFEPATH"  # of Python 3.11 and later: what is started with it does not put the folder on its path
+SAFE_PATH = "PYTHONSAFEPATH"  # since Python 3.11: with it, Python does not add the working folder to its path
 
 
 def leave_out_working_folder() -> None:
-    """Takes the entry that `python -m dlx` put first off the path; where dlx itself lies there, it goes last."""
+    """Removes the entry that `python -m dlx` put first on the path; moves it last if dlx itself lies there."""
     if sys.flags.safe_path or not sys.path or sys.path[0] not in ("", os.getcwd()):
         return
     first = sys.path.pop(0)
@@ -23,10 +23,10 @@ def leave_out_working_folder() -> None:
 
 @contextmanager
 def safe_children() -> Iterator[None]:
-    """Python processes that are started within import nothing from the working folder.
+    """Within, started Python processes import nothing from the working folder.
 
-    They neither add it themselves nor get it from this process's path, where it is the empty entry. The rest of the
-    path, PYTHONPATH too, stays as it is.
+    They neither add it themselves nor inherit it from this process's path, where it is the empty entry. The rest of
+    the path, including PYTHONPATH, is unchanged.
     """
     before, path = os.environ.get(SAFE_PATH), list(sys.path)
     os.environ[SAFE_PATH] = "1"
@@ -43,7 +43,7 @@ def safe_children() -> Iterator[None]:
 
 @contextmanager
 def importing_from_working_folder() -> Iterator[None]:
-    """Within, the user's own modules are found in the working folder, after everything that is installed."""
+    """Within, modules are also imported from the working folder, but installed modules come first."""
     folder = os.getcwd()
     sys.path.append(folder)
     try:

@@ -1,4 +1,4 @@
-"""Command lines as a shell reads them."""
+"""Quotes command lines for a shell."""
 
 import os
 import re
@@ -10,7 +10,7 @@ ESCAPES = {"\n": r"\n", "\t": r"\t", "\r": r"\r", "'": r"\'", "\\": r"\\"}
 
 
 def shell_command(words: Iterable[str]) -> str:
-    """A command line that a shell splits into these words; `$'caf\\xe9'` where a word holds what cannot be printed."""
+    """A command line that a shell splits into these words; `$'caf\\xe9'` for a word with unprintable characters."""
     return " ".join(map(_shell_word, words))
 
 
@@ -25,5 +25,5 @@ def _as_bytes(letter: str) -> str:
 
 
 def without_flags(command: str, *flags: str) -> str:
-    """A command line of `shell_command` without these words; the others stay as they are quoted."""
+    """A command line of `shell_command` without these words; the others keep their quotes."""
     return " ".join(word for word in QUOTED_WORD.findall(command) if word not in flags)

@@ -6,9 +6,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dlx.data.augment import Augmenter
-from dlx.data.sampler import PatchPlan, PatchSource, box_extent
-from dlx.data.voxels import VoxelStore
+from dlx.data.batches.augment import Augmenter
+from dlx.data.batches.sampler import PatchSampler, PatchSource, box_extent
+from dlx.data.batches.voxels import VoxelStore
 from dlx.engine.average import WeightAverage
 from dlx.engine.capture import Captured
 from dlx.engine.device import prepare_backend
@@ -74,7 +74,7 @@ def _make_step(resolved: Resolved, store: VoxelStore, model: nn.Module) -> Train
     decay = spec.train.ema_decay
     train = tuple(store.index[case] for case in resolved.split.train)
     dims, _ = model_geometry(model)
-    plan = _patch_plan(spec, store, train)
+    plan = _patch_sampler(spec, store, train)
     num_classes = len(resolved.dataset.classes)
     return TrainStep(
         model,
@@ -159,9 +159,9 @@ def evenly_spaced(cases: tuple[int, ...], count: int) -> tuple[int, ...]:
     return tuple(cases[(2 * position + 1) * len(cases) // (2 * count)] for position in range(count))
 
 
-def _patch_plan(spec: Spec, store: VoxelStore, train: tuple[int, ...]) -> PatchPlan:
+def _patch_sampler(spec: Spec, store: VoxelStore, train: tuple[int, ...]) -> PatchSampler:
     assert spec.batch.patch_size_px is not None
     whole = [tuple((0, size) for size in store.shapes[case]) for case in train]
     boxes = [store.boxes[case] for case in train] if spec.data.crop else whole
     extent = box_extent(spec.batch.patch_size_px, spec.batch)
-    return PatchPlan(extent, train, tuple(boxes), spec.batch.foreground_fraction)  # type: ignore[arg-type]
+    return PatchSampler(extent, train, tuple(boxes), spec.batch.foreground_fraction)  # type: ignore[arg-type]

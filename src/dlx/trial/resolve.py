@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from dlx.data.batches.sampler import fit_patch_size
 from dlx.data.cases import Dataset
+from dlx.data.checks.remarks import remark_on
 from dlx.data.intensities import ChannelIntensities
 from dlx.data.layouts.listing import name_some
-from dlx.data.remarks import remark_on
-from dlx.data.sampler import fit_patch_size
 from dlx.data.split import Split, load_groups, split_cases
 from dlx.data.whiten import describe_correlations
 from dlx.engine import checkpoint

@@ -1,4 +1,4 @@
-"""Warnings about settings that are legal but probably mistakes; warnings about data are in `dlx.data.remarks`."""
+"""Warnings about settings that are legal but probably mistakes; `dlx.data.checks.remarks` has those about data."""
 
 from collections.abc import Sequence
 

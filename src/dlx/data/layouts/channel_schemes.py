@@ -1,8 +1,8 @@
-"""Channel names in dataset.json by which nnU-Net chooses a normalisation: what each one means, and the nearest setting.
+"""Channel names in dataset.json that select a normalisation in nnU-Net, with the most similar setting of dlx.
 
-nnU-Net takes the names `CT`, `noNorm`, `rescale_to_0_1` and `rgb_to_0_1`, in any case, for schemes, and z-scores every
-other channel (its documentation/explanation_normalization.md). Here one normaliser, `data.normalize`, is for all
-channels: these names give a warning, and change nothing.
+nnU-Net treats the names `CT`, `noNorm`, `rescale_to_0_1` and `rgb_to_0_1` (in any case) as normalisation schemes, and
+z-scores all other channels (its documentation/explanation_normalization.md). dlx has one normaliser for all channels,
+`data.normalize`: these names only give a warning.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from dlx.data.layouts.listing import name_some
 from dlx.settings.spec import Part
 from dlx.settings.text import parse_part
 
-# name -> what nnU-Net does, and the setting that comes nearest
+# name -> what nnU-Net does, and the most similar setting
 SCHEMES = {
     "ct": (
         "clips to the 0.5 and 99.5 percentiles of the labelled voxels of all cases, and scales all cases alike",
@@ -24,16 +24,16 @@ SCHEMES = {
 
 
 def remarks_on_schemes(channels: Sequence[str], normalize: Part) -> tuple[str, ...]:
-    """A line for each scheme that the names of the channels ask for, unless the nearest setting is in use."""
+    """A line for each scheme among the channel names, unless its most similar setting is in use."""
     remarks = []
     for scheme, (meaning, nearest) in SCHEMES.items():
         named = [channel for channel in channels if channel.casefold() == scheme]
         wanted = Part.model_validate(parse_part(nearest))
         is_near = normalize.name == wanted.name and wanted.args.items() <= normalize.args.items()
         if named and not is_near:
-            some = " (which is for all channels)" if len(channels) > len(named) else ""
+            some = " (for all channels)" if len(channels) > len(named) else ""
             remarks.append(
-                f"channel_names: nnU-Net {meaning} in a channel named {name_some(named)}; here data.normalize="
-                f"{normalize} is done, and the nearest to that is --set data.normalize={nearest}{some}"
+                f"channel_names: nnU-Net {meaning} in a channel named {name_some(named)}; dlx uses "
+                f"data.normalize={normalize}. The most similar setting is --set data.normalize={nearest}{some}"
             )
     return tuple(remarks)

@@ -1,6 +1,6 @@
-"""The `dataset.json` of nnU-Net and the Decathlon: reading it, and checking the tables that both have.
+"""The `dataset.json` of nnU-Net and the Decathlon: reads it and checks the tables that both formats have.
 
-Which keys a layout needs, and what its cases are, stands in the layouts' own modules.
+The keys that only one layout needs are checked in the module of that layout.
 """
 
 import os
@@ -15,10 +15,10 @@ NAME = "dataset.json"
 
 
 def read_description(folder: Path) -> dict[str, Any]:
-    """`dataset.json` of a folder as a table. Raises DataError when it is missing, not JSON or not a table."""
+    """The `dataset.json` of a folder as a dict. Raises DataError if it is missing, not JSON or not a table."""
     value = read_json(folder / NAME)
     if not isinstance(value, dict):
-        raise DataError(f"{folder / NAME}: a table {{...}} was expected, not {kind_of(value)}")
+        raise DataError(f"{folder / NAME}: expected a table {{...}}, not {kind_of(value)}")
     return value
 
 
@@ -31,13 +31,13 @@ def has_keys(folder: Path, *keys: str) -> bool:
 
 
 def kind_of(value: Any) -> str:
-    """What a JSON value is, in words for a message."""
+    """The type of a JSON value, in words for a message."""
     kinds = {dict: "a table", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
     return kinds.get(type(value), "a number")
 
 
 def table(folder: Path, description: dict[str, Any], key: str) -> dict[str, Any]:
-    """The table under a key. Raises DataError when it is missing, empty or something else."""
+    """The table at a key. Raises DataError if it is missing, empty or not a table."""
     value = description.get(key)
     if not isinstance(value, dict) or not value:
         what = "missing" if key not in description else "empty" if value == {} else kind_of(value)
@@ -50,7 +50,7 @@ def channel_names(folder: Path, description: dict[str, Any], key: str) -> tuple[
     entries = table(folder, description, key)
     numbers = [str(number) for number in range(len(entries))]
     if set(entries) != set(numbers):
-        raise DataError(f"{folder / NAME}: '{key}' must be numbered from 0 on, and has {name_some(sorted(entries))}")
+        raise DataError(f"{folder / NAME}: the keys of '{key}' must count from 0, and are {name_some(sorted(entries))}")
     for name in entries.values():
         if not isinstance(name, str):
             raise DataError(f"{folder / NAME}: '{key}': a channel's name must be a text, not {kind_of(name)}")
@@ -58,16 +58,16 @@ def channel_names(folder: Path, description: dict[str, Any], key: str) -> tuple[
 
 
 def ordered_labels(labels: list[tuple[str, int]]) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Class names and values by rising value."""
+    """Class names and values, sorted by value."""
     ordered = sorted(labels, key=lambda label: label[1])
     return tuple(name for name, _ in ordered), tuple(value for _, value in ordered)
 
 
 def count_remark(folder: Path, description: dict[str, Any], num_cases: int) -> tuple[str, ...]:
-    """A remark if `numTraining` is there and tells another number of cases than there are."""
-    told = description.get("numTraining", num_cases)
-    if type(told) is not int:
-        raise DataError(f"{folder / NAME}: 'numTraining' must be a whole number, not {kind_of(told)}")
-    if told == num_cases:
+    """A remark if `numTraining` differs from the number of cases found."""
+    declared = description.get("numTraining", num_cases)
+    if type(declared) is not int:
+        raise DataError(f"{folder / NAME}: 'numTraining' must be a whole number, not {kind_of(declared)}")
+    if declared == num_cases:
         return ()
-    return (f"{folder / NAME} tells of {told} training cases (numTraining), and {num_cases} are there",)
+    return (f"{folder / NAME} declares {declared} training cases (numTraining), but the folder has {num_cases}",)

@@ -1,7 +1,7 @@
 """The folder layout of iSeg-2017: `subject-N-T1`, `-T2` and `-label`, as `.hdr`/`.img` pairs, `.nii` or `.nii.gz`.
 
-Here such a folder is listed, from file names alone, and one is written from phantom subjects. The challenge:
-Wang et al. 2019, doi:10.1109/TMI.2019.2901712; label values 0, 10, 150, 250 = background, CSF, GM, WM.
+Lists such a folder, from file names alone, and writes one from phantom subjects. The challenge: Wang et al. 2019,
+doi:10.1109/TMI.2019.2901712; label values 0, 10, 150, 250 = background, CSF, GM, WM.
 """
 
 import re
@@ -22,19 +22,19 @@ CLASS_NAMES = ("background", "CSF", "GM", "WM")
 LABEL_VALUES = (0, 10, 150, 250)
 
 _FILE = re.compile(r"(subject-[0-9]+)-(T1|T2|label)\.(hdr|img|nii|nii\.gz)")
-_DESCRIPTION = "dlx phantom"  # in the headers of what is written here: only such files are ever replaced
+_DESCRIPTION = "dlx phantom"  # in the headers of files written here; only such files are ever replaced
 
 
 def is_layout(folder: Path) -> bool:
-    """Whether any file is named as iSeg-2017 names its images and labels; OSError where it cannot be read."""
+    """Whether any file name is that of an iSeg-2017 image or label; OSError if the folder cannot be read."""
     return any(_FILE.fullmatch(path.name) for path in folder.iterdir())
 
 
 def list_cases(folder: Path) -> Listing:
     """The labelled subjects of an iSeg-2017 folder, subject-2 before subject-10; pairs are given as their `.hdr`.
 
-    Subjects without a label, as in the challenge's test set, are left out and named in `remarks`. Raises DataError
-    when a subject lacks a channel, a pair lacks a half, a file is there in two forms, or no subject has a label.
+    Subjects without a label, as in the challenge's test set, are skipped with a remark. Raises DataError if a subject
+    lacks a channel, a pair lacks one of its files, a file exists in two formats, or no subject has a label.
     """
     subjects: dict[str, dict[str, Path]] = {}
     for (subject, part), paths in _group_files(folder).items():
@@ -51,7 +51,7 @@ def list_cases(folder: Path) -> Listing:
             unlabelled.append(subject)
     if not cases:
         raise DataError(f"{folder}: no subject has a label (subject-N-label)")
-    remarks = (f"left out, having no label: {name_some(unlabelled)}",) if unlabelled else ()
+    remarks = (f"left out because they have no label: {name_some(unlabelled)}",) if unlabelled else ()
     return Listing("iseg", CHANNELS, CLASS_NAMES, LABEL_VALUES, tuple(cases), remarks=remarks)
 
 
@@ -66,7 +66,7 @@ def _group_files(folder: Path) -> dict[tuple[str, str], list[Path]]:
 
 
 def _one_file(paths: list[Path]) -> Path:
-    """The file to read, of those that share a stem: a single NIfTI file, or the header of a whole pair."""
+    """The file to read among those that share a stem: a single NIfTI file, or the header of a complete pair."""
     endings = {path.suffix for path in paths}
     if len(paths) == 1 and endings.isdisjoint({".hdr", ".img"}):
         return paths[0]
@@ -75,23 +75,27 @@ def _one_file(paths: list[Path]) -> Path:
     if len(paths) == 1:
         other = ".img" if endings == {".hdr"} else ".hdr"
         raise DataError(f"{paths[0]}: the {other} file that belongs to it is missing")
-    raise DataError(f"{paths[0].parent}: {name_some([path.name for path in paths])}: one form is needed, not several")
+    raise DataError(
+        f"{paths[0].parent}: {name_some([path.name for path in paths])}: keep one format of this file, not several"
+    )
 
 
 def prepare_folder(folder: Path, *, force: bool = False) -> None:
-    """Makes the folder, and makes sure that it is empty.
+    """Creates the folder, or checks that it is empty.
 
-    With `force`, what an earlier `write_iseg_folder` left there is deleted; its headers say that it is a phantom.
-    Raises DataError, before anything is deleted, when there is any other file, or any file at all without `force`.
+    With `force`, the files of an earlier `write_iseg_folder` are deleted; they are recognised by their headers. Raises
+    DataError, before anything is deleted, if there is any other file, or without `force` any file at all.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         present = sorted(folder.iterdir(), key=lambda path: natural_key(path.name))
         foreign = [path.name for path in present if not _is_own(path)]
         if foreign:
-            raise DataError(f"{folder}: holds files that are no phantom's, and is left as it is: {name_some(foreign)}")
+            raise DataError(
+                f"{folder}: contains files that dlx did not write, so nothing was changed: {name_some(foreign)}"
+            )
         if present and not force:
-            raise DataError(f"{folder}: holds a phantom already; --force writes it anew")
+            raise DataError(f"{folder}: already contains a phantom; --force replaces it")
         for path in present:
             path.unlink()
     except OSError as error:
@@ -102,7 +106,7 @@ def _is_own(path: Path) -> bool:
     if path.is_symlink() or not path.is_file():
         return False
     name = path.name
-    if name.startswith(".") and name.endswith(PART_ENDING):  # left by a writer that was stopped
+    if name.startswith(".") and name.endswith(PART_ENDING):  # left by an interrupted writer
         return _FILE.fullmatch(name[1 : -len(PART_ENDING)]) is not None
     header = path.with_suffix(".hdr")
     named = _FILE.fullmatch(name)
@@ -119,11 +123,11 @@ def write_iseg_folder(
     format: PairFormat = "analyze",  # noqa: A002 (the word of the command line)
     force: bool = False,
 ) -> int:
-    """Writes subjects as an iSeg-2017 folder of `.hdr`/`.img` pairs, and returns how many.
+    """Writes subjects as an iSeg-2017 folder of `.hdr`/`.img` pairs and returns their number.
 
     A subject is (`subject-N`, image (2, D, H, W) of whole numbers within 16 bits, mask (D, H, W) of classes 0..3).
-    `spacing_mm` is (d, h, w). The challenge's own files are Analyze 7.5. Raises DataError as `prepare_folder` does
-    and when the disk refuses; ValueError for a subject that these files cannot hold.
+    `spacing_mm` is (d, h, w). The files of the challenge are Analyze 7.5. Raises DataError as `prepare_folder` does and
+    if a file cannot be written; ValueError for a subject that these files cannot store.
     """
     prepare_folder(folder, force=force)
     values = np.array(LABEL_VALUES, dtype=np.uint8)
@@ -132,8 +136,8 @@ def write_iseg_folder(
         whole = image.astype(np.int16)
         if not _FILE.fullmatch(f"{subject}-T1.hdr") or len(image) != len(CHANNELS) or (whole != image).any():
             raise ValueError(f"{subject}: cannot be written as an iSeg-2017 subject")
-        # The label comes first: a subject that was cut short then lacks a channel, which is an error and not
-        # an unlabelled subject.
+        # The label is written first: an interrupted subject then lacks a channel, which is an error, and is not taken
+        # for an unlabelled subject.
         parts = {"label": values[mask], **dict(zip(CHANNELS, whole, strict=True))}
         for part, array in parts.items():
             write_pair(

@@ -1,8 +1,7 @@
-"""Which layout a folder has, and the two classes in which a layout module says what lies there.
+"""Finds the layout of a folder and lists its cases, without decoding any file.
 
-Here nothing is decoded and no layout is known by heart: each registered module (`iseg`, `nnunet`, `msd`) is
-asked. It offers `LOOKED_FOR` (a few words, for the message when no layout fits), `is_layout(folder) -> bool`
-and `list_cases(folder) -> Listing`.
+The layouts are registered modules (`iseg`, `nnunet`, `msd`). Each has `LOOKED_FOR` (a few words for the message that no
+layout matches), `is_layout(folder) -> bool` and `list_cases(folder) -> Listing`.
 """
 
 import os
@@ -21,12 +20,12 @@ from dlx.settings import registry
 from dlx.system.errors import DataError, SettingError, nearest
 
 MAX_CLASSES = 256  # masks are uint8
-MAX_FOLDERS = 100  # within a folder of no layout that are looked at for one
+MAX_FOLDERS = 100  # subfolders in which a layout is searched for, to give a hint
 
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """The files of one case: one image a channel (or one that holds all channels: RGB, 4D) and the mask."""
+    """The files of one case: an image per channel (or one with all channels: RGB, 4D) and the mask."""
 
     id: str
     images: tuple[Path, ...]
@@ -35,11 +34,11 @@ class CaseFiles:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a folder holds, from file names and `dataset.json` alone.
+    """The contents of a folder, from file names and `dataset.json` alone.
 
-    `label_values[k]` is the value that class k has in the mask files, `class_names[k]` its name; class 0 is
-    the background, with value 0. `cases` are in natural order of their ids. `remarks` are lines for the user:
-    things that are odd and do no harm.
+    `label_values[k]` is the value of class k in the mask files, `class_names[k]` its name; class 0 is the background,
+    with value 0. `cases` are in natural order of their ids. `remarks` are lines for the user on harmless
+    irregularities.
     """
 
     layout: str
@@ -53,8 +52,8 @@ class Listing:
 
 
 def natural_key(text: str) -> tuple[tuple[Any, ...], str]:
-    """A sort key by which subject-2 comes before subject-10; equal only for equal texts."""
-    pieces = re.split(r"([0-9]+)", text)  # text and digits take turns, so unlike types are never compared
+    """A sort key that puts subject-2 before subject-10; equal only for equal texts."""
+    pieces = re.split(r"([0-9]+)", text)  # text and digits alternate, so values of different types are never compared
     numbers = [piece.lstrip("0") for piece in pieces[1::2]]
     keys: list[Any] = list(pieces)
     keys[1::2] = [(len(number), number) for number in numbers]  # no int(): it refuses thousands of digits
@@ -62,7 +61,7 @@ def natural_key(text: str) -> tuple[tuple[Any, ...], str]:
 
 
 def name_some(names: Sequence[str], most: int = 5) -> str:
-    """`'a', 'b' and 7 more`: the first names, quoted so that none can break the line."""
+    """`'a', 'b' and 7 more`: the first names, with line breaks and control characters escaped."""
     shown = ", ".join(repr(name) for name in names[:most])
     return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
@@ -70,13 +69,13 @@ def name_some(names: Sequence[str], most: int = 5) -> str:
 def folder(
     *,
     path: Annotated[str, Field(description="The folder, or a file of prepared data (.safetensors).")],
-    layout: Annotated[str, Field(description="iseg, nnunet or msd; auto looks which one the folder has.")] = "auto",
+    layout: Annotated[str, Field(description="iseg, nnunet or msd; auto detects the layout.")] = "auto",
 ) -> Listing:
-    """Lists the labelled cases of a folder; `layout` names the layout, `auto` finds it by looking.
+    """Lists the labelled cases of a folder; `layout` names the layout, `auto` detects it.
 
-    Where several fit, as with a dataset.json that has the keys of two, the first whose files are all there is taken,
-    and a remark says so. Raises SettingError for an unknown layout name; DataError when the folder is missing, empty
-    or unreadable, when no layout fits, or when what the layout module lists cannot be used.
+    If several match, as for a dataset.json with the keys of two, the first one whose files are complete is used, with a
+    remark. Raises SettingError for an unknown layout name; DataError if the folder is missing, empty or unreadable, if
+    no layout matches, or if the listing cannot be used.
     """
     if layout != "auto" and layout not in registry.PARTS["layout"]:
         raise SettingError(f"unknown layout '{layout}': {nearest(layout, ['auto', *registry.PARTS['layout']])}")
@@ -108,13 +107,13 @@ def _list_first(root: Path, fitting: list[str]) -> Listing:
         others = [other for other in fitting if other != name]
         remark = (
             f"{root}: fits more than one layout ({', '.join(fitting)}); read as {name}"
-            f"{', whose files are all there' if causes else ''}; "
-            f"{' or '.join(f'--set data.source.layout={other}' for other in others)} reads it otherwise"
+            f"{', whose files are complete' if causes else ''}; "
+            f"{' or '.join(f'--set data.source.layout={other}' for other in others)} reads it as the other"
         )
         return replace(listing, remarks=(*listing.remarks, remark))
     raise DataError(
-        f"{root}: fits more than one layout ({', '.join(fitting)}), and can be read as none; {'; '.join(causes)}; "
-        f"name the one that is meant with --set data.source.layout={fitting[0]}"
+        f"{root}: fits more than one layout ({', '.join(fitting)}), but can be read as none; {'; '.join(causes)}; "
+        f"choose the intended one with --set data.source.layout={fitting[0]}"
     )
 
 
@@ -123,7 +122,7 @@ def _check_folder(root: Path) -> None:
         if not root.exists():
             raise DataError(f"{root}: no such folder")
         if not root.is_dir():
-            raise DataError(f"{root}: a file, and a folder of cases was expected")
+            raise DataError(f"{root}: is a file; expected a folder of cases")
         with os.scandir(root) as entries:
             if next(entries, None) is None:
                 raise DataError(f"{root}: the folder is empty")
@@ -132,7 +131,7 @@ def _check_folder(root: Path) -> None:
 
 
 def _find_layouts(root: Path) -> list[str]:
-    """The layouts that a folder fits, in the order in which they are registered; DataError where there is none."""
+    """The layouts that match a folder, in the order of registration; DataError if there is none."""
     modules: dict[str, Any] = {name: registry.load("layout", name) for name in registry.PARTS["layout"]}
     try:
         found = [name for name, module in modules.items() if module.is_layout(root)]
@@ -145,7 +144,7 @@ def _find_layouts(root: Path) -> list[str]:
 
 
 def _near_by(root: Path, modules: Sequence[Any]) -> str:
-    """A hint where not this folder has a layout but the one that it lies in, or the only one within it that does."""
+    """A hint if the parent folder has a layout, or exactly one of the subfolders."""
     for list_near in (lambda root: [root.absolute().parent], _folders_in):
         with suppress(OSError):
             fitting = [path for path in list_near(root) if any(module.is_layout(path) for module in modules)]
@@ -159,16 +158,16 @@ def _folders_in(root: Path) -> list[Path]:
 
 
 def _check_listing(root: Path, listing: Listing) -> None:
-    """What must hold whatever the layout, so that everything after may rely on it."""
+    """Checks what all later code relies on, for any layout."""
     if not listing.cases:
-        raise DataError(f"{root}: the {listing.layout} folder holds no labelled case")
+        raise DataError(f"{root}: the {listing.layout} folder contains no labelled case")
     values = listing.label_values
     if not listing.channels or not values or len(values) != len(listing.class_names):
         raise DataError(f"{root}: no channel or no class is declared")
     if values[0] != 0:
         raise DataError(f"{root}: the labels have no background (value 0)")
     if len(values) > MAX_CLASSES or len(values) < 2:
-        raise DataError(f"{root}: {len(values)} classes with the background; 2 to {MAX_CLASSES} can be used")
+        raise DataError(f"{root}: {len(values)} classes including the background; expected 2 to {MAX_CLASSES}")
     for what, items in (
         ("label value", values),
         ("class name", listing.class_names),
@@ -176,7 +175,7 @@ def _check_listing(root: Path, listing: Listing) -> None:
     ):
         twice = [item for item, count in Counter(items).items() if count > 1]
         if twice:
-            raise DataError(f"{root}: {what} {twice[0]!r} is there twice")
+            raise DataError(f"{root}: {what} {twice[0]!r} occurs twice")
     for name in (*listing.channels, *listing.class_names, *(case.id for case in listing.cases)):
         if not name or not name.isprintable():  # would break the lines of tables and messages
-            raise DataError(f"{root}: the name {name!r} is empty or holds unprintable characters")
+            raise DataError(f"{root}: the name {name!r} is empty or contains unprintable characters")

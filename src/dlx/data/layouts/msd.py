@@ -1,7 +1,7 @@
 """The Medical Segmentation Decathlon: `dataset.json` lists pairs of an image and a label file.
 
-An image is 3D, or 4D with a channel per declared modality. Only `dataset.json` and file names are read here.
-The format: medicaldecathlon.com (Antonelli et al. 2022, doi:10.1038/s41467-022-30695-9).
+An image is 3D, or 4D with a channel per declared modality. Only `dataset.json` and file names are read. The format:
+medicaldecathlon.com (Antonelli et al. 2022, doi:10.1038/s41467-022-30695-9).
 """
 
 from collections.abc import Iterator
@@ -25,15 +25,15 @@ LOOKED_FOR = "dataset.json with modality and training (Decathlon)"
 
 
 def is_layout(folder: Path) -> bool:
-    """Whether there is a dataset.json with `modality` and `training`. Raises DataError when it is broken."""
+    """Whether there is a dataset.json with `modality` and `training`. Raises DataError if it is broken."""
     return has_keys(folder, "modality", "training")
 
 
 def list_cases(folder: Path) -> Listing:
     """The training cases of a Decathlon folder; a case's id is its image's file name without the ending.
 
-    Raises DataError when dataset.json is missing or wrong, or when a path is absolute, climbs out of the
-    folder with `..`, is listed twice or names no file.
+    Raises DataError if dataset.json is missing or wrong, or if a path is absolute, contains `..`, is listed twice or
+    names no file.
     """
     description = read_description(folder)
     channels = channel_names(folder, description, "modality")
@@ -83,12 +83,12 @@ def _pairs(folder: Path, description: dict[str, Any]) -> Iterator[tuple[PurePosi
         if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("image", "label")):
             raise DataError(f'{where} must be of the form {{"image": "path", "label": "path"}}')
         image, mask = (_inside(where, entry[key]) for key in ("image", "label"))
-        if not image.name.startswith("._"):  # what macOS leaves beside each file in an archive: no image
+        if not image.name.startswith("._"):  # macOS metadata, which its archives contain beside each file
             yield image, mask
 
 
 def _inside(where: str, text: str) -> PurePosixPath:
-    """A path below the folder; refused if it is absolute, leads upwards or names the folder itself."""
+    """A path below the folder; DataError if it is absolute, contains `..` or names the folder itself."""
     path = PurePosixPath(text)  # "./imagesTr/x" becomes imagesTr/x
     if path.is_absolute() or ".." in path.parts or "\\" in text or "\0" in text or not path.parts:
         raise DataError(f"{where}: the path {text!r} does not lie inside the folder")
@@ -101,7 +101,7 @@ def _stem(path: PurePosixPath) -> str:
 
 
 def _v1_hint(folder: Path, missing: str) -> str:
-    """nnU-Net v1 has the same dataset.json, and files that end in _0000."""
+    """A hint on nnU-Net v1, which has the same dataset.json, but image names that end in _0000."""
     path = folder / missing
     v1_name = path.name.replace(".", "_0000.", 1)
-    return f" ({v1_name} is there: nnU-Net v1 is not supported)" if (path.parent / v1_name).exists() else ""
+    return f" ({v1_name} exists: nnU-Net v1 is not supported)" if (path.parent / v1_name).exists() else ""

@@ -1,7 +1,7 @@
-"""nnU-Net v2 raw data: `dataset.json`, `imagesTr/CASE_0000.*` (one file a channel), `labelsTr/CASE.*`.
+"""nnU-Net v2 raw data: `dataset.json`, `imagesTr/CASE_0000.*` (one file per channel), `labelsTr/CASE.*`.
 
-File names and `dataset.json` are read, no voxels. Labels that are regions (lists) and the ignore label are
-refused, for the losses and metrics here know single classes only. The format is described in nnU-Net's
+Only file names and `dataset.json` are read. Labels that are regions (lists) and the ignore label are refused, because
+the losses and metrics of dlx need one class per voxel. The format is described in nnU-Net's
 documentation/dataset_format.md (github.com/MIC-DKFZ/nnUNet).
 """
 
@@ -28,19 +28,19 @@ RGB_ENDINGS = (".png", ".tif", ".tiff")  # formats whose one file may hold three
 
 
 def is_layout(folder: Path) -> bool:
-    """Whether there is a dataset.json with `channel_names`. Raises DataError when it is broken."""
+    """Whether there is a dataset.json with `channel_names`. Raises DataError if it is broken."""
     return has_keys(folder, "channel_names")
 
 
 def list_cases(folder: Path) -> Listing:
     """The cases of an nnU-Net v2 folder.
 
-    Raises DataError when dataset.json is missing or wrong, uses regions or an ignore label, or when a channel
-    or a label of any case is missing or beyond what is declared.
+    Raises DataError if dataset.json is missing or wrong, or uses regions or an ignore label, and if a case lacks a
+    channel or its label, or has an undeclared channel.
     """
     description = read_description(folder)
     if "dataset" in description:
-        raise DataError(f"{folder / NAME}: lists its own file paths ('dataset'), which is not supported")
+        raise DataError(f"{folder / NAME}: lists file paths under 'dataset', which is not supported")
     channels = channel_names(folder, description, "channel_names")
     class_names, label_values = _labels(folder, description)
     ending = _ending(folder, description)
@@ -73,7 +73,7 @@ def _labels(folder: Path, description: dict[str, Any]) -> tuple[tuple[str, ...],
         if name == "ignore":
             raise DataError(f"{where}: an ignore label is not supported")
         if type(value) is not int:
-            hint = " (in nnU-Net v2 names come first: name -> value)" if isinstance(value, str) else ""
+            hint = " (nnU-Net v2 expects name -> value)" if isinstance(value, str) else ""
             raise DataError(f"{where} must have a whole number, not {kind_of(value)}{hint}")
         if value < 0:
             raise DataError(f"{where} has the value {value}; values count from 0 (background)")
@@ -92,7 +92,7 @@ def _ending(folder: Path, description: dict[str, Any]) -> str:
 
 
 def _files(folder: Path, where: str, ending: str) -> list[str]:
-    """Names of the files with the ending; hidden ones (such as macOS's `._` doubles) are passed over."""
+    """Names of the files with the ending, without hidden ones (for example `._` files of macOS)."""
     if not (folder / where).is_dir():
         raise DataError(f"{folder / where}: no such folder")
     names = [entry.name for entry in (folder / where).iterdir()]
@@ -100,21 +100,23 @@ def _files(folder: Path, where: str, ending: str) -> list[str]:
 
 
 def _images(folder: Path, ending: str) -> tuple[dict[str, dict[int, Path]], list[str]]:
-    """Case -> channel number -> file; and a remark on files whose names have no channel number."""
+    """Case -> channel number -> file, and a remark if file names lack a channel number."""
     images: dict[str, dict[int, Path]] = {}
-    odd: list[str] = []
+    unnumbered: list[str] = []
     for name in _files(folder, "imagesTr", ending):
         match = re.fullmatch(r"(.+)_([0-9]{4})", name.removesuffix(ending), re.DOTALL)
         if match:
             images.setdefault(match[1], {})[int(match[2])] = folder / "imagesTr" / name
         else:
-            odd.append(name)
+            unnumbered.append(name)
     if not images:
         raise DataError(f"{folder / 'imagesTr'}: no file CASE_0000{ending}")
-    if not odd:
+    if not unnumbered:
         return images, []
-    odd.sort(key=natural_key)
-    return images, [f"{folder / 'imagesTr'}: left out, for want of a channel number: {name_some(odd)}"]
+    unnumbered.sort(key=natural_key)
+    return images, [
+        f"{folder / 'imagesTr'}: left out because their names have no channel number: {name_some(unnumbered)}"
+    ]
 
 
 def _check_complete(
@@ -124,7 +126,7 @@ def _check_complete(
     masks: dict[str, Path],
     files_per_case: int,
 ) -> None:
-    """A case that lacks a file is refused, never dropped in silence: dropping it would change the study."""
+    """Refuses a case that lacks a file: dropping it silently would change the study."""
     missing: list[str] = []
     for case in sorted(images.keys() | masks.keys(), key=natural_key):
         numbers = images.get(case, {})
@@ -137,6 +139,6 @@ def _check_complete(
         beyond = [number for number in images[case] if number >= files_per_case]
         if beyond:
             raise DataError(
-                f"{folder}: {images[case][min(beyond)].name!r} is of channel {min(beyond)}, "
-                f"and {NAME} declares {files_per_case} (0 to {files_per_case - 1})"
+                f"{folder}: {images[case][min(beyond)].name!r} is channel {min(beyond)}, "
+                f"but {NAME} declares {files_per_case} (0 to {files_per_case - 1})"
             )

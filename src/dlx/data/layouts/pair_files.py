@@ -1,7 +1,7 @@
-"""Writes a volume as a header/voxel pair (`.hdr` and `.img`), Analyze 7.5 or NIfTI-1. Reading is in `volumes.py`.
+"""Writes a volume as a pair of files (`.hdr` and `.img`), Analyze 7.5 or NIfTI-1; `dlx.data.volumes` reads them.
 
-Both headers have 348 bytes and keep sizes, type and spacing in the same places. Analyze 7.5 after Mayo's description of
-`dbh.h`; NIfTI-1 after `nifti1.h` (nifti.nimh.nih.gov), which adds an orientation and the mark `ni1`.
+Both headers have 348 bytes and store sizes, type and spacing at the same offsets. Sources: Mayo's description of
+`dbh.h` for Analyze 7.5; `nifti1.h` (nifti.nimh.nih.gov) for NIfTI-1, which adds orientation and the magic bytes `ni1`.
 """
 
 import struct
@@ -19,7 +19,7 @@ PairFormat = Literal["analyze", "nifti"]
 HEADER_BYTES = 348
 _DESCRIPTION_AT, _DESCRIPTION_BYTES = 148, 80
 _TYPE_CODES = {np.dtype(np.uint8): 2, np.dtype(np.int16): 4}
-PART_ENDING = ".part"  # of a file that is being written
+PART_ENDING = ".part"  # of a file while it is written
 
 
 def write_pair(
@@ -32,9 +32,8 @@ def write_pair(
 ) -> None:
     """Writes `array` (D, H, W), uint8 or int16, to `header_path` (`.hdr`) and the `.img` beside it.
 
-    `spacing_mm` is (d, h, w). x runs to the left, y to the back, z upwards: a NIfTI header says so, Analyze cannot. The
-    voxels are written first: a header never stands for voxels that are not there. Raises DataError where the
-    disk refuses.
+    `spacing_mm` is (d, h, w). x runs to the left, y to the back, z upwards; only a NIfTI header stores this. The voxels
+    are written first, so that a header never lacks its voxels. Raises DataError if a file cannot be written.
     """
     voxels = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
     header = _header(array, spacing_mm, description, format)
@@ -43,7 +42,7 @@ def write_pair(
 
 
 def read_description(header_path: Path) -> str:
-    """The free text in a header; empty where the file is not a header. OSError where it cannot be read."""
+    """The free text in a header; empty if the file is not a header. OSError if it cannot be read."""
     with header_path.open("rb") as file:
         header = file.read(HEADER_BYTES + 1)
     if len(header) != HEADER_BYTES:
@@ -59,12 +58,12 @@ def _header(
     dz, dy, dx = spacing_mm
     header = bytearray(HEADER_BYTES)
     struct.pack_into("<i", header, 0, HEADER_BYTES)
-    struct.pack_into("<i", header, 32, 16384)  # extents: what Analyze expects there
+    struct.pack_into("<i", header, 32, 16384)  # extents: the value that Analyze expects
     header[38] = ord("r")
     struct.pack_into("<8h", header, 40, 4, width, height, depth, 1, 1, 1, 1)
     struct.pack_into("<hh", header, 70, _TYPE_CODES[array.dtype], 8 * array.dtype.itemsize)
     struct.pack_into("<8f", header, 76, 1.0, dx, dy, dz, 1.0, 0.0, 0.0, 0.0)
-    struct.pack_into("<f", header, 112, 1.0)  # scale: voxels are what they say
+    struct.pack_into("<f", header, 112, 1.0)  # scale 1: the stored values are the intensities
     struct.pack_into("<ii", header, 140, int(array.max()), int(array.min()))
     struct.pack_into(
         f"{_DESCRIPTION_BYTES}s", header, _DESCRIPTION_AT, description.encode("ascii")[: _DESCRIPTION_BYTES - 1]
@@ -76,14 +75,16 @@ def _header(
         struct.pack_into("<ii", header, 140, 0, 0)
         header[123] = 2  # millimetres
         struct.pack_into("<hh", header, 252, 1, 1)  # qform and sform: scanner coordinates
-        struct.pack_into("<3f", header, 256, 0.0, 0.0, 1.0)  # half a turn about z: NIfTI counts to right and front
+        struct.pack_into(
+            "<3f", header, 256, 0.0, 0.0, 1.0
+        )  # half a turn about z, as x and y of NIfTI run to the right and front
         struct.pack_into("<12f", header, 280, -dx, 0, 0, 0, 0, -dy, 0, 0, 0, 0, dz, 0)
         struct.pack_into("4s", header, 344, b"ni1\0")
     return bytes(header)
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Puts a whole file in place; a writer that was stopped leaves a name that the layout `iseg` knows."""
+    """Writes a file atomically; an interrupted writer leaves a temporary file that the layout `iseg` recognises."""
     try:
         with replacing(path, path.with_name(f".{path.name}{PART_ENDING}")) as file:
             file.write(content)

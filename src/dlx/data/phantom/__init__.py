@@ -1,1 +1,1 @@
-"""The phantom: made-up brains with their masks."""
+"""The phantom: synthetic brain images with their masks."""

@@ -1,8 +1,8 @@
-"""The labels of a phantom: an infant-brain-like head, folded and different in each subject. No intensities here.
+"""Draws the labels of a phantom: a folded, infant-brain-like head, different in each subject.
 
-Everything is distance: bodies (cerebrum, temporal lobes, cerebellum, stem) are warped ellipsoids whose depth is known
-in voxels, and so is the distance from their folds. What lies in the folds or within a rim is CSF, what lies
-within the cortex's thickness is GM, and the rest is WM; then ventricles and deep grey matter are set in.
+All shapes are distance fields: the bodies (cerebrum, temporal lobes, cerebellum, stem) are warped ellipsoids with a
+known depth in voxels, and so are their folds. Voxels in the folds or within a rim are CSF, voxels within the cortex's
+thickness are GM, and the rest is WM; ventricles and deep grey matter are added last.
 """
 
 import numpy as np
@@ -47,10 +47,10 @@ def draw_labels(draw: Draw, frame: Frame) -> npt.NDArray[np.uint8]:
     thickness[inside_hind] *= 0.85
 
     stem_inside = (stem > 0.0) & (outline > 0.0)
-    # White specks in the cortex and grey ones in the core are flaws of the distance: keep what hangs together.
+    # White specks in the cortex and grey ones in the core are artefacts of the distances: keep connected parts only.
     grey = _reached(surface <= thickness, outline < 2.0 * f) & ~stem_inside
     fluid = (surface < 0.0) & grey
-    fluid &= _neighbours(fluid | ~head) >= 2  # a voxel or two of fluid deep in a sulcus is noise, no anatomy
+    fluid &= _neighbours(fluid | ~head) >= 2  # isolated voxels of fluid deep in a sulcus are noise
     fluid |= (outline <= 0.0) | _ventricles(draw, place)
     grey |= _deep_grey(draw, frame, place)
     white = ~(grey | fluid)
@@ -62,7 +62,7 @@ def draw_labels(draw: Draw, frame: Frame) -> npt.NDArray[np.uint8]:
 
 
 def _ventricles(draw: Draw, place: Place) -> Mask3:
-    """The lateral ventricles, arched and unlike left and right, the third and the fourth."""
+    """The lateral ventricles (arched, different on the left and right), the third and the fourth."""
     height, length, bend, third, left, right = draw.uniform(
         Stream.VENTRICLES, (0.11, 0.17), (0.36, 0.50), (0.25, 0.45), (0.03, 0.055), (0.06, 0.11), (0.06, 0.11)
     )
@@ -77,7 +77,7 @@ def _ventricles(draw: Draw, place: Place) -> Mask3:
 
 
 def _deep_grey(draw: Draw, frame: Frame, place: Place) -> Mask3:
-    """Thalamus, caudate head and putamen on both sides, each with a size of its own."""
+    """Thalamus, caudate head and putamen on both sides, with a random size for each structure."""
     sizes = draw.uniform(Stream.DEEP_GREY, *[(0.85, 1.2)] * 3)
     bodies = (  # centre z, y, |x| and semi-axes
         ((-0.06, 0.10, 0.15), (0.13, 0.19, 0.12)),
@@ -105,7 +105,7 @@ def _neighbours(mask: Mask3) -> npt.NDArray[np.uint8]:
 
 
 def _reached(mask: Mask3, seed: Mask3) -> Mask3:
-    """The part of a mask that is connected with the seed, over faces."""
+    """The part of a mask that is connected with the seed by faces."""
     reached = mask & seed
     size = -1
     while size != (size := int(np.count_nonzero(reached))):

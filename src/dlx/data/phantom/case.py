@@ -1,10 +1,9 @@
 """The phantom: T1 and T2 volumes of infant-brain-like heads, drawn from a seed, bit-identical on every machine.
 
-Here are the intensities, the cases and the data source `phantom`. The labels are drawn in `phantom_anatomy.py`,
-of what is in `phantom_shapes.py` and `phantom_folds.py`; random numbers, and the rule that keeps all of it
-bit-identical, are in `phantom_noise.py`. NumPy only, no files.
+This module has the intensities, the cases and the data source `phantom`. `anatomy` draws the labels from the shapes in
+`shapes` and `folds`; `noise` has the random numbers and the rule that keeps everything bit-identical.
 
-As at six months of age, GM and WM are nearly alike in T1; T2 and the shape of the cortex tell them apart.
+As at six months of age, GM and WM have nearly the same intensity in T1; T2 and the shape of the cortex separate them.
 """
 
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from dlx.data.phantom.noise import Draw, Field3, Stream
 from dlx.data.phantom.shapes import frame_for
 from dlx.system.errors import SettingError
 
-PHANTOM_VERSION = 1  # part of the data's fingerprint: raise it with every change to what is drawn
+PHANTOM_VERSION = 1  # part of the data's fingerprint: increase it with every change to the drawn volumes
 MIN_SIZE_PX, MAX_SIZE_PX = 16, 512
 MAX_SEED = 2**64 - 1
 MAX_SUBJECTS = 10_000
@@ -34,7 +33,7 @@ Extent = Annotated[int, Field(ge=MIN_SIZE_PX, le=MAX_SIZE_PX)]
 
 @dataclass(frozen=True)
 class PhantomListing:
-    """Phantom subjects by name; each is drawn when asked for, and depends on no other."""
+    """Phantom subjects by name; each is drawn on demand, independently of the others."""
 
     case_ids: tuple[str, ...]
     size_px: tuple[int, int, int]  # x, y, z
@@ -53,7 +52,7 @@ class PhantomListing:
 
 def phantom(
     *,
-    subjects: Annotated[int, Field(ge=1, le=MAX_SUBJECTS, description="How many subjects are drawn.")] = 10,
+    subjects: Annotated[int, Field(ge=1, le=MAX_SUBJECTS, description="The number of subjects.")] = 10,
     size: Annotated[
         Extent | tuple[Extent, Extent, Extent], Field(description="Voxels along each axis: one number, or [x, y, z].")
     ] = 64,
@@ -65,16 +64,18 @@ def phantom(
 
 
 def phantom_case(index: int, *, seed: int, size_px: tuple[int, int, int]) -> tuple[Image, Mask]:
-    """One subject: image (2, D, H, W) float32, T1 and T2, and mask (D, H, W) uint8 with classes 0..3.
+    """One subject: image (2, D, H, W) float32 with T1 and T2, and mask (D, H, W) uint8 with classes 0..3.
 
     `size_px` is (x, y, z), 16 to 512 each. Intensities are whole numbers below 2^15, as scanners store them: 0
     where the mask is background, at least 1 elsewhere. The head keeps its proportions: a volume much longer along one
-    axis has air there. Raises SettingError when an argument is out of range.
+    axis contains air there. Raises SettingError if an argument is out of range.
     """
     if not all(MIN_SIZE_PX <= size <= MAX_SIZE_PX for size in size_px):
-        raise SettingError(f"phantom size {size_px}: three numbers from {MIN_SIZE_PX} to {MAX_SIZE_PX} are needed")
+        raise SettingError(f"phantom size {size_px}: expected three numbers from {MIN_SIZE_PX} to {MAX_SIZE_PX}")
     if not 0 <= seed <= MAX_SEED or not 0 <= index < 2**48:
-        raise SettingError(f"phantom subject {index} of seed {seed}: neither may be negative or beyond 64 bits")
+        raise SettingError(
+            f"phantom subject {index} of seed {seed}: out of range (expected 0 to 2^48 - 1 and 0 to 2^64 - 1)"
+        )
     draw = Draw(seed, index)
     shape = (size_px[2], size_px[1], size_px[0])
     frame = frame_for(draw, shape)
@@ -118,7 +119,9 @@ def _channel(
     scale: float,
     streams: tuple[Stream, Stream],
 ) -> Field3:
-    lookup = np.array([means[CSF], means[CSF], means[GM], means[WM]], dtype=np.float32)  # fluid also lies outside
+    lookup = np.array(
+        [means[CSF], means[CSF], means[GM], means[WM]], dtype=np.float32
+    )  # the background also gets the value of fluid
     clean = lookup[labels]
     clean += np.where(labels == WM, myelin, np.float32(0.0))
     for axis in range(3):
@@ -134,7 +137,7 @@ def _channel(
 
 
 def _blurred(field: Field3, axis: int) -> Field3:
-    """[1 2 1] / 4 along an axis: a voxel on a border shows a share of both tissues. The ends count as repeated."""
+    """[1 2 1] / 4 along an axis: a voxel on a border mixes both tissues. The end values are repeated."""
     size = field.shape[axis]
     before = field.take(np.maximum(np.arange(size) - 1, 0), axis=axis)
     after = field.take(np.minimum(np.arange(size) + 1, size - 1), axis=axis)

@@ -1,6 +1,7 @@
-"""The folded surfaces of a phantom's cerebrum and cerebellum: for each voxel, the distance from the nearest of them.
+"""The folded surfaces of a phantom's cerebrum and cerebellum: the distance of each voxel from the nearest one.
 
-Sulci are the zero sheets of a smooth noise; the noise over its slope is, to first order, the distance from them.
+Sulci are the zero level sets of a smooth noise; the noise divided by its slope is, to first order, the distance from
+them.
 """
 
 import numpy as np
@@ -14,7 +15,7 @@ def cortex_depth(draw: Draw, frame: Frame, place: Place, cerebrum: Field3, betwe
     f = frame.detail
     sheet = _sulci(draw, frame, place, cerebrum)
     open_ = f * (0.5 + 0.2 * draw.smooth(Stream.FOLD_WIDTH, frame.shape, 10.0 * f))
-    open_ = open_ + np.maximum(0.5 * f - 0.2 * cerebrum, np.float32(0.0))  # banks part towards the surface
+    open_ = open_ + np.maximum(0.5 * f - 0.2 * cerebrum, np.float32(0.0))  # sulci widen towards the surface
     grey = rounded(cerebrum, sheet - np.maximum(open_, 0.3 * f), 1.2 * f)
 
     # Between the hemispheres, down to the callosum.
@@ -32,8 +33,8 @@ def cortex_depth(draw: Draw, frame: Frame, place: Place, cerebrum: Field3, betwe
 def _sulci(draw: Draw, frame: Frame, place: Place, cerebrum: Field3) -> Field3:
     """Distance in voxels from the sulcal sheets, which stand upright on the surface and end at a varying depth.
 
-    The noise is read where the voxel would lie if it were carried about half of the way out to the surface: its sheets
-    then run inwards. Only its slope along the surface counts, so sheets that lie flat (onion layers) vanish.
+    The noise is sampled at the voxel's position moved about half of the way to the surface, so that its sheets run
+    inwards. Only its slope along the surface is used, which removes sheets parallel to the surface (onion layers).
     """
     f = frame.detail
     arms = [position * np.float32(semi) for position, semi in zip((place.z, place.y, place.x), frame.semi, strict=True)]

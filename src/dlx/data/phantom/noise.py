@@ -1,9 +1,9 @@
-"""Random numbers and smooth random fields that are bit-identical on every machine; what is drawn from them is not here.
+"""Random numbers and smooth random fields that are bit-identical on every machine.
 
-The rule behind it, for all `phantom*` modules: element by element + - x / and square roots, comparisons and integers.
-IEEE 754 fixes the result of these to the last bit; it does not for exp or sin, nor is the order of summation in
-BLAS, FFT and NumPy's own sums the same everywhere. The raw words of Philox (Salmon et al. 2011,
-doi:10.1145/2063384.2063405) are fixed by its definition, where the streams of `Generator` may change between versions.
+The rule for all modules of this package: use only elementwise + - x /, square roots, comparisons and integers. IEEE 754
+defines their results to the last bit, but not those of exp or sin; and the order of summation in BLAS, FFT and NumPy's
+sums differs between machines. The raw words of Philox (Salmon et al. 2011, doi:10.1145/2063384.2063405) follow from its
+definition, whereas the streams of `Generator` may change between NumPy versions.
 """
 
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ import numpy.typing as npt
 # A float32 for each voxel, axes D, H, W; NumPy's stubs lose the type in arithmetic with Python's numbers.
 Field3 = npt.NDArray[Any]
 
-# Brings a cubic B-spline through uniform numbers in -1..1 to a standard deviation near 1: per axis the spline
-# keeps 0.48 of the variance (between 0.5 at a node and 0.46 half-way), and the numbers have 1/3.
-_TO_UNIT_SPREAD = 5.2
+# Scales a cubic B-spline through uniform numbers in -1..1 to a standard deviation near 1: the numbers have variance
+# 1/3, of which the spline keeps 0.48 per axis (between 0.5 at a node and 0.46 half-way).
+_TO_UNIT_STD = 5.2
 
 
 class Stream(IntEnum):
-    """What is drawn; each has random words of its own, so a new one changes none of the others. Never renumber."""
+    """The quantities drawn. Each has a separate random stream, so a new one changes no other. Never renumber."""
 
     POSE = 0
     SIZE = 1
@@ -72,10 +72,10 @@ class Draw:
         *,
         band: bool = False,
     ) -> Field3:
-        """A smooth field (D, H, W): uniform numbers on a lattice with `spacing_px`, joined by cubic B-splines.
+        """A smooth field (D, H, W): uniform numbers on a lattice with `spacing_px`, interpolated by cubic B-splines.
 
-        Its mean is near 0 and its spread near 1. With `band`, the mean of its six neighbours is taken from each number
-        first, so that little but one wavelength, near twice the spacing, is left.
+        Its mean is near 0 and its standard deviation near 1. With `band`, the mean of its six neighbours is subtracted
+        from each number first, which leaves mostly wavelengths near twice the spacing.
         """
         steps = spacing_px if isinstance(spacing_px, tuple) else (spacing_px,) * 3
         border = 1 if band else 0
@@ -86,9 +86,9 @@ class Draw:
             around = field[2:, 1:-1, 1:-1] + field[:-2, 1:-1, 1:-1] + field[1:-1, 2:, 1:-1]
             around = around + field[1:-1, :-2, 1:-1] + field[1:-1, 1:-1, 2:] + field[1:-1, 1:-1, :-2]
             field = field[1:-1, 1:-1, 1:-1] - around / 6.0
-        for axis in (2, 1, 0):  # most of the work is in the last, where whole planes lie together
+        for axis in (2, 1, 0):  # most of the work is in the last axis, whose planes are contiguous
             field = _upsample(field, axis, shape[axis], steps[axis])
-        return field * _TO_UNIT_SPREAD
+        return field * _TO_UNIT_STD
 
     def gaussian(self, stream: Stream, shape: tuple[int, ...], count: int) -> list[Field3]:
         """`count` fields of independent numbers, mean 0, variance 1, within 3.47: sums of four 16-bit uniforms."""
@@ -98,7 +98,7 @@ class Draw:
 
 
 def _sum_of_quarters(words: npt.NDArray[np.uint64]) -> Field3:
-    """Two additions in place of four: neighbouring quarters are added within the word, then the two halves."""
+    """The sum of the four 16-bit quarters, scaled: adds neighbouring quarters within the word, then the two halves."""
     quarters = np.uint64(0x0000FFFF0000FFFF)
     pairs = (words & quarters) + ((words >> np.uint64(16)) & quarters)
     total = ((pairs >> np.uint64(32)) + (pairs & np.uint64(0xFFFFFFFF))).astype(np.float32)
@@ -124,7 +124,7 @@ def _upsample(field: Field3, axis: int, size: int, step: float) -> Field3:
 
 
 def sample(field: Field3, z: Field3, y: Field3, x: Field3) -> Field3:
-    """The field at fractional voxel positions, linear in between; positions outside count as on the border."""
+    """The field at fractional voxel positions, linear in between; positions outside are clamped to the border."""
     flat = field.ravel()
     cells, shares = [], []
     for position, size in zip((z, y, x), field.shape, strict=True):

@@ -1,7 +1,4 @@
-"""Where a phantom's head lies, and the smooth bodies it is put together from, each as a depth in voxels.
-
-No folds and no labels here.
-"""
+"""The position of a phantom's head, and the smooth bodies that it consists of, each as a depth in voxels."""
 
 from dataclasses import dataclass
 
@@ -10,22 +7,22 @@ import numpy as np
 from dlx.data.phantom.noise import Draw, Field3, Stream
 
 _PROPORTIONS = (0.86, 1.0, 0.80)  # of a head's depth (z), height (y: front to back) and width (x)
-_STRETCH = 1.12  # a head may be longer than its proportions by this, to fill a volume that is
-_FILL = 0.47  # semi-axis, rim included, over the volume's extent
-_UNIT_PX = 30.0  # semi-axis (y) of the head in 64 voxels, for which the sizes in voxels were chosen
+_STRETCH = 1.12  # a head may exceed its proportions by this factor, to fill a longer volume
+_FILL = 0.47  # semi-axis, including the rim, divided by the volume's extent
+_UNIT_PX = 30.0  # semi-axis (y) of a head in 64 voxels, for which all sizes in voxels were chosen
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Where the head lies, and the scales of its details, which grow slower than the head itself.
+    """The box of the head and the scales of its details, which grow more slowly than the head itself.
 
     A head with more voxels has more folds, not only larger ones: `detail` is the square root of the head's size and
     `reach` its 3/4th power, both 1 for a head in 64 voxels.
     """
 
-    shape: tuple[int, int, int]  # D, H, W of the box round the head
-    corner: tuple[int, int, int]  # where the box lies in the volume
-    semi: tuple[float, float, float]  # z, y, x in voxels, CSF rim left out
+    shape: tuple[int, int, int]  # D, H, W of the box around the head
+    corner: tuple[int, int, int]  # position of the box in the volume
+    semi: tuple[float, float, float]  # z, y, x in voxels, without the CSF rim
     detail: float
     reach: float
 
@@ -50,7 +47,7 @@ def frame_for(draw: Draw, shape: tuple[int, int, int]) -> Frame:
 
 @dataclass(frozen=True)
 class Place:
-    """Each voxel's place in the warped head: z up, y to the back, x to the left; 1 is about the head's surface."""
+    """Each voxel's coordinates in the warped head: z up, y to the back, x to the left; the surface is near 1."""
 
     z: Field3
     y: Field3
@@ -58,7 +55,7 @@ class Place:
 
 
 def place_in(draw: Draw, frame: Frame) -> Place:
-    """Voxel positions, shifted, turned and warped by a few voxels, over the semi-axes."""
+    """Voxel positions, shifted, rotated and warped by a few voxels, divided by the semi-axes."""
     f = frame.detail
     shifts = draw.uniform(Stream.POSE, *[(-0.02, 0.02)] * 3, *[(-0.07, 0.07)] * 3)
     z, y, x = (
@@ -124,14 +121,14 @@ def stem_depth(frame: Frame, place: Place, tilt: float) -> Field3:
 
 
 def joined(one: Field3, other: Field3, width: float) -> Field3:
-    """The depth below two bodies together, their seam rounded over `width` voxels (a polynomial smooth maximum)."""
+    """The depth below the union of two bodies, its seam rounded over `width` voxels (polynomial smooth maximum)."""
     overlap = np.maximum(width - abs(one - other), np.float32(0.0))
     depth: Field3 = np.maximum(one, other) + overlap * overlap * (0.25 / width)
     return depth
 
 
 def rounded(one: Field3, other: Field3, width: float) -> Field3:
-    """The smaller of two distances, rounded over `width` voxels where they are alike."""
+    """The smaller of two distances, rounded over `width` voxels where they are similar (a smooth minimum)."""
     return -joined(-one, -other, width)
 
 

@@ -1,6 +1,6 @@
-"""What a volume file says of itself, read and checked in Python before SimpleITK sees it: one module a format.
+"""Reads volume files: each is checked in Python before SimpleITK decodes it, with one module per format.
 
-Each format has `check_<format>(file: OpenedFile) -> Claim`, which reads the header, follows the voxel data to their
-end without keeping them, and raises BadFile with the cause. Nothing here imports SimpleITK or turns voxels into
-volumes: `dlx.data.volumes.reading` does.
+Each format has `check_<format>(file: OpenedFile) -> Header`, which reads the header and the voxel data to their end,
+without storing the data, and raises BadFile with the cause. `reading` chooses the check and makes volumes; `decoder` is
+the only module that imports SimpleITK.
 """

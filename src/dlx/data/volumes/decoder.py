@@ -1,12 +1,12 @@
-"""The only place that uses SimpleITK: files are decoded one at a time in a process, whatever number of threads asks.
+"""The only module that uses SimpleITK: decodes one file at a time in a process, for any number of threads.
 
-SimpleITK may not be used by two threads at once. ITK keeps its globals in a map without a lock
-(Modules/Core/Common/src/itkSingleton.cxx) and changes it when a class is used for the first time; two threads can leave
-a map whose links form a circle, and the process then never ends, because a destructor walks the map at exit. Helgrind
-also finds races where every format was read before, so a lock for the first use alone is not enough (`make races`).
-What surrounds decoding (checks, hashes, normalising) still runs in parallel.
+SimpleITK must not be used by two threads at once. ITK keeps its globals in a map without a lock
+(Modules/Core/Common/src/itkSingleton.cxx) and changes it when a class is used for the first time. Two threads can leave
+a map with circular links; the process then never ends, because a destructor walks the map at exit. Helgrind also finds
+races after every format has been read once, so a lock for the first use alone is not enough (`make races`). The work
+around decoding (checks, hashes, normalising) still runs in parallel.
 
-Code that uses SimpleITK itself and that dlx calls while volumes are read (a normaliser) must hold `DECODING` meanwhile.
+Other code that uses SimpleITK and that dlx calls while volumes are read (a normaliser) must hold `DECODING`.
 """
 
 import importlib
@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from dlx.data.volumes.claim import BadFile
+from dlx.data.volumes.header import BadFile
 
-# Held whenever SimpleITK is imported, used, or gives its memory back. A process is forked only while nothing is being
-# decoded: the child would otherwise inherit a half-changed SimpleITK, and a lock that no thread of it can release.
+# Held while SimpleITK is imported or used, or frees its memory. A process can fork only while nothing is being decoded:
+# otherwise the child would inherit SimpleITK amid a change, and a lock that none of its threads can release.
 DECODING = threading.RLock()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=DECODING.acquire, after_in_parent=DECODING.release, after_in_child=DECODING.release)
@@ -30,10 +30,10 @@ if hasattr(os, "register_at_fork"):
 
 @dataclass(frozen=True)
 class Decoded:
-    """A decoded file, without any of SimpleITK's objects: these are freed while the lock is held.
+    """A decoded file. It holds no SimpleITK object, as these must be freed while the lock is held.
 
     array: axes in reverse order of `size_px` (x, y, z, t), then the components if there are several.
-    The rest is as SimpleITK gives it, one entry an axis of the file; `direction` row by row.
+    The other fields are SimpleITK's, with one entry per axis of the file; `direction` is row by row.
     """
 
     array: np.ndarray[Any, Any]
@@ -45,11 +45,11 @@ class Decoded:
 
 
 def decode(path: Path, image_io: str) -> Decoded:
-    """Decodes a file that was checked, with SimpleITK's reader of that name; BadFile, with its cause, if it cannot."""
+    """Decodes a checked file with the SimpleITK reader `image_io`; BadFile, with SimpleITK's cause, if that fails."""
     with DECODING:
         try:
             decoded = _decode(path, image_io)
-        except BaseException as error:  # too little memory: its traceback would keep SimpleITK's objects
+        except BaseException as error:  # e.g. MemoryError: its traceback would keep SimpleITK's objects alive
             traceback.clear_frames(error.__traceback__)
             raise
     if isinstance(decoded, str):
@@ -58,11 +58,11 @@ def decode(path: Path, image_io: str) -> Decoded:
 
 
 def _decode(path: Path, image_io: str) -> Decoded | str:
-    """The decoded file, or why there is none. The cause is returned and not raised: the traceback of an exception
-    would keep SimpleITK's objects after the lock is released.
+    """The decoded file, or the cause of a failure. The cause is returned, not raised: the traceback of an exception
+    would keep SimpleITK's objects alive after the lock is released.
     """
-    sitk: Any = importlib.import_module("SimpleITK")  # here, as loading it takes long; untyped
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # it warns of every Analyze file
+    sitk: Any = importlib.import_module("SimpleITK")  # imported here because loading it is slow; it has no types
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # it warns about every Analyze file
     reader = sitk.ImageFileReader()
     reader.SetImageIO(image_io)
     reader.SetFileName(str(path))

@@ -1,40 +1,40 @@
-"""MetaImage with its voxels attached (`.mha`): `Key = Value` lines, then raw or zlib-compressed voxels.
+"""Checks MetaImage files with attached voxels (`.mha`): `Key = Value` lines, then raw or zlib-compressed voxels.
 
-Source: the MetaIO documentation (itk.org/Wiki/MetaIO/Documentation). The parser behind SimpleITK copies keys and
-values into fixed buffers and crashes on lines that are too long, so lengths and counts are held to here.
+Source: the MetaIO documentation (itk.org/Wiki/MetaIO/Documentation). SimpleITK's parser copies keys and values into
+fixed buffers and crashes on lines that are too long, so lengths and counts are limited here.
 """
 
 import re
 
 import numpy as np
 
-from dlx.data.volumes.claim import BadFile, Claim, check_orthogonal, check_size, check_spacing, four, quoted
+from dlx.data.volumes.header import BadFile, Header, check_orthogonal, check_size, check_spacing, four, quoted
 from dlx.data.volumes.opening import OpenedFile
 from dlx.data.volumes.streams import Readable, ZlibStream, check_voxels
 from dlx.data.volumes.text import MAX_LINES, numbers, read_line, whole_number, whole_numbers
 
-LINE = re.compile(r"([!-9;<>-~](?:[ -9;<>-~]*[!-9;<>-~])?)\s*=\s*(\S.*)")  # a key holds neither = nor :
-MAX_KEY_LETTERS = 100  # both far below the parser's 255
+LINE = re.compile(r"([!-9;<>-~](?:[ -9;<>-~]*[!-9;<>-~])?)\s*=\s*(\S.*)")  # a key contains neither = nor :
+MAX_KEY_LETTERS = 100  # both are well below the parser's limit of 255
 MAX_TEXT_LETTERS = 200
 VOXEL_TYPES = {
     "MET_CHAR": "i1", "MET_UCHAR": "u1", "MET_SHORT": "i2", "MET_USHORT": "u2", "MET_INT": "i4", "MET_UINT": "u4",
     "MET_LONG": "i4", "MET_ULONG": "u4", "MET_LONG_LONG": "i8", "MET_ULONG_LONG": "u8", "MET_FLOAT": "f4",
     "MET_DOUBLE": "f8",
 }  # fmt: skip
-# Keys of numbers that are read by count, as multiples of the number of axes (n) or as such; the rest are text.
+# Keys with numbers, of which the parser reads a fixed count: n per axis, n x n, or one. All other keys are text.
 PER_AXIS = ("Offset", "Position", "Origin", "CenterOfRotation", "ElementSpacing", "ElementSize")
 MATRICES = ("TransformMatrix", "Rotation", "Orientation")
 SYNONYMS = (PER_AXIS[:3], MATRICES, ("BinaryDataByteOrderMSB", "ElementByteOrderMSB"))
 SINGLE = ("ID", "ParentID", "CompressionLevel", "ElementMin", "ElementMax")
-# What must have this value, if it is there at all.
+# Keys that must have this value if they are present.
 FIXED = {
     "ObjectType": "Image", "BinaryData": "True", "HeaderSize": "0", "ElementNumberOfChannels": "1",
     "ElementToIntensityFunctionSlope": "1", "ElementToIntensityFunctionOffset": "0",
 }  # fmt: skip
-REFUSED = ("SequenceID", "ElementNBits", "ImagePosition")  # numbers of no use here, read into buffers by count
+REFUSED = ("SequenceID", "ElementNBits", "ImagePosition")  # not needed, and the parser reads them into buffers by count
 
 
-def check_metaimage(file: OpenedFile) -> Claim:
+def check_metaimage(file: OpenedFile) -> Header:
     """A `.mha` of 2 to 4 axes."""
     fields = _read_fields(file)
     num_axes = whole_number(_required(fields, "NDims"), "NDims")
@@ -44,7 +44,7 @@ def check_metaimage(file: OpenedFile) -> Claim:
         _check_field(key, value, num_axes)
     for names in SYNONYMS:
         if sum(name in fields for name in names) > 1:
-            raise BadFile(f"the header says the same thing twice: {' and '.join(n for n in names if n in fields)}")
+            raise BadFile(f"the header gives one property twice: {' and '.join(n for n in names if n in fields)}")
     sizes = whole_numbers(_required(fields, "DimSize"), num_axes, "DimSize")
     kind = _required(fields, "ElementType")
     if kind not in VOXEL_TYPES:
@@ -55,23 +55,23 @@ def check_metaimage(file: OpenedFile) -> Claim:
     is_big = _flag(fields, "BinaryDataByteOrderMSB") or _flag(fields, "ElementByteOrderMSB")
     check_voxels(_voxel_stream(fields, file), num_voxels, dtype.newbyteorder(">" if is_big else "<"))
     x, y, z = [*spacing, 1.0][:3]
-    return Claim("MetaImageIO", four(sizes), 1, dtype, (x, y, z))
+    return Header("MetaImageIO", four(sizes), 1, dtype, (x, y, z))
 
 
 def _read_fields(file: OpenedFile) -> dict[str, str]:
-    """All lines up to ElementDataFile, after which the voxels start."""
+    """The keys and values up to ElementDataFile, after which the voxels start."""
     fields: dict[str, str] = {}
     for _ in range(MAX_LINES):
         line = read_line(file.stream)
         found = LINE.fullmatch(line.strip())
         if not found:
-            start = "" if fields else "no MetaImage header: "
+            start = "" if fields else "not a MetaImage header: "
             raise BadFile(f"{start}a line of the header is not of the form 'Key = Value': {quoted(line)}")
         key, value = found[1], found[2].strip()
         if key in fields:
             raise BadFile(f"the header has {quoted(key)} twice")
         if not fields and key not in ("ObjectType", "NDims"):
-            raise BadFile(f"no MetaImage header: it starts with {quoted(key)}, not with ObjectType")
+            raise BadFile(f"not a MetaImage header: it starts with {quoted(key)}, not with ObjectType")
         fields[key] = value
         if key == "ElementDataFile":
             if value != "LOCAL":
@@ -81,7 +81,7 @@ def _read_fields(file: OpenedFile) -> dict[str, str]:
 
 
 def _check_field(key: str, value: str, num_axes: int) -> None:
-    """Counts of numbers and lengths of texts; the values that would change the meaning of the voxels."""
+    """Checks counts of numbers and lengths of texts, and refuses values that change the meaning of the voxels."""
     if key in REFUSED:
         raise BadFile(f"the header has '{key}', which is not supported")
     if key in FIXED and value != FIXED[key]:
@@ -100,7 +100,7 @@ def _check_field(key: str, value: str, num_axes: int) -> None:
 
 
 def _spacing(fields: dict[str, str], num_axes: int) -> list[float]:
-    """ElementSpacing, else ElementSize, else 1, as MetaIO has it."""
+    """ElementSpacing, else ElementSize, else 1, as in MetaIO."""
     text = fields.get("ElementSpacing", fields.get("ElementSize"))
     spacing = [1.0] * num_axes if text is None else numbers(text, num_axes, "ElementSpacing")
     check_spacing(spacing)
@@ -108,14 +108,14 @@ def _spacing(fields: dict[str, str], num_axes: int) -> list[float]:
 
 
 def _voxel_stream(fields: dict[str, str], file: OpenedFile) -> Readable:
-    """The voxels' bytes. SimpleITK needs CompressedDataSize: without it, it returns memory that nobody wrote."""
+    """The voxels' bytes. CompressedDataSize is required, as without it SimpleITK returns uninitialised memory."""
     if not _flag(fields, "CompressedData"):
         return file.stream
     size = whole_number(_required(fields, "CompressedDataSize"), "CompressedDataSize")
     held = file.num_bytes - file.stream.tell()
     if size != held:
         state = "truncated" if held < size else "longer than the header claims"
-        raise BadFile(f"{state}: {held} bytes of compressed data, and CompressedDataSize is {size}")
+        raise BadFile(f"{state}: {held} bytes of compressed data, but CompressedDataSize is {size}")
     return ZlibStream(file.stream)
 
 

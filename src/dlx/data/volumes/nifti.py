@@ -1,7 +1,7 @@
-"""NIfTI-1 and NIfTI-2 (one file, gzip or a pair) and Analyze 7.5 (a pair): the header, its extensions, its voxels.
+"""Checks NIfTI-1 and NIfTI-2 (one file, gzip or a pair) and Analyze 7.5 (a pair): header, extensions and voxels.
 
-The fields are in `nifti_fields.py`, the orientation rules in `nifti_orientation.py`, and `nifti_voxels.py` decodes what
-SimpleITK does not (NIfTI-2) or decodes to other values than the standard says.
+`nifti_fields` reads the fields and `nifti_orientation` chooses the orientation. `nifti_voxels` decodes the voxels that
+SimpleITK cannot decode (NIfTI-2) or decodes to other values than the standard requires.
 """
 
 import math
@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from dlx.data.volumes.claim import (
+from dlx.data.volumes.header import (
     BadFile,
-    Claim,
+    Header,
     Note,
-    Place,
+    Placement,
     RawVoxels,
     check_size,
     check_spacing,
@@ -37,18 +37,20 @@ REFUSED_TYPES = {1: "single bits", 32: "complex", 128: "RGB", 1536: "128-bit flo
 VECTOR_INTENTS = range(1004, 1011)  # matrices, displacements, vectors, point sets, triangles, quaternions
 SINGLE_MAGIC = {1: b"n+1\0", 2: b"n+2\0\r\n\x1a\n"}
 PAIR_MAGIC = {1: b"ni1\0", 2: b"ni2\0\r\n\x1a\n"}
-# Below this a slope, an offset, or a slope's distance from 1 counts as none for ITK (epsilon of float64).
+# ITK ignores an offset or a difference of the slope from 1 up to this (epsilon of float64).
 ITK_EPSILON = float(np.finfo(np.float64).eps)
 
 Scaling = tuple[float, float]
 
 
-def check_nifti(file: OpenedFile) -> Claim:
+def check_nifti(file: OpenedFile) -> Header:
     """A `.nii` or `.nii.gz`."""
     is_gzip = file.path.name.lower().endswith(".gz")
     magic = file.read_at(0, 2, "first bytes") if file.num_bytes >= 2 else b""
     if is_gzip != (magic == b"\x1f\x8b"):
-        raise BadFile("not a gzip file, as its name says" if is_gzip else "a gzip file that is not named .nii.gz")
+        raise BadFile(
+            "not a gzip file, although it is named .gz" if is_gzip else "a gzip file that is not named .nii.gz"
+        )
     file.stream.seek(0)
     stream: Readable = GzipStream(file.stream) if is_gzip else file.stream
     fields = _read_header(stream)
@@ -66,8 +68,8 @@ def check_nifti(file: OpenedFile) -> Claim:
     return _check_nifti_voxels(fields, stream, file.path, is_gzip, offset)
 
 
-def check_pair(file: OpenedFile) -> Claim:
-    """The `.hdr` of a pair, NIfTI or Analyze 7.5; its `.img` beside it is opened and checked too."""
+def check_pair(file: OpenedFile) -> Header:
+    """The `.hdr` of a pair, NIfTI or Analyze 7.5; opens and checks the `.img` beside it too."""
     fields = _read_header(file.stream)
     magic = fields.magic
     is_nifti = magic == PAIR_MAGIC[fields.version]
@@ -86,14 +88,14 @@ def check_pair(file: OpenedFile) -> Claim:
 
 
 def header_path(path: Path) -> Path:
-    """The `.hdr` of a pair of which `path` names either file."""
+    """The `.hdr` of a pair; `path` names either file."""
     if path.suffix.lower() != ".img":
         return path
     return path.with_suffix(".HDR" if path.suffix.isupper() else ".hdr")
 
 
 def open_image(path: Path) -> OpenedFile:
-    """Opens the `.img` that belongs to a `.hdr`, which has its name and case."""
+    """Opens the `.img` of a `.hdr`; the ending has the same case."""
     image_path = path.with_suffix(".IMG" if path.suffix.isupper() else ".img")
     try:
         return open_regular(image_path)
@@ -102,10 +104,10 @@ def open_image(path: Path) -> OpenedFile:
 
 
 def _read_header(stream: Readable) -> Fields:
-    """The header of either length: that of NIfTI-1 is read first, and the rest only if it says that it is longer."""
+    """The header: first the 348 bytes of NIfTI-1, then the rest if it is a NIfTI-2 header."""
     raw = stream.read(HEADER_BYTES)
     if len(raw) < HEADER_BYTES:
-        raise BadFile(f"truncated: {len(raw)} bytes, and a header has {HEADER_BYTES}")
+        raise BadFile(f"truncated: {len(raw)} bytes, but a header has {HEADER_BYTES}")
     return Fields(raw, stream.read)
 
 
@@ -117,7 +119,7 @@ def _voxel_offset(fields: Fields) -> int:
 
 
 def _check_extensions(between: bytes, fields: Fields) -> None:
-    """What stands between header and voxels: four bytes that say whether extensions follow, then those."""
+    """Checks the bytes between header and voxels: four that say whether extensions follow, then the extensions."""
     if len(between) < 4 or between[0] == 0:
         return
     position = 4
@@ -128,21 +130,21 @@ def _check_extensions(between: bytes, fields: Fields) -> None:
         position += size
 
 
-def _check_nifti_voxels(fields: Fields, stream: Readable, path: Path, is_gzip: bool, offset: int) -> Claim:
+def _check_nifti_voxels(fields: Fields, stream: Readable, path: Path, is_gzip: bool, offset: int) -> Header:
     (intent,) = fields.whole("intent_code")
     if intent in VECTOR_INTENTS and any(size > 1 for size in fields.whole("dim")[4 : 1 + fields.num_axes]):
-        raise BadFile(f"holds vectors or matrices (intent code {intent}), not one value a voxel")
-    claim = _read_claim(fields)
-    orientation = read_orientation(fields, claim.size_px)
+        raise BadFile(f"contains vectors or matrices (intent code {intent}), not one value per voxel")
+    header = _header_of(fields)
+    orientation = read_orientation(fields, header.size_px)
     scaling, scaling_notes = _scaling(fields)
-    notes = (*orientation.notes, *scaling_notes, *_bits_note(fields, claim.dtype))
-    _follow_voxels(fields, claim, stream)
-    place = orientation.place
-    raw = RawVoxels(path, is_gzip, offset, claim.dtype.newbyteorder(fields.order), scaling, place)
+    notes = (*orientation.notes, *scaling_notes, *_bits_note(fields, header.dtype))
+    _follow_voxels(fields, header, stream)
+    placement = orientation.placement
+    raw = RawVoxels(path, is_gzip, offset, header.dtype.newbyteorder(fields.order), scaling, placement)
     return replace(
-        claim,
-        dtype=_scaled_type(scaling, claim.dtype),
-        spacing_mm=place.spacing_mm,
+        header,
+        dtype=_scaled_type(scaling, header.dtype),
+        spacing_mm=placement.spacing_mm,
         notes=notes,
         also=orientation.also,
         raw=raw if notes or fields.version == 2 else None,
@@ -150,40 +152,41 @@ def _check_nifti_voxels(fields: Fields, stream: Readable, path: Path, is_gzip: b
 
 
 def _bits_note(fields: Fields, dtype: np.dtype[Any]) -> tuple[Note, ...]:
-    """A note where bitpix contradicts the datatype, which alone counts for every reader; the file's length decides."""
+    """A note if bitpix contradicts the datatype. Readers use only the datatype; the length of the file confirms it."""
     (bits,) = fields.whole("bitpix")
     if bits == dtype.itemsize * 8:
         return ()
     return (Note("bits", f"the header has voxels of {bits} bits (bitpix) of the type {dtype}"),)
 
 
-def _check_analyze(fields: Fields, stream: Readable, path: Path, offset: int) -> Claim:
-    """Analyze has no scaling, orientation or unit that SimpleITK would use: bytes that others put there are ignored.
+def _check_analyze(fields: Fields, stream: Readable, path: Path, offset: int) -> Header:
+    """Checks an Analyze file. Scaling, orientation and unit, which only some writers store, are ignored.
 
-    Some writers marked a flip by a negative spacing, which SimpleITK takes for a direction: here its size counts.
+    Some writers marked a flip by a negative spacing, from which SimpleITK makes a direction: here its absolute value is
+    used.
     """
-    claim = _read_claim(fields)
-    given = claim.spacing_mm or (1.0, 1.0, 1.0)
+    header = _header_of(fields)
+    given = header.spacing_mm or (1.0, 1.0, 1.0)
     x, y, z = (abs(step) for step in given)
     check_spacing([x, y, z])
-    _follow_voxels(fields, claim, stream)
+    _follow_voxels(fields, header, stream)
     if min(given) > 0:
-        return claim
-    place = Place((x, y, z), (0.0, 0.0, 0.0), np.eye(3))
-    raw = RawVoxels(path, False, offset, claim.dtype.newbyteorder(fields.order), None, place)
+        return header
+    placement = Placement((x, y, z), (0.0, 0.0, 0.0), np.eye(3))
+    raw = RawVoxels(path, False, offset, header.dtype.newbyteorder(fields.order), None, placement)
     note = Note("negative spacing", f"the spacing is {show_numbers(list(given))}")
-    return replace(claim, spacing_mm=place.spacing_mm, notes=(note,), raw=raw)
+    return replace(header, spacing_mm=placement.spacing_mm, notes=(note,), raw=raw)
 
 
-def _read_claim(fields: Fields) -> Claim:
-    """Size, type as stored, spacing as it stands there.
+def _header_of(fields: Fields) -> Header:
+    """Size, stored type, and unchanged spacing.
 
-    Axes after the third that are 1 (or 0) long do not count; a longer fifth is refused.
+    Axes after the third with length 1 (or 0) are ignored; a fifth axis longer than 1 is refused.
     """
     sizes = [max(size, 1) if axis > 2 and size == 0 else size for axis, size in enumerate(fields.whole("dim")[1:])]
     sizes = sizes[: fields.num_axes]
     if len(sizes) == 1:
-        raise BadFile("has one axis only")
+        raise BadFile("has only one axis: 2 to 4 are supported")
     (code,) = fields.whole("datatype")
     if code not in VOXEL_TYPES:
         raise BadFile(f"voxels of the type '{REFUSED_TYPES.get(code, 'unknown')}' (datatype {code}) are not supported")
@@ -193,18 +196,18 @@ def _read_claim(fields: Fields) -> Claim:
         raise BadFile(f"has {len(sizes)} axes ({' x '.join(map(str, sizes))}): at most 4 are supported")
     spacing = fields.floats("pixdim")[1:5][: len(sizes)]
     x, y, z = [*spacing[:3], 1.0][:3]
-    return Claim("NiftiImageIO", four(sizes), 1, dtype, (x, y, z))
+    return Header("NiftiImageIO", four(sizes), 1, dtype, (x, y, z))
 
 
-def _follow_voxels(fields: Fields, claim: Claim, stream: Readable) -> None:
-    check_voxels(stream, math.prod(claim.size_px), claim.dtype.newbyteorder(fields.order))
+def _follow_voxels(fields: Fields, header: Header, stream: Readable) -> None:
+    check_voxels(stream, math.prod(header.size_px), header.dtype.newbyteorder(fields.order))
 
 
 def _scaling(fields: Fields) -> tuple[Scaling | None, tuple[Note, ...]]:
-    """Slope and offset (value = slope * stored + offset), None for values as they are stored; and notes.
+    """Slope and offset (value = slope * stored + offset), or None for unscaled values; and notes.
 
-    A slope of 0 means no scaling (nifti1.h), whatever the offset; so does one that is not finite for nibabel, FSL and
-    ITK. SimpleITK adds the offset even then, and takes a slope below float64's epsilon for 1.
+    A slope of 0 means no scaling, whatever the offset (nifti1.h); for nibabel, FSL and ITK so does a slope that is not
+    finite. SimpleITK adds the offset even then, and replaces a slope below float64's epsilon by 1.
     """
     slope, offset = fields.floats("scaling")
     if slope == 0 or not math.isfinite(slope):
@@ -214,7 +217,7 @@ def _scaling(fields: Fields) -> tuple[Scaling | None, tuple[Note, ...]]:
     if not math.isfinite(offset):
         raise BadFile(f"the scaling is not finite (slope {slope:g}, offset {offset:g})")
     if abs(slope) < 2 * ITK_EPSILON:
-        raise BadFile(f"the scaling has the slope {slope:g}: it must be further from 0, or 0 for none")
+        raise BadFile(f"the scaling has the slope {slope:g}: expected a larger one, or 0 for no scaling")
     is_scaled = abs(slope - 1) > ITK_EPSILON or abs(offset) > ITK_EPSILON
     return ((slope, offset) if is_scaled else None), ()
 

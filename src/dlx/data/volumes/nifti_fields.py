@@ -1,19 +1,19 @@
-"""The fields of a NIfTI-1, NIfTI-2 or Analyze 7.5 header by name, in whatever byte order; nothing is judged here.
+"""Reads the fields of a NIfTI-1, NIfTI-2 or Analyze 7.5 header by name, in either byte order, without checking them.
 
-Sources: nifti1.h and nifti2.h of the NIfTI Data Format Working Group, dbh.h of the Mayo Clinic. Analyze has NIfTI-1's
-places for what both have.
+Sources: nifti1.h and nifti2.h of the NIfTI Data Format Working Group, dbh.h of the Mayo Clinic. Analyze has
+the same offsets as NIfTI-1 for the fields of both.
 """
 
 import struct
 from collections.abc import Callable
 from typing import Literal
 
-from dlx.data.volumes.claim import BadFile
+from dlx.data.volumes.header import BadFile
 
 HEADER_BYTES = 348
 HEADER2_BYTES = 540
-# name -> (struct code, offset) in the two headers; numbers that belong together are read together
-PLACES = {
+# name -> (struct code, offset) in NIfTI-1 and NIfTI-2; related numbers are read together
+FIELDS = {
     "dim": (("8h", 40), ("8q", 16)),
     "intent_code": (("h", 68), ("i", 504)),
     "datatype": (("h", 70), ("h", 12)),
@@ -30,23 +30,23 @@ MAGIC_AT = {1: (344, 348), 2: (4, 12)}
 
 
 class Fields:
-    """The header's bytes, version (1 or 2) and byte order: `fields.floats("pixdim")` gives eight numbers.
+    """A header's bytes, version (1 or 2) and byte order: `fields.floats("pixdim")` returns eight numbers.
 
-    Takes the first 348 bytes, and `read(count)` for the rest of a NIfTI-2 header. BadFile where they do not start with
-    a header's length, or the file ends within the header.
+    Takes the first 348 bytes, and `read(count)` for the rest of a NIfTI-2 header. BadFile if the bytes do not start
+    with the length of a header, or if the file ends within the header.
     """
 
     def __init__(self, raw: bytes, read: Callable[[int], bytes]) -> None:
         lengths = {struct.unpack_from("<i", raw, 0)[0]: "<", struct.unpack_from(">i", raw, 0)[0]: ">"}
         found = [length for length in (HEADER_BYTES, HEADER2_BYTES) if length in lengths]
         if not found:
-            raise BadFile("no NIfTI or Analyze header: it does not start with its length, 348 or 540")
+            raise BadFile("not a NIfTI or Analyze header: it does not start with its length, 348 or 540")
         self.num_bytes = found[0]
         self.version = 1 if self.num_bytes == HEADER_BYTES else 2
         self.order: Literal["<", ">"] = "<" if lengths[self.num_bytes] == "<" else ">"
         self._raw = raw + read(self.num_bytes - len(raw))
         if len(self._raw) < self.num_bytes:
-            raise BadFile(f"truncated: {len(self._raw)} bytes, and a header has {self.num_bytes}")
+            raise BadFile(f"truncated: {len(self._raw)} bytes, but the header has {self.num_bytes}")
         self.num_axes = self.whole("dim")[0]
         if not 1 <= self.num_axes <= 7:
             raise BadFile(f"the header claims {self.num_axes} axes, not 1 to 7 (dim[0])")
@@ -65,9 +65,9 @@ class Fields:
         return [float(value) for value in self._read(name)]
 
     def whole_at(self, data: bytes, offset: int) -> int:
-        """A 32-bit whole number of what follows the header."""
+        """A 32-bit whole number in the bytes that follow the header."""
         return int(struct.unpack_from(f"{self.order}i", data, offset)[0])
 
     def _read(self, name: str) -> tuple[int, ...]:
-        code, offset = PLACES[name][self.version - 1]
+        code, offset = FIELDS[name][self.version - 1]
         return struct.unpack_from(f"{self.order}{code}", self._raw, offset)

@@ -1,26 +1,26 @@
-"""Decoding checked NIfTI voxels with numpy, for files that SimpleITK does not decode or decodes to other values."""
+"""Decodes the voxels of checked NIfTI files with numpy if SimpleITK cannot decode them or gives other values."""
 
 import math
 from typing import Any
 
 import numpy as np
 
-from dlx.data.volumes.claim import BadFile, Claim, RawVoxels
+from dlx.data.volumes.header import BadFile, Header, RawVoxels
 from dlx.data.volumes.opening import open_regular
 from dlx.data.volumes.streams import PIECE_BYTES, GzipStream, Readable
 
 
-def decode_raw(claim: Claim, raw: RawVoxels) -> np.ndarray:
-    """The voxels (t, z, y, x) in the claim's type, scaled; BadFile if the file is another than the one checked."""
-    stored = np.empty(math.prod(claim.size_px), raw.dtype)
+def decode_raw(header: Header, raw: RawVoxels) -> np.ndarray:
+    """The scaled voxels (t, z, y, x) in the header's type; BadFile if the file changed since the check."""
+    stored = np.empty(math.prod(header.size_px), raw.dtype)
     with open_regular(raw.path) as file:
         stream: Readable = GzipStream(file.stream) if raw.is_gzip else file.stream
         _skip(stream, raw.offset)
         _fill(stored.view(np.uint8), stream)
-    scaled = _scale(stored, raw.scaling, claim.dtype)
+    scaled = _scale(stored, raw.scaling, header.dtype)
     if scaled.dtype.kind == "f" and not np.isfinite(scaled).all():
-        raise BadFile("holds voxels that are not finite once they are scaled")
-    x, y, z, t = claim.size_px
+        raise BadFile("contains voxels that are not finite after scaling")
+    x, y, z, t = header.size_px
     return scaled.reshape(t, z, y, x)
 
 
@@ -43,13 +43,13 @@ def _fill(target: np.ndarray, stream: Readable) -> None:
 
 
 def _scale(stored: np.ndarray, scaling: tuple[float, float] | None, dtype: np.dtype[Any]) -> np.ndarray:
-    """Values in native byte order; scaled in float64 from float32 (float64 for float64), as ITK does it."""
+    """Values in `dtype` and native byte order, scaled in float64 as ITK does."""
     if scaling is None:
         return stored.astype(dtype, copy=False)
     slope, offset = scaling
     values = stored.astype(dtype)
     step = PIECE_BYTES // values.itemsize
-    for start in range(0, values.size, step):  # in pieces, so that no wide copy of the whole is made
+    for start in range(0, values.size, step):  # in pieces, to avoid a float64 copy of the whole array
         piece = values[start : start + step]
         with np.errstate(over="ignore"):
             piece[:] = piece.astype(np.float64) * slope + offset

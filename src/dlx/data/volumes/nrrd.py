@@ -1,14 +1,14 @@
-"""NRRD with its voxels attached (`.nrrd`): `field: value` lines, an empty line, then raw or gzip-compressed voxels.
+"""Checks NRRD files with attached voxels (`.nrrd`): `field: value` lines, an empty line, then raw or gzipped voxels.
 
-Source: "Definition of NRRD File Format" (teem.sourceforge.net/nrrd/format.html). Only fields that are known here are
-let through; those that would move the voxels (skips, other files, axis minima) are refused.
+Source: "Definition of NRRD File Format" (teem.sourceforge.net/nrrd/format.html). Only known fields are accepted; fields
+that change where the voxels lie (skips, other files, axis minima) are refused.
 """
 
 import re
 
 import numpy as np
 
-from dlx.data.volumes.claim import BadFile, Claim, check_orthogonal, check_size, check_spacing, four, quoted
+from dlx.data.volumes.header import BadFile, Header, check_orthogonal, check_size, check_spacing, four, quoted
 from dlx.data.volumes.opening import OpenedFile
 from dlx.data.volumes.streams import GzipStream, Readable, check_voxels
 from dlx.data.volumes.text import MAX_LINES, number, numbers, read_line, whole_number, whole_numbers
@@ -31,21 +31,21 @@ VOXEL_TYPES = {
     "float": "f4",
     "double": "f8",
 }
-# The three spaces that SimpleITK turns into its own (x to the left, y to the back, z upwards).
+# The three spaces that SimpleITK converts to its own (x to the left, y to the back, z upwards).
 SPACES = {"left-posterior-superior", "lps", "right-anterior-superior", "ras", "left-anterior-superior", "las"}
 USED = {"type", "dimension", "space", "space dimension", "sizes", "space directions", "kinds", "endian", "encoding",
         "space origin", "spacings"}  # fmt: skip
-# Said of the voxels without changing them; SimpleITK reads them over.
+# Fields that do not change the voxels; SimpleITK ignores them.
 IGNORED = {"thicknesses", "centers", "centerings", "labels", "units", "space units", "sample units", "sampleunits",
            "measurement frame", "content", "min", "max", "old min", "oldmin", "old max", "oldmax",
            "number"}  # fmt: skip
-SKIPS = ("byte skip", "byteskip", "line skip", "lineskip")  # of 0, they skip nothing
-KEY_VALUE = re.compile(r"[^:]+:=")  # the first colon decides, so that no field can pass for a pair
+SKIPS = ("byte skip", "byteskip", "line skip", "lineskip")  # accepted with the value 0
+KEY_VALUE = re.compile(r"[^:]+:=")  # decided by the first colon, so that a field cannot be taken for a pair
 SPATIAL_KINDS = ("domain", "space")
 
 
-def check_nrrd(file: OpenedFile) -> Claim:
-    """A `.nrrd` of 2 to 4 axes, every one of them of space (the fourth also of time)."""
+def check_nrrd(file: OpenedFile) -> Header:
+    """A `.nrrd` of 2 to 4 spatial axes; the fourth may also be time."""
     fields = _read_fields(file)
     num_axes = whole_number(_required(fields, "dimension"), "dimension")
     if not 2 <= num_axes <= 4:
@@ -63,13 +63,13 @@ def check_nrrd(file: OpenedFile) -> Claim:
         raise BadFile(f"the header's 'endian' is {quoted(endian)}, neither little nor big")
     check_voxels(_voxel_stream(fields, file), num_voxels, dtype.newbyteorder("<" if endian == "little" else ">"))
     x, y, z = [*spacing, 1.0][:3]
-    return Claim("NrrdImageIO", four(sizes), 1, dtype, (x, y, z))
+    return Header("NrrdImageIO", four(sizes), 1, dtype, (x, y, z))
 
 
 def _read_fields(file: OpenedFile) -> dict[str, str]:
-    """The fields up to the empty line, after which the voxels start; comments and `key:=value` pairs are left out."""
+    """The fields up to the empty line, after which the voxels start, without comments and `key:=value` pairs."""
     if not re.fullmatch(rb"NRRD000[1-5]\r?\n", file.stream.readline(12)):
-        raise BadFile("no NRRD header: it does not start with NRRD0001 to NRRD0005")
+        raise BadFile("not a NRRD header: it does not start with NRRD0001 to NRRD0005")
     fields: dict[str, str] = {}
     for _ in range(MAX_LINES):
         line = read_line(file.stream)
@@ -92,13 +92,13 @@ def _read_fields(file: OpenedFile) -> dict[str, str]:
 
 
 def _check_kinds(fields: dict[str, str], num_axes: int) -> None:
-    """Every axis is one of space; a list, vector, colour or complex axis would make several values a voxel."""
+    """BadFile unless all axes are spatial; a list, vector, colour or complex axis means several values per voxel."""
     kinds = fields.get("kinds", " ".join(["domain"] * num_axes)).lower().split()
     if len(kinds) != num_axes:
         raise BadFile(f"the header's 'kinds' names {len(kinds)} axes, not {num_axes}")
     for axis, kind in enumerate(kinds):
         if kind not in SPATIAL_KINDS and (axis, kind) != (3, "time"):
-            raise BadFile(f"holds several values a voxel: axis {axis} is of the kind {quoted(kind)}, not 'domain'")
+            raise BadFile(f"contains several values per voxel: axis {axis} is of the kind {quoted(kind)}, not 'domain'")
 
 
 def _spacing(fields: dict[str, str], num_axes: int) -> list[float]:

@@ -1,4 +1,4 @@
-"""Opening an untrusted file: only a regular file whose name SimpleITK can take is opened."""
+"""Opens untrusted files: only a regular file whose name SimpleITK can handle is opened."""
 
 import errno
 import os
@@ -8,16 +8,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
-from dlx.data.volumes.claim import BadFile
+from dlx.data.volumes.header import BadFile
 
-# O_NONBLOCK: opening what has become a pipe since it was looked up does not wait. Windows has O_BINARY instead.
+# O_NONBLOCK: if the file was replaced by a pipe after the check, opening does not block. O_BINARY is for Windows.
 FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 CAUSES = {
-    errno.ENOENT: "there is no such file",
-    errno.ENOTDIR: "there is no such file: a part of its path is not a folder",
-    errno.ELOOP: "its symbolic links go in a circle",
-    errno.EACCES: "may not be read (permission denied)",
-    errno.EPERM: "may not be read (permission denied)",
+    errno.ENOENT: "no such file",
+    errno.ENOTDIR: "no such file: a part of its path is not a folder",
+    errno.ELOOP: "its symbolic links form a cycle",
+    errno.EACCES: "cannot be read (permission denied)",
+    errno.EPERM: "cannot be read (permission denied)",
     errno.ENAMETOOLONG: "the name is too long",
 }
 KINDS = (
@@ -44,7 +44,7 @@ class OpenedFile:
         self.stream.close()
 
     def read_at(self, offset: int, num_bytes: int, what: str) -> bytes:
-        """Exactly these bytes; BadFile, naming `what` they are, where the file does not hold them."""
+        """Exactly these bytes; BadFile, naming `what` they are, if the file ends before them."""
         if offset + num_bytes <= self.num_bytes:
             self.stream.seek(offset)
             data = self.stream.read(num_bytes)
@@ -54,7 +54,7 @@ class OpenedFile:
 
 
 def show_path(path: Path) -> str:
-    """The path as one printable line: other bytes and letters are escaped."""
+    """The path as one printable line, with all other bytes and characters escaped."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
@@ -62,7 +62,7 @@ def show_path(path: Path) -> str:
 def open_regular(path: Path) -> OpenedFile:
     """Opens a file for reading; BadFile if it is missing, unreadable, empty, not regular or not named in UTF-8.
 
-    The kind is checked before opening, as opening a pipe or a device can wait or act, and again afterwards.
+    The kind is checked before opening, because opening a pipe or a device can block or have effects, and again after.
     """
     try:
         os.fsencode(path).decode("utf-8")
@@ -72,7 +72,7 @@ def open_regular(path: Path) -> OpenedFile:
         _check_kind(path.stat().st_mode)
         handle = os.open(path, FLAGS)
     except ValueError:
-        raise BadFile("the name holds a zero byte") from None
+        raise BadFile("the name contains a zero byte") from None
     except OSError as error:
         if error.errno == errno.ENOENT and path.is_symlink():
             raise BadFile("is a symbolic link to a file that does not exist") from None

@@ -1,8 +1,7 @@
-"""PNG: every chunk with its checksum, and the compressed rows to their end.
+"""Checks PNG files: every chunk with its checksum, and all compressed rows.
 
-Source: Portable Network Graphics, third edition (w3.org/TR/png-3), sections 5 and 11. Only what SimpleITK hands over
-as it stands is let through: 8 or 16 bits, grey or RGB, no palette, transparency or interlacing, all of which it would
-expand, shift or mix up.
+Source: Portable Network Graphics, third edition (w3.org/TR/png-3), sections 5 and 11. Only files whose values SimpleITK
+returns unchanged are accepted: 8 or 16 bits, grey or RGB, without palette, transparency or interlacing.
 """
 
 import re
@@ -13,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dlx.data.volumes.claim import BadFile, Claim, check_size, check_spacing, quoted
+from dlx.data.volumes.header import BadFile, Header, check_size, check_spacing, quoted
 from dlx.data.volumes.opening import OpenedFile
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -25,9 +24,9 @@ SCALE = re.compile(rb"[\x01\x02]([0-9.eE+-]{1,40})\0([0-9.eE+-]{1,40})")
 
 
 class Rows(NamedTuple):
-    """The claim of IHDR, and how long one filtered row is (a filter byte, then the samples)."""
+    """The header from IHDR, and the length of one filtered row (a filter byte, then the samples)."""
 
-    claim: Claim
+    header: Header
     num_bits: int
     row_bytes: int
     num_bytes: int
@@ -65,40 +64,40 @@ class RowChecker:
             raise BadFile("a row has an unknown filter")
 
 
-def check_png(file: OpenedFile) -> Claim:
-    """A `.png`; the spacing is 1 unless the file has a scale (sCAL), as SimpleITK writes it."""
+def check_png(file: OpenedFile) -> Header:
+    """A `.png`; the spacing is 1 unless the file has a scale chunk (sCAL), as SimpleITK writes it."""
     if file.stream.read(len(SIGNATURE)) != SIGNATURE:
-        raise BadFile("no PNG file: it does not start with PNG's signature")
+        raise BadFile("not a PNG file: it does not start with PNG's signature")
     chunks = _chunks(file)
     kind, data = next(chunks)
     if kind != b"IHDR" or len(data) != 13:
-        raise BadFile("no PNG header: the first chunk is not IHDR")
+        raise BadFile("not a PNG file: the first chunk is not IHDR")
     rows = _read_header(data)
     checker = RowChecker(rows)
-    claim, last = rows.claim, kind
+    header, last = rows.header, kind
     seen = {kind}
     for kind, data in chunks:
         if kind == b"IDAT":
             if kind in seen and last != kind:
-                raise BadFile("other chunks stand between those of the rows (IDAT)")
+                raise BadFile("other chunks lie between those of the rows (IDAT)")
             checker.add(data)
         else:
-            claim = _check_chunk(kind, data, rows, claim, seen)
+            header = _check_chunk(kind, data, rows, header, seen)
         last = kind
         seen.add(kind)
     checker.close()
-    return claim
+    return header
 
 
 def _chunks(file: OpenedFile) -> Iterator[tuple[bytes, bytes]]:
-    """All chunks with a sound checksum, up to IEND, which ends the file."""
+    """All chunks up to IEND, with valid checksums; BadFile unless the file ends after IEND."""
     while True:
         head = file.stream.read(8)
         if len(head) < 8:
             raise BadFile("truncated: the file ends before the chunk IEND")
         length, kind = struct.unpack(">I4s", head)
         if not kind.isalpha():
-            raise BadFile(f"a chunk is named {quoted(kind.decode('latin-1'))}, which is no name")
+            raise BadFile(f"a chunk is named {quoted(kind.decode('latin-1'))}, which is not a valid name")
         name = kind.decode("ascii")
         if length > file.num_bytes - file.stream.tell() - 4:
             raise BadFile(f"truncated: the chunk {name} claims {length} bytes, more than the file has")
@@ -107,7 +106,7 @@ def _chunks(file: OpenedFile) -> Iterator[tuple[bytes, bytes]]:
         data = file.stream.read(length)
         stored = file.stream.read(4)
         if stored != struct.pack(">I", zlib.crc32(data, zlib.crc32(kind))):
-            raise BadFile(f"the chunk {name} does not fit its checksum (CRC)")
+            raise BadFile(f"the chunk {name} does not match its checksum (CRC)")
         if kind == b"IEND":
             if length or file.stream.read(1):
                 raise BadFile("longer than it should be: bytes follow the end of the image (IEND)")
@@ -129,24 +128,24 @@ def _read_header(data: bytes) -> Rows:
         )
     components = COMPONENTS[colour]
     check_size([width, height], components * num_bits // 8)
-    claim = Claim("PNGImageIO", (width, height, 1, 1), components, np.dtype(f"u{num_bits // 8}"), (1.0, 1.0, 1.0))
+    header = Header("PNGImageIO", (width, height, 1, 1), components, np.dtype(f"u{num_bits // 8}"), (1.0, 1.0, 1.0))
     row_bytes = 1 + width * components * num_bits // 8
-    return Rows(claim, num_bits, row_bytes, row_bytes * height)
+    return Rows(header, num_bits, row_bytes, row_bytes * height)
 
 
-def _check_chunk(kind: bytes, data: bytes, rows: Rows, claim: Claim, seen: set[bytes]) -> Claim:
-    """A chunk beside the rows: refused where it changes values, is of a kind one must know, or comes twice."""
+def _check_chunk(kind: bytes, data: bytes, rows: Rows, header: Header, seen: set[bytes]) -> Header:
+    """Checks a chunk other than IDAT: refused if it changes values, is critical and unknown, or occurs twice."""
     name = kind.decode("ascii")
     if kind[:1].isupper() and (kind not in CRITICAL or kind in seen):
-        raise BadFile(f"has an unknown or doubled chunk {name}")
+        raise BadFile(f"has an unknown or repeated chunk {name}")
     if kind == b"tRNS":
         raise BadFile("has transparency (tRNS): save it without")
     if kind == b"acTL":
         raise BadFile("is an animation (acTL): save one image")
-    if kind == b"sBIT" and data != bytes([rows.num_bits]) * claim.components:
-        raise BadFile("uses a part of its bits only (sBIT), by which SimpleITK would shift the values")
+    if kind == b"sBIT" and data != bytes([rows.num_bits]) * header.components:
+        raise BadFile("uses only a part of its bits (sBIT): SimpleITK would shift the values")
     if kind != b"sCAL":
-        return claim
+        return header
     found = SCALE.fullmatch(data)
     if kind in seen or b"IDAT" in seen or not found:
         raise BadFile("has a broken scale (sCAL)")
@@ -155,4 +154,4 @@ def _check_chunk(kind: bytes, data: bytes, rows: Rows, claim: Claim, seen: set[b
     except ValueError:
         raise BadFile("has a broken scale (sCAL)") from None
     check_spacing([x, y])
-    return Claim(claim.image_io, claim.size_px, claim.components, claim.dtype, (x, y, 1.0))
+    return Header(header.image_io, header.size_px, header.components, header.dtype, (x, y, 1.0))

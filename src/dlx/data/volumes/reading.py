@@ -1,8 +1,7 @@
-"""Reading volumes and slices: the file is checked first (`dlx.data.volumes`), and only then SimpleITK decodes it.
+"""Reads volumes and slices: checks a file with the module of its format, and only then has SimpleITK decode it.
 
-Here: the volume as an array with its geometry, hashes of voxels. Not here: what the formats look like
-(`dlx.data.volumes`), the comparison of two geometries (`same_voxels`), which files belong together (the layouts), and
-any change of voxels.
+A volume is an array with its geometry; voxels are hashed here, but never changed. `dlx.data.geometry` compares two
+geometries, and `dlx.data.layouts` knows which files belong together.
 """
 
 import hashlib
@@ -14,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from dlx.data.notes import HARMLESS
-from dlx.data.volumes.claim import BadFile, Claim, Note, Place, RawVoxels, check_orthogonal
 from dlx.data.volumes.decoder import Decoded, decode
+from dlx.data.volumes.header import BadFile, Header, Note, Placement, RawVoxels, check_orthogonal
 from dlx.data.volumes.metaimage import check_metaimage
 from dlx.data.volumes.nifti import check_nifti, check_pair, header_path
 from dlx.data.volumes.nifti_voxels import decode_raw
@@ -26,7 +25,7 @@ from dlx.data.volumes.tiff import check_tiff
 from dlx.settings.spec import Geometry
 from dlx.system.errors import DataError
 
-CHECKS: dict[str, Callable[[OpenedFile], Claim]] = {
+CHECKS: dict[str, Callable[[OpenedFile], Header]] = {
     ".nii.gz": check_nifti,
     ".nii": check_nifti,
     ".hdr": check_pair,
@@ -38,20 +37,20 @@ CHECKS: dict[str, Callable[[OpenedFile], Claim]] = {
     ".tiff": check_tiff,
 }
 DETACHED = {".mhd": ".mha", ".nhdr": ".nrrd"}
-# Geometry written as text or float32 comes back with relative errors near 1e-7 to 1e-5.
-SPACING_TOLERANCE = 1e-4  # of what SimpleITK reads against what the header says; relative
+# Relative, of the spacing that SimpleITK reads against the header's. Text and float32 have errors near 1e-7 to 1e-5.
+SPACING_TOLERANCE = 1e-4
 PICTURES = ("PNGImageIO", "TIFFImageIO")
 
 
 @dataclass(frozen=True)
 class Volume:
-    """Voxels and where they lie.
+    """Voxels and their placement.
 
-    array: (C, D, H, W) in the type of the file (float where its header scales the values), finite.
+    array: (C, D, H, W), finite, in the type of the file (float if its header scales the values).
     spacing_mm: (d, h, w), each above 0; d is 1 for a 2D image.
     origin_mm: (x, y, z) of the first voxel's centre; direction: 3 x 3 row by row, its columns the x, y, z axes of the
-    array, as SimpleITK has them (x to the left, y to the back, z upwards).
-    notes: what was read in one of several ways; also: other places that the header gives to the same voxels.
+    array, in SimpleITK's convention (x to the left, y to the back, z upwards).
+    notes: ambiguities of the header that were resolved; also: other placements that it gives for the same voxels.
     is_picture: PNG or TIFF, whose resolution, if any, is often that of a screen or printer.
     """
 
@@ -60,7 +59,7 @@ class Volume:
     origin_mm: tuple[float, float, float]
     direction: tuple[float, float, float, float, float, float, float, float, float]
     notes: tuple[Note, ...] = ()
-    also: tuple[Place, ...] = ()
+    also: tuple[Placement, ...] = ()
     is_picture: bool = False
 
 
@@ -68,64 +67,66 @@ def read_volume(path: Path, *, allow_rgb: bool = False, allow_4d: bool = False, 
     """Reads `.nii`, `.nii.gz`, `.hdr`/`.img` (NIfTI or Analyze 7.5), `.nrrd`, `.mha`, `.png`, `.tif` or `.tiff`.
 
     A 2D image has D = 1. An RGB image (PNG, TIFF) has C = 3 and needs `allow_rgb`; a fourth axis becomes C and needs
-    `allow_4d`. `geometry="strict"` refuses a header that says two things of where the voxels lie. Raises
-    DataError, `path: cause` in one line, for whatever cannot be trusted. The file must not change while it is read:
-    the check and the decoder open it one after the other.
+    `allow_4d`. `geometry="strict"` refuses a header that is ambiguous on where the voxels lie. Raises DataError with
+    the line `path: cause` for any invalid file. The file must not change meanwhile: the check and the decoder each open
+    it.
     """
     try:
         source, check = _recognize(Path(path))
         with open_regular(source) as file:
-            claim = check(file)
-        if claim.components == 3 and not allow_rgb:
-            raise BadFile("holds RGB colours where one value a voxel is expected")
-        if claim.size_px[3] > 1 and not allow_4d:
-            raise BadFile(f"has 4 axes ({' x '.join(map(str, claim.size_px))}) where 3 are expected")
-        differing = [note.detail for note in claim.notes if note.kind not in HARMLESS]
+            header = check(file)
+        if header.components == 3 and not allow_rgb:
+            raise BadFile("contains RGB colours; expected one value per voxel")
+        if header.size_px[3] > 1 and not allow_4d:
+            raise BadFile(f"has 4 axes ({' x '.join(map(str, header.size_px))}); expected 3")
+        differing = [note.detail for note in header.notes if note.kind not in HARMLESS]
         if geometry == "strict" and differing:
-            raise BadFile(f"{differing[0]} (data.geometry=image reads it and says what was taken)")
-        volume = _decode(source, claim) if claim.raw is None else _decode_raw(claim, claim.raw)
-        return replace(volume, notes=claim.notes, also=claim.also, is_picture=claim.image_io in PICTURES)
+            raise BadFile(f"{differing[0]} (data.geometry=image reads it and reports what was used)")
+        volume = _decode(source, header) if header.raw is None else _decode_raw(header, header.raw)
+        return replace(volume, notes=header.notes, also=header.also, is_picture=header.image_io in PICTURES)
     except BadFile as bad:
         raise DataError(f"{show_path(Path(path))}: {bad}") from None
 
 
-def _recognize(path: Path) -> tuple[Path, Callable[[OpenedFile], Claim]]:
-    """The file to open (of a pair the header) and the check of its format, both by its name's end."""
+def _recognize(path: Path) -> tuple[Path, Callable[[OpenedFile], Header]]:
+    """The file to open (the header of a pair) and the check of its format, from the end of the name."""
     for suffix, attached in DETACHED.items():
         if path.name.endswith((suffix, suffix.upper())):
-            raise BadFile(f"a {suffix} file has its voxels in another file, which could be any: save it as {attached}")
+            raise BadFile(
+                f"a {suffix} file has its voxels in another file, which is not supported: save it as {attached}"
+            )
     for suffix, check in CHECKS.items():
-        if path.name.endswith((suffix, suffix.upper())):  # the NIfTI library takes no mixture of cases
+        if path.name.endswith((suffix, suffix.upper())):  # the NIfTI library accepts no mixed case
             return header_path(path), check
-    raise BadFile(f"unknown kind of file: the name must end in {', '.join(CHECKS)}")
+    raise BadFile(f"unknown file format: the name must end in {', '.join(CHECKS)}")
 
 
-def _decode_raw(claim: Claim, raw: RawVoxels) -> Volume:
-    """A checked file that is not for SimpleITK."""
-    w, h, d = raw.place.spacing_mm
-    xx, xy, xz, yx, yy, yz, zx, zy, zz = raw.place.direction.ravel().tolist()
+def _decode_raw(header: Header, raw: RawVoxels) -> Volume:
+    """Decodes a checked file without SimpleITK."""
+    w, h, d = raw.placement.spacing_mm
+    xx, xy, xz, yx, yy, yz, zx, zy, zz = raw.placement.direction.ravel().tolist()
     direction = (xx, xy, xz, yx, yy, yz, zx, zy, zz)
-    return Volume(decode_raw(claim, raw), (d, h, w), raw.place.origin_mm, direction)
+    return Volume(decode_raw(header, raw), (d, h, w), raw.placement.origin_mm, direction)
 
 
-def _decode(path: Path, claim: Claim) -> Volume:
-    """What SimpleITK makes of a checked file; BadFile where that is not what the header claims."""
-    decoded = decode(path, claim.image_io)
+def _decode(path: Path, header: Header) -> Volume:
+    """Decodes a checked file with SimpleITK; BadFile if the result is not what the header claims."""
+    decoded = decode(path, header.image_io)
     array = decoded.array
     size = (*decoded.size_px, 1, 1)[:4]
-    if size != claim.size_px or decoded.components != claim.components:
-        raise BadFile(f"decoded to a size of {size}, and the header claims {claim.size_px}")
-    if array.dtype != claim.dtype:
-        raise BadFile(f"decoded to {array.dtype}, and the header claims {claim.dtype}")
+    if size != header.size_px or decoded.components != header.components:
+        raise BadFile(f"decoded to a size of {size}, but the header claims {header.size_px}")
+    if array.dtype != header.dtype:
+        raise BadFile(f"decoded to {array.dtype}, but the header claims {header.dtype}")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise BadFile("holds voxels that are not finite once they are scaled")
-    x, y, z, t = claim.size_px
-    array = np.moveaxis(array, -1, 0).reshape(3, z, y, x) if claim.components == 3 else array.reshape(t, z, y, x)
-    return _with_geometry(array, decoded, claim)
+        raise BadFile("contains voxels that are not finite after scaling")
+    x, y, z, t = header.size_px
+    array = np.moveaxis(array, -1, 0).reshape(3, z, y, x) if header.components == 3 else array.reshape(t, z, y, x)
+    return _with_geometry(array, decoded, header)
 
 
-def _with_geometry(array: np.ndarray, decoded: Decoded, claim: Claim) -> Volume:
-    """Adds SimpleITK's geometry, taken to three axes: a 2D image lies at z = 0, a fourth axis has no place."""
+def _with_geometry(array: np.ndarray, decoded: Decoded, header: Header) -> Volume:
+    """Adds SimpleITK's geometry for three axes: a 2D image lies at z = 0, a fourth axis is ignored."""
     num_axes = len(decoded.size_px)
     num_spatial = min(num_axes, 3)
     spacing, origin = np.ones(3), np.zeros(3)
@@ -137,8 +138,8 @@ def _with_geometry(array: np.ndarray, decoded: Decoded, claim: Claim) -> Volume:
     check_orthogonal(direction, "decoded direction")
     if not np.isfinite(origin).all():
         raise BadFile("the origin is not finite")
-    if claim.spacing_mm is not None and not np.allclose(spacing, claim.spacing_mm, rtol=SPACING_TOLERANCE, atol=0):
-        raise BadFile(f"decoded to the spacing {tuple(spacing.tolist())}, and the header claims {claim.spacing_mm}")
+    if header.spacing_mm is not None and not np.allclose(spacing, header.spacing_mm, rtol=SPACING_TOLERANCE, atol=0):
+        raise BadFile(f"decoded to the spacing {tuple(spacing.tolist())}, but the header claims {header.spacing_mm}")
     w, h, d = spacing.tolist()
     x, y, z = origin.tolist()
     xx, xy, xz, yx, yy, yz, zx, zy, zz = direction.ravel().tolist()
@@ -146,25 +147,25 @@ def _with_geometry(array: np.ndarray, decoded: Decoded, claim: Claim) -> Volume:
 
 
 def content_hash(array: np.ndarray) -> str:
-    """BLAKE2b (128 bits, hexadecimal) of shape, type and values: equal for equal arrays, whatever their layout."""
+    """BLAKE2b (128 bits, hexadecimal) of shape, type and values: equal for equal arrays in any memory layout."""
     native = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    told = hashlib.blake2b(f"{array.shape} {native.dtype.str} ".encode(), digest_size=16)
-    told.update(native.data if native.size else b"")
-    return told.hexdigest()
+    digest = hashlib.blake2b(f"{array.shape} {native.dtype.str} ".encode(), digest_size=16)
+    digest.update(native.data if native.size else b"")
+    return digest.hexdigest()
 
 
 def value_hash(array: np.ndarray) -> str:
     """BLAKE2b (128 bits, hexadecimal) of shape and values: the same for an image saved with another voxel type.
 
-    Values are taken as float64, which holds those of every type exactly, but for whole numbers beyond 2^53: an array
-    with such is taken as 64-bit whole numbers.
+    Values are converted to float64, which represents the values of all types exactly except whole numbers beyond 2^53;
+    arrays with such values are converted to 64-bit integers.
     """
     kind: np.dtype[Any] = np.dtype("<f8")
     is_wide = array.dtype.kind in "iu" and array.dtype.itemsize == 8 and array.size > 0
     if is_wide and max(-int(array.min()), int(array.max())) > 2**53:
         kind = np.dtype("<u8" if int(array.max()) >= 2**63 else "<i8")
-    told = hashlib.blake2b(f"{array.shape} {kind.str} ".encode(), digest_size=16)
-    for part in array if array.ndim > 1 else [array]:  # no copy of the whole in 8 bytes a voxel
+    digest = hashlib.blake2b(f"{array.shape} {kind.str} ".encode(), digest_size=16)
+    for part in array if array.ndim > 1 else [array]:  # in parts, to avoid a copy of 8 bytes per voxel
         values = np.ascontiguousarray(part, kind)
-        told.update((values + 0 if kind.kind == "f" else values).data if values.size else b"")  # -0.0 is 0.0
-    return told.hexdigest()
+        digest.update((values + 0 if kind.kind == "f" else values).data if values.size else b"")  # -0.0 is 0.0
+    return digest.hexdigest()

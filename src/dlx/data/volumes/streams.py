@@ -1,7 +1,6 @@
-"""Following voxel data to their end: enough of them, whole (checksums of gzip and zlib), finite, and nothing after.
+"""Checks voxel data to their end: complete, with valid checksums (gzip and zlib), finite, and with nothing after them.
 
-The data are read in pieces and dropped, so that neither a long file nor a small one that inflates without end takes
-memory.
+The data are read in pieces that are discarded, so that neither a large file nor a decompression bomb fills the memory.
 """
 
 import gzip
@@ -10,20 +9,20 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from dlx.data.volumes.claim import BadFile
+from dlx.data.volumes.header import BadFile
 
 PIECE_BYTES = 4 << 20  # a multiple of every voxel's size
-MAX_PADDING_BYTES = 4096  # zeros after the last voxel, as writers that fill up a block leave them
+MAX_PADDING_BYTES = 4096  # zeros after the last voxel, from writers that fill up a block
 
 
 class Readable(Protocol):
-    """What gives the bytes asked for, fewer only at its end."""
+    """A stream that returns the requested number of bytes, fewer only at its end."""
 
     def read(self, num_bytes: int, /) -> bytes: ...
 
 
 class ZlibStream:
-    """The inflated bytes of a zlib stream that is the rest of a file; BadFile if it is broken, cut or followed."""
+    """The inflated bytes of a zlib stream at the end of a file; BadFile if it is broken, cut short or followed."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -45,7 +44,7 @@ class ZlibStream:
 
 
 class GzipStream:
-    """The inflated bytes of the gzip stream that is the rest of a file; BadFile if it is broken, cut or followed."""
+    """The inflated bytes of the gzip stream at the end of a file; BadFile if it is broken, cut short or followed."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._stream = gzip.GzipFile(fileobj=file, mode="rb")
@@ -62,10 +61,10 @@ class GzipStream:
 
 
 def check_voxels(stream: Readable, num_voxels: int, dtype: np.dtype[Any]) -> None:
-    """BadFile unless the stream holds so many voxels of the type, finite ones, and then at most zero padding.
+    """BadFile unless the stream contains this number of finite voxels, followed by nothing but zero padding.
 
-    `dtype` with the byte order of the file. Padding: at most MAX_PADDING_BYTES, all zero; anything else after the
-    last voxel says that the header claims too little.
+    `dtype` has the byte order of the file. Padding is at most MAX_PADDING_BYTES, all zero; other data after the last
+    voxel mean that the header claims too little.
     """
     claimed = missing = num_voxels * dtype.itemsize
     try:
@@ -75,7 +74,7 @@ def check_voxels(stream: Readable, num_voxels: int, dtype: np.dtype[Any]) -> Non
                 held = claimed - missing + len(piece)
                 raise BadFile(f"truncated: {held} of the {claimed} bytes of voxels that the header claims")
             if dtype.kind == "f" and not np.isfinite(np.frombuffer(piece, dtype)).all():
-                raise BadFile("holds voxels that are not finite (NaN or infinity): replace them (numpy.nan_to_num)")
+                raise BadFile("contains voxels that are not finite (NaN or infinity): replace them (numpy.nan_to_num)")
             missing -= len(piece)
         padding = stream.read(MAX_PADDING_BYTES + 1)
     except zlib.error as error:

@@ -1,10 +1,10 @@
-"""The lines and numbers of a text header (MetaImage, NRRD), held to what the parsers behind SimpleITK survive."""
+"""Reads lines and numbers of text headers (MetaImage, NRRD), within the limits of the parsers behind SimpleITK."""
 
 import math
 import re
 from typing import BinaryIO
 
-from dlx.data.volumes.claim import BadFile, quoted
+from dlx.data.volumes.header import BadFile, quoted
 
 MAX_LINE_BYTES = 16 << 10
 MAX_LINES = 2000
@@ -33,7 +33,7 @@ def whole_number(text: str, name: str) -> int:
 
 
 def whole_numbers(text: str, count: int, name: str) -> list[int]:
-    """So many whole numbers with blanks between."""
+    """`count` whole numbers, separated by blanks."""
     words = text.split()
     if len(words) != count:
         raise BadFile(f"the header's '{name}' has {len(words)} numbers, not {count}: {quoted(text)}")
@@ -41,7 +41,7 @@ def whole_numbers(text: str, count: int, name: str) -> list[int]:
 
 
 def numbers(text: str, count: int, name: str) -> list[float]:
-    """So many finite numbers with blanks between."""
+    """`count` finite numbers, separated by blanks."""
     words = text.split()
     if len(words) != count:
         raise BadFile(f"the header's '{name}' has {len(words)} numbers, not {count}: {quoted(text)}")
@@ -49,10 +49,10 @@ def numbers(text: str, count: int, name: str) -> list[float]:
 
 
 def number(word: str, name: str) -> float:
-    """One finite number, spelled plainly."""
+    """One finite decimal number."""
     if len(word) > MAX_NUMBER_LETTERS or not word.isascii() or not NUMBER.fullmatch(word):
-        raise BadFile(f"the header's '{name}' holds {quoted(word)}, not a finite number")
+        raise BadFile(f"the header's '{name}' contains {quoted(word)}, not a finite number")
     value = float(word)
     if not math.isfinite(value):
-        raise BadFile(f"the header's '{name}' holds {quoted(word)}, which is beyond the numbers")
+        raise BadFile(f"the header's '{name}' contains {quoted(word)}, which is beyond the range of numbers")
     return value

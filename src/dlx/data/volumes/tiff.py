@@ -1,8 +1,8 @@
-"""TIFF: one page of grey or RGB, in strips that lie within the file; deflated strips are inflated to their end.
+"""Checks TIFF files: one page of grey or RGB, in strips that lie within the file; deflated strips are inflated fully.
 
-Source: TIFF Revision 6.0 (Adobe, 1992) and its supplements. BigTIFF, tiles, planes, palettes, several pages and
-lossy compression are refused. LZW and PackBits have no checksum: that they hold enough is left to libtiff, which
-raises where they do not; here only the claim is held to what so many bytes can hold.
+Source: TIFF Revision 6.0 (Adobe, 1992) and its supplements. BigTIFF, tiles, planes, palettes, several pages and lossy
+compression are refused. LZW and PackBits have no checksum: only the largest size that their bytes can expand to is
+checked here, and libtiff raises an error if a strip is too short.
 """
 
 import math
@@ -11,11 +11,11 @@ import zlib
 
 import numpy as np
 
-from dlx.data.volumes.claim import BadFile, Claim, Note, check_size, check_spacing, show_numbers
+from dlx.data.volumes.header import BadFile, Header, Note, check_size, check_spacing, show_numbers
 from dlx.data.volumes.opening import OpenedFile
 
 TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
-READABLE = {1: "B", 3: "H", 4: "I", 5: "II"}  # the field types in which the tags that are used here may stand
+READABLE = {1: "B", 3: "H", 4: "I", 5: "II"}  # the field types of the tags that are read here
 MAX_ENTRIES = 200
 MAX_FIELD_BYTES = 16 << 20
 WIDTH, LENGTH, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER, OFFSETS = 256, 257, 258, 259, 262, 266, 273
@@ -23,7 +23,7 @@ ORIENTATION, SAMPLES, ROWS, BYTE_COUNTS, X_RESOLUTION, Y_RESOLUTION, PLANAR = 27
 UNIT, PREDICTOR, EXTRA_SAMPLES, SAMPLE_FORMAT = 296, 317, 338, 339
 DEFAULTS = {BITS: 1, COMPRESSION: 1, FILL_ORDER: 1, ORIENTATION: 1, SAMPLES: 1, PLANAR: 1, UNIT: 1, PREDICTOR: 1,
             SAMPLE_FORMAT: 1}  # fmt: skip
-REFUSED = {32997: "is a volume of its own kind (ImageDepth)", 322: "is tiled", 323: "is tiled", 324: "is tiled",
+REFUSED = {32997: "is a volume (ImageDepth)", 322: "is tiled", 323: "is tiled", 324: "is tiled",
            325: "is tiled", 320: "has a palette", 330: "has pages within its page (SubIFDs)",
            EXTRA_SAMPLES: "has transparency or other extra samples"}  # fmt: skip
 NAMES = {WIDTH: "ImageWidth", LENGTH: "ImageLength", OFFSETS: "StripOffsets", BYTE_COUNTS: "StripByteCounts",
@@ -35,13 +35,13 @@ UNIT_MM = {2: 25.4, 3: 10.0}
 
 
 class Directory:
-    """The tags of the one page: numbers by tag, with the standard's defaults."""
+    """The tags of the only page: numbers by tag, with the standard's defaults."""
 
     def __init__(self, file: OpenedFile) -> None:
         order = {b"II*\0": "<", b"MM\0*": ">"}.get(file.read_at(0, 4, "header") if file.num_bytes >= 8 else b"")
         if order is None:
             raise BadFile(
-                "no TIFF file (or a BigTIFF, which is not supported): it does not start with TIFF's signature"
+                "not a TIFF file (or a BigTIFF, which is not supported): it does not start with TIFF's signature"
             )
         self._file, self._order = file, order
         (at,) = struct.unpack(f"{order}I", file.read_at(4, 4, "header"))
@@ -50,7 +50,7 @@ class Directory:
             raise BadFile(f"its directory has {count} entries: 1 to {MAX_ENTRIES} are supported")
         entries = file.read_at(at + 2, count * 12 + 4, "directory")
         if entries[-4:] != b"\0\0\0\0":
-            raise BadFile("has several pages (or broken ones): save one image a file")
+            raise BadFile("has several pages (or broken ones): save one image per file")
         self._values: dict[int, list[int]] = {}
         for index in range(count):
             self._read_entry(entries[index * 12 : index * 12 + 12])
@@ -74,33 +74,33 @@ class Directory:
         self._values[tag] = list(numbers)
 
     def all(self, tag: int) -> list[int]:
-        """Every number of a tag; BadFile where it is missing and has no default."""
+        """All numbers of a tag; BadFile if it is missing and has no default."""
         values = self._values.get(tag)
         if values is None and tag in DEFAULTS:
             return [DEFAULTS[tag]]
         if not values:
-            raise BadFile(f"the tag {NAMES.get(tag, tag)} is missing or not of numbers")
+            raise BadFile(f"the tag {NAMES.get(tag, tag)} is missing or not a number")
         return values
 
     def one(self, tag: int) -> int:
-        """The one number of a tag; where it has several (one a sample), they must be the same."""
+        """The number of a tag; several numbers (one per sample) must be equal."""
         values = set(self.all(tag))
         if len(values) != 1:
-            raise BadFile(f"the tag {NAMES.get(tag, tag)} has unlike values")
+            raise BadFile(f"the tag {NAMES.get(tag, tag)} has several different values")
         return values.pop()
 
     def __contains__(self, tag: int) -> bool:
         return tag in self._values
 
 
-def check_tiff(file: OpenedFile) -> Claim:
+def check_tiff(file: OpenedFile) -> Header:
     """A `.tif` or `.tiff`; the spacing follows from the resolution, if it has a unit, else it is 1."""
     page = Directory(file)
     components = page.one(SAMPLES)
     photometric = page.one(PHOTOMETRIC)
     if (components, photometric) not in ((1, 1), (3, 2)):
         raise BadFile(
-            f"has {components} samples a pixel of the kind {photometric} (PhotometricInterpretation): only "
+            f"has {components} samples per pixel of the kind {photometric} (PhotometricInterpretation): only "
             "grey (1, black is zero) and RGB (2) are supported"
         )
     for tag in (ORIENTATION, FILL_ORDER, PLANAR):
@@ -108,27 +108,27 @@ def check_tiff(file: OpenedFile) -> Claim:
             raise BadFile(f"the tag {tag} is {page.one(tag)}: only 1 is supported (rows from the top, pixel by pixel)")
     kind = (page.one(BITS), page.one(SAMPLE_FORMAT))
     if kind not in VOXEL_TYPES:
-        raise BadFile(f"has {kind[0]} bits a sample in the format {kind[1]}: 8, 16 or 32 bits are supported")
+        raise BadFile(f"has {kind[0]} bits per sample in the format {kind[1]}: 8, 16 or 32 bits are supported")
     dtype = np.dtype(VOXEL_TYPES[kind])
     width, height = page.one(WIDTH), page.one(LENGTH)
     check_size([width, height], components * dtype.itemsize)
     _check_strips(file, page, width * components * dtype.itemsize, height)
     spacing = _spacing(page)
     notes: tuple[Note, ...] = ()
-    if any(abs(step - 1) > 1e-3 for step in spacing):  # SimpleITK writes 25.4 dots an inch for a spacing of 1
+    if any(abs(step - 1) > 1e-3 for step in spacing):  # SimpleITK writes 25.4 dots per inch for a spacing of 1
         notes = (Note("screen", f"the resolution makes a pixel {show_numbers(list(spacing[:2]))} mm"),)
-    return Claim("TIFFImageIO", (width, height, 1, 1), components, dtype, spacing, notes)
+    return Header("TIFFImageIO", (width, height, 1, 1), components, dtype, spacing, notes)
 
 
 def _check_strips(file: OpenedFile, page: Directory, row_bytes: int, height: int) -> None:
-    """Every strip lies within the file and holds its rows."""
+    """BadFile unless every strip lies within the file and contains its rows."""
     rows = min(page.one(ROWS), height) if ROWS in page else height
     if rows < 1:
         raise BadFile("its strips have no rows")
     num_strips = math.ceil(height / rows)
     offsets, counts = page.all(OFFSETS), page.all(BYTE_COUNTS)
     if not len(offsets) == len(counts) == num_strips:
-        raise BadFile(f"has {len(offsets)} strips with {len(counts)} lengths where {num_strips} are needed")
+        raise BadFile(f"has {len(offsets)} strips with {len(counts)} lengths; expected {num_strips}")
     compression = page.one(COMPRESSION)
     predictor = page.one(PREDICTOR)
     if predictor not in (1, 2, 3) or (predictor != 1 and compression in (NONE, PACKBITS)):
@@ -143,7 +143,7 @@ def _check_strips(file: OpenedFile, page: Directory, row_bytes: int, height: int
 def _check_strip(file: OpenedFile, offset: int, count: int, claimed: int, compression: int) -> None:
     if compression == NONE:
         if count != claimed:
-            raise BadFile(f"a strip has {count} bytes where its rows need {claimed}")
+            raise BadFile(f"a strip has {count} bytes, but its rows need {claimed}")
     elif compression in (DEFLATE, OLD_DEFLATE):
         _inflate_strip(file, offset, count, claimed)
     elif compression in MAX_RATIO:
@@ -154,7 +154,7 @@ def _check_strip(file: OpenedFile, offset: int, count: int, claimed: int, compre
 
 
 def _inflate_strip(file: OpenedFile, offset: int, count: int, claimed: int) -> None:
-    """Inflates a strip piece by piece: BadFile unless it is whole and of the claimed length."""
+    """Inflates a strip in pieces; BadFile unless it is complete and has the claimed length."""
     inflater = zlib.decompressobj()
     held, packed = 0, b""
     file.stream.seek(offset)
@@ -171,20 +171,20 @@ def _inflate_strip(file: OpenedFile, offset: int, count: int, claimed: int) -> N
         raise BadFile(f"broken compressed data ({error})") from None
     if held != claimed or not inflater.eof:
         state = "truncated" if held <= claimed else "longer than the header claims"
-        raise BadFile(f"{state}: a strip inflates to {held} bytes where its rows need {claimed}")
+        raise BadFile(f"{state}: a strip inflates to {held} bytes, but its rows need {claimed}")
 
 
 def _spacing(page: Directory) -> tuple[float, float, float]:
-    """mm a pixel from XResolution and YResolution; 1 where they are missing, 0 or have no unit.
+    """mm per pixel from XResolution and YResolution; 1 if they are missing, 0 or without a unit.
 
-    A missing unit would be the inch by the standard; SimpleITK takes it for none, and so it is here.
+    By the standard a missing unit means inches; SimpleITK treats it as no unit, and so does this function.
     """
     if X_RESOLUTION not in page or Y_RESOLUTION not in page:
         return 1.0, 1.0, 1.0
     resolutions = [page.all(tag) for tag in (X_RESOLUTION, Y_RESOLUTION)]
     if any(len(fraction) != 2 for fraction in resolutions):
         raise BadFile("the resolution is not a fraction")
-    if any(above == 0 for above, _ in resolutions):  # as good as missing, for SimpleITK too
+    if any(above == 0 for above, _ in resolutions):  # treated as missing, as by SimpleITK
         return 1.0, 1.0, 1.0
     if any(below == 0 for _, below in resolutions):
         raise BadFile("the resolution is infinite")

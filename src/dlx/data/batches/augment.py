@@ -1,7 +1,7 @@
-"""Augmentation of a batch on its device: flips, rotation and scaling, intensity, noise; off unless asked for.
+"""Augmentation of a batch on its device: flips, rotation and scaling, intensity, noise; each is off by default.
 
-How each patch is changed is drawn on the host, an epoch at once, from a stream of its own; so trials of one seed see
-the same changes, and a change that is asked for beside another leaves the other's draws as they were.
+The changes are drawn on the host, a whole epoch at a time, from a separate random stream: trials of one seed see the
+same changes, and enabling another kind of change does not alter the draws of the others.
 """
 
 import math
@@ -15,10 +15,10 @@ from dlx.settings.spec import AugmentSpec
 
 
 class Augmenter:
-    """The changes of one trial's batches: `begin_epoch` draws them, a call makes those of one step.
+    """Augments the batches of one trial: `begin_epoch` draws the changes, a call applies those of one step.
 
-    All that a call reads is on the device and stays in its place, so that it can be part of a captured step. `noise` is
-    the generator of the pixels' noise, to be registered with a capture.
+    A call reads only device tensors that are never reallocated, so it can be captured in a CUDA graph. `noise` is the
+    generator of the voxel noise; it must be registered with the graph.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Augmenter:
         self.spec, self.dims, self.shape = spec, len(patch_size_px), (num_steps, batch_size)
         dims = self.dims
         sides = torch.tensor(patch_size_px[::-1], dtype=torch.float32)  # (x, y(, z))
-        # made here and not at each step, where it would be a copy from the host
+        # computed here because at each step it would be a copy from the host
         self.side_ratios = (sides / sides.unsqueeze(1)).to(device)
         self.noise = torch.Generator(device)
         self.flips = torch.zeros(*self.shape, dims, dtype=torch.bool, device=device)
@@ -43,7 +43,7 @@ class Augmenter:
         self.noise_sd = torch.zeros(self.shape, device=device)
 
     def begin_epoch(self, draws: torch.Generator, noise_seed: int) -> None:
-        """Draws every change of the next epoch, all kinds whatever is asked for, and sends them over."""
+        """Draws all kinds of changes of the next epoch, also disabled ones, and copies them to the device."""
         self.noise.manual_seed(noise_seed)
 
         def uniform(*sizes: int) -> Tensor:
@@ -61,7 +61,7 @@ class Augmenter:
     def __call__(
         self, image: Float[Tensor, "B C *S"], mask: Int64[Tensor, "B *S"], at: Int64[Tensor, "1"]
     ) -> tuple[Float[Tensor, "B C *S"], Int64[Tensor, "B *S"]]:
-        """The batch of step `at`, changed; image and mask move together, memory formats are kept."""
+        """Augments the batch of step `at`; image and mask move together, memory formats are kept."""
         spec = self.spec
         if spec.flip > 0:
             image, mask = self._flip(image, mask, at)
@@ -85,7 +85,7 @@ class Augmenter:
         return image, mask
 
     def _move(self, image: Tensor, mask: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-        """Rotated and scaled about the patch's centre; what comes in from outside is the patch, reflected."""
+        """Rotates and scales about the patch's centre; voxels from outside the patch are its reflection."""
         theta = self.affine.index_select(0, at)[0]  # (B, dims, dims + 1), in x, y(, z)
         theta = theta.clone()
         theta[..., :-1] *= self.side_ratios  # the grid's sides are -1..1 whatever their length

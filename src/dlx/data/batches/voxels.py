@@ -1,4 +1,4 @@
-"""All voxels of a data set in one flat store on the device; a box of any case is an index into it."""
+"""All voxels of a data set in one flat tensor on the device, from which boxes of any case are gathered by index."""
 
 import copy
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ TENSORS = ("images", "masks", "shape", "offset", "pad_value")
 class VoxelStore:
     """The voxels of many cases, flat: `images` (N, C) float16 and `masks` (N,) uint8, made on the host.
 
-    Memory: 2 C + 1 bytes a voxel, once for all trials that use the same cases.
+    It takes 2 C + 1 bytes per voxel and is shared by all trials that use the same cases.
     """
 
     def __init__(self, cases: Sequence[Case]) -> None:
@@ -47,7 +47,7 @@ class VoxelStore:
         self.channels = channels
 
     def to(self, device: torch.device) -> "VoxelStore":
-        """The same store on a device; itself where it is there already."""
+        """A copy of the store on a device; the store itself if it is already there."""
         if device == self.device:
             return self
         moved = copy.copy(self)
@@ -56,7 +56,7 @@ class VoxelStore:
         return moved
 
     def share_memory(self) -> None:
-        """Moves host tensors to shared memory: worker processes that are handed the store then copy nothing."""
+        """Moves host tensors to shared memory, so that sending the store to worker processes copies no voxels."""
         for name in TENSORS:
             getattr(self, name).share_memory_()
 
@@ -83,7 +83,7 @@ class VoxelStore:
     def gather(
         self, case: Int[Tensor, " B"], start: Int[Tensor, "B 3"], extent: Extent
     ) -> tuple[Float[Tensor, "B d h w C"], Int[Tensor, "B d h w"]]:
-        """The boxes of `extent` (d, h, w) that begin at `start` (may be negative) in each `case`.
+        """Reads, from each `case`, the box of `extent` (d, h, w) that starts at `start` (which may be negative).
 
         Images come as float32 with channels last, masks as int64. Outside the volume the image is the case's
         `pad_value` and the mask 0.

@@ -1,6 +1,6 @@
-"""Warnings about a data set and its split: what can be trained on and is probably not what was meant.
+"""Warnings about a data set and its split that can be used but probably contain a mistake.
 
-Each function returns lines for the user. Nothing is refused here, and nothing is changed.
+Each function returns lines for the user; it refuses and changes nothing.
 """
 
 from collections import Counter
@@ -10,27 +10,27 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from dlx.data.cases import Case, Dataset
+from dlx.data.checks.scan_names import guess_persons, scans_of
 from dlx.data.intensities import ChannelIntensities
 from dlx.data.layouts.listing import name_some, natural_key
-from dlx.data.scan_names import guess_persons, scans_of
 from dlx.data.split import GROUPS, Split
 from dlx.settings.text import counted
 
-SHOWN = 3  # names, pairs or classes that a line gives
-UNLIKE_SPACING = 0.1  # of the median; nominally equal voxels of several scanners differ by less
-MANY_NEGATIVE = 0.05  # of a case's voxels: MR images have none, or a few about edges where they were resampled
-# Ratios to the standard deviation of the voxels clipped to their 1st and 99th percentile. Measured: the deviation is
-# 1.002 to 1.10 of it on the hippocampus set and 1.01 on the phantom, the range from minimum to maximum 4.1 to 17.5 and
-# 5.2 to 6.6. CT with bone or metal was not measured.
+SHOWN = 3  # names, pairs or classes in a line
+UNLIKE_SPACING = 0.1  # relative to the median; nominally equal voxel sizes of several scanners differ by less
+MANY_NEGATIVE = 0.05  # of a case's voxels; MR images have none, or a few along edges after resampling
+# Limits of the standard deviation and of the range (maximum - minimum), each divided by the standard deviation of the
+# voxels clipped to their 1st and 99th percentile. Measured: 1.002 to 1.10 and 4.1 to 17.5 on the hippocampus set, 1.01
+# and 5.2 to 6.6 on the phantom. CT with bone or metal was not measured.
 SQUEEZED_STD, SQUEEZED_RANGE = 3.0, 40.0
-MAX_PAIRS = 4_000_000  # that are compared as copies: 4000 and 1000 slices took 17 s on one core, and it grows with them
-UNLIKE_SIZES = 10.0  # between a class's voxels per case in training and in validation
+MAX_PAIRS = 4_000_000  # compared in the search for copies: 17 s on one core (4000 and 1000 slices)
+UNLIKE_SIZES = 10.0  # ratio of a class's voxels per case in training and in validation
 
-_likenesses: WeakKeyDictionary[Dataset, dict[tuple[tuple[str, ...], ...], list[str]]] = WeakKeyDictionary()
+_copy_lines: WeakKeyDictionary[Dataset, dict[tuple[tuple[str, ...], ...], list[str]]] = WeakKeyDictionary()
 
 
 def remark_on(dataset: Dataset, split: Split, groups: Collection[str]) -> list[str]:
-    """All warnings about these data; `groups` are the names for which a person was declared."""
+    """All warnings about these data; `groups` are the cases whose person the user declared."""
     used = _of(dataset, [*split.train, *split.val])
     return [
         *untrained_classes(dataset, split),
@@ -53,18 +53,20 @@ def untrained_classes(dataset: Dataset, split: Split) -> list[str]:
 
 
 def repeated_images(dataset: Dataset, split: Split) -> list[str]:
-    """Images that are there twice on the training side."""
+    """Images that occur twice among the training cases."""
     lines = []
     first: dict[str, str] = {}
     for case in _of(dataset, split.train):
         twin = first.setdefault(case.value_hash, case.id)
         if twin != case.id:
-            lines.append(f"{case.id} holds the same image as {twin}: it trains twice")
+            lines.append(
+                f"{case.id} holds the same image as {twin}, so the image is trained on twice: remove one of them"
+            )
     return lines
 
 
 def unlike_orientations(cases: Sequence[Case]) -> list[str]:
-    """Cases that are stored with other axes than most."""
+    """Cases that are stored in another orientation than most."""
     by_code: dict[str, list[str]] = {}
     for case in cases:
         if case.orientation:
@@ -76,13 +78,14 @@ def unlike_orientations(cases: Sequence[Case]) -> list[str]:
     what = ", ".join(f"{len(ids)} as {code} ({name_some(ids, SHOWN)})" for code, ids in others.items())
     total = sum(map(len, by_code.values()))
     return [
-        f"mixed orientation: of {total} cases, {what}; the rest as {common}. dlx does not turn images, so "
-        "anatomy lies in different directions: store all alike (SimpleITK.DICOMOrient, image and mask) before training"
+        f"mixed orientation: of {total} cases, {what}; the rest as {common}. dlx does not reorient images, so "
+        "the network sees anatomy in different directions: store all cases in one orientation (SimpleITK.DICOMOrient, "
+        "image and mask) before training"
     ]
 
 
 def unlike_spacings(cases: Sequence[Case]) -> list[str]:
-    """Cases whose voxels are of another size than usual."""
+    """Cases whose voxel size differs from the median."""
     if not cases:
         return []
     spacings = np.array([case.spacing_mm for case in cases])
@@ -106,7 +109,7 @@ def _spacing(spacing_mm: Sequence[float]) -> str:
 
 
 def negative_voxels(dataset: Dataset, cases: Sequence[Case]) -> list[str]:
-    """Images for which "above zero" is no sign of the foreground: CT, and what was z-scored before."""
+    """Images whose foreground is not simply the voxels above zero: CT, and images that were z-scored before."""
     if "over=foreground" not in dataset.normalize:
         return []
     negative = [case for case in cases if case.negative_fraction > MANY_NEGATIVE]
@@ -116,13 +119,13 @@ def negative_voxels(dataset: Dataset, cases: Sequence[Case]) -> list[str]:
     return [
         f"{len(negative)} of {len(cases)} cases ({name_some([case.id for case in negative], SHOWN)}) are negative in "
         f"{_range([f'{100 * share:.0f} %' for share in (min(shares), max(shares))])} of the voxels of channel "
-        f"{dataset.channels[0]!r}, and normalisation takes all at or below 0 for air. For CT (Hounsfield units) or "
+        f"{dataset.channels[0]!r}, but normalisation treats voxels at or below 0 as air. For CT (Hounsfield units) or "
         "images normalised before use --set data.normalize=zscore:over=all or percentile:over=all"
     ]
 
 
 def squeezed_contrast(dataset: Dataset, cases: Sequence[Case]) -> list[str]:
-    """Channels of cases in which few voxels far from all others (metal, padding) set the scale."""
+    """Channels of cases in which a few outlying voxels (metal, padding) determine the scale."""
     name = dataset.normalize.partition(":")[0]
     clipping = f"percentile{':over=all' if 'over=all' in dataset.normalize else ''}"
     if name not in ("zscore", "whiten", "minmax"):
@@ -137,8 +140,8 @@ def squeezed_contrast(dataset: Dataset, cases: Sequence[Case]) -> list[str]:
             )
             more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
             lines.append(
-                f"channel {channel!r}: in {len(found)} of {len(cases)} cases ({shown}{more}) few voxels far from all "
-                "others (metal, padding?) set the scale and squeeze the contrast of the rest: "
+                f"channel {channel!r}: in {len(found)} of {len(cases)} cases ({shown}{more}) a few outlying voxels "
+                "(metal, padding?) determine the scale and squeeze the contrast of the rest: "
                 f"--set data.normalize={clipping} clips them"
             )
     return lines
@@ -153,7 +156,7 @@ def _is_squeezed(channel: ChannelIntensities, normalizer: str) -> bool:
 
 
 def scans_on_both_sides(split: Split) -> list[str]:
-    """Persons, guessed from the names of cases, who have scans on both sides of the split."""
+    """Persons, guessed from case names, with scans on both sides of the split."""
     persons = guess_persons(sorted([*split.train, *split.val], key=natural_key))
     scans = scans_of(persons)
     both = {persons[case] for case in split.train if persons} & {persons[case] for case in split.val if persons}
@@ -163,16 +166,16 @@ def scans_on_both_sides(split: Split) -> list[str]:
     first = next(person for person in scans if person in both)
     each = _range([str(min(sizes)), str(max(sizes))])
     return [
-        f"names look like {counted(len(scans), 'person')} with {each} scans each ({first}: "
-        f"{name_some(scans[first], 2)}), and scans of {len(both)} of them both train and validate, which makes "
-        f'validation too good. Write {GROUPS} ({{"case": "person"}}) into the data folder, or name such a file '
-        "with --set split.groups=FILE"
+        f"case names look like {counted(len(scans), 'person')} with {each} scans each ({first}: "
+        f"{name_some(scans[first], 2)}), and {len(both)} of them have scans in both training and validation, which "
+        f'makes validation scores too high. Write {GROUPS} ({{"case": "person"}}) into the data folder, or name such a '
+        "file with --set split.groups=FILE"
     ]
 
 
 def copies_on_both_sides(dataset: Dataset, split: Split) -> list[str]:
-    """Pairs across the split that look like copies of one image. Kept for a split: variants of a study share it."""
-    known = _likenesses.setdefault(dataset, {})
+    """Pairs across the split that look like copies of one image; cached per split, for all variants of a study."""
+    known = _copy_lines.setdefault(dataset, {})
     key = (split.train, split.val)
     if key not in known:
         known[key] = _copies(dataset, split)
@@ -180,14 +183,14 @@ def copies_on_both_sides(dataset: Dataset, split: Split) -> list[str]:
 
 
 def _copies(dataset: Dataset, split: Split) -> list[str]:
-    from dlx.data.copies import find_copies  # here, as it loads scipy
+    from dlx.data.checks.copies import find_copies  # here, as it loads scipy
 
     thumbnails = {case.id: case.thumbnail for case in dataset.cases if case.thumbnail is not None}
     train, val = ([case for case in side if case in thumbnails] for side in (split.train, split.val))
     if len(train) * len(val) > MAX_PAIRS:
         return [
-            f"copies of images are not looked for: {len(train)} training and {len(val)} validation cases are more than "
-            f"{MAX_PAIRS:,} pairs. Images that are equal once prepared are refused all the same"
+            f"no search for copies of images: {len(train)} training and {len(val)} validation cases are more than "
+            f"{MAX_PAIRS:,} pairs. Images that are identical after preparation are still refused"
         ]
     copies = find_copies([thumbnails[case] for case in train], [thumbnails[case] for case in val])
     if not copies:
@@ -196,19 +199,19 @@ def _copies(dataset: Dataset, split: Split) -> list[str]:
     more = f" and {len(copies) - SHOWN} more" if len(copies) > SHOWN else ""
     return [
         f"{counted(len(copies), 'pair')} of a training and a validation case may be copies of one image (correlation): "
-        f"{shown}{more}. Leave one of each out, or make the two one person in {GROUPS}"
+        f"{shown}{more}. Leave out one of each pair, or assign both to one person in {GROUPS}"
     ]
 
 
 def unlike_class_sizes(dataset: Dataset, split: Split) -> list[str]:
-    """Classes that no validation case has, or of which one side has ten times as many voxels per case."""
+    """Classes without a validation case, or with ten times as many voxels per case on one side as on the other."""
     sides = [_voxels_per_case(dataset, ids) for ids in (split.train, split.val)]
     lines = []
     absent = [name for k, name in enumerate(dataset.classes) if sides[0][k] > 0 and sides[1][k] == 0]
     if absent:
         lines.append(
             f"no validation case has the class {name_some(absent)}: its validation Dice is 0 if the network predicts "
-            "it in one of them, and is left out otherwise"
+            "it in any of them, and is left out of the mean otherwise"
         )
     unlike = [
         f"{name!r} {train:,.0f} and {val:,.0f}"

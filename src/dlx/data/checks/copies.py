@@ -1,9 +1,10 @@
-"""Copies of one image that equal hashes miss: with noise, cropped, mirrored, resampled, or with their header lost.
+"""Finds copies of an image that hashes cannot detect: noisy, cropped, mirrored, resampled, or with a lost header.
 
-An image is compared by its thumbnail, a coarse volume in canonical orientation, less what is smooth in it. The
-magnitudes of a thumbnail's spectrum do not change when the image is shifted, as it is by cropping: their correlation is
-one matrix product for all pairs and each orientation. Pairs that are somewhat alike are then shifted onto each other.
-Full images, files and splits are not known here. The thresholds were measured: see "Copies of an image" in docs/log.md.
+Images are compared by their thumbnails (coarse volumes in canonical orientation) after a high-pass filter. Shifting an
+image, for example by cropping, does not change the magnitudes of its spectrum, so one matrix product per orientation
+compares all pairs by the correlation of these magnitudes. Pairs with some correlation are then aligned and compared
+again. Nothing here needs full images, files or splits. The thresholds were measured: see "Copies of an image" in
+docs/log.md.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,22 +20,23 @@ from dlx.data.thumbnails import LONGEST_2D, LONGEST_3D, Thumbnail, resample
 
 Array = NDArray[np.float32]
 Axes = tuple[int, ...]
-Turn = tuple[Axes, Axes]  # the order of the axes, and those that are flipped then
+Turn = tuple[Axes, Axes]  # the order of the axes, and which of them to flip after reordering
 
-MIN_CELLS = 500  # of a thumbnail: the spectra of smaller ones are alike by chance
-MAX_GROWTH = 1.5  # an image larger than the others in mm is compared by at most so many times as many cells
-DETAIL = 2.0  # cells; what is smoother is taken out, for in that all heads are alike
-BAND_3D, BAND_2D = 8, 16  # frequencies on each side of zero that are compared, in cycles per 1.5 longest sides
-# Of the 33,670 pairs of the hippocampus set the likeliest has 0.75 (two sides of one person, it seems).
-SURE, POSSIBLE = 0.85, 0.6  # correlations of spectra: a copy whatever else, and a pair that is aligned
-MIN_ALIGNED = 0.85  # correlation of a possible pair once aligned; that of different hippocampi is at most 0.72
-MAX_ALIGNED = 16  # pairs that are aligned, the likeliest first: half a second
-MIN_OVERLAP = 0.5  # of the smaller thumbnail, where two are aligned
+MIN_CELLS = 500  # of a thumbnail; the spectra of smaller ones are similar by chance
+MAX_GROWTH = 1.5  # an image larger in mm than the others may have up to this factor times LONGEST cells per side
+DETAIL = 2.0  # cells, of the high-pass filter: in lower frequencies all heads are alike
+BAND_3D, BAND_2D = 8, 16  # compared frequencies on each side of zero, in cycles per 1.5 times the longest side
+# Correlations of spectra: SURE is a copy without further checks, POSSIBLE is checked by aligning the pair. The largest
+# of the 33,670 pairs of the hippocampus set is 0.75 (probably the two sides of one person).
+SURE, POSSIBLE = 0.85, 0.6
+MIN_ALIGNED = 0.85  # correlation of an aligned pair that counts as a copy; different hippocampi reach at most 0.72
+MAX_ALIGNED = 16  # pairs that are aligned, in decreasing order of likelihood; they take half a second
+MIN_OVERLAP = 0.5  # of two aligned thumbnails, as a fraction of the smaller one
 
 
 @dataclass(frozen=True)
 class Copy:
-    """Two images, by their positions in the two sequences compared, and how their thumbnails correlate."""
+    """Two images, as positions in the two compared sequences, and the correlation of their thumbnails."""
 
     first: int
     second: int
@@ -42,9 +44,9 @@ class Copy:
 
 
 def find_copies(first: Sequence[Thumbnail], second: Sequence[Thumbnail]) -> list[Copy]:
-    """The pairs, one of each sequence, that look like copies of one image; the most alike first.
+    """Pairs, one image from each sequence, that are probably copies of one image; the highest correlation first.
 
-    Slices are compared with slices and volumes with volumes; thumbnails of fewer than 500 cells are left out.
+    Slices are compared with slices and volumes with volumes; thumbnails of fewer than 500 cells are skipped.
     """
     found: dict[tuple[int, int], float] = {}
     for thin in sorted({one.thin_axes for one in (*first, *second)}):
@@ -60,7 +62,9 @@ def find_copies(first: Sequence[Thumbnail], second: Sequence[Thumbnail]) -> list
 
 
 def _find_alike(first: list[Thumbnail], second: list[Thumbnail], thin: Axes) -> dict[tuple[int, int], float]:
-    """Pairs and correlations: stretched to one shape (resampled copies whose spacing is lost), and in mm (cropped)."""
+    """Pairs and correlations, compared twice: stretched to one shape (finds resampled copies without a spacing) and in
+    mm (finds cropped copies).
+    """
     stretched, others = ([_details(one, None) for one in side] for side in (first, second))
     found = {pair: value for pair, value, _ in _likely_pairs(stretched, others, thin, [(0, 1, 2)]) if value >= SURE}
     step_mm = float(np.median([max(one.cell_mm) for one in (*first, *second)]))
@@ -78,9 +82,9 @@ def _find_alike(first: list[Thumbnail], second: list[Thumbnail], thin: Axes) -> 
 
 
 def aligned_correlation(first: Array, second: Array) -> float:
-    """The largest correlation of two volumes of mean 0 over all shifts at which enough of the two overlaps.
+    """The largest correlation of two volumes of mean 0 over all shifts with sufficient overlap.
 
-    Over the overlap of a shift the sum of products and both sums of squares are taken, each a cross-correlation.
+    For every shift, the sum of products and both sums of squares over the overlap come from cross-correlations.
     """
     shape = [fft.next_fast_len(a + b - 1, real=True) for a, b in zip(first.shape, second.shape, strict=True)]
     a, extent_a, squares_a = (fft.rfftn(v, shape) for v in (first, np.ones_like(first), first**2))
@@ -89,7 +93,7 @@ def aligned_correlation(first: Array, second: Array) -> float:
         fft.irfftn(one * other.conj(), shape)
         for one, other in ((a, b), (extent_a, extent_b), (squares_a, extent_b), (extent_a, squares_b))
     )
-    least = 0.01 * overlap  # of energy, whose mean is 1: an overlap without details is not alike
+    least = 0.01 * overlap  # energy, which is 1 per cell on average; an overlap without details does not count
     valid = (overlap > MIN_OVERLAP * min(first.size, second.size)) & (energy_a > least) & (energy_b > least)
     if not valid.any():
         return -1.0
@@ -97,7 +101,7 @@ def aligned_correlation(first: Array, second: Array) -> float:
 
 
 def _details(thumbnail: Thumbnail, step_mm: float | None) -> Array:
-    """A thumbnail in cells of `step_mm`, or stretched to a cube (None), less what is smooth in it; of variance 1."""
+    """A thumbnail resampled to cells of `step_mm` (None: stretched to a cube), high-pass filtered, with variance 1."""
     shape = np.array(thumbnail.image.shape)
     longest = LONGEST_2D if thumbnail.thin_axes else LONGEST_3D
     if step_mm is None:
@@ -109,16 +113,16 @@ def _details(thumbnail: Thumbnail, step_mm: float | None) -> Array:
     image = resample(thumbnail.image, widths, cells)
     details = image - ndimage.gaussian_filter(image, DETAIL, mode="nearest")
     details -= details.mean()
-    spread = float(details.std())
-    return np.asarray(details / spread if spread > 0 else details, np.float32)
+    std = float(details.std())
+    return np.asarray(details / std if std > 0 else details, np.float32)
 
 
 def _likely_pairs(
     first: list[Array], second: list[Array], thin: Axes, orders: Sequence[Axes]
 ) -> Iterator[tuple[tuple[int, int], float, Turn]]:
-    """Pairs whose spectra correlate at `POSSIBLE` or more, the likeliest first, and how the second is to be turned.
+    """Pairs whose spectra correlate at `POSSIBLE` or more, the likeliest first, with the turn of the second image.
 
-    A magnitude is that of its opposite frequency too, so each turn stands for itself and its reflection in the centre.
+    Opposite frequencies have the same magnitude, so a turn and its point reflection cannot be distinguished here.
     """
     left = np.stack([_unit(_magnitudes(grid, thin)) for grid in first])
     magnitudes = [_magnitudes(grid, thin) for grid in second]
@@ -136,7 +140,7 @@ def _likely_pairs(
 
 
 def _magnitudes(grid: Array, thin: Axes) -> Array:
-    """Logarithms of the magnitudes of the low frequencies along all axes but the thin ones, less what is smooth."""
+    """High-pass filtered log magnitudes of the low frequencies along all axes except the thin ones."""
     band, period = (BAND_2D, LONGEST_2D) if thin else (BAND_3D, LONGEST_3D)
     spectrum = grid.astype(np.complex64)
     for axis, size in enumerate(grid.shape):
@@ -157,7 +161,7 @@ def _waves(size: int, band: int, period: int) -> NDArray[np.complex64]:
 
 
 def _unit(values: Array) -> Array:
-    """Flat, of mean 0 and length 1, so that a product of two is their correlation."""
+    """The values flattened, with mean 0 and length 1: the dot product of two such vectors is their correlation."""
     flat = values.ravel() - values.mean()
     length = float(np.linalg.norm(flat))
     return np.asarray(flat / length if length > 0 else flat, np.float32)

@@ -1,7 +1,7 @@
-"""Which patches a step sees: drawn on the host, an epoch at once, from the order stream; gathered on the device.
+"""The patches of each step: drawn on the host from the order stream, an epoch at a time; gathered on the device.
 
-A 2D network's patches are slices: boxes one voxel thick along the slice axis. The notes' batch is one cube of one
-subject, all of whose slices are the batch (`block`).
+A 2D network's patches are slices: boxes one voxel thick along the slice axis. With `batch.kind` = `block`, a batch is
+all slices of one cube of one subject.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,14 +12,14 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from dlx.data.voxels import Extent, VoxelStore
+from dlx.data.batches.voxels import Extent, VoxelStore
 from dlx.settings.spec import BatchSpec
 
 
 class Foreground:
-    """Where the labelled voxels of some cases lie, on the host: a flat index each, 4 bytes."""
+    """The positions of the labelled voxels of some cases, on the host: a flat index of 4 bytes per voxel."""
 
-    def __init__(self, masks: Iterable[Tensor]) -> None:  # each (D, H, W), of a size of its own
+    def __init__(self, masks: Iterable[Tensor]) -> None:  # each (D, H, W); sizes may differ
         flat, shapes = [], []
         for mask in masks:
             index = mask.flatten().nonzero().squeeze(1)
@@ -31,18 +31,18 @@ class Foreground:
         self._shapes = torch.tensor(shapes)
 
     def position(self, case: Int[Tensor, " n"], which: Int[Tensor, " n"]) -> Int[Tensor, "n 3"]:
-        """Where (D, H, W) the labelled voxel number `which` of each case lies, counted from the corner on."""
+        """The (D, H, W) position of labelled voxel number `which` (counted from 0, in memory order) of each case."""
         flat = self.flat[self._first[case] + which].long()
         _, height, width = self._shapes[case].unbind(1)
         return torch.stack([flat // (height * width), flat // width % height, flat % width], 1)
 
 
 @dataclass(frozen=True)
-class PatchPlan:
-    """How boxes are placed: their extent (D, H, W), the cases drawn from, and where in each they may lie.
+class PatchSampler:
+    """Draws the positions of patches of one extent (D, H, W): from which `cases`, and within which box of each.
 
-    `boxes` are half-open bounds per case and axis; a patch stays inside its box where it fits, and is centred on it
-    (so that it reaches beyond) along an axis where the box is smaller than the patch.
+    `boxes` are half-open bounds per case and axis. A patch stays inside its box; along an axis on which the box is
+    smaller than the patch, the patch is centred on the box and reaches beyond it.
     """
 
     extent: Extent
@@ -55,8 +55,8 @@ class PatchPlan:
     ) -> tuple[Int[Tensor, "S B"], Int[Tensor, "S B 3"]]:
         """Case indices and start corners for every patch of an epoch, drawn on the host from `order`.
 
-        Cases are drawn uniformly. `foreground` holds the labelled voxels of each entry of `cases`; it is needed where
-        `foreground_fraction` is above zero: that share of patches is centred on one.
+        Cases are drawn uniformly. `foreground` holds the labelled voxels of each entry of `cases`. It is needed if
+        `foreground_fraction` is above zero: this fraction of the patches is centred on a labelled voxel.
         """
         shape = (num_steps, batch_size)
         picked = torch.randint(len(self.cases), shape, generator=order)
@@ -85,11 +85,11 @@ class PatchPlan:
 
 
 def fit_patch_size(asked: tuple[int, ...] | None, shapes: Sequence[tuple[int, ...]], stride: int) -> tuple[int, ...]:
-    """The patch a study trains on: what was asked, else one of about the training subjects' median size.
+    """The patch size of a study: `asked` if given, else about the median size of the training subjects.
 
     Each side is the median size (of the axes the patch spans) rounded up to a multiple of the network's `stride`,
-    and at most 64 (2D) or 48 (3D) voxels, or one stride where that is more: this keeps a step within what a CPU does
-    in a fraction of a second.
+    limited to 64 (2D) or 48 (3D) voxels, or to one stride if that is more. With these limits a step takes a CPU a
+    fraction of a second.
     """
     if asked is not None:
         return asked
@@ -100,7 +100,7 @@ def fit_patch_size(asked: tuple[int, ...] | None, shapes: Sequence[tuple[int, ..
 
 
 def box_extent(patch_size_px: tuple[int, ...], batch: BatchSpec) -> Extent:
-    """The box (D, H, W) a patch fills: a 2D patch is one voxel thick along the slice axis, a block `size` voxels."""
+    """The box (D, H, W) of a patch: along the slice axis a 2D patch is one voxel thick, a block `size` voxels."""
     if len(patch_size_px) == 3:
         return patch_size_px[0], patch_size_px[1], patch_size_px[2]
     sides = list(patch_size_px)
@@ -109,31 +109,37 @@ def box_extent(patch_size_px: tuple[int, ...], batch: BatchSpec) -> Extent:
 
 
 class PatchSource:
-    """The batches of one trial: `begin_epoch` draws them, `seek` chooses one, `gather` gives it on the training device.
+    """The batches of one trial: `begin_epoch` draws them, `seek` selects one, `gather` returns it on the device.
 
-    Everything between is on the device, in tensors that stay where they are, so that `gather` can be part of a captured
-    step. Where the voxels are on the host, `seek` brings the batch over and `gather` hands it out.
+    `gather` reads only device tensors that are never reallocated, so it can be captured in a CUDA graph. If the voxels
+    are on the host, `seek` copies the batch to the device and `gather` returns this copy.
     """
 
     def __init__(
-        self, store: VoxelStore, plan: PatchPlan, batch: BatchSpec, dims: int, device: torch.device, num_steps: int
+        self,
+        store: VoxelStore,
+        sampler: PatchSampler,
+        batch: BatchSpec,
+        dims: int,
+        device: torch.device,
+        num_steps: int,
     ) -> None:
-        self.store, self.plan, self.dims, self.device, self.num_steps = store, plan, dims, device, num_steps
+        self.store, self.sampler, self.dims, self.device, self.num_steps = store, sampler, dims, device, num_steps
         self.slice_axis = batch.slice_axis
         self.num_boxes = 1 if batch.kind == "block" and dims == 2 else batch.size
         self.is_block = batch.kind == "block" and dims == 2
         self.foreground = None
-        if plan.foreground_fraction:
-            self.foreground = Foreground(store.mask(case) for case in plan.cases)
+        if sampler.foreground_fraction:
+            self.foreground = Foreground(store.mask(case) for case in sampler.cases)
         self.drawn: tuple[Tensor, Tensor] | None = None  # on the host
         self.cases = torch.zeros(num_steps, self.num_boxes, dtype=torch.int64, device=store.device)
         self.starts = torch.zeros(num_steps, self.num_boxes, 3, dtype=torch.int64, device=store.device)
         self.at = torch.zeros(1, dtype=torch.int64, device=store.device)
-        self.brought: tuple[Tensor, Tensor] | None = None
+        self.copied: tuple[Tensor, Tensor] | None = None
 
     def begin_epoch(self, order: torch.Generator) -> None:
-        """Draws every patch of the next epoch and sends the indices to the store's device, once."""
-        cases, starts = self.plan.draw_epoch(self.num_steps, self.num_boxes, order, self.foreground)
+        """Draws all patches of the next epoch and copies their indices to the store's device, once per epoch."""
+        cases, starts = self.sampler.draw_epoch(self.num_steps, self.num_boxes, order, self.foreground)
         self.drawn = (cases, starts)
         self.cases.copy_(cases)
         self.starts.copy_(starts)
@@ -141,12 +147,12 @@ class PatchSource:
     def index_bytes(self) -> bytes:
         """The epoch's cases and corners as bytes: two trials with the same bytes saw the same batches.
 
-        A case is written as its position among the trial's own, whatever else the store holds.
+        A case is identified by its position among the trial's cases, so other cases in the store make no difference.
         """
         assert self.drawn is not None
         cases, starts = self.drawn
-        position = torch.zeros(max(self.plan.cases) + 1, dtype=torch.int64)
-        position[list(self.plan.cases)] = torch.arange(len(self.plan.cases))
+        position = torch.zeros(max(self.sampler.cases) + 1, dtype=torch.int64)
+        position[list(self.sampler.cases)] = torch.arange(len(self.sampler.cases))
         return position[cases].numpy().tobytes() + starts.numpy().tobytes()
 
     def batch(self, step: int) -> tuple[Float[Tensor, "B C *S"], Int[Tensor, "B *S"]]:
@@ -155,24 +161,24 @@ class PatchSource:
         return self.gather()
 
     def seek(self, step: int) -> None:
-        """Makes `step` the one that is gathered next."""
+        """Selects the step that `gather` returns."""
         assert self.drawn is not None
         self.at.fill_(step)
         if self.store.device != self.device:
             batch = self._from_store()
-            if self.brought is None:
+            if self.copied is None:
                 image, mask = batch
-                self.brought = (torch.empty_like(image, device=self.device), torch.empty_like(mask, device=self.device))
-            for place, tensor in zip(self.brought, batch, strict=True):
-                place.copy_(tensor, non_blocking=True)
+                self.copied = (torch.empty_like(image, device=self.device), torch.empty_like(mask, device=self.device))
+            for target, tensor in zip(self.copied, batch, strict=True):
+                target.copy_(tensor, non_blocking=True)
 
     def gather(self) -> tuple[Float[Tensor, "B C *S"], Int[Tensor, "B *S"]]:
-        """Images and masks of the step that was sought, on the training device."""
-        return self._from_store() if self.brought is None else self.brought
+        """Images and masks of the selected step, on the training device."""
+        return self._from_store() if self.copied is None else self.copied
 
     def _from_store(self) -> tuple[Float[Tensor, "B C *S"], Int[Tensor, "B *S"]]:
         cases, starts = (drawn.index_select(0, self.at)[0] for drawn in (self.cases, self.starts))
-        image, mask = self.store.gather(cases, starts, self.plan.extent)
+        image, mask = self.store.gather(cases, starts, self.sampler.extent)
         if self.is_block:  # (1, d, h, w, C): the slices of the one cube become the batch
             image, mask = (box[0].movedim(self.slice_axis, 0).contiguous() for box in (image, mask))
         elif self.dims == 2:

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
+from dlx.data.batches.voxels import VoxelStore
 from dlx.data.cases import Case
-from dlx.data.voxels import VoxelStore
 from dlx.system.errors import DataError
 
 

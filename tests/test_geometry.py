@@ -18,7 +18,7 @@ from dlx.data.cache_file import Description
 from dlx.data.dataset import Dataset, open_dataset
 from dlx.data.geometry import check_same_voxels
 from dlx.data.notes import KINDS, FileNote, describe_notes
-from dlx.data.volumes.claim import Note, Place
+from dlx.data.volumes.header import Note, Placement
 from dlx.data.volumes.reading import Volume
 from dlx.settings.spec import DataSpec, Spec
 from dlx.system.errors import DataError
@@ -51,7 +51,7 @@ APART = {
     "spacing": (replace(SOUND, spacing_mm=(2.3, 1.0, 1.0)), r"spacing is \(1, 1, 2\) and \(1, 1, 2.3\)"),
     "spacing twice": (replace(SOUND, spacing_mm=(2.0, 2.0, 2.0)), "spacing"),
     "origin": (replace(SOUND, origin_mm=(1.0, 4.0, 3.0)), r"origin is \(1, 2, 3\) and \(1, 4, 3\)"),
-    "flip": (replace(SOUND, direction=(1, 0, 0, 0, -1, 0, 0, 0, 1)), "direction .* run otherwise"),
+    "flip": (replace(SOUND, direction=(1, 0, 0, 0, -1, 0, 0, 0, 1)), "direction .* run in opposite"),
     "two flips": (replace(SOUND, direction=(-1, 0, 0, 0, -1, 0, 0, 0, 1)), "direction"),
     "axes in another order": (replace(SOUND, direction=(0, 1, 0, 1, 0, 0, 0, 0, 1)), "direction"),
     "a turn by 50 degrees": (replace(SOUND, direction=turned(50)), "direction"),
@@ -79,7 +79,7 @@ def test_strict_refuses_slight_differences_and_names_the_setting(name: str) -> N
 @pytest.mark.parametrize("name", APART)
 def test_arrays_at_clearly_different_places_are_refused_whatever_the_setting(name: str, geometry: Any) -> None:
     other, what = APART[name]
-    what = what.removesuffix(" .* run otherwise") if geometry == "strict" else what
+    what = what.removesuffix(" .* run in opposite") if geometry == "strict" else what
     with pytest.raises(DataError, match=rf"^image\.nii .*mask\.nii .*: the {what}"):
         check_same_voxels(SOUND, other, "image.nii", "mask.nii", geometry=geometry)
 
@@ -104,7 +104,7 @@ def test_geometries_within_a_thousandth_of_a_voxel_are_the_same() -> None:
 
 
 def test_a_mask_may_lie_where_the_other_of_two_forms_puts_the_image() -> None:
-    away = Place((1.0, 1.0, 2.0), (50.0, 2.0, 3.0), np.eye(3))
+    away = Placement((1.0, 1.0, 2.0), (50.0, 2.0, 3.0), np.eye(3))
     other = replace(SOUND, origin_mm=(50.0, 2.0, 3.0))
     with pytest.raises(DataError, match="origin"):
         check_same_voxels(SOUND, other, "a", "b")
@@ -226,7 +226,7 @@ def test_qform_and_sform_that_differ_in_a_set_give_one_line(tmp_path: Path) -> N
         align(path)
     (line,) = opened(tmp_path).remarks
     assert line.startswith("10 files have a qform and an sform that differ, by at most ")
-    assert "the qform was taken" in line
+    assert "qform was used" in line
 
 
 def test_a_mask_that_nibabel_saved_with_the_sform_alone_fits_its_image(tmp_path: Path) -> None:
