@@ -313,7 +313,7 @@ TIFF = {
     "no width": (tiff((256, 2, 1, 6)), "ImageWidth is missing"),
     "no entries": (tiff().replace(struct.pack("<H", 9), bytes(2)), "0 entries"),
     "a tag twice": (tiff().replace(struct.pack("<HHII", 277, 3, 1, 1), struct.pack("<HHII", 278, 3, 1, 5)), "twice"),
-    "8 and 16 bits": (tiff((258, 3, 2, 8 + (16 << 16))), "unlike"),
+    "8 and 16 bits": (tiff((258, 3, 2, 8 + (16 << 16))), "different values"),
     "predictor": (tiff((317, 3, 1, 2)), "predictor"),
     "1 bit": (tiff((258, 3, 1, 1)), "1 bits"),
     "white is zero": (tiff((262, 3, 1, 0)), "black is zero"),
