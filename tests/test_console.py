@@ -14,7 +14,7 @@ from rich.text import Text
 
 import dlx
 from dlx.cli.console import output
-from dlx.cli.study_results import printed_in_any_case
+from dlx.cli.study_results import print_summary_after
 from dlx.records.archive import write_archive
 from dlx.report.page.markdown import code_block, escape, link_target
 from dlx.report.page.page import make_page
@@ -189,7 +189,7 @@ def test_a_table_in_ascii_holds_the_same_and_its_columns_stand_below_each_other(
 @pytest.mark.parametrize("error", [OSError, DataError, KeyboardInterrupt])
 def test_the_table_is_printed_where_its_report_cannot_be_written(error, capsys):
     records = made_study()
-    with pytest.raises(error), printed_in_any_case(summarize_study(records), records, as_json=False):
+    with pytest.raises(error), print_summary_after(summarize_study(records), records, as_json=False):
         raise error
     assert "val Dice" in capsys.readouterr().out
 

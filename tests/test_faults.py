@@ -12,7 +12,7 @@ from dlx.records.folder import TrialFolder
 from dlx.records.schema import EpochRecord
 from dlx.run.local import _start, _stop, run_in_workers
 from dlx.run.stores import host_stores
-from dlx.run.trial import TrialEnded, TrialStarted, sticks_to_process
+from dlx.run.trial import TrialEnded, TrialStarted, leaves_process_unusable
 from dlx.run.worker import Task
 from dlx.study.study import Trial
 from dlx.system.errors import DlxError
@@ -150,8 +150,12 @@ def test_a_worker_is_replaced_after_a_cuda_error(tmp_path):
 
 def test_too_little_memory_does_not_stick_to_the_process(tmp_path):
     tasks, _ = tasks_and_stores(tmp_path, 1)
-    assert not sticks_to_process(tasks[0].failed("OutOfMemoryError: CUDA out of memory. Tried", keep=False).record)
-    assert sticks_to_process(tasks[0].failed("AcceleratorError: CUDA error: device-side assert", keep=False).record)
+    assert not leaves_process_unusable(
+        tasks[0].failed("OutOfMemoryError: CUDA out of memory. Tried", keep=False).record
+    )
+    assert leaves_process_unusable(
+        tasks[0].failed("AcceleratorError: CUDA error: device-side assert", keep=False).record
+    )
 
 
 def test_a_worker_that_dies_over_damaged_records_is_a_row(tmp_path):

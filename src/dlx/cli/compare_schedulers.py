@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dlx.cli.from_options import settings_from
 from dlx.cli.options import StudyOptions, takes_options
+from dlx.cli.settings_from_options import settings_from
 
 if TYPE_CHECKING:
     from dlx.study.axes import Axis
@@ -31,14 +31,14 @@ def compare_schedulers(
 
     With --dry-run it prints each schedule's formula and draws its rate over the epochs.
     """
-    from dlx.cli.running import axis_study, run_study, with_one_thread
+    from dlx.cli.running import make_axis_study, run_study, with_one_thread
     from dlx.run.plan import data_name
     from dlx.settings.layers import make_spec
 
     settings = with_one_thread(settings_from(options))
     axis = scheduler_axis(scheduler, make_spec(settings).train.epochs)
     question = "Which learning-rate schedule helps, against a constant rate?"
-    study = axis_study("compare-schedulers", question, settings, axis, options)
+    study = make_axis_study("compare-schedulers", question, settings, axis, options)
     name = "-".join([data_name(study.base), study.base.model.name, "schedulers"])
     run_study(study, Path("runs") / name, options)
 

@@ -37,7 +37,7 @@ class Outcome:
         return [self.by_index[index] for index in sorted(self.by_index)]
 
 
-class Shower(Protocol):
+class Display(Protocol):
     """What turns events into something to see."""
 
     console: PlainConsole
@@ -48,8 +48,8 @@ class Shower(Protocol):
 class Follower:
     """Hands events on to be shown, and keeps what a command needs at its end."""
 
-    def __init__(self, shower: Shower) -> None:
-        self.shower = shower
+    def __init__(self, display: Display) -> None:
+        self.display = display
 
     def follow(self, events: Iterator[TrialEvent]) -> Outcome:
         """Shows all events; Ctrl-C ends the run and is told in the outcome."""
@@ -61,10 +61,10 @@ class Follower:
                 index, event = happened.index, happened.event
                 if isinstance(event, CaptureFailed):  # once a network, not once a trial
                     if event.obstacle not in obstacles:
-                        self.shower.console.print(capture_note(event), soft_wrap=True)
+                        self.display.console.print(capture_note(event), soft_wrap=True)
                     obstacles.add(event.obstacle)
                     continue
-                self.shower.show(index, event)
+                self.display.show(index, event)
                 if isinstance(event, TrialStarted):
                     kept[index] = event.resumed_from
                 elif isinstance(event, EpochRecord):
@@ -83,7 +83,7 @@ def capture_note(event: CaptureFailed) -> str:
     return f"note     steps run uncaptured, which is slower: {event.obstacle}; compute.capture=false skips the attempt"
 
 
-class Silent:
+class FailureLines:
     """Shows nothing but the trials that did not end well: no option may hide those."""
 
     def __init__(self, console: PlainConsole) -> None:
@@ -213,7 +213,7 @@ def epoch_line(event: EpochRecord, epochs: int, eta_s: float | None, subset: str
 def follower(console: PlainConsole, plan: Plan, *, quiet: bool, in_workers: bool) -> Iterator[Follower]:
     """A Follower for this console: silent, with plain lines, or live on a terminal."""
     if quiet:
-        yield Follower(Silent(console))
+        yield Follower(FailureLines(console))
     elif in_workers:
         if not console.is_terminal:
             yield Follower(TrialLines(console, plan, None))

@@ -86,7 +86,7 @@ WITH_BAR, WITH_ALL = 80, 60
 
 
 @dataclass
-class AtWork:
+class RunningTrial:
     """A trial that is running."""
 
     label: str
@@ -104,7 +104,7 @@ class TrialsTable:
 
     def __init__(self, console: PlainConsole, plan: Plan) -> None:
         self.plan, self.started = plan, time.monotonic()
-        self.at_work: dict[int, AtWork] = {}
+        self.running: dict[int, RunningTrial] = {}
         self.done = self.failed = 0
         self.steps_done = 0.0
         self.console = console
@@ -123,25 +123,27 @@ class TrialsTable:
             case TrialStarted():
                 trial = event.trial
                 done = event.resumed_from * event.steps_per_epoch
-                row = AtWork(trial.label, trial.seed, event.epochs, event.steps_per_epoch, event.resumed_from, done)
+                row = RunningTrial(
+                    trial.label, trial.seed, event.epochs, event.steps_per_epoch, event.resumed_from, done
+                )
                 row.last = event.earlier[-1].result if event.earlier else None
-                self.at_work[index] = row
+                self.running[index] = row
             case StepDone():
-                row = self.at_work[index]
+                row = self.running[index]
                 self._advance(row, (event.epoch - 1) * row.steps + event.step)
                 row.epoch = event.epoch
             case EpochRecord():
-                row = self.at_work[index]
+                row = self.running[index]
                 self._advance(row, event.result.epoch * row.steps)
                 row.last = event.result
             case Scoring():
-                self.at_work[index].is_scoring = True
+                self.running[index].is_scoring = True
             case TrialEnded():
-                self.at_work.pop(index, None)
+                self.running.pop(index, None)
                 self.done += 1
                 self.failed += event.record.status != "done"
 
-    def _advance(self, row: AtWork, steps: int) -> None:
+    def _advance(self, row: RunningTrial, steps: int) -> None:
         self.steps_done += steps - row.done_steps
         row.done_steps = steps
 
@@ -151,7 +153,7 @@ class TrialsTable:
         total = sum(
             p.resolved.spec.train.epochs * p.resolved.spec.train.steps_per_epoch for p in self.plan.trials
         ) / len(self.plan.trials)
-        to_do = (len(self.plan.trials) - self.done) * total - sum(row.done_steps for row in self.at_work.values())
+        to_do = (len(self.plan.trials) - self.done) * total - sum(row.done_steps for row in self.running.values())
         return None if self.steps_done < 1 else elapsed / self.steps_done * max(0.0, to_do)
 
     def render(self) -> Group:
@@ -166,7 +168,7 @@ class TrialsTable:
         titles = ("loss", f"train{name_subset(self.plan.first)}", "val") if width >= WITH_ALL else ("val",)
         for title in titles:
             table.add_column(title, justify="right", min_width=5)
-        for row in self.at_work.values():
+        for row in self.running.values():
             last = row.last
             values = (last.loss, last.train_dice_subset, last.val_dice) if last else (None, None, None)
             bar = [ProgressBar(total=row.epochs * row.steps, completed=row.done_steps)] if width >= WITH_BAR else []
@@ -177,9 +179,9 @@ class TrialsTable:
                 *bar,
                 *map(spell, values[-len(titles) :]),
             )
-        waiting = len(self.plan.trials) - self.done - len(self.at_work)
+        waiting = len(self.plan.trials) - self.done - len(self.running)
         left = self.left_s()
-        parts = [f"{self.done} of {len(self.plan.trials)} done", f"{len(self.at_work)} at work", f"{waiting} waiting"]
+        parts = [f"{self.done} of {len(self.plan.trials)} done", f"{len(self.running)} at work", f"{waiting} waiting"]
         parts += [f"{self.failed} failed"] if self.failed else []
         parts += [f"{spell_seconds(time.monotonic() - self.started)} so far"]
         parts += [f"about {spell_seconds(left)} left"] if left is not None else []

@@ -74,15 +74,15 @@ def run() -> None:
             if sys.stdout is not None:
                 sys.stdout.flush()  # here, where a full disk or a closed pipe is reported as everything else is
     except FilesError as error:
-        end_with("\ndlx: ".join(map(visible, str(error).splitlines())))
+        exit_with_error("\ndlx: ".join(map(visible, str(error).splitlines())))
     except DlxError as error:
-        end_with(visible(str(error)))
+        exit_with_error(visible(str(error)))
     except BrokenPipeError:
         discard_output()
         sys.exit(141)
     except OSError as error:  # a folder that cannot be written, a full disk
         discard_output()
-        end_with(visible(spell_os_error(error)))
+        exit_with_error(visible(spell_os_error(error)))
 
 
 def discard_output() -> None:
@@ -97,7 +97,7 @@ def discard_output() -> None:
             discard(stream)
 
 
-def end_with(message: str) -> None:
+def exit_with_error(message: str) -> None:
     """The message on stderr, if there is one, and exit code 2."""
     if sys.stderr is not None:
         print(f"dlx: {message}", file=sys.stderr)

@@ -191,25 +191,25 @@ def takes_options(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Gives a command the options above, but for those in `without`, which it has in a form of its own.
 
-    Its parameter `options`, a `kind`, is spread over the command line.
+    Its parameter `options`, a `kind`, is added over the command line.
     """
     shown = [f for f in fields(kind) if f.name not in without]
 
-    def spread_over(command: Callable[..., None]) -> Callable[..., None]:
+    def add_options(command: Callable[..., None]) -> Callable[..., None]:
         own = [p for p in inspect.signature(command).parameters.values() if p.name != "options"]
-        spread = [
+        added = [
             inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
             for f in shown
         ]
 
-        def spread_command(**given: Any) -> None:
+        def expanded_command(**given: Any) -> None:
             options = kind(**{f.name: given.pop(f.name) for f in shown})
             command(options=options, **given)
 
-        spread_command.__name__, spread_command.__doc__ = command.__name__, command.__doc__
+        expanded_command.__name__, expanded_command.__doc__ = command.__name__, command.__doc__
         keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
-        spread_command.__signature__ = inspect.Signature([*keyword_only, *spread])  # type: ignore[attr-defined]
-        spread_command.__annotations__ = {p.name: p.annotation for p in [*own, *spread]}
-        return spread_command
+        expanded_command.__signature__ = inspect.Signature([*keyword_only, *added])  # type: ignore[attr-defined]
+        expanded_command.__annotations__ = {p.name: p.annotation for p in [*own, *added]}
+        return expanded_command
 
-    return spread_over
+    return add_options

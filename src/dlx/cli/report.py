@@ -33,7 +33,7 @@ def report(
     summary = summarize_study(records)
     is_folder = folders[0].is_dir()
     stem = out or default_stem(folders)
-    with study_results.printed_in_any_case(summary, records, as_json=as_json, per_class=per_class):
+    with study_results.print_summary_after(summary, records, as_json=as_json, per_class=per_class):
         for folder in folders:
             if folder.is_dir():
                 records = with_looks(records, StudyFolder(folder).note_look(summary.look))

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from dlx.cli.console import PlainConsole, note, output
-from dlx.cli.repeating import repeat_command, resume_command
+from dlx.cli.repeat_commands import repeat_command, resume_command
 from dlx.report.document import trial_entry
 from dlx.report.formatting import spell_seconds
 from dlx.report.terminal.trial_tables import seeds_table, trial_table

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dlx.cli.from_options import asks_for_nothing, seeds_from, with_given
 from dlx.cli.options import StudyOptions, takes_options
+from dlx.cli.settings_from_options import add_command_line_layers, changes_no_setting, seeds_from
 from dlx.system.errors import SettingError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def run(
 
     study_file = read_study_file(read_toml(file), file)
     recipe = read_recipe(options.recipe or study_file.recipe)
-    settings = with_one_thread(merge(*with_given(options, recipe, study_file.base)))
+    settings = with_one_thread(merge(*add_command_line_layers(options, recipe, study_file.base)))
     changes: dict[str, object] = {}
     if options.seeds is not None or options.seed is not None:
         changes["seeds"] = seeds_from(options)
@@ -39,9 +39,9 @@ def run(
     try:
         study = study_from_file(study_file, file.stem, settings, **changes)
     except SettingError as error:
-        raise SettingError(f"{file}: {error}" if asks_for_nothing(options) else str(error)) from None
+        raise SettingError(f"{file}: {error}" if changes_no_setting(options) else str(error)) from None
     folder, beside = Path("runs") / file.stem, file.with_suffix("")
-    if is_study_of(study_file, file.stem, study):
+    if is_unchanged(study_file, file.stem, study):
         run_study(study, folder, options, beside=beside)
         return
     if not options.dry_run:
@@ -50,7 +50,7 @@ def run(
     run_study(study, folder, options)
 
 
-def is_study_of(file: "StudyFile", name: str, study: "Study") -> bool:
+def is_unchanged(file: "StudyFile", name: str, study: "Study") -> bool:
     """True where a study is what its file alone says."""
     from dlx.cli.running import with_one_thread
     from dlx.settings.layers import merge, read_recipe

@@ -26,10 +26,10 @@ def plan_study(
     study: "Study",
     folder: Path | None,
     options: TrainOptions,
-    kept: "StudyRecords | None" = None,
+    archived: "StudyRecords | None" = None,
     command: str | None = None,
 ) -> "Plan":
-    """Resolves a study, with a bar while volumes are read; `kept` are its records beside its file.
+    """Resolves a study, with a bar while volumes are read; `archived` are its records beside its file.
 
     `command` repeats it; by default the one that is running.
     """
@@ -42,25 +42,25 @@ def plan_study(
         return make_plan(
             study,
             folder,
-            command=own_command() if command is None else command,
+            command=typed_command() if command is None else command,
             remarks=remarks,
             cache_dir=cache_dir,
             verify_data=options.verify_data,
             keep_cache=not options.dry_run,
             max_parallel=options.max_parallel,
             progress=progress,
-            known_trials=[] if kept is None else [trial.entry.trial for trial in kept.trials],
+            known_trials=[] if archived is None else [trial.entry.trial for trial in archived.trials],
         )
 
 
-def own_command() -> str:
+def typed_command() -> str:
     """The command line that is running, as a user would type it."""
     return shell_command(["dlx", *sys.argv[1:]])
 
 
-def axis_study(name: str, question: str, settings: "Settings", axis: "Axis", options: StudyOptions) -> "Study":
+def make_axis_study(name: str, question: str, settings: "Settings", axis: "Axis", options: StudyOptions) -> "Study":
     """A study of one axis, whose first point is the control."""
-    from dlx.cli.from_options import seeds_from
+    from dlx.cli.settings_from_options import seeds_from
     from dlx.study.axes import make_variants
     from dlx.study.study import DEFAULT_SEEDS, SMALLEST_EFFECT, make_study
 
@@ -85,9 +85,9 @@ def with_one_thread(settings: "Settings") -> "Settings":
 
 
 def follow_plan(
-    plan: "Plan", options: TrainOptions, *, in_workers: bool, kept: "StudyRecords | None" = None
+    plan: "Plan", options: TrainOptions, *, in_workers: bool, archived: "StudyRecords | None" = None
 ) -> "Outcome":
-    """Runs what is missing of a plan and shows it while it goes on; `kept` are its records beside its file."""
+    """Runs what is missing of a plan and shows it while it goes on; `archived` are its records beside its file."""
     from dlx.cli import console, display
     from dlx.run.runner import run_plan
 
@@ -100,7 +100,7 @@ def follow_plan(
                 fresh=options.fresh,
                 retry_failed=options.retry_failed,
                 keep_going=options.keep_going,
-                kept=kept,
+                archived=archived,
             )
         )
 
@@ -122,8 +122,8 @@ def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Pa
         check_can_write(beside)
     if not options.dry_run:
         start_server()
-    kept = records_beside(beside)
-    plan = plan_study(study, options.out or folder, options, kept)
+    archived = records_beside(beside)
+    plan = plan_study(study, options.out or folder, options, archived)
     if options.dry_run:
         study_results.print_study_plan(plan, as_json=options.as_json)
         return
@@ -131,19 +131,19 @@ def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Pa
     results.print_head(plan, console.notes(), quiet=is_quiet)
     if not is_quiet:
         study_results.print_grid(plan, console.notes())
-    outcome = follow_plan(plan, options, in_workers=True, kept=kept)
+    outcome = follow_plan(plan, options, in_workers=True, archived=archived)
     records = read_study(plan.folder)
     if beside is not None and archive_of(beside).exists():  # another machine may have shown verdicts
         records = with_looks(records, read_study(archive_of(beside)).looks)
     summary = summarize_study(records)
     written: list[Path] = []
-    with study_results.printed_in_any_case(summary, records, as_json=options.as_json, per_class=options.per_class):
+    with study_results.print_summary_after(summary, records, as_json=options.as_json, per_class=options.per_class):
         records = with_looks(records, StudyFolder(plan.folder).note_look(summary.look))
         written += study_results.write_report(plan.folder / "report", summary, records, with_png=True)
         if beside is not None and not outcome.was_interrupted:
             written += study_results.write_beside(beside, summary, records)
     if not is_quiet or outcome.was_interrupted:
-        study_results.print_where(plan, outcome, written)
+        study_results.print_locations(plan, outcome, written)
     end(outcome)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlx.cli.console import PlainConsole, note, output
-from dlx.cli.repeating import resume_command
+from dlx.cli.repeat_commands import resume_command
 from dlx.cli.results import print_indented, print_json, print_settings, stopped_line
 from dlx.records.archive import StudyRecords, finished, portable, write_archive
 from dlx.records.beside import archive_of
@@ -83,7 +83,7 @@ def sparkline(values: list[float], width: int = 20) -> str:
 
 
 @contextmanager
-def printed_in_any_case(
+def print_summary_after(
     summary: Summary, records: StudyRecords, *, as_json: bool, per_class: bool = False
 ) -> Iterator[None]:
     """Prints the study's table after the body, which writes the report; also if the body raises.
@@ -147,7 +147,7 @@ def write_beside(stem: Path, summary: Summary, records: StudyRecords) -> list[Pa
     return [archive, *write_report(stem, summary, records, with_png=False)]
 
 
-def print_where(plan: "Plan", outcome: "Outcome", written: list[Path]) -> None:
+def print_locations(plan: "Plan", outcome: "Outcome", written: list[Path]) -> None:
     """Where things are, and the command that goes on, on stderr."""
     missing = len(plan.missing())
     if outcome.was_interrupted:

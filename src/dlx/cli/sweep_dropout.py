@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from dlx.cli.from_options import settings_from
 from dlx.cli.options import StudyOptions, takes_options
+from dlx.cli.settings_from_options import settings_from
 
 
 @takes_options(StudyOptions, without=("dropout", "dropout_kind", "dropout_where"))
@@ -24,7 +24,7 @@ def sweep_dropout(
 
     Run again, it runs only what is missing: more rates or seeds may be added.
     """
-    from dlx.cli.running import axis_study, run_study, with_one_thread
+    from dlx.cli.running import make_axis_study, run_study, with_one_thread
     from dlx.run.plan import data_name
     from dlx.settings.layers import merge
     from dlx.settings.text import parse_grid
@@ -34,6 +34,6 @@ def sweep_dropout(
     settings = merge(with_one_thread(settings_from(options)), {"dropout": {"kind": kind, "where": where}})
     axis = Axis(key="dropout.p", values=(0, *rates))
     question = f"Does {kind} ({where if where != 'every' else 'every block'}) help, and at which rate?"
-    study = axis_study("sweep-dropout", question, settings, axis, options)
+    study = make_axis_study("sweep-dropout", question, settings, axis, options)
     name = "-".join([data_name(study.base), study.base.model.name, "sweep", kind, where])
     run_study(study, Path("runs") / name, options)

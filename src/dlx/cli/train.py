@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from dlx.cli.from_options import asks_for_nothing, seeds_from, settings_from
 from dlx.cli.options import TrainOptions, takes_options
+from dlx.cli.settings_from_options import changes_no_setting, seeds_from, settings_from
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +42,7 @@ def study_and_folder(options: TrainOptions) -> "tuple[Study, Path | None, str | 
 
     The command of the latter is made of its recorded settings: the one that is running does not name them.
     """
-    from dlx.cli.repeating import train_command
+    from dlx.cli.repeat_commands import train_command
     from dlx.run.plan import load_study
     from dlx.settings.layers import make_spec
     from dlx.study.axes import Variant
@@ -51,7 +51,7 @@ def study_and_folder(options: TrainOptions) -> "tuple[Study, Path | None, str | 
 
     if options.resume and options.fresh:
         raise SettingError("--resume and --fresh: give one of the two")
-    if options.resume and options.out is not None and asks_for_nothing(options):
+    if options.resume and options.out is not None and changes_no_setting(options):
         study = load_study(options.out)
         return study, options.out, train_command(study.base.model_dump(mode="json"), study.seeds, options.out)
     spec = make_spec(settings_from(options))

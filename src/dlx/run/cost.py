@@ -9,7 +9,7 @@ import torch
 from dlx.data.voxels import VoxelStore
 from dlx.engine.fit import Progress, begin_epoch
 from dlx.run.plan import Plan
-from dlx.run.stores import place
+from dlx.run.stores import put_on_device
 from dlx.system.memory import peak_bytes, reset_peak
 from dlx.trial.build import make_job
 from dlx.trial.resolve import Resolved
@@ -67,7 +67,9 @@ def cost_of(plan: Plan) -> StudyCost:
         if label not in by_label:
             key = _kind(resolved)
             if key not in costs:
-                costs[key] = probe(resolved, place(plan.stores[resolved.dataset.fingerprint], resolved.compute.device))
+                costs[key] = measure_cost(
+                    resolved, put_on_device(plan.stores[resolved.dataset.fingerprint], resolved.compute.device)
+                )
             by_label[label] = costs[key]
     seconds = sum(by_label[planned.trial.label].trial_s for planned in missing) / plan.max_parallel
     return StudyCost(
@@ -87,7 +89,7 @@ def _kind(resolved: Resolved) -> str:
     return json.dumps({key: value for key, value in settings.items() if key != "scheduler"}, sort_keys=True)
 
 
-def probe(resolved: Resolved, store: VoxelStore) -> Cost:
+def measure_cost(resolved: Resolved, store: VoxelStore) -> Cost:
     """Times the step (median of a few, after warming up) and the evaluation of one case, and scales both up. Memory is
     that of these steps, and of evaluating the largest case.
     """

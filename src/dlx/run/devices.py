@@ -16,10 +16,10 @@ def cuda_names() -> tuple[str, ...]:
 
 def device_of_worker(resolved: Resolved, names: Sequence[str], worker: int) -> torch.device:
     """The device on which worker number `worker` (from 0) runs a trial."""
-    return spread(resolved.spec.compute.device, resolved.compute.device, names, worker)
+    return pick_device(resolved.spec.compute.device, resolved.compute.device, names, worker)
 
 
-def spread(asked: str, chosen: torch.device, names: Sequence[str], worker: int) -> torch.device:
+def pick_device(asked: str, chosen: torch.device, names: Sequence[str], worker: int) -> torch.device:
     """Worker 0, 1, 2 ... take the CUDA devices in turn where the settings leave open which (`auto`, `cuda`).
 
     `names` are those of all CUDA devices. Only devices of the chosen one's name are taken: a trial is named by it, and

@@ -19,7 +19,7 @@ from dlx.data.voxels import TENSORS
 from dlx.records.schema import TrialRecord
 from dlx.run.server import quiet_children, start_context
 from dlx.run.stores import SHARED_MEMORY, Stores
-from dlx.run.trial import Event, TrialEnded, sticks_to_process
+from dlx.run.trial import Event, TrialEnded, leaves_process_unusable
 from dlx.run.worker import Began, Refused, Task, work
 from dlx.system.errors import DataError, DlxError
 
@@ -45,18 +45,18 @@ def run_in_workers(tasks: Mapping[int, Task], stores: Stores, num_workers: int) 
     result behind. Closing the generator stops the workers; finished epochs are on disk.
     """
     _share(stores)
-    crew = Crew(tasks, stores, num_workers, deque(tasks))
+    dispatcher = Dispatcher(tasks, stores, num_workers, deque(tasks))
     try:
-        while crew.waiting or any(worker.task is not None for worker in crew.workers):
-            crew.hand_out()
-            for pipe in wait([worker.pipe for worker in crew.workers]):
-                yield from crew.hear(next(worker for worker in crew.workers if worker.pipe is pipe))
+        while dispatcher.waiting or any(worker.task is not None for worker in dispatcher.workers):
+            dispatcher.dispatch()
+            for pipe in wait([worker.pipe for worker in dispatcher.workers]):
+                yield from dispatcher.receive(next(worker for worker in dispatcher.workers if worker.pipe is pipe))
     finally:
-        _stop(crew.workers)
+        _stop(dispatcher.workers)
 
 
 @dataclass
-class Crew:
+class Dispatcher:
     """The workers, and the tasks that wait for one."""
 
     tasks: Mapping[int, Task]
@@ -66,7 +66,7 @@ class Crew:
     workers: list[Worker] = field(default_factory=list)
     retried: set[int] = field(default_factory=set)
 
-    def hand_out(self) -> None:
+    def dispatch(self) -> None:
         """Gives each waiting task to a worker, until all workers have one; new ones are started where they lack."""
         while self.waiting:
             worker = next((worker for worker in self.workers if worker.task is None), None)
@@ -82,7 +82,7 @@ class Crew:
             with suppress(OSError):  # it died while it waited, which its pipe tells in a moment
                 worker.pipe.send((worker.task, self.tasks[worker.task]))
 
-    def hear(self, worker: Worker) -> Iterator[tuple[int, Event]]:
+    def receive(self, worker: Worker) -> Iterator[tuple[int, Event]]:
         """What a worker has to tell, be it by its death."""
         try:
             number, event = worker.pipe.recv()
@@ -96,7 +96,7 @@ class Crew:
             event = self.tasks[number].failed(event.cause, keep=False)
         if isinstance(event, TrialEnded):
             worker.task = None
-            if sticks_to_process(event.record):
+            if leaves_process_unusable(event.record):
                 self.workers.remove(worker)
                 _stop([worker])
         yield number, event

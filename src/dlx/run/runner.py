@@ -10,8 +10,8 @@ from dlx.records.folder import StudyFolder
 from dlx.records.schema import StudyHeader
 from dlx.run.local import run_in_workers
 from dlx.run.plan import Plan, Planned
-from dlx.run.pool import Kept
-from dlx.run.trial import Event, TrialEnded, run_trial, sticks_to_process
+from dlx.run.process_cache import ProcessCache
+from dlx.run.trial import Event, TrialEnded, leaves_process_unusable, run_trial
 from dlx.run.worker import Task
 from dlx.system.errors import DlxError
 
@@ -33,11 +33,11 @@ def run_plan(
     fresh: bool = False,
     retry_failed: bool = False,
     keep_going: bool = True,
-    kept: StudyRecords | None = None,
+    archived: StudyRecords | None = None,
 ) -> Iterator[TrialEvent]:
     """Declares the study, then runs what is missing of it; what is there already ends at once.
 
-    `kept` are the study's records of another run, say beside its file: claims that change are late where these have
+    `archived` are the study's records of another run, say beside its file: claims that change are late where these have
     results, too.
 
     `in_workers` gives each trial at work a process of its own, so that several run at once and one that crashes is a
@@ -45,7 +45,7 @@ def run_plan(
     `keep_going` nothing new starts after a trial that failed, and what is at work is stopped (and goes on from its last
     epoch another time).
     """
-    _declare(plan, kept)
+    _declare(plan, archived)
     waiting: list[int] = []
     for index, planned in enumerate(plan.trials):
         found = planned.folder.result()
@@ -65,14 +65,14 @@ def run_plan(
                 return
 
 
-def _declare(plan: Plan, kept: StudyRecords | None) -> None:
+def _declare(plan: Plan, archived: StudyRecords | None) -> None:
     """Writes the study's header; what is declared anew once results are there is marked so in it, for good."""
     folder, header = StudyFolder(plan.folder), plan.header()
     late: list[str] = []
     for before in folder.declared_before(header):
         late += _late(before, header, has_results=len(plan.missing()) < len(plan.trials))
-    if kept is not None:
-        late += _late(kept.header, header, has_results=any(trial.record is not None for trial in kept.trials))
+    if archived is not None:
+        late += _late(archived.header, header, has_results=any(trial.record is not None for trial in archived.trials))
     folder.write_header(header.model_copy(update={"declared_late": tuple(dict.fromkeys(late))}))
 
 
@@ -92,19 +92,19 @@ def _task(planned: Planned, fresh: bool, retry_failed: bool) -> Task:
 
 
 def _run_here(plan: Plan, waiting: list[int], fresh: bool, retry_failed: bool) -> Generator[tuple[int, Event]]:
-    kept = Kept()
+    cache = ProcessCache()
     for position, index in enumerate(waiting, 1):
         planned = plan.trials[index]
         prepare_backend(planned.resolved.compute)
-        store = kept.store(planned.resolved, plan.stores)
+        store = cache.store(planned.resolved, plan.stores)
         with planned.folder.locked():
             if fresh:
                 planned.folder.clear()
             for event in run_trial(
-                planned.trial, planned.resolved, store, planned.folder, retry_failed=retry_failed, jobs=kept.jobs
+                planned.trial, planned.resolved, store, planned.folder, retry_failed=retry_failed, jobs=cache.jobs
             ):
                 yield index, event
-        if isinstance(event, TrialEnded) and sticks_to_process(event.record) and position < len(waiting):
+        if isinstance(event, TrialEnded) and leaves_process_unusable(event.record) and position < len(waiting):
             raise DlxError(
                 f"after a CUDA error no trial can run in this process; the same command goes on with the other "
                 f"{len(waiting) - position}"

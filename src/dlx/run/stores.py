@@ -31,10 +31,10 @@ def host_stores(resolved: Iterable[Resolved]) -> Stores:
 
 def make_store(resolved: Resolved) -> VoxelStore:
     """The store of one trial, on its device where it fits there."""
-    return place(host_stores([resolved])[resolved.dataset.fingerprint], resolved.compute.device)
+    return put_on_device(host_stores([resolved])[resolved.dataset.fingerprint], resolved.compute.device)
 
 
-def place(store: VoxelStore, device: torch.device) -> VoxelStore:
+def put_on_device(store: VoxelStore, device: torch.device) -> VoxelStore:
     """The store on the device; on the host where it would take more than half of what is free there."""
     return store if stays_on_host(store, device) is not None else store.to(device)
 

@@ -21,7 +21,7 @@ from dlx.engine.score import score_trial
 from dlx.records.folder import TrialFolder
 from dlx.records.schema import EpochRecord, TrialRecord, TrialRun
 from dlx.run import provenance
-from dlx.run.pool import JobPool
+from dlx.run.process_cache import JobPool
 from dlx.study.results import TrialResult
 from dlx.study.study import Trial
 from dlx.system.characters import encodable
@@ -111,7 +111,7 @@ def run_trial(
             earlier=tuple(history.records),
             remark=history.remark,
         )
-        yield from _train_and_store(job, progress, history, resolved, trial, folder)
+        yield from _train_and_record(job, progress, history, resolved, trial, folder)
         yield Scoring(trial)
         scoring = time.perf_counter()
         result = _score(job, progress, resolved)
@@ -173,7 +173,7 @@ def _seconds(folder: TrialFolder) -> float:
         return 0.0
 
 
-def sticks_to_process(record: TrialRecord) -> bool:
+def leaves_process_unusable(record: TrialRecord) -> bool:
     """True where a trial failed with a CUDA error (an illegal access, a failed assertion): no later call on the device
     will succeed in this process. Too little memory is none of these.
     """
@@ -216,7 +216,7 @@ def _resume(job: Job, folder: TrialFolder, trial_id: str) -> tuple[Progress, His
     return progress, History(records)
 
 
-def _train_and_store(
+def _train_and_record(
     job: Job, progress: Progress, history: History, resolved: Resolved, trial: Trial, folder: TrialFolder
 ) -> Iterator[StepDone | CaptureFailed | EpochRecord]:
     """What `fit` yields, each epoch's record on disk before it is passed on, its checkpoint written beside training."""

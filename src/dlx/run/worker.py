@@ -19,7 +19,7 @@ from dlx.engine.device import prepare_backend
 from dlx.engine.fit import StepDone
 from dlx.records.folder import TrialFolder
 from dlx.run.devices import cuda_names, device_of_worker
-from dlx.run.pool import Kept
+from dlx.run.process_cache import ProcessCache
 from dlx.run.stores import Stores
 from dlx.run.trial import Event, TrialEnded, make_record, run_trial
 from dlx.study.study import Trial
@@ -71,14 +71,14 @@ def work(pipe: Connection, stores: Stores, worker: int) -> None:
     signal.signal(signal.SIGTERM, _end)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    kept = Kept()
+    cache = ProcessCache()
     while True:
         try:
             number, task = pipe.recv()
         except EOFError:
             return
         try:
-            for event in _events(task, stores, kept, worker):
+            for event in _events(task, stores, cache, worker):
                 pipe.send((number, event))
         except OSError as error:
             pipe.send((number, Refused(spell_os_error(error))))
@@ -89,23 +89,23 @@ def work(pipe: Connection, stores: Stores, worker: int) -> None:
             pipe.send((number, Refused(f"{type(error).__name__}: {cause}")))
 
 
-def _events(task: Task, stores: Stores, kept: Kept, worker: int) -> Iterator[Event | Began]:
+def _events(task: Task, stores: Stores, cache: ProcessCache, worker: int) -> Iterator[Event | Began]:
     """A task's events, steps thinned out."""
     task = task.on(device_of_worker(task.resolved, cuda_names(), worker))
     prepare_backend(task.resolved.compute)  # before anything is put on a device: else each takes memory of the first
-    store = kept.store(task.resolved, stores)
-    told = 0.0
+    store = cache.store(task.resolved, stores)
+    last_sent_s = 0.0
     with task.folder.locked():
         yield Began()
         if task.fresh:
             task.folder.clear()
         for event in run_trial(
-            task.trial, task.resolved, store, task.folder, retry_failed=task.retry_failed, jobs=kept.jobs
+            task.trial, task.resolved, store, task.folder, retry_failed=task.retry_failed, jobs=cache.jobs
         ):
             if isinstance(event, StepDone):
-                if time.monotonic() - told < STEP_EVENTS_EVERY_S:
+                if time.monotonic() - last_sent_s < STEP_EVENTS_EVERY_S:
                     continue
-                told = time.monotonic()
+                last_sent_s = time.monotonic()
             yield event
 
 

@@ -10,7 +10,7 @@ import torch
 from dlx.data.voxels import VoxelStore
 from dlx.engine.capture import Captured
 from dlx.engine.fit import Job
-from dlx.run.stores import Stores, place, stays_on_host
+from dlx.run.stores import Stores, put_on_device, stays_on_host
 from dlx.trial.build import make_job, shape_key
 from dlx.trial.resolve import Resolved
 
@@ -51,7 +51,7 @@ class JobPool:
 
 
 @dataclass
-class Kept:
+class ProcessCache:
     """The jobs and the voxels that a process keeps."""
 
     jobs: JobPool = field(default_factory=JobPool)
@@ -66,7 +66,7 @@ class Kept:
                 self.placed.clear()
                 self.jobs.clear()  # they hold voxels too
                 torch.cuda.empty_cache()
-            self.placed[key] = place(voxels, device)
+            self.placed[key] = put_on_device(voxels, device)
         return self.placed[key]
 
 

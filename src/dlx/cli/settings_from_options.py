@@ -46,7 +46,7 @@ SETTING_OF = {
 }
 
 
-def asks_for_nothing(options: TrainOptions) -> bool:
+def changes_no_setting(options: TrainOptions) -> bool:
     """True if no option is given that could change a trial."""
     changing = {*SETTING_OF, "config", "set_", "seed", "seeds", "recipe"}
     return all(getattr(options, f.name) == f.default for f in fields(options) if f.name in changing)
@@ -56,10 +56,10 @@ def settings_from(options: TrainOptions) -> "Settings":
     """The merged settings of all layers."""
     from dlx.settings.layers import merge, read_recipe
 
-    return merge(*with_given(options, read_recipe(options.recipe or DEFAULT_RECIPE)))
+    return merge(*add_command_line_layers(options, read_recipe(options.recipe or DEFAULT_RECIPE)))
 
 
-def with_given(options: TrainOptions, *below: "Settings") -> "list[Settings]":
+def add_command_line_layers(options: TrainOptions, *below: "Settings") -> "list[Settings]":
     """The layers `below`, and those of the command line over them: `--config`, options, `--set`."""
     from dlx.settings.layers import nest, parse_assignment, read_toml
 
