@@ -187,7 +187,7 @@ def test_a_table_in_ascii_holds_the_same_and_its_columns_stand_below_each_other(
 
 
 @pytest.mark.parametrize("error", [OSError, DataError, KeyboardInterrupt])
-def test_the_table_is_printed_where_its_report_cannot_be_written(error, capsys):
+def test_the_table_is_printed_even_if_its_report_cannot_be_written(error, capsys):
     records = made_study()
     with pytest.raises(error), print_summary_after(summarize_study(records), records, as_json=False):
         raise error
@@ -222,7 +222,7 @@ def test_a_list_stands_where_the_columns_do_not_fit(shown_as):
 
 
 @pytest.mark.parametrize("columns", ["0", "-5", "abc", "", "100000000"])
-def test_a_width_that_makes_no_sense_is_no_width(columns, monkeypatch, capsys):
+def test_an_invalid_width_is_ignored(columns, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", columns)
     console = output()
     assert 80 <= console.width <= 1000
@@ -282,7 +282,7 @@ def test_a_closed_pipe_loses_no_report_and_gives_no_traceback(archive):
 
 
 @pytest.mark.slow
-def test_a_reader_of_the_progress_that_goes_away_stops_no_run(tmp_path):
+def test_a_run_goes_on_if_the_reader_of_its_progress_leaves(tmp_path):
     read, write = os.pipe()
     os.close(read)
     args = ["--data", "phantom:subjects=3,size=24", "--model", "unet2:width=4,levels=2", "--steps-per-epoch", "1"]

@@ -1,4 +1,4 @@
-"""`dlx sweep-dropout`: the control without dropout, and each rate p."""
+"""`dlx sweep-dropout`: compares dropout rates with a control without dropout."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,7 @@ from dlx.cli.settings_from_options import settings_from
 @takes_options(StudyOptions, without=("dropout", "dropout_kind", "dropout_where"))
 def sweep_dropout(
     options: StudyOptions,
-    p: Annotated[str, typer.Option("--p", help="Drop rates: 0.1..0.8, 0.1..0.5:0.05, 0.1,0.3 or a mixture.")] = (
+    p: Annotated[str, typer.Option("--p", help="Dropout rates: 0.1..0.8, 0.1..0.5:0.05, 0.1,0.3 or a combination.")] = (
         "0.1..0.8"
     ),
     kind: Annotated[
@@ -22,7 +22,7 @@ def sweep_dropout(
 ) -> None:
     """Compare dropout rates with no dropout, over several seeds.
 
-    Run again, it runs only what is missing: more rates or seeds may be added.
+    Running it again with more rates or seeds runs only the trials that are missing.
     """
     from dlx.cli.running import make_axis_study, run_study, with_one_thread
     from dlx.run.plan import data_name

@@ -1,4 +1,4 @@
-"""From a plan to results: runs what is missing, in this process or in workers, and yields what happens."""
+"""Runs the missing trials of a plan, in this process or in workers, and yields their events."""
 
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -15,12 +15,12 @@ from dlx.run.trial import Event, TrialEnded, leaves_process_unusable, run_trial
 from dlx.run.worker import Task
 from dlx.system.errors import DlxError
 
-DECLARED = ("smallest_effect", "metric")  # with the claims: what must be said before results are there
+DECLARED = ("smallest_effect", "metric")  # with the claims, they must be declared before the first result
 
 
 @dataclass(frozen=True)
 class TrialEvent:
-    """Something that happened in the plan's trial number `index`."""
+    """An event of the plan's trial number `index`."""
 
     index: int
     event: Event
@@ -35,15 +35,14 @@ def run_plan(
     keep_going: bool = True,
     archived: StudyRecords | None = None,
 ) -> Iterator[TrialEvent]:
-    """Declares the study, then runs what is missing of it; what is there already ends at once.
+    """Declares the study, then runs its missing trials; for finished trials it yields only their end.
 
-    `archived` are the study's records of another run, say beside its file: claims that change are late where these have
-    results, too.
+    `archived` are records of an earlier run of the study, such as those beside its file: if they have results, claims
+    that change are declared late.
 
-    `in_workers` gives each trial at work a process of its own, so that several run at once and one that crashes is a
-    row; `plan.max_parallel` above one needs it. A plan without workers runs in this process all the same. Without
-    `keep_going` nothing new starts after a trial that failed, and what is at work is stopped (and goes on from its last
-    epoch another time).
+    `in_workers` runs each trial in a worker process, so that several run at once and a crash is recorded as a failed
+    trial; `plan.max_parallel` above one requires it. It has no effect if the plan has no workers. Without `keep_going`
+    no trial starts after one has failed, and running trials are stopped; a later run resumes them.
     """
     _declare(plan, archived)
     waiting: list[int] = []
@@ -66,7 +65,7 @@ def run_plan(
 
 
 def _declare(plan: Plan, archived: StudyRecords | None) -> None:
-    """Writes the study's header; what is declared anew once results are there is marked so in it, for good."""
+    """Writes the study's header; whatever is declared after the first result is permanently marked as late."""
     folder, header = StudyFolder(plan.folder), plan.header()
     late: list[str] = []
     for before in folder.declared_before(header):
@@ -77,7 +76,7 @@ def _declare(plan: Plan, archived: StudyRecords | None) -> None:
 
 
 def _late(before: StudyHeader, header: StudyHeader, *, has_results: bool) -> list[str]:
-    """What was late already, and what the header declares otherwise than before, though results were there."""
+    """What was late before, and the declarations that changed although there were results."""
     late = list(before.declared_late)
     if has_results:
         late += [key.replace("_", " ") for key in DECLARED if getattr(before, key) != getattr(header, key)]
@@ -106,6 +105,6 @@ def _run_here(plan: Plan, waiting: list[int], fresh: bool, retry_failed: bool) -
                 yield index, event
         if isinstance(event, TrialEnded) and leaves_process_unusable(event.record) and position < len(waiting):
             raise DlxError(
-                f"after a CUDA error no trial can run in this process; the same command goes on with the other "
+                f"after a CUDA error no trial can run in this process; run the same command again for the other "
                 f"{len(waiting) - position}"
             )

@@ -1,6 +1,6 @@
-"""The worker process: it runs the tasks of its parent one after the other and sends back their events.
+"""The worker process: runs tasks of the parent process one after another and sends back their events.
 
-The parent's side is `local.py`.
+`local.py` holds the code of the parent.
 """
 
 import os
@@ -27,7 +27,7 @@ from dlx.system.errors import DlxError, spell_os_error
 from dlx.system.interrupts import ignore_interrupts
 from dlx.trial.resolve import Resolved
 
-STEP_EVENTS_EVERY_S = 0.2  # a display needs no more
+STEP_EVENTS_EVERY_S = 0.2  # the table of trials is drawn four times a second
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Task:
     retry_failed: bool = False
 
     def failed(self, cause: str, *, keep: bool) -> TrialEnded:
-        """A failed end of this task's trial; `keep` writes it to disk, so that the trial is not run again."""
+        """A failed end of this task's trial; with `keep` the record is written, so that the trial is not run again."""
         record = make_record(self.trial, self.resolved, self.folder, "failed", cause)
         if keep:
             self.folder.finish(record)
@@ -55,19 +55,19 @@ class Task:
 
 @dataclass(frozen=True)
 class Began:
-    """The worker has its task, lock and voxels: if its process dies from here on, the trial is the cause."""
+    """The worker has its task, lock and voxels; if it dies from now on, the trial is the cause."""
 
 
 @dataclass(frozen=True)
 class Refused:
-    """A task that its worker could not run, for a cause that may be temporary."""
+    """A worker could not run its task, for a cause that may be temporary."""
 
     cause: str
 
 
 def work(pipe: Connection, stores: Stores, worker: int) -> None:
     """Runs the tasks that come through the pipe until it closes; `worker` is this worker's number, from 0."""
-    ignore_interrupts()  # the parent handles Ctrl-C, and then ends its workers
+    ignore_interrupts()  # the parent handles Ctrl-C and ends its workers
     signal.signal(signal.SIGTERM, _end)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
@@ -90,9 +90,9 @@ def work(pipe: Connection, stores: Stores, worker: int) -> None:
 
 
 def _events(task: Task, stores: Stores, cache: ProcessCache, worker: int) -> Iterator[Event | Began]:
-    """A task's events, steps thinned out."""
+    """Yields the events of a task, with at most one step event per STEP_EVENTS_EVERY_S."""
     task = task.on(device_of_worker(task.resolved, cuda_names(), worker))
-    prepare_backend(task.resolved.compute)  # before anything is put on a device: else each takes memory of the first
+    prepare_backend(task.resolved.compute)  # first of all: otherwise every worker takes memory of the first device
     store = cache.store(task.resolved, stores)
     last_sent_s = 0.0
     with task.folder.locked():
