@@ -212,6 +212,14 @@ def test_every_variant_is_named_and_every_number_whole_at_any_width(width, shown
         assert max(map(len, text.splitlines())) <= width
 
 
+def test_a_study_without_an_ended_trial_is_shown_without_tables(shown_as):
+    finals = {"p=0": (0.9, 0.8), "p=0.1": (0.9, 0.8)}
+    running = {(label, 0): 2 for label in finals}
+    text = shown_as(study_table(summarize_study(made_study(finals, seeds=[0], running=running))))
+    assert "0 of 2 trials" in text
+    assert "val Dice" not in text
+
+
 def test_a_list_stands_where_the_columns_do_not_fit(shown_as):
     columns = (Column("variant"), Column("train Dice", is_number=True), Column("val Dice", is_number=True))
     grid = Trimmed((Grid(columns, (Row(("p=0.1", "0.900", "0.800")),)),))

@@ -14,7 +14,7 @@ from dlx.system.characters import encodable, fall_back_to_ascii, visible_lines
 
 DEFAULT_WIDTH = 80  # columns, if the output is not a terminal and COLUMNS is not set
 MIN_WIDTH = 20  # columns: a narrower output would break lists and sentences within words
-MAX_WIDTH = 1000  # columns: wider than any terminal; limits what a wrong COLUMNS can do
+MAX_WIDTH = 1000  # columns: limits the effect of a wrong COLUMNS
 
 
 class PlainConsole(Console):

@@ -81,9 +81,8 @@ class EpochBar:
             self.task = None
 
 
-# Narrowest terminals, in columns, in which the table has room for a bar, and for loss and training Dice: labels then
-# keep about 20 columns.
-MIN_WIDTH_OF_BAR, MIN_WIDTH_OF_ALL_COLUMNS = 80, 60
+# Narrowest terminals, in columns, in which the table shows a bar, and in which it shows loss and training Dice.
+BAR_WIDTH, FULL_WIDTH = 80, 60
 
 
 @dataclass
@@ -164,21 +163,15 @@ class TrialsTable:
         table.add_column("running", overflow="fold", ratio=2)
         table.add_column("seed", justify="right", no_wrap=True)
         table.add_column("epoch", justify="right", no_wrap=True)
-        if width >= MIN_WIDTH_OF_BAR:
+        if width >= BAR_WIDTH:
             table.add_column("", ratio=1)
-        titles = (
-            ("loss", f"train{name_subset(self.plan.first)}", "val") if width >= MIN_WIDTH_OF_ALL_COLUMNS else ("val",)
-        )
+        titles = ("loss", f"train{name_subset(self.plan.first)}", "val") if width >= FULL_WIDTH else ("val",)
         for title in titles:
             table.add_column(title, justify="right", min_width=5)
         for row in self.running.values():
             last = row.last
             values = (last.loss, last.train_dice_subset, last.val_dice) if last else (None, None, None)
-            bar = (
-                [ProgressBar(total=row.epochs * row.steps, completed=row.done_steps)]
-                if width >= MIN_WIDTH_OF_BAR
-                else []
-            )
+            bar = [ProgressBar(total=row.epochs * row.steps, completed=row.done_steps)] if width >= BAR_WIDTH else []
             table.add_row(
                 visible(row.label),
                 str(row.seed),

@@ -23,7 +23,7 @@ from dlx.run.trial import Event, TrialEnded, leaves_process_unusable
 from dlx.run.worker import Began, Refused, Task, work
 from dlx.system.errors import DataError, DlxError
 
-END_S = 5.0  # seconds between SIGTERM and SIGKILL: enough to complete a checkpoint that is being written
+END_S = 5.0  # seconds from SIGTERM to SIGKILL, in which a worker completes a checkpoint that it is writing
 
 
 @dataclass
