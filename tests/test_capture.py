@@ -17,7 +17,7 @@ from dlx.engine.fit import Progress, begin_epoch, fit
 from dlx.engine.waits import HostWaitError
 from dlx.records.schema import EpochRecord
 from dlx.run.plan import make_plan
-from dlx.run.pool import MAX_KEPT, JobPool, Kept
+from dlx.run.process_cache import MAX_KEPT, JobPool, ProcessCache
 from dlx.run.runner import TrialEvent, run_plan
 from dlx.run.stores import make_store
 from dlx.run.trial import CaptureFailed, TrialEnded
@@ -368,7 +368,7 @@ def test_a_trial_that_cannot_be_captured_says_so_once_and_in_its_record(tmp_path
 def test_one_note_for_all_trials_says_why_steps_are_not_captured():
     shown = []
 
-    class Shower:
+    class Display:
         class console:  # noqa: N801
             print = staticmethod(lambda line, **_: shown.append(line))
 
@@ -376,7 +376,7 @@ def test_one_note_for_all_trials_says_why_steps_are_not_captured():
             raise AssertionError(event)
 
     failed = [CaptureFailed("aten.nonzero.default: the host waits for the result (in network.py, line 12)")] * 3
-    Follower(Shower()).follow(TrialEvent(index, event) for index, event in enumerate(failed))
+    Follower(Display()).follow(TrialEvent(index, event) for index, event in enumerate(failed))
     (line,) = shown
     assert "aten.nonzero" in line
     assert "network.py, line 12" in line
@@ -385,12 +385,12 @@ def test_one_note_for_all_trials_says_why_steps_are_not_captured():
 def test_voxels_that_do_not_fit_beside_kept_ones_take_their_place(monkeypatch):
     resolved = small_resolved()
     stores = {resolved.dataset.fingerprint: make_store(resolved)}
-    kept, pool_job = Kept(), small_job()
+    cache, pool_job = ProcessCache(), small_job()
     capture(pool_job)
-    kept.jobs.keep(resolved, pool_job)
-    kept.store(resolved, stores)
+    cache.jobs.keep(resolved, pool_job)
+    cache.store(resolved, stores)
     on_gpu = replace(resolved, compute=replace(resolved.compute, device=torch.device("cuda", 0)))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, 2**30))
-    assert kept.store(on_gpu, stores).device == torch.device("cpu")  # nothing fits there: they stay on the host
-    assert [device for _, device in kept.placed] == ["cuda:0"]
-    assert len(kept.jobs) == 0
+    assert cache.store(on_gpu, stores).device == torch.device("cpu")  # nothing fits there: they stay on the host
+    assert [device for _, device in cache.placed] == ["cuda:0"]
+    assert len(cache.jobs) == 0

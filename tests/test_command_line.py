@@ -80,7 +80,7 @@ def test_a_misspelt_command_or_option_gives_the_nearest(dlx, args, meant):
         ("9" * 400, r"9999\.\.\.: .*1 to 10,000"),
     ],
 )
-def test_seeds_that_cannot_be_say_what_to_type(dlx, seeds, words):
+def test_invalid_seeds_say_what_to_type(dlx, seeds, words):
     with pytest.raises(SettingError, match=words):
         dlx("train", "--seeds", seeds)
 

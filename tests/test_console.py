@@ -14,7 +14,7 @@ from rich.text import Text
 
 import dlx
 from dlx.cli.console import output
-from dlx.cli.study_results import printed_in_any_case
+from dlx.cli.study_results import print_summary_after
 from dlx.records.archive import write_archive
 from dlx.report.page.markdown import code_block, escape, link_target
 from dlx.report.page.page import make_page
@@ -187,9 +187,9 @@ def test_a_table_in_ascii_holds_the_same_and_its_columns_stand_below_each_other(
 
 
 @pytest.mark.parametrize("error", [OSError, DataError, KeyboardInterrupt])
-def test_the_table_is_printed_where_its_report_cannot_be_written(error, capsys):
+def test_the_table_is_printed_even_if_its_report_cannot_be_written(error, capsys):
     records = made_study()
-    with pytest.raises(error), printed_in_any_case(summarize_study(records), records, as_json=False):
+    with pytest.raises(error), print_summary_after(summarize_study(records), records, as_json=False):
         raise error
     assert "val Dice" in capsys.readouterr().out
 
@@ -212,6 +212,14 @@ def test_every_variant_is_named_and_every_number_whole_at_any_width(width, shown
         assert max(map(len, text.splitlines())) <= width
 
 
+def test_a_study_without_an_ended_trial_is_shown_without_tables(shown_as):
+    finals = {"p=0": (0.9, 0.8), "p=0.1": (0.9, 0.8)}
+    running = {(label, 0): 2 for label in finals}
+    text = shown_as(study_table(summarize_study(made_study(finals, seeds=[0], running=running))))
+    assert "0 of 2 trials" in text
+    assert "val Dice" not in text
+
+
 def test_a_list_stands_where_the_columns_do_not_fit(shown_as):
     columns = (Column("variant"), Column("train Dice", is_number=True), Column("val Dice", is_number=True))
     grid = Trimmed((Grid(columns, (Row(("p=0.1", "0.900", "0.800")),)),))
@@ -222,7 +230,7 @@ def test_a_list_stands_where_the_columns_do_not_fit(shown_as):
 
 
 @pytest.mark.parametrize("columns", ["0", "-5", "abc", "", "100000000"])
-def test_a_width_that_makes_no_sense_is_no_width(columns, monkeypatch, capsys):
+def test_an_invalid_width_is_ignored(columns, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", columns)
     console = output()
     assert 80 <= console.width <= 1000
@@ -282,7 +290,7 @@ def test_a_closed_pipe_loses_no_report_and_gives_no_traceback(archive):
 
 
 @pytest.mark.slow
-def test_a_reader_of_the_progress_that_goes_away_stops_no_run(tmp_path):
+def test_a_run_goes_on_if_the_reader_of_its_progress_leaves(tmp_path):
     read, write = os.pipe()
     os.close(read)
     args = ["--data", "phantom:subjects=3,size=24", "--model", "unet2:width=4,levels=2", "--steps-per-epoch", "1"]

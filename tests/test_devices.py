@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from dlx.run.devices import spread
+from dlx.run.devices import pick_device
 from small import small_resolved
 
 H, A = "NVIDIA H200", "NVIDIA A10"
@@ -12,7 +12,7 @@ FIRST = torch.device("cuda", 0)
 
 
 def taken(asked, chosen, names, workers=4):
-    return [spread(asked, chosen, names, worker).index for worker in range(workers)]
+    return [pick_device(asked, chosen, names, worker).index for worker in range(workers)]
 
 
 def test_workers_take_the_devices_in_turn():
@@ -30,7 +30,7 @@ def test_only_devices_of_one_name_are_taken():
 
 
 def test_a_cpu_is_shared():
-    assert spread("auto", torch.device("cpu"), [], 3) == torch.device("cpu")
+    assert pick_device("auto", torch.device("cpu"), [], 3) == torch.device("cpu")
 
 
 def test_a_trials_id_does_not_hold_the_devices_number():

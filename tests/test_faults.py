@@ -12,7 +12,7 @@ from dlx.records.folder import TrialFolder
 from dlx.records.schema import EpochRecord
 from dlx.run.local import _start, _stop, run_in_workers
 from dlx.run.stores import host_stores
-from dlx.run.trial import TrialEnded, TrialStarted, sticks_to_process
+from dlx.run.trial import TrialEnded, TrialStarted, leaves_process_unusable
 from dlx.run.worker import Task
 from dlx.study.study import Trial
 from dlx.system.errors import DlxError
@@ -37,7 +37,7 @@ def tasks_and_stores(folder, count, *changes):
     return tasks, stores
 
 
-def test_a_worker_that_is_killed_makes_its_trial_a_row_and_the_others_go_on(tmp_path):
+def test_the_trial_of_a_killed_worker_fails_and_the_others_run(tmp_path):
     tasks, stores = tasks_and_stores(tmp_path, 3, {"train": {"epochs": 200}})
     tasks = {number: task if number == 0 else replace(task) for number, task in tasks.items()}
     short, _ = tasks_and_stores(tmp_path, 3)
@@ -55,7 +55,7 @@ def test_a_worker_that_is_killed_makes_its_trial_a_row_and_the_others_go_on(tmp_
     assert tasks[0].folder.result() == ended[0]
 
 
-def test_a_trial_that_is_refused_is_a_row_that_is_not_kept(tmp_path):
+def test_a_refused_trial_is_reported_as_failed_but_not_recorded(tmp_path):
     tasks, stores = tasks_and_stores(tmp_path, 2)
     tasks[0].folder.path.mkdir(parents=True)
     tasks[0].folder.last.write_bytes(b"no checkpoint at all")
@@ -108,7 +108,7 @@ def ended_of(tasks, stores, num_workers=1):
     return {n: e.record for n, e in run_in_workers(tasks, stores, num_workers) if isinstance(e, TrialEnded)}
 
 
-def test_a_result_that_was_written_is_taken_though_its_worker_died_before_telling(tmp_path):
+def test_a_written_result_counts_even_if_its_worker_dies_before_reporting_it(tmp_path):
     tasks, stores = tasks_and_stores(tmp_path, 1)
     ended = ended_of({0: in_folder(tasks[0], DeadlyFolder)}, stores)
     assert ended[0].status == "done"
@@ -148,13 +148,17 @@ def test_a_worker_is_replaced_after_a_cuda_error(tmp_path):
     assert len(set(workers)) == 2
 
 
-def test_too_little_memory_does_not_stick_to_the_process(tmp_path):
+def test_too_little_memory_leaves_the_process_usable(tmp_path):
     tasks, _ = tasks_and_stores(tmp_path, 1)
-    assert not sticks_to_process(tasks[0].failed("OutOfMemoryError: CUDA out of memory. Tried", keep=False).record)
-    assert sticks_to_process(tasks[0].failed("AcceleratorError: CUDA error: device-side assert", keep=False).record)
+    assert not leaves_process_unusable(
+        tasks[0].failed("OutOfMemoryError: CUDA out of memory. Tried", keep=False).record
+    )
+    assert leaves_process_unusable(
+        tasks[0].failed("AcceleratorError: CUDA error: device-side assert", keep=False).record
+    )
 
 
-def test_a_worker_that_dies_over_damaged_records_is_a_row(tmp_path):
+def test_a_worker_that_dies_with_damaged_records_fails_its_trial(tmp_path):
     tasks, stores = tasks_and_stores(tmp_path, 1, {"train": {"epochs": 200}})
     for _, event in run_in_workers(tasks, stores, 1):
         if isinstance(event, TrialStarted):
@@ -164,7 +168,7 @@ def test_a_worker_that_dies_over_damaged_records_is_a_row(tmp_path):
     assert event.record.run.seconds == 0.0
 
 
-def test_workers_that_are_told_to_end_finish_the_checkpoint_they_are_writing(tmp_path):
+def test_terminated_workers_finish_the_checkpoint_they_are_writing(tmp_path):
     large = {"model": {"name": "unet2", "width": 96, "levels": 3}, "train": {"epochs": 200, "steps_per_epoch": 1}}
     tasks, stores = tasks_and_stores(tmp_path, 1, large)
     events = run_in_workers(tasks, stores, 1)
@@ -174,7 +178,7 @@ def test_workers_that_are_told_to_end_finish_the_checkpoint_they_are_writing(tmp
     assert list(tmp_path.rglob("*.tmp")) == []
 
 
-def test_an_interrupt_while_a_worker_starts_is_not_its_own(tmp_path, capfd):
+def test_a_starting_worker_ignores_an_interrupt(tmp_path, capfd):
     tasks, stores = tasks_and_stores(tmp_path, 1)
     worker = _start(stores, 0)
     os.kill(worker.process.pid, signal.SIGINT)
@@ -187,7 +191,7 @@ def test_an_interrupt_while_a_worker_starts_is_not_its_own(tmp_path, capfd):
     assert capfd.readouterr().err == ""
 
 
-def test_shared_memory_that_is_too_small_is_one_line(tmp_path):
+def test_too_little_shared_memory_is_reported_in_one_line(tmp_path):
     tasks, _ = tasks_and_stores(tmp_path, 1)
     stores = host_stores([small_resolved()])
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -2,8 +2,8 @@ from itertools import permutations
 
 import pytest
 
-from dlx.cli.from_options import settings_from
 from dlx.cli.options import TrainOptions
+from dlx.cli.settings_from_options import settings_from
 from dlx.settings.layers import (
     make_spec,
     merge,

@@ -1,18 +1,18 @@
-"""`dlx compare-schedulers`: the constant rate and each schedule, torch's own, at the length of the run."""
+"""`dlx compare-schedulers`: a constant learning rate against torch's schedules, scaled to the length of the run."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dlx.cli.from_options import settings_from
 from dlx.cli.options import StudyOptions, takes_options
+from dlx.cli.settings_from_options import settings_from
 
 if TYPE_CHECKING:
     from dlx.study.axes import Axis
 
 CONTROL = "constant"
-COSINE_PERIODS = 4  # descents and climbs of the second cosine: enough to see whether coming back helps or hurts
+COSINE_PERIODS = 4  # half periods of the second cosine: the rate falls and rises twice, to see whether rising helps
 
 
 @takes_options(StudyOptions, without=("scheduler",))
@@ -22,29 +22,29 @@ def compare_schedulers(
         list[str] | None,
         typer.Option(
             "--scheduler",
-            help="A schedule to compare, such as step:step_size=30,gamma=0.1; repeatable.",
-            show_default="every one dlx knows",
+            help="Schedule to compare, e.g. step:step_size=30,gamma=0.1; repeatable.",
+            show_default="all schedules",
         ),
     ] = None,
 ) -> None:
     """Compare learning-rate schedules with a constant rate, over several seeds.
 
-    With --dry-run it prints each schedule's formula and draws its rate over the epochs.
+    --dry-run prints each schedule's formula and plots its rate over the epochs.
     """
-    from dlx.cli.running import axis_study, run_study, with_one_thread
+    from dlx.cli.running import make_axis_study, run_study, with_one_thread
     from dlx.run.plan import data_name
     from dlx.settings.layers import make_spec
 
     settings = with_one_thread(settings_from(options))
     axis = scheduler_axis(scheduler, make_spec(settings).train.epochs)
     question = "Which learning-rate schedule helps, against a constant rate?"
-    study = axis_study("compare-schedulers", question, settings, axis, options)
+    study = make_axis_study("compare-schedulers", question, settings, axis, options)
     name = "-".join([data_name(study.base), study.base.model.name, "schedulers"])
     run_study(study, Path("runs") / name, options)
 
 
 def scheduler_axis(chosen: list[str] | None, epochs: int) -> "Axis":
-    """The control and the schedules that were chosen, or all, with defaults that scale with the run."""
+    """The control and the chosen schedules, or all of them with defaults that scale with the number of epochs."""
     from dlx.settings.spec import Part
     from dlx.study.axes import Axis
 
@@ -53,7 +53,7 @@ def scheduler_axis(chosen: list[str] | None, epochs: int) -> "Axis":
         return Axis(key="scheduler", values=(CONTROL, *(label for label in labels if label != CONTROL)))
     tables: list[dict[str, Any]] = [{"label": name, "scheduler": name} for name in default_schedulers()]
     period = max(1, epochs // COSINE_PERIODS)
-    by_group = {"encoder": [[0.0, 0.1]]}  # the encoder at a tenth of the rate, the others warm up and fall
+    by_group = {"encoder": [[0.0, 0.1]]}  # the encoder at a tenth of the rate; the other groups warm up and decay
     tables += [
         {"label": f"cosine, {COSINE_PERIODS} spans", "scheduler": {"name": "cosine", "t_max": period}},
         {"label": "lambda by group", "scheduler": {"name": "lambda", "groups": by_group}},

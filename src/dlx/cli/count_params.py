@@ -1,4 +1,4 @@
-"""`dlx count-params`: how large a network is, and what in it is used more than once."""
+"""`dlx count-params`: the number of parameters and FLOPs of a network, and the modules it uses more than once."""
 
 import contextlib
 import json
@@ -28,11 +28,11 @@ def count_params(
             "--input",
             metavar="C,H,W",
             help="Shape of one input: C,H,W or C,D,H,W.",
-            show_default="2,64,64; of a classifier 3,224,224",
+            show_default="2,64,64; for a classifier 3,224,224",
         ),
     ] = None,
     classes: Annotated[
-        int | None, typer.Option(min=1, help="Number of classes.", show_default="4; of a classifier 1000")
+        int | None, typer.Option(min=1, help="Number of classes.", show_default="4; for a classifier 1000")
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -41,38 +41,40 @@ def count_params(
     depth: Annotated[int, typer.Option(min=0, help="How many levels of modules to show.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON list and nothing else.")] = False,
 ) -> None:
-    """Count a network's parameters and find what one forward pass uses more than once.
+    """Count a network's parameters and find the modules that one forward pass uses more than once.
 
-    Blocks called twice and weights that modules share are found by running the network. `unet` has six such blocks.
-    Of a ResNet, a VGG and the U-Nets on them the weighted layers of each stage are told too.
+    The network is run to find blocks called twice and weights that modules share. `unet` has six such blocks.
+    For a ResNet, a VGG and U-Nets built on them, the weighted layers of each stage are counted too.
     """
     from dlx.cli.console import note
     from dlx.settings.layers import parse_assignment
 
     shape = parse_shape(input_) if input_ is not None else None
     assignments = [parse_assignment(text) for text in set_ or []]
-    settings = {key.removeprefix("model."): value for key, value in assignments}  # as `dlx train` spells them
-    with contextlib.redirect_stdout(sys.stderr):  # what the user's own modules print is no part of the answer
+    settings = {
+        key.removeprefix("model."): value for key, value in assignments
+    }  # `dlx train` writes them with this prefix
+    with contextlib.redirect_stdout(sys.stderr):  # modules of the user may print; stdout is for the result
         counted = [count_one(text, shape, classes, settings) for text in models]
     if as_json:
-        entries = [as_entry(text, used, figures) for text, (used, figures) in zip(models, counted, strict=True)]
+        entries = [as_entry(text, used, counts) for text, (used, counts) in zip(models, counted, strict=True)]
         typer.echo(json.dumps(entries, indent=2))
-        for text, (_, figures) in zip(models, counted, strict=True):
-            for remark in figures.remarks:
+        for text, (_, counts) in zip(models, counted, strict=True):
+            for remark in counts.remarks:
                 note(f"note     {text}: {remark}")
         return
     from dlx.cli.count_tables import print_comparison, print_count
 
-    for text, (used, figures) in zip(models, counted, strict=True):
-        print_count(text, used, figures, depth)
+    for text, (used, counts) in zip(models, counted, strict=True):
+        print_count(text, used, counts, depth)
     if len(models) > 1:
-        print_comparison([(text, figures) for text, (_, figures) in zip(models, counted, strict=True)])
+        print_comparison([(text, counts) for text, (_, counts) in zip(models, counted, strict=True)])
 
 
 def count_one(
     text: str, shape: tuple[int, ...] | None, num_classes: int | None, settings: dict[str, Any]
 ) -> "tuple[tuple[int, ...], ModelCount]":
-    """The input's shape that was used, and the figures; SettingError if the network cannot be built or run."""
+    """The shape of the input, and the counts; SettingError if the network cannot be built or run."""
     import torch
 
     from dlx.cli.model_argument import find_model, usual_input
@@ -83,7 +85,7 @@ def count_one(
         with torch.device("meta"):
             return _build_and_count(text, factory, shape, usual)
     except SettingError:
-        # Some networks compute with numbers while they are built or run, so they get real tensors.
+        # Some networks read values of tensors while they are built or run; meta tensors have none.
         return _build_and_count(text, factory, shape, usual)
 
 
@@ -98,7 +100,7 @@ def _build_and_count(
     try:
         return used, count(model, used)
     except SettingError as error:
-        raise SettingError(f"'{text}': {error}; --input takes another shape") from error
+        raise SettingError(f"'{text}': {error}; give another shape with --input") from error
 
 
 def parse_shape(text: str) -> tuple[int, ...]:
@@ -109,17 +111,17 @@ def parse_shape(text: str) -> tuple[int, ...]:
     return tuple(int(piece) for piece in pieces)
 
 
-def as_entry(text: str, shape: tuple[int, ...], figures: "ModelCount") -> dict[str, Any]:
-    """A network's figures for JSON."""
+def as_entry(text: str, shape: tuple[int, ...], counts: "ModelCount") -> dict[str, Any]:
+    """A network's counts for JSON."""
     return {
         "model": text,
-        "parameters": figures.parameters,
-        "trainable": figures.trainable,
-        "parts": figures.parts,
-        "weighted_layers": figures.layers,
-        "parameters_if_unshared": figures.parameters_if_unshared,
-        "shared": [{"module": use.module, "calls": use.calls, "parameters": use.parameters} for use in figures.shared],
-        "flops": figures.flops,
-        "forward_backward_flops": figures.forward_backward_flops,
+        "parameters": counts.parameters,
+        "trainable": counts.trainable,
+        "parts": counts.parts,
+        "weighted_layers": counts.layers,
+        "parameters_if_unshared": counts.parameters_if_unshared,
+        "shared": [{"module": use.module, "calls": use.calls, "parameters": use.parameters} for use in counts.shared],
+        "flops": counts.flops,
+        "forward_backward_flops": counts.forward_backward_flops,
         "input": list(shape),
     }

@@ -1,48 +1,48 @@
-"""The figures of `dlx count-params` as tables and sentences; no counting."""
+"""Prints the counts of `dlx count-params` as tables and sentences."""
 
 from dlx.cli.console import output
 from dlx.models.count import ModelCount, ModuleRow, SharedUse
 from dlx.report.terminal.grid import Column, Grid, Line, Row, Trimmed
 
 
-def print_count(name: str, shape: tuple[int, ...], figures: ModelCount, depth: int) -> None:
-    """One network: its totals, its modules down to `depth` levels, and what it uses more than once."""
+def print_count(name: str, shape: tuple[int, ...], counts: ModelCount, depth: int) -> None:
+    """Prints one network: its totals, its modules down to `depth` levels, and what it uses more than once."""
     parts: list[Line | Grid] = [
-        Line(f"{name}: {figures.parameters:,} parameters, {figures.trainable:,} trainable", "bold"),
-        Line(f"{_cost(figures)} for an input of {_spell(shape)}"),
+        Line(f"{name}: {counts.parameters:,} parameters, {counts.trainable:,} trainable", "bold"),
+        Line(f"{_cost(counts)} for an input of {_spell(shape)}"),
     ]
-    if figures.layers:
-        stages = ", ".join(f"{stage} {count}" for stage, count in figures.layers.items())
-        num_layers = sum(figures.layers.values())
-        parts.append(Line(f"{num_layers} weighted layers: {stages} (projections of shortcuts left out)"))
-    rows = [row for row in figures.rows if row.name and row.name.count(".") < depth and (row.parameters or row.flops)]
+    if counts.layers:
+        stages = ", ".join(f"{stage} {count}" for stage, count in counts.layers.items())
+        num_layers = sum(counts.layers.values())
+        parts.append(Line(f"{num_layers} weighted layers: {stages} (without the projections of shortcuts)"))
+    rows = [row for row in counts.rows if row.name and row.name.count(".") < depth and (row.parameters or row.flops)]
     if rows:
-        parts.append(_module_table(rows, figures))
-    if figures.shared:
-        parts.append(_shared_table(figures.shared))
-        more = figures.parameters_if_unshared - figures.parameters
-        parts.append(Line(f"If nothing were shared: {figures.parameters_if_unshared:,} parameters ({more:,} more)."))
+        parts.append(_module_table(rows, counts))
+    if counts.shared:
+        parts.append(_shared_table(counts.shared))
+        more = counts.parameters_if_unshared - counts.parameters
+        parts.append(Line(f"If nothing were shared: {counts.parameters_if_unshared:,} parameters ({more:,} more)."))
     else:
-        parts.append(Line("Nothing is shared: nothing is used more than once in one forward pass."))
-    parts += [Line(f"Note: {remark}.") for remark in figures.remarks]
+        parts.append(Line("Nothing is shared: no module or parameter is used more than once in one forward pass."))
+    parts += [Line(f"Note: {remark}.") for remark in counts.remarks]
     output().show(Trimmed((*parts, Line())))
 
 
 def print_comparison(counted: list[tuple[str, ModelCount]]) -> None:
-    """Several networks, a line each."""
-    unit, size = _unit(max(figures.flops for _, figures in counted))
+    """Prints a table of several networks, one per row."""
+    unit, size = _unit(max(counts.flops for _, counts in counted))
     titles = ("Parameters", "If unshared", f"{unit} forward", "and backward")
     rows = []
-    for name, figures in counted:
-        both = figures.forward_backward_flops
-        numbers = (f"{figures.parameters:,}", f"{figures.parameters_if_unshared:,}", f"{figures.flops / size:,.2f}")
+    for name, counts in counted:
+        both = counts.forward_backward_flops
+        numbers = (f"{counts.parameters:,}", f"{counts.parameters_if_unshared:,}", f"{counts.flops / size:,.2f}")
         rows.append(Row((name, *numbers, "-" if both is None else f"{both / size:,.2f}")))
     columns = (Column("Network"), *(Column(title, is_number=True) for title in titles))
     output().show(Trimmed((Grid(columns, tuple(rows), title="Compared"),)))
 
 
-def _module_table(rows: list[ModuleRow], figures: ModelCount) -> Grid:
-    unit, size = _unit(figures.flops)
+def _module_table(rows: list[ModuleRow], counts: ModelCount) -> Grid:
+    unit, size = _unit(counts.flops)
     columns = (
         Column("Module"),
         Column("Class"),
@@ -56,7 +56,7 @@ def _module_table(rows: list[ModuleRow], figures: ModelCount) -> Grid:
         shapes = ", ".join(_spell(shape[1:]) for shape in row.shapes)  # without the batch
         numbers = (f"{row.parameters:,}", f"{row.flops / size:,.2f}")
         shown.append(Row((row.name, row.kind, shapes, str(row.calls) if row.calls else "", *numbers)))
-    total = ("Total", "", "", "", f"{figures.parameters:,}", f"{figures.flops / size:,.2f}")
+    total = ("Total", "", "", "", f"{counts.parameters:,}", f"{counts.flops / size:,.2f}")
     return Grid(columns, (*shown, Row(total, style="bold", starts_section=True)))
 
 
@@ -69,15 +69,15 @@ def _shared_table(shared: tuple[SharedUse, ...]) -> Grid:
     return Grid(columns, tuple(rows), title="Used more than once in one forward pass:")
 
 
-def _cost(figures: ModelCount) -> str:
-    unit, size = _unit(figures.flops)
-    both = figures.forward_backward_flops
+def _cost(counts: ModelCount) -> str:
+    unit, size = _unit(counts.flops)
+    both = counts.forward_backward_flops
     forward_backward = "" if both is None else f", {both / size:,.2f} forward and backward,"
-    return f"{figures.flops / size:,.2f} {unit} forward{forward_backward}"
+    return f"{counts.flops / size:,.2f} {unit} forward{forward_backward}"
 
 
 def _unit(flops: int) -> tuple[str, float]:
-    """The unit in which this many FLOPs are told, and how many one of it is."""
+    """The unit for this many FLOPs, and the number of FLOPs in it."""
     return ("GFLOP", 1e9) if flops >= 1e8 else ("MFLOP", 1e6) if flops >= 1e5 else ("kFLOP", 1e3)
 
 

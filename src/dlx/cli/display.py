@@ -1,6 +1,6 @@
-"""Shows a run while it goes on, on stderr: for one trial a line an epoch, for several a line a trial.
+"""Prints the progress of a run on stderr: one line per epoch for a single trial, one line per trial for several.
 
-What moves on a terminal is drawn by `live.py`.
+`live.py` draws the progress bars and the table of running trials on a terminal.
 """
 
 import time
@@ -26,19 +26,19 @@ from dlx.system.characters import visible
 
 @dataclass
 class Outcome:
-    """What came of a run: records with their folders, in the plan's order, and whether the user stopped it."""
+    """The outcome of a run: records and their folders by index in the plan, and whether the user interrupted it."""
 
     by_index: dict[int, tuple[TrialRecord, Path]] = field(default_factory=dict)
     was_interrupted: bool = False
-    kept_epochs: int = 0  # of the trials that were stopped
+    kept_epochs: int = 0  # finished epochs of interrupted trials; their checkpoints are on disk
 
     @property
     def trials(self) -> list[tuple[TrialRecord, Path]]:
         return [self.by_index[index] for index in sorted(self.by_index)]
 
 
-class Shower(Protocol):
-    """What turns events into something to see."""
+class Display(Protocol):
+    """Shows events to the user."""
 
     console: PlainConsole
 
@@ -46,25 +46,25 @@ class Shower(Protocol):
 
 
 class Follower:
-    """Hands events on to be shown, and keeps what a command needs at its end."""
+    """Passes events to a display and collects the outcome of the run."""
 
-    def __init__(self, shower: Shower) -> None:
-        self.shower = shower
+    def __init__(self, display: Display) -> None:
+        self.display = display
 
     def follow(self, events: Iterator[TrialEvent]) -> Outcome:
-        """Shows all events; Ctrl-C ends the run and is told in the outcome."""
+        """Shows all events; Ctrl-C ends the run, and the outcome records that."""
         outcome = Outcome()
         kept: dict[int, int] = {}
         obstacles: set[str] = set()
         try:
             for happened in events:
                 index, event = happened.index, happened.event
-                if isinstance(event, CaptureFailed):  # once a network, not once a trial
+                if isinstance(event, CaptureFailed):  # shown once per obstacle, not once per trial
                     if event.obstacle not in obstacles:
-                        self.shower.console.print(capture_note(event), soft_wrap=True)
+                        self.display.console.print(capture_note(event), soft_wrap=True)
                     obstacles.add(event.obstacle)
                     continue
-                self.shower.show(index, event)
+                self.display.show(index, event)
                 if isinstance(event, TrialStarted):
                     kept[index] = event.resumed_from
                 elif isinstance(event, EpochRecord):
@@ -79,12 +79,14 @@ class Follower:
 
 
 def capture_note(event: CaptureFailed) -> str:
-    """The line that says why steps are not captured, and which setting skips the attempt."""
-    return f"note     steps run uncaptured, which is slower: {event.obstacle}; compute.capture=false skips the attempt"
+    """A note: why steps run without CUDA graph capture, and which setting skips the attempt."""
+    return (
+        f"note     steps are not captured, which is slower: {event.obstacle}; compute.capture=false skips the attempt"
+    )
 
 
-class Silent:
-    """Shows nothing but the trials that did not end well: no option may hide those."""
+class FailureLines:
+    """Shows only trials that failed or diverged; --quiet and --json do not hide those."""
 
     def __init__(self, console: PlainConsole) -> None:
         self.console = console
@@ -95,7 +97,7 @@ class Silent:
 
 
 class EpochLines:
-    """One trial at a time: a line an epoch, and on a terminal a bar below them."""
+    """Shows one trial at a time: a line per epoch, and a progress bar below them on a terminal."""
 
     def __init__(self, console: PlainConsole, plan: Plan, bar: EpochBar | None) -> None:
         self.console, self.plan, self.bar = console, plan, bar
@@ -121,7 +123,7 @@ class EpochLines:
         self.trial, self.seconds = event, []
         title = f"{event.trial.label}, seed {event.trial.seed}"
         if event.resumed_from:
-            line = f"{title}: going on after epoch {event.resumed_from} of {event.epochs}"
+            line = f"{title}: resuming after epoch {event.resumed_from} of {event.epochs}"
             self.console.print(visible(line), soft_wrap=True)
         elif len(self.plan.trials) > 1:
             self.console.print(visible(title), soft_wrap=True)
@@ -145,14 +147,14 @@ class EpochLines:
             self.bar.end()
         record = event.record
         if event.was_done and record.status == "done":
-            line = f"{record.label}, seed {record.seed}: finished before, nothing was run"
+            line = f"{record.label}, seed {record.seed}: already finished; nothing was run"
             self.console.print(visible(line), soft_wrap=True)
         elif record.status != "done":
             print_bad_end(self.console, event)
 
 
 class TrialLines:
-    """Several trials: a line for each that ends, and on a terminal a table of those at work."""
+    """Shows several trials: a line for each that ends, and a table of the running ones on a terminal."""
 
     def __init__(self, console: PlainConsole, plan: Plan, table: TrialsTable | None) -> None:
         self.console, self.plan, self.table = console, plan, table
@@ -167,7 +169,7 @@ class TrialLines:
             return
         self.done += 1
         trial = self.plan.trials[index].trial
-        where = f"{self.done:{len(str(len(self.plan.trials)))}d}/{len(self.plan.trials)}"
+        position = f"{self.done:{len(str(len(self.plan.trials)))}d}/{len(self.plan.trials)}"
         if event.was_done and event.record.status == "done":
             return
         self.ran += not event.was_done
@@ -176,7 +178,7 @@ class TrialLines:
             return
         train, val, gap = (trial_value(event.record.result, name) for name in ("train_dice", "val_dice", "gap"))
         line = (
-            f"{where}  {trial.label}, seed {trial.seed}:  train {spell(train)}  val {spell(val)}  "
+            f"{position}  {trial.label}, seed {trial.seed}:  train {spell(train)}  val {spell(val)}  "
             f"gap {signed(gap)}  {spell_seconds(event.record.run.seconds)}"
         )
         left = len(self.plan.trials) - self.done
@@ -186,7 +188,7 @@ class TrialLines:
 
 
 def print_bad_end(console: PlainConsole, event: TrialEnded) -> None:
-    """The line of a trial that diverged or failed; after an earlier run's, with the option that runs it again."""
+    """Prints that a trial diverged or failed, and why; if that was in an earlier run, also how to run it again."""
     record = event.record
     line = f"{record.label}, seed {record.seed}: {record.status}: {record.cause}"
     if event.was_done:
@@ -195,9 +197,10 @@ def print_bad_end(console: PlainConsole, event: TrialEnded) -> None:
 
 
 def epoch_line(event: EpochRecord, epochs: int, eta_s: float | None, subset: str) -> str:
-    """One epoch, in 80 columns but for the time left, which a terminal has in its bar.
+    """One epoch, in 80 columns without `eta`, which a terminal shows in its bar instead.
 
-    `train` is of some training subjects, counted in `subset` (see `name_subset`), `val` of all validation subjects.
+    `train` is the Dice of some training subjects, counted in `subset` (see `name_subset`); `val` that of all validation
+    subjects.
     """
     result = event.result
     rates = "/".join(f"{rate:.3g}" for rate in dict.fromkeys(result.lr.values()))
@@ -211,9 +214,9 @@ def epoch_line(event: EpochRecord, epochs: int, eta_s: float | None, subset: str
 
 @contextmanager
 def follower(console: PlainConsole, plan: Plan, *, quiet: bool, in_workers: bool) -> Iterator[Follower]:
-    """A Follower for this console: silent, with plain lines, or live on a terminal."""
+    """A Follower for this console: shows only failures if `quiet`, else lines, and live progress on a terminal."""
     if quiet:
-        yield Follower(Silent(console))
+        yield Follower(FailureLines(console))
     elif in_workers:
         if not console.is_terminal:
             yield Follower(TrialLines(console, plan, None))
@@ -229,7 +232,7 @@ def follower(console: PlainConsole, plan: Plan, *, quiet: bool, in_workers: bool
 
 @contextmanager
 def reading_bar(console: PlainConsole, *, quiet: bool) -> Iterator["ReadingBar"]:
-    """A bar for reading volumes, on a terminal only; it appears with the first volume, so not on a cache hit."""
+    """A progress bar for reading volumes, on a terminal only; a cache hit reads none and shows no bar."""
     bar = Progress(
         TextColumn("reading volumes"), BarColumn(), MofNCompleteColumn(), console=console, transient=True,
         disable=quiet or not console.is_terminal,

@@ -1,4 +1,4 @@
-"""What moves on a terminal while trials run: the bar of one trial, the table of several."""
+"""Live progress on a terminal: a progress bar for one trial, a table of the running trials for several."""
 
 import time
 from dataclasses import dataclass
@@ -24,13 +24,13 @@ from dlx.trial.resolve import Resolved
 
 
 def name_subset(resolved: Resolved) -> str:
-    """` (2 of 5)` where not all training subjects are measured at a validation; empty where all are."""
+    """` (2 of 5)` if a validation measures only some of the training subjects; empty if it measures all."""
     measured, subjects = resolved.spec.evaluate.train_subset, len(resolved.split.train)
     return f" ({measured} of {subjects})" if 0 < measured < subjects else ""
 
 
 class EpochBar:
-    """Epoch, step, rate, loss and Dice of one trial, with the time left; gone when it ends."""
+    """A bar with epoch, step, loss and Dice of one trial and the time left; removed when the trial ends."""
 
     def __init__(self, console: PlainConsole) -> None:
         self.progress = Progress(
@@ -52,41 +52,41 @@ class EpochBar:
         self.progress.stop()
 
     def start(self, title: str, epochs: int, steps: int, done: int) -> None:
-        """A trial begins, `done` epochs of it finished before."""
+        """A trial starts; `done` epochs of it were finished before."""
         self.epochs, self.steps, self.last = epochs, steps, ""
         self.task = self.progress.add_task(visible(title), total=epochs * steps, completed=done * steps, facts="")
 
     def step(self, epoch: int, step: int) -> None:
-        """A step was done; the facts are those of the last epoch."""
+        """A step ended; loss and Dice shown are those of the last epoch."""
         if self.task is not None:
             facts = f"epoch {epoch}/{self.epochs} step {step}/{self.steps}{self.last}"
             self.progress.update(self.task, completed=(epoch - 1) * self.steps + step, facts=facts)
 
     def epoch(self, result: EpochResult, left_s: float) -> None:
-        """An epoch ended: its loss and Dice stand in the bar until the next one does."""
+        """An epoch ended; the bar shows its loss and Dice until the next epoch ends."""
         self.last = f"  loss {result.loss:.3f}"
         if result.val_dice is not None:
             self.last += f"  val {result.val_dice:.3f}"
         self.last += f"  eta {spell_seconds(left_s)}"
 
     def describe(self, text: str) -> None:
-        """What goes on after the last step."""
+        """Replaces the facts by a description of the work after the last step."""
         if self.task is not None:
             self.progress.update(self.task, description=text, facts="", total=None)
 
     def end(self) -> None:
-        """The trial ended; its bar goes."""
+        """The trial ended; removes its bar."""
         if self.task is not None:
             self.progress.remove_task(self.task)
             self.task = None
 
 
-# columns of the terminal from which on the table of trials has room for a bar, and for more than the validation Dice
-WITH_BAR, WITH_ALL = 80, 60
+# Narrowest terminals, in columns, in which the table shows a bar, and in which it shows loss and training Dice.
+BAR_WIDTH, FULL_WIDTH = 80, 60
 
 
 @dataclass
-class AtWork:
+class RunningTrial:
     """A trial that is running."""
 
     label: str
@@ -100,11 +100,11 @@ class AtWork:
 
 
 class TrialsTable:
-    """All trials of a study: those at work with their progress; how many are done and waiting; the time left."""
+    """The running trials of a study with their progress; the number of done and waiting trials; the time left."""
 
     def __init__(self, console: PlainConsole, plan: Plan) -> None:
         self.plan, self.started = plan, time.monotonic()
-        self.at_work: dict[int, AtWork] = {}
+        self.running: dict[int, RunningTrial] = {}
         self.done = self.failed = 0
         self.steps_done = 0.0
         self.console = console
@@ -118,58 +118,60 @@ class TrialsTable:
         self.live.stop()
 
     def show(self, index: int, event: Event) -> None:
-        """Takes in an event; the table is drawn from what was taken in, a few times a second."""
+        """Updates the state from an event; `render` draws the state a few times a second."""
         match event:
             case TrialStarted():
                 trial = event.trial
                 done = event.resumed_from * event.steps_per_epoch
-                row = AtWork(trial.label, trial.seed, event.epochs, event.steps_per_epoch, event.resumed_from, done)
+                row = RunningTrial(
+                    trial.label, trial.seed, event.epochs, event.steps_per_epoch, event.resumed_from, done
+                )
                 row.last = event.earlier[-1].result if event.earlier else None
-                self.at_work[index] = row
+                self.running[index] = row
             case StepDone():
-                row = self.at_work[index]
+                row = self.running[index]
                 self._advance(row, (event.epoch - 1) * row.steps + event.step)
                 row.epoch = event.epoch
             case EpochRecord():
-                row = self.at_work[index]
+                row = self.running[index]
                 self._advance(row, event.result.epoch * row.steps)
                 row.last = event.result
             case Scoring():
-                self.at_work[index].is_scoring = True
+                self.running[index].is_scoring = True
             case TrialEnded():
-                self.at_work.pop(index, None)
+                self.running.pop(index, None)
                 self.done += 1
                 self.failed += event.record.status != "done"
 
-    def _advance(self, row: AtWork, steps: int) -> None:
+    def _advance(self, row: RunningTrial, steps: int) -> None:
         self.steps_done += steps - row.done_steps
         row.done_steps = steps
 
     def left_s(self) -> float | None:
-        """Seconds until all is done, at the pace of the steps so far; None before there is one."""
+        """Seconds until all trials are done, at the average time per step so far; None before the first step."""
         elapsed = time.monotonic() - self.started
         total = sum(
             p.resolved.spec.train.epochs * p.resolved.spec.train.steps_per_epoch for p in self.plan.trials
         ) / len(self.plan.trials)
-        to_do = (len(self.plan.trials) - self.done) * total - sum(row.done_steps for row in self.at_work.values())
+        to_do = (len(self.plan.trials) - self.done) * total - sum(row.done_steps for row in self.running.values())
         return None if self.steps_done < 1 else elapsed / self.steps_done * max(0.0, to_do)
 
     def render(self) -> Group:
-        """The table as it is now, in the console's width."""
+        """The current table, in the width of the console."""
         width = self.console.width
         table = Table(box=SIMPLE_HEAD, expand=True)
-        table.add_column("at work", overflow="fold", ratio=2)
+        table.add_column("running", overflow="fold", ratio=2)
         table.add_column("seed", justify="right", no_wrap=True)
         table.add_column("epoch", justify="right", no_wrap=True)
-        if width >= WITH_BAR:
+        if width >= BAR_WIDTH:
             table.add_column("", ratio=1)
-        titles = ("loss", f"train{name_subset(self.plan.first)}", "val") if width >= WITH_ALL else ("val",)
+        titles = ("loss", f"train{name_subset(self.plan.first)}", "val") if width >= FULL_WIDTH else ("val",)
         for title in titles:
             table.add_column(title, justify="right", min_width=5)
-        for row in self.at_work.values():
+        for row in self.running.values():
             last = row.last
             values = (last.loss, last.train_dice_subset, last.val_dice) if last else (None, None, None)
-            bar = [ProgressBar(total=row.epochs * row.steps, completed=row.done_steps)] if width >= WITH_BAR else []
+            bar = [ProgressBar(total=row.epochs * row.steps, completed=row.done_steps)] if width >= BAR_WIDTH else []
             table.add_row(
                 visible(row.label),
                 str(row.seed),
@@ -177,9 +179,9 @@ class TrialsTable:
                 *bar,
                 *map(spell, values[-len(titles) :]),
             )
-        waiting = len(self.plan.trials) - self.done - len(self.at_work)
+        waiting = len(self.plan.trials) - self.done - len(self.running)
         left = self.left_s()
-        parts = [f"{self.done} of {len(self.plan.trials)} done", f"{len(self.at_work)} at work", f"{waiting} waiting"]
+        parts = [f"{self.done} of {len(self.plan.trials)} done", f"{len(self.running)} running", f"{waiting} waiting"]
         parts += [f"{self.failed} failed"] if self.failed else []
         parts += [f"{spell_seconds(time.monotonic() - self.started)} so far"]
         parts += [f"about {spell_seconds(left)} left"] if left is not None else []

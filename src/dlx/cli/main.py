@@ -1,4 +1,7 @@
-"""The `dlx` command: its subcommands, and how errors end. Nothing heavy is imported before a command runs."""
+"""The `dlx` command: registers the subcommands and turns errors into exit codes.
+
+Heavy modules are imported only by the command that needs them, so that `dlx --help` stays fast.
+"""
 
 import os
 import sys
@@ -16,9 +19,9 @@ from dlx.cli.settings import settings
 from dlx.cli.sweep_dropout import sweep_dropout
 from dlx.cli.train import train
 
-# How long an OpenMP thread spins before it sleeps; torch's libgomp reads this when it is loaded. With its own default
-# (300,000) two threads beside one other busy process are some ten times slower; this costs nothing on a quiet machine
-# (docs/log.md).
+# Spins of an OpenMP thread before it sleeps; torch's libgomp reads this when it is loaded. With the default (300,000),
+# two threads beside one other busy process were measured to be about ten times slower; on an idle machine 10,000 is as
+# fast (docs/log.md).
 SPIN_COUNT = "10000"
 
 app = typer.Typer(
@@ -57,7 +60,7 @@ def _main(
 
 
 def run() -> None:
-    """Runs the command line. A DlxError is one line on stderr and exit code 2; a closed pipe ends quietly."""
+    """Runs the command line. A DlxError prints one line on stderr and exits with 2; a closed pipe exits with 141."""
     from dlx.system.characters import fall_back_to_ascii, visible
     from dlx.system.errors import DlxError, FilesError, spell_os_error
 
@@ -66,27 +69,27 @@ def run() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     columns = os.environ.get("COLUMNS", "1")
     if not columns.isdecimal() or int(columns) == 0:
-        del os.environ["COLUMNS"]  # no width: the help would be printed into 0 columns
+        del os.environ["COLUMNS"]  # not a width: rich would print the help into 0 columns
     try:
         try:
             app()
         finally:
             if sys.stdout is not None:
-                sys.stdout.flush()  # here, where a full disk or a closed pipe is reported as everything else is
+                sys.stdout.flush()  # a full disk or a closed pipe raises here, within the handlers below
     except FilesError as error:
-        end_with("\ndlx: ".join(map(visible, str(error).splitlines())))
+        exit_with_error("\ndlx: ".join(map(visible, str(error).splitlines())))
     except DlxError as error:
-        end_with(visible(str(error)))
+        exit_with_error(visible(str(error)))
     except BrokenPipeError:
         discard_output()
         sys.exit(141)
     except OSError as error:  # a folder that cannot be written, a full disk
         discard_output()
-        end_with(visible(spell_os_error(error)))
+        exit_with_error(visible(spell_os_error(error)))
 
 
 def discard_output() -> None:
-    """What is still buffered for an output that takes nothing more is lost, without another error at the exit."""
+    """Discards the output buffered for a stream that cannot be written; else Python reports the error again at exit."""
     from dlx.cli.console import discard
 
     for stream in (sys.stdout, sys.stderr):
@@ -97,8 +100,8 @@ def discard_output() -> None:
             discard(stream)
 
 
-def end_with(message: str) -> None:
-    """The message on stderr, if there is one, and exit code 2."""
+def exit_with_error(message: str) -> None:
+    """Prints the message on stderr, if stderr is open, and exits with code 2."""
     if sys.stderr is not None:
         print(f"dlx: {message}", file=sys.stderr)
     sys.exit(2)

@@ -1,4 +1,4 @@
-"""`dlx make-phantom`: writes phantom subjects to a folder, as iSeg-2017 lays its own out."""
+"""`dlx make-phantom`: writes phantom subjects to a folder in the layout of iSeg-2017."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,15 +10,17 @@ from dlx.system.shell import shell_command
 
 
 def make_phantom(
-    folder: Annotated[Path, typer.Argument(help="Folder to write; made if it is missing.")],
-    subjects: Annotated[int, typer.Option(help="How many subjects to draw.")] = 10,
-    size: Annotated[str, typer.Option(help="Voxels along x,y,z, as in 144,192,256; one number: a cube.")] = "64,64,64",
-    seed: Annotated[int, typer.Option(help="Seed of the subjects; the same seed gives the same bytes.")] = 0,
+    folder: Annotated[Path, typer.Argument(help="Folder to write; created if missing.")],
+    subjects: Annotated[int, typer.Option(help="Number of subjects.")] = 10,
+    size: Annotated[
+        str, typer.Option(help="Voxels along x,y,z, e.g. 144,192,256; one number for a cube.")
+    ] = "64,64,64",
+    seed: Annotated[int, typer.Option(help="Seed; the same seed gives the same files, byte for byte.")] = 0,
     format: Annotated[  # noqa: A002 (the option's name)
         Literal["analyze", "nifti"],
-        typer.Option(help="Kind of the .hdr/.img pairs: analyze, as iSeg-2017 has, or nifti, with an orientation."),
+        typer.Option(help="Format of the .hdr/.img pairs: analyze, as in iSeg-2017, or nifti, with orientation."),
     ] = "analyze",
-    force: Annotated[bool, typer.Option("--force", help="Write anew a phantom that the folder holds.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a phantom in this folder.")] = False,
 ) -> None:
     """Write a data set of infant-brain-like phantoms (T1, T2, labels) as an iSeg-2017 folder."""
     from rich.progress import track
@@ -30,9 +32,9 @@ def make_phantom(
 
     size_px = _parse_size(size)
     if not 1 <= subjects <= MAX_SUBJECTS:
-        raise SettingError(f"--subjects {subjects}: from 1 to {MAX_SUBJECTS} can be drawn")
+        raise SettingError(f"--subjects {subjects}: expected 1 to {MAX_SUBJECTS}")
     if not 0 <= seed <= MAX_SEED:
-        raise SettingError(f"--seed {seed}: from 0 to {MAX_SEED} is possible")
+        raise SettingError(f"--seed {seed}: expected 0 to {MAX_SEED}")
     source = phantom(subjects=subjects, size=size_px, seed=seed)
     drawn = ((case_id, *source.case(index)) for index, case_id in enumerate(source.case_ids))
     console = notes()
@@ -60,8 +62,8 @@ def _parse_size(text: str) -> tuple[int, int, int]:
     if len(pieces) == 1:
         pieces *= 3
     if len(pieces) != 3 or not all(piece.isascii() and piece.isdecimal() and len(piece) < 6 for piece in pieces):
-        raise SettingError(f"--size {text!r}: three whole numbers x,y,z are needed, as in 144,192,256")
+        raise SettingError(f"--size {text!r}: expected one or three whole numbers, as in 64 or 144,192,256")
     x, y, z = (int(piece) for piece in pieces)
     if not all(MIN_SIZE_PX <= extent <= MAX_SIZE_PX for extent in (x, y, z)):
-        raise SettingError(f"--size {text!r}: each number must be from {MIN_SIZE_PX} to {MAX_SIZE_PX}")
+        raise SettingError(f"--size {text!r}: expected numbers from {MIN_SIZE_PX} to {MAX_SIZE_PX}")
     return x, y, z

@@ -1,6 +1,6 @@
-"""A network as the user names it: a registered name, or `package.module:callable` for one of their own.
+"""Builds the network that the user names: a registered one, or their own as `package.module:callable`.
 
-Only `count-params` takes the second form: it is what the user typed, and never comes from a file.
+Only `count-params` accepts the second form: it comes from the command line, never from a file.
 """
 
 import importlib
@@ -22,31 +22,31 @@ Factory = Callable[[], "nn.Module"]
 
 @dataclass(frozen=True)
 class UsualInput:
-    """What a network is counted with where nothing else is asked for."""
+    """The default input and number of classes for counting a network."""
 
     channels: int
     size_px: int
     classes: int
 
 
-SEGMENTED = UsualInput(2, 64, 4)  # the notes' T1 and T2, their patches and classes
-CLASSIFIED = UsualInput(3, 224, 1000)  # ImageNet's
+SEGMENTATION = UsualInput(2, 64, 4)  # T1 and T2, patches and classes of the notes
+CLASSIFICATION = UsualInput(3, 224, 1000)  # ImageNet
 
 
 def usual_input(text: str) -> UsualInput:
-    """The usual input of a registered network, and the notes' one of the user's own."""
+    """The default input: ImageNet's for registered classifiers, that of the notes for all other networks."""
     from dlx.settings import registry
 
-    return CLASSIFIED if text.partition(":")[0].strip() in registry.PARTS["classifier"] else SEGMENTED
+    return CLASSIFICATION if text.partition(":")[0].strip() in registry.PARTS["classifier"] else SEGMENTATION
 
 
 def find_model(text: str, settings: dict[str, Any], in_channels: int, num_classes: int) -> Factory:
-    """A function that builds the network which `text` names, with the settings that were given with --set.
+    """A function that builds the network which `text` names, with the arguments given by --set.
 
     `unet2` and `unet2:width=32` are registered names; `package.module:callable` is a class, a function that returns
-    a network, or a network, found from the current directory too. Channels and classes are given to registered
-    networks, and to others that have no default for `in_channels` or `num_classes`.
-    Raises SettingError where there is no such name, or where it does not take the settings.
+    a network, or a network; modules in the current directory are found too. Channels and classes are passed to
+    registered networks, and to others that have no default for `in_channels` or `num_classes`.
+    Raises SettingError for an unknown name, and if the network does not take the arguments.
     """
     module, colon, rest = text.partition(":")
     if colon and "=" not in rest:
@@ -67,7 +67,7 @@ def find_model(text: str, settings: dict[str, Any], in_channels: int, num_classe
 
 
 def build_model(text: str, factory: Factory) -> "nn.Module":
-    """What the factory builds; SettingError if that fails or is no torch.nn.Module."""
+    """The network that the factory builds; SettingError if that fails or the result is no torch.nn.Module."""
     from torch import nn
 
     try:
@@ -78,7 +78,7 @@ def build_model(text: str, factory: Factory) -> "nn.Module":
     except (Exception, SystemExit) as error:
         raise SettingError(f"'{text}' could not be built: {_one_line(error)}") from error
     if not isinstance(model, nn.Module):
-        raise SettingError(f"'{text}' gave something of type {type(model).__name__}, not a torch.nn.Module")
+        raise SettingError(f"'{text}' returned an object of type {type(model).__name__}; expected a torch.nn.Module")
     return model
 
 
@@ -88,11 +88,13 @@ def _own_factory(text: str, module: str, attribute: str, settings: dict[str, Any
     found = _import_attribute(text, module, attribute)
     if isinstance(found, nn.Module):
         if settings:
-            raise SettingError(f"'{text}' is a network already: --set {next(iter(settings))} comes too late")
+            raise SettingError(
+                f"'{text}' is an instance, which takes no arguments: leave out --set {next(iter(settings))}"
+            )
         return lambda: found
     if not callable(found):
         kind = type(found).__name__
-        raise SettingError(f"'{text}' is of type {kind}, and neither a torch.nn.Module nor a function that gives one")
+        raise SettingError(f"'{text}' is of type {kind}; expected a torch.nn.Module or a function that returns one")
     args = _bind(text, found, settings, sizes)
     return lambda: found(**args)
 
@@ -115,20 +117,20 @@ def _import_attribute(text: str, module: str, attribute: str) -> Any:
 
 
 def _shadowed(module: str) -> str | None:
-    """What to do where a file of the working folder has the name of an installed module, which was found instead."""
+    """A hint if an installed module was found instead of a file in the working folder that has the same name."""
     name = module.partition(".")[0]
     own = next((path for path in (Path(f"{name}.py"), Path(name)) if path.exists()), None)
     place = getattr(sys.modules.get(name), "__file__", None)
     if own is None or (place is not None and Path.cwd() in Path(place).parents):
         return None
-    return f"this is the module of that name in {place or 'Python itself'}: rename your own {own}"
+    return f"the module of this name in {place or 'Python itself'} was imported: rename your own {own}"
 
 
 def _bind(text: str, factory: Callable[..., Any], settings: dict[str, Any], sizes: dict[str, int]) -> dict[str, Any]:
-    """The arguments to call with: the settings, and channels and classes where they are asked for."""
+    """The arguments of the call: the settings, and channels and classes if the function requires them."""
     try:
         parameters = inspect.signature(factory).parameters
-    except (TypeError, ValueError):  # some callables written in C tell no signature
+    except (TypeError, ValueError):  # some callables written in C have no signature
         return settings
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     named = {

@@ -1,4 +1,4 @@
-"""The options that training commands share, declared once; `layers.py` makes settings of them."""
+"""The options that training commands share, declared once; `settings_from_options.py` turns them into settings."""
 
 import inspect
 from collections.abc import Callable
@@ -17,7 +17,7 @@ Number = float | None
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """The options of `dlx train`; the commands that compare take them too."""
+    """The options of `dlx train`, which the commands that compare variants also have."""
 
     data: Annotated[
         Text,
@@ -34,12 +34,14 @@ class TrainOptions:
     splits_file: Annotated[
         Text, typer.Option(help="An nnU-Net splits_final.json; --fold picks its entry.", rich_help_panel=DATA)
     ] = None
-    train_subjects: Annotated[Whole, typer.Option(help="Train on only so many subjects.", rich_help_panel=DATA)] = None
+    train_subjects: Annotated[
+        Whole, typer.Option(help="Number of training subjects to use. All by default.", rich_help_panel=DATA)
+    ] = None
     cache_dir: Annotated[
         Path | None,
         typer.Option(
             envvar="DLX_CACHE_DIR",
-            help="Where prepared data are kept.",
+            help="Folder of the data cache.",
             show_default="~/.cache/dlx",
             rich_help_panel=DATA,
         ),
@@ -53,7 +55,7 @@ class TrainOptions:
         ),
     ] = False
     model: Annotated[
-        Text, typer.Option(help="unet2, unet, or with arguments: unet2:width=32.", rich_help_panel=MODEL)
+        Text, typer.Option(help="Name of a network, with arguments if needed: unet2:width=32.", rich_help_panel=MODEL)
     ] = None
     dropout: Annotated[Number, typer.Option(help="Dropout rate p, from 0 to below 1.", rich_help_panel=MODEL)] = None
     dropout_kind: Annotated[Text, typer.Option(help="dropout, dropout2d or dropout3d.", rich_help_panel=MODEL)] = None
@@ -75,14 +77,12 @@ class TrainOptions:
         ),
     ] = None
     config: Annotated[
-        Path | None, typer.Option(help="TOML file of settings, over the recipe's.", rich_help_panel=TRAINING)
+        Path | None, typer.Option(help="TOML file of settings that override the recipe's.", rich_help_panel=TRAINING)
     ] = None
     epochs: Annotated[Whole, typer.Option(help="Number of epochs.", rich_help_panel=TRAINING)] = None
-    steps_per_epoch: Annotated[Whole, typer.Option(help="Optimiser steps in an epoch.", rich_help_panel=TRAINING)] = (
-        None
-    )
-    batch_size: Annotated[Whole, typer.Option(help="Patches in a step.", rich_help_panel=TRAINING)] = None
-    lr: Annotated[Number, typer.Option(help="Learning rate at the start.", rich_help_panel=TRAINING)] = None
+    steps_per_epoch: Annotated[Whole, typer.Option(help="Optimizer steps per epoch.", rich_help_panel=TRAINING)] = None
+    batch_size: Annotated[Whole, typer.Option(help="Patches per step.", rich_help_panel=TRAINING)] = None
+    lr: Annotated[Number, typer.Option(help="Initial learning rate.", rich_help_panel=TRAINING)] = None
     weight_decay: Annotated[Number, typer.Option(help="Weight decay.", rich_help_panel=TRAINING)] = None
     optimizer: Annotated[Text, typer.Option(help="adamw, adam or sgd.", rich_help_panel=TRAINING)] = None
     scheduler: Annotated[
@@ -91,12 +91,14 @@ class TrainOptions:
     ] = None
     patience: Annotated[
         Whole,
-        typer.Option(help="Stop after so many epochs without a better validation Dice.", rich_help_panel=TRAINING),
+        typer.Option(help="Stop after this many epochs without a better validation Dice.", rich_help_panel=TRAINING),
     ] = None
-    clip_grad_norm: Annotated[Number, typer.Option(help="Clip gradients to this norm.", rich_help_panel=TRAINING)] = (
-        None
-    )
-    ema: Annotated[Number, typer.Option(help="Decay of averaged weights, e.g. 0.99.", rich_help_panel=TRAINING)] = None
+    clip_grad_norm: Annotated[
+        Number, typer.Option(help="Clip the norm of the gradients to this value.", rich_help_panel=TRAINING)
+    ] = None
+    ema: Annotated[
+        Number, typer.Option(help="Decay of the moving average of weights, e.g. 0.99.", rich_help_panel=TRAINING)
+    ] = None
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -106,11 +108,11 @@ class TrainOptions:
             rich_help_panel=TRAINING,
         ),
     ] = None
-    seed: Annotated[Whole, typer.Option(help="The seed; 0 if nothing is said.", rich_help_panel=RUNNING)] = None
+    seed: Annotated[Whole, typer.Option(help="One seed. 0 by default.", rich_help_panel=RUNNING)] = None
     seeds: Annotated[
         Text,
         typer.Option(
-            help="How many seeds (5: 0 to 4), or which (0,3,7): one trial each. One of them alone: --seed.",
+            help="Several seeds, one trial each: a number (5 means 0 to 4) or a list (0,3,7).",
             rich_help_panel=RUNNING,
         ),
     ] = None
@@ -125,13 +127,15 @@ class TrainOptions:
         bool,
         typer.Option(
             "--resume",
-            help="Go on with the unfinished trial in --out, with its own settings.",
+            help="Resume the unfinished trials in --out with their recorded settings.",
             rich_help_panel=RUNNING,
         ),
     ] = False
     fresh: Annotated[
         bool,
-        typer.Option("--fresh", help="Throw away what an earlier run of these settings left.", rich_help_panel=RUNNING),
+        typer.Option(
+            "--fresh", help="Discard earlier results of these settings and start over.", rich_help_panel=RUNNING
+        ),
     ] = False
     retry_failed: Annotated[
         bool,
@@ -140,7 +144,7 @@ class TrainOptions:
     max_parallel: Annotated[
         Whole,
         typer.Option(
-            help="Trials that run at once.",
+            help="Maximum number of trials that run at once.",
             show_default="cores / threads of a trial; 1 on a GPU",
             rich_help_panel=RUNNING,
         ),
@@ -149,20 +153,22 @@ class TrainOptions:
         bool,
         typer.Option(
             "--keep-going/--fail-fast",
-            help="What to do when a trial fails: run the others, or stop.",
+            help="If a trial fails, run the others or stop.",
             rich_help_panel=RUNNING,
         ),
     ] = True
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Show the settings and the cost; write nothing.", rich_help_panel=RUNNING),
+        typer.Option(
+            "--dry-run", help="Show the settings and the estimated cost; write nothing.", rich_help_panel=RUNNING
+        ),
     ] = False
     as_json: Annotated[
         bool,
         typer.Option("--json", help="Print one JSON document and nothing else.", rich_help_panel=RUNNING),
     ] = False
     quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No progress, only the result.", rich_help_panel=RUNNING)
+        bool, typer.Option("--quiet", "-q", help="Print only the result, no progress.", rich_help_panel=RUNNING)
     ] = False
 
 
@@ -170,7 +176,7 @@ class TrainOptions:
 class StudyOptions(TrainOptions):
     """The options of commands that compare variants with a control."""
 
-    # not shown, and refused with a sentence: a study goes on whenever its command is run again
+    # hidden, and refused with an explanation: running a study's command again resumes the study
     resume: Annotated[bool, typer.Option("--resume", hidden=True)] = False
     smallest_effect: Annotated[
         Number,
@@ -189,27 +195,27 @@ class StudyOptions(TrainOptions):
 def takes_options(
     kind: type[TrainOptions], without: tuple[str, ...] = ()
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Gives a command the options above, but for those in `without`, which it has in a form of its own.
+    """Gives a command the options of `kind`, except those in `without`, which the command declares itself.
 
-    Its parameter `options`, a `kind`, is spread over the command line.
+    On the command line each field is an option of its own; the command receives them as one argument, `options`.
     """
     shown = [f for f in fields(kind) if f.name not in without]
 
-    def spread_over(command: Callable[..., None]) -> Callable[..., None]:
+    def add_options(command: Callable[..., None]) -> Callable[..., None]:
         own = [p for p in inspect.signature(command).parameters.values() if p.name != "options"]
-        spread = [
+        added = [
             inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type)
             for f in shown
         ]
 
-        def spread_command(**given: Any) -> None:
+        def expanded_command(**given: Any) -> None:
             options = kind(**{f.name: given.pop(f.name) for f in shown})
             command(options=options, **given)
 
-        spread_command.__name__, spread_command.__doc__ = command.__name__, command.__doc__
+        expanded_command.__name__, expanded_command.__doc__ = command.__name__, command.__doc__
         keyword_only = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
-        spread_command.__signature__ = inspect.Signature([*keyword_only, *spread])  # type: ignore[attr-defined]
-        spread_command.__annotations__ = {p.name: p.annotation for p in [*own, *spread]}
-        return spread_command
+        expanded_command.__signature__ = inspect.Signature([*keyword_only, *added])  # type: ignore[attr-defined]
+        expanded_command.__annotations__ = {p.name: p.annotation for p in [*own, *added]}
+        return expanded_command
 
-    return spread_over
+    return add_options

@@ -1,4 +1,4 @@
-"""How the command line is parsed beyond what typer does: hints for what was meant, and `~` in paths."""
+"""Additions to typer's parsing of the command line: hints for misplaced arguments, and `~` in paths."""
 
 import functools
 import os
@@ -13,10 +13,10 @@ from dlx.system.shell import shell_command
 
 
 class Command(TyperCommand):
-    """A command that says what to type instead of an argument it does not take."""
+    """A command whose error for an unexpected argument says what to type instead."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        ctx.allow_extra_args = True  # so that the words that are left over come back, and are refused below
+        ctx.allow_extra_args = True  # so that typer returns unexpected words, which are refused below
         rest = super().parse_args(ctx, args)
         if rest and not ctx.resilient_parsing:
             takes_data = any(parameter.name == "data" for parameter in self.params)
@@ -25,7 +25,7 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """The commands, with a hint where a file or folder stands in place of one."""
+    """The group of all commands. Given a file or folder instead of a command, its error names a command for that."""
 
     def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]
         if args and self.get_command(ctx, args[0]) is None and (meant := _command_for(args[0])) is not None:
@@ -37,13 +37,13 @@ def _unexpected(word: str, *, takes_data: bool) -> str:
     if word.startswith("-"):  # after `--`
         return f"Got the unexpected argument {word!r}."
     if takes_data and (os.path.exists(os.path.expanduser(word)) or os.sep in word):
-        return f"Got the unexpected argument {word!r}. Data are given with an option: --data {shell_command([word])}"
-    hint = f" Data are given as --data {shell_command([word])}; a value follows its option." if takes_data else ""
+        return f"Got the unexpected argument {word!r}. Pass data with an option: --data {shell_command([word])}"
+    hint = f" Data are passed as --data {shell_command([word])}; a value follows its option." if takes_data else ""
     return f"Got the unexpected argument {word!r}.{hint}"
 
 
 def _command_for(word: str) -> str | None:
-    """The command that takes such a file or folder; None where there is none of this name."""
+    """The command that takes this file or folder; None if it does not exist or no command takes it."""
     path = Path(os.path.expanduser(word))
     if not path.exists():
         return None
@@ -53,7 +53,7 @@ def _command_for(word: str) -> str | None:
 
 
 def expanding_home(command: Callable[..., None]) -> Callable[..., None]:
-    """The command, given every path with its `~` expanded: a shell expands `~/x` but not `--out=~/x`."""
+    """Expands `~` in every path given to the command; a shell expands `~/x`, but not `--out=~/x`."""
 
     @functools.wraps(command)
     def expanded_command(**given: Any) -> None:

@@ -1,4 +1,4 @@
-"""`dlx report`: table, figure and page from records, finished or not; it trains nothing and needs no torch."""
+"""`dlx report`: table, figure and page from the records of a study, finished or not. Imports no torch."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,19 +8,19 @@ import typer
 
 def report(
     folders: Annotated[
-        list[Path], typer.Argument(help="Folders of one study, or its .jsonl file; several are merged.")
+        list[Path], typer.Argument(help="Folder or .jsonl file of a study; several of one study are merged.")
     ],
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Stem of the files to write.",
-            show_default="FOLDER/report, FOLDER/merged of several, or beside a .jsonl",
+            help="Path of the files to write, without suffix.",
+            show_default="FOLDER/report, FOLDER/merged for several, or beside a .jsonl file",
         ),
     ] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Show the validation Dice of each class too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
 ) -> None:
-    """Rebuild a study's table, figure and page from its records, also while it is still running."""
+    """Rebuild a study's table, figure and page from its records, even while it is running."""
     from dlx.cli import study_results
     from dlx.cli.console import note
     from dlx.records.archive import read_study, with_looks
@@ -32,7 +32,7 @@ def report(
     summary = summarize_study(records)
     is_folder = folders[0].is_dir()
     stem = out or default_stem(folders)
-    with study_results.printed_in_any_case(summary, records, as_json=as_json, per_class=per_class):
+    with study_results.print_summary_after(summary, records, as_json=as_json, per_class=per_class):
         for folder in folders:
             if folder.is_dir():
                 records = with_looks(records, StudyFolder(folder).note_look(summary.look))
@@ -42,7 +42,7 @@ def report(
 
 
 def default_stem(folders: list[Path]) -> Path:
-    """`report` in a study's folder, or a file's own name; of several merged `merged`, so that each keeps its own."""
+    """`report` in a study's folder, or its .jsonl file's name; `merged` for several, so that none is overwritten."""
     first, *others = folders
     if first.is_dir():
         return first / ("merged" if others else "report")

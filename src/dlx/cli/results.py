@@ -1,4 +1,4 @@
-"""What training commands print before and after a run: the head, the plan of a dry run, the tables, what to do next."""
+"""What training commands print before and after a run: the head, the plan of a dry run, tables, the next command."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from dlx.cli.console import PlainConsole, note, output
-from dlx.cli.repeating import repeat_command, resume_command
+from dlx.cli.repeat_commands import repeat_command, resume_command
 from dlx.report.document import trial_entry
 from dlx.report.formatting import spell_seconds
 from dlx.report.terminal.trial_tables import seeds_table, trial_table
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from dlx.run.plan import Plan
 
 
-TWO_COLUMNS = 60  # letters: the longest names of settings have 30, and their values some 30 too
+TWO_COLUMNS = 60  # characters: the longest names of settings have 30, and most values at most 30
 
 
 def print_head(plan: "Plan", console: PlainConsole, *, quiet: bool = False) -> None:
-    """A few lines on what will train on what, and what the user should know of it; the latter alone if `quiet`."""
+    """Prints data, split, network, training and device, then the notes; only the notes if `quiet`."""
     for line in (*(() if quiet else head_lines(plan)), *note_lines(plan)):
         print_indented(line, console)
 
 
 def print_indented(line: str, console: PlainConsole) -> None:
-    """A line of the head, broken at blanks on a terminal, later lines below the text after its first word."""
+    """Prints a line of the head, wrapped on a terminal with a hanging indent below the text after its first word."""
     line = visible(line)
     if console.is_terminal:
         line = fill(line, console.width, subsequent_indent=" " * 9, break_long_words=False, break_on_hyphens=False)
@@ -42,21 +42,21 @@ def print_indented(line: str, console: PlainConsole) -> None:
 
 
 def note_lines(plan: "Plan") -> list[str]:
-    """The plan's remarks, and which other study its folder held."""
+    """The plan's remarks, and a note if its folder held another study."""
     from dlx.run.plan import study_replaced
 
     notes = list(plan.remarks)
     before = study_replaced(plan)
     if before is not None:
         notes.append(
-            f"{plan.folder} held another study; its trials are kept, and its command shows its report again: "
+            f"{plan.folder} held another study; its trials are kept, and this command shows its report again: "
             f"{before.command}"
         )
     return [f"note     {note}" for note in notes]
 
 
 def head_lines(plan: "Plan") -> list[str]:
-    """Data, split, network, patch, device."""
+    """One line each for data, split, network, training and device."""
     resolved = plan.first
     spec, dataset, split, compute = resolved.spec, resolved.dataset, resolved.split, resolved.compute
     patch = " x ".join(str(size) for size in spec.batch.patch_size_px or ())
@@ -70,13 +70,13 @@ def head_lines(plan: "Plan") -> list[str]:
         f"split    {split_words(split)}",
         f"network  {spec.model.name}{_sizes(spec.model)}, {resolved.parameters:,} parameters; loss {loss}; "
         f"{spec.optimizer.name.name}, {spec.scheduler.name}",
-        f"training {length}, {spec.batch.size} {kind} of {patch}; validated {every_epochs(spec)}{_beside(plan)}",
+        f"training {length}, {spec.batch.size} {kind} of {patch}; validated {every_epochs(spec)}{_train_subset(plan)}",
         f"device   {compute.device}, {compute.precision}{threads}",
     ]
 
 
 def split_words(split: "Split") -> str:
-    """`8 training and 2 validation subjects`; or, where groups are known, `28 training scans of 24 persons, ...`."""
+    """`8 training and 2 validation subjects`; if persons are known, `28 training scans of 24 persons, ...`."""
     num_train, num_val = len(split.train), len(split.val)
     if split.num_persons is None:
         return f"{num_train} training and {counted(num_val, 'validation subject')}"
@@ -86,14 +86,14 @@ def split_words(split: "Split") -> str:
     )
 
 
-def _beside(plan: "Plan") -> str:
-    """Which training subjects are measured at each validation, where not all are."""
+def _train_subset(plan: "Plan") -> str:
+    """How many training subjects are measured at each validation; empty if all are."""
     measured, subjects = plan.first.spec.evaluate.train_subset, len(plan.first.split.train)
     return f", with {measured} of {subjects} training subjects" if 0 < measured < subjects else ""
 
 
 def _sizes(model: Part) -> str:
-    """` (width 16, 3 levels)` where the network has these."""
+    """` (width 16, 3 levels)` if the network has these arguments."""
     sizes = [f"width {model.args['width']}"] if "width" in model.args else []
     sizes += [counted(model.args["levels"], "level")] if "levels" in model.args else []
     return f" ({', '.join(sizes)})" if sizes else ""
@@ -108,12 +108,12 @@ def every_epochs(spec: Spec) -> str:
 
 
 def source_name(source: str) -> str:
-    """A folder by its last name, what is drawn by how it is asked for."""
+    """The last part of a folder's path; a generated source as the user writes it."""
     return Path(source).name if Path(source).is_absolute() else source
 
 
 def print_plan(plan: "Plan", *, as_json: bool) -> None:
-    """The dry run: every resolved setting, the trials, and what they will cost, measured by a probe."""
+    """Prints a dry run: every resolved setting, the trials, and their cost, estimated from a few measured steps."""
     from dlx.run.cost import cost_of
 
     cost = cost_of(plan)
@@ -128,7 +128,7 @@ def print_plan(plan: "Plan", *, as_json: bool) -> None:
 
 
 def print_data(plan: "Plan", console: PlainConsole) -> None:
-    """For a dry run: the validation cases by name, and the intensities that normalisation takes its statistics of."""
+    """Prints the names of the validation cases, and the intensities from which normalisation takes its statistics."""
     line = f"val      {', '.join(plan.first.split.val)}"
     if console.is_terminal:
         line = fill(line, console.width, subsequent_indent=" " * 9, break_long_words=False, break_on_hyphens=False)
@@ -138,7 +138,7 @@ def print_data(plan: "Plan", console: PlainConsole) -> None:
 
 
 def intensity_lines(plan: "Plan") -> list[str]:
-    """A table in at most 80 columns: the range over cases of each channel's intensities before normalisation."""
+    """A table of at most 80 columns: for each channel, the range over cases of its intensities before normalisation."""
     from dlx.data.intensities import intensity_rows
 
     resolved = plan.first
@@ -158,13 +158,13 @@ def intensity_lines(plan: "Plan") -> list[str]:
 
 
 def _spell_range(bounds: tuple[float, float]) -> str:
-    """`31..33`, or one number where both are spelt alike."""
+    """`31..33`, or one number if both bounds are written alike."""
     low, high = (f"{value:.3g}" for value in bounds)
     return low if low == high else f"{low}..{high}"
 
 
 def plan_document(plan: "Plan", cost: "StudyCost") -> dict[str, Any]:
-    """What a dry run tells, as a JSON document."""
+    """The dry run as a JSON document."""
     from dlx.data.intensities import intensity_rows
 
     names = ("used_percent", "mean", "std", "lowest", "highest")
@@ -209,13 +209,13 @@ def cost_line(plan: "Plan", cost: "StudyCost") -> str:
     at_once = f", {plan.max_parallel} at once" if plan.max_parallel > 1 else ""
     return (
         f"{counted(len(plan.trials), 'trial')}{done}; {counted(cost.epochs, 'epoch')} to train{at_once}: about "
-        f"{spell_seconds(cost.seconds)} (a step takes {steps}, measured now), {spell_mib(plan.disk_mib())} on disk "
+        f"{spell_seconds(cost.seconds)} (a step takes {steps}, as measured), {spell_mib(plan.disk_mib())} on disk "
         f"({spell_mib(plan.free_disk_mib())} free) in {plan.folder}.{_memory_sentence(cost)} Nothing was written."
     )
 
 
 def _memory_sentence(cost: "StudyCost") -> str:
-    """What a trial takes in memory at most; nothing where that was not measured."""
+    """The peak memory of a trial; empty if it was not measured."""
     if not cost.memory:
         return ""
     training, evaluation = (
@@ -231,7 +231,7 @@ def spell_mib(mib: float) -> str:
 
 
 def print_settings(plan: "Plan", console: PlainConsole) -> None:
-    """Every setting with its value, as `--set` takes them; one a line where it is not for a terminal."""
+    """Prints every setting with its value, as `--set` takes it; one per line if the output is not a terminal."""
     if console.is_terminal and console.width >= TWO_COLUMNS:
         console.print(settings_table(plan))
         return
@@ -252,7 +252,7 @@ def settings_table(plan: "Plan") -> Table:
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """`{"train": {"epochs": 3}}` as `[("train.epochs", "3")]`; a part's arguments stand beside its name."""
+    """`{"train": {"epochs": 3}}` as `[("train.epochs", "3")]`; a part's arguments follow its name."""
     rows = []
     for key, value in tree.items():
         if isinstance(value, dict) and set(value) == {"name", "args"}:
@@ -267,7 +267,7 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def study_entry(plan: "Plan") -> dict[str, Any]:
-    """The study in a JSON document."""
+    """The study as an entry of a JSON document."""
     return {
         "name": plan.study.name,
         "seeds": list(plan.study.seeds),
@@ -279,16 +279,18 @@ def study_entry(plan: "Plan") -> dict[str, Any]:
 
 
 def print_outcome(plan: "Plan", outcome: "Outcome", *, as_json: bool, quiet: bool) -> None:
-    """The tables (or the JSON document) on stdout, and on stderr where things are and how to go on."""
+    """Prints tables or the JSON document on stdout; on stderr, the files written and the command to repeat them."""
     if as_json:
         print_json({"study": study_entry(plan), "trials": [trial_entry(*pair) for pair in outcome.trials]})
     else:
+        if not quiet:
+            note("")  # on stderr, below the progress: `| head -1` shows the first line of the table
         print_tables(outcome)
     if quiet and not outcome.was_interrupted:
         return
     if outcome.was_interrupted:
         note(f"\n{stopped_line(plan, outcome)}")
-        note(f"go on with:   {resume_command(plan.command)}")
+        note(f"resume with:  {resume_command(plan.command)}")
     elif not as_json:
         note(f"\nrecords:      {plan.folder}")
         for _, folder in outcome.trials:
@@ -297,24 +299,22 @@ def print_outcome(plan: "Plan", outcome: "Outcome", *, as_json: bool, quiet: boo
 
 
 def print_tables(outcome: "Outcome") -> None:
-    """A table for one trial; for several a row each, and the spread."""
+    """Prints a table of one trial by class, or of several with a row each, their mean and standard deviation."""
     console = output()
     records = [record for record, _ in outcome.trials]
     if len(records) == 1 and records[0].result is not None:
-        console.print()
         console.show(trial_table(records[0]))
     elif len(records) > 1:
-        console.print()
         console.show(seeds_table(records))
 
 
 def stopped_line(plan: "Plan", outcome: "Outcome") -> str:
-    """What is kept after Ctrl-C."""
+    """What is on disk after Ctrl-C."""
     done = len(outcome.trials)
     trials = f"{done} of {len(plan.trials)} trials are done; " if len(plan.trials) > 1 else ""
-    return f"stopped; {trials}{counted(outcome.kept_epochs, 'finished epoch')} kept of what was at work"
+    return f"interrupted; {trials}{counted(outcome.kept_epochs, 'finished epoch')} of unfinished trials kept"
 
 
 def print_json(document: dict[str, Any]) -> None:
-    """One JSON document on stdout."""
+    """Prints one JSON document on stdout."""
     typer.echo(json.dumps(document, indent=2, allow_nan=False))

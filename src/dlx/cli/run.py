@@ -1,12 +1,12 @@
-"""`dlx run`: any study, as a TOML file."""
+"""`dlx run`: runs a study that a TOML file describes."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dlx.cli.from_options import asks_for_nothing, seeds_from, with_given
 from dlx.cli.options import StudyOptions, takes_options
+from dlx.cli.settings_from_options import add_command_line_layers, changes_no_setting, seeds_from
 from dlx.system.errors import SettingError
 
 if TYPE_CHECKING:
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 @takes_options(StudyOptions)
 def run(
     options: StudyOptions,
-    file: Annotated[Path, typer.Argument(help="A study: question, base settings, axes, control, seeds, claims.")],
+    file: Annotated[Path, typer.Argument(help="TOML file with question, base settings, axes, control, seeds, claims.")],
 ) -> None:
-    """Run a study that a TOML file describes; its records and report are kept beside the file.
+    """Run a study that a TOML file describes; write its records and report beside the file.
 
-    Options go over the file's base settings; its axes stay. Where they make another study of it,
-    nothing is kept beside the file.
+    Options override the file's base settings, not its axes. If they change the study, nothing is
+    written beside the file.
     """
     from dlx.cli.console import note
     from dlx.cli.running import run_study, with_one_thread
@@ -30,7 +30,7 @@ def run(
 
     study_file = read_study_file(read_toml(file), file)
     recipe = read_recipe(options.recipe or study_file.recipe)
-    settings = with_one_thread(merge(*with_given(options, recipe, study_file.base)))
+    settings = with_one_thread(merge(*add_command_line_layers(options, recipe, study_file.base)))
     changes: dict[str, object] = {}
     if options.seeds is not None or options.seed is not None:
         changes["seeds"] = seeds_from(options)
@@ -39,25 +39,25 @@ def run(
     try:
         study = study_from_file(study_file, file.stem, settings, **changes)
     except SettingError as error:
-        raise SettingError(f"{file}: {error}" if asks_for_nothing(options) else str(error)) from None
+        raise SettingError(f"{file}: {error}" if changes_no_setting(options) else str(error)) from None
     folder, beside = Path("runs") / file.stem, file.with_suffix("")
-    if is_study_of(study_file, file.stem, study):
+    if is_unchanged(study_file, file.stem, study):
         run_study(study, folder, options, beside=beside)
         return
     if not options.dry_run:
         place = options.out or folder
-        note(f"note     with these options it is not the study of {file}: all is written to {place} alone")
+        note(f"note     these options change the study of {file}: records and report are written to {place} only")
     run_study(study, folder, options)
 
 
-def is_study_of(file: "StudyFile", name: str, study: "Study") -> bool:
-    """True where a study is what its file alone says."""
+def is_unchanged(file: "StudyFile", name: str, study: "Study") -> bool:
+    """True if the options left the study as its file describes it."""
     from dlx.cli.running import with_one_thread
     from dlx.settings.layers import merge, read_recipe
     from dlx.study.study import study_from_file
 
     try:
         plain = study_from_file(file, name, with_one_thread(merge(read_recipe(file.recipe), file.base)))
-    except SettingError:  # that file needs the options
+    except SettingError:  # without the options the file is incomplete
         return False
     return plain == study

@@ -1,4 +1,4 @@
-"""What every training command does between its options and its last line: plan, run, show, report, end."""
+"""The steps that all training commands share: plan, run, show progress, report, set the exit code."""
 
 import os
 import sys
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from dlx.study.axes import Axis
     from dlx.study.study import Study
 
-NO_HOME = "the prepared data are not kept: there is no home folder (HOME is not set); --cache-dir names a place"
+NO_HOME = "prepared data are not cached: there is no home folder (HOME is not set); --cache-dir FOLDER caches them"
 
 
 def plan_study(
     study: "Study",
     folder: Path | None,
     options: TrainOptions,
-    kept: "StudyRecords | None" = None,
+    archived: "StudyRecords | None" = None,
     command: str | None = None,
 ) -> "Plan":
-    """Resolves a study, with a bar while volumes are read; `kept` are its records beside its file.
+    """Resolves a study, with a progress bar while volumes are read; `archived` are the records beside its TOML file.
 
-    `command` repeats it; by default the one that is running.
+    `command` is recorded as the command that repeats the study; by default the one that was typed.
     """
     from dlx.cli import console, display
     from dlx.run.plan import make_plan
@@ -42,31 +42,33 @@ def plan_study(
         return make_plan(
             study,
             folder,
-            command=own_command() if command is None else command,
+            command=typed_command() if command is None else command,
             remarks=remarks,
             cache_dir=cache_dir,
             verify_data=options.verify_data,
             keep_cache=not options.dry_run,
             max_parallel=options.max_parallel,
             progress=progress,
-            known_trials=[] if kept is None else [trial.entry.trial for trial in kept.trials],
+            known_trials=[] if archived is None else [trial.entry.trial for trial in archived.trials],
         )
 
 
-def own_command() -> str:
-    """The command line that is running, as a user would type it."""
+def typed_command() -> str:
+    """The command line of this process, as a user would type it."""
     return shell_command(["dlx", *sys.argv[1:]])
 
 
-def axis_study(name: str, question: str, settings: "Settings", axis: "Axis", options: StudyOptions) -> "Study":
+def make_axis_study(name: str, question: str, settings: "Settings", axis: "Axis", options: StudyOptions) -> "Study":
     """A study of one axis, whose first point is the control."""
-    from dlx.cli.from_options import seeds_from
+    from dlx.cli.settings_from_options import seeds_from
     from dlx.study.axes import make_variants
     from dlx.study.study import DEFAULT_SEEDS, SMALLEST_EFFECT, make_study
 
     variants = make_variants(settings, [axis])
     if len(variants) == 1:
-        raise SettingError(f"{name}: only the control '{variants[0].label}', and nothing to compare with it")
+        raise SettingError(
+            f"{name}: there is only the control '{variants[0].label}'; give at least one other value to compare with it"
+        )
     return make_study(
         name=name,
         question=question,
@@ -78,16 +80,16 @@ def axis_study(name: str, question: str, settings: "Settings", axis: "Axis", opt
 
 
 def with_one_thread(settings: "Settings") -> "Settings":
-    """The settings with one CPU thread a trial unless they say another number: several trials then run at once."""
+    """The settings with compute.threads = 1 as a default, so that several trials run at once on a CPU."""
     from dlx.settings.layers import merge
 
     return merge({"compute": {"threads": 1}}, settings)
 
 
 def follow_plan(
-    plan: "Plan", options: TrainOptions, *, in_workers: bool, kept: "StudyRecords | None" = None
+    plan: "Plan", options: TrainOptions, *, in_workers: bool, archived: "StudyRecords | None" = None
 ) -> "Outcome":
-    """Runs what is missing of a plan and shows it while it goes on; `kept` are its records beside its file."""
+    """Runs the trials that are missing and shows progress; `archived` are the records beside the study's TOML file."""
     from dlx.cli import console, display
     from dlx.run.runner import run_plan
 
@@ -100,14 +102,14 @@ def follow_plan(
                 fresh=options.fresh,
                 retry_failed=options.retry_failed,
                 keep_going=options.keep_going,
-                kept=kept,
+                archived=archived,
             )
         )
 
 
 def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Path | None = None) -> None:
-    """Runs what is missing of a study and shows what it found; `beside` is a stem at which records and report are
-    written too.
+    """Runs the missing trials of a study and prints its table; with `beside`, also writes records and report at that
+    stem.
     """
     from dlx.cli import console, results, study_results
     from dlx.records.archive import archive_of, check_can_write, read_study, records_beside, with_looks
@@ -116,13 +118,13 @@ def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Pa
     from dlx.run.server import start_server
 
     if options.resume:
-        raise SettingError("--resume: only dlx train has it; a study goes on when its command is run again")
+        raise SettingError("--resume: only dlx train has this option; to resume a study, run its command again")
     if beside is not None and not options.dry_run:
         check_can_write(beside)
     if not options.dry_run:
         start_server()
-    kept = records_beside(beside)
-    plan = plan_study(study, options.out or folder, options, kept)
+    archived = records_beside(beside)
+    plan = plan_study(study, options.out or folder, options, archived)
     if options.dry_run:
         study_results.print_study_plan(plan, as_json=options.as_json)
         return
@@ -130,24 +132,26 @@ def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Pa
     results.print_head(plan, console.notes(), quiet=is_quiet)
     if not is_quiet:
         study_results.print_grid(plan, console.notes())
-    outcome = follow_plan(plan, options, in_workers=True, kept=kept)
+    outcome = follow_plan(plan, options, in_workers=True, archived=archived)
     records = read_study(plan.folder)
-    if beside is not None and archive_of(beside).exists():  # another machine may have shown verdicts
+    if beside is not None and archive_of(beside).exists():  # verdicts may have been looked at on another machine
         records = with_looks(records, read_study(archive_of(beside)).looks)
     summary = summarize_study(records)
     written: list[Path] = []
-    with study_results.printed_in_any_case(summary, records, as_json=options.as_json, per_class=options.per_class):
+    if not is_quiet:
+        console.note("")
+    with study_results.print_summary_after(summary, records, as_json=options.as_json, per_class=options.per_class):
         records = with_looks(records, StudyFolder(plan.folder).note_look(summary.look))
         written += study_results.write_report(plan.folder / "report", summary, records, with_png=True)
         if beside is not None and not outcome.was_interrupted:
             written += study_results.write_beside(beside, summary, records)
     if not is_quiet or outcome.was_interrupted:
-        study_results.print_where(plan, outcome, written)
+        study_results.print_locations(plan, outcome, written)
     end(outcome)
 
 
 def end(outcome: "Outcome") -> None:
-    """The exit code: 130 after Ctrl-C, 1 where a trial diverged or failed."""
+    """Exits with 130 after Ctrl-C, with 1 if a trial diverged or failed; returns otherwise."""
     if outcome.was_interrupted:
         raise typer.Exit(130)
     if any(record.status != "done" for record, _ in outcome.trials):
@@ -155,7 +159,7 @@ def end(outcome: "Outcome") -> None:
 
 
 def default_cache_dir() -> Path | None:
-    """Where the system keeps what can be made again: `$XDG_CACHE_HOME/dlx` or `~/.cache/dlx`; None without a home."""
+    """The default data cache: `$XDG_CACHE_HOME/dlx` or `~/.cache/dlx`; None if neither folder is known."""
     from dlx.system.files import home_folder
 
     caches, home = os.environ.get("XDG_CACHE_HOME"), home_folder()

@@ -1,4 +1,4 @@
-"""`dlx settings`: every setting with its type, range, default and meaning, and the parts that can be named."""
+"""`dlx settings`: lists every setting with its type, range, default and meaning, and the parts it can name."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from dlx.settings.reference import Setting
 
-MIN_WIDTH, MAX_WIDTH = 40, 100  # of the text: narrower it cannot be read, wider lines are hard to follow
+MIN_WIDTH, MAX_WIDTH = 40, 100  # columns of text: shorter or longer lines are hard to read
 
 
 def settings(
@@ -23,7 +23,7 @@ def settings(
 ) -> None:
     """List the settings: type, range, default and meaning of each.
 
-    They are given with --set KEY=VALUE or in a TOML file (--config).
+    Set them with --set KEY=VALUE or in a TOML file (--config).
     """
     chosen = select(names or [])
     if as_json:
@@ -34,7 +34,7 @@ def settings(
 
 
 def select(names: list[str]) -> "list[Setting]":
-    """The settings of these names; SettingError, with the nearest name, for one that names nothing."""
+    """The settings with these names; SettingError, with similar names, for an unknown name."""
     from dlx.settings.reference import all_settings
     from dlx.settings.registry import PARTS
     from dlx.settings.spec import PART_KINDS
@@ -57,7 +57,7 @@ def select(names: list[str]) -> "list[Setting]":
 
 
 def listing(chosen: "list[Setting]", width: int) -> Iterator[str]:
-    """The settings as text, each its key and default, then its type and meaning, then the parts it can name."""
+    """Lines of text: for each setting its key and default, its type and meaning, and the parts it can name."""
     from dlx.settings.reference import choices
 
     section = None
@@ -68,14 +68,14 @@ def listing(chosen: "list[Setting]", width: int) -> Iterator[str]:
             section = setting.key.partition(".")[0]
         yield f"{setting.key} = {setting.default}{_recipe_values(setting.key, setting.default)}"
         found = choices(setting.key)
-        what = "one of those below" if found else setting.type
+        what = "one of the names below" if found else setting.type
         yield _wrapped(f"{what}. {setting.meaning}{_owners(setting)}", width)
         for choice in found:
             yield _wrapped(f"{choice.name}: {choice.meaning}", width, indent=6)
 
 
 def _owners(setting: "Setting") -> str:
-    """` Of unet, unet2.` behind an argument; all of a kind, and networks of one family, by one name."""
+    """The parts that take this argument, as ` Of unet, unet2.`; a family of networks is shortened to one name."""
     from dlx.settings.registry import PARTS
     from dlx.settings.spec import PART_KINDS
 
@@ -103,7 +103,7 @@ def _wrapped(text: str, width: int, indent: int = 4) -> str:
 
 
 def _recipe_values(key: str, default: str) -> str:
-    """`   (quick: 12, notes: 50)` where recipes set another value than the default."""
+    """`   (quick: 12, notes: 50)` if recipes set a value other than the default."""
     from dlx.settings.layers import read_recipe, recipe_names
 
     found = []

@@ -1,4 +1,4 @@
-"""What commands that compare print and write: the grid, the plan of a dry run, the verdicts, the report's files."""
+"""What commands that compare variants print and write: variants and seeds, dry run, verdicts, the report's files."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlx.cli.console import PlainConsole, note, output
-from dlx.cli.repeating import resume_command
+from dlx.cli.repeat_commands import resume_command
 from dlx.cli.results import print_indented, print_json, print_settings, stopped_line
 from dlx.records.archive import StudyRecords, archive_of, finished, portable, write_archive
 from dlx.report.document import study_document, trial_entry
@@ -24,7 +24,7 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 
 
 def print_grid(plan: "Plan", console: PlainConsole) -> None:
-    """The variants and seeds that will run, before they do."""
+    """Prints the variants, the seeds and the number of trials, before they run."""
     study = plan.study
     labels = [f"{v.label} (control)" if v.label == study.control else v.label for v in study.variants]
     seeds = ", ".join(map(str, study.seeds))
@@ -36,11 +36,11 @@ def print_grid(plan: "Plan", console: PlainConsole) -> None:
         console,
     )
     if len(labels) == 1:
-        print_indented("note     a single variant: there is nothing to compare it with", console)
+        print_indented("note     there is only one variant, so nothing is compared", console)
 
 
 def print_study_plan(plan: "Plan", *, as_json: bool) -> None:
-    """The dry run: the variants, the settings, each schedule's rates where schedules differ, and the measured cost."""
+    """Prints a dry run: variants, settings, each schedule's rates if schedules differ, and the estimated cost."""
     from dlx.cli.results import cost_line, plan_document, print_data, print_head
     from dlx.run.cost import cost_of
 
@@ -60,7 +60,7 @@ def print_study_plan(plan: "Plan", *, as_json: bool) -> None:
 
 
 def schedules_table(plan: "Plan") -> Trimmed:
-    """Each schedule's formula, and its rate over the epochs as a row of blocks."""
+    """Each schedule's formula, and its rate over the epochs as a sparkline."""
     from dlx.training.schedules import FORMULAS, rates
 
     rows = []
@@ -75,19 +75,19 @@ def schedules_table(plan: "Plan") -> Trimmed:
 
 
 def sparkline(values: list[float], width: int = 20) -> str:
-    """Values from 0 to their highest as a row of at most `width` blocks."""
+    """A row of at most `width` blocks, whose heights are the values on a scale from 0 to the largest."""
     top = max(values) or 1.0
     picked = [values[index * len(values) // min(width, len(values))] for index in range(min(width, len(values)))]
     return "".join(BLOCKS[min(len(BLOCKS) - 1, int(value / top * len(BLOCKS)))] for value in picked)
 
 
 @contextmanager
-def printed_in_any_case(
+def print_summary_after(
     summary: Summary, records: StudyRecords, *, as_json: bool, per_class: bool = False
 ) -> Iterator[None]:
     """Prints the study's table after the body, which writes the report; also if the body raises.
 
-    So neither loses the other: not the report if nobody reads the output, not the table if a disk is full.
+    So a closed output does not prevent the report, and a full disk does not prevent the table.
     """
     try:
         yield
@@ -96,7 +96,7 @@ def printed_in_any_case(
 
 
 def print_summary(summary: Summary, records: StudyRecords, *, as_json: bool, per_class: bool = False) -> None:
-    """The study's table, or its JSON document, on stdout."""
+    """Prints the study's table or its JSON document on stdout."""
     if as_json:
         entries = [
             trial_entry(trial.record, trial.folder) | {"label": trial.entry.label}
@@ -111,12 +111,12 @@ def print_summary(summary: Summary, records: StudyRecords, *, as_json: bool, per
 
 
 def write_report(stem: Path, summary: Summary, records: StudyRecords, *, with_png: bool) -> list[Path]:
-    """Writes STEM.md and STEM.svg, STEM-levels.svg where levels were probed, PNGs where asked; gives the paths."""
+    """Writes STEM.md, STEM.svg, and STEM-levels.svg if levels were probed; PNGs too `with_png`. Returns the paths."""
     import logging
 
     from dlx.system.files import write_atomically
 
-    # matplotlib warns while it is imported if it cannot keep its cache of fonts (no home folder); it draws anyway
+    # matplotlib warns on import if it cannot write its font cache (no home folder), but draws correctly
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     from dlx.report.figures.levels import draw_levels
     from dlx.report.figures.study import draw_study
@@ -139,19 +139,19 @@ def write_report(stem: Path, summary: Summary, records: StudyRecords, *, with_pn
 
 
 def write_beside(stem: Path, summary: Summary, records: StudyRecords) -> list[Path]:
-    """Writes STEM.jsonl, the records without what belongs to this machine, and the page and figure made from them."""
+    """Writes STEM.jsonl, the records without paths of this machine, and the page and figure made from them."""
     records = portable(records)
     archive = archive_of(stem)
     write_archive(archive, records)
     return [archive, *write_report(stem, summary, records, with_png=False)]
 
 
-def print_where(plan: "Plan", outcome: "Outcome", written: list[Path]) -> None:
-    """Where things are, and the command that goes on, on stderr."""
+def print_locations(plan: "Plan", outcome: "Outcome", written: list[Path]) -> None:
+    """Prints on stderr which files were written, and the command that runs the missing trials."""
     missing = len(plan.missing())
     if outcome.was_interrupted:
         note(f"\n{stopped_line(plan, outcome)}")
     note(f"\nrecords:      {plan.folder}")
     note(f"report:       {', '.join(str(path) for path in written)}")
     if missing:
-        note(f"go on with:   {resume_command(plan.command)}   ({counted(missing, 'trial')} missing)")
+        note(f"resume with:  {resume_command(plan.command)}   ({counted(missing, 'trial')} missing)")

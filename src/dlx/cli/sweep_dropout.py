@@ -1,18 +1,18 @@
-"""`dlx sweep-dropout`: the control without dropout, and each rate p."""
+"""`dlx sweep-dropout`: compares dropout rates with a control without dropout."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from dlx.cli.from_options import settings_from
 from dlx.cli.options import StudyOptions, takes_options
+from dlx.cli.settings_from_options import settings_from
 
 
 @takes_options(StudyOptions, without=("dropout", "dropout_kind", "dropout_where"))
 def sweep_dropout(
     options: StudyOptions,
-    p: Annotated[str, typer.Option("--p", help="Drop rates: 0.1..0.8, 0.1..0.5:0.05, 0.1,0.3 or a mixture.")] = (
+    p: Annotated[str, typer.Option("--p", help="Dropout rates: 0.1..0.8, 0.1..0.5:0.05, 0.1,0.3 or a combination.")] = (
         "0.1..0.8"
     ),
     kind: Annotated[
@@ -22,9 +22,9 @@ def sweep_dropout(
 ) -> None:
     """Compare dropout rates with no dropout, over several seeds.
 
-    Run again, it runs only what is missing: more rates or seeds may be added.
+    Running it again with more rates or seeds runs only the trials that are missing.
     """
-    from dlx.cli.running import axis_study, run_study, with_one_thread
+    from dlx.cli.running import make_axis_study, run_study, with_one_thread
     from dlx.run.plan import data_name
     from dlx.settings.layers import merge
     from dlx.settings.text import parse_grid
@@ -34,6 +34,6 @@ def sweep_dropout(
     settings = merge(with_one_thread(settings_from(options)), {"dropout": {"kind": kind, "where": where}})
     axis = Axis(key="dropout.p", values=(0, *rates))
     question = f"Does {kind} ({where if where != 'every' else 'every block'}) help, and at which rate?"
-    study = axis_study("sweep-dropout", question, settings, axis, options)
+    study = make_axis_study("sweep-dropout", question, settings, axis, options)
     name = "-".join([data_name(study.base), study.base.model.name, "sweep", kind, where])
     run_study(study, Path("runs") / name, options)

@@ -1,9 +1,9 @@
-"""`dlx train`: a study of one variant, a trial for each seed."""
+"""`dlx train`: runs a study of one variant, with one trial per seed."""
 
 from typing import TYPE_CHECKING
 
-from dlx.cli.from_options import asks_for_nothing, seeds_from, settings_from
 from dlx.cli.options import TrainOptions, takes_options
+from dlx.cli.settings_from_options import changes_no_setting, seeds_from, settings_from
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,8 +17,8 @@ def train(options: TrainOptions) -> None:
 
     Without options it trains on a built-in phantom of the infant brain.
 
-    The same command again shows what is finished, and goes on with what is not.
-    `dlx settings` lists every setting that --set and --config take.
+    Running the same command again resumes unfinished trials and shows the results of finished ones.
+    `dlx settings` lists every setting that --set and --config accept.
     """
     from dlx.cli import console, results
     from dlx.cli.running import end, follow_plan, plan_study
@@ -38,11 +38,12 @@ def train(options: TrainOptions) -> None:
 
 
 def study_and_folder(options: TrainOptions) -> "tuple[Study, Path | None, str | None]":
-    """The study that the options ask for; with `--resume` and no settings, the one in the folder.
+    """The study that the options describe, its folder, and its command (None: the typed one).
 
-    The command of the latter is made of its recorded settings: the one that is running does not name them.
+    With `--resume` and no settings it is the study recorded in the folder, and its command is made from the recorded
+    settings, which the typed command does not name.
     """
-    from dlx.cli.repeating import train_command
+    from dlx.cli.repeat_commands import train_command
     from dlx.run.plan import load_study
     from dlx.settings.layers import make_spec
     from dlx.study.axes import Variant
@@ -50,8 +51,8 @@ def study_and_folder(options: TrainOptions) -> "tuple[Study, Path | None, str | 
     from dlx.system.errors import SettingError
 
     if options.resume and options.fresh:
-        raise SettingError("--resume and --fresh: give one of the two")
-    if options.resume and options.out is not None and asks_for_nothing(options):
+        raise SettingError("--resume and --fresh cannot be combined: use one of them")
+    if options.resume and options.out is not None and changes_no_setting(options):
         study = load_study(options.out)
         return study, options.out, train_command(study.base.model_dump(mode="json"), study.seeds, options.out)
     spec = make_spec(settings_from(options))

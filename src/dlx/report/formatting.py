@@ -20,13 +20,13 @@ def spell_seconds(seconds: float) -> str:
 
 
 def signed(value: float | None, digits: int = 3) -> str:
-    """A number with its sign and so many decimals; a dash for None."""
-    return "-" if value is None else f"{value:+.{digits}f}"
+    """A number with its sign and so many decimals, `+0.000` if it rounds to zero; a dash for None."""
+    return "-" if value is None else f"{value:+z.{digits}f}"
 
 
 def spell_interval(interval: tuple[float, float] | None, digits: int = 3) -> str:
-    """`-0.013 to +0.021`; a dash for None."""
-    return "-" if interval is None else " to ".join(signed(end, digits) for end in interval)
+    """`-0.013 to +0.021`; a dash for None. A bound that rounds to zero keeps its sign (is 0 inside?)."""
+    return "-" if interval is None else " to ".join(f"{end:+.{digits}f}" for end in interval)
 
 
 def spell_effect(estimate: float | None, interval: tuple[float, float] | None) -> tuple[str, str]:

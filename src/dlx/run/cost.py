@@ -1,4 +1,4 @@
-"""What a trial will cost, measured: a few steps and one evaluated case on a throw-away job; nothing is written."""
+"""Estimates time and memory of trials from a few steps and one evaluated case of a temporary job. Writes no file."""
 
 import json
 import time
@@ -9,18 +9,19 @@ import torch
 from dlx.data.batches.voxels import VoxelStore
 from dlx.engine.fit import Progress, begin_epoch
 from dlx.run.plan import Plan
-from dlx.run.stores import place
+from dlx.run.stores import put_on_device
 from dlx.system.memory import peak_bytes, reset_peak
 from dlx.trial.build import make_job
 from dlx.trial.resolve import Resolved
 
+# The first steps choose kernels and fill caches; the median of three disregards one slow step.
 WARM_UP_STEPS, TIMED_STEPS = 2, 3
 
 
 @dataclass(frozen=True)
 class Memory:
-    """The most bytes that a trial holds while it trains and while it evaluates: of a GPU's memory what torch allocated,
-    on a CPU all that the process has (the voxels and the libraries, too).
+    """Peak bytes of a trial in training and in evaluation: on a GPU the memory that torch allocated, on a CPU that of
+    the whole process, including voxels and libraries.
     """
 
     training: int
@@ -29,7 +30,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of one step, and of a whole trial's training and evaluation; the most memory that each took."""
+    """Seconds of one step, and of a whole trial's training and evaluation; peak memory if it can be measured."""
 
     step_s: float
     train_s: float
@@ -43,8 +44,8 @@ class Cost:
 
 @dataclass(frozen=True)
 class StudyCost:
-    """What is missing of a study will take, in trials, epochs and seconds; `step_s` and `memory` by variant (memory
-    where it can be measured).
+    """The cost of a study's missing trials: their number, epochs and seconds; `step_s` and `memory` by variant (memory
+    if it can be measured).
     """
 
     num_missing: int
@@ -55,9 +56,9 @@ class StudyCost:
 
 
 def cost_of(plan: Plan) -> StudyCost:
-    """Probes one trial of each kind (variants that differ in what costs no time are probed once) and adds them up.
+    """Measures one trial of each kind and sums the estimates; variants of equal cost are measured once.
 
-    Trials that run at once are taken to run as fast as alone.
+    The estimate assumes that trials that run at once are as fast as one alone.
     """
     costs: dict[str, Cost] = {}
     by_label: dict[str, Cost] = {}
@@ -67,7 +68,9 @@ def cost_of(plan: Plan) -> StudyCost:
         if label not in by_label:
             key = _kind(resolved)
             if key not in costs:
-                costs[key] = probe(resolved, place(plan.stores[resolved.dataset.fingerprint], resolved.compute.device))
+                costs[key] = measure_cost(
+                    resolved, put_on_device(plan.stores[resolved.dataset.fingerprint], resolved.compute.device)
+                )
             by_label[label] = costs[key]
     seconds = sum(by_label[planned.trial.label].trial_s for planned in missing) / plan.max_parallel
     return StudyCost(
@@ -80,16 +83,17 @@ def cost_of(plan: Plan) -> StudyCost:
 
 
 def _kind(resolved: Resolved) -> str:
-    """What a trial's cost depends on: its settings but for rates, schedules and the value of p."""
+    """The settings on which a trial's cost depends: all except schedules, optimizer arguments and the value of p."""
     settings = resolved.settings(0)
     settings["dropout"] = settings["dropout"] | {"p": settings["dropout"]["p"] > 0}
     settings["optimizer"] = settings["optimizer"]["name"]
     return json.dumps({key: value for key, value in settings.items() if key != "scheduler"}, sort_keys=True)
 
 
-def probe(resolved: Resolved, store: VoxelStore) -> Cost:
-    """Times the step (median of a few, after warming up) and the evaluation of one case, and scales both up. Memory is
-    that of these steps, and of evaluating the largest case.
+def measure_cost(resolved: Resolved, store: VoxelStore) -> Cost:
+    """Times a step (median of a few, after warming up) and the evaluation of one case, and scales both to a trial.
+
+    Memory is the peak of these steps, and of evaluating the largest case.
     """
     torch.set_num_threads(resolved.compute.threads)
     device = resolved.compute.device
@@ -125,7 +129,7 @@ def probe(resolved: Resolved, store: VoxelStore) -> Cost:
 
 
 def _reset_peak(device: torch.device) -> bool:
-    """Resets the peak of memory in use; False where it is not measured."""
+    """Resets the peak memory; False if it cannot be measured."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return True

@@ -1,4 +1,4 @@
-"""Which of a machine's devices each worker process trains on."""
+"""Chooses the device on which each worker process trains."""
 
 from collections.abc import Sequence
 
@@ -16,14 +16,14 @@ def cuda_names() -> tuple[str, ...]:
 
 def device_of_worker(resolved: Resolved, names: Sequence[str], worker: int) -> torch.device:
     """The device on which worker number `worker` (from 0) runs a trial."""
-    return spread(resolved.spec.compute.device, resolved.compute.device, names, worker)
+    return pick_device(resolved.spec.compute.device, resolved.compute.device, names, worker)
 
 
-def spread(asked: str, chosen: torch.device, names: Sequence[str], worker: int) -> torch.device:
-    """Worker 0, 1, 2 ... take the CUDA devices in turn where the settings leave open which (`auto`, `cuda`).
+def pick_device(asked: str, chosen: torch.device, names: Sequence[str], worker: int) -> torch.device:
+    """Assigns CUDA devices to workers in turn if the settings name none (`auto`, `cuda`); else the chosen device.
 
-    `names` are those of all CUDA devices. Only devices of the chosen one's name are taken: a trial is named by it, and
-    numbers of unlike devices are never paired.
+    `names` are the names of all CUDA devices. Only devices with the name of the chosen one are used: the name is part
+    of a trial's id, and results of different devices are never paired.
     """
     if chosen.type != "cuda" or asked not in ("auto", "cuda"):
         return chosen

@@ -1,8 +1,8 @@
-"""Several trials at once on one machine: worker processes that live as long as the study, each with a trial at a time.
+"""Runs several trials at once on one machine, in worker processes that live as long as the study.
 
-Workers are given the voxels in shared memory once, then one task after the other. A worker that dies (a crash, too
-little memory) makes its trial a failed row, and the next trial gets a new one. Workers end with their parent, however
-that ends. What a worker does is in `worker.py`.
+A worker receives the voxels once, in shared memory, then one task after another. If a worker dies (a crash, too little
+memory), its trial is recorded as failed, and a new worker takes the next task. Workers end when their parent ends, even
+if it is killed. `worker.py` holds the code of a worker.
 """
 
 import signal
@@ -19,45 +19,45 @@ from dlx.data.batches.voxels import TENSORS
 from dlx.records.schema import TrialRecord
 from dlx.run.server import quiet_children, start_context
 from dlx.run.stores import SHARED_MEMORY, Stores
-from dlx.run.trial import Event, TrialEnded, sticks_to_process
+from dlx.run.trial import Event, TrialEnded, leaves_process_unusable
 from dlx.run.worker import Began, Refused, Task, work
 from dlx.system.errors import DataError, DlxError
 
-END_S = 5.0  # how long a worker that is told to end may take before it is killed
+END_S = 5.0  # seconds from SIGTERM to SIGKILL, in which a worker completes a checkpoint that it is writing
 
 
 @dataclass
 class Worker:
-    """A worker process, the pipe to it, and the number of the task it is at (None: it waits for one)."""
+    """A worker process, the pipe to it, and the number of its current task (None: it is idle)."""
 
     process: BaseProcess
     pipe: Connection
     number: int
     task: int | None = None
     has_begun: bool = False
-    before: TrialRecord | None = None  # the result that its trial had when it was handed out
+    before: TrialRecord | None = None  # the trial's result before the worker started on it
 
 
 def run_in_workers(tasks: Mapping[int, Task], stores: Stores, num_workers: int) -> Generator[tuple[int, Event]]:
-    """Runs the tasks in their order, `num_workers` at once, and yields (number, event) as they come.
+    """Runs the tasks in order, `num_workers` at once, and yields (number, event) as events arrive.
 
-    A task that is refused (a damaged checkpoint, a trial that another process runs) ends as failed and leaves no
-    result behind. Closing the generator stops the workers; finished epochs are on disk.
+    A refused task (a damaged checkpoint, a trial that another process runs) ends as failed, but no result is written.
+    Closing the generator stops the workers; finished epochs are on disk.
     """
     _share(stores)
-    crew = Crew(tasks, stores, num_workers, deque(tasks))
+    dispatcher = Dispatcher(tasks, stores, num_workers, deque(tasks))
     try:
-        while crew.waiting or any(worker.task is not None for worker in crew.workers):
-            crew.hand_out()
-            for pipe in wait([worker.pipe for worker in crew.workers]):
-                yield from crew.hear(next(worker for worker in crew.workers if worker.pipe is pipe))
+        while dispatcher.waiting or any(worker.task is not None for worker in dispatcher.workers):
+            dispatcher.dispatch()
+            for pipe in wait([worker.pipe for worker in dispatcher.workers]):
+                yield from dispatcher.receive(next(worker for worker in dispatcher.workers if worker.pipe is pipe))
     finally:
-        _stop(crew.workers)
+        _stop(dispatcher.workers)
 
 
 @dataclass
-class Crew:
-    """The workers, and the tasks that wait for one."""
+class Dispatcher:
+    """Assigns waiting tasks to workers and receives their events."""
 
     tasks: Mapping[int, Task]
     stores: Stores
@@ -66,8 +66,8 @@ class Crew:
     workers: list[Worker] = field(default_factory=list)
     retried: set[int] = field(default_factory=set)
 
-    def hand_out(self) -> None:
-        """Gives each waiting task to a worker, until all workers have one; new ones are started where they lack."""
+    def dispatch(self) -> None:
+        """Sends waiting tasks to idle workers, and starts workers up to `num_workers`."""
         while self.waiting:
             worker = next((worker for worker in self.workers if worker.task is None), None)
             if worker is None:
@@ -79,11 +79,11 @@ class Crew:
                 self.workers.append(worker)
             worker.task, worker.has_begun = self.waiting.popleft(), False
             worker.before = _result(self.tasks[worker.task])
-            with suppress(OSError):  # it died while it waited, which its pipe tells in a moment
+            with suppress(OSError):  # the idle worker has died; `receive` finds its pipe closed
                 worker.pipe.send((worker.task, self.tasks[worker.task]))
 
-    def hear(self, worker: Worker) -> Iterator[tuple[int, Event]]:
-        """What a worker has to tell, be it by its death."""
+    def receive(self, worker: Worker) -> Iterator[tuple[int, Event]]:
+        """Yields the event that a worker sent; if the worker has died, the end of its trial."""
         try:
             number, event = worker.pipe.recv()
         except (EOFError, OSError):
@@ -96,13 +96,13 @@ class Crew:
             event = self.tasks[number].failed(event.cause, keep=False)
         if isinstance(event, TrialEnded):
             worker.task = None
-            if sticks_to_process(event.record):
+            if leaves_process_unusable(event.record):
                 self.workers.remove(worker)
                 _stop([worker])
         yield number, event
 
     def _lose(self, worker: Worker) -> Iterator[tuple[int, Event]]:
-        """A worker died. A trial that had not begun is no cause of that, as far as is known: it is tried once more."""
+        """Handles the death of a worker. A trial that had not begun did not cause it and is tried once more."""
         self.workers.remove(worker)
         if worker.task is None:
             pass
@@ -115,11 +115,11 @@ class Crew:
 
 
 def _share(stores: Stores) -> None:
-    """Moves the voxels to shared memory; DlxError where that is too small."""
+    """Moves the voxels to shared memory; DlxError if that is too small."""
     try:
         for store in stores.values():
             store.share_memory()
-    except RuntimeError as error:  # torch's, whatever the system said
+    except RuntimeError as error:  # torch raises it for every error of the system
         size = sum(store.nbytes for store in stores.values()) >> 20
         cause = str(error).splitlines()[0]
         raise DlxError(
@@ -142,9 +142,9 @@ def _start(stores: Stores, number: int) -> Worker:
 
 
 def _end_of_dead(worker: Worker, task: Task) -> TrialEnded:
-    """How the trial of a worker that died ended: with its result where that was written, else failed.
+    """The end of a dead worker's trial: its result if that was written, else a failure.
 
-    A failure is kept where the trial had begun: it would most likely end so again.
+    The failure is written to disk if the trial had begun, because it would probably fail again.
     """
     found = _result(task)
     if found is not None and found != worker.before:
@@ -155,7 +155,7 @@ def _end_of_dead(worker: Worker, task: Task) -> TrialEnded:
 def _result(task: Task) -> TrialRecord | None:
     try:
         return task.folder.result()
-    except DataError:  # damaged: as good as none, and its trial writes another
+    except DataError:  # damaged; the trial will write a new one
         return None
 
 

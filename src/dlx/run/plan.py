@@ -1,4 +1,4 @@
-"""A study made ready: every trial resolved and checked before the first one starts, and where its records go."""
+"""Prepares a study: resolves and checks every trial before the first one starts, and chooses their folders."""
 
 import os
 import shutil
@@ -28,14 +28,14 @@ from dlx.system.errors import SettingError
 from dlx.system.files import read_json
 from dlx.trial.resolve import Resolved, resolve
 
-# How `evaluate.every` and `evaluate.batch_size` are chosen if they are not given (`min_validations`, `fits_batch` of
-# `resolve`): as now; on a machine with more memory; before there was a lower limit of validations or a fitted batch.
+# Ways to choose `evaluate.every` and `evaluate.batch_size` if they are not given (`min_validations` and `fits_batch` of
+# `resolve`): the current one; that of a machine with more memory; that of versions without either rule.
 CHOICES = ((MIN_POINTS, True), (MIN_POINTS, False), (1, False))
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One trial, resolved, with its folder. Its voxels are in the plan's stores."""
+    """One resolved trial and its folder. Its voxels are in the plan's stores."""
 
     trial: Trial
     resolved: Resolved
@@ -52,17 +52,17 @@ class Plan:
     trials: tuple[Planned, ...]
     stores: Stores
     max_parallel: int
-    remarks: tuple[str, ...]  # for the user who starts it
+    remarks: tuple[str, ...]  # shown to the user before the run
     has_workers: bool = True  # False: shared memory is too small for the voxels, and all trials run in this process
 
     @property
     def first(self) -> Resolved:
-        """The control's settings, resolved; those of the only variant where there is no control."""
+        """The control's resolved settings; those of the only variant if there is no control."""
         label = self.study.control or self.trials[0].trial.label
         return next(planned.resolved for planned in self.trials if planned.trial.label == label)
 
     def header(self) -> StudyHeader:
-        """What is declared before the first trial starts."""
+        """The declaration of the study, written before the first trial starts."""
         study = self.study
         return StudyHeader(
             name=study.name,
@@ -92,7 +92,7 @@ class Plan:
         return [planned for planned in self.trials if planned.folder.result() is None]
 
     def disk_mib(self) -> float:
-        """What the checkpoints take: weights and two moments in float32 (and an average), the last and the best."""
+        """Disk space of all checkpoints, last and best: weights and two moments in float32, and the average if used."""
         total = 0.0
         for planned in self.trials:
             copies = 4 if planned.resolved.spec.train.ema_decay else 3
@@ -100,11 +100,11 @@ class Plan:
         return total
 
     def free_disk_mib(self) -> float:
-        """Free space where the folder is or would be made."""
-        place = self.folder.resolve()
-        while not place.exists():
-            place = place.parent
-        return shutil.disk_usage(place).free / 2**20
+        """Free disk space at the folder, or at its nearest existing parent."""
+        existing = self.folder.resolve()
+        while not existing.exists():
+            existing = existing.parent
+        return shutil.disk_usage(existing).free / 2**20
 
 
 def make_plan(
@@ -120,11 +120,11 @@ def make_plan(
     progress: Callable[[int, int], None] | None = None,
     known_trials: Collection[str] = (),
 ) -> Plan:
-    """Resolves every variant of a study; raises DlxError for what one of them cannot do. Writes only the data cache,
-    and that only with `keep_cache`. `remarks` are shown with the plan's own.
+    """Resolves every variant of a study; raises DlxError if one cannot run. Writes only the data cache, and that only
+    with `keep_cache`. `remarks` are added to the plan's own.
 
-    `known_trials` are the ids of trials that ran elsewhere. A study that has trials there or in its folder goes on with
-    the values of `evaluate.every` and `evaluate.batch_size` that it began with.
+    `known_trials` are the ids of trials that ran elsewhere. A study that has trials there or in its folder keeps the
+    values of `evaluate.every` and `evaluate.batch_size` that it started with.
     """
     folder = default_folder(study.base) if folder is None else folder
     _check_folder(folder)
@@ -162,12 +162,12 @@ def make_plan(
 
 
 def _seed_remarks(study: Study) -> list[str]:
-    """A note where variants are compared on one seed alone."""
+    """A note if variants are compared on a single seed."""
     if len(study.variants) == 1 or len(study.seeds) > 1:
         return []
     return [
-        f"one seed ({study.seeds[0]}): how much results vary from seed to seed remains unknown, so there will be no "
-        "verdict; --seeds 5 trains five"
+        f"one seed ({study.seeds[0]}): the variation between seeds cannot be measured, so there will be no verdict; "
+        "--seeds 5 trains five"
     ]
 
 
@@ -207,7 +207,7 @@ def _resolve_all(
 
 @contextmanager
 def _naming(variant: Variant, study: Study) -> Iterator[None]:
-    """Puts the variant's label before a SettingError, if the study has several variants."""
+    """Prefixes a SettingError with the variant's label if the study has several variants."""
     try:
         yield
     except SettingError as error:
@@ -217,40 +217,40 @@ def _naming(variant: Variant, study: Study) -> Iterator[None]:
 
 
 def _trials_of(folder: Path) -> set[str]:
-    """The ids of the trials that a folder's study declared."""
+    """The ids of the trials declared by the study in a folder."""
     header = StudyFolder(folder).header()
     return set() if header is None else {entry.trial for entry in header.trials}
 
 
 def _are_among(known: Collection[str], resolved: dict[str, Resolved], study: Study) -> bool:
-    """Whether any trial of the study, so resolved, is known."""
+    """True if any trial of the study, resolved in this way, is known."""
     return any(one.trial_id(seed) in known for one in resolved.values() for seed in study.seeds)
 
 
 def _check_comparable(resolved: dict[str, Resolved], seed: int) -> None:
-    """Refuses variants that validate on other subjects than the first, and two that are one and the same trial."""
+    """Refuses variants whose validation subjects differ from the first variant's, and identical variants."""
     (first, other), *_ = resolved.items()
     named: dict[str, str] = {}
     for label, one in resolved.items():
         if set(one.split.val) != set(other.split.val):
             raise SettingError(
-                f"variants '{first}' and '{label}' validate on different subjects: they cannot be paired"
+                f"variants '{first}' and '{label}' validate on different subjects and cannot be paired: use one split"
             )
         twin = named.setdefault(one.trial_id(seed), label)
         if twin != label:
-            raise SettingError(f"variants '{twin}' and '{label}' are one and the same trial: leave one out")
+            raise SettingError(f"variants '{twin}' and '{label}' have the same settings: leave one out")
 
 
 def _check_folder(folder: Path) -> None:
-    """Refuses a folder that cannot be written, before any data are read."""
+    """Refuses a folder that cannot be written; called before data are read."""
     if folder == Path():
-        raise SettingError("--out: a folder's name was expected")
-    place = folder
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-        cause = "not writable" if place.is_dir() else "no folder"
-        raise SettingError(f"--out {encodable(str(folder))}: {encodable(str(place.absolute()))} is {cause}")
+        raise SettingError("--out: expected the name of a folder (got '.')")
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        cause = "not writable" if existing.is_dir() else "not a folder"
+        raise SettingError(f"--out {encodable(str(folder))}: {encodable(str(existing.absolute()))} is {cause}")
 
 
 def _trial_folder(folder: Path, trial: Trial, resolved: Resolved) -> TrialFolder:
@@ -258,7 +258,7 @@ def _trial_folder(folder: Path, trial: Trial, resolved: Resolved) -> TrialFolder
 
 
 def _common_remarks(resolved: dict[str, Resolved]) -> list[str]:
-    """Each remark once; with the names of the variants where not all have it."""
+    """Each remark once, prefixed with the variants it is about unless it is about all."""
     having: dict[str, list[str]] = {}
     for label, one in resolved.items():
         for remark in dict.fromkeys(one.remarks):
@@ -267,7 +267,7 @@ def _common_remarks(resolved: dict[str, Resolved]) -> list[str]:
 
 
 def _whose(labels: list[str], every: list[str]) -> str:
-    """`p=0.1; p=0.2: ` before a remark, `all but p=0: ` where that is shorter; nothing where it is of all."""
+    """The prefix of a remark: `p=0.1; p=0.2: `, or `all but p=0: ` if that is shorter; empty if it is about all."""
     others = [label for label in every if label not in labels]
     if not others:
         return ""
@@ -275,13 +275,13 @@ def _whose(labels: list[str], every: list[str]) -> str:
 
 
 def _parallel(resolved: list[Resolved], asked: int | None, num_trials: int) -> tuple[int, str | None]:
-    """How many trials run at once, and a remark where it is not what was asked.
+    """How many trials run at once, and a remark if that is fewer than requested.
 
-    On a CPU threads times trials never exceed the cores: two threads beside one other busy process were measured to
-    crawl (docs/log.md). On a GPU one trial at a time, unless more are asked for.
+    On a CPU, threads times trials never exceed the cores: with more threads than cores, steps were measured to be many
+    times slower (docs/log.md). On a GPU one trial runs at a time unless more are requested.
     """
     if asked is not None and asked < 1:
-        raise SettingError(f"--max-parallel {asked}: at least one trial runs at a time")
+        raise SettingError(f"--max-parallel {asked}: expected 1 or more")
     if any(one.compute.device.type != "cpu" for one in resolved):
         parallel = min(asked or 1, num_trials)
         return parallel, _on_several(resolved, parallel)
@@ -289,7 +289,7 @@ def _parallel(resolved: list[Resolved], asked: int | None, num_trials: int) -> t
     room = max(1, available_cores() // threads)
     if asked is not None and asked > room:
         remark = (
-            f"--max-parallel {asked}: {room} at once, so that {counted(threads, 'thread')} each fit "
+            f"--max-parallel {asked}: only {room} at once: each trial uses {counted(threads, 'thread')}, of "
             f"{counted(available_cores(), 'core')}"
         )
         return min(room, num_trials), remark
@@ -297,14 +297,14 @@ def _parallel(resolved: list[Resolved], asked: int | None, num_trials: int) -> t
 
 
 def _on_several(resolved: list[Resolved], num_workers: int) -> str | None:
-    """A remark where trials run on more than one device."""
+    """A remark if trials run on more than one device."""
     names = cuda_names()
     used = dict.fromkeys(str(device_of_worker(one, names, n)) for n in range(num_workers) for one in resolved)
     return f"trials run on {', '.join(used)}, {num_workers} at once" if len(used) > 1 else None
 
 
 def data_name(spec: Spec) -> str:
-    """The name of the data in the name of a run's folder: that of their own folder, or `phantom`."""
+    """The data's part of a run folder's name: the name of the data folder, or `phantom`."""
     path = spec.data.path
     return spec.data.source.name if path is None else path.resolve().name
 
@@ -315,29 +315,29 @@ def default_folder(spec: Spec) -> Path:
 
 
 def load_study(folder: Path) -> Study:
-    """The training run that a folder was last used for; SettingError where there is none, or a study of several."""
+    """The study of one variant recorded in a folder; SettingError if there is none, or one of several variants."""
     header = StudyFolder(folder).header()
     if header is None:
         raise SettingError(f"{folder}: holds no study to resume (no study.json)")
     if len(header.variants) > 1:
-        raise SettingError(f"{folder}: holds a study of several variants; go on with: {header.command}")
+        raise SettingError(f"{folder}: holds a study of several variants; resume it with: {header.command}")
     variant = Variant(label=header.variants[0].label, spec=make_spec(header.settings))
     return Study(name=header.name, variants=(variant,), seeds=header.seeds)
 
 
 def study_replaced(plan: Plan) -> StudyHeader | None:
-    """The other study that the plan's folder was last used for, whose place in it the plan's takes."""
+    """The header of another study in the plan's folder, which the plan's study replaces; None if there is none."""
     before = StudyFolder(plan.folder).header()
     return None if before is None or before.is_study_of(plan.header()) else before
 
 
 def check_resumable(plan: Plan) -> None:
-    """Raises SettingError unless a trial of the plan was begun in its folder, saying which settings differ there."""
+    """Raises SettingError, which names settings that differ, unless a trial of the plan was begun in its folder."""
     if any(planned.folder.path.exists() for planned in plan.trials):
         return
     for path in sorted(plan.folder.glob("trials/*/settings.json")):
         ours = plan.trials[0].resolved.settings(plan.trials[0].trial.seed)
         changed = settings_differences(read_json(path), ours)
         differs = f"{path.parent.name} differs in {'; '.join(changed[:4])}"
-        raise SettingError(f"{plan.folder}: nothing to resume with these settings; {differs}")
+        raise SettingError(f"{plan.folder}: nothing to resume with these settings: {differs}")
     raise SettingError(f"{plan.folder}: nothing to resume: no trial was begun there")

@@ -1,4 +1,4 @@
-"""Where a result came from: versions, host, commit."""
+"""Provenance of a result: versions of packages, and the commit of dlx."""
 
 import platform
 import subprocess
@@ -11,7 +11,7 @@ PACKAGES = ("dlx", "torch", "numpy", "scipy", "SimpleITK", "safetensors")
 
 @cache
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that numbers depend on; a package that is not installed is left out."""
+    """Versions of Python and of the packages that affect results; packages that are not installed are left out."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -23,7 +23,7 @@ def versions() -> dict[str, str]:
 
 @cache
 def commit() -> str | None:
-    """The commit dlx itself runs from, with `+` where files were changed since; None where it was installed."""
+    """The commit of the checkout that dlx runs from, with `+` if files were changed since; None if there is none."""
     root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
         return None

@@ -1,4 +1,4 @@
-"""From a plan to results: runs what is missing, in this process or in workers, and yields what happens."""
+"""Runs the missing trials of a plan, in this process or in workers, and yields their events."""
 
 from collections.abc import Generator, Iterator
 from contextlib import closing
@@ -10,17 +10,17 @@ from dlx.records.folder import StudyFolder
 from dlx.records.schema import StudyHeader
 from dlx.run.local import run_in_workers
 from dlx.run.plan import Plan, Planned
-from dlx.run.pool import Kept
-from dlx.run.trial import Event, TrialEnded, run_trial, sticks_to_process
+from dlx.run.process_cache import ProcessCache
+from dlx.run.trial import Event, TrialEnded, leaves_process_unusable, run_trial
 from dlx.run.worker import Task
 from dlx.system.errors import DlxError
 
-DECLARED = ("smallest_effect", "metric")  # with the claims: what must be said before results are there
+DECLARED = ("smallest_effect", "metric")  # with the claims, they must be declared before the first result
 
 
 @dataclass(frozen=True)
 class TrialEvent:
-    """Something that happened in the plan's trial number `index`."""
+    """An event of the plan's trial number `index`."""
 
     index: int
     event: Event
@@ -33,19 +33,18 @@ def run_plan(
     fresh: bool = False,
     retry_failed: bool = False,
     keep_going: bool = True,
-    kept: StudyRecords | None = None,
+    archived: StudyRecords | None = None,
 ) -> Iterator[TrialEvent]:
-    """Declares the study, then runs what is missing of it; what is there already ends at once.
+    """Declares the study, then runs its missing trials; for finished trials it yields only their end.
 
-    `kept` are the study's records of another run, say beside its file: claims that change are late where these have
-    results, too.
+    `archived` are records of an earlier run of the study, such as those beside its file: if they have results, claims
+    that change are declared late.
 
-    `in_workers` gives each trial at work a process of its own, so that several run at once and one that crashes is a
-    row; `plan.max_parallel` above one needs it. A plan without workers runs in this process all the same. Without
-    `keep_going` nothing new starts after a trial that failed, and what is at work is stopped (and goes on from its last
-    epoch another time).
+    `in_workers` runs each trial in a worker process, so that several run at once and a crash is recorded as a failed
+    trial; `plan.max_parallel` above one requires it. It has no effect if the plan has no workers. Without `keep_going`
+    no trial starts after one has failed, and running trials are stopped; a later run resumes them.
     """
-    _declare(plan, kept)
+    _declare(plan, archived)
     waiting: list[int] = []
     for index, planned in enumerate(plan.trials):
         found = planned.folder.result()
@@ -65,19 +64,19 @@ def run_plan(
                 return
 
 
-def _declare(plan: Plan, kept: StudyRecords | None) -> None:
-    """Writes the study's header; what is declared anew once results are there is marked so in it, for good."""
+def _declare(plan: Plan, archived: StudyRecords | None) -> None:
+    """Writes the study's header; whatever is declared after the first result is permanently marked as late."""
     folder, header = StudyFolder(plan.folder), plan.header()
     late: list[str] = []
     for before in folder.declared_before(header):
         late += _late(before, header, has_results=len(plan.missing()) < len(plan.trials))
-    if kept is not None:
-        late += _late(kept.header, header, has_results=any(trial.record is not None for trial in kept.trials))
+    if archived is not None:
+        late += _late(archived.header, header, has_results=any(trial.record is not None for trial in archived.trials))
     folder.write_header(header.model_copy(update={"declared_late": tuple(dict.fromkeys(late))}))
 
 
 def _late(before: StudyHeader, header: StudyHeader, *, has_results: bool) -> list[str]:
-    """What was late already, and what the header declares otherwise than before, though results were there."""
+    """What was late before, and the declarations that changed although there were results."""
     late = list(before.declared_late)
     if has_results:
         late += [key.replace("_", " ") for key in DECLARED if getattr(before, key) != getattr(header, key)]
@@ -92,20 +91,20 @@ def _task(planned: Planned, fresh: bool, retry_failed: bool) -> Task:
 
 
 def _run_here(plan: Plan, waiting: list[int], fresh: bool, retry_failed: bool) -> Generator[tuple[int, Event]]:
-    kept = Kept()
+    cache = ProcessCache()
     for position, index in enumerate(waiting, 1):
         planned = plan.trials[index]
         prepare_backend(planned.resolved.compute)
-        store = kept.store(planned.resolved, plan.stores)
+        store = cache.store(planned.resolved, plan.stores)
         with planned.folder.locked():
             if fresh:
                 planned.folder.clear()
             for event in run_trial(
-                planned.trial, planned.resolved, store, planned.folder, retry_failed=retry_failed, jobs=kept.jobs
+                planned.trial, planned.resolved, store, planned.folder, retry_failed=retry_failed, jobs=cache.jobs
             ):
                 yield index, event
-        if isinstance(event, TrialEnded) and sticks_to_process(event.record) and position < len(waiting):
+        if isinstance(event, TrialEnded) and leaves_process_unusable(event.record) and position < len(waiting):
             raise DlxError(
-                f"after a CUDA error no trial can run in this process; the same command goes on with the other "
+                f"after a CUDA error no trial can run in this process; run the same command again for the other "
                 f"{len(waiting) - position}"
             )

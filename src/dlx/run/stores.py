@@ -1,4 +1,4 @@
-"""The voxels of a study, held once: on the host, shared with worker processes, and where they fit on the device."""
+"""The voxels of a study in memory: on the host, shared with worker processes, and on each device if they fit."""
 
 import os
 import shutil
@@ -13,11 +13,11 @@ from dlx.trial.resolve import Resolved
 Stores = dict[str, VoxelStore]  # by the data's fingerprint
 
 SHARED_MEMORY = "/dev/shm"
-SPARE_BYTES = 1 << 20  # for a page or two of each small tensor, and what else a process keeps there
+SPARE_BYTES = 1 << 20  # margin for rounding each tensor up to whole pages, and for other files
 
 
 def host_stores(resolved: Iterable[Resolved]) -> Stores:
-    """A store for each data set (and preparation), with the cases that any of the trials trains or validates on."""
+    """A store for each prepared data set, with all cases on which a trial trains or validates."""
     wanted: dict[str, set[str]] = {}
     datasets = {}
     for one in resolved:
@@ -30,19 +30,19 @@ def host_stores(resolved: Iterable[Resolved]) -> Stores:
 
 
 def make_store(resolved: Resolved) -> VoxelStore:
-    """The store of one trial, on its device where it fits there."""
-    return place(host_stores([resolved])[resolved.dataset.fingerprint], resolved.compute.device)
+    """The store of one trial, on its device if it fits."""
+    return put_on_device(host_stores([resolved])[resolved.dataset.fingerprint], resolved.compute.device)
 
 
-def place(store: VoxelStore, device: torch.device) -> VoxelStore:
-    """The store on the device; on the host where it would take more than half of what is free there."""
+def put_on_device(store: VoxelStore, device: torch.device) -> VoxelStore:
+    """The store on the device; on the host if it needs more than half of the device's free memory."""
     return store if stays_on_host(store, device) is not None else store.to(device)
 
 
 def lack_of_shared_memory(stores: Stores) -> str | None:
-    """Why the voxels cannot be handed to worker processes, and what to do; None where they can.
+    """Why the voxels cannot be shared with worker processes, and what to do; None if they can.
 
-    torch keeps shared tensors in /dev/shm on Linux, which a container gives 64 MiB by default, and elsewhere in files.
+    On Linux torch keeps shared tensors in /dev/shm, which has 64 MiB by default in a container; elsewhere in files.
     """
     if sys.platform != "linux":
         return None
@@ -63,7 +63,7 @@ def lack_of_shared_memory(stores: Stores) -> str | None:
 
 
 def stays_on_host(store: VoxelStore, device: torch.device) -> str | None:
-    """Why a store is not moved to the device, for the user; None where it is."""
+    """A remark on why a store is not moved to the device; None if it is."""
     if device.type != "cuda":
         return None
     free, _ = torch.cuda.mem_get_info(device)

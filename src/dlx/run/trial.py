@@ -1,4 +1,4 @@
-"""Runs one trial and stores what it yields; a trial that is done already is not run again."""
+"""Runs one trial and writes its records; a trial that is done is not run again."""
 
 import platform
 import time
@@ -21,7 +21,7 @@ from dlx.engine.score import score_trial
 from dlx.records.folder import TrialFolder
 from dlx.records.schema import EpochRecord, TrialRecord, TrialRun
 from dlx.run import provenance
-from dlx.run.pool import JobPool
+from dlx.run.process_cache import JobPool
 from dlx.study.results import TrialResult
 from dlx.study.study import Trial
 from dlx.system.characters import encodable
@@ -29,12 +29,12 @@ from dlx.system.errors import DataError, DlxError
 from dlx.system.files import write_atomically
 from dlx.trial.resolve import Resolved
 
-CUDA_ERRORS = ("CUDA error", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS")  # as torch words them
+CUDA_ERRORS = ("CUDA error", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS")  # prefixes of torch's messages
 
 
 @dataclass(frozen=True)
 class TrialStarted:
-    """A trial begins, or goes on after `resumed_from` epochs (whose records are `earlier`)."""
+    """A trial starts, or resumes after `resumed_from` epochs, whose records are `earlier`."""
 
     trial: Trial
     parameters: int
@@ -48,7 +48,7 @@ class TrialStarted:
 
 @dataclass(frozen=True)
 class CaptureFailed:
-    """The steps run one operation at a time, since they cannot be captured; `obstacle` names the operation."""
+    """Steps cannot be captured and run one operation at a time; `obstacle` names the operation that prevents it."""
 
     obstacle: str
 
@@ -62,7 +62,7 @@ class Scoring:
 
 @dataclass(frozen=True)
 class TrialEnded:
-    """A trial's record; `was_done` where it was found and not run."""
+    """A trial ended with this record; `was_done` if the record was found and the trial did not run."""
 
     record: TrialRecord
     folder: Path
@@ -81,10 +81,10 @@ def run_trial(
     retry_failed: bool = False,
     jobs: JobPool,
 ) -> Iterator[Event]:
-    """Runs one trial, from its checkpoint where it has one, and yields what happens; its last event is TrialEnded.
+    """Runs one trial, from its checkpoint if there is one, and yields its events; the last one is TrialEnded.
 
-    Divergence, and errors such as too little memory, end in a record with the cause; they are not raised. DlxError and
-    OSError (a damaged checkpoint, a full disk) are. `jobs` holds captured steps from one trial to the next.
+    Divergence, and errors such as too little memory, end in a record with the cause and are not raised. DlxError and
+    OSError (a damaged checkpoint, a full disk) are raised. `jobs` keeps captured steps for later trials.
     """
     found = folder.result()
     if found is not None and (found.status == "done" or not retry_failed):
@@ -111,7 +111,7 @@ def run_trial(
             earlier=tuple(history.records),
             remark=history.remark,
         )
-        yield from _train_and_store(job, progress, history, resolved, trial, folder)
+        yield from _train_and_record(job, progress, history, resolved, trial, folder)
         yield Scoring(trial)
         scoring = time.perf_counter()
         result = _score(job, progress, resolved)
@@ -120,9 +120,9 @@ def run_trial(
     except Diverged as error:
         status, cause = "diverged", str(error)
         jobs.keep(resolved, job)
-    except (DlxError, OSError):  # the user's to mend, and no fault of the trial
+    except (DlxError, OSError):  # the user can fix these; they are not failures of the trial
         raise
-    except Exception as error:  # noqa: BLE001 - whatever it was, the other trials go on
+    except Exception as error:  # noqa: BLE001 - recorded, so that the other trials can run
         message = str(error).splitlines()[0] if str(error) else "no message"
         status, cause = "failed", f"{type(error).__name__}: {message}"
         write_atomically(folder.error, traceback.format_exc().encode("utf-8", "backslashreplace"))
@@ -142,7 +142,7 @@ def make_record(
     scored_s: float = 0.0,
     work: Eager | Captured | None = None,
 ) -> TrialRecord:
-    """The record of a trial that ended; its seconds are those of all epochs on disk, and of scoring."""
+    """The record of a trial that ended; its seconds are the sum over all epochs on disk and scoring."""
     return TrialRecord(
         trial=resolved.trial_id(trial.seed),
         label=trial.label,
@@ -166,16 +166,16 @@ def make_record(
 
 
 def _seconds(folder: TrialFolder) -> float:
-    """The seconds of all epochs on disk; 0 where their records are damaged, which must not hide how a trial ended."""
+    """The seconds of all epochs on disk; 0 if their records are damaged, so that the trial's end is still recorded."""
     try:
         return sum(line.run.train_s + line.run.evaluate_s for line in folder.epochs())
     except DataError:
         return 0.0
 
 
-def sticks_to_process(record: TrialRecord) -> bool:
-    """True where a trial failed with a CUDA error (an illegal access, a failed assertion): no later call on the device
-    will succeed in this process. Too little memory is none of these.
+def leaves_process_unusable(record: TrialRecord) -> bool:
+    """True if a trial failed with a CUDA error such as an illegal access or a failed assertion, after which every call
+    on the device fails in this process. Too little memory is not such an error.
     """
     cause = record.cause or ""
     return record.status == "failed" and any(words in cause for words in CUDA_ERRORS)
@@ -188,20 +188,20 @@ def _status(text: str) -> Literal["done", "diverged", "failed"]:
 
 @dataclass
 class History:
-    """A trial's epochs so far, as its checkpoint holds them, and what the user should know of how it goes on."""
+    """The epochs of a trial's checkpoint, and a remark for the user on how the trial resumes."""
 
     records: list[EpochRecord]
     remark: str | None = None
 
 
 def _resume(job: Job, folder: TrialFolder, trial_id: str) -> tuple[Progress, History]:
-    """The progress of the folder's checkpoint, put into the job; the records on disk become those it holds.
+    """Loads the folder's checkpoint into the job and makes the records on disk agree with it.
 
-    DataError, which says how to start over, where the checkpoint cannot be used.
+    Raises DataError, which says how to start over, if the checkpoint cannot be used.
     """
     if not folder.last.exists():
         had_begun = folder.has_epochs()
-        return Progress(), History([], "its checkpoint is gone: it starts over" if had_begun else None)
+        return Progress(), History([], "the checkpoint is missing: the trial starts over" if had_begun else None)
     try:
         saved = checkpoint.read(folder.last)
         if saved.header.get("trial") != trial_id:
@@ -216,10 +216,10 @@ def _resume(job: Job, folder: TrialFolder, trial_id: str) -> tuple[Progress, His
     return progress, History(records)
 
 
-def _train_and_store(
+def _train_and_record(
     job: Job, progress: Progress, history: History, resolved: Resolved, trial: Trial, folder: TrialFolder
 ) -> Iterator[StepDone | CaptureFailed | EpochRecord]:
-    """What `fit` yields, each epoch's record on disk before it is passed on, its checkpoint written beside training."""
+    """Yields the events of `fit`; writes each epoch's record before yielding it, and checkpoints during training."""
     has_reported = False
     writer, buffers = checkpoint.CheckpointWriter(), checkpoint.HostBuffers()
     try:
@@ -229,7 +229,7 @@ def _train_and_store(
                 has_reported = True
                 yield CaptureFailed(obstacle)
             if isinstance(event, EpochRecord):
-                writer.wait()  # a kill from here on costs this epoch alone: the checkpoint before it is on disk
+                writer.wait()  # the previous checkpoint is on disk: a kill from here on loses only this epoch
                 folder.append(event)
                 history.records.append(event)
                 header = {
@@ -241,7 +241,7 @@ def _train_and_store(
                 }
                 saved = checkpoint.snapshot(job.model, job.ema, job.optimizer, job.scheduler, header, buffers)
                 is_best = progress.best_epoch == progress.epoch
-                # the best first: a kill between the two costs this epoch, and `best` is never older than `last` says
+                # `best` first: a kill between the two loses this epoch, but `best` is never older than `last` says
                 writer.submit(saved, folder.last, also=folder.best if is_best else None)
             yield event
     finally:

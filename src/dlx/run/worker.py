@@ -1,6 +1,6 @@
-"""The worker process: it runs the tasks of its parent one after the other and sends back their events.
+"""The worker process: runs tasks of the parent process one after another and sends back their events.
 
-The parent's side is `local.py`.
+`local.py` holds the code of the parent.
 """
 
 import os
@@ -19,7 +19,7 @@ from dlx.engine.device import prepare_backend
 from dlx.engine.fit import StepDone
 from dlx.records.folder import TrialFolder
 from dlx.run.devices import cuda_names, device_of_worker
-from dlx.run.pool import Kept
+from dlx.run.process_cache import ProcessCache
 from dlx.run.stores import Stores
 from dlx.run.trial import Event, TrialEnded, make_record, run_trial
 from dlx.study.study import Trial
@@ -27,7 +27,7 @@ from dlx.system.errors import DlxError, spell_os_error
 from dlx.system.interrupts import ignore_interrupts
 from dlx.trial.resolve import Resolved
 
-STEP_EVENTS_EVERY_S = 0.2  # a display needs no more
+STEP_EVENTS_EVERY_S = 0.2  # the table of trials is drawn four times a second
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Task:
     retry_failed: bool = False
 
     def failed(self, cause: str, *, keep: bool) -> TrialEnded:
-        """A failed end of this task's trial; `keep` writes it to disk, so that the trial is not run again."""
+        """A failed end of this task's trial; with `keep` the record is written, so that the trial is not run again."""
         record = make_record(self.trial, self.resolved, self.folder, "failed", cause)
         if keep:
             self.folder.finish(record)
@@ -55,30 +55,30 @@ class Task:
 
 @dataclass(frozen=True)
 class Began:
-    """The worker has its task, lock and voxels: if its process dies from here on, the trial is the cause."""
+    """The worker has its task, lock and voxels; if it dies from now on, the trial is the cause."""
 
 
 @dataclass(frozen=True)
 class Refused:
-    """A task that its worker could not run, for a cause that may be temporary."""
+    """A worker could not run its task, for a cause that may be temporary."""
 
     cause: str
 
 
 def work(pipe: Connection, stores: Stores, worker: int) -> None:
     """Runs the tasks that come through the pipe until it closes; `worker` is this worker's number, from 0."""
-    ignore_interrupts()  # the parent handles Ctrl-C, and then ends its workers
+    ignore_interrupts()  # the parent handles Ctrl-C and ends its workers
     signal.signal(signal.SIGTERM, _end)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
-    kept = Kept()
+    cache = ProcessCache()
     while True:
         try:
             number, task = pipe.recv()
         except EOFError:
             return
         try:
-            for event in _events(task, stores, kept, worker):
+            for event in _events(task, stores, cache, worker):
                 pipe.send((number, event))
         except OSError as error:
             pipe.send((number, Refused(spell_os_error(error))))
@@ -89,23 +89,23 @@ def work(pipe: Connection, stores: Stores, worker: int) -> None:
             pipe.send((number, Refused(f"{type(error).__name__}: {cause}")))
 
 
-def _events(task: Task, stores: Stores, kept: Kept, worker: int) -> Iterator[Event | Began]:
-    """A task's events, steps thinned out."""
+def _events(task: Task, stores: Stores, cache: ProcessCache, worker: int) -> Iterator[Event | Began]:
+    """Yields the events of a task, with at most one step event per STEP_EVENTS_EVERY_S."""
     task = task.on(device_of_worker(task.resolved, cuda_names(), worker))
-    prepare_backend(task.resolved.compute)  # before anything is put on a device: else each takes memory of the first
-    store = kept.store(task.resolved, stores)
-    told = 0.0
+    prepare_backend(task.resolved.compute)  # first of all: otherwise every worker takes memory of the first device
+    store = cache.store(task.resolved, stores)
+    last_sent_s = 0.0
     with task.folder.locked():
         yield Began()
         if task.fresh:
             task.folder.clear()
         for event in run_trial(
-            task.trial, task.resolved, store, task.folder, retry_failed=task.retry_failed, jobs=kept.jobs
+            task.trial, task.resolved, store, task.folder, retry_failed=task.retry_failed, jobs=cache.jobs
         ):
             if isinstance(event, StepDone):
-                if time.monotonic() - told < STEP_EVENTS_EVERY_S:
+                if time.monotonic() - last_sent_s < STEP_EVENTS_EVERY_S:
                     continue
-                told = time.monotonic()
+                last_sent_s = time.monotonic()
             yield event
 
 

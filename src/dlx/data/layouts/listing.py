@@ -117,10 +117,19 @@ def _list_first(root: Path, fitting: list[str]) -> Listing:
     )
 
 
+def _near_name(root: Path) -> str:
+    """`; did you mean 'NAME'?` for a folder of a similar name beside `root`, or for `phantom`; else empty."""
+    import difflib
+
+    folders = [path.name for path in root.parent.iterdir() if path.is_dir()] if root.parent.is_dir() else []
+    close = difflib.get_close_matches(root.name, [*folders, "phantom"], n=1)
+    return f"; did you mean '{close[0] if close[0] == 'phantom' else root.parent / close[0]}'?" if close else ""
+
+
 def _check_folder(root: Path) -> None:
     try:
         if not root.exists():
-            raise DataError(f"{root}: no such folder")
+            raise DataError(f"{root}: no such folder{_near_name(root)}")
         if not root.is_dir():
             raise DataError(f"{root}: is a file; expected a folder of cases")
         with os.scandir(root) as entries:

@@ -30,12 +30,14 @@ def study_table(summary: Summary, *, per_class: bool = False) -> Trimmed:
     """Mean and spread over seeds of every variant, its paired difference from the control, and the verdict.
 
     With `per_class` also the validation Dice of each class. In a terminal of 80 columns each spread is below its mean;
-    in a narrower one each variant is a list of scores.
+    in a narrower one each variant is a list of scores. If no trial has ended, there are no tables.
     """
     header = summary.header
-    parts: list[Line | Grid] = [Line(), Line(header.question or header.name, "bold")]
+    parts: list[Line | Grid] = [Line(header.question or header.name, "bold")]
     if summary.num_done < len(header.trials):
         parts.append(Line(f"{summary.num_done} of {len(header.trials)} trials have ended", "yellow"))
+    if summary.num_done == 0:  # tables would have no numbers
+        return Trimmed(tuple(parts))
     parts.append(scores_table(summary))
     if per_class and classes_of(summary):
         parts.append(classes_table(summary))

@@ -1,4 +1,4 @@
-"""The commands that repeat a run or go on with it, from the line that was typed or from recorded settings."""
+"""The commands that repeat or resume a run, made from the typed command line or from recorded settings."""
 
 import json
 import os
@@ -6,28 +6,28 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlx.cli.from_options import DEFAULT_RECIPE, SETTING_OF
+from dlx.cli.settings_from_options import DEFAULT_RECIPE, SETTING_OF
 from dlx.settings.text import parse_value
 from dlx.system.shell import shell_command, without_flags
 
-# options whose text is read otherwise than that of --set
+# options by setting, without the two whose text --set reads differently
 OPTIONS = {key: name for name, key in SETTING_OF.items() if key not in ("data.source", "split.val")}
 
 
 def resume_command(command: str) -> str:
-    """The command that goes on with what is unfinished: the one that was given, without what would begin anew."""
+    """The command that runs what is unfinished: the given one without `--fresh`."""
     return without_flags(command, "--fresh")
 
 
 def repeat_command(command: str) -> str:
-    """The command that runs all of it again, from the first epoch."""
+    """The command that runs everything again from the first epoch."""
     return f"{without_flags(command, '--resume', '--fresh')} --fresh"
 
 
 def train_command(settings: Mapping[str, Any], seeds: Sequence[int], out: Path) -> str:
-    """The `dlx train` that these recorded settings came from: options over the recipe that is nearest to them.
+    """A `dlx train` command that gives these recorded settings: the recipe that needs the fewest options, and those.
 
-    Paths in the settings are absolute, so that it repeats the run from any folder.
+    Paths in the settings are absolute, so the command works from any folder.
     """
     from dlx.settings.layers import make_spec, read_recipe, recipe_names
 
@@ -42,7 +42,7 @@ def train_command(settings: Mapping[str, Any], seeds: Sequence[int], out: Path) 
 
 
 def _differences(asked: Mapping[str, Any], start: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Each setting that differs, with its value; a part with its arguments is one setting."""
+    """Yields each setting that differs, with its value; a part and its arguments are one setting."""
     from dlx.settings.spec import setting_fields
 
     for key, *_ in setting_fields():
@@ -54,7 +54,7 @@ def _differences(asked: Mapping[str, Any], start: Mapping[str, Any]) -> Iterator
 
 
 def _option(key: str, value: Any) -> list[str]:
-    """A setting as an option of its own, or as `--set`; a folder of data as `--data`."""
+    """A setting as its own option if there is one, else as `--set`; a data folder as `--data`."""
     if key == "data.source" and value["name"] == "folder" and set(value["args"]) == {"path"}:
         return ["--data", value["args"]["path"]]
     text = _spell_parts(key, value)
@@ -66,14 +66,14 @@ def _option(key: str, value: Any) -> list[str]:
 
 
 def _spell_parts(key: str, value: Any) -> str | None:
-    """Parts in their short form, `dice+focal:gamma=1`, if that is read as the same parts; None for other values."""
+    """Parts in their short form, `dice+focal:gamma=1`, if it parses to the same parts; None for other values."""
     from dlx.settings.binding import bind_part
     from dlx.settings.spec import PART_KINDS, Part, Spec
 
     if key not in PART_KINDS:
         return None
     parts = [Part(**entry) for entry in (value if isinstance(value, list) else [value])]
-    if key in ("model", "data.source") and not parts[0].args:  # a bare name would keep the arguments of the recipe
+    if key in ("model", "data.source") and not parts[0].args:  # a name without arguments would keep those of the recipe
         parts = [bind_part(PART_KINDS[key], parts[0])]
     text = "+".join(map(str, parts))
     if key == "loss":
@@ -82,7 +82,7 @@ def _spell_parts(key: str, value: Any) -> str | None:
 
 
 def _spell(value: Any) -> str:
-    """The value as `--set` reads it: a text as it is where that is read as this text, everything else as JSON."""
+    """The value as `--set` reads it: text unquoted if it parses to the same text, everything else as JSON."""
     if isinstance(value, str):
         return value if parse_value(value) == value and value else f'"{value}"'
     if value is None:

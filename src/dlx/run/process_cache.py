@@ -1,5 +1,5 @@
-"""What a process keeps from one trial to the next: captured jobs, so that trials of one shape are captured once, and
-the voxels on its devices.
+"""Objects that a process reuses in later trials: captured jobs, so that each shape is captured once, and the voxels on
+its devices.
 """
 
 from collections import OrderedDict
@@ -10,15 +10,15 @@ import torch
 from dlx.data.batches.voxels import VoxelStore
 from dlx.engine.capture import Captured
 from dlx.engine.fit import Job
-from dlx.run.stores import Stores, place, stays_on_host
+from dlx.run.stores import Stores, put_on_device, stays_on_host
 from dlx.trial.build import make_job, shape_key
 from dlx.trial.resolve import Resolved
 
-MAX_KEPT = 2  # a sweep's control and its other variants: dropout at p = 0 is a shape of its own
+MAX_KEPT = 2  # a dropout sweep has two shapes: p = 0 (the control) and p > 0
 
 
 class JobPool:
-    """Jobs by shape, the latest last. Only captured ones are kept: another is made anew in no time."""
+    """Jobs by shape, the latest last. Only captured jobs are kept; others are cheap to make."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, Job] = OrderedDict()
@@ -27,7 +27,7 @@ class JobPool:
         return len(self._kept)
 
     def make(self, resolved: Resolved, store: VoxelStore, seed: int) -> Job:
-        """A trial's job at its start, on the captured step of an earlier one where there is one of its shape.
+        """A new job for a trial, which reuses the captured step of an earlier job of the same shape if there is one.
 
         The job leaves the pool; if the trial fails, the job is discarded.
         """
@@ -42,7 +42,7 @@ class JobPool:
         self._kept.clear()
 
     def keep(self, resolved: Resolved, job: Job) -> None:
-        """Takes a job back whose trial has ended, diverged ones too: whatever is in it is set back."""
+        """Keeps the job of a trial that has ended or diverged; `make` resets its state."""
         if not isinstance(job.step.work, Captured):
             return
         self._kept[shape_key(resolved)] = job
@@ -51,8 +51,8 @@ class JobPool:
 
 
 @dataclass
-class Kept:
-    """The jobs and the voxels that a process keeps."""
+class ProcessCache:
+    """The jobs and voxels that a process reuses."""
 
     jobs: JobPool = field(default_factory=JobPool)
     placed: dict[tuple[str, str], VoxelStore] = field(default_factory=dict)
@@ -64,14 +64,14 @@ class Kept:
         if key not in self.placed:
             if self.placed and stays_on_host(voxels, device) is not None:
                 self.placed.clear()
-                self.jobs.clear()  # they hold voxels too
+                self.jobs.clear()  # jobs refer to voxels
                 torch.cuda.empty_cache()
-            self.placed[key] = place(voxels, device)
+            self.placed[key] = put_on_device(voxels, device)
         return self.placed[key]
 
 
 def _is_short_of_memory(device: torch.device) -> bool:
-    """Less than half of the device's memory is free: what is kept may be more than what is left."""
+    """True if less than half of the device's memory is free."""
     if device.type != "cuda":
         return False
     free, total = torch.cuda.mem_get_info(device)

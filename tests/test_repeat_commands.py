@@ -9,9 +9,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from dlx.cli.from_options import seeds_from, settings_from
 from dlx.cli.options import TrainOptions, takes_options
-from dlx.cli.repeating import repeat_command, resume_command, train_command
+from dlx.cli.repeat_commands import repeat_command, resume_command, train_command
+from dlx.cli.settings_from_options import seeds_from, settings_from
 from dlx.settings.binding import bind_parts
 from dlx.settings.layers import make_spec, with_absolute_paths
 from dlx.system.files import read_json

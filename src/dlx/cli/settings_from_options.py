@@ -1,5 +1,5 @@
-"""Settings and seeds from the options of a command. Later layers override earlier ones: recipe, `--config`, options
-of their own, `--set`.
+"""Settings and seeds from the options of a command. Later layers override earlier ones: recipe, `--config`, single
+options such as `--lr`, `--set`.
 """
 
 from dataclasses import fields
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from dlx.settings.layers import Settings
 
 DEFAULT_RECIPE = "quick"
-MAX_LENGTH = 40  # of an option's text in a message: half a line
+MAX_LENGTH = 40  # characters of an option's text shown in a message: half a line of a terminal
 
-# option -> its setting
+# option -> the setting it sets
 SETTING_OF = {
     "data": "data.source",
     "fold": "split.fold",
@@ -46,8 +46,8 @@ SETTING_OF = {
 }
 
 
-def asks_for_nothing(options: TrainOptions) -> bool:
-    """True if no option is given that could change a trial."""
+def changes_no_setting(options: TrainOptions) -> bool:
+    """True if no option was given that could change a trial."""
     changing = {*SETTING_OF, "config", "set_", "seed", "seeds", "recipe"}
     return all(getattr(options, f.name) == f.default for f in fields(options) if f.name in changing)
 
@@ -56,27 +56,29 @@ def settings_from(options: TrainOptions) -> "Settings":
     """The merged settings of all layers."""
     from dlx.settings.layers import merge, read_recipe
 
-    return merge(*with_given(options, read_recipe(options.recipe or DEFAULT_RECIPE)))
+    return merge(*add_command_line_layers(options, read_recipe(options.recipe or DEFAULT_RECIPE)))
 
 
-def with_given(options: TrainOptions, *below: "Settings") -> "list[Settings]":
-    """The layers `below`, and those of the command line over them: `--config`, options, `--set`."""
+def add_command_line_layers(options: TrainOptions, *below: "Settings") -> "list[Settings]":
+    """The layers `below`, then those of the command line, which override them: `--config`, options, `--set`."""
     from dlx.settings.layers import nest, parse_assignment, read_toml
 
     given = [(SETTING_OF[name], value) for name in SETTING_OF if (value := getattr(options, name)) is not None]
     config = read_toml(options.config) if options.config else {}
     if "axes" in config:
-        raise SettingError(f"--config {options.config}: a study, not settings; run it with dlx run {options.config}")
+        raise SettingError(
+            f"--config {options.config}: this file describes a study; run it with dlx run {options.config}"
+        )
     assigned = nest(parse_assignment(text) for text in options.set_ or [])
     return [*below, config, nest(given), assigned]
 
 
 def seeds_from(options: TrainOptions, default: int = 1) -> tuple[int, ...]:
-    """The seeds: `--seeds 5` is 0 to 4, `--seeds 0,3,7` those, `--seed 3` that one."""
+    """The seeds: `--seeds 5` means 0 to 4, `--seeds 0,3,7` these three, `--seed 3` this one."""
     from dlx.study.study import MAX_SEEDS
 
     if options.seed is not None and options.seeds is not None:
-        raise SettingError("--seed and --seeds: give only one of them")
+        raise SettingError("--seed and --seeds cannot be combined: use one of them")
     if options.seed is not None:
         if options.seed < 0:
             raise SettingError(f"--seed {options.seed}: expected 0 or more")
@@ -95,5 +97,5 @@ def seeds_from(options: TrainOptions, default: int = 1) -> tuple[int, ...]:
         raise SettingError(f"--seeds {given}: expected 1 to {MAX_SEEDS:,} seeds{one}")
     seeds = range(numbers[0]) if is_count else numbers
     if min(seeds) < 0 or len(set(seeds)) != len(seeds):
-        raise SettingError(f"--seeds {given}: no seed may be given twice or be below 0; {how}")
+        raise SettingError(f"--seeds {given}: seeds must be distinct and at least 0; {how}")
     return tuple(seeds)
