@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dlx.records.archive import StudyRecords, TrialRecords
+from dlx.records.archive import StudyRecords, TrialHistory
 from dlx.records.schema import EpochRecord, EpochRun, Look, StudyHeader, TrialEntry, TrialRecord, TrialRun, VariantEntry
 from dlx.study.results import CaseScores, EpochResult, SetScores, TrialResult
 
@@ -58,7 +58,7 @@ def made_study(
             entry = TrialEntry(trial=f"{label} {seed}", label=label, seed=seed)
             made = made_epochs(train, val, epochs, every, noise=_rng(source, list(variants)))
             if place in (running or {}):
-                trials.append(TrialRecords(entry, made[: (running or {})[place]], None))
+                trials.append(TrialHistory(entry, made[: (running or {})[place]], None))
                 continue
             if place in (running_dice or {}):
                 last = made[-1].result.model_copy(update={"train_soft_dice_running": (running_dice or {})[place]})
@@ -66,10 +66,10 @@ def made_study(
             device = (devices or {}).get(place, "cpu (made)")
             if place in diverged:
                 made = made[: math.ceil(epochs / 3)]
-                trials.append(TrialRecords(entry, made, made_record(entry, None, device, every)))
+                trials.append(TrialHistory(entry, made, made_record(entry, None, device, every)))
                 continue
             result = made_result(train, val, made, weights=f"weights of {source}")
-            trials.append(TrialRecords(entry, made, made_record(entry, result, device, every)))
+            trials.append(TrialHistory(entry, made, made_record(entry, result, device, every)))
     fields = {
         "name": "made",
         "question": "Does dropout narrow the gap between training and validation Dice?",
@@ -235,5 +235,5 @@ def with_classes(records: StudyRecords, dice: Mapping[str, Mapping[Place, float]
             )
             result = record.result.model_copy(update={"train": scores, "val": scores})
             record = record.model_copy(update={"result": result})
-        trials.append(TrialRecords(trial.entry, trial.epochs, record))
+        trials.append(TrialHistory(trial.entry, trial.epochs, record))
     return StudyRecords(records.header, tuple(trials), records.looks)

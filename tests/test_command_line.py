@@ -75,8 +75,8 @@ def test_a_misspelt_command_or_option_gives_the_nearest(dlx, args, meant):
         ("-1", "1 to 10,000"),
         ("0..4", r"--seeds 0,3,7"),
         ("1,", r"--seeds 0,3,7"),
-        ("1,1", "twice"),
-        ("1,-1", "below 0"),
+        ("1,1", "distinct"),
+        ("1,-1", "at least 0"),
         ("9" * 400, r"9999\.\.\.: .*1 to 10,000"),
     ],
 )

@@ -34,7 +34,7 @@ def homeless(monkeypatch):
 def test_without_a_home_folder_a_run_goes_on_without_a_cache_and_says_so(homeless, dlx, monkeypatch):
     monkeypatch.delenv("DLX_CACHE_DIR")  # which the fixture `dlx` sets
     shown = dlx(*ONE_EPOCH).stderr
-    assert "not kept" in shown
+    assert "not cached" in shown
     assert "HOME" in shown
 
 

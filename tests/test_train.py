@@ -131,7 +131,7 @@ def test_quiet_prints_only_the_table(dlx):
         (["--fold", "7", "--folds", "5"], "fold"),
         (["--recipe", "quikc"], "did you mean 'quick'"),
         (["--seeds", "x"], "expected a number"),
-        (["--seed", "1", "--seeds", "2"], "^--seed and --seeds: "),
+        (["--seed", "1", "--seeds", "2"], "^--seed and --seeds "),
         (["--config", "nowhere.toml"], "nowhere.toml: cannot be read"),
         (["--init-from", "nowhere.safetensors"], "not a readable checkpoint"),
         (["--resume", "--out", "nowhere"], "nowhere"),

@@ -28,7 +28,7 @@ from dlx.system.files import write_atomically
 
 
 @dataclass(frozen=True)
-class TrialRecords:
+class TrialHistory:
     """The records of one trial: its entry in the study, its epochs so far, and its record (None until it has ended)."""
 
     entry: TrialEntry
@@ -42,7 +42,7 @@ class StudyRecords:
     """A study's header, all its trials in the header's order, and the looks at its verdicts."""
 
     header: StudyHeader
-    trials: tuple[TrialRecords, ...]
+    trials: tuple[TrialHistory, ...]
     looks: tuple[Look, ...]
 
 
@@ -95,7 +95,7 @@ def _read_folder(path: Path) -> StudyRecords:
     trials = []
     for entry in header.trials:
         found = folder.trial(entry.label, entry.seed, entry.trial)
-        trials.append(TrialRecords(entry, tuple(found.epochs()), found.result(), found.path))
+        trials.append(TrialHistory(entry, tuple(found.epochs()), found.result(), found.path))
     return StudyRecords(header, tuple(trials), tuple(folder.looks()))
 
 
@@ -121,7 +121,7 @@ def _read_archive(path: Path) -> StudyRecords:
         ) from None
     if header is None:
         raise DataError(f"{path}: contains no study header")
-    trials = [TrialRecords(entry, *known.get(entry.trial, ((), None))) for entry in header.trials]
+    trials = [TrialHistory(entry, *known.get(entry.trial, ((), None))) for entry in header.trials]
     return StudyRecords(header, tuple(trials), tuple(looks))
 
 
@@ -135,7 +135,7 @@ def portable(records: StudyRecords) -> StudyRecords:
         if record is not None:
             run = record.run.model_copy(update={"host": ""})
             record = record.model_copy(update={"run": run, "settings": _without_local_paths(record.settings)})
-        trials.append(TrialRecords(trial.entry, trial.epochs, record))
+        trials.append(TrialHistory(trial.entry, trial.epochs, record))
     return StudyRecords(header.model_copy(update=plain), tuple(trials), records.looks)
 
 
@@ -187,7 +187,7 @@ def write_archive(path: Path, records: StudyRecords) -> None:
     write_atomically(path, ("\n".join(lines) + "\n").encode())
 
 
-def finished(trials: Iterable[TrialRecords]) -> list[TrialRecord]:
+def finished(trials: Iterable[TrialHistory]) -> list[TrialRecord]:
     """The records of the trials that have one."""
     return [trial.record for trial in trials if trial.record is not None]
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dlx.records.archive import StudyRecords, TrialRecords, looks_in_order
+from dlx.records.archive import StudyRecords, TrialHistory, looks_in_order
 from dlx.settings.layers import settings_differences
 from dlx.system.errors import DataError
 
@@ -44,7 +44,7 @@ def merge_studies(studies: Sequence[tuple[Path, StudyRecords]]) -> StudyRecords:
     return StudyRecords(header, tuple(trials.values()), looks_in_order(looks))
 
 
-def _progress(trial: TrialRecords) -> tuple[bool, bool, int]:
+def _progress(trial: TrialHistory) -> tuple[bool, bool, int]:
     """How far a trial came, as a sort key."""
     record = trial.record
     return record is not None and record.status == "done", record is not None, len(trial.epochs)

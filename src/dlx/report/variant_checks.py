@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
-from dlx.records.archive import TrialRecords
+from dlx.records.archive import TrialHistory
 from dlx.records.schema import StudyHeader, TrialRecord
 from dlx.report.variants import Placed, VariantSummary
 from dlx.study.results import EpochResult
@@ -31,7 +31,7 @@ def why_idle(label: str, placed: Placed, header: StudyHeader) -> str | None:
     return "every epoch and the final weights equal the control's: the setting reached nothing"
 
 
-def _is_same(a: TrialRecords, b: TrialRecords) -> bool:
+def _is_same(a: TrialHistory, b: TrialHistory) -> bool:
     assert a.record is not None
     assert b.record is not None
     assert a.record.result is not None

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any
 
-from dlx.records.archive import TrialRecords
+from dlx.records.archive import TrialHistory
 from dlx.records.schema import StudyHeader, TrialRecord, VariantEntry
 from dlx.settings.spec import EvaluateSpec
 from dlx.statistics import Collapse, Comparison, Estimate, Values, find_collapse
 from dlx.study.metrics import TRIAL_METRICS, split_metric, trial_value, why_unmeasured
 from dlx.study.results import EpochResult
 
-Placed = Mapping[str, Mapping[int, TrialRecords]]  # label -> seed -> what is known of the trial
+Placed = Mapping[str, Mapping[int, TrialHistory]]  # label -> seed -> what is known of the trial
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ class VariantSummary:
         return None
 
 
-def place(trials: Iterable[TrialRecords], header: StudyHeader) -> dict[str, dict[int, TrialRecords]]:
+def place(trials: Iterable[TrialHistory], header: StudyHeader) -> dict[str, dict[int, TrialHistory]]:
     """Trials by variant and seed."""
-    placed: dict[str, dict[int, TrialRecords]] = {variant.label: {} for variant in header.variants}
+    placed: dict[str, dict[int, TrialHistory]] = {variant.label: {} for variant in header.variants}
     for trial in sorted(trials, key=lambda trial: trial.entry.seed):
         placed[trial.entry.label][trial.entry.seed] = trial
     return placed
@@ -100,7 +100,7 @@ def describe_variant(entry: VariantEntry, placed: Placed, header: StudyHeader) -
     )
 
 
-def _by_seed(trials: Mapping[int, TrialRecords], metric: str) -> dict[int, float | None]:
+def _by_seed(trials: Mapping[int, TrialHistory], metric: str) -> dict[int, float | None]:
     """Seed -> value of the trials that ended, without those that failed or did not measure the metric."""
     values: dict[int, float | None] = {}
     for seed, trial in trials.items():
