@@ -537,7 +537,7 @@ def test_a_cache_that_cannot_be_written_gives_a_remark(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     dataset = open_dataset(PHANTOM, cache_dir=tmp_path / "file" / "cache")
     assert len(dataset.cases) == 2
-    assert "could not be cached" in dataset.remarks[0]
+    assert "not kept in the cache" in dataset.remarks[0]
     assert (tmp_path / "file").read_bytes() == b""
 
 

@@ -34,7 +34,7 @@ def homeless(monkeypatch):
 def test_without_a_home_folder_a_run_goes_on_without_a_cache_and_says_so(homeless, dlx, monkeypatch):
     monkeypatch.delenv("DLX_CACHE_DIR")  # which the fixture `dlx` sets
     shown = dlx(*ONE_EPOCH).stderr
-    assert "not cached" in shown
+    assert "not kept" in shown
     assert "HOME" in shown
 
 
@@ -49,7 +49,7 @@ def test_a_cache_that_cannot_be_written_is_a_note(dlx, tmp_path, monkeypatch, ki
     (tmp_path / "file").touch()
     places = {"file": "file", "below a file": "file/x", "read-only": "/sys/x", "proc": "/proc/self/x"}
     shown = dlx(*ONE_EPOCH, "--cache-dir", places[kind]).stderr
-    assert "could not be cached" in shown
+    assert "not kept in the cache" in shown
 
 
 def test_tildes_are_expanded_in_options_arguments_and_settings(dlx, tmp_path, monkeypatch):

@@ -187,7 +187,8 @@ def test_settings_come_from_recipe_then_file_then_options_then_set(dlx, tmp_path
     assert settings["train"]["steps_per_epoch"] == 3  # the option that SMALL gives
 
 
-ARGS = [*SMALL, "--epochs", "6", "--dropout", "0.2", "--ema", "0.9"]
+# epochs long enough for the signal to come before the last one has ended, also on a busy machine
+ARGS = [*SMALL, "--steps-per-epoch", "20", "--epochs", "6", "--dropout", "0.2", "--ema", "0.9"]
 
 
 def start(folder, *args):

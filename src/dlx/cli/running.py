@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dlx.study.axes import Axis
     from dlx.study.study import Study
 
-NO_HOME = "prepared data are not cached: there is no home folder (HOME is not set); --cache-dir FOLDER caches them"
+NO_HOME = "the prepared data are not kept: there is no home folder (HOME is not set); --cache-dir FOLDER keeps them"
 
 
 def plan_study(

@@ -55,7 +55,7 @@ def keep(path: Path, dataset: Dataset, origin: Origin) -> tuple[str, ...]:
     try:
         write_cache(path, dataset, origin)
     except OSError as error:
-        return (f"the prepared data could not be cached: {path.parent}: {error.strerror or error}",)
+        return (f"the prepared data were not kept in the cache: {path.parent}: {error.strerror or error}",)
     return ()
 
 

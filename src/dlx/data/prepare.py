@@ -206,7 +206,7 @@ def _refuse_labels(strange: NDArray[Any], label_values: Sequence[int], path: Pat
     fractions = strange != np.rint(strange)
     if fractions.any():
         first = strange[fractions][0]
-        what = f"{int(fractions.sum())} voxels are not whole numbers (e.g. {first!s})"
+        what = f"{int(fractions.sum())} voxels are not whole numbers (such as {first!s})"
         raise DataError(f"{path}: not a label file: {what}; if these are rounding errors, save the file rounded")
     found, counts = np.unique(strange, return_counts=True)
     shown = ", ".join(
