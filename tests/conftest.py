@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported; two threads crawl beside any other busy process
@@ -31,6 +32,8 @@ HIPPOCAMPUS = Path(__file__).parents[1] / "../shared/data/Task04_Hippocampus"
 
 def pytest_configure() -> None:
     watchdog.register()
+    # a shell ignores Ctrl-C for what it runs in the background, and what tests start would inherit that
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_unconfigure() -> None:
