@@ -36,3 +36,42 @@ def test_a_temporary_folder_with_a_long_path_changes_no_number(dlx, tmp_path):
     assert result.returncode == 0, result.stderr
     assert len(results("short")) == 2
     assert results("long") == results("short")
+
+
+# CUDA fails in a process that was forked after its parent used CUDA. Stubs record each call of a CUDA build's queries.
+COUNTING = """
+import torch
+
+asked = []
+
+
+def stub(name, answer):
+    def ask(*args, **kwargs):
+        asked.append(name)
+        return answer
+
+    return ask
+
+
+torch.version.cuda = "13.0"
+torch.cuda._is_compiled = lambda: True
+torch._C._cuda_getCurrentRawStream = stub("getCurrentRawStream", 0)
+for name, answer in (("is_available", True), ("device_count", 1), ("_lazy_init", None), ("current_device", 0)):
+    setattr(torch.cuda, name, stub(name, answer))
+
+import importlib
+
+from dlx.run.server import PRELOADED
+
+for module in PRELOADED:
+    importlib.import_module(module)
+assert not asked, asked
+torch.cuda.is_available()
+assert asked == ["is_available"]
+"""
+
+
+@pytest.mark.slow
+def test_what_the_server_imports_does_not_touch_cuda():
+    result = subprocess.run([sys.executable, "-c", COUNTING], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
