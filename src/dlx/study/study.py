@@ -20,7 +20,7 @@ from dlx.system.errors import SettingError, nearest
 
 SMALLEST_EFFECT = 0.01  # Dice: repeats of one network often differ by as much, and few users would care
 DEFAULT_SEEDS = 5
-MAX_SEEDS = 10_000  # more is a slip of the keyboard
+MAX_SEEDS = 10_000  # a larger number is most likely a typing error
 
 
 class Trial(BaseModel):
