@@ -101,6 +101,13 @@ def test_folders_with_other_seeds_of_other_settings_do_not_merge():
     assert merge_studies([(A, ours), (B, with_gpu)]).header.seeds == (0, 1, 2, 3)
 
 
+def test_looks_of_the_same_second_have_one_order():
+    looks = [made_look(3), made_look(5).model_copy(update={"shown_utc": made_look(3).shown_utc})]
+    records = made_study()
+    assert len(with_looks(records, looks).looks) == 2
+    assert with_looks(records, looks) == with_looks(records, looks[::-1])
+
+
 def test_looks_of_an_archive_outlive_its_replacement(tmp_path):
     path = tmp_path / "made.jsonl"
     early, late = made_look(3), made_look(5)
