@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from dlx.models.voxel import SIGMAS_PX, gaussian_features, voxel
+from dlx.models.voxel import SIGMAS_PX, VoxelClassifier, gaussian_features
 
 
 def image_of(*sizes):
@@ -48,7 +48,7 @@ def test_features_are_in_float32_under_autocast():
 @pytest.mark.parametrize(("features", "reach"), [("raw", 0), ("gaussian", 13)])
 def test_a_voxel_sees_no_farther_than_its_features(features, reach):
     torch.manual_seed(0)
-    model = voxel(1, 2, features=features, width=32).eval()
+    model = VoxelClassifier(1, 2, features=features, width=32).eval()
     image = torch.randn(1, 1, 41, 41, generator=torch.Generator().manual_seed(0)).requires_grad_()
     model(image)[0, 1, 20, 20].backward()
     seen = image.grad[0, 0].nonzero()

@@ -4,16 +4,19 @@ These networks have three named parts: the backbone extracts features, the head 
 them: a decoder, or pooling.
 """
 
-from collections.abc import Iterator
-from typing import ClassVar, cast
+from collections.abc import Callable, Iterator
+from typing import Annotated, ClassVar, cast
 
 import torch
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor, nn
 
-from dlx.models.blocks import ConvBlock, Groups, Norm, check_axes
+from dlx.models.blocks import MAX_GROUPS, ConvBlock, Groups, Norm, check_axes
 from dlx.models.network import Network
 from dlx.settings.spec import DropoutSpec
+
+Width = Annotated[int, Field(ge=1, le=1024, description="Channels of the first stage; 64 is the published network.")]
 
 
 class Backbone(nn.Module):
@@ -42,13 +45,28 @@ class Backbone(nn.Module):
 
 
 class Classifier(nn.Module):
-    """(B, C, H, W) -> logits (B, K): a backbone, pooling to one size, and linear layers."""
+    """(B, C, H, W) -> logits (B, K): a backbone, pooling to one size, and linear layers.
+
+    `make_backbone` takes channels, width, norm and groups; `make_end` makes neck and head from the channels of the last
+    map and the number of classes.
+    """
 
     dims = 2
 
-    def __init__(self, backbone: Backbone, neck: nn.Module, head: nn.Module) -> None:
+    def __init__(
+        self,
+        make_backbone: Callable[[int, int, Norm, Groups], Backbone],
+        make_end: Callable[[int, int], tuple[nn.Module, nn.Module]],
+        in_channels: int = 3,
+        num_classes: int = 1000,
+        *,
+        width: Width = 64,
+        norm: Norm = "batch",
+        groups: Groups = MAX_GROUPS,
+    ) -> None:
         super().__init__()
-        self.backbone, self.neck, self.head = backbone, neck, head
+        self.backbone = make_backbone(in_channels, width, norm, groups)
+        self.neck, self.head = make_end(self.backbone.widths[-1], num_classes)
 
     def forward(self, image: Float[Tensor, "B C *S"]) -> Float[Tensor, "B K"]:
         check_axes(image, self.dims)
@@ -72,7 +90,7 @@ class BackboneUNet(Network):
     The decoder is that of `unet2` without its third block: each level upsamples (nearest, x2), convolves, concatenates
     the backbone's map of that size, if there is one, and convolves. Dropout follows each stage of the backbone
     (`every`; `bottleneck`: only the last) and each block of the decoder (`every`, `decoder`); it is never inside a
-    residual block.
+    residual block. `make_backbone` takes channels, width, norm and groups.
     """
 
     groups: ClassVar = {"encoder": ("backbone",), "decoder": ("neck",), "head": ("head",)}
@@ -80,17 +98,19 @@ class BackboneUNet(Network):
 
     def __init__(
         self,
-        backbone: Backbone,
+        make_backbone: Callable[[int, int, Norm, Groups], Backbone],
+        in_channels: int,
         num_classes: int,
-        dropout: DropoutSpec | None,
-        width: int,
-        norm: Norm,
-        groups: Groups,
+        dropout: DropoutSpec | None = None,
+        *,
+        width: Width = 64,
+        norm: Norm = "batch",
+        groups: Groups = MAX_GROUPS,
     ) -> None:
         super().__init__(dims=2)
-        self.stride = backbone.stride
-        self.backbone = backbone
-        self.neck, last = make_neck(backbone, width, norm, groups)
+        self.backbone = make_backbone(in_channels, width, norm, groups)
+        self.stride = self.backbone.stride
+        self.neck, last = make_neck(self.backbone, width, norm, groups)
         self.head = nn.Conv2d(last, num_classes, 1)
         self.add_dropouts(dropout)
 

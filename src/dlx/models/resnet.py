@@ -7,19 +7,14 @@ where a norm follows. Stages are numbered as in the paper's table 1, stage2 bein
 Initial weights are torch's default; `init=kaiming-normal:mode=fan_out` gives those usual for ResNet.
 """
 
-from collections.abc import Callable
-from typing import Annotated
+from functools import partial
 
 import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 from jaxtyping import Float
-from pydantic import Field
 from torch import Tensor, nn
 
 from dlx.models.backbone import Backbone, BackboneUNet, Classifier
-from dlx.models.blocks import MAX_GROUPS, Groups, Norm, make_norm
-from dlx.settings.spec import DropoutSpec
-
-Width = Annotated[int, Field(ge=1, le=1024, description="Channels of the first stage; 64 is the published network.")]
+from dlx.models.blocks import Groups, Norm, make_norm
 
 # depth -> blocks of the stages, and whether they are bottlenecks. A stage of basic blocks has 2 layers a block, one of
 # bottlenecks 3: 18 = 1 + 2 (2 + 2 + 2 + 2) + 1, 50 = 1 + 3 (3 + 4 + 6 + 3) + 1.
@@ -103,38 +98,20 @@ class ResNet(Backbone):
             self.add_module(f"stage{stage + 2}", nn.Sequential(*blocks))
 
 
-def _classifier(depth: int) -> Callable[..., Classifier]:
-    def resnet(
-        in_channels: int = 3,
-        num_classes: int = 1000,
-        *,
-        width: Width = 64,
-        norm: Norm = "batch",
-        groups: Groups = MAX_GROUPS,
-    ) -> Classifier:
-        backbone = ResNet(depth, in_channels, width, norm, groups)
-        neck = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        return Classifier(backbone, neck, nn.Linear(backbone.widths[-1], num_classes))
-
-    resnet.__name__, resnet.__doc__ = f"resnet{depth}", f"ResNet-{depth}, for images of any size."
-    return resnet
+def _pool_and_classify(channels: int, num_classes: int) -> tuple[nn.Module, nn.Module]:
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), nn.Linear(channels, num_classes)
 
 
-def _unet(depth: int) -> Callable[..., BackboneUNet]:
-    def unet_resnet(
-        in_channels: int,
-        num_classes: int,
-        dropout: DropoutSpec | None = None,
-        *,
-        width: Width = 64,
-        norm: Norm = "batch",
-        groups: Groups = MAX_GROUPS,
-    ) -> BackboneUNet:
-        backbone = ResNet(depth, in_channels, width, norm, groups)
-        return BackboneUNet(backbone, num_classes, dropout, width, norm, groups)
+def _classifier(depth: int) -> partial[Classifier]:
+    factory = partial(Classifier, partial(ResNet, depth), _pool_and_classify)
+    factory.__doc__ = f"ResNet-{depth}, for images of any size."
+    return factory
 
-    unet_resnet.__name__, unet_resnet.__doc__ = f"unet_resnet{depth}", f"A U-Net whose encoder is ResNet-{depth}."
-    return unet_resnet
+
+def _unet(depth: int) -> partial[BackboneUNet]:
+    factory = partial(BackboneUNet, partial(ResNet, depth))
+    factory.__doc__ = f"A U-Net whose encoder is ResNet-{depth}."
+    return factory
 
 
 resnet18, resnet34, resnet50, resnet101, resnet152 = map(_classifier, STAGES)

@@ -5,7 +5,7 @@ Both have an encoder of two ConvBlocks a level with 2x2 max-pooling between leve
 (Ronneberger et al. 2015, with padding and BatchNorm). They differ only in which blocks are shared.
 """
 
-from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, ClassVar, cast
 
 import torch
@@ -21,99 +21,49 @@ Levels = Annotated[int, Field(ge=1, le=7, description="How often the features ar
 DownNorm = Annotated[Norm, Field(description="A normalisation after `down`.")]
 
 
-def unet(
-    in_channels: int,
-    num_classes: int,
-    dropout: DropoutSpec | None = None,
-    *,
-    width: Width = 64,
-    levels: Levels = 4,
-    norm: Norm = "batch",
-    dims: Dims = 2,
-    groups: Annotated[Groups, ADDED_LATER] = MAX_GROUPS,
-    down: Annotated[Down, ADDED_LATER] = "max",
-    down_norm: Annotated[DownNorm, ADDED_LATER] = "none",
-) -> "UNet":
-    """The faulty network: 6,238,532 parameters at width 64 with 2 channels and 4 classes.
-
-    Each level's second encoder block is also the decoder's last one, and the block after upsampling is also the one
-    after the concatenation: six blocks are called twice. The network is kept to measure the effect of this.
-    """
-    shape = Shape(width, levels, norm, dims, groups, down, down_norm)
-    return UNet(in_channels, num_classes, dropout, shape, is_shared=True)
-
-
-def unet2(
-    in_channels: int,
-    num_classes: int,
-    dropout: DropoutSpec | None = None,
-    *,
-    width: Width = 64,
-    levels: Levels = 4,
-    norm: Norm = "batch",
-    dims: Dims = 2,
-    groups: Annotated[Groups, ADDED_LATER] = MAX_GROUPS,
-    down: Annotated[Down, ADDED_LATER] = "max",
-    down_norm: Annotated[DownNorm, ADDED_LATER] = "none",
-) -> "UNet":
-    """The corrected network, without shared blocks: 8,563,652 parameters, 2,325,120 more than `unet`."""
-    shape = Shape(width, levels, norm, dims, groups, down, down_norm)
-    return UNet(in_channels, num_classes, dropout, shape, is_shared=False)
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The settings that both networks are built from; `groups` is the largest number of groups of norm "group"."""
-
-    width: int
-    levels: int
-    norm: Norm
-    dims: Dims
-    groups: int
-    down: Down
-    down_norm: Norm
-
-    @property
-    def widths(self) -> list[int]:
-        """The channels of each level, from the image down."""
-        return [self.width * 2**level for level in range(self.levels)]
-
-    def block(self, in_channels: int, out_channels: int) -> ConvBlock:
-        """A ConvBlock of this norm and these dimensions."""
-        return ConvBlock(in_channels, out_channels, self.norm, self.dims, self.groups)
-
-
 class UNet(Network):
     """(B, C, *S) -> logits (B, K, *S) for any size S; widths double from level to level.
 
     Each call of a block has its own Dropout (after the ReLU) where `dropout` asks for one. Encoder blocks are made
     first and the layers that halve the features last, so that `unet` and `unet2` of one seed start with the same
-    encoder, and networks that differ in `down` with the same blocks.
+    encoder, and networks that differ in `down` with the same blocks. `groups` is the largest number of groups of norm
+    "group".
     """
 
     groups: ClassVar = Network.groups | {"encoder": ("encoder", "downs")}
     blocks_per_level: ClassVar = {"encoder": 2, "decoder": 3}
 
     def __init__(
-        self, in_channels: int, num_classes: int, dropout: DropoutSpec | None, shape: Shape, *, is_shared: bool
+        self,
+        shares_blocks: bool,
+        in_channels: int,
+        num_classes: int,
+        dropout: DropoutSpec | None = None,
+        *,
+        width: Width = 64,
+        levels: Levels = 4,
+        norm: Norm = "batch",
+        dims: Dims = 2,
+        groups: Annotated[Groups, ADDED_LATER] = MAX_GROUPS,
+        down: Annotated[Down, ADDED_LATER] = "max",
+        down_norm: Annotated[DownNorm, ADDED_LATER] = "none",
     ) -> None:
-        super().__init__(shape.dims)
-        self.stride = 2 ** (shape.levels - 1)
-        widths, block = shape.widths, shape.block
+        super().__init__(dims)
+        self.stride = 2 ** (levels - 1)
+        widths = [width * 2**level for level in range(levels)]
+        block = partial(ConvBlock, norm=norm, dims=dims, groups=groups)
         self.encoder = nn.ModuleList(
             nn.ModuleList([block(before, after), block(after, after)])
             for before, after in zip([in_channels, *widths[:-1]], widths, strict=True)
         )
         self.decoder = nn.ModuleList()
-        for level in range(shape.levels - 2, -1, -1):  # from the deepest up
+        for level in range(levels - 2, -1, -1):  # from the deepest up
             up = block(widths[level + 1], widths[level])
-            merge = up if is_shared else block(2 * widths[level], widths[level])
-            last = cast(nn.ModuleList, self.encoder[level])[1] if is_shared else block(widths[level], widths[level])
+            merge = up if shares_blocks else block(2 * widths[level], widths[level])
+            last = cast(nn.ModuleList, self.encoder[level])[1] if shares_blocks else block(widths[level], widths[level])
             self.decoder.append(nn.ModuleList([up, merge, last]))
-        self.head = CONV[shape.dims](widths[0], num_classes, 1)
-        self.downs = nn.ModuleList(
-            make_down(shape.down, shape.down_norm, width, shape.dims, shape.groups) for width in widths[:-1]
-        )
+        self.head = CONV[dims](widths[0], num_classes, 1)
+        self.downs = nn.ModuleList(make_down(down, down_norm, channels, dims, groups) for channels in widths[:-1])
         self.add_dropouts(dropout)
 
     def encode(self, image: Tensor) -> list[Tensor]:
@@ -141,3 +91,13 @@ class UNet(Network):
         for level, down in enumerate(self.downs, start=1):
             levels[f"encoder{level}"] += down.parameters()
         return levels
+
+
+unet = partial(UNet, True)
+unet.__doc__ = """The faulty network: 6,238,532 parameters at width 64 with 2 channels and 4 classes.
+
+Each level's second encoder block is also the decoder's last one, and the block after upsampling is also the one
+after the concatenation: six blocks are called twice. The network is kept to measure the effect of this.
+"""
+unet2 = partial(UNet, False)
+unet2.__doc__ = "The corrected network, without shared blocks: 8,563,652 parameters, 2,325,120 more than `unet`."

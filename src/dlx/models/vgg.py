@@ -4,17 +4,12 @@ Classifiers and encoders of U-Nets. All convolutions are 3x3 with bias, as in th
 Szegedy 2015). Initial weights are torch's default.
 """
 
-from collections.abc import Callable
-from typing import Annotated
+from functools import partial
 
-from pydantic import Field
 from torch import nn
 
 from dlx.models.backbone import Backbone, BackboneUNet, Classifier
-from dlx.models.blocks import MAX_GROUPS, ConvBlock, Groups, Norm
-from dlx.settings.spec import DropoutSpec
-
-Width = Annotated[int, Field(ge=1, le=1024, description="Channels of the first stage; 64 is the published network.")]
+from dlx.models.blocks import ConvBlock, Groups, Norm
 
 # depth -> convolutions of the stages; three linear layers make up the number: 16 = 2 + 2 + 3 + 3 + 3 + 3
 STAGES: dict[int, tuple[int, int, int, int, int]] = {
@@ -45,9 +40,10 @@ class VGG(Backbone):
             self.add_module(f"stage{stage + 1}", nn.Sequential(*pool, *blocks))
 
 
-def _head(in_features: int, num_classes: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Linear(in_features, LINEAR_WIDTH),
+def _pool_and_classify(channels: int, num_classes: int) -> tuple[nn.Module, nn.Module]:
+    neck = nn.Sequential(nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(POOLED_PX), nn.Flatten())
+    head = nn.Sequential(
+        nn.Linear(channels * POOLED_PX**2, LINEAR_WIDTH),
         nn.ReLU(inplace=True),
         nn.Dropout(0.5),
         nn.Linear(LINEAR_WIDTH, LINEAR_WIDTH),
@@ -55,42 +51,19 @@ def _head(in_features: int, num_classes: int) -> nn.Sequential:
         nn.Dropout(0.5),
         nn.Linear(LINEAR_WIDTH, num_classes),
     )
+    return neck, head
 
 
-def _classifier(depth: int, default: Norm) -> Callable[..., Classifier]:
-    def vgg(
-        in_channels: int = 3,
-        num_classes: int = 1000,
-        *,
-        width: Width = 64,
-        norm: Norm = default,
-        groups: Groups = MAX_GROUPS,
-    ) -> Classifier:
-        backbone = VGG(depth, in_channels, width, norm, groups)
-        neck = nn.Sequential(nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(POOLED_PX), nn.Flatten())
-        return Classifier(backbone, neck, _head(backbone.widths[-1] * POOLED_PX**2, num_classes))
-
-    vgg.__name__ = f"vgg{depth}_bn" if default == "batch" else f"vgg{depth}"
-    vgg.__doc__ = f"VGG-{depth}, for images of 32 pixels a side or more."
-    return vgg
+def _classifier(depth: int, default: Norm) -> partial[Classifier]:
+    factory = partial(Classifier, partial(VGG, depth), _pool_and_classify, norm=default)
+    factory.__doc__ = f"VGG-{depth}, for images of 32 pixels a side or more."
+    return factory
 
 
-def _unet(depth: int) -> Callable[..., BackboneUNet]:
-    def unet_vgg(
-        in_channels: int,
-        num_classes: int,
-        dropout: DropoutSpec | None = None,
-        *,
-        width: Width = 64,
-        norm: Norm = "batch",
-        groups: Groups = MAX_GROUPS,
-    ) -> BackboneUNet:
-        backbone = VGG(depth, in_channels, width, norm, groups)
-        return BackboneUNet(backbone, num_classes, dropout, width, norm, groups)
-
-    unet_vgg.__name__ = f"unet_vgg{depth}"
-    unet_vgg.__doc__ = f"A U-Net whose encoder is VGG-{depth}, by default with batch norm."
-    return unet_vgg
+def _unet(depth: int) -> partial[BackboneUNet]:
+    factory = partial(BackboneUNet, partial(VGG, depth))
+    factory.__doc__ = f"A U-Net whose encoder is VGG-{depth}, by default with batch norm."
+    return factory
 
 
 vgg11, vgg13, vgg16, vgg19 = (_classifier(depth, "none") for depth in STAGES)

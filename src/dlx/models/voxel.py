@@ -23,24 +23,6 @@ Features = Annotated[
 ]
 
 
-def voxel(
-    in_channels: int,
-    num_classes: int,
-    dropout: DropoutSpec | None = None,
-    *,
-    features: Features = "raw",
-    width: Annotated[int, Field(ge=1, le=4096, description="Channels of the hidden layers.")] = 64,
-    norm: Norm = "batch",
-    dims: Dims = 2,
-    groups: Groups = MAX_GROUPS,
-) -> "VoxelClassifier":
-    """Three hidden layers of `width` on each voxel's intensities (`raw`) or on `gaussian_features` of them.
-
-    9,156 parameters with 2 channels and 4 classes; 10,308 with Gaussian features.
-    """
-    return VoxelClassifier(in_channels, num_classes, dropout, features, width, norm, dims, groups)
-
-
 class VoxelBlock(nn.Module):
     """1x1 convolution with bias, normalisation, ReLU: (B, in, *S) -> (B, out, *S), each voxel by itself."""
 
@@ -54,18 +36,23 @@ class VoxelBlock(nn.Module):
 
 
 class VoxelClassifier(Network):
-    """(B, C, *S) -> logits (B, K, *S) for any size S; two hidden layers are the encoder, the third the decoder."""
+    """Three hidden layers of `width` on each voxel's intensities (`raw`) or on `gaussian_features` of them.
+
+    (B, C, *S) -> logits (B, K, *S) for any size S; two hidden layers are the encoder, the third the decoder. 9,156
+    parameters with 2 channels and 4 classes; 10,308 with Gaussian features.
+    """
 
     def __init__(
         self,
         in_channels: int,
         num_classes: int,
-        dropout: DropoutSpec | None,
-        features: Features,
-        width: int,
-        norm: Norm,
-        dims: Dims,
-        groups: int,
+        dropout: DropoutSpec | None = None,
+        *,
+        features: Features = "raw",
+        width: Annotated[int, Field(ge=1, le=4096, description="Channels of the hidden layers.")] = 64,
+        norm: Norm = "batch",
+        dims: Dims = 2,
+        groups: Groups = MAX_GROUPS,
     ) -> None:
         super().__init__(dims)
         self.features: Features = features

@@ -1,7 +1,6 @@
 """The arguments of named parts: checked against the signature of the part's factory, and filled in."""
 
 import inspect
-import typing
 from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
@@ -19,12 +18,11 @@ AnySection = TypeVar("AnySection", bound=Section)
 @cache
 def argument_schema(factory: Callable[..., Any]) -> type[BaseModel]:
     """A pydantic model of the factory's keyword-only parameters: its settings. The engine gives the other ones."""
-    hints = typing.get_type_hints(factory.__init__ if inspect.isclass(factory) else factory, include_extras=True)
     fields: dict[str, Any] = {}
-    for parameter in inspect.signature(factory).parameters.values():
+    for parameter in inspect.signature(factory, eval_str=True).parameters.values():
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
             default = ... if parameter.default is inspect.Parameter.empty else parameter.default
-            fields[parameter.name] = (hints[parameter.name], default)
+            fields[parameter.name] = (parameter.annotation, default)
     return create_model("Arguments", __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **fields)
 
 

@@ -40,7 +40,7 @@ PARTS: dict[str, dict[str, str]] = {
         "unet-vgg13": "dlx.models.vgg:unet_vgg13",
         "unet-vgg16": "dlx.models.vgg:unet_vgg16",
         "unet-vgg19": "dlx.models.vgg:unet_vgg19",
-        "voxel": "dlx.models.voxel:voxel",
+        "voxel": "dlx.models.voxel:VoxelClassifier",
     },
     "classifier": {  # of whole images: only `count-params` uses them, nothing here trains them
         "resnet18": "dlx.models.resnet:resnet18",
