@@ -219,13 +219,13 @@ def gamma_that_kills() -> Outcome:
 def floor_of_focal() -> Outcome:
     import torch
 
-    from dlx.training.losses import focal
+    from dlx.training.losses import Focal
 
     mask = torch.arange(4).repeat(4).view(1, 4, 4)
     logits = 100.0 * torch.nn.functional.one_hot(mask, 4).movedim(-1, 1).double()
     weights = (0.1, 0.4, 0.2, 0.3)
     twice, once = (
-        float(focal(4, class_weights=weights, double_softmax=double)(logits, mask)) for double in (True, False)
+        float(Focal(4, class_weights=weights, double_softmax=double)(logits, mask)) for double in (True, False)
     )
     text = f"of a perfect answer, each class as often: {twice:.3f} with softmax twice, {abs(once):.3f} with it once"
     return text, verdict(holds=round(twice, 2) == 0.05 and once < 1e-6)

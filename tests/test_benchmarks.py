@@ -67,7 +67,7 @@ def test_plain_lovasz_is_dlx_s_exact_one_in_value_and_gradient():
     mask = torch.randint(3, (2, 8, 8), generator=generator)  # the last of four classes is absent
     logits = torch.randn(2, 4, 8, 8, generator=generator, requires_grad=True)
     results = []
-    for loss in (lovasz_softmax, LovaszSoftmax(None)):
+    for loss in (lovasz_softmax, LovaszSoftmax(4, bins=None)):
         value = loss(logits, mask)
         results.append((value, *torch.autograd.grad(value, logits)))
     (plain, plain_gradient), (ours, our_gradient) = results

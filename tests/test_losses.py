@@ -11,8 +11,8 @@ from torch import nn
 from dlx.settings import registry
 from dlx.settings.binding import bind_arguments
 from dlx.system.errors import SettingError
-from dlx.training.losses import SumLoss, cross_entropy, focal, lovasz_softmax, soft_dice
-from dlx.training.lovasz import binned_steps, jaccard_steps
+from dlx.training.losses import CrossEntropy, Focal, SoftDice, SumLoss
+from dlx.training.lovasz import LovaszSoftmax, binned_steps, jaccard_steps
 
 K = 4
 NOTES_WEIGHTS = [0.1, 0.4, 0.2, 0.3]
@@ -121,31 +121,31 @@ def test_a_batch_of_background_alone_has_a_finite_loss_that_rewards_background(n
 
 def test_cross_entropy_is_the_mean_of_minus_log_p():
     expected = -(math.log(0.75) + math.log(0.5)) / 2
-    assert cross_entropy(2)(*two_voxels()).item() == pytest.approx(expected, rel=1e-12)
+    assert CrossEntropy(2)(*two_voxels()).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_weighted_cross_entropy_divides_by_the_weights():
     expected = -(3 * math.log(0.75) + math.log(0.5)) / 4
-    assert cross_entropy(2, class_weights=[1.0, 3.0])(*two_voxels()).item() == pytest.approx(expected, rel=1e-12)
+    assert CrossEntropy(2, class_weights=[1.0, 3.0])(*two_voxels()).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_weighted_cross_entropy_is_that_of_torch():
     logits, mask = some_logits(2, K, 3, 4, 5, dtype=torch.float32), some_mask(2, 3, 4, 5)
     expected = nn.functional.cross_entropy(logits, mask, weight=torch.tensor(NOTES_WEIGHTS))
-    loss = cross_entropy(K, class_weights=NOTES_WEIGHTS)(logits, mask)
+    loss = CrossEntropy(K, class_weights=NOTES_WEIGHTS)(logits, mask)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_soft_dice_of_the_foreground_worked_by_hand():
     # sum p g = 0.75, sum p = 1.25, sum g = 1: Dice 1.5 / 2.25
-    assert soft_dice(2)(*two_voxels()).item() == pytest.approx(1 / 3, abs=1e-5)
+    assert SoftDice(2)(*two_voxels()).item() == pytest.approx(1 / 3, abs=1e-5)
 
 
 def test_soft_dice_per_sample_averages_the_dice_of_each():
     logits, mask = two_voxels()
     logits, mask = logits.permute(2, 1, 0), mask.permute(1, 0)  # two images of one voxel: Dice 6/7 and 0
-    assert soft_dice(2, batch=False)(logits, mask).item() == pytest.approx(1 - 3 / 7, abs=2e-5)
-    assert soft_dice(2, batch=True)(logits, mask).item() == pytest.approx(1 / 3, abs=1e-5)
+    assert SoftDice(2, batch=False)(logits, mask).item() == pytest.approx(1 - 3 / 7, abs=2e-5)
+    assert SoftDice(2, batch=True)(logits, mask).item() == pytest.approx(1 / 3, abs=1e-5)
 
 
 @pytest.mark.parametrize("batch", [True, False])
@@ -153,32 +153,32 @@ def test_soft_dice_per_sample_averages_the_dice_of_each():
 def test_soft_dice_is_that_of_monai(batch, include_background):
     logits, mask = some_logits(3, K, 4, 5, 6), some_mask(3, 4, 5, 6)
     peer = DiceLoss(include_background, to_onehot_y=True, softmax=True, smooth_nr=0.3, smooth_dr=0.3, batch=batch)
-    loss = soft_dice(K, include_background=include_background, smooth=0.3, batch=batch)(logits, mask)
+    loss = SoftDice(K, include_background=include_background, smooth=0.3, batch=batch)(logits, mask)
     assert loss.item() == pytest.approx(peer(logits, mask.unsqueeze(1)).item(), rel=1e-6)
 
 
 def test_soft_dice_without_any_class_is_refused():
     with pytest.raises(SettingError, match="no class is left"):
-        soft_dice(1)
+        SoftDice(1)
 
 
 def test_focal_loss_worked_by_hand():
     easy, hard = -(0.25**2) * math.log(0.75), -(0.5**2) * math.log(0.5)
-    assert focal(2)(*two_voxels()).item() == pytest.approx((easy + hard) / 2, rel=1e-12)
-    weighted = focal(2, class_weights=[0.5, 2.0])(*two_voxels()).item()
+    assert Focal(2)(*two_voxels()).item() == pytest.approx((easy + hard) / 2, rel=1e-12)
+    weighted = Focal(2, class_weights=[0.5, 2.0])(*two_voxels()).item()
     assert weighted == pytest.approx((2 * easy + 0.5 * hard) / 2, rel=1e-12)
 
 
 def test_focal_loss_with_gamma_0_is_cross_entropy():
     logits, mask = some_logits(2, K, 5, 5), some_mask(2, 5, 5)
-    loss = focal(K, gamma=0.0)(logits, mask).item()
+    loss = Focal(K, gamma=0.0)(logits, mask).item()
     assert loss == pytest.approx(nn.functional.cross_entropy(logits, mask).item(), rel=1e-12)
 
 
 def test_focal_loss_is_that_of_monai_times_the_classes_it_averages_over():
     logits, mask = some_logits(2, K, 3, 4, 5, dtype=torch.float32), some_mask(2, 3, 4, 5)
     peer = FocalLoss(to_onehot_y=True, use_softmax=True, gamma=1.5, weight=NOTES_WEIGHTS)
-    loss = focal(K, gamma=1.5, class_weights=NOTES_WEIGHTS)(logits, mask)
+    loss = Focal(K, gamma=1.5, class_weights=NOTES_WEIGHTS)(logits, mask)
     assert loss.item() == pytest.approx(K * peer(logits, mask.unsqueeze(1)).item(), rel=1e-5)
 
 
@@ -187,10 +187,10 @@ def test_focal_loss_of_softmax_applied_twice_has_the_floor_that_the_notes_report
     p = math.e / (math.e + 3)
     floor = -sum(NOTES_WEIGHTS) / 4 * (1 - p) ** 2 * math.log(p)
     perfect = answer(mask, 100.0)
-    twice = focal(K, class_weights=NOTES_WEIGHTS, double_softmax=True)(perfect, mask).item()
+    twice = Focal(K, class_weights=NOTES_WEIGHTS, double_softmax=True)(perfect, mask).item()
     assert twice == pytest.approx(floor, rel=1e-6)
     assert round(floor, 2) == 0.05
-    assert focal(K, class_weights=NOTES_WEIGHTS)(perfect, mask).item() == pytest.approx(0.0, abs=1e-12)
+    assert Focal(K, class_weights=NOTES_WEIGHTS)(perfect, mask).item() == pytest.approx(0.0, abs=1e-12)
 
 
 def naive_lovasz(probabilities, mask):
@@ -219,18 +219,18 @@ def test_lovasz_softmax_equals_its_definition(num_present):
     mask = some_mask(2, 5, 6, num_classes=num_present)
     p = torch.softmax(logits, 1).movedim(1, -1).reshape(-1, K).numpy()
     expected = naive_lovasz(p, mask.reshape(-1).numpy())
-    assert lovasz_softmax(K, bins=None)(logits, mask).item() == pytest.approx(expected, rel=1e-12)
+    assert LovaszSoftmax(K, bins=None)(logits, mask).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_lovasz_softmax_worked_by_hand():
     # class 1: errors 1/2 (J 0 -> 1/2) and 1/4 (J 1/2 -> 1): 0.375; class 0: errors 1/2 (J 0 -> 1) and 1/4: 0.5
-    assert lovasz_softmax(2, bins=None)(*two_voxels()).item() == pytest.approx((0.375 + 0.5) / 2, rel=1e-12)
+    assert LovaszSoftmax(2, bins=None)(*two_voxels()).item() == pytest.approx((0.375 + 0.5) / 2, rel=1e-12)
 
 
 def test_lovasz_softmax_of_background_alone_leaves_the_absent_class_out():
     # errors of class 0: 3/4 and 1/2, each a half of the Jaccard loss
     logits, _ = two_voxels()
-    loss = lovasz_softmax(2, bins=None)(logits, torch.zeros(1, 2, dtype=torch.int64)).item()
+    loss = LovaszSoftmax(2, bins=None)(logits, torch.zeros(1, 2, dtype=torch.int64)).item()
     assert loss == pytest.approx((0.75 + 0.5) / 2, rel=1e-12)
 
 
@@ -240,7 +240,7 @@ def test_lovasz_softmax_of_hard_predictions_is_the_mean_jaccard_loss():
         1 - ((mask == k) & (predicted == k)).sum().item() / ((mask == k) | (predicted == k)).sum().item()
         for k in range(K)
     ]
-    loss = lovasz_softmax(K, bins=None)(answer(predicted, 100.0), mask).item()
+    loss = LovaszSoftmax(K, bins=None)(answer(predicted, 100.0), mask).item()
     assert loss == pytest.approx(sum(jaccard) / K, rel=1e-12)
 
 
@@ -251,7 +251,7 @@ def test_binned_lovasz_is_the_sorted_one_within_its_bins(sharpness):
     logits = (logits + 2.0 * torch.nn.functional.one_hot(mask, K).movedim(-1, 1)).requires_grad_()
     values, gradients = [], []
     for bins in (None, 4096):
-        loss = lovasz_softmax(K, bins=bins)(logits, mask)
+        loss = LovaszSoftmax(K, bins=bins)(logits, mask)
         values.append(loss.item())
         gradients.append(torch.autograd.grad(loss, logits)[0])
     assert values[1] == pytest.approx(values[0], abs=1 / 4096)
@@ -276,20 +276,20 @@ def test_a_voxel_alone_in_its_bin_has_its_exact_step():
 def test_binned_lovasz_leaves_an_absent_class_out():
     mask = torch.zeros(1, 64, dtype=torch.int64)
     logits = torch.randn(1, 3, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    sorted_, binned = (lovasz_softmax(3, bins=bins)(logits, mask).item() for bins in (None, 4096))
+    sorted_, binned = (LovaszSoftmax(3, bins=bins)(logits, mask).item() for bins in (None, 4096))
     assert binned == pytest.approx(sorted_, abs=1 / 4096)
 
 
 def test_lovasz_softmax_in_float32_is_exact_for_a_batch_of_a_quarter_million_voxels():
     logits, mask = some_logits(4, K, 256, 256), some_mask(4, 256, 256)
     logits = logits + answer(mask, 4.0)
-    in_float32 = lovasz_softmax(K, bins=None)(logits.float(), mask).item()
-    assert in_float32 == pytest.approx(lovasz_softmax(K, bins=None)(logits, mask).item(), rel=1e-5)
+    in_float32 = LovaszSoftmax(K, bins=None)(logits.float(), mask).item()
+    assert in_float32 == pytest.approx(LovaszSoftmax(K, bins=None)(logits, mask).item(), rel=1e-5)
 
 
 def test_a_sum_of_losses_is_their_sum():
     logits, mask = some_logits(2, K, 4, 4), some_mask(2, 4, 4)
-    terms = [lovasz_softmax(K), focal(K), cross_entropy(K)]
+    terms = [LovaszSoftmax(K), Focal(K), CrossEntropy(K)]
     expected = sum(term(logits, mask).item() for term in terms)
     assert SumLoss(terms)(logits, mask).item() == pytest.approx(expected, rel=1e-12)
 
@@ -299,7 +299,7 @@ def test_a_sum_of_no_losses_is_refused():
         SumLoss([])
 
 
-@pytest.mark.parametrize("factory", [cross_entropy, focal])
+@pytest.mark.parametrize("factory", [CrossEntropy, Focal])
 def test_as_many_class_weights_as_classes_are_asked_for(factory):
     with pytest.raises(SettingError, match="3 weights for 4 classes"):
         factory(K, class_weights=[1.0, 1.0, 1.0])

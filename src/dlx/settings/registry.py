@@ -66,10 +66,10 @@ PARTS: dict[str, dict[str, str]] = {
         "orthogonal": "dlx.training.initializers:orthogonal",
     },
     "loss": {
-        "ce": "dlx.training.losses:cross_entropy",
-        "dice": "dlx.training.losses:soft_dice",
-        "focal": "dlx.training.losses:focal",
-        "lovasz": "dlx.training.losses:lovasz_softmax",
+        "ce": "dlx.training.losses:CrossEntropy",
+        "dice": "dlx.training.losses:SoftDice",
+        "focal": "dlx.training.losses:Focal",
+        "lovasz": "dlx.training.lovasz:LovaszSoftmax",
     },
     "optimizer": {
         "adam": "dlx.training.optimizers:adam",

@@ -1,4 +1,5 @@
-"""Losses of logits against integer masks, and the factories that `registry.py` names. Metrics are in `dlx.scoring`.
+"""Losses of logits against integer masks, which `registry.py` names. The Lovász loss is in `lovasz.py`, metrics are in
+`dlx.scoring`.
 
 Every loss takes logits (B, K, *S) of any float type and a mask (B, *S) of classes 0..K-1, in 2D or 3D, and returns one
 scalar in float32 (float64 for float64 logits), under autocast too. No loss waits for the device, and none sums with
@@ -14,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from dlx.system.errors import SettingError
-from dlx.training.lovasz import LovaszSoftmax, full_precision, one_hot
+from dlx.training.lovasz import full_precision, one_hot
 
 # Above zero: in a batch that holds only a class of weight 0, the weighted mean would divide 0 by 0.
 ClassWeights = Annotated[
@@ -24,11 +25,14 @@ ClassWeights = Annotated[
 
 
 class CrossEntropy(nn.Module):
-    """Mean over voxels of w_y (-log p_y), divided by the mean of w_y, as torch's does."""
+    """Cross-entropy, weighted by `class_weights` (above 0). SettingError unless there is one weight per class.
 
-    def __init__(self, weights: Float[Tensor, "K"]):
+    Mean over voxels of w_y (-log p_y), divided by the mean of w_y, as torch's does.
+    """
+
+    def __init__(self, num_classes: int, *, class_weights: ClassWeights = None):
         super().__init__()
-        self.register_buffer("weights", weights)
+        self.register_buffer("weights", _weights(num_classes, class_weights))
         self.weights: Tensor
 
     def forward(self, logits: Float[Tensor, "B K *S"], mask: Int64[Tensor, "B *S"]) -> Float[Tensor, ""]:
@@ -38,15 +42,25 @@ class CrossEntropy(nn.Module):
 
 
 class SoftDice(nn.Module):
-    """One minus the mean over classes of (2 sum p g + smooth) / (sum p + sum g + smooth).
+    """Soft Dice loss, in 0..1.
 
-    p are the softmax probabilities, g the one-hot mask. With `batch` the sums run over the whole batch, otherwise over
-    each sample, and the mean also over samples (Milletari et al. 2016, but p and g are not squared, as in Drozdzal et
-    al. 2016).
+    One minus the mean over classes of (2 sum p g + smooth) / (sum p + sum g + smooth): p are the softmax probabilities,
+    g the one-hot mask (Milletari et al. 2016, but p and g are not squared, as in Drozdzal et al. 2016). The default of
+    `smooth` only prevents 0 / 0 for a class that occurs nowhere. With `batch` the sums run over the whole batch, so a
+    class may be missing from some patches; otherwise over each sample, and the mean also over samples.
     """
 
-    def __init__(self, include_background: bool, smooth: float, batch: bool):
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        include_background: Annotated[bool, Field(description="Count the background as a class.")] = False,
+        smooth: Annotated[float, Field(gt=0.0, description="Added to numerator and denominator.")] = 1e-5,
+        batch: Annotated[bool, Field(description="Sum over the whole batch instead of over each sample.")] = True,
+    ):
         super().__init__()
+        if num_classes < 2 and not include_background:
+            raise SettingError("loss 'dice': with one class and include_background=false no class is left")
         self.first_class = 0 if include_background else 1
         self.smooth = smooth
         self.batch = batch
@@ -62,11 +76,30 @@ class SoftDice(nn.Module):
 
 
 class Focal(nn.Module):
-    """Plain mean over voxels of -w_y (1 - p_y)^gamma log p_y (Lin et al. 2017, eq. 5, with alpha_t = w_y)."""
+    """Focal loss, weighted by `class_weights` (above 0). SettingError unless there is one weight per class.
 
-    def __init__(self, weights: Float[Tensor, "K"], gamma: float, double_softmax: bool):
+    Plain mean over voxels of -w_y (1 - p_y)^gamma log p_y (Lin et al. 2017, eq. 5, with alpha_t = w_y).
+
+    `double_softmax` applies softmax a second time, to the probabilities: a common mistake. No probability can then
+    exceed e / (e + K - 1), so the loss has a lower bound: with 4 classes and gamma 2, 0.205 times the mean weight of
+    the voxels. With weights 0.1, 0.4, 0.2, 0.3 and equally frequent classes this is 0.051, the "about 0.05" of the
+    notes. (For a mean divided by the weights the bound would be 0.205.)
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        gamma: Annotated[
+            float, Field(ge=0.0, description="Lowers the weight of voxels that are classified correctly.")
+        ] = 2.0,
+        class_weights: ClassWeights = None,
+        double_softmax: Annotated[
+            bool, Field(description="Apply softmax to the probabilities once more, as the code of the notes did.")
+        ] = False,
+    ):
         super().__init__()
-        self.register_buffer("weights", weights)
+        self.register_buffer("weights", _weights(num_classes, class_weights))
         self.weights: Tensor
         self.gamma = gamma
         self.double_softmax = double_softmax
@@ -92,65 +125,6 @@ class SumLoss(nn.Module):
 
     def forward(self, logits: Float[Tensor, "B K *S"], mask: Int64[Tensor, "B *S"]) -> Float[Tensor, ""]:
         return torch.stack([term(logits, mask) for term in self.terms]).sum()
-
-
-def cross_entropy(num_classes: int, *, class_weights: ClassWeights = None) -> CrossEntropy:
-    """Cross-entropy, weighted by `class_weights` (above 0). SettingError unless there is one weight per class."""
-    return CrossEntropy(_weights(num_classes, class_weights))
-
-
-def soft_dice(
-    num_classes: int,
-    *,
-    include_background: Annotated[bool, Field(description="Count the background as a class.")] = False,
-    smooth: Annotated[float, Field(gt=0.0, description="Added to numerator and denominator.")] = 1e-5,
-    batch: Annotated[bool, Field(description="Sum over the whole batch instead of over each sample.")] = True,
-) -> SoftDice:
-    """Soft Dice loss, in 0..1.
-
-    The default of `smooth` only prevents 0 / 0 for a class that occurs nowhere. With `batch` (sums over the whole
-    batch) a class may be missing from some patches.
-    """
-    if num_classes < 2 and not include_background:
-        raise SettingError("loss 'dice': with one class and include_background=false no class is left")
-    return SoftDice(include_background, smooth, batch)
-
-
-def focal(
-    num_classes: int,
-    *,
-    gamma: Annotated[
-        float, Field(ge=0.0, description="Lowers the weight of voxels that are classified correctly.")
-    ] = 2.0,
-    class_weights: ClassWeights = None,
-    double_softmax: Annotated[
-        bool, Field(description="Apply softmax to the probabilities once more, as the code of the notes did.")
-    ] = False,
-) -> Focal:
-    """Focal loss, weighted by `class_weights` (above 0). SettingError unless there is one weight per class.
-
-    `double_softmax` applies softmax a second time, to the probabilities: a common mistake. No probability can then
-    exceed e / (e + K - 1), so the loss has a lower bound: with 4 classes and gamma 2, 0.205 times the mean weight of
-    the voxels. With weights 0.1, 0.4, 0.2, 0.3 and equally frequent classes this is 0.051, the "about 0.05" of the
-    notes. (For a mean divided by the weights the bound would be 0.205.)
-    """
-    return Focal(_weights(num_classes, class_weights), gamma, double_softmax)
-
-
-def lovasz_softmax(
-    num_classes: int,  # noqa: ARG001 (given to every factory)
-    *,
-    bins: Annotated[
-        Annotated[int, Field(ge=256, le=65536)] | None,
-        Field(description="Bins of the histogram that ranks the errors; none sorts them, exactly and slowly."),
-    ] = 4096,
-) -> LovaszSoftmax:
-    """Lovász-softmax loss over the flattened batch, present classes only; in 0..1.
-
-    Errors are ranked by a histogram with `bins` bins, which gives the loss within 1 / bins in a hundredth of the time
-    of sorting; None sorts them exactly.
-    """
-    return LovaszSoftmax(bins)
 
 
 def _log_p_of_mask(logits: Tensor, mask: Tensor) -> Tensor:
