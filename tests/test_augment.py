@@ -7,7 +7,7 @@ import torch
 
 from dlx.data.batches.augment import Augmenter, rotations
 from dlx.engine import checkpoint
-from dlx.engine.fit import Progress, begin_epoch, fit
+from dlx.engine.fit import TrialProgress, begin_epoch, fit
 from dlx.settings.spec import AugmentSpec
 from small import small_job, small_resolved
 
@@ -125,13 +125,13 @@ def test_one_kind_leaves_the_draws_of_another_as_they_are():
 
 
 def results(job):
-    return [event.result for event in fit(job, Progress()) if hasattr(event, "result")]
+    return [event.result for event in fit(job, TrialProgress()) if hasattr(event, "result")]
 
 
 def test_an_augmented_trial_starts_alike_sees_the_same_patches_and_repeats():
     plain, one, other = small_job(), small_job({"augment": ALL}), small_job({"augment": ALL})
     assert checkpoint.weights_hash(plain.model) == checkpoint.weights_hash(one.model)
-    a, b = Progress(), Progress()
+    a, b = TrialProgress(), TrialProgress()
     begin_epoch(plain, a, 1)
     begin_epoch(one, b, 1)
     assert a.batches_hash == b.batches_hash

@@ -8,7 +8,7 @@ import torch
 
 from dlx.data.dataset import open_dataset
 from dlx.engine import checkpoint
-from dlx.engine.fit import Progress, begin_epoch
+from dlx.engine.fit import TrialProgress, begin_epoch
 from dlx.run.plan import make_plan
 from dlx.run.stores import make_store
 from dlx.settings.layers import nest, parse_assignment
@@ -99,7 +99,7 @@ def test_validation_is_fitted_to_a_tenth_of_trainings_work_and_gives_five_points
 
 
 def written(path, job):
-    checkpoint.write(path, checkpoint.snapshot(job.model, None, job.optimizer, job.scheduler, {}))
+    checkpoint.write(path, checkpoint.snapshot(job, {}))
     return path
 
 
@@ -161,7 +161,7 @@ def test_what_does_not_fit_together_is_refused(change, words):
 )
 def test_batches_with_two_values_a_group_at_the_deepest_level_train(change):
     job = small_job(change)
-    begin_epoch(job, Progress(), 1)
+    begin_epoch(job, TrialProgress(), 1)
     job.step(0)
 
 

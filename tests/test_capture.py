@@ -13,7 +13,7 @@ import torch
 from dlx.cli.display import Follower
 from dlx.engine import checkpoint
 from dlx.engine.capture import WARM_UP_STEPS, Captured, CudaGraphs, Eager
-from dlx.engine.fit import Progress, begin_epoch, fit
+from dlx.engine.fit import TrialProgress, begin_epoch, fit
 from dlx.engine.waits import HostWaitError
 from dlx.records.schema import EpochRecord
 from dlx.run.plan import make_plan
@@ -60,7 +60,7 @@ def capture(job, graphs=None, **how):
 
 
 def results(job, progress=None):
-    return [e.result for e in fit(job, progress or Progress()) if isinstance(e, EpochRecord)]
+    return [e.result for e in fit(job, progress or TrialProgress()) if isinstance(e, EpochRecord)]
 
 
 def weights(job):
@@ -90,15 +90,15 @@ def test_a_restored_checkpoint_is_captured_again_and_continues_as_before():
     asked = {"optimizer": {"lr": EXACT_LR}, "dropout": {"p": 0.25}}
     whole = small_job(asked)
     expected = results(whole)
-    job, progress = small_job(asked), Progress()
+    job, progress = small_job(asked), TrialProgress()
     graphs = capture(job)
     for event in fit(job, progress):
         if isinstance(event, EpochRecord):
             break
-    saved = checkpoint.snapshot(job.model, None, job.optimizer, job.scheduler, {})
+    saved = checkpoint.snapshot(job, {})
     next(event for event in fit(job, progress) if isinstance(event, EpochRecord))  # trains on, past the checkpoint
-    checkpoint.restore(saved, job.model, None, job.optimizer, job.scheduler)
-    assert results(job, Progress(epoch=1)) == expected[1:]
+    checkpoint.restore(saved, job)
+    assert results(job, TrialProgress(epoch=1)) == expected[1:]
     assert weights(job) == weights(whole)
     assert graphs.num_captures == 2
 
@@ -198,7 +198,7 @@ def test_a_pool_keeps_the_latest_shapes():
 def test_on_a_cpu_the_step_runs_as_it_is():
     job = small_job()
     assert isinstance(job.step.work, Eager)
-    begin_epoch(job, Progress(), 1)
+    begin_epoch(job, TrialProgress(), 1)
     job.step(0)
     assert torch.isfinite(job.step.losses[0])
 
@@ -326,7 +326,7 @@ def test_a_dropped_job_is_freed_without_the_cycle_collector(scheduler, change, i
         capture(job, Recorded())
     gc.disable()
     try:
-        list(fit(job, Progress()))
+        list(fit(job, TrialProgress()))
         known = refs_to(job)
         del job
         left = [ref() for ref in known if ref() is not None]

@@ -8,7 +8,7 @@ import torch
 
 from dlx.engine import checkpoint
 from dlx.engine.evaluate import gaussian_weight, window_starts
-from dlx.engine.fit import Diverged, Progress, StepDone, begin_epoch, check_finite, fit
+from dlx.engine.fit import Diverged, StepDone, TrialProgress, begin_epoch, check_finite, fit
 from dlx.engine.score import score_trial
 from dlx.engine.step import StepMeasurements
 from dlx.records.schema import EpochRecord
@@ -17,7 +17,7 @@ from small import small_job
 
 def run(job, progress=None):
     """Trains to the end and gives the epochs' results."""
-    return [e.result for e in fit(job, progress or Progress()) if isinstance(e, EpochRecord)]
+    return [e.result for e in fit(job, progress or TrialProgress()) if isinstance(e, EpochRecord)]
 
 
 def weights(job):
@@ -33,7 +33,7 @@ def test_the_same_seed_gives_the_same_records_and_weights_bit_for_bit():
 def test_another_seed_gives_other_weights_and_other_batches():
     first, second = small_job(), small_job(seed=1)
     assert weights(first) != weights(second)
-    ours, theirs = Progress(), Progress()
+    ours, theirs = TrialProgress(), TrialProgress()
     run(first, ours)
     run(second, theirs)
     assert ours.batches_hash != theirs.batches_hash
@@ -45,7 +45,7 @@ def test_another_seed_gives_other_weights_and_other_batches():
 def test_trials_of_one_seed_start_alike_and_see_the_same_batches(change):
     control, variant = small_job(), small_job(change)
     assert weights(control) == weights(variant)
-    a, b = Progress(), Progress()
+    a, b = TrialProgress(), TrialProgress()
     images = []
     for job, progress in ((control, a), (variant, b)):
         begin_epoch(job, progress, 1)
@@ -66,7 +66,7 @@ def test_dropout_of_zero_is_no_dropout_bit_for_bit():
 
 
 def test_every_step_and_every_epoch_is_yielded_in_order():
-    events = list(fit(small_job(), Progress()))
+    events = list(fit(small_job(), TrialProgress()))
     steps = [(e.epoch, e.step) for e in events if isinstance(e, StepDone)]
     assert steps == [(epoch, step) for epoch in (1, 2, 3) for step in (1, 2, 3, 4)]
     assert [e.result.epoch for e in events if isinstance(e, EpochRecord)] == [1, 2, 3]
@@ -74,7 +74,7 @@ def test_every_step_and_every_epoch_is_yielded_in_order():
 
 def test_one_batch_is_learnt_by_heart():
     job = small_job({"optimizer": {"lr": 0.02}, "train": {"steps_per_epoch": 1}})
-    begin_epoch(job, Progress(), 1)
+    begin_epoch(job, TrialProgress(), 1)
     losses = []
     for _ in range(150):
         job.step(0)
@@ -95,7 +95,7 @@ def probabilities_of(job, case):
 
 def test_evaluation_changes_neither_weights_nor_statistics_nor_streams():
     job = small_job({"dropout": {"p": 0.3}})
-    begin_epoch(job, Progress(), 1)
+    begin_epoch(job, TrialProgress(), 1)
     job.step(0)
     before = copy.deepcopy(job.model.state_dict())
     noise, default = job.noise.get_state(), torch.get_rng_state()
@@ -167,7 +167,7 @@ def test_a_loss_that_is_not_finite_ends_the_trial_and_names_epoch_and_step():
 @pytest.mark.parametrize("value", [float("nan"), float("-inf")])
 def test_weights_that_are_not_finite_after_the_last_step_end_the_trial(value):
     job = small_job({"train": {"epochs": 1}})
-    events = fit(job, Progress())
+    events = fit(job, TrialProgress())
     while next(events).step < 4:
         pass
     with torch.no_grad():  # as an update would that no loss has seen
@@ -184,7 +184,7 @@ def test_a_rate_that_blows_the_weights_up_in_the_only_step_ends_the_trial():
 
 def test_patience_stops_after_so_many_epochs_without_a_better_dice():
     job = small_job({"train": {"epochs": 9, "patience": 2}, "optimizer": {"lr": 1e-12}})
-    progress = Progress()
+    progress = TrialProgress()
     run(job, progress)
     assert progress.epoch == progress.best_epoch + 2 < 9
 
@@ -192,12 +192,12 @@ def test_patience_stops_after_so_many_epochs_without_a_better_dice():
 def test_patience_runs_out_in_an_epoch_that_was_validated():
     change = {"train": {"epochs": 20, "patience": 2}, "evaluate": {"every": 3}, "optimizer": {"lr": 1e-12}}
     job = small_job(change, {"model": {"norm": "none"}})
-    progress = Progress()
+    progress = TrialProgress()
     results = run(job, progress)
     assert progress.epoch == progress.best_epoch + 3 < 20  # 2 epochs later there is no figure yet
     assert results[-1].val_dice is not None
     assert job.is_finished(progress)
-    assert not job.is_finished(Progress(epoch=5, best_epoch=3, best_val_dice=0.1))
+    assert not job.is_finished(TrialProgress(epoch=5, best_epoch=3, best_val_dice=0.1))
 
 
 def test_predictions_are_kept_on_the_host_where_they_are_asked_for():
@@ -210,7 +210,7 @@ def test_predictions_are_kept_on_the_host_where_they_are_asked_for():
 
 def test_the_last_epochs_predictions_are_scored_and_no_others_are_kept():
     job = small_job()
-    held = [(e.result.epoch, job.validated) for e in fit(job, Progress()) if isinstance(e, EpochRecord)]
+    held = [(e.result.epoch, job.validated) for e in fit(job, TrialProgress()) if isinstance(e, EpochRecord)]
     assert [(epoch, measured is not None) for epoch, measured in held] == [(1, False), (2, False), (3, True)]
     measured = copy.copy(job.validated)
     _, scored = score_trial(job, 1.0)
@@ -231,7 +231,7 @@ def test_parameter_groups_can_have_their_own_rate():
 
 def test_clipping_bounds_the_gradients_norm():
     job = small_job({"optimizer": {"clip_grad_norm": 1e-3}})
-    begin_epoch(job, Progress(), 1)
+    begin_epoch(job, TrialProgress(), 1)
     job.step(0)
     norm = torch.nn.utils.get_total_norm([p.grad for p in job.model.parameters()])
     assert float(norm) <= 1e-3 * 1.0001
@@ -239,7 +239,7 @@ def test_clipping_bounds_the_gradients_norm():
 
 def test_averaged_weights_are_the_ones_that_are_measured():
     job = small_job({"train": {"ema_decay": 0.9}})
-    begin_epoch(job, Progress(), 1)
+    begin_epoch(job, TrialProgress(), 1)
     job.step(0)
     first = job.model.state_dict()["head.weight"].clone()
     job.step(1)

@@ -8,7 +8,7 @@ import torch
 from dlx.data.batches.voxels import VoxelStore
 from dlx.engine import checkpoint
 from dlx.engine.capture import Captured, Eager
-from dlx.engine.fit import Progress, begin_epoch, fit
+from dlx.engine.fit import TrialProgress, begin_epoch, fit
 from dlx.records.schema import EpochRecord
 from dlx.run.stores import make_store
 from dlx.trial.build import make_job, shape_key
@@ -30,7 +30,7 @@ def cuda_job(*changes, on_host=False, seed=0):
 
 
 def losses(job, epochs=1):
-    results = [event.result for event in fit(job, Progress()) if isinstance(event, EpochRecord)]
+    results = [event.result for event in fit(job, TrialProgress()) if isinstance(event, EpochRecord)]
     return [result.loss for result in results]
 
 
@@ -38,7 +38,7 @@ def test_weights_and_batches_are_the_cpus():
     cuda = cuda_job()
     resolved = small_resolved()
     cpu = make_job(resolved, make_store(resolved), 0)
-    ours, theirs = Progress(), Progress()
+    ours, theirs = TrialProgress(), TrialProgress()
     begin_epoch(cuda, ours, 1)
     begin_epoch(cpu, theirs, 1)
     assert ours.batches_hash == theirs.batches_hash
@@ -87,7 +87,7 @@ def waits_refused():
 
 def steps_of(job, num_steps=4):
     """The losses of one epoch's first steps, none of which but the first (that is captured) may wait."""
-    begin_epoch(job, Progress(), 1)
+    begin_epoch(job, TrialProgress(), 1)
     job.step(0)
     job.step(1)  # captured here where the first step is probed
     with waits_refused():
@@ -159,14 +159,14 @@ def test_the_second_gpu_trains_as_the_first():
 def test_a_snapshot_is_page_locked_and_waits_once():
     job, buffers = cuda_job(SHORT), checkpoint.HostBuffers()
     steps_of(job)
-    saved = checkpoint.snapshot(job.model, None, job.optimizer, job.scheduler, {}, buffers)
+    saved = checkpoint.snapshot(job, {}, buffers)
     assert all(tensor.is_pinned() for name, tensor in saved.tensors.items() if name.startswith("model."))
     assert all(torch.equal(saved.tensors[f"model.{n}"], t.cpu()) for n, t in job.model.state_dict().items())
 
 
 def test_dropout_masks_change_from_replay_to_replay():
     job = cuda_job({"dropout": {"p": 0.5}, "optimizer": {"lr": 1e-12}, "train": {"steps_per_epoch": 4}})
-    begin_epoch(job, Progress(), 1)
+    begin_epoch(job, TrialProgress(), 1)
     for at in range(4):
         job.step(at)
     job.step.source.cases.copy_(job.step.source.cases[:1].expand_as(job.step.source.cases))

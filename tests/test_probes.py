@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from dlx.engine.fit import Progress, fit
+from dlx.engine.fit import TrialProgress, fit
 from dlx.engine.probes import Prober
 from dlx.records.schema import EpochRecord
 from dlx.settings import registry
@@ -15,7 +15,7 @@ PROBED = {"evaluate": {"probes": True}}
 
 
 def results(job):
-    return [event.result for event in fit(job, Progress()) if isinstance(event, EpochRecord)]
+    return [event.result for event in fit(job, TrialProgress()) if isinstance(event, EpochRecord)]
 
 
 class Two(nn.Module):

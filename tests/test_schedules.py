@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim import lr_scheduler
 
-from dlx.engine.fit import Progress, fit
+from dlx.engine.fit import TrialProgress, fit
 from dlx.records.schema import EpochRecord
 from dlx.settings import registry
 from dlx.settings.binding import bind_arguments
@@ -302,7 +302,7 @@ def recorded(name, args, every=N):
             "evaluate": {"every": every, "train_subset": 0},
         }
     )
-    return [event.result for event in fit(job, Progress()) if isinstance(event, EpochRecord)]
+    return [event.result for event in fit(job, TrialProgress()) if isinstance(event, EpochRecord)]
 
 
 @pytest.mark.parametrize(("name", "args", "by_hand", "torchs"), RECORDED)

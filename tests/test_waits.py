@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dlx.engine.capture import Captured
-from dlx.engine.fit import Progress, begin_epoch
+from dlx.engine.fit import TrialProgress, begin_epoch
 from dlx.engine.waits import HostWaitError, WaitsRefused, describe_failure
 from dlx.run.stores import host_stores
 from dlx.training import optimizers
@@ -26,7 +26,7 @@ every_setting = pytest.mark.parametrize("change", STEP_SETTINGS.values(), ids=ST
 
 def run_refused(job, device, steps=(0, 1)):
     """Runs steps as they would be captured, their waits refused; what a step needs of the host comes before."""
-    begin_epoch(job, Progress(), 1)
+    begin_epoch(job, TrialProgress(), 1)
     rates = Captured(job.model, job.optimizer, [])
     rates.begin_epoch()
     for step in steps:
@@ -87,7 +87,7 @@ def probe(job):
 def test_looking_into_a_step_waits_for_nothing_before_the_epoch_ends(on_meta):
     probing = {"evaluate": {"probes": True}, "dropout": {"p": 0.3}}
     for job in (small_job(probing), on_meta(probing)):
-        begin_epoch(job, Progress(), 1)
+        begin_epoch(job, TrialProgress(), 1)
         probe(job)
 
 

@@ -17,6 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from dlx.engine.fit import Job
 from dlx.system.errors import DataError, SettingError
 from dlx.system.files import replacing
 
@@ -71,22 +72,15 @@ class HostBuffers:
         return copies
 
 
-def snapshot(
-    model: nn.Module,
-    ema: nn.Module | None,
-    optimizer: torch.optim.Optimizer,
-    scheduler: Any,
-    header: dict[str, Any],
-    buffers: HostBuffers | None = None,
-) -> Checkpoint:
-    """A copy of the training state on the host; training may continue as soon as this returns.
+def snapshot(job: Job, header: dict[str, Any], buffers: HostBuffers | None = None) -> Checkpoint:
+    """A copy of the job's state on the host; training may continue as soon as this returns.
 
     With `buffers` the copy is valid until the next snapshot that uses them.
     """
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    if ema is not None:
-        tensors |= {f"ema.{name}": tensor for name, tensor in ema.state_dict().items()}
-    state = optimizer.state_dict()
+    tensors = {f"model.{name}": tensor for name, tensor in job.model.state_dict().items()}
+    if job.ema is not None:
+        tensors |= {f"ema.{name}": tensor for name, tensor in job.ema.state_dict().items()}
+    state = job.optimizer.state_dict()
     plain: dict[str, dict[str, Any]] = {}
     for index, entries in state["state"].items():
         for name, value in entries.items():
@@ -97,34 +91,29 @@ def snapshot(
     header = header | {
         "format": FORMAT,
         "optimizer": {"param_groups": _encode(state["param_groups"]), "plain": plain},
-        "scheduler": _encode(scheduler.state_dict()),
+        "scheduler": _encode(job.scheduler.state_dict()),
     }
     return Checkpoint((buffers or HostBuffers()).copy(tensors), header)
 
 
-def restore(
-    checkpoint: Checkpoint,
-    model: nn.Module,
-    ema: nn.Module | None,
-    optimizer: torch.optim.Optimizer,
-    scheduler: Any,
-) -> None:
-    """Puts a training state back, exactly; DataError where the checkpoint is of another network, or malformed."""
+def restore(checkpoint: Checkpoint, job: Job) -> None:
+    """Restores a job's state exactly; DataError if the checkpoint is of another network, or malformed."""
     try:
-        model.load_state_dict(checkpoint.part("model"))
-        if ema is not None:
-            ema.load_state_dict(checkpoint.part("ema"))
+        job.model.load_state_dict(checkpoint.part("model"))
+        if job.ema is not None:
+            job.ema.load_state_dict(checkpoint.part("ema"))
     except RuntimeError as error:
         raise DataError(f"the checkpoint is of another network: {str(error).splitlines()[-1].strip()}") from None
     try:
-        _restore_progress(checkpoint, optimizer, scheduler)
+        _restore_optimizer(checkpoint, job)
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         cause = str(error).splitlines()[0] if str(error) else "no cause given"
         raise DataError(f"the checkpoint is malformed: {type(error).__name__}: {cause}") from None
 
 
-def _restore_progress(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer, scheduler: Any) -> None:
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+def _restore_optimizer(checkpoint: Checkpoint, job: Job) -> None:
+    """Restores the optimizer's moments and rates, and the scheduler."""
+    parameters = [parameter for group in job.optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for name, tensor in checkpoint.part("optimizer").items():
         index, _, entry = name.partition(".")
@@ -135,8 +124,8 @@ def _restore_progress(checkpoint: Checkpoint, optimizer: torch.optim.Optimizer, 
     for index, entries in checkpoint.header["optimizer"]["plain"].items():
         state.setdefault(int(index), {}).update(entries)
     groups = _decode(checkpoint.header["optimizer"]["param_groups"])
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
-    scheduler.load_state_dict(_decode(checkpoint.header["scheduler"]))
+    job.optimizer.load_state_dict({"state": state, "param_groups": groups})
+    job.scheduler.load_state_dict(_decode(checkpoint.header["scheduler"]))
 
 
 def initial_weights(model: nn.Module, path: Path) -> InitialWeights:

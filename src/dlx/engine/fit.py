@@ -35,7 +35,7 @@ class StepDone:
 
 
 @dataclass
-class Progress:
+class TrialProgress:
     """How far a trial is; kept in its checkpoints."""
 
     epoch: int = 0
@@ -89,7 +89,7 @@ class Job:
         """Whether the validation cases are measured at the end of the epoch."""
         return epoch % self.evaluate_every == 0 or epoch == self.epochs
 
-    def is_finished(self, progress: Progress) -> bool:
+    def is_finished(self, progress: TrialProgress) -> bool:
         """Whether this was the last epoch, or patience has run out, which is checked in validated epochs only."""
         if progress.epoch >= self.epochs:
             return True
@@ -98,7 +98,7 @@ class Job:
         return progress.epoch - (progress.best_epoch or progress.epoch) >= self.patience
 
 
-def fit(job: Job, progress: Progress) -> Iterator[StepDone | EpochRecord]:
+def fit(job: Job, progress: TrialProgress) -> Iterator[StepDone | EpochRecord]:
     """Trains from `progress` to the end, yielding each step and each epoch's record; updates `progress` in place.
 
     When a record is yielded, model, optimiser, scheduler and `progress` are all at the end of that epoch, so a
@@ -131,7 +131,7 @@ def fit(job: Job, progress: Progress) -> Iterator[StepDone | EpochRecord]:
         )
 
 
-def begin_epoch(job: Job, progress: Progress, epoch: int) -> None:
+def begin_epoch(job: Job, progress: TrialProgress, epoch: int) -> None:
     """Seeds the epoch's streams, draws its batches, and adds them to the hash of all batches so far."""
     job.noise.manual_seed(stream_seed(job.seed, "noise", epoch))
     job.step.source.begin_epoch(generator(job.seed, "order", epoch))
@@ -146,7 +146,7 @@ def begin_epoch(job: Job, progress: Progress, epoch: int) -> None:
     job.model.train()
 
 
-def end_epoch(job: Job, progress: Progress, result: EpochResult) -> None:
+def end_epoch(job: Job, progress: TrialProgress, result: EpochResult) -> None:
     """Steps the scheduler (after the optimiser's steps, once an epoch) and notes the best validation Dice."""
     if isinstance(job.scheduler, ReduceLROnPlateau):
         if result.val_dice is not None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from dlx.data.batches.voxels import VoxelStore
-from dlx.engine.fit import Progress, begin_epoch
+from dlx.engine.fit import TrialProgress, begin_epoch
 from dlx.run.plan import Plan
 from dlx.run.stores import put_on_device
 from dlx.system.memory import peak_bytes, reset_peak
@@ -99,7 +99,7 @@ def measure_cost(resolved: Resolved, store: VoxelStore) -> Cost:
     device = resolved.compute.device
     is_measured = _reset_peak(device)
     job = make_job(resolved, store, seed=0)
-    begin_epoch(job, Progress(), 1)
+    begin_epoch(job, TrialProgress(), 1)
     times = []
     for index in range(WARM_UP_STEPS + TIMED_STEPS):
         started = time.perf_counter()

@@ -16,7 +16,7 @@ from dlx.data.batches.voxels import VoxelStore
 from dlx.engine import checkpoint
 from dlx.engine.capture import Captured, Eager
 from dlx.engine.device import describe_device
-from dlx.engine.fit import Diverged, Job, Progress, StepDone, fit
+from dlx.engine.fit import Diverged, Job, StepDone, TrialProgress, fit
 from dlx.engine.score import score_trial
 from dlx.records.folder import TrialFolder
 from dlx.records.schema import EpochRecord, TrialRecord, TrialRun
@@ -194,20 +194,20 @@ class History:
     remark: str | None = None
 
 
-def _resume(job: Job, folder: TrialFolder, trial_id: str) -> tuple[Progress, History]:
+def _resume(job: Job, folder: TrialFolder, trial_id: str) -> tuple[TrialProgress, History]:
     """Loads the folder's checkpoint into the job and makes the records on disk agree with it.
 
     Raises DataError, which says how to start over, if the checkpoint cannot be used.
     """
     if not folder.last.exists():
         had_begun = folder.has_epochs()
-        return Progress(), History([], "the checkpoint is missing: the trial starts over" if had_begun else None)
+        return TrialProgress(), History([], "the checkpoint is missing: the trial starts over" if had_begun else None)
     try:
         saved = checkpoint.read(folder.last)
         if saved.header.get("trial") != trial_id:
             raise DataError(f"{folder.last}: is the checkpoint of another trial ({saved.header.get('trial')})")
-        checkpoint.restore(saved, job.model, job.ema, job.optimizer, job.scheduler)
-        progress = Progress(**saved.header["progress"])
+        checkpoint.restore(saved, job)
+        progress = TrialProgress(**saved.header["progress"])
         records = [EpochRecord.model_validate(line) for line in saved.header["epochs"]]
     except (DataError, KeyError, TypeError, ValidationError) as error:
         cause = str(error) if isinstance(error, DataError) else f"{folder.last}: not a readable checkpoint"
@@ -217,7 +217,7 @@ def _resume(job: Job, folder: TrialFolder, trial_id: str) -> tuple[Progress, His
 
 
 def _train_and_record(
-    job: Job, progress: Progress, history: History, resolved: Resolved, trial: Trial, folder: TrialFolder
+    job: Job, progress: TrialProgress, history: History, resolved: Resolved, trial: Trial, folder: TrialFolder
 ) -> Iterator[StepDone | CaptureFailed | EpochRecord]:
     """Yields the events of `fit`; writes each epoch's record before yielding it, and checkpoints during training."""
     has_reported = False
@@ -239,7 +239,7 @@ def _train_and_record(
                     "settings": resolved.settings(trial.seed),
                     "label_values": list(resolved.dataset.label_values),
                 }
-                saved = checkpoint.snapshot(job.model, job.ema, job.optimizer, job.scheduler, header, buffers)
+                saved = checkpoint.snapshot(job, header, buffers)
                 is_best = progress.best_epoch == progress.epoch
                 # `best` first: a kill between the two loses this epoch, but `best` is never older than `last` says
                 writer.submit(saved, folder.last, also=folder.best if is_best else None)
@@ -248,7 +248,7 @@ def _train_and_record(
         writer.close()
 
 
-def _score(job: Job, progress: Progress, resolved: Resolved) -> TrialResult:
+def _score(job: Job, progress: TrialProgress, resolved: Resolved) -> TrialResult:
     train, val = score_trial(job, resolved.spec.evaluate.surface_tolerance_mm)
     return TrialResult(
         epochs=progress.epoch,
