@@ -171,7 +171,7 @@ def step_called_first() -> Outcome:
                 if not is_first:
                     scheduler.step()
     spelled = {key: ", ".join(f"{rate:g}" for rate in rates) for key, rates in applied.items()}
-    text = f"gamma 0.5: stepped after the optimiser {spelled[False]}; called first {spelled[True]}: a rate is lost"
+    text = f"gamma 0.5: stepped after the optimizer {spelled[False]}; called first {spelled[True]}: a rate is lost"
     return text, verdict(holds=applied[False][0] == 1.0 and applied[True] == [0.5, 0.25, 0.125])
 
 
@@ -299,7 +299,7 @@ ROWS = {
     ],
     "Weight decay": [
         Row(
-            "Weight decay (the optimiser's argument) is a remedy for overfitting",
+            "Weight decay (the optimizer's argument) is a remedy for overfitting",
             study="weight-decay",
             claim="Weight decay is a remedy",
         ),
@@ -319,7 +319,7 @@ ROWS = {
         Row("CosineAnnealingLR varies with a period rather than decaying", calculate=cosine_returns),
         Row("ReduceLROnPlateau's default mode is 'min'; for Dice it must be 'max'", calculate=plateau_mode),
         Row("LambdaLR takes any rule, another one for each parameter group", calculate=groups_of_lambda),
-        Row("scheduler.step() belongs after the epoch's optimiser steps", calculate=step_called_first),
+        Row("scheduler.step() belongs after the epoch's optimizer steps", calculate=step_called_first),
         Row("gamma = 0.01 kills the rate in two epochs", calculate=gamma_that_kills),
         Row("Decay of the rate helps", study="schedulers", claim="Decay of the rate helps"),
         Row("Decay of the rate is a remedy for overfitting", study="schedulers", claim="Decay of the rate is a remedy"),

@@ -301,7 +301,7 @@ def test_what_a_failed_warm_up_started_ends_before_anything_else_runs(monkeypatc
 
 
 def refs_to(job):
-    """The network, its weights, the optimiser's moments and the voxels, as far as the job alone holds them."""
+    """The network, its weights, the optimizer's moments and the voxels, as far as the job alone holds them."""
     tensors = [*job.model.parameters(), *job.model.buffers(), job.evaluator.store.images]
     tensors += [entry for state in job.optimizer.state.values() for entry in state.values()]
     tensors += [] if job.ema is None else list(job.ema.parameters())

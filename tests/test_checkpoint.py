@@ -32,7 +32,7 @@ def train(job, progress, path=None, stop_after=None):
 
 
 def pairs():
-    """Every optimiser with every scheduler. Fast: each scheduler with adam, and each optimiser with plateau."""
+    """Every optimizer with every scheduler. Fast: each scheduler with adam, and each optimizer with plateau."""
     for optimizer in ("adam", "adamw", "sgd"):
         for scheduler in SCHEDULERS:
             is_fast = optimizer == "adam" or scheduler == "plateau"

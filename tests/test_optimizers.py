@@ -1,4 +1,4 @@
-"""Optimisers: steps worked by hand, for one weight w = 1 and given gradients; lr 0.1 and decay 0.5 throughout."""
+"""Optimizers: steps worked by hand, for one weight w = 1 and given gradients; lr 0.1 and decay 0.5 throughout."""
 
 import math
 

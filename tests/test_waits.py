@@ -48,7 +48,7 @@ def test_no_step_waits_on_a_cpu(change):
 
 @pytest.fixture
 def on_meta(monkeypatch):
-    """Makes jobs on the meta device: with generators of the host's, and optimisers fused as on CUDA."""
+    """Makes jobs on the meta device: with generators of the host's, and optimizers fused as on CUDA."""
     generator = torch.Generator
 
     def host_generator(device="cpu"):

@@ -1,4 +1,4 @@
-"""Who runs in the step benchmark, in the order of the table. All train with the same volumes, batch, loss, optimiser
+"""Who runs in the step benchmark, in the order of the table. All train with the same volumes, batch, loss, optimizer
 and number of parameters, but for the rows that say otherwise; the precision of each is in the table.
 """
 

@@ -2,7 +2,7 @@
 ThreadDataLoader without workers, AMP. As it comes it is float32 (MONAI has no AMP on a CPU of its own); the row in bf16
 has autocast and channels-last. The loop reads the loss at each step, as the guide's does.
 
-Network, loss and optimiser are those of all contenders: MONAI brings the data, its caching and its transforms.
+Network, loss and optimizer are those of all contenders: MONAI brings the data, its caching and its transforms.
 """
 
 import warnings

@@ -1,14 +1,14 @@
 """(d) nnU-Net's trainer, v2: `nnUNetTrainer.train_step` as it is installed, fed with ready batches.
 
 Included: moving the batch to the device, autocast as it decides (none on a CPU; float16 with a GradScaler on CUDA),
-forward, loss, backward, clipping to norm 12, the optimiser's step, reading the loss. Not included: its loader, whose
+forward, loss, backward, clipping to norm 12, the optimizer's step, reading the loss. Not included: its loader, whose
 worker processes would take the same cores from training, and its augmentation, which no other contender has; leaving
 them out favours nnU-Net. torch.compile is on where the trainer turns it on: on CUDA, and not on a CPU.
 
 Variants:
-- "" (equal work): our network, the loss and the optimiser of all contenders.
-- own: our network, its own loss (Dice + cross-entropy, no deep supervision) and optimiser (SGD, Nesterov 0.99).
-- stock (unequal work): the network it plans for such slices, deep supervision, its own loss and optimiser.
+- "" (equal work): our network, the loss and the optimizer of all contenders.
+- own: our network, its own loss (Dice + cross-entropy, no deep supervision) and optimizer (SGD, Nesterov 0.99).
+- stock (unequal work): the network it plans for such slices, deep supervision, its own loss and optimizer.
 
 In bf16 the network runs under autocast to bf16, which the trainer itself would not do on a CPU.
 """
@@ -53,7 +53,7 @@ def make_trainer(workload: Workload, folder: Path) -> Any:
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
     class Trainer(nnUNetTrainer):
-        """The network, loss and optimiser of all contenders in nnU-Net's own training step."""
+        """The network, loss and optimizer of all contenders in nnU-Net's own training step."""
 
         def build_network_architecture(self, *_: Any) -> nn.Module:
             return Network(workload)

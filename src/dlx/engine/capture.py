@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dlx.engine.waits import WaitsRefused, describe_failure
 
-WARM_UP_STEPS = 3  # before a capture: cuDNN selects algorithms, the allocator grows, the optimiser creates its moments
+WARM_UP_STEPS = 3  # before a capture: cuDNN selects algorithms, the allocator grows, the optimizer creates its moments
 EMPTY_GRAPH = "The CUDA Graph is empty"  # how torch's warning begins
 
 Run = Callable[[], None]
@@ -159,7 +159,7 @@ class Captured:
 
     @contextmanager
     def _rates_on_device(self) -> Iterator[None]:
-        """The optimiser's rates are tensors within the context, and numbers for schedulers and checkpoints outside."""
+        """The optimizer's rates are tensors within the context, and numbers for schedulers and checkpoints outside."""
         before = [(group["lr"], group.get("capturable")) for group in self.optimizer.param_groups]
         try:
             for rate, group in zip(self._rates, self.optimizer.param_groups, strict=True):
@@ -196,7 +196,7 @@ class _State:
 
 
 def _moments(optimizer: torch.optim.Optimizer) -> dict[tuple[int, str], Tensor]:
-    """The optimiser's tensors, by parameter and name."""
+    """The optimizer's tensors, by parameter and name."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     return {
         (index, name): entry

@@ -1,4 +1,4 @@
-"""Checkpoints: weights, optimiser and progress in one safetensors file, read without pickle, written by a thread.
+"""Checkpoints: weights, optimizer and progress in one safetensors file, read without pickle, written by a thread.
 
 The header is JSON and holds whatever else resuming and predicting need; the tensors are named `model.*`, `ema.*` and
 `optimizer.INDEX.*`.
@@ -118,7 +118,7 @@ def _restore_optimizer(checkpoint: Checkpoint, job: Job) -> None:
     for name, tensor in checkpoint.part("optimizer").items():
         index, _, entry = name.partition(".")
         like = parameters[int(index)]
-        # fused optimisers read parameter and state in memory order, so both need the same memory layout
+        # fused optimizers read parameter and state in memory order, so both need the same memory layout
         placed = torch.empty_like(like).copy_(tensor) if tensor.shape == like.shape else tensor
         state.setdefault(int(index), {})[entry] = placed
     for index, entries in checkpoint.header["optimizer"]["plain"].items():

@@ -101,7 +101,7 @@ class Job:
 def fit(job: Job, progress: TrialProgress) -> Iterator[StepDone | EpochRecord]:
     """Trains from `progress` to the end, yielding each step and each epoch's record; updates `progress` in place.
 
-    When a record is yielded, model, optimiser, scheduler and `progress` are all at the end of that epoch, so a
+    When a record is yielded, model, optimizer, scheduler and `progress` are all at the end of that epoch, so a
     checkpoint taken then resumes exactly. Raises Diverged at the end of an epoch where a loss, or a weight after the
     last step, is not finite.
     """
@@ -147,7 +147,7 @@ def begin_epoch(job: Job, progress: TrialProgress, epoch: int) -> None:
 
 
 def end_epoch(job: Job, progress: TrialProgress, result: EpochResult) -> None:
-    """Steps the scheduler (after the optimiser's steps, once an epoch) and notes the best validation Dice."""
+    """Steps the scheduler (after the optimizer's steps, once an epoch) and notes the best validation Dice."""
     if isinstance(job.scheduler, ReduceLROnPlateau):
         if result.val_dice is not None:
             job.scheduler.step(result.val_dice)

@@ -1,7 +1,7 @@
 """The names of models, losses, schedulers, layouts and so on, with the path of their code, which is not imported.
 
 A new one is an entry here and a function there. The engine gives the positional parameters of a factory (channels,
-classes, the optimiser ...). Its keyword-only parameters, with their type hints and defaults, are settings of the user;
+classes, the optimizer ...). Its keyword-only parameters, with their type hints and defaults, are settings of the user;
 `dlx.settings.binding` checks them.
 """
 

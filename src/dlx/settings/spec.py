@@ -187,10 +187,10 @@ class DropoutSpec(Section):
 
 
 class OptimizerSpec(Section):
-    """The optimiser, its learning rates and its weight decay."""
+    """The optimizer, its learning rates and its weight decay."""
 
     name: Annotated[Part, Kind("optimizer")] = Part(name="adamw")
-    """The optimiser."""
+    """The optimizer."""
     lr: Rate = 2e-3
     """The learning rate at the start; the scheduler changes it."""
     weight_decay: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
@@ -209,7 +209,7 @@ class TrainSpec(Section):
     epochs: Positive = 10
     """The number of epochs."""
     steps_per_epoch: Positive = 30
-    """Optimiser steps in an epoch."""
+    """Optimizer steps in an epoch."""
     ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     """Average the weights over steps with this decay, and evaluate the average: 0.99."""
     patience: Positive | None = None

@@ -1,4 +1,4 @@
-"""The optimisers that `registry.py` names, all of torch; learning rates over the epochs are in `schedules.py`.
+"""The optimizers that `registry.py` names, all of torch; learning rates over the epochs are in `schedules.py`.
 
 Each takes parameter groups with their own `lr` and `weight_decay`. The fused step is used on devices where it is known
 to work: it equals the plain one up to rounding, in one pass over the weights.

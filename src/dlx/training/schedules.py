@@ -189,7 +189,7 @@ def _height(line: tuple[tuple[float, float], ...], share: float) -> float:
 
 
 def rates(name: str, args: dict[str, Any], lr: float, num_epochs: int, group: str = "") -> list[float]:
-    """The rate of each epoch under a registered scheduler, as torch sets it on a dummy optimiser.
+    """The rate of each epoch under a registered scheduler, as torch sets it on a dummy optimizer.
 
     `plateau` keeps its initial rate, as while Dice rises. `group` names a parameter group, for `lambda` with `groups`;
     by default one that follows `points`. SettingError for invalid arguments.

@@ -25,7 +25,7 @@ def make_job(resolved: Resolved, store: VoxelStore, seed: int, like: Job | None 
     """The objects of one trial before its first step. Its weights are drawn from the seed's stream, on the host so that
     they do not depend on the device; then those of `train.init_from` replace them.
 
-    `like` is a finished job of the same `shape_key`: its network, optimiser and captured step are reset and reused.
+    `like` is a finished job of the same `shape_key`: its network, optimizer and captured step are reset and reused.
     """
     spec, compute = resolved.spec, resolved.compute
     prepare_backend(compute)

@@ -1,4 +1,4 @@
-"""The objects that a bound Spec names: network, loss, optimiser, scheduler."""
+"""The objects that a bound Spec names: network, loss, optimizer, scheduler."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def make_loss(terms: tuple[Part, ...], num_classes: int) -> nn.Module:
 
 
 def parameter_groups(model: nn.Module, spec: Spec) -> list[dict[str, Any]]:
-    """The optimiser's groups: encoder, decoder, head, each with its rate; SettingError for an unknown group.
+    """The optimizer's groups: encoder, decoder, head, each with its rate; SettingError for an unknown group.
 
     If norms and biases do not decay, they are a second group of the same name and rate.
     """
@@ -67,11 +67,11 @@ def _by_decay(parameters: list[nn.Parameter], spec: Spec) -> list[tuple[list[nn.
 
 
 def make_optimizer(model: nn.Module, spec: Spec) -> torch.optim.Optimizer:
-    """The spec's optimiser over the model's groups."""
+    """The spec's optimizer over the model's groups."""
     optimizer: torch.optim.Optimizer = _make("optimizer.name", spec.optimizer.name, parameter_groups(model, spec))
     return optimizer
 
 
 def make_scheduler(optimizer: torch.optim.Optimizer, spec: Spec) -> Any:
-    """The spec's scheduler over an optimiser, for all epochs of a trial."""
+    """The spec's scheduler over an optimizer, for all epochs of a trial."""
     return _make("scheduler", spec.scheduler, optimizer, spec.train.epochs)

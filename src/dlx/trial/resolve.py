@@ -205,7 +205,7 @@ def _check_norms(spec: Spec, model: nn.Module, stride: int) -> None:
 
 
 def _check_parts(spec: Spec, model: nn.Module, dataset: Dataset) -> list[str]:
-    """Makes loss, optimiser and scheduler once, for the model on the meta device, so that they refuse wrong settings
+    """Makes loss, optimizer and scheduler once, for the model on the meta device, so that they refuse wrong settings
     before anything is trained. Returns remarks for the user.
     """
     remarks = []
