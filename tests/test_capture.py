@@ -17,7 +17,7 @@ from dlx.engine.fit import TrialProgress, begin_epoch, fit
 from dlx.engine.waits import HostWaitError
 from dlx.records.schema import EpochRecord
 from dlx.run.plan import make_plan
-from dlx.run.process_cache import MAX_KEPT, JobPool, ProcessCache
+from dlx.run.process_cache import MAX_KEPT, ProcessCache
 from dlx.run.runner import TrialEvent, run_plan
 from dlx.run.stores import make_store
 from dlx.run.trial import CaptureFailed, TrialEnded
@@ -163,36 +163,36 @@ def test_what_a_capture_holds_fast_makes_another_shape(change):
 def test_a_pool_keeps_captured_jobs_alone_and_hands_each_shape_its_own():
     lr = {"optimizer": {"lr": EXACT_LR}}
     resolved = small_resolved(lr, {"dropout": {"p": 0.3}})
-    store, pool = make_store(resolved), JobPool()
-    plain = pool.make(resolved, store, 0)
+    store, pool = make_store(resolved), ProcessCache()
+    plain = pool.make_job(resolved, store, 0)
     pool.keep(resolved, plain)
-    assert len(pool) == 0
+    assert len(pool.jobs) == 0
     graphs = capture(plain)
     results(plain)
     pool.keep(resolved, plain)
     other = small_resolved(lr, {"dropout": {"p": 0.6}})
-    again = pool.make(other, store, 1)
+    again = pool.make_job(other, store, 1)
     assert again.step is plain.step
-    assert len(pool) == 0
+    assert len(pool.jobs) == 0
     assert results(again) == results(make_job(other, store, 1))
     assert graphs.num_captures == 1
     pool.keep(other, again)
-    control = pool.make(small_resolved(lr), store, 1)  # p = 0: another shape
+    control = pool.make_job(small_resolved(lr), store, 1)  # p = 0: another shape
     assert control.step is not plain.step
-    assert len(pool) == 1
+    assert len(pool.jobs) == 1
 
 
 def test_a_pool_keeps_the_latest_shapes():
-    pool, jobs = JobPool(), {}
+    pool, jobs = ProcessCache(), {}
     for width in (2, 3, 4):
         resolved = small_resolved({"model": {"width": width}})
-        jobs[width] = pool.make(resolved, make_store(resolved), 0)
+        jobs[width] = pool.make_job(resolved, make_store(resolved), 0)
         capture(jobs[width])
         pool.keep(resolved, jobs[width])
-    assert len(pool) == MAX_KEPT == 2
+    assert len(pool.jobs) == MAX_KEPT == 2
     for width, is_kept in ((2, False), (3, True), (4, True)):
         resolved = small_resolved({"model": {"width": width}})
-        assert (pool.make(resolved, make_store(resolved), 1).step is jobs[width].step) == is_kept
+        assert (pool.make_job(resolved, make_store(resolved), 1).step is jobs[width].step) == is_kept
 
 
 def test_on_a_cpu_the_step_runs_as_it_is():
@@ -387,7 +387,7 @@ def test_voxels_that_do_not_fit_beside_kept_ones_take_their_place(monkeypatch):
     stores = {resolved.dataset.fingerprint: make_store(resolved)}
     cache, pool_job = ProcessCache(), small_job()
     capture(pool_job)
-    cache.jobs.keep(resolved, pool_job)
+    cache.keep(resolved, pool_job)
     cache.store(resolved, stores)
     on_gpu = replace(resolved, compute=replace(resolved.compute, device=torch.device("cuda", 0)))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, 2**30))

@@ -12,8 +12,7 @@ from dlx.records.folder import TrialFolder
 from dlx.records.schema import EpochRecord
 from dlx.run.local import _start, _stop, run_in_workers
 from dlx.run.stores import host_stores
-from dlx.run.trial import TrialEnded, TrialStarted, leaves_process_unusable
-from dlx.run.worker import Task
+from dlx.run.trial import Task, TrialEnded, TrialStarted, leaves_process_unusable
 from dlx.study.study import Trial
 from dlx.system.errors import DlxError
 from faults import epochs_to_redo, kill_and_resume

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from dlx.engine.fit import Job
-from dlx.system.errors import DataError, SettingError
+from dlx.system.errors import DataError, SettingError, spell_error
 from dlx.system.files import replacing
 
 FORMAT = 1
@@ -107,8 +107,7 @@ def restore(checkpoint: Checkpoint, job: Job) -> None:
     try:
         _restore_optimizer(checkpoint, job)
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        cause = str(error).splitlines()[0] if str(error) else "no cause given"
-        raise DataError(f"the checkpoint is malformed: {type(error).__name__}: {cause}") from None
+        raise DataError(f"the checkpoint is malformed: {spell_error(error)}") from None
 
 
 def _restore_optimizer(checkpoint: Checkpoint, job: Job) -> None:

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dlx.system.errors import spell_error
+
 aten = torch.ops.aten
 
 # Operations whose result is a number on the host, or whose output size depends on values.
@@ -31,7 +33,6 @@ WAITING = {
 }
 INDEXING = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_, aten._unsafe_index}
 MASK_TYPES = (torch.bool, torch.uint8)
-
 
 PASSED_OVER = (Path(torch.__file__).parent, Path(jaxtyping.__file__).parent, Path(__file__).parent)
 
@@ -97,8 +98,7 @@ def describe_failure(error: BaseException) -> str:
     """
     while error.__context__ is not None and not isinstance(error, HostWaitError):
         error = error.__context__  # the end of a failed capture fails too; the first error is the cause
-    message = str(error).splitlines()[0] if str(error) else "no message"
-    cause = message if isinstance(error, HostWaitError) else f"{type(error).__name__}: {message}"
+    cause = str(error) if isinstance(error, HostWaitError) else spell_error(error)
     outside = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)

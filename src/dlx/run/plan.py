@@ -16,6 +16,7 @@ from dlx.records.folder import StudyFolder, TrialFolder
 from dlx.records.schema import StudyHeader, TrialEntry, VariantEntry
 from dlx.run.devices import cuda_names, device_of_worker
 from dlx.run.stores import Stores, host_stores, lack_of_shared_memory, stays_on_host
+from dlx.run.trial import Task
 from dlx.settings.binding import bind_parts
 from dlx.settings.layers import make_spec, settings_differences, with_absolute_paths
 from dlx.settings.spec import Spec
@@ -34,22 +35,13 @@ CHOICES = ((MIN_POINTS, True), (MIN_POINTS, False), (1, False))
 
 
 @dataclass(frozen=True)
-class Planned:
-    """One resolved trial and its folder. Its voxels are in the plan's stores."""
-
-    trial: Trial
-    resolved: Resolved
-    folder: TrialFolder
-
-
-@dataclass(frozen=True)
 class Plan:
     """All trials of a study, the folder that holds them, and how many run at once."""
 
     study: Study
     command: str
     folder: Path
-    trials: tuple[Planned, ...]
+    trials: tuple[Task, ...]
     stores: Stores
     max_parallel: int
     remarks: tuple[str, ...]  # shown to the user before the run
@@ -78,16 +70,13 @@ class Plan:
             variants=tuple(
                 VariantEntry(label=v.label, values=v.values, scheduler=v.spec.scheduler.name) for v in study.variants
             ),
-            trials=tuple(
-                TrialEntry(trial=p.resolved.trial_id(p.trial.seed), label=p.trial.label, seed=p.trial.seed)
-                for p in self.trials
-            ),
+            trials=tuple(TrialEntry(trial=p.trial_id, label=p.trial.label, seed=p.trial.seed) for p in self.trials),
             claims=tuple(claim.model_dump(mode="json") for claim in study.claims),
             settings=study.base.model_dump(mode="json"),
             remarks=tuple(encodable(note) for note in self.remarks if note not in self.first.dataset.remarks),
         )
 
-    def missing(self) -> list[Planned]:
+    def missing(self) -> list[Task]:
         """The trials that have no result yet."""
         return [planned for planned in self.trials if planned.folder.result() is None]
 
@@ -143,7 +132,7 @@ def make_plan(
     stores = host_stores(resolved.values())
     slim = {label: one.without_voxels() for label, one in resolved.items()}
     trials = tuple(
-        Planned(trial, slim[trial.label], _trial_folder(folder, trial, slim[trial.label])) for trial in study.trials()
+        Task(trial, slim[trial.label], _trial_folder(folder, trial, slim[trial.label])) for trial in study.trials()
     )
     notes = [*_common_remarks(resolved), *remarks, *_seed_remarks(study)]
     for one in slim.values():
@@ -336,8 +325,7 @@ def check_resumable(plan: Plan) -> None:
     if any(planned.folder.path.exists() for planned in plan.trials):
         return
     for path in sorted(plan.folder.glob("trials/*/settings.json")):
-        ours = plan.trials[0].resolved.settings(plan.trials[0].trial.seed)
-        changed = settings_differences(read_json(path), ours)
+        changed = settings_differences(read_json(path), plan.trials[0].settings)
         differs = f"{path.parent.name} differs in {'; '.join(changed[:4])}"
         raise SettingError(f"{plan.folder}: nothing to resume with these settings: {differs}")
     raise SettingError(f"{plan.folder}: nothing to resume: no trial was begun there")

@@ -17,45 +17,31 @@ from dlx.trial.resolve import Resolved
 MAX_KEPT = 2  # a dropout sweep has two shapes: p = 0 (the control) and p > 0
 
 
-class JobPool:
-    """Jobs by shape, the latest last. Only captured jobs are kept; others are cheap to make."""
+@dataclass
+class ProcessCache:
+    """The captured jobs, by shape, the latest last, and the voxels that a process reuses."""
 
-    def __init__(self) -> None:
-        self._kept: OrderedDict[str, Job] = OrderedDict()
+    jobs: OrderedDict[str, Job] = field(default_factory=OrderedDict)
+    placed: dict[tuple[str, str], VoxelStore] = field(default_factory=dict)
 
-    def __len__(self) -> int:
-        return len(self._kept)
-
-    def make(self, resolved: Resolved, store: VoxelStore, seed: int) -> Job:
+    def make_job(self, resolved: Resolved, store: VoxelStore, seed: int) -> Job:
         """A new job for a trial, which reuses the captured step of an earlier job of the same shape if there is one.
 
-        The job leaves the pool; if the trial fails, the job is discarded.
+        That job leaves the cache: if the trial fails, its state is unknown.
         """
-        like = self._kept.pop(shape_key(resolved), None) if self._kept else None
-        if like is None and self._kept and _is_short_of_memory(resolved.compute.device):
-            self._kept.clear()
+        like = self.jobs.pop(shape_key(resolved), None) if self.jobs else None
+        if like is None and self.jobs and _is_short_of_memory(resolved.compute.device):
+            self.jobs.clear()
             torch.cuda.empty_cache()
         return make_job(resolved, store, seed, like)
 
-    def clear(self) -> None:
-        """Discards all jobs."""
-        self._kept.clear()
-
     def keep(self, resolved: Resolved, job: Job) -> None:
-        """Keeps the job of a trial that has ended or diverged; `make` resets its state."""
+        """Keeps the job of a trial that has ended or diverged, if it is captured: others are cheap to make."""
         if not isinstance(job.step.work, Captured):
             return
-        self._kept[shape_key(resolved)] = job
-        while len(self._kept) > MAX_KEPT:
-            self._kept.popitem(last=False)
-
-
-@dataclass
-class ProcessCache:
-    """The jobs and voxels that a process reuses."""
-
-    jobs: JobPool = field(default_factory=JobPool)
-    placed: dict[tuple[str, str], VoxelStore] = field(default_factory=dict)
+        self.jobs[shape_key(resolved)] = job
+        while len(self.jobs) > MAX_KEPT:
+            self.jobs.popitem(last=False)
 
     def store(self, resolved: Resolved, stores: Stores) -> VoxelStore:
         """A trial's voxels on its device, moved there once; if they do not fit, those of other trials are discarded."""

@@ -1,18 +1,17 @@
 """Runs the missing trials of a plan, in this process or in workers, and yields their events."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from dlx.engine.device import prepare_backend
 from dlx.records.archive import StudyRecords
 from dlx.records.folder import StudyFolder
 from dlx.records.schema import StudyHeader
 from dlx.run.local import run_in_workers
-from dlx.run.plan import Plan, Planned
+from dlx.run.plan import Plan
 from dlx.run.process_cache import ProcessCache
-from dlx.run.trial import Event, TrialEnded, leaves_process_unusable, run_trial
-from dlx.run.worker import Task
+from dlx.run.stores import Stores
+from dlx.run.trial import Event, Task, TrialEnded, leaves_process_unusable, prepared, run_trial
 from dlx.system.errors import DlxError
 
 DECLARED = ("smallest_effect", "metric")  # with the claims, they must be declared before the first result
@@ -45,18 +44,17 @@ def run_plan(
     no trial starts after one has failed, and running trials are stopped; a later run resumes them.
     """
     _declare(plan, archived)
-    waiting: list[int] = []
-    for index, planned in enumerate(plan.trials):
-        found = planned.folder.result()
+    tasks: dict[int, Task] = {}
+    for index, task in enumerate(plan.trials):
+        found = task.folder.result()
         if found is None or fresh or (retry_failed and found.status != "done"):
-            waiting.append(index)
+            tasks[index] = replace(task, fresh=fresh, retry_failed=retry_failed)
         else:
-            yield TrialEvent(index, TrialEnded(found, planned.folder.path, was_done=True))
-    if in_workers and plan.has_workers and waiting:
-        tasks = {index: _task(plan.trials[index], fresh, retry_failed) for index in waiting}
+            yield TrialEvent(index, TrialEnded(found, task.folder.path, was_done=True))
+    if in_workers and plan.has_workers and tasks:
         events = run_in_workers(tasks, plan.stores, plan.max_parallel)
     else:
-        events = _run_here(plan, waiting, fresh, retry_failed)
+        events = _run_here(tasks, plan.stores)
     with closing(events):
         for index, event in events:
             yield TrialEvent(index, event)
@@ -86,25 +84,14 @@ def _late(before: StudyHeader, header: StudyHeader, *, has_results: bool) -> lis
     return late
 
 
-def _task(planned: Planned, fresh: bool, retry_failed: bool) -> Task:
-    return Task(planned.trial, planned.resolved, planned.folder, fresh=fresh, retry_failed=retry_failed)
-
-
-def _run_here(plan: Plan, waiting: list[int], fresh: bool, retry_failed: bool) -> Generator[tuple[int, Event]]:
+def _run_here(tasks: Mapping[int, Task], stores: Stores) -> Generator[tuple[int, Event]]:
     cache = ProcessCache()
-    for position, index in enumerate(waiting, 1):
-        planned = plan.trials[index]
-        prepare_backend(planned.resolved.compute)
-        store = cache.store(planned.resolved, plan.stores)
-        with planned.folder.locked():
-            if fresh:
-                planned.folder.clear()
-            for event in run_trial(
-                planned.trial, planned.resolved, store, planned.folder, retry_failed=retry_failed, jobs=cache.jobs
-            ):
+    for position, (index, task) in enumerate(tasks.items(), 1):
+        with prepared(task, stores, cache) as store:
+            for event in run_trial(task, store, cache):
                 yield index, event
-        if isinstance(event, TrialEnded) and leaves_process_unusable(event.record) and position < len(waiting):
+        if isinstance(event, TrialEnded) and leaves_process_unusable(event.record) and position < len(tasks):
             raise DlxError(
                 f"after a CUDA error no trial can run in this process; run the same command again for the other "
-                f"{len(waiting) - position}"
+                f"{len(tasks) - position}"
             )

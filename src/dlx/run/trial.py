@@ -4,10 +4,11 @@ import platform
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import ValidationError
@@ -15,17 +16,18 @@ from pydantic import ValidationError
 from dlx.data.batches.voxels import VoxelStore
 from dlx.engine import checkpoint
 from dlx.engine.capture import Captured, Eager
-from dlx.engine.device import describe_device
+from dlx.engine.device import describe_device, prepare_backend
 from dlx.engine.fit import Diverged, Job, StepDone, TrialProgress, fit
 from dlx.engine.score import score_trial
 from dlx.records.folder import TrialFolder
 from dlx.records.schema import EpochRecord, TrialRecord, TrialRun
 from dlx.run import provenance
-from dlx.run.process_cache import JobPool
+from dlx.run.process_cache import ProcessCache
+from dlx.run.stores import Stores
 from dlx.study.results import TrialResult
 from dlx.study.study import Trial
 from dlx.system.characters import encodable
-from dlx.system.errors import DataError, DlxError
+from dlx.system.errors import DataError, DlxError, spell_error
 from dlx.system.files import write_atomically
 from dlx.trial.resolve import Resolved
 
@@ -33,14 +35,43 @@ CUDA_ERRORS = ("CUDA error", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS")  # 
 
 
 @dataclass(frozen=True)
+class Task:
+    """A resolved trial to run, its folder, and how to run it. Its voxels are in the stores of its plan."""
+
+    trial: Trial
+    resolved: Resolved
+    folder: TrialFolder
+    fresh: bool = False
+    retry_failed: bool = False
+
+    @property
+    def trial_id(self) -> str:
+        return self.resolved.trial_id(self.trial.seed)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        return self.resolved.settings(self.trial.seed)
+
+    def failed(self, cause: str, *, keep: bool) -> "TrialEnded":
+        """A failed end of this task's trial; with `keep` the record is written, so that the trial is not run again."""
+        record = make_record(self, Outcome("failed", cause))
+        if keep:
+            self.folder.finish(record)
+        return TrialEnded(record, self.folder.path, was_done=False)
+
+    def on(self, device: torch.device) -> "Task":
+        """The same task on another device of its kind."""
+        compute = replace(self.resolved.compute, device=device)
+        return replace(self, resolved=replace(self.resolved, compute=compute))
+
+
+@dataclass(frozen=True)
 class TrialStarted:
     """A trial starts, or resumes after `resumed_from` epochs, whose records are `earlier`."""
 
     trial: Trial
-    parameters: int
     epochs: int
     steps_per_epoch: int
-    folder: Path
     resumed_from: int
     earlier: tuple[EpochRecord, ...]
     remark: str | None = None
@@ -57,8 +88,6 @@ class CaptureFailed:
 class Scoring:
     """Training is over; all training and validation cases are being scored."""
 
-    trial: Trial
-
 
 @dataclass(frozen=True)
 class TrialEnded:
@@ -72,88 +101,94 @@ class TrialEnded:
 Event = TrialStarted | StepDone | CaptureFailed | EpochRecord | Scoring | TrialEnded
 
 
-def run_trial(
-    trial: Trial,
-    resolved: Resolved,
-    store: VoxelStore,
-    folder: TrialFolder,
-    *,
-    retry_failed: bool = False,
-    jobs: JobPool,
-) -> Iterator[Event]:
+@dataclass
+class Outcome:
+    """How a trial ended, and what is known of its run."""
+
+    status: Literal["done", "diverged", "failed"] = "done"
+    cause: str | None = None
+    result: TrialResult | None = None
+    scored_s: float = 0.0
+    work: Eager | Captured | None = None
+    started_utc: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+
+
+@contextmanager
+def prepared(task: Task, stores: Stores, cache: ProcessCache) -> Iterator[VoxelStore]:
+    """Prepares the device and yields the task's voxels on it; within, the task's folder is locked for this process."""
+    prepare_backend(task.resolved.compute)  # first of all: otherwise every worker takes memory of the first device
+    store = cache.store(task.resolved, stores)
+    with task.folder.locked():
+        if task.fresh:
+            task.folder.clear()
+        yield store
+
+
+def run_trial(task: Task, store: VoxelStore, cache: ProcessCache) -> Iterator[Event]:
     """Runs one trial, from its checkpoint if there is one, and yields its events; the last one is TrialEnded.
 
     Divergence, and errors such as too little memory, end in a record with the cause and are not raised. DlxError and
-    OSError (a damaged checkpoint, a full disk) are raised. `jobs` keeps captured steps for later trials.
+    OSError (a damaged checkpoint, a full disk) are raised. `cache` keeps captured steps for later trials.
     """
-    found = folder.result()
-    if found is not None and (found.status == "done" or not retry_failed):
-        yield TrialEnded(found, folder.path, was_done=True)
+    found = task.folder.result()
+    if found is not None and (found.status == "done" or not task.retry_failed):
+        yield TrialEnded(found, task.folder.path, was_done=True)
         return
-    torch.set_num_threads(resolved.compute.threads)
-    started = datetime.now(UTC).isoformat(timespec="seconds")
-    scored_s, status, cause, result = 0.0, "done", None, None
-    work: Eager | Captured | None = None
+    torch.set_num_threads(task.resolved.compute.threads)
+    outcome = Outcome()
     try:
-        job = jobs.make(resolved, store, trial.seed)
-        work = job.step.work
-        progress, history = _resume(job, folder, resolved.trial_id(trial.seed))
-        if not history.records:
-            folder.clear()
-            folder.begin(resolved.settings(trial.seed))
-        yield TrialStarted(
-            trial=trial,
-            parameters=resolved.parameters,
-            epochs=job.epochs,
-            steps_per_epoch=job.step.source.num_steps,
-            folder=folder.path,
-            resumed_from=progress.epoch,
-            earlier=tuple(history.records),
-            remark=history.remark,
-        )
-        yield from _train_and_record(job, progress, history, resolved, trial, folder)
-        yield Scoring(trial)
-        scoring = time.perf_counter()
-        result = _score(job, progress, resolved)
-        scored_s = time.perf_counter() - scoring
-        jobs.keep(resolved, job)
+        job = cache.make_job(task.resolved, store, task.trial.seed)
+        outcome.work = job.step.work
+        yield from _train_and_score(task, job, outcome)
+        cache.keep(task.resolved, job)
     except Diverged as error:
-        status, cause = "diverged", str(error)
-        jobs.keep(resolved, job)
+        outcome.status, outcome.cause = "diverged", str(error)
+        cache.keep(task.resolved, job)
     except (DlxError, OSError):  # the user can fix these; they are not failures of the trial
         raise
     except Exception as error:  # noqa: BLE001 - recorded, so that the other trials can run
-        message = str(error).splitlines()[0] if str(error) else "no message"
-        status, cause = "failed", f"{type(error).__name__}: {message}"
-        write_atomically(folder.error, traceback.format_exc().encode("utf-8", "backslashreplace"))
-    record = make_record(trial, resolved, folder, status, cause, result, started, scored_s, work)
-    folder.finish(record)
-    yield TrialEnded(record, folder.path, was_done=False)
+        outcome.status, outcome.cause = "failed", spell_error(error)
+        write_atomically(task.folder.error, traceback.format_exc().encode("utf-8", "backslashreplace"))
+    record = make_record(task, outcome)
+    task.folder.finish(record)
+    yield TrialEnded(record, task.folder.path, was_done=False)
 
 
-def make_record(
-    trial: Trial,
-    resolved: Resolved,
-    folder: TrialFolder,
-    status: str,
-    cause: str | None,
-    result: TrialResult | None = None,
-    started_utc: str = "",
-    scored_s: float = 0.0,
-    work: Eager | Captured | None = None,
-) -> TrialRecord:
+def _train_and_score(task: Task, job: Job, outcome: Outcome) -> Iterator[Event]:
+    """Trains a trial from its checkpoint to its end and sets the outcome's result."""
+    history = _resume(task, job)
+    if not history.records:
+        task.folder.clear()
+        task.folder.begin(task.settings)
+    yield TrialStarted(
+        trial=task.trial,
+        epochs=job.epochs,
+        steps_per_epoch=job.step.source.num_steps,
+        resumed_from=history.progress.epoch,
+        earlier=tuple(history.records),
+        remark=history.remark,
+    )
+    yield from _train_and_record(task, job, history)
+    yield Scoring()
+    started = time.perf_counter()
+    outcome.result = _score(task, job, history.progress)
+    outcome.scored_s = time.perf_counter() - started
+
+
+def make_record(task: Task, outcome: Outcome) -> TrialRecord:
     """The record of a trial that ended; its seconds are the sum over all epochs on disk and scoring."""
+    resolved, work = task.resolved, outcome.work
     return TrialRecord(
-        trial=resolved.trial_id(trial.seed),
-        label=trial.label,
-        seed=trial.seed,
-        status=_status(status),
-        cause=None if cause is None else encodable(cause),
+        trial=task.trial_id,
+        label=task.trial.label,
+        seed=task.trial.seed,
+        status=outcome.status,
+        cause=None if outcome.cause is None else encodable(outcome.cause),
         parameters=resolved.parameters,
-        result=result,
+        result=outcome.result,
         run=TrialRun(
-            seconds=scored_s + _seconds(folder),
-            started_utc=started_utc or datetime.now(UTC).isoformat(timespec="seconds"),
+            seconds=outcome.scored_s + _seconds(task.folder),
+            started_utc=outcome.started_utc,
             host=platform.node(),
             device=describe_device(resolved.compute.device),
             versions=provenance.versions(),
@@ -161,7 +196,7 @@ def make_record(
             is_captured=work.obstacle is None if isinstance(work, Captured) else None,
             capture_obstacle=work.obstacle if isinstance(work, Captured) else None,
         ),
-        settings=resolved.settings(trial.seed),
+        settings=task.settings,
     )
 
 
@@ -181,46 +216,43 @@ def leaves_process_unusable(record: TrialRecord) -> bool:
     return record.status == "failed" and any(words in cause for words in CUDA_ERRORS)
 
 
-def _status(text: str) -> Literal["done", "diverged", "failed"]:
-    assert text in ("done", "diverged", "failed")
-    return text  # type: ignore[return-value]
-
-
 @dataclass
 class History:
-    """The epochs of a trial's checkpoint, and a remark for the user on how the trial resumes."""
+    """How far a trial is, the records of its epochs, and a remark for the user on how it resumes."""
 
+    progress: TrialProgress
     records: list[EpochRecord]
     remark: str | None = None
 
 
-def _resume(job: Job, folder: TrialFolder, trial_id: str) -> tuple[TrialProgress, History]:
+def _resume(task: Task, job: Job) -> History:
     """Loads the folder's checkpoint into the job and makes the records on disk agree with it.
 
     Raises DataError, which says how to start over, if the checkpoint cannot be used.
     """
-    if not folder.last.exists():
-        had_begun = folder.has_epochs()
-        return TrialProgress(), History([], "the checkpoint is missing: the trial starts over" if had_begun else None)
+    path = task.folder.last
+    if not path.exists():
+        had_begun = task.folder.has_epochs()
+        remark = "the checkpoint is missing: the trial starts over" if had_begun else None
+        return History(TrialProgress(), [], remark)
     try:
-        saved = checkpoint.read(folder.last)
-        if saved.header.get("trial") != trial_id:
-            raise DataError(f"{folder.last}: is the checkpoint of another trial ({saved.header.get('trial')})")
+        saved = checkpoint.read(path)
+        if saved.header.get("trial") != task.trial_id:
+            raise DataError(f"{path}: is the checkpoint of another trial ({saved.header.get('trial')})")
         checkpoint.restore(saved, job)
         progress = TrialProgress(**saved.header["progress"])
         records = [EpochRecord.model_validate(line) for line in saved.header["epochs"]]
     except (DataError, KeyError, TypeError, ValidationError) as error:
-        cause = str(error) if isinstance(error, DataError) else f"{folder.last}: not a readable checkpoint"
+        cause = str(error) if isinstance(error, DataError) else f"{path}: not a readable checkpoint"
         raise DataError(f"{cause}; --fresh starts this trial over") from None
-    folder.restore(records)
-    return progress, History(records)
+    task.folder.restore(records)
+    return History(progress, records)
 
 
-def _train_and_record(
-    job: Job, progress: TrialProgress, history: History, resolved: Resolved, trial: Trial, folder: TrialFolder
-) -> Iterator[StepDone | CaptureFailed | EpochRecord]:
+def _train_and_record(task: Task, job: Job, history: History) -> Iterator[StepDone | CaptureFailed | EpochRecord]:
     """Yields the events of `fit`; writes each epoch's record before yielding it, and checkpoints during training."""
     has_reported = False
+    folder, progress = task.folder, history.progress
     writer, buffers = checkpoint.CheckpointWriter(), checkpoint.HostBuffers()
     try:
         for event in fit(job, progress):
@@ -233,11 +265,11 @@ def _train_and_record(
                 folder.append(event)
                 history.records.append(event)
                 header = {
-                    "trial": resolved.trial_id(trial.seed),
+                    "trial": task.trial_id,
                     "progress": asdict(progress),
                     "epochs": [record.model_dump(mode="json") for record in history.records],
-                    "settings": resolved.settings(trial.seed),
-                    "label_values": list(resolved.dataset.label_values),
+                    "settings": task.settings,
+                    "label_values": list(task.resolved.dataset.label_values),
                 }
                 saved = checkpoint.snapshot(job, header, buffers)
                 is_best = progress.best_epoch == progress.epoch
@@ -248,8 +280,8 @@ def _train_and_record(
         writer.close()
 
 
-def _score(job: Job, progress: TrialProgress, resolved: Resolved) -> TrialResult:
-    train, val = score_trial(job, resolved.spec.evaluate.surface_tolerance_mm)
+def _score(task: Task, job: Job, progress: TrialProgress) -> TrialResult:
+    train, val = score_trial(job, task.resolved.spec.evaluate.surface_tolerance_mm)
     return TrialResult(
         epochs=progress.epoch,
         train=train,
@@ -258,5 +290,5 @@ def _score(job: Job, progress: TrialProgress, resolved: Resolved) -> TrialResult
         best_val_dice=progress.best_val_dice,
         weights_hash=checkpoint.weights_hash(job.evaluated_model),
         batches_hash=progress.batches_hash,
-        distance_unit=resolved.dataset.distance_unit,
+        distance_unit=task.resolved.dataset.distance_unit,
     )

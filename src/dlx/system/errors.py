@@ -32,6 +32,16 @@ def spell_os_error(error: OSError) -> str:
     return f"standard output cannot be written: {cause}" if is_of_stream else cause
 
 
+def spell_error(error: BaseException) -> str:
+    """The message of a DlxError, `path: cause` of an OSError, `Type: first line of the message` of others."""
+    if isinstance(error, DlxError):
+        return str(error)
+    if isinstance(error, OSError):
+        return spell_os_error(error)
+    message = str(error).splitlines()[0] if str(error) else "no message"
+    return f"{type(error).__name__}: {message}"
+
+
 def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
     """`did you mean 'x'? (known: ...)`, or `known: ...` if no name is similar; of more than 40 only the nearest.
 
