@@ -13,7 +13,7 @@ import torch
 
 from dlx.settings.spec import ComputeSpec
 from dlx.settings.text import counted
-from dlx.system.cpu_cores import available_cores as available_cores
+from dlx.system.cpu_cores import available_cores
 from dlx.system.errors import SettingError
 from dlx.system.memory import host_memory_bytes
 

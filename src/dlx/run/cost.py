@@ -63,8 +63,8 @@ def cost_of(plan: Plan) -> StudyCost:
     costs: dict[str, Cost] = {}
     by_label: dict[str, Cost] = {}
     missing = plan.missing()
-    for planned in (*plan.trials[: len(plan.study.variants)], *missing):
-        label, resolved = planned.trial.label, planned.resolved
+    for task in (*plan.trials[: len(plan.study.variants)], *missing):
+        label, resolved = task.trial.label, task.resolved
         if label not in by_label:
             key = _kind(resolved)
             if key not in costs:
@@ -72,10 +72,10 @@ def cost_of(plan: Plan) -> StudyCost:
                     resolved, put_on_device(plan.stores[resolved.dataset.fingerprint], resolved.compute.device)
                 )
             by_label[label] = costs[key]
-    seconds = sum(by_label[planned.trial.label].trial_s for planned in missing) / plan.max_parallel
+    seconds = sum(by_label[task.trial.label].trial_s for task in missing) / plan.max_parallel
     return StudyCost(
         num_missing=len(missing),
-        epochs=sum(planned.resolved.spec.train.epochs for planned in missing),
+        epochs=sum(task.resolved.spec.train.epochs for task in missing),
         seconds=seconds,
         step_s={label: cost.step_s for label, cost in by_label.items()},
         memory={label: cost.memory for label, cost in by_label.items() if cost.memory is not None},

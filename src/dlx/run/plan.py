@@ -11,7 +11,7 @@ from typing import Any
 
 from dlx.data.cases import Dataset
 from dlx.data.dataset import open_dataset
-from dlx.engine.device import available_cores, choose_compute
+from dlx.engine.device import choose_compute
 from dlx.records.folder import StudyFolder, TrialFolder
 from dlx.records.schema import StudyHeader, TrialEntry, VariantEntry
 from dlx.run.devices import cuda_names, device_of_worker
@@ -25,6 +25,7 @@ from dlx.study.axes import Variant
 from dlx.study.metrics import MIN_POINTS, direction_of
 from dlx.study.study import Study, Trial, check_classes, check_measured
 from dlx.system.characters import encodable
+from dlx.system.cpu_cores import available_cores
 from dlx.system.errors import SettingError
 from dlx.system.files import read_json
 from dlx.trial.resolve import Resolved, resolve
@@ -51,7 +52,7 @@ class Plan:
     def first(self) -> Resolved:
         """The control's resolved settings; those of the only variant if there is no control."""
         label = self.study.control or self.trials[0].trial.label
-        return next(planned.resolved for planned in self.trials if planned.trial.label == label)
+        return next(task.resolved for task in self.trials if task.trial.label == label)
 
     def header(self) -> StudyHeader:
         """The declaration of the study, written before the first trial starts."""
@@ -66,7 +67,7 @@ class Plan:
             axes=study.axes,
             control=study.control,
             seeds=study.seeds,
-            epochs=max(planned.resolved.spec.train.epochs for planned in self.trials),
+            epochs=max(task.resolved.spec.train.epochs for task in self.trials),
             variants=tuple(
                 VariantEntry(label=v.label, values=v.values, scheduler=v.spec.scheduler.name) for v in study.variants
             ),
@@ -78,22 +79,19 @@ class Plan:
 
     def missing(self) -> list[Task]:
         """The trials that have no result yet."""
-        return [planned for planned in self.trials if planned.folder.result() is None]
+        return [task for task in self.trials if task.folder.result() is None]
 
     def disk_mib(self) -> float:
         """Disk space of all checkpoints, last and best: weights and two moments in float32, and the average if used."""
         total = 0.0
-        for planned in self.trials:
-            copies = 4 if planned.resolved.spec.train.ema_decay else 3
-            total += 2 * copies * 4 * planned.resolved.parameters / 2**20
+        for task in self.trials:
+            copies = 4 if task.resolved.spec.train.ema_decay else 3
+            total += 2 * copies * 4 * task.resolved.parameters / 2**20
         return total
 
     def free_disk_mib(self) -> float:
         """Free disk space at the folder, or at its nearest existing parent."""
-        existing = self.folder.resolve()
-        while not existing.exists():
-            existing = existing.parent
-        return shutil.disk_usage(existing).free / 2**20
+        return shutil.disk_usage(_nearest_existing(self.folder)).free / 2**20
 
 
 def make_plan(
@@ -120,34 +118,19 @@ def make_plan(
     variants = tuple(v.model_copy(update={"spec": with_absolute_paths(v.spec)}) for v in study.variants)
     study = study.model_copy(update={"variants": variants})
     datasets = _open_data(study, cache_dir=cache_dir, verify=verify_data, keep=keep_cache, progress=progress)
-    resolved = _resolve_all(study, datasets, *CHOICES[0])
-    if any(resolved[variant.label].spec.evaluate != variant.spec.evaluate for variant in study.variants):
-        begun = {*known_trials, *_trials_of(folder)}
-        others = (_resolve_all(study, datasets, *choice) for choice in CHOICES[1:] if begun)
-        resolved = next((found for found in chain([resolved], others) if _are_among(begun, found, study)), resolved)
+    resolved = _resolve_as_begun(study, datasets, folder, known_trials)
     _check_comparable(resolved, study.seeds[0])
     for one in resolved.values():
         check_classes(study, one.dataset.classes[1:])
     check_measured(study, {label: one.spec for label, one in resolved.items()})
     stores = host_stores(resolved.values())
     slim = {label: one.without_voxels() for label, one in resolved.items()}
-    trials = tuple(
-        Task(trial, slim[trial.label], _trial_folder(folder, trial, slim[trial.label])) for trial in study.trials()
-    )
-    notes = [*_common_remarks(resolved), *remarks, *_seed_remarks(study)]
-    for one in slim.values():
-        remark = stays_on_host(stores[one.dataset.fingerprint], one.compute.device)
-        notes += [remark] if remark and remark not in notes else []
-    parallel, remark = _parallel(list(slim.values()), max_parallel, len(trials))
-    notes += [remark] if remark else []
+    trials = tuple(_make_task(trial, slim[trial.label], folder) for trial in study.trials())
+    on_host = [stays_on_host(stores[one.dataset.fingerprint], one.compute.device) for one in slim.values()]
     lack = lack_of_shared_memory(stores)
-    if lack is not None and len(trials) > 1:
-        if max_parallel is not None and max_parallel > 1:
-            raise SettingError(f"--max-parallel {max_parallel}: {lack}; or leave it out, for one trial at a time")
-        if parallel > 1 or len(study.variants) > 1:  # seeds of one variant need no workers
-            notes.append(f"one trial at a time, in this process: {lack}")
-        parallel = 1
-    return Plan(study, command, folder, trials, stores, parallel, tuple(notes), has_workers=lack is None)
+    parallel, parallel_remarks = _choose_parallel(list(slim.values()), max_parallel, len(trials), lack)
+    notes = [*_common_remarks(resolved), *remarks, *_seed_remarks(study), *filter(None, on_host), *parallel_remarks]
+    return Plan(study, command, folder, trials, stores, parallel, tuple(dict.fromkeys(notes)), has_workers=lack is None)
 
 
 def _seed_remarks(study: Study) -> list[str]:
@@ -182,6 +165,24 @@ def _open_data(study: Study, **options: Any) -> dict[str, Dataset]:
     return datasets
 
 
+def _resolve_as_begun(
+    study: Study, datasets: Mapping[str, Dataset], folder: Path, known_trials: Collection[str]
+) -> dict[str, Resolved]:
+    """Resolves all variants by the first of CHOICES that gives a trial of the folder or a known one, else by the first
+    of all.
+    """
+    resolved = _resolve_all(study, datasets, *CHOICES[0])
+    if all(resolved[variant.label].spec.evaluate == variant.spec.evaluate for variant in study.variants):
+        return resolved  # nothing was chosen
+    header = StudyFolder(folder).header()
+    begun = {*known_trials, *(entry.trial for entry in header.trials)} if header else set(known_trials)
+    others = (_resolve_all(study, datasets, *choice) for choice in CHOICES[1:] if begun)
+    for found in chain([resolved], others):
+        if any(one.trial_id(seed) in begun for one in found.values() for seed in study.seeds):
+            return found
+    return resolved
+
+
 def _resolve_all(
     study: Study, datasets: Mapping[str, Dataset], min_validations: int, fits_batch: bool
 ) -> dict[str, Resolved]:
@@ -205,17 +206,6 @@ def _naming(variant: Variant, study: Study) -> Iterator[None]:
         raise SettingError(f"variant '{variant.label}': {error}") from None
 
 
-def _trials_of(folder: Path) -> set[str]:
-    """The ids of the trials declared by the study in a folder."""
-    header = StudyFolder(folder).header()
-    return set() if header is None else {entry.trial for entry in header.trials}
-
-
-def _are_among(known: Collection[str], resolved: dict[str, Resolved], study: Study) -> bool:
-    """True if any trial of the study, resolved in this way, is known."""
-    return any(one.trial_id(seed) in known for one in resolved.values() for seed in study.seeds)
-
-
 def _check_comparable(resolved: dict[str, Resolved], seed: int) -> None:
     """Refuses variants whose validation subjects differ from the first variant's, and identical variants."""
     (first, other), *_ = resolved.items()
@@ -234,16 +224,20 @@ def _check_folder(folder: Path) -> None:
     """Refuses a folder that cannot be written; called before data are read."""
     if folder == Path():
         raise SettingError("--out: expected the name of a folder (got '.')")
-    existing = folder
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
+    existing = _nearest_existing(folder)
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         cause = "not writable" if existing.is_dir() else "not a folder"
-        raise SettingError(f"--out {encodable(str(folder))}: {encodable(str(existing.absolute()))} is {cause}")
+        raise SettingError(f"--out {encodable(str(folder))}: {encodable(str(existing))} is {cause}")
 
 
-def _trial_folder(folder: Path, trial: Trial, resolved: Resolved) -> TrialFolder:
-    return TrialFolder(folder, trial.label, trial.seed, resolved.trial_id(trial.seed))
+def _nearest_existing(folder: Path) -> Path:
+    """The folder, or the nearest of its parents that exists."""
+    absolute = folder.absolute()
+    return next(path for path in (absolute, *absolute.parents) if path.exists())
+
+
+def _make_task(trial: Trial, resolved: Resolved, folder: Path) -> Task:
+    return Task(trial, resolved, TrialFolder(folder, trial.label, trial.seed, resolved.trial_id(trial.seed)))
 
 
 def _common_remarks(resolved: dict[str, Resolved]) -> list[str]:
@@ -263,8 +257,22 @@ def _whose(labels: list[str], every: list[str]) -> str:
     return f"all but {'; '.join(others)}: " if len(others) < len(labels) - 1 else f"{'; '.join(labels)}: "
 
 
-def _parallel(resolved: list[Resolved], asked: int | None, num_trials: int) -> tuple[int, str | None]:
-    """How many trials run at once, and a remark if that is fewer than requested.
+def _choose_parallel(
+    resolved: list[Resolved], asked: int | None, num_trials: int, lack: str | None
+) -> tuple[int, list[str]]:
+    """How many trials run at once, and remarks: one if shared memory is too small (`lack`) for the voxels."""
+    parallel, remarks = _parallel(resolved, asked, num_trials)
+    if lack is None or num_trials == 1:
+        return parallel, remarks
+    if asked is not None and asked > 1:
+        raise SettingError(f"--max-parallel {asked}: {lack}; or leave it out, for one trial at a time")
+    if parallel > 1 or len(resolved) > 1:  # seeds of one variant need no workers
+        remarks = [*remarks, f"one trial at a time, in this process: {lack}"]
+    return 1, remarks
+
+
+def _parallel(resolved: list[Resolved], asked: int | None, num_trials: int) -> tuple[int, list[str]]:
+    """How many trials run at once by their threads and devices, and a remark if that is fewer than requested.
 
     On a CPU, threads times trials never exceed the cores: with more threads than cores, steps were measured to be many
     times slower (docs/log.md). On a GPU one trial runs at a time unless more are requested.
@@ -281,15 +289,15 @@ def _parallel(resolved: list[Resolved], asked: int | None, num_trials: int) -> t
             f"--max-parallel {asked}: only {room} at once: each trial uses {counted(threads, 'thread')}, of "
             f"{counted(available_cores(), 'core')}"
         )
-        return min(room, num_trials), remark
-    return min(asked or room, num_trials), None
+        return min(room, num_trials), [remark]
+    return min(asked or room, num_trials), []
 
 
-def _on_several(resolved: list[Resolved], num_workers: int) -> str | None:
+def _on_several(resolved: list[Resolved], num_workers: int) -> list[str]:
     """A remark if trials run on more than one device."""
     names = cuda_names()
     used = dict.fromkeys(str(device_of_worker(one, names, n)) for n in range(num_workers) for one in resolved)
-    return f"trials run on {', '.join(used)}, {num_workers} at once" if len(used) > 1 else None
+    return [f"trials run on {', '.join(used)}, {num_workers} at once"] if len(used) > 1 else []
 
 
 def data_name(spec: Spec) -> str:
@@ -322,7 +330,7 @@ def study_replaced(plan: Plan) -> StudyHeader | None:
 
 def check_resumable(plan: Plan) -> None:
     """Raises SettingError, which names settings that differ, unless a trial of the plan was begun in its folder."""
-    if any(planned.folder.path.exists() for planned in plan.trials):
+    if any(task.folder.path.exists() for task in plan.trials):
         return
     for path in sorted(plan.folder.glob("trials/*/settings.json")):
         changed = settings_differences(read_json(path), plan.trials[0].settings)

@@ -19,11 +19,12 @@ from dlx.data.split import Split, load_groups, split_cases
 from dlx.data.whiten import describe_correlations
 from dlx.engine import checkpoint
 from dlx.engine.checkpoint import InitialWeights
-from dlx.engine.device import Compute, available_cores, choose_compute, memory_bytes
+from dlx.engine.device import Compute, choose_compute, memory_bytes
 from dlx.settings.binding import bind_parts, identifying_settings
 from dlx.settings.spec import Spec
 from dlx.study.metrics import MIN_POINTS
 from dlx.study.results import RESULTS_VERSION
+from dlx.system.cpu_cores import available_cores
 from dlx.system.errors import SettingError
 from dlx.training import schedules
 from dlx.trial.evaluation_memory import fit_evaluation_batch
