@@ -115,7 +115,7 @@ class Captured:
         self.obstacle: str | None = None
         self._replay: Run | None = None
         self._captured_addresses: list[int] = []
-        self._rates = [_rate_tensor(group) for group in optimizer.param_groups]
+        self._rates = [torch.zeros((), device=group["params"][0].device) for group in optimizer.param_groups]
 
     def begin_epoch(self) -> None:
         """Copies the scheduler's rates to the device; called once an epoch."""
@@ -204,9 +204,3 @@ def _moments(optimizer: torch.optim.Optimizer) -> dict[tuple[int, str], Tensor]:
         for name, entry in optimizer.state.get(parameter, {}).items()
         if isinstance(entry, Tensor)
     }
-
-
-def _rate_tensor(group: dict[str, object]) -> Tensor:
-    parameters = group["params"]
-    assert isinstance(parameters, list)
-    return torch.zeros((), device=parameters[0].device)

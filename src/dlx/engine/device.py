@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,7 @@ from dlx.settings.spec import ComputeSpec
 from dlx.settings.text import counted
 from dlx.system.cpu_cores import available_cores
 from dlx.system.errors import SettingError
+from dlx.system.files import text_of
 from dlx.system.memory import host_memory_bytes
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
@@ -141,12 +143,8 @@ def _cpu_capabilities() -> dict[str, Any]:
 
 
 def _processor_name() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            found = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
-    except OSError:
-        found = None
-    return found or "CPU"
+    lines = text_of(Path("/proc/cpuinfo")).splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "") or "CPU"
 
 
 def _choose_device(name: str) -> tuple[torch.device, list[str]]:

@@ -8,7 +8,6 @@ time, and only the predicted class of each voxel is kept.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
 
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from dlx.data.batches.voxels import Extent, VoxelStore
 from dlx.engine.device import Compute
+from dlx.models.network import evaluation_mode
 from dlx.scoring.overlap import overlap_counts, soft_overlap
 
 Place = tuple[slice, slice, slice]
@@ -55,7 +55,7 @@ class Evaluator:
         predictions after each case, so that the device holds those of one case only.
         """
         counts, soft, predictions = [], [], []
-        with evaluating(model):
+        with evaluation_mode(model), torch.inference_mode():
             for case in cases:
                 prediction = torch.empty(self.store.shapes[case], dtype=torch.uint8, device=self.compute.device)
                 mask = self.store.mask(case).to(self.compute.device)
@@ -190,18 +190,6 @@ class SoftSums:
             return torch.stack(self.sums).sum(0)
         probabilities = torch.cat([piece for piece, _ in self.kept], 1 + axis)
         return soft_overlap(probabilities[None], torch.cat([mask for _, mask in self.kept], axis)[None])
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients; restores the mode of the model afterwards."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        model.train(was_training)
 
 
 def window_starts(size: int, window: int, overlap_fraction: float) -> list[int]:

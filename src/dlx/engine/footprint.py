@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from dlx.models.network import evaluation_mode
+
 
 class PeakBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of all tensors made in the context, as long as they live; `peak` is the maximum.
@@ -49,13 +51,8 @@ def forward_bytes(model: nn.Module, shape: tuple[int, ...]) -> int:
     """Bytes that a forward pass over images of this shape (B, C, *S) takes at its peak, in evaluation mode and float32,
     with the images and without the weights. The model is on the meta device.
     """
-    was_training = model.training
-    model.eval()
     counter = PeakBytes()
     memory_format = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
-    try:
-        with torch.no_grad(), counter:
-            model(torch.empty(shape, device="meta").contiguous(memory_format=memory_format))
-    finally:
-        model.train(was_training)
+    with evaluation_mode(model), torch.no_grad(), counter:
+        model(torch.empty(shape, device="meta").contiguous(memory_format=memory_format))
     return counter.peak

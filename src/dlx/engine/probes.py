@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from dlx.models.dropout import Dropout, named_dropouts
 from dlx.study.results import DropoutSample, LevelProbe
 
+# the order of `Prober.features` and `Prober.norms`
+MEASURED = ("mean_abs", "mean", "variance", "dead_fraction", "gradient_norm", "weight_norm")
+
 
 class Prober:
     """Measures the levels of a network in one step at a time; `levels` and `dropout_samples` describe the last one."""
@@ -66,16 +69,8 @@ class Prober:
         """The measurements of each level, in the order of the forward pass; waits for the device."""
         found = {}
         for level, statistics in self.features.items():
-            mean_abs, mean, variance, dead = statistics.tolist()
-            gradient_norm, weight_norm = self.norms[level].tolist()
-            found[level] = LevelProbe(
-                mean_abs=mean_abs,
-                mean=mean,
-                variance=variance,
-                dead_fraction=dead,
-                gradient_norm=gradient_norm,
-                weight_norm=weight_norm,
-            )
+            measured = [*statistics.tolist(), *self.norms[level].tolist()]
+            found[level] = LevelProbe(**dict(zip(MEASURED, measured, strict=True)))
         return found
 
 

@@ -47,13 +47,8 @@ class TrainStep:
         with_probes: bool = False,
         num_classes: int,
     ) -> None:
-        self.model, self.loss, self.optimizer, self.source, self.compute = (
-            model,
-            loss,
-            optimizer,
-            source,
-            compute,
-        )
+        self.model, self.loss, self.optimizer = model, loss, optimizer
+        self.source, self.compute = source, compute
         self.clip_grad_norm, self.average, self.with_soft_dice = clip_grad_norm, average, with_soft_dice
         self.augmenter = augmenter
         self.losses = torch.zeros(source.num_steps, device=compute.device)

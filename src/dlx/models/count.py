@@ -5,7 +5,6 @@ The forward pass runs on the meta device, which computes shapes only, so it need
 
 import copy
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,7 +15,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from dlx.models.backbone import BackboneUNet, Classifier
-from dlx.models.trace import Call, Trace, reused_modules, reused_parameters, trace_forward
+from dlx.models.network import evaluation_mode
+from dlx.models.trace import Trace, reused_modules, reused_parameters, trace_forward
 from dlx.system.errors import SettingError
 
 Shape = tuple[int, ...]
@@ -105,7 +105,7 @@ def spell_shape(shape: Sequence[int]) -> str:
 
 
 def _measure(model: nn.Module, inputs: tuple[Tensor, ...], *remarks: str) -> ModelCount:
-    with _in_eval_mode(model), torch.enable_grad(), FlopCounterMode(display=False) as counter:
+    with evaluation_mode(model), torch.enable_grad(), FlopCounterMode(display=False) as counter:
         with trace_forward(model, counter.get_total_flops) as trace:
             output = model(*inputs)
         flops = counter.get_total_flops()
@@ -174,26 +174,16 @@ def _rows(model: nn.Module, trace: Trace) -> tuple[ModuleRow, ...]:
         if name:
             totals[_parent(name)] += totals[name]
             flops[_parent(name)] += flops[name]
-    return tuple(
-        ModuleRow(
-            name=name,
-            kind=type(module).__name__,
-            own=own[name],
-            parameters=totals[name],
-            shapes=_distinct_shapes(calls_of.get(module, [])),
-            calls=len(calls_of.get(module, [])),
-            flops=flops[name],
-        )
-        for name, module in named
-    )
+    rows = []
+    for name, module in named:
+        calls = calls_of.get(module, [])
+        shapes = tuple(dict.fromkeys(shape for call in calls for shape in call.shapes))
+        rows.append(ModuleRow(name, type(module).__name__, own[name], totals[name], shapes, len(calls), flops[name]))
+    return tuple(rows)
 
 
 def _parent(name: str) -> str:
     return name.rpartition(".")[0]
-
-
-def _distinct_shapes(calls: list[Call]) -> tuple[Shape, ...]:
-    return tuple(dict.fromkeys(shape for call in calls for shape in call.shapes))
 
 
 def _go_back(model: nn.Module, output: Any) -> None:
@@ -234,17 +224,6 @@ def _make_inputs(model: nn.Module, inputs: Shape | tuple[Tensor, ...], device: t
         return (torch.empty(shape, device=device, dtype=next(floats, torch.float32)),)
     generator = torch.Generator("cpu").manual_seed(0)
     return (torch.randn(shape, generator=generator, device="cpu").to(device, next(floats, torch.float32)),)
-
-
-@contextmanager
-def _in_eval_mode(model: nn.Module) -> Iterator[None]:
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, is_training in modes.items():
-            module.training = is_training
 
 
 def _one_line(error: Exception) -> str:

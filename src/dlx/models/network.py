@@ -1,6 +1,7 @@
 """What every segmentation network shares: padding, dropout after blocks, hooks for probes, groups of parameters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 from jaxtyping import Float
@@ -8,6 +9,18 @@ from torch import Tensor, nn
 
 from dlx.models.blocks import Dims, check_axes, crop_to, make_dropouts, pad_to_multiple
 from dlx.settings.spec import DropoutSpec
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode within the block; restores the mode of each module afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, is_training in modes.items():
+            module.training = is_training
 
 
 class Network(nn.Module):

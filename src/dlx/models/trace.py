@@ -54,13 +54,11 @@ class Trace:
 def trace_forward(model: nn.Module, cost_so_far: Callable[[], int] = lambda: 0) -> Iterator[Trace]:
     """Records the calls of `model` within the block; the cost of a call is the increase of `cost_so_far` during it."""
     trace = Trace()
-    flow = _ParameterFlow(trace)
+    flow = _ParameterFlow(trace, cost_so_far)
     handles = []
     for module in model.modules():
-        handles.append(
-            module.register_forward_pre_hook(_enter(trace, flow, cost_so_far), prepend=True, with_kwargs=True)
-        )
-        handles.append(module.register_forward_hook(_leave(trace, flow, cost_so_far)))
+        handles.append(module.register_forward_pre_hook(flow.enter, prepend=True, with_kwargs=True))
+        handles.append(module.register_forward_hook(flow.leave))
     try:
         with flow:
             yield trace
@@ -107,9 +105,9 @@ class _ParameterFlow(TorchFunctionMode):
     with data: that is the use. So a weight that is normalised in several operations before a convolution is used once.
     """
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, cost_so_far: Callable[[], int]) -> None:
         super().__init__()
-        self.trace = trace
+        self.trace, self.cost_so_far = trace, cost_so_far
         self.data = WeakTensorKeyDictionary()
         self.derived = WeakTensorKeyDictionary()  # tensor -> the parameters it was computed from
 
@@ -128,6 +126,28 @@ class _ParameterFlow(TorchFunctionMode):
             else:
                 self.mark_derived(inputs, outputs)
         return result
+
+    def enter(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """A hook at the start of each module's call."""
+        stack, calls = self.trace.stack, self.trace.calls
+        calls.append(Call(module, stack[-1] if stack else None, cost=-self.cost_so_far()))
+        stack.append(len(calls) - 1)
+        # Tensors that enter a module are data from here on, learned queries included. Parameters themselves are not:
+        # parametrizations pass them in to be transformed first.
+        tensors = [tensor for tensor in _tensors((args, kwargs)) if not isinstance(tensor, nn.Parameter)]
+        self.note_uses(tensors)
+        self.mark_data(tensors)
+
+    def leave(self, _module: nn.Module, _args: Any, output: Any) -> None:
+        """A hook at the end of each module's call."""
+        call = self.trace.calls[self.trace.stack[-1]]
+        tensors = _tensors(output)
+        call.shapes = tuple(tuple(tensor.shape) for tensor in tensors)
+        call.cost += self.cost_so_far()
+        if call.parent is None:
+            self.note_uses(tensors)  # a parameter that is a result of the network is used by that
+        self.mark_data([tensor for tensor in tensors if not self.sources(tensor)])
+        self.trace.stack.pop()
 
     def sources(self, tensor: Tensor) -> frozenset[nn.Parameter]:
         """The parameters that a tensor stands for; none if it is data."""
@@ -155,33 +175,6 @@ class _ParameterFlow(TorchFunctionMode):
         for tensor in outputs:
             if sources and not isinstance(tensor, nn.Parameter):
                 self.derived[tensor] = sources
-
-
-def _enter(trace: Trace, flow: _ParameterFlow, cost_so_far: Callable[[], int]) -> Callable[..., None]:
-    def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
-        trace.calls.append(Call(module, trace.stack[-1] if trace.stack else None, cost=-cost_so_far()))
-        trace.stack.append(len(trace.calls) - 1)
-        # Tensors that enter a module are data from here on, learned queries included. Parameters themselves are not:
-        # parametrizations pass them in to be transformed first.
-        tensors = [tensor for tensor in _tensors((args, kwargs)) if not isinstance(tensor, nn.Parameter)]
-        flow.note_uses(tensors)
-        flow.mark_data(tensors)
-
-    return enter
-
-
-def _leave(trace: Trace, flow: _ParameterFlow, cost_so_far: Callable[[], int]) -> Callable[..., None]:
-    def leave(_module: nn.Module, _args: Any, output: Any) -> None:
-        call = trace.calls[trace.stack[-1]]
-        tensors = _tensors(output)
-        call.shapes = tuple(tuple(tensor.shape) for tensor in tensors)
-        call.cost += cost_so_far()
-        if call.parent is None:
-            flow.note_uses(tensors)  # a parameter that is a result of the network is used by that
-        flow.mark_data([tensor for tensor in tensors if not flow.sources(tensor)])
-        trace.stack.pop()
-
-    return leave
 
 
 def _tensors(tree: Any) -> list[Tensor]:

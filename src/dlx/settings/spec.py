@@ -159,6 +159,12 @@ class BatchSpec(Section):
     foreground_fraction: Fraction = 0.0
     """The share of patches that are centred on a labelled voxel."""
 
+    @property
+    def fitted_patch_size_px(self) -> tuple[int, ...]:
+        """`patch_size_px` of a resolved spec, where it is never None."""
+        assert self.patch_size_px is not None
+        return self.patch_size_px
+
 
 class AugmentSpec(Section):
     """Random changes of every training patch; validation sees none. All off by default."""

@@ -57,19 +57,7 @@ def encodable(text: str, encoding: str = "utf-8") -> str:
 
     UTF-8, the encoding of records, lacks only surrogates: such a byte of a file name that is not UTF-8 becomes `\\xe9`.
     """
-    try:
-        text.encode(encoding)
-    except UnicodeEncodeError:
-        return "".join(_in_encoding(letter, encoding) for letter in text)
-    return text
-
-
-def _in_encoding(letter: str, encoding: str) -> str:
-    try:
-        letter.encode(encoding)
-    except UnicodeEncodeError:
-        return _in_ascii(letter)
-    return letter
+    return text.encode(encoding, FALLBACK).decode(encoding)
 
 
 def _in_ascii(letter: str) -> str:

@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+from dlx.system.files import text_of
+
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -18,17 +20,10 @@ def available_cores(cgroup: Path = CGROUP) -> int:
 def _quota(cgroup: Path) -> int | None:
     """The quota in cores, rounded up; None without a quota."""
     if (cgroup / "cpu.max").is_file():
-        texts = _read(cgroup / "cpu.max").split()
+        texts = text_of(cgroup / "cpu.max").split()
     else:
-        texts = [_read(cgroup / "cpu" / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")]
+        texts = [text_of(cgroup / "cpu" / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")]
     if len(texts) != 2 or not all(text.isdecimal() for text in texts):  # `max` and -1 mean no quota
         return None
     quota, period = map(int, texts)
     return -(-quota // period) if period else None
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii")
-    except (OSError, UnicodeDecodeError):
-        return ""

@@ -36,6 +36,14 @@ def home_folder() -> Path | None:
     return None if home == "~" else Path(home)
 
 
+def text_of(path: Path) -> str:
+    """The text of a file of the operating system, such as in /proc; empty if it cannot be read."""
+    try:
+        return path.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
+
+
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
     """Adds this path to an OSError without a file name, such as that of a full disk."""

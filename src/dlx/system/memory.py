@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
-CGROUP = Path("/sys/fs/cgroup")
+from dlx.system.cpu_cores import CGROUP
+from dlx.system.files import text_of
+
 STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
@@ -17,11 +19,9 @@ def host_memory_bytes() -> int | None:
     except (AttributeError, OSError, ValueError):
         return None
     for path in (CGROUP / "memory.max", CGROUP / "memory" / "memory.limit_in_bytes"):
-        try:
-            text = path.read_text(encoding="ascii").strip()
-        except (OSError, UnicodeDecodeError):
-            continue
-        return min(total, int(text)) if text.isdecimal() else total  # `max` means no limit
+        text = text_of(path).strip()
+        if text:
+            return min(total, int(text)) if text.isdecimal() else total  # `max` means no limit
     return total
 
 
@@ -36,9 +36,5 @@ def reset_peak() -> bool:
 
 def peak_bytes() -> int | None:
     """The peak of this process's memory since `reset_peak`; None if unknown."""
-    try:
-        lines = STATUS.read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return None
-    found = next((line.split() for line in lines if line.startswith("VmHWM:")), None)
+    found = next((line.split() for line in text_of(STATUS).splitlines() if line.startswith("VmHWM:")), None)
     return int(found[1]) * 1024 if found else None

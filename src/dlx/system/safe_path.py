@@ -49,6 +49,5 @@ def importing_from_working_folder() -> Iterator[None]:
     try:
         yield
     finally:
-        last = len(sys.path) - 1 - sys.path[::-1].index(folder) if folder in sys.path else None
-        if last is not None:
-            del sys.path[last]
+        if folder in sys.path:
+            del sys.path[len(sys.path) - 1 - sys.path[::-1].index(folder)]

@@ -96,8 +96,9 @@ def _make_augmenter(resolved: Resolved) -> Augmenter | None:
     if spec.augment == AugmentSpec():
         return None
     channels, steps = len(resolved.dataset.channels), spec.train.steps_per_epoch
-    assert spec.batch.patch_size_px is not None
-    return Augmenter(spec.augment, steps, spec.batch.size, channels, spec.batch.patch_size_px, resolved.compute.device)
+    return Augmenter(
+        spec.augment, steps, spec.batch.size, channels, spec.batch.fitted_patch_size_px, resolved.compute.device
+    )
 
 
 def _set_back(step: TrainStep, start: nn.Module, settings: Optimizer) -> None:
@@ -119,7 +120,6 @@ def _assemble(resolved: Resolved, store: VoxelStore, seed: int, step: TrainStep,
     train = tuple(store.index[case] for case in resolved.split.train)
     val = tuple(store.index[case] for case in resolved.split.val)
     dims, stride = model_geometry(step.model)
-    assert spec.batch.patch_size_px is not None
     evaluator = Evaluator(
         store=store,
         compute=compute,
@@ -127,7 +127,7 @@ def _assemble(resolved: Resolved, store: VoxelStore, seed: int, step: TrainStep,
         dims=dims,
         stride=stride,
         slice_axis=spec.batch.slice_axis,
-        window=spec.batch.patch_size_px,
+        window=spec.batch.fitted_patch_size_px,
         batch_size=spec.evaluate.batch_size,
         overlap_fraction=spec.evaluate.overlap_fraction,
         with_soft_dice=spec.evaluate.soft_dice,
@@ -160,8 +160,7 @@ def evenly_spaced(cases: tuple[int, ...], count: int) -> tuple[int, ...]:
 
 
 def _patch_sampler(spec: Spec, store: VoxelStore, train: tuple[int, ...]) -> PatchSampler:
-    assert spec.batch.patch_size_px is not None
     whole = [tuple((0, size) for size in store.shapes[case]) for case in train]
     boxes = [store.boxes[case] for case in train] if spec.data.crop else whole
-    extent = box_extent(spec.batch.patch_size_px, spec.batch)
+    extent = box_extent(spec.batch.fitted_patch_size_px, spec.batch)
     return PatchSampler(extent, train, tuple(boxes), spec.batch.foreground_fraction)  # type: ignore[arg-type]

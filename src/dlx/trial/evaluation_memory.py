@@ -55,9 +55,8 @@ def fit_evaluation_batch(
 
 def evaluated_size(spec: Spec, shapes: list[tuple[int, ...]], dims: int, stride: int) -> tuple[int, ...]:
     """The size of a window, or of the largest slice after padding for the network."""
-    assert spec.batch.patch_size_px is not None
     if dims == 3:
-        return spec.batch.patch_size_px
+        return spec.batch.fitted_patch_size_px
     slices = [tuple(size for axis, size in enumerate(shape) if axis != spec.batch.slice_axis) for shape in shapes]
     return max((tuple(-(-size // stride) * stride for size in one) for one in slices), key=prod)
 

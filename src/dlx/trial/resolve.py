@@ -166,8 +166,7 @@ def _fit_evaluation(spec: Spec, dataset: Dataset, split: Split, at_least: int) -
     """
     if spec.evaluate.every is not None:
         return spec
-    assert spec.batch.patch_size_px is not None
-    patch = prod(spec.batch.patch_size_px)
+    patch = prod(spec.batch.fitted_patch_size_px)
     trained = 3 * patch * spec.batch.size * spec.train.steps_per_epoch
     val = set(split.val)
     validated = sum(case.mask.size for case in dataset.cases if case.id in val)
@@ -191,14 +190,13 @@ def _check_memory(spec: Spec, parameters: int, compute: Compute) -> None:
 
 def _check_norms(spec: Spec, model: nn.Module, stride: int) -> None:
     """Refuses batches that leave one value per channel at the deepest level: torch cannot normalise it."""
-    assert spec.batch.patch_size_px is not None
-    deepest = prod(-(-size // stride) for size in spec.batch.patch_size_px)
+    deepest = prod(-(-size // stride) for size in spec.batch.fitted_patch_size_px)
     is_batch = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
     grouped = [module for module in model.modules() if isinstance(module, nn.GroupNorm)]
     widest = max(grouped, key=lambda norm: norm.num_channels, default=None)
     is_instance = widest is not None and widest.num_groups == widest.num_channels
     if (is_batch or is_instance) and spec.batch.size * deepest == 1:
-        patch = " x ".join(map(str, spec.batch.patch_size_px))
+        patch = " x ".join(map(str, spec.batch.fitted_patch_size_px))
         raise SettingError(
             f"model '{spec.model}': one patch of {patch} is one voxel at the deepest level, but its norm needs more "
             "than one value per channel: set a larger batch.size or batch.patch_size_px, or model.norm=none"

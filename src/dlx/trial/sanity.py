@@ -18,7 +18,6 @@ MAX_SIDE_RATIO = 4  # of a slice: one that is longer was probably cut along the 
 
 def warn_of_patches(spec: Spec, dataset: Dataset, split: Split, dims: int) -> list[str]:
     """Slices cut along the wrong axis, and patches that are mostly padding."""
-    assert spec.batch.patch_size_px is not None
     sizes = np.array([case.mask.shape for case in _training(dataset, split)])
     spanned = sizes
     remarks = []
@@ -34,7 +33,7 @@ def warn_of_patches(spec: Spec, dataset: Dataset, split: Split, dims: int) -> li
                 f"did you mean batch.slice_axis={thinnest}?"
             )
         spanned = sizes[:, others]
-    patch = np.array(spec.batch.patch_size_px)
+    patch = np.array(spec.batch.fitted_patch_size_px)
     if (patch >= 2 * spanned.max(axis=0)).any():
         asked, largest = spell_size(patch.tolist()), spell_size(spanned.max(axis=0).tolist())
         remarks.append(f"batch.patch_size_px: patches of {asked} are mostly padding; no image is larger than {largest}")
