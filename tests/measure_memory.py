@@ -17,11 +17,11 @@ import torch
 from dlx.data.cases import Case, Dataset
 from dlx.engine.evaluate import Measured
 from dlx.engine.score import score_set
-from dlx.run.stores import make_store
 from dlx.settings.layers import make_spec
 from dlx.system import memory
 from dlx.trial.build import make_job
 from dlx.trial.resolve import resolve
+from small import make_store
 
 
 def make_case(name: str, shape: tuple[int, int, int], num_classes: int) -> Case:

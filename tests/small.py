@@ -1,7 +1,8 @@
 """A study small enough for tests: four phantom subjects of 24^3, a network of a few thousand weights."""
 
+from dlx.data.batches.voxels import VoxelStore
 from dlx.data.dataset import open_dataset
-from dlx.run.stores import make_store
+from dlx.run.stores import host_stores, put_on_device
 from dlx.settings.layers import make_spec, merge
 from dlx.settings.spec import Spec
 from dlx.trial.build import make_job
@@ -32,6 +33,11 @@ def small_resolved(*changes: dict) -> Resolved:
     if key not in DATASETS:
         DATASETS[key] = open_dataset(spec.data, cache_dir=None)
     return resolve(spec, DATASETS[key])
+
+
+def make_store(resolved: Resolved) -> VoxelStore:
+    """The store of one trial, on its device if it fits."""
+    return put_on_device(host_stores([resolved])[resolved.dataset.fingerprint], resolved.compute.device)
 
 
 def small_job(*changes: dict, seed: int = 0):

@@ -10,14 +10,13 @@ from dlx.data.dataset import open_dataset
 from dlx.engine import checkpoint
 from dlx.engine.fit import TrialProgress, begin_epoch
 from dlx.run.plan import make_plan
-from dlx.run.stores import make_store
 from dlx.settings.layers import nest, parse_assignment
 from dlx.study.axes import Variant
 from dlx.study.study import Study
 from dlx.system.errors import SettingError
 from dlx.trial.build import evenly_spaced, make_job
 from dlx.trial.resolve import resolve
-from small import small_job, small_resolved, small_spec
+from small import make_store, small_job, small_resolved, small_spec
 
 
 def test_every_argument_is_filled_in():

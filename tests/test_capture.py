@@ -18,14 +18,13 @@ from dlx.engine.waits import HostWaitError
 from dlx.records.schema import EpochRecord
 from dlx.run.plan import make_plan
 from dlx.run.process_cache import MAX_KEPT, ProcessCache
-from dlx.run.runner import TrialEvent, run_plan
-from dlx.run.stores import make_store
+from dlx.run.runner import run_plan
 from dlx.run.trial import CaptureFailed, TrialEnded
 from dlx.settings import registry
 from dlx.study.axes import Variant
 from dlx.study.study import Study
 from dlx.trial.build import make_job, shape_key
-from small import small_job, small_resolved, small_spec
+from small import make_store, small_job, small_resolved, small_spec
 from step_settings import STEP_SETTINGS
 
 EXACT_LR = 2.0**-7  # the same in float32, in which a captured step reads it
@@ -344,7 +343,7 @@ def test_trials_of_one_process_share_voxels_and_one_capture(tmp_path, monkeypatc
         replace(p, resolved=replace(p.resolved, compute=replace(p.resolved.compute, captures=True)))
         for p in plan.trials
     ]
-    events = [event.event for event in run_plan(replace(plan, trials=tuple(trials)))]
+    events = [event for _, event in run_plan(replace(plan, trials=tuple(trials)))]
     ended = [event.record for event in events if isinstance(event, TrialEnded)]
     assert [record.status for record in ended] == ["done"] * 3
     assert all(record.run.is_captured for record in ended)
@@ -358,7 +357,7 @@ def test_a_trial_that_cannot_be_captured_says_so_once_and_in_its_record(tmp_path
     plan = make_plan(study, tmp_path, cache_dir=None, keep_cache=False)
     compute = replace(plan.first.compute, captures=True)
     trials = [replace(p, resolved=replace(p.resolved, compute=compute)) for p in plan.trials]
-    events = [event.event for event in run_plan(replace(plan, trials=tuple(trials)))]
+    events = [event for _, event in run_plan(replace(plan, trials=tuple(trials)))]
     (failed,) = [event for event in events if isinstance(event, CaptureFailed)]
     (ended,) = [event.record for event in events if isinstance(event, TrialEnded)]
     assert "not permitted" in failed.obstacle
@@ -376,7 +375,7 @@ def test_one_note_for_all_trials_says_why_steps_are_not_captured():
             raise AssertionError(event)
 
     failed = [CaptureFailed("aten.nonzero.default: the host waits for the result (in network.py, line 12)")] * 3
-    Follower(Display()).follow(TrialEvent(index, event) for index, event in enumerate(failed))
+    Follower(Display()).follow(enumerate(failed))
     (line,) = shown
     assert "aten.nonzero" in line
     assert "network.py, line 12" in line

@@ -10,14 +10,13 @@ import torch
 from dlx.engine.device import choose_compute, has_kernels, prepare_backend
 from dlx.run.plan import make_plan
 from dlx.run.runner import run_plan
-from dlx.run.stores import make_store
 from dlx.settings.spec import ComputeSpec
 from dlx.study.axes import Variant
 from dlx.study.study import Study
 from dlx.system.cpu_cores import available_cores
 from dlx.system.errors import SettingError
 from dlx.trial.build import make_job
-from small import small_resolved, small_spec
+from small import make_store, small_resolved, small_spec
 
 CORES = len(os.sched_getaffinity(0))
 

@@ -10,9 +10,8 @@ from dlx.engine import checkpoint
 from dlx.engine.capture import Captured, Eager
 from dlx.engine.fit import TrialProgress, begin_epoch, fit
 from dlx.records.schema import EpochRecord
-from dlx.run.stores import make_store
 from dlx.trial.build import make_job, shape_key
-from small import small_resolved
+from small import make_store, small_resolved
 from step_settings import STEP_SETTINGS
 
 pytestmark = pytest.mark.gpu

@@ -6,7 +6,8 @@ from benchmarks.workload import Step, Workload, main
 from dlx.data.cases import Dataset, Declaration, fingerprint
 from dlx.data.prepare import prepare_arrays
 from dlx.engine.fit import TrialProgress, begin_epoch
-from dlx.run.stores import make_store
+from dlx.run.process_cache import ProcessCache
+from dlx.run.stores import host_stores
 from dlx.settings.layers import make_spec, merge, read_recipe
 from dlx.settings.spec import Part, Spec
 from dlx.trial.build import make_job
@@ -15,7 +16,7 @@ from dlx.trial.resolve import resolve
 
 def make_step(workload: Workload) -> tuple[Step, dict[str, Any]]:
     resolved = resolve(spec_of(workload), random_dataset(workload))
-    job = make_job(resolved, make_store(resolved), seed=0)
+    job = make_job(resolved, ProcessCache().store(resolved, host_stores([resolved])), seed=0)
     begin_epoch(job, TrialProgress(), 1)
     return job.step, {"parameters": resolved.parameters, "precision": resolved.compute.precision}
 

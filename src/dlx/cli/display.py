@@ -18,7 +18,6 @@ from dlx.engine.fit import StepDone
 from dlx.records.schema import EpochRecord, TrialRecord
 from dlx.report.formatting import signed, spell, spell_seconds
 from dlx.run.plan import Plan
-from dlx.run.runner import TrialEvent
 from dlx.run.trial import CaptureFailed, Event, Scoring, TrialEnded, TrialStarted
 from dlx.study.metrics import trial_value
 from dlx.system.characters import visible
@@ -51,14 +50,13 @@ class Follower:
     def __init__(self, display: Display) -> None:
         self.display = display
 
-    def follow(self, events: Iterator[TrialEvent]) -> Outcome:
+    def follow(self, events: Iterator[tuple[int, Event]]) -> Outcome:
         """Shows all events; Ctrl-C ends the run, and the outcome records that."""
         outcome = Outcome()
         kept: dict[int, int] = {}
         obstacles: set[str] = set()
         try:
-            for happened in events:
-                index, event = happened.index, happened.event
+            for index, event in events:
                 if isinstance(event, CaptureFailed):  # shown once per obstacle, not once per trial
                     if event.obstacle not in obstacles:
                         self.display.console.print(capture_note(event), soft_wrap=True)

@@ -112,7 +112,7 @@ def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Pa
     stem.
     """
     from dlx.cli import console, results, study_results
-    from dlx.records.archive import archive_of, check_can_write, read_study, records_beside, with_looks
+    from dlx.records.archive import check_can_write, read_study, records_beside, with_looks
     from dlx.records.folder import StudyFolder
     from dlx.report.summary import summarize_study
     from dlx.run.server import start_server
@@ -134,8 +134,9 @@ def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Pa
         study_results.print_grid(plan, console.notes())
     outcome = follow_plan(plan, options, in_workers=True, archived=archived)
     records = read_study(plan.folder)
-    if beside is not None and archive_of(beside).exists():  # verdicts may have been looked at on another machine
-        records = with_looks(records, read_study(archive_of(beside)).looks)
+    archived = records_beside(beside)  # again: during the run, looks on another machine may have been added
+    if archived is not None:
+        records = with_looks(records, archived.looks)
     summary = summarize_study(records)
     written: list[Path] = []
     if not is_quiet:

@@ -30,16 +30,11 @@ class Memory:
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds of one step, and of a whole trial's training and evaluation; peak memory if it can be measured."""
+    """Seconds of one step and of a whole trial, evaluation included; peak memory if it can be measured."""
 
     step_s: float
-    train_s: float
-    evaluate_s: float
+    trial_s: float
     memory: Memory | None
-
-    @property
-    def trial_s(self) -> float:
-        return self.train_s + self.evaluate_s
 
 
 @dataclass(frozen=True)
@@ -122,8 +117,7 @@ def measure_cost(resolved: Resolved, store: VoxelStore) -> Cost:
     final = sum(store.voxels(case) for case in (*job.val_cases, *job.train_cases))
     return Cost(
         step_s=step_s,
-        train_s=step_s * spec.train.epochs * spec.train.steps_per_epoch,
-        evaluate_s=voxel_s * (validations * each + final),
+        trial_s=step_s * spec.train.epochs * spec.train.steps_per_epoch + voxel_s * (validations * each + final),
         memory=Memory(training, evaluation) if is_measured and training and evaluation else None,
     )
 

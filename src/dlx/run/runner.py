@@ -2,7 +2,7 @@
 
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from dlx.records.archive import StudyRecords
 from dlx.records.folder import StudyFolder
@@ -17,14 +17,6 @@ from dlx.system.errors import DlxError
 DECLARED = ("smallest_effect", "metric")  # with the claims, they must be declared before the first result
 
 
-@dataclass(frozen=True)
-class TrialEvent:
-    """An event of the plan's trial number `index`."""
-
-    index: int
-    event: Event
-
-
 def run_plan(
     plan: Plan,
     *,
@@ -33,8 +25,10 @@ def run_plan(
     retry_failed: bool = False,
     keep_going: bool = True,
     archived: StudyRecords | None = None,
-) -> Iterator[TrialEvent]:
-    """Declares the study, then runs its missing trials; for finished trials it yields only their end.
+) -> Iterator[tuple[int, Event]]:
+    """Declares the study, then runs its missing trials; yields the number of a trial in the plan and its event.
+
+    Finished trials have only an end.
 
     `archived` are records of an earlier run of the study, such as those beside its file: if they have results, claims
     that change are declared late.
@@ -50,14 +44,14 @@ def run_plan(
         if found is None or fresh or (retry_failed and found.status != "done"):
             tasks[index] = replace(task, fresh=fresh, retry_failed=retry_failed)
         else:
-            yield TrialEvent(index, TrialEnded(found, task.folder.path, was_done=True))
+            yield index, TrialEnded(found, task.folder.path, was_done=True)
     if in_workers and plan.has_workers and tasks:
         events = run_in_workers(tasks, plan.stores, plan.max_parallel)
     else:
         events = _run_here(tasks, plan.stores)
     with closing(events):
         for index, event in events:
-            yield TrialEvent(index, event)
+            yield index, event
             if isinstance(event, TrialEnded) and event.record.status != "done" and not keep_going:
                 return
 

@@ -29,11 +29,6 @@ def host_stores(resolved: Iterable[Resolved]) -> Stores:
     }
 
 
-def make_store(resolved: Resolved) -> VoxelStore:
-    """The store of one trial, on its device if it fits."""
-    return put_on_device(host_stores([resolved])[resolved.dataset.fingerprint], resolved.compute.device)
-
-
 def put_on_device(store: VoxelStore, device: torch.device) -> VoxelStore:
     """The store on the device; on the host if it needs more than half of the device's free memory."""
     return store if stays_on_host(store, device) is not None else store.to(device)
@@ -47,7 +42,6 @@ def lack_of_shared_memory(stores: Stores) -> str | None:
     if sys.platform != "linux":
         return None
     size = sum(store.nbytes for store in stores.values())
-    remedy = "make it larger (in a container: --shm-size)"
     try:
         room = shutil.disk_usage(SHARED_MEMORY).free
     except OSError:
@@ -58,7 +52,7 @@ def lack_of_shared_memory(stores: Stores) -> str | None:
         return None
     return (
         f"the voxels ({-(-size >> 20)} MiB) do not fit into shared memory: {SHARED_MEMORY} has {room >> 20} MiB free; "
-        + remedy
+        "make it larger (in a container: --shm-size)"
     )
 
 

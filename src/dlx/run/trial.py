@@ -54,7 +54,7 @@ class Task:
 
     def failed(self, cause: str, *, keep: bool) -> "TrialEnded":
         """A failed end of this task's trial; with `keep` the record is written, so that the trial is not run again."""
-        record = make_record(self, Outcome("failed", cause))
+        record = make_record(self, TrialOutcome("failed", cause))
         if keep:
             self.folder.finish(record)
         return TrialEnded(record, self.folder.path, was_done=False)
@@ -102,7 +102,7 @@ Event = TrialStarted | StepDone | CaptureFailed | EpochRecord | Scoring | TrialE
 
 
 @dataclass
-class Outcome:
+class TrialOutcome:
     """How a trial ended, and what is known of its run."""
 
     status: Literal["done", "diverged", "failed"] = "done"
@@ -116,7 +116,7 @@ class Outcome:
 @contextmanager
 def prepared(task: Task, stores: Stores, cache: ProcessCache) -> Iterator[VoxelStore]:
     """Prepares the device and yields the task's voxels on it; within, the task's folder is locked for this process."""
-    prepare_backend(task.resolved.compute)  # first of all: otherwise every worker takes memory of the first device
+    prepare_backend(task.resolved.compute)  # first: other calls would take memory of the first device
     store = cache.store(task.resolved, stores)
     with task.folder.locked():
         if task.fresh:
@@ -135,7 +135,7 @@ def run_trial(task: Task, store: VoxelStore, cache: ProcessCache) -> Iterator[Ev
         yield TrialEnded(found, task.folder.path, was_done=True)
         return
     torch.set_num_threads(task.resolved.compute.threads)
-    outcome = Outcome()
+    outcome = TrialOutcome()
     try:
         job = cache.make_job(task.resolved, store, task.trial.seed)
         outcome.work = job.step.work
@@ -154,7 +154,7 @@ def run_trial(task: Task, store: VoxelStore, cache: ProcessCache) -> Iterator[Ev
     yield TrialEnded(record, task.folder.path, was_done=False)
 
 
-def _train_and_score(task: Task, job: Job, outcome: Outcome) -> Iterator[Event]:
+def _train_and_score(task: Task, job: Job, outcome: TrialOutcome) -> Iterator[Event]:
     """Trains a trial from its checkpoint to its end and sets the outcome's result."""
     history = _resume(task, job)
     if not history.records:
@@ -175,7 +175,7 @@ def _train_and_score(task: Task, job: Job, outcome: Outcome) -> Iterator[Event]:
     outcome.scored_s = time.perf_counter() - started
 
 
-def make_record(task: Task, outcome: Outcome) -> TrialRecord:
+def make_record(task: Task, outcome: TrialOutcome) -> TrialRecord:
     """The record of a trial that ended; its seconds are the sum over all epochs on disk and scoring."""
     resolved, work = task.resolved, outcome.work
     return TrialRecord(
