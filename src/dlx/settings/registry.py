@@ -1,8 +1,8 @@
 """The names of models, losses, schedulers, layouts and so on, with the path of their code, which is not imported.
 
-A new one is an entry here and a function there. The engine gives the positional parameters of a factory (channels,
-classes, the optimizer ...). Its keyword-only parameters, with their type hints and defaults, are settings of the user;
-`dlx.settings.binding` checks them.
+A new one is an entry here and a function or class there. The engine gives the positional parameters of a factory
+(channels, classes, the optimizer ...). Its keyword-only parameters, with their type hints and defaults, are settings of
+the user; `dlx.settings.binding` checks them.
 """
 
 import importlib
@@ -95,7 +95,7 @@ def names(kind: str) -> list[str]:
 
 
 def target(kind: str, name: str) -> str:
-    """`module:function` of a name (a layout: the module); SettingError, with the nearest name, if it is unknown."""
+    """`module:callable` of a name (a layout: the module); SettingError, with the nearest name, if it is unknown."""
     try:
         return PARTS[kind][name]
     except KeyError:
