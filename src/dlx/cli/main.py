@@ -32,14 +32,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("train", cls=Command)(expanding_home(train))
-app.command("sweep-dropout", cls=Command)(expanding_home(sweep_dropout))
-app.command("compare-schedulers", cls=Command)(expanding_home(compare_schedulers))
-app.command("run", cls=Command)(expanding_home(run_file))
-app.command("report", cls=Command)(expanding_home(report))
-app.command("count-params", cls=Command)(expanding_home(count_params))
-app.command("settings", cls=Command)(expanding_home(settings))
-app.command("make-phantom", cls=Command)(expanding_home(make_phantom))
+for command in (train, sweep_dropout, compare_schedulers, run_file, report, count_params, settings, make_phantom):
+    app.command(command.__name__.replace("_", "-"), cls=Command)(expanding_home(command))
 
 
 def _print_version(wanted: bool) -> None:

@@ -5,7 +5,7 @@ options such as `--lr`, `--set`.
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from dlx.cli.options import TrainOptions
+from dlx.cli.options import SETTING_OF, TrainOptions
 from dlx.settings.text import shorten
 from dlx.system.errors import SettingError
 
@@ -14,36 +14,6 @@ if TYPE_CHECKING:
 
 DEFAULT_RECIPE = "quick"
 MAX_LENGTH = 40  # characters of an option's text shown in a message: half a line of a terminal
-
-# option -> the setting it sets
-SETTING_OF = {
-    "data": "data.source",
-    "fold": "split.fold",
-    "folds": "split.folds",
-    "val": "split.val",
-    "val_fraction": "split.val_fraction",
-    "splits_file": "split.file",
-    "train_subjects": "split.train_subjects",
-    "model": "model",
-    "dropout": "dropout.p",
-    "dropout_kind": "dropout.kind",
-    "dropout_where": "dropout.where",
-    "loss": "loss",
-    "init_from": "train.init_from",
-    "epochs": "train.epochs",
-    "steps_per_epoch": "train.steps_per_epoch",
-    "batch_size": "batch.size",
-    "lr": "optimizer.lr",
-    "weight_decay": "optimizer.weight_decay",
-    "optimizer": "optimizer.name",
-    "scheduler": "scheduler",
-    "patience": "train.patience",
-    "clip_grad_norm": "optimizer.clip_grad_norm",
-    "ema": "train.ema_decay",
-    "device": "compute.device",
-    "precision": "compute.precision",
-    "threads": "compute.threads",
-}
 
 
 def changes_no_setting(options: TrainOptions) -> bool:
