@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dlx.cli.display import Follower
+from dlx.cli.output.display import follow
 from dlx.engine import checkpoint
 from dlx.engine.capture import WARM_UP_STEPS, Captured, CudaGraphs, Eager
 from dlx.engine.fit import Progress, begin_epoch, fit
@@ -376,7 +376,7 @@ def test_one_note_for_all_trials_says_why_steps_are_not_captured():
             raise AssertionError(event)
 
     failed = [CaptureFailed("aten.nonzero.default: the host waits for the result (in network.py, line 12)")] * 3
-    Follower(Display()).follow(TrialEvent(index, event) for index, event in enumerate(failed))
+    follow((TrialEvent(index, event) for index, event in enumerate(failed)), Display())
     (line,) = shown
     assert "aten.nonzero" in line
     assert "network.py, line 12" in line

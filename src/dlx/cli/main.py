@@ -9,15 +9,15 @@ from typing import Annotated
 
 import typer
 
-from dlx.cli.compare_schedulers import compare_schedulers
-from dlx.cli.count_params import count_params
-from dlx.cli.make_phantom import make_phantom
+from dlx.cli.commands.compare_schedulers import compare_schedulers
+from dlx.cli.commands.count_params import count_params
+from dlx.cli.commands.make_phantom import make_phantom
+from dlx.cli.commands.report import report
+from dlx.cli.commands.run import run as run_file
+from dlx.cli.commands.settings import settings
+from dlx.cli.commands.sweep_dropout import sweep_dropout
+from dlx.cli.commands.train import train
 from dlx.cli.parsing import Command, Group, expanding_home
-from dlx.cli.report import report
-from dlx.cli.run import run as run_file
-from dlx.cli.settings import settings
-from dlx.cli.sweep_dropout import sweep_dropout
-from dlx.cli.train import train
 
 # Spins of an OpenMP thread before it sleeps; torch's libgomp reads this when it is loaded. With the default (300,000),
 # two threads beside one other busy process were measured to be about ten times slower; on an idle machine 10,000 is as
@@ -84,7 +84,7 @@ def run() -> None:
 
 def discard_output() -> None:
     """Discards the output buffered for a stream that cannot be written; else Python reports the error again at exit."""
-    from dlx.cli.console import discard
+    from dlx.cli.output.console import discard
 
     for stream in (sys.stdout, sys.stderr):
         try:

@@ -1,6 +1,5 @@
 """`dlx compare-schedulers`: a constant learning rate against torch's schedules, scaled to the length of the run."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -31,16 +30,13 @@ def compare_schedulers(
 
     --dry-run prints each schedule's formula and plots its rate over the epochs.
     """
-    from dlx.cli.running import make_axis_study, run_study, with_one_thread
-    from dlx.run.plan import data_name
+    from dlx.cli.running import run_axis_study, with_one_thread
     from dlx.settings.layers import make_spec
 
     settings = with_one_thread(settings_from(options))
     axis = scheduler_axis(scheduler, make_spec(settings).train.epochs)
     question = "Which learning-rate schedule helps, against a constant rate?"
-    study = make_axis_study("compare-schedulers", question, settings, axis, options)
-    name = "-".join([data_name(study.base), study.base.model.name, "schedulers"])
-    run_study(study, Path("runs") / name, options)
+    run_axis_study("compare-schedulers", question, settings, axis, options, folder_suffix="schedulers")
 
 
 def scheduler_axis(chosen: list[str] | None, epochs: int) -> "Axis":

@@ -1,6 +1,6 @@
 """Prints the counts of `dlx count-params` as tables and sentences."""
 
-from dlx.cli.console import output
+from dlx.cli.output.console import output
 from dlx.models.count import ModelCount, ModuleRow, SharedUse
 from dlx.report.terminal.grid import Column, Grid, Line, Row, Trimmed
 
@@ -44,12 +44,8 @@ def print_comparison(counted: list[tuple[str, ModelCount]]) -> None:
 def _module_table(rows: list[ModuleRow], counts: ModelCount) -> Grid:
     unit, size = _unit(counts.flops)
     columns = (
-        Column("Module"),
-        Column("Class"),
-        Column("Output"),
-        Column("Calls", is_number=True),
-        Column("Parameters", is_number=True),
-        Column(unit, is_number=True),
+        *(Column(title) for title in ("Module", "Class", "Output")),
+        *(Column(title, is_number=True) for title in ("Calls", "Parameters", unit)),
     )
     shown = []
     for row in rows:

@@ -25,9 +25,10 @@ def make_phantom(
     """Write a data set of infant-brain-like phantoms (T1, T2, labels) as an iSeg-2017 folder."""
     from rich.progress import track
 
-    from dlx.cli.console import notes, output
+    from dlx.cli.output.console import notes, output
     from dlx.data.layouts.iseg import write_iseg_folder
     from dlx.data.phantom.case import MAX_SEED, MAX_SUBJECTS, phantom
+    from dlx.settings.text import counted
     from dlx.system.characters import visible
 
     size_px = _parse_size(size)
@@ -47,9 +48,8 @@ def make_phantom(
         disable=not console.is_terminal,
     )
     write_iseg_folder(folder, progress, spacing_mm=source.spacing_mm, format=format, force=force)
-    plural = "subject" if subjects == 1 else "subjects"
     extent = " x ".join(str(number) for number in size_px)
-    written = f"{folder}: {subjects} {plural} of {extent} voxels (T1, T2, labels), seed {seed}, {format}"
+    written = f"{folder}: {counted(subjects, 'subject')} of {extent} voxels (T1, T2, labels), seed {seed}, {format}"
     output().print(visible(written), soft_wrap=True)
     output().print(shell_command(["dlx", "train", "--data", str(folder)]), soft_wrap=True)
 
