@@ -316,7 +316,7 @@ class Recorded(Rehearsal):
         return lambda: None
 
 
-@pytest.mark.parametrize("scheduler", registry.names("scheduler"))
+@pytest.mark.parametrize("scheduler", sorted(registry.PARTS["scheduler"]))
 @pytest.mark.parametrize("change", [{}, {"train": {"ema_decay": 0.9}}, {"evaluate": {"probes": True}}], ids=str)
 @pytest.mark.parametrize("is_captured", [False, True])
 def test_a_dropped_job_is_freed_without_the_cycle_collector(scheduler, change, is_captured):

@@ -94,16 +94,18 @@ def follow_plan(
     from dlx.cli.output.display import display_on, follow
     from dlx.run.runner import run_plan
 
-    events = run_plan(
-        plan,
-        in_workers=in_workers,
-        fresh=options.fresh,
-        retry_failed=options.retry_failed,
-        keep_going=options.keep_going,
-        archived=archived,
-    )
     with display_on(notes(), plan, quiet=options.is_quiet, in_workers=in_workers) as display:
-        return follow(events, display)
+        return follow(
+            run_plan(
+                plan,
+                in_workers=in_workers,
+                fresh=options.fresh,
+                retry_failed=options.retry_failed,
+                keep_going=options.keep_going,
+                archived=archived,
+            ),
+            display,
+        )
 
 
 def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Path | None = None) -> None:

@@ -41,13 +41,15 @@ def compare_schedulers(
 
 def scheduler_axis(chosen: list[str] | None, epochs: int) -> "Axis":
     """The control and the chosen schedules, or all of them with defaults that scale with the number of epochs."""
+    from dlx.settings.registry import PARTS
     from dlx.settings.spec import Part
     from dlx.study.axes import Axis
 
     if chosen is not None:
         labels = [str(Part.model_validate(text)) for text in chosen]
         return Axis(key="scheduler", values=(CONTROL, *(label for label in labels if label != CONTROL)))
-    tables: list[dict[str, Any]] = [{"label": name, "scheduler": name} for name in default_schedulers()]
+    names = [CONTROL, *(name for name in PARTS["scheduler"] if name != CONTROL)]
+    tables: list[dict[str, Any]] = [{"label": name, "scheduler": name} for name in names]
     period = max(1, epochs // COSINE_PERIODS)
     by_group = {"encoder": [[0.0, 0.1]]}  # the encoder at a tenth of the rate; the other groups warm up and decay
     tables += [
@@ -55,10 +57,3 @@ def scheduler_axis(chosen: list[str] | None, epochs: int) -> "Axis":
         {"label": "lambda by group", "scheduler": {"name": "lambda", "groups": by_group}},
     ]
     return Axis(name="scheduler", tables=tuple(tables))
-
-
-def default_schedulers() -> list[str]:
-    """Every registered schedule, the control first."""
-    from dlx.settings.registry import PARTS
-
-    return [CONTROL, *(name for name in PARTS["scheduler"] if name != CONTROL)]

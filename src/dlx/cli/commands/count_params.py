@@ -101,10 +101,12 @@ def _build_and_count(
 
 def parse_shape(text: str) -> tuple[int, ...]:
     """`2,64,64` as (2, 64, 64); SettingError for anything but whole numbers above zero."""
-    pieces = [piece.strip() for piece in text.split(",")]
-    if not all(piece.isascii() and piece.isdecimal() and len(piece) < 8 and int(piece) > 0 for piece in pieces):
+    from dlx.settings.text import whole_numbers
+
+    shape = whole_numbers(text)
+    if shape is None or min(shape) == 0:
         raise SettingError(f"--input {text}: expected channels and sizes, as in 2,64,64")
-    return tuple(int(piece) for piece in pieces)
+    return shape
 
 
 def as_entry(text: str, shape: tuple[int, ...], counts: "ModelCount") -> dict[str, Any]:
