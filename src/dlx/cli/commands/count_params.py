@@ -59,12 +59,9 @@ def count_params(
             for remark in counts.remarks:
                 note(f"note     {text}: {remark}")
         return
-    from dlx.cli.output.count_tables import print_comparison, print_count
+    from dlx.cli.output.count_tables import print_counts
 
-    for text, used, counts in counted:
-        print_count(text, used, counts, depth)
-    if len(counted) > 1:
-        print_comparison([(text, counts) for text, _, counts in counted])
+    print_counts(counted, depth)
 
 
 def count_one(

@@ -5,6 +5,14 @@ from dlx.models.count import ModelCount, ModuleRow, SharedUse
 from dlx.report.terminal.grid import Column, Grid, Line, Row, Trimmed
 
 
+def print_counts(counted: list[tuple[str, tuple[int, ...], ModelCount]], depth: int) -> None:
+    """Prints each network, its name and input with its counts, and a table of them all if there are several."""
+    for name, shape, counts in counted:
+        print_count(name, shape, counts, depth)
+    if len(counted) > 1:
+        print_comparison([(name, counts) for name, _, counts in counted])
+
+
 def print_count(name: str, shape: tuple[int, ...], counts: ModelCount, depth: int) -> None:
     """Prints one network: its totals, its modules down to `depth` levels, and what it uses more than once."""
     parts: list[Line | Grid] = [
