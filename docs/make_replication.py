@@ -41,7 +41,7 @@ def verdict(*, holds: bool) -> str:
 
 def counted(model: str, channels: int = 2, classes: int = 4, size: int = 64):
     """A network's counts, its input one image of `size` squared."""
-    from dlx.cli.count_params import count_one
+    from dlx.cli.commands.count_params import count_one
 
     return count_one(model, (channels, size, size), classes, {})[1]
 

@@ -45,8 +45,8 @@ VGG_TABLE = {
     "vgg16": "64 64 M 128 128 M 256 256 256 M 512 512 512 M 512 512 512 M",
     "vgg19": "64 64 M 128 128 M 256 256 256 256 M 512 512 512 512 M 512 512 512 512 M",
 }
-NAMES = registry.names("classifier")
-UNETS = [name for name in registry.names("model") if name.startswith(("unet-resnet", "unet-vgg"))]
+NAMES = sorted(registry.PARTS["classifier"])
+UNETS = [name for name in sorted(registry.PARTS["model"]) if name.startswith(("unet-resnet", "unet-vgg"))]
 
 
 @pytest.fixture(scope="module")

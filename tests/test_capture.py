@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dlx.cli.display import Follower
+from dlx.cli.output.display import follow
 from dlx.engine import checkpoint
 from dlx.engine.capture import WARM_UP_STEPS, Captured, CudaGraphs, Eager
 from dlx.engine.fit import TrialProgress, begin_epoch, fit
@@ -315,7 +315,7 @@ class Recorded(Rehearsal):
         return lambda: None
 
 
-@pytest.mark.parametrize("scheduler", registry.names("scheduler"))
+@pytest.mark.parametrize("scheduler", sorted(registry.PARTS["scheduler"]))
 @pytest.mark.parametrize("change", [{}, {"train": {"ema_decay": 0.9}}, {"evaluate": {"probes": True}}], ids=str)
 @pytest.mark.parametrize("is_captured", [False, True])
 def test_a_dropped_job_is_freed_without_the_cycle_collector(scheduler, change, is_captured):
@@ -375,7 +375,7 @@ def test_one_note_for_all_trials_says_why_steps_are_not_captured():
             raise AssertionError(event)
 
     failed = [CaptureFailed("aten.nonzero.default: the host waits for the result (in network.py, line 12)")] * 3
-    Follower(Display()).follow(enumerate(failed))
+    follow(enumerate(failed), Display())
     (line,) = shown
     assert "aten.nonzero" in line
     assert "network.py, line 12" in line

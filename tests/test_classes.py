@@ -190,7 +190,7 @@ def test_an_archive_of_a_metric_of_one_class_is_read_and_of_a_misspelt_metric_re
 
 
 def test_several_seeds_have_a_table_of_classes_and_a_word_on_the_one_that_was_lost(capsys):
-    from dlx.cli.console import output
+    from dlx.cli.output.console import output
 
     records = with_classes(
         made_study({"unet2": (0.9, 0.8)}, control=None, axes=()), {"CSF": {("unet2", 2): 0.0}, "GM": 0.8, "WM": 0.8}
@@ -204,7 +204,7 @@ def test_several_seeds_have_a_table_of_classes_and_a_word_on_the_one_that_was_lo
 
 @pytest.mark.parametrize("unit", ["mm", "px"])
 def test_distances_of_each_class_over_seeds_have_the_unit_of_the_records(unit, capsys):
-    from dlx.cli.console import output
+    from dlx.cli.output.console import output
 
     made = made_study({"unet2": (0.9, 0.8)}, control=None, axes=(), seeds=[0, 1])
     records = [trial.record for trial in made.trials]

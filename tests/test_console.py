@@ -13,8 +13,8 @@ import SimpleITK
 from rich.text import Text
 
 import dlx
-from dlx.cli.console import output
-from dlx.cli.study_results import print_summary_after
+from dlx.cli.output.console import output
+from dlx.cli.output.outcome import print_summary_after
 from dlx.records.archive import write_archive
 from dlx.report.page.markdown import code_block, escape, link_target
 from dlx.report.page.page import make_page
@@ -51,7 +51,7 @@ def shown_as(monkeypatch):
 def test_only_one_module_makes_consoles_and_none_reads_markup():
     makes = re.compile(r"(?<!\w)Console\(|= PlainConsole\(|return PlainConsole\(|import print\b|markup\(|rich\.markup")
     found = {str(p.relative_to(ROOT)) for p in ROOT.rglob("*.py") if makes.search(p.read_text(encoding="utf-8"))}
-    assert found == {"cli/console.py"}
+    assert found == {"cli/output/console.py"}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from dlx.cli.output.report_files import write_report
 from dlx.cli.running import with_one_thread
-from dlx.cli.study_results import write_report
 from dlx.records.archive import finished, read_study
 from dlx.report.summary import summarize_study
 from dlx.run.plan import make_plan

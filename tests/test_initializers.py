@@ -11,8 +11,8 @@ from dlx.settings.binding import bind_arguments
 from dlx.system.errors import SettingError
 from small import small_job, small_resolved
 
-every_initializer = pytest.mark.parametrize("name", registry.names("initializer"))
-ANEW = [name for name in registry.names("initializer") if name != "torch"]
+every_initializer = pytest.mark.parametrize("name", sorted(registry.PARTS["initializer"]))
+ANEW = [name for name in sorted(registry.PARTS["initializer"]) if name != "torch"]
 
 IN, OUT = 40, 60  # of a 3x3 convolution: 21,600 weights
 

@@ -11,7 +11,7 @@ import SimpleITK as sitk  # noqa: N813
 import typer
 from typer.testing import CliRunner
 
-from dlx.cli.make_phantom import make_phantom
+from dlx.cli.commands.make_phantom import make_phantom
 from dlx.data.layouts.iseg import LABEL_VALUES, is_layout, list_cases, write_iseg_folder
 from dlx.data.phantom.case import phantom
 from dlx.system.errors import DataError, SettingError

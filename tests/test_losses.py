@@ -16,7 +16,7 @@ from dlx.training.lovasz import LovaszSoftmax, binned_steps, jaccard_steps
 
 K = 4
 NOTES_WEIGHTS = [0.1, 0.4, 0.2, 0.3]
-every_loss = pytest.mark.parametrize("name", registry.names("loss"))
+every_loss = pytest.mark.parametrize("name", sorted(registry.PARTS["loss"]))
 
 
 def build(name, **args):

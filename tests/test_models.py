@@ -35,7 +35,7 @@ DOCUMENTED_PARAMETERS = {
 }
 SMALL = {"width": 4}  # small enough for the tests
 
-NAMES = registry.names("model")
+NAMES = sorted(registry.PARTS["model"])
 
 
 def dims_of(name):
@@ -438,7 +438,7 @@ import torch
 from dlx.settings import registry
 torch.manual_seed(0)
 blocks_again = {"unet-resnet34", "unet-resnet101", "unet-resnet152", "unet-vgg13", "unet-vgg16", "unet-vgg19"}
-for name in sorted(set(registry.names("model")) - blocks_again):  # more of the same blocks take minutes
+for name in sorted(set(registry.PARTS["model"]) - blocks_again):  # more of the same blocks take minutes
     torch._dynamo.reset()
     has_width = "width" in inspect.signature(registry.load("model", name)).parameters
     model = registry.load("model", name)(2, 4, **({"width": 4} if has_width else {}))

@@ -10,7 +10,7 @@ from dlx.data.cases import Declaration
 from dlx.data.normalize import minmax, none, percentile, zscore
 from dlx.data.prepare import prepare_arrays
 from dlx.data.whiten import describe_correlations, whiten
-from dlx.settings.registry import load, names
+from dlx.settings.registry import PARTS, load
 from dlx.settings.spec import Part
 from dlx.system.errors import DataError
 
@@ -204,7 +204,7 @@ def test_a_whitened_case_says_how_its_channels_correlated() -> None:
     assert line.startswith("whitened: in the foreground the channels of 2 cases correlate at 0.")
 
 
-@pytest.mark.parametrize("name", [name for name in names("normalizer") if name != "none"])
+@pytest.mark.parametrize("name", [name for name in PARTS["normalizer"] if name != "none"])
 def test_whatever_is_registered_does_not_depend_on_the_unit_of_the_intensities(name: str) -> None:
     image = mixed()
     once, _ = load("normalizer", name)(image)
@@ -214,7 +214,7 @@ def test_whatever_is_registered_does_not_depend_on_the_unit_of_the_intensities(n
     assert once.shape == image.shape
 
 
-@pytest.mark.parametrize("name", [name for name in names("normalizer") if name != "none"])
+@pytest.mark.parametrize("name", [name for name in PARTS["normalizer"] if name != "none"])
 def test_whatever_is_registered_refuses_constant_values(name: str) -> None:
     with pytest.raises(DataError, match="channel"):
         load("normalizer", name)(np.stack([mixed()[0], np.full((6, 7, 8), 3.0)]))

@@ -12,7 +12,7 @@ from dlx.system.errors import SettingError
 from dlx.training.optimizers import adam, adamw, sgd
 from small import small_job, small_resolved
 
-every_optimizer = pytest.mark.parametrize("name", registry.names("optimizer"))
+every_optimizer = pytest.mark.parametrize("name", sorted(registry.PARTS["optimizer"]))
 
 
 def weight_after(factory, gradients, decay=0.0, decay_form=None, **args):

@@ -52,7 +52,7 @@ def remarks_on_dropout(p=0.5, where="every", model="unet2", **args):
         return warn_of_dropout(registry.load("model", model)(2, 4, DropoutSpec(p=p, where=where), width=4, **args), 2)
 
 
-@pytest.mark.parametrize("model", registry.names("model"))
+@pytest.mark.parametrize("model", sorted(registry.PARTS["model"]))
 def test_dropout_before_batch_norm_gives_a_warning(model):
     (remark,) = remarks_on_dropout(model=model)
     assert "batch norm" in remark

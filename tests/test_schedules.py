@@ -16,7 +16,7 @@ from dlx.training.schedules import FORMULAS, early_collapse, rates
 from small import small_job
 
 LR, N = 0.02, 400
-NAMES = registry.names("scheduler")
+NAMES = sorted(registry.PARTS["scheduler"])
 every_scheduler = pytest.mark.parametrize("name", NAMES)
 
 # name, arguments, then {epoch: rate / LR}, epochs counted from 0

@@ -9,15 +9,15 @@ from typing import Annotated
 
 import typer
 
-from dlx.cli.compare_schedulers import compare_schedulers
-from dlx.cli.count_params import count_params
-from dlx.cli.make_phantom import make_phantom
+from dlx.cli.commands.compare_schedulers import compare_schedulers
+from dlx.cli.commands.count_params import count_params
+from dlx.cli.commands.make_phantom import make_phantom
+from dlx.cli.commands.report import report
+from dlx.cli.commands.run import run as run_file
+from dlx.cli.commands.settings import settings
+from dlx.cli.commands.sweep_dropout import sweep_dropout
+from dlx.cli.commands.train import train
 from dlx.cli.parsing import Command, Group, expanding_home
-from dlx.cli.report import report
-from dlx.cli.run import run as run_file
-from dlx.cli.settings import settings
-from dlx.cli.sweep_dropout import sweep_dropout
-from dlx.cli.train import train
 
 # Spins of an OpenMP thread before it sleeps; torch's libgomp reads this when it is loaded. With the default (300,000),
 # two threads beside one other busy process were measured to be about ten times slower; on an idle machine 10,000 is as
@@ -32,14 +32,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("train", cls=Command)(expanding_home(train))
-app.command("sweep-dropout", cls=Command)(expanding_home(sweep_dropout))
-app.command("compare-schedulers", cls=Command)(expanding_home(compare_schedulers))
-app.command("run", cls=Command)(expanding_home(run_file))
-app.command("report", cls=Command)(expanding_home(report))
-app.command("count-params", cls=Command)(expanding_home(count_params))
-app.command("settings", cls=Command)(expanding_home(settings))
-app.command("make-phantom", cls=Command)(expanding_home(make_phantom))
+for command in (train, sweep_dropout, compare_schedulers, run_file, report, count_params, settings, make_phantom):
+    app.command(command.__name__.replace("_", "-"), cls=Command)(expanding_home(command))
 
 
 def _print_version(wanted: bool) -> None:
@@ -90,7 +84,7 @@ def run() -> None:
 
 def discard_output() -> None:
     """Discards the output buffered for a stream that cannot be written; else Python reports the error again at exit."""
-    from dlx.cli.console import discard
+    from dlx.cli.output.console import discard
 
     for stream in (sys.stdout, sys.stderr):
         try:

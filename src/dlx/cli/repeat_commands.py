@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlx.cli.settings_from_options import DEFAULT_RECIPE, SETTING_OF
+from dlx.cli.options import SETTING_OF
+from dlx.cli.settings_from_options import DEFAULT_RECIPE
 from dlx.settings.text import parse_value
 from dlx.system.shell import shell_command, without_flags
 

@@ -12,7 +12,7 @@ from dlx.system.errors import SettingError
 from dlx.system.shell import shell_command
 
 if TYPE_CHECKING:
-    from dlx.cli.display import Outcome
+    from dlx.cli.output.display import Outcome
     from dlx.records.archive import StudyRecords
     from dlx.run.plan import Plan
     from dlx.settings.layers import Settings
@@ -33,16 +33,17 @@ def plan_study(
 
     `command` is recorded as the command that repeats the study; by default the one that was typed.
     """
-    from dlx.cli import console, display
+    from dlx.cli.output.console import notes
+    from dlx.cli.output.display import reading_bar
     from dlx.run.plan import make_plan
 
     cache_dir = options.cache_dir or default_cache_dir()
     remarks = () if cache_dir is not None else (NO_HOME,)
-    with display.reading_bar(console.notes(), quiet=options.quiet or options.as_json) as progress:
+    with reading_bar(notes(), quiet=options.is_quiet) as progress:
         return make_plan(
             study,
             folder,
-            command=typed_command() if command is None else command,
+            command=shell_command(["dlx", *sys.argv[1:]]) if command is None else command,
             remarks=remarks,
             cache_dir=cache_dir,
             verify_data=options.verify_data,
@@ -53,14 +54,12 @@ def plan_study(
         )
 
 
-def typed_command() -> str:
-    """The command line of this process, as a user would type it."""
-    return shell_command(["dlx", *sys.argv[1:]])
-
-
-def make_axis_study(name: str, question: str, settings: "Settings", axis: "Axis", options: StudyOptions) -> "Study":
-    """A study of one axis, whose first point is the control."""
+def run_axis_study(
+    name: str, question: str, settings: "Settings", axis: "Axis", options: StudyOptions, *, folder_suffix: str
+) -> None:
+    """Runs a study of one axis, whose first point is the control, in `runs/DATA-MODEL-SUFFIX`."""
     from dlx.cli.settings_from_options import seeds_from
+    from dlx.run.plan import data_name
     from dlx.study.axes import make_variants
     from dlx.study.study import DEFAULT_SEEDS, SMALLEST_EFFECT, make_study
 
@@ -69,7 +68,7 @@ def make_axis_study(name: str, question: str, settings: "Settings", axis: "Axis"
         raise SettingError(
             f"{name}: there is only the control '{variants[0].label}'; give at least one other value to compare with it"
         )
-    return make_study(
+    study = make_study(
         name=name,
         question=question,
         variants=variants,
@@ -77,6 +76,7 @@ def make_axis_study(name: str, question: str, settings: "Settings", axis: "Axis"
         seeds=seeds_from(options, DEFAULT_SEEDS),
         smallest_effect=SMALLEST_EFFECT if options.smallest_effect is None else options.smallest_effect,
     )
+    run_study(study, Path("runs") / f"{data_name(study.base)}-{study.base.model.name}-{folder_suffix}", options)
 
 
 def with_one_thread(settings: "Settings") -> "Settings":
@@ -90,12 +90,12 @@ def follow_plan(
     plan: "Plan", options: TrainOptions, *, in_workers: bool, archived: "StudyRecords | None" = None
 ) -> "Outcome":
     """Runs the trials that are missing and shows progress; `archived` are the records beside the study's TOML file."""
-    from dlx.cli import console, display
+    from dlx.cli.output.console import notes
+    from dlx.cli.output.display import display_on, follow
     from dlx.run.runner import run_plan
 
-    is_quiet = options.quiet or options.as_json
-    with display.follower(console.notes(), plan, quiet=is_quiet, in_workers=in_workers) as follower:
-        return follower.follow(
+    with display_on(notes(), plan, quiet=options.is_quiet, in_workers=in_workers) as display:
+        return follow(
             run_plan(
                 plan,
                 in_workers=in_workers,
@@ -103,7 +103,8 @@ def follow_plan(
                 retry_failed=options.retry_failed,
                 keep_going=options.keep_going,
                 archived=archived,
-            )
+            ),
+            display,
         )
 
 
@@ -111,7 +112,11 @@ def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Pa
     """Runs the missing trials of a study and prints its table; with `beside`, also writes records and report at that
     stem.
     """
-    from dlx.cli import console, results, study_results
+    from dlx.cli.output.console import note, notes
+    from dlx.cli.output.dry_run import print_plan
+    from dlx.cli.output.head import print_head, print_variants
+    from dlx.cli.output.outcome import print_locations, print_summary_after
+    from dlx.cli.output.report_files import write_beside, write_report
     from dlx.records.archive import check_can_write, read_study, records_beside, with_looks
     from dlx.records.folder import StudyFolder
     from dlx.report.summary import summarize_study
@@ -126,12 +131,11 @@ def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Pa
     archived = records_beside(beside)
     plan = plan_study(study, options.out or folder, options, archived)
     if options.dry_run:
-        study_results.print_study_plan(plan, as_json=options.as_json)
+        print_plan(plan, as_json=options.as_json, compares=True)
         return
-    is_quiet = options.quiet or options.as_json
-    results.print_head(plan, console.notes(), quiet=is_quiet)
-    if not is_quiet:
-        study_results.print_grid(plan, console.notes())
+    print_head(plan, notes(), quiet=options.is_quiet)
+    if not options.is_quiet:
+        print_variants(plan, notes())
     outcome = follow_plan(plan, options, in_workers=True, archived=archived)
     records = read_study(plan.folder)
     archived = records_beside(beside)  # again: during the run, looks on another machine may have been added
@@ -139,15 +143,15 @@ def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Pa
         records = with_looks(records, archived.looks)
     summary = summarize_study(records)
     written: list[Path] = []
-    if not is_quiet:
-        console.note("")
-    with study_results.print_summary_after(summary, records, as_json=options.as_json, per_class=options.per_class):
+    if not options.is_quiet:
+        note("")
+    with print_summary_after(summary, records, as_json=options.as_json, per_class=options.per_class):
         records = with_looks(records, StudyFolder(plan.folder).note_look(summary.look))
-        written += study_results.write_report(plan.folder / "report", summary, records, with_png=True)
+        written += write_report(plan.folder / "report", summary, records, with_png=True)
         if beside is not None and not outcome.was_interrupted:
-            written += study_results.write_beside(beside, summary, records)
-    if not is_quiet or outcome.was_interrupted:
-        study_results.print_locations(plan, outcome, written)
+            written += write_beside(beside, summary, records)
+    if not options.is_quiet or outcome.was_interrupted:
+        print_locations(plan, outcome, written)
     end(outcome)
 
 

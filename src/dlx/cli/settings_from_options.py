@@ -5,7 +5,7 @@ options such as `--lr`, `--set`.
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from dlx.cli.options import TrainOptions
+from dlx.cli.options import SETTING_OF, TrainOptions
 from dlx.settings.text import shorten
 from dlx.system.errors import SettingError
 
@@ -15,36 +15,6 @@ if TYPE_CHECKING:
 DEFAULT_RECIPE = "quick"
 MAX_LENGTH = 40  # characters of an option's text shown in a message: half a line of a terminal
 
-# option -> the setting it sets
-SETTING_OF = {
-    "data": "data.source",
-    "fold": "split.fold",
-    "folds": "split.folds",
-    "val": "split.val",
-    "val_fraction": "split.val_fraction",
-    "splits_file": "split.file",
-    "train_subjects": "split.train_subjects",
-    "model": "model",
-    "dropout": "dropout.p",
-    "dropout_kind": "dropout.kind",
-    "dropout_where": "dropout.where",
-    "loss": "loss",
-    "init_from": "train.init_from",
-    "epochs": "train.epochs",
-    "steps_per_epoch": "train.steps_per_epoch",
-    "batch_size": "batch.size",
-    "lr": "optimizer.lr",
-    "weight_decay": "optimizer.weight_decay",
-    "optimizer": "optimizer.name",
-    "scheduler": "scheduler",
-    "patience": "train.patience",
-    "clip_grad_norm": "optimizer.clip_grad_norm",
-    "ema": "train.ema_decay",
-    "device": "compute.device",
-    "precision": "compute.precision",
-    "threads": "compute.threads",
-}
-
 
 def changes_no_setting(options: TrainOptions) -> bool:
     """True if no option was given that could change a trial."""
@@ -52,16 +22,11 @@ def changes_no_setting(options: TrainOptions) -> bool:
     return all(getattr(options, f.name) == f.default for f in fields(options) if f.name in changing)
 
 
-def settings_from(options: TrainOptions) -> "Settings":
-    """The merged settings of all layers."""
-    from dlx.settings.layers import merge, read_recipe
-
-    return merge(*add_command_line_layers(options, read_recipe(options.recipe or DEFAULT_RECIPE)))
-
-
-def add_command_line_layers(options: TrainOptions, *below: "Settings") -> "list[Settings]":
-    """The layers `below`, then those of the command line, which override them: `--config`, options, `--set`."""
-    from dlx.settings.layers import nest, parse_assignment, read_toml
+def settings_from(options: TrainOptions, recipe: str = DEFAULT_RECIPE, base: "Settings | None" = None) -> "Settings":
+    """The merged settings of all layers. `recipe` is the one to start from if the options name none; the settings in
+    `base` override it.
+    """
+    from dlx.settings.layers import merge, nest, parse_assignment, read_recipe, read_toml
 
     given = [(SETTING_OF[name], value) for name in SETTING_OF if (value := getattr(options, name)) is not None]
     config = read_toml(options.config) if options.config else {}
@@ -70,7 +35,7 @@ def add_command_line_layers(options: TrainOptions, *below: "Settings") -> "list[
             f"--config {options.config}: this file describes a study; run it with dlx run {options.config}"
         )
     assigned = nest(parse_assignment(text) for text in options.set_ or [])
-    return [*below, config, nest(given), assigned]
+    return merge(read_recipe(options.recipe or recipe), base or {}, config, nest(given), assigned)
 
 
 def seeds_from(options: TrainOptions, default: int = 1) -> tuple[int, ...]:

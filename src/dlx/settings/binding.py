@@ -14,6 +14,20 @@ from dlx.system.errors import SettingError, nearest
 
 AnySection = TypeVar("AnySection", bound=Section)
 
+# What was expected, by pydantic's name of a mistake, for the most frequent ones; for others its own message is shown.
+EXPECTED = {
+    "greater_than_equal": "{ge} or more",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "{le} or less",
+    "less_than": "less than {lt}",
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    "string_type": "a text",
+    **dict.fromkeys(("model_type", "model_attributes_type"), "a name or a table"),
+    "literal_error": "{expected}",
+}
+
 
 @cache
 def argument_schema(factory: Callable[..., Any]) -> type[BaseModel]:
@@ -93,38 +107,14 @@ def first_cause(error: ValidationError) -> str:
     """Pydantic's first complaint on one line: `key: what was expected (got value)`."""
     first = error.errors(include_url=False)[0]
     key = ".".join(str(step) for step in first["loc"])
-    cause = _expected(first["type"], first.get("ctx", {})) or first["msg"].removeprefix("Value error, ")
+    cause = first["msg"].removeprefix("Value error, ")
+    if first["type"] in EXPECTED:
+        limits = {name: _spell_limit(value) for name, value in first.get("ctx", {}).items()}
+        cause = f"expected {EXPECTED[first['type']].format(**limits)}"
     is_plain = first["type"] in ("missing", "value_error", "extra_forbidden")
     got = "" if is_plain else f" (got {shorten(repr(first['input']))})"
     return f"{key}: {cause}{got}" if key else f"{cause}{got}"
 
 
-def _expected(kind: str, context: dict[str, Any]) -> str | None:
-    """What was expected, for the most frequent mistakes; None for the others, where pydantic's own message is used."""
-    match kind:
-        case "greater_than_equal":
-            return f"expected {_spell_limit(context['ge'])} or more"
-        case "greater_than":
-            return f"expected more than {_spell_limit(context['gt'])}"
-        case "less_than_equal":
-            return f"expected {_spell_limit(context['le'])} or less"
-        case "less_than":
-            return f"expected less than {_spell_limit(context['lt'])}"
-        case "int_type" | "int_parsing" | "int_from_float":
-            return "expected a whole number"
-        case "float_type" | "float_parsing":
-            return "expected a number"
-        case "bool_type" | "bool_parsing":
-            return "expected true or false"
-        case "string_type":
-            return "expected a text"
-        case "model_type" | "model_attributes_type":
-            return "expected a name or a table"
-        case "literal_error":
-            return f"expected {context['expected']}"
-        case _:
-            return None
-
-
-def _spell_limit(limit: float) -> str:
-    return f"{limit:,}" if isinstance(limit, int) else f"{limit:g}"
+def _spell_limit(limit: Any) -> str:
+    return f"{limit:,}" if isinstance(limit, int) else f"{limit:g}" if isinstance(limit, float) else str(limit)

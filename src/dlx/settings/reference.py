@@ -5,7 +5,7 @@ The texts are not here: the meaning of a setting is below its field in `spec.py`
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from pydantic import TypeAdapter
@@ -27,15 +27,6 @@ class Setting:
     parts: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A part that a setting can name, with its meaning."""
-
-    key: str
-    name: str
-    meaning: str
-
-
 def all_settings() -> list[Setting]:
     """The fields of the spec in their order; after a part, the arguments of all parts that it can name."""
     found: list[Setting] = []
@@ -51,12 +42,12 @@ def all_settings() -> list[Setting]:
     return found
 
 
-def choices(key: str) -> list[Choice]:
-    """The parts that a setting can name; none for other settings."""
+def choices(key: str) -> dict[str, str]:
+    """The parts that a setting can name, each with its meaning; none for other settings."""
     kind = PART_KINDS.get(key)
     if kind is None:
-        return []
-    return [Choice(key, name, _first_paragraph(registry.load(kind, name))) for name in registry.PARTS[kind]]
+        return {}
+    return {name: _first_paragraph(registry.load(kind, name)) for name in registry.PARTS[kind]}
 
 
 def _arguments(key: str, kind: str) -> Iterator[Setting]:
@@ -67,7 +58,7 @@ def _arguments(key: str, kind: str) -> Iterator[Setting]:
             found = Setting(f"{key}.{argument}", _spell_type(field), _spell_default(field), field.description or "")
             takers.setdefault(found, []).append(name)
     for found, names in takers.items():
-        yield Setting(found.key, found.type, found.default, found.meaning, tuple(names))
+        yield replace(found, parts=tuple(names))
 
 
 def _first_paragraph(factory: Callable[..., Any]) -> str:

@@ -89,21 +89,13 @@ PARTS: dict[str, dict[str, str]] = {
 }
 
 
-def names(kind: str) -> list[str]:
-    """The registered names of a kind, sorted."""
-    return sorted(PARTS[kind])
-
-
-def target(kind: str, name: str) -> str:
-    """`module:callable` of a name (a layout: the module); SettingError, with the nearest name, if it is unknown."""
-    try:
-        return PARTS[kind][name]
-    except KeyError:
-        raise SettingError(f"unknown {kind} '{name}': {nearest(name, PARTS[kind])}") from None
-
-
 def load(kind: str, name: str) -> Callable[..., Any]:
-    """The factory of a name (of a layout: the module). Imports the code."""
-    module, _, function = target(kind, name).partition(":")
+    """The factory of a name (of a layout: the module); SettingError, with the nearest name, if it is unknown.
+
+    Imports the code.
+    """
+    if name not in PARTS[kind]:
+        raise SettingError(f"unknown {kind} '{name}': {nearest(name, PARTS[kind])}")
+    module, _, function = PARTS[kind][name].partition(":")
     loaded = importlib.import_module(module)
     return getattr(loaded, function) if function else loaded  # type: ignore[return-value]

@@ -16,7 +16,7 @@ from pydantic.fields import FieldInfo
 
 from dlx.settings.text import parse_part, split_outside_brackets
 
-Positive = Annotated[int, Field(ge=1, le=1_000_000)]  # a larger count of anything here is a slip of the keyboard
+Positive = Annotated[int, Field(ge=1, le=1_000_000)]  # a larger number is most likely a typing error
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Rate = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 

@@ -12,7 +12,7 @@ from typing import Any
 from dlx.system.errors import SettingError
 
 PART_NAME = re.compile(r"[A-Za-z][\w.+-]*")
-MAX_VALUES = 1000  # of a grid: a study of more variants is a slip of the keyboard
+MAX_VALUES = 1000  # of a grid: a study of more variants is most likely a typing error
 MAX_DIGITS = 18  # of a grid's number, before the point and after it: what a float and a 64-bit integer hold
 
 
@@ -54,6 +54,14 @@ def parse_value(text: str) -> Any:
         except ValueError:
             continue
     return stripped
+
+
+def whole_numbers(text: str) -> tuple[int, ...] | None:
+    """`2,64,64` as (2, 64, 64); None if the text is no list of whole numbers, each of at most seven digits."""
+    pieces = [piece.strip() for piece in text.split(",")]
+    if not all(piece.isascii() and piece.isdecimal() and len(piece) < 8 for piece in pieces):
+        return None
+    return tuple(int(piece) for piece in pieces)
 
 
 def split_outside_brackets(text: str, separator: str) -> list[str]:

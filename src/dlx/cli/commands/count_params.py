@@ -1,7 +1,6 @@
 """`dlx count-params`: the number of parameters and FLOPs of a network, and the modules it uses more than once."""
 
 import contextlib
-import json
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,29 +45,23 @@ def count_params(
     The network is run to find blocks called twice and weights that modules share. `unet` has six such blocks.
     For a ResNet, a VGG and U-Nets built on them, the weighted layers of each stage are counted too.
     """
-    from dlx.cli.console import note
+    from dlx.cli.output.console import note, print_json
     from dlx.settings.layers import parse_assignment
 
     shape = parse_shape(input_) if input_ is not None else None
-    assignments = [parse_assignment(text) for text in set_ or []]
-    settings = {
-        key.removeprefix("model."): value for key, value in assignments
-    }  # `dlx train` writes them with this prefix
+    # `dlx train` takes an argument of the network as model.width
+    settings = {key.removeprefix("model."): value for key, value in map(parse_assignment, set_ or [])}
     with contextlib.redirect_stdout(sys.stderr):  # modules of the user may print; stdout is for the result
-        counted = [count_one(text, shape, classes, settings) for text in models]
+        counted = [(text, *count_one(text, shape, classes, settings)) for text in models]
     if as_json:
-        entries = [as_entry(text, used, counts) for text, (used, counts) in zip(models, counted, strict=True)]
-        typer.echo(json.dumps(entries, indent=2))
-        for text, (_, counts) in zip(models, counted, strict=True):
+        print_json([as_entry(*one) for one in counted])
+        for text, _, counts in counted:
             for remark in counts.remarks:
                 note(f"note     {text}: {remark}")
         return
-    from dlx.cli.count_tables import print_comparison, print_count
+    from dlx.cli.output.count_tables import print_counts
 
-    for text, (used, counts) in zip(models, counted, strict=True):
-        print_count(text, used, counts, depth)
-    if len(models) > 1:
-        print_comparison([(text, counts) for text, (_, counts) in zip(models, counted, strict=True)])
+    print_counts(counted, depth)
 
 
 def count_one(
@@ -105,10 +98,12 @@ def _build_and_count(
 
 def parse_shape(text: str) -> tuple[int, ...]:
     """`2,64,64` as (2, 64, 64); SettingError for anything but whole numbers above zero."""
-    pieces = [piece.strip() for piece in text.split(",")]
-    if not all(piece.isascii() and piece.isdecimal() and len(piece) < 8 and int(piece) > 0 for piece in pieces):
+    from dlx.settings.text import whole_numbers
+
+    shape = whole_numbers(text)
+    if shape is None or min(shape) == 0:
         raise SettingError(f"--input {text}: expected channels and sizes, as in 2,64,64")
-    return tuple(int(piece) for piece in pieces)
+    return shape
 
 
 def as_entry(text: str, shape: tuple[int, ...], counts: "ModelCount") -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """`dlx compare-schedulers`: a constant learning rate against torch's schedules, scaled to the length of the run."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -31,27 +30,26 @@ def compare_schedulers(
 
     --dry-run prints each schedule's formula and plots its rate over the epochs.
     """
-    from dlx.cli.running import make_axis_study, run_study, with_one_thread
-    from dlx.run.plan import data_name
+    from dlx.cli.running import run_axis_study, with_one_thread
     from dlx.settings.layers import make_spec
 
     settings = with_one_thread(settings_from(options))
     axis = scheduler_axis(scheduler, make_spec(settings).train.epochs)
     question = "Which learning-rate schedule helps, against a constant rate?"
-    study = make_axis_study("compare-schedulers", question, settings, axis, options)
-    name = "-".join([data_name(study.base), study.base.model.name, "schedulers"])
-    run_study(study, Path("runs") / name, options)
+    run_axis_study("compare-schedulers", question, settings, axis, options, folder_suffix="schedulers")
 
 
 def scheduler_axis(chosen: list[str] | None, epochs: int) -> "Axis":
     """The control and the chosen schedules, or all of them with defaults that scale with the number of epochs."""
+    from dlx.settings.registry import PARTS
     from dlx.settings.spec import Part
     from dlx.study.axes import Axis
 
     if chosen is not None:
         labels = [str(Part.model_validate(text)) for text in chosen]
         return Axis(key="scheduler", values=(CONTROL, *(label for label in labels if label != CONTROL)))
-    tables: list[dict[str, Any]] = [{"label": name, "scheduler": name} for name in default_schedulers()]
+    names = [CONTROL, *(name for name in PARTS["scheduler"] if name != CONTROL)]
+    tables: list[dict[str, Any]] = [{"label": name, "scheduler": name} for name in names]
     period = max(1, epochs // COSINE_PERIODS)
     by_group = {"encoder": [[0.0, 0.1]]}  # the encoder at a tenth of the rate; the other groups warm up and decay
     tables += [
@@ -59,10 +57,3 @@ def scheduler_axis(chosen: list[str] | None, epochs: int) -> "Axis":
         {"label": "lambda by group", "scheduler": {"name": "lambda", "groups": by_group}},
     ]
     return Axis(name="scheduler", tables=tuple(tables))
-
-
-def default_schedulers() -> list[str]:
-    """Every registered schedule, the control first."""
-    from dlx.settings.registry import PARTS
-
-    return [CONTROL, *(name for name in PARTS["scheduler"] if name != CONTROL)]

@@ -1,6 +1,5 @@
 """`dlx sweep-dropout`: compares dropout rates with a control without dropout."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -24,8 +23,7 @@ def sweep_dropout(
 
     Running it again with more rates or seeds runs only the trials that are missing.
     """
-    from dlx.cli.running import make_axis_study, run_study, with_one_thread
-    from dlx.run.plan import data_name
+    from dlx.cli.running import run_axis_study, with_one_thread
     from dlx.settings.layers import merge
     from dlx.settings.text import parse_grid
     from dlx.study.axes import Axis
@@ -34,6 +32,4 @@ def sweep_dropout(
     settings = merge(with_one_thread(settings_from(options)), {"dropout": {"kind": kind, "where": where}})
     axis = Axis(key="dropout.p", values=(0, *rates))
     question = f"Does {kind} ({where if where != 'every' else 'every block'}) help, and at which rate?"
-    study = make_axis_study("sweep-dropout", question, settings, axis, options)
-    name = "-".join([data_name(study.base), study.base.model.name, "sweep", kind, where])
-    run_study(study, Path("runs") / name, options)
+    run_axis_study("sweep-dropout", question, settings, axis, options, folder_suffix=f"sweep-{kind}-{where}")

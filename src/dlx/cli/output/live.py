@@ -2,7 +2,6 @@
 
 import time
 from dataclasses import dataclass
-from typing import Self
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
@@ -12,7 +11,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from dlx.cli.console import PlainConsole
+from dlx.cli.output.console import PlainConsole
+from dlx.cli.output.head import training_subset
 from dlx.engine.fit import StepDone
 from dlx.records.schema import EpochRecord
 from dlx.report.formatting import spell, spell_seconds
@@ -20,17 +20,18 @@ from dlx.run.plan import Plan
 from dlx.run.trial import Event, Scoring, TrialEnded, TrialStarted
 from dlx.study.results import EpochResult
 from dlx.system.characters import visible
-from dlx.trial.resolve import Resolved
 
 
-def name_subset(resolved: Resolved) -> str:
-    """` (2 of 5)` if a validation measures only some of the training subjects; empty if it measures all."""
-    measured, subjects = resolved.spec.evaluate.train_subset, len(resolved.split.train)
-    return f" ({measured} of {subjects})" if 0 < measured < subjects else ""
+def train_title(plan: Plan) -> str:
+    """`train (2 of 5)` if a validation measures only some of the training subjects, else `train`."""
+    subset = training_subset(plan.first)
+    return f"train ({subset})" if subset else "train"
 
 
 class EpochBar:
-    """A bar with epoch, step, loss and Dice of one trial and the time left; removed when the trial ends."""
+    """A bar with epoch, step, loss and Dice of one trial and the time left, on a terminal only; removed when the trial
+    ends. `progress` is the context in which it is drawn.
+    """
 
     def __init__(self, console: PlainConsole) -> None:
         self.progress = Progress(
@@ -39,17 +40,11 @@ class EpochBar:
             TextColumn("{task.fields[facts]}", markup=False),
             console=console,
             transient=True,
+            disable=not console.is_terminal,
         )
-        self.task: TaskID | None = None
+        self.task: TaskID  # from `start` to `end`
         self.epochs = self.steps = 0
         self.last = ""
-
-    def __enter__(self) -> Self:
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()
 
     def start(self, title: str, epochs: int, steps: int, done: int) -> None:
         """A trial starts; `done` epochs of it were finished before."""
@@ -58,9 +53,8 @@ class EpochBar:
 
     def step(self, epoch: int, step: int) -> None:
         """A step ended; loss and Dice shown are those of the last epoch."""
-        if self.task is not None:
-            facts = f"epoch {epoch}/{self.epochs} step {step}/{self.steps}{self.last}"
-            self.progress.update(self.task, completed=(epoch - 1) * self.steps + step, facts=facts)
+        facts = f"epoch {epoch}/{self.epochs} step {step}/{self.steps}{self.last}"
+        self.progress.update(self.task, completed=(epoch - 1) * self.steps + step, facts=facts)
 
     def epoch(self, result: EpochResult, left_s: float) -> None:
         """An epoch ended; the bar shows its loss and Dice until the next epoch ends."""
@@ -71,14 +65,12 @@ class EpochBar:
 
     def describe(self, text: str) -> None:
         """Replaces the facts by a description of the work after the last step."""
-        if self.task is not None:
-            self.progress.update(self.task, description=text, facts="", total=None)
+        self.progress.update(self.task, description=text, facts="", total=None)
 
     def end(self) -> None:
-        """The trial ended; removes its bar."""
-        if self.task is not None:
-            self.progress.remove_task(self.task)
-            self.task = None
+        """The trial ended; removes its bar, if the trial was started."""
+        for task in self.progress.task_ids:
+            self.progress.remove_task(task)
 
 
 # Narrowest terminals, in columns, in which the table shows a bar, and in which it shows loss and training Dice.
@@ -89,18 +81,18 @@ BAR_WIDTH, FULL_WIDTH = 80, 60
 class RunningTrial:
     """A trial that is running."""
 
-    label: str
-    seed: int
-    epochs: int
-    steps: int
-    epoch: int = 0
-    done_steps: int = 0
-    last: EpochResult | None = None
+    started: TrialStarted
+    epoch: int
+    done_steps: int
+    last: EpochResult | None
     is_scoring: bool = False
 
 
 class TrialsTable:
-    """The running trials of a study with their progress; the number of done and waiting trials; the time left."""
+    """The running trials of a study with their progress; the number of done and waiting trials; the time left.
+
+    `live` is the context in which it is drawn.
+    """
 
     def __init__(self, console: PlainConsole, plan: Plan) -> None:
         self.plan, self.started = plan, time.monotonic()
@@ -110,31 +102,20 @@ class TrialsTable:
         self.console = console
         self.live = Live(console=console, get_renderable=self.render, refresh_per_second=4, transient=True)
 
-    def __enter__(self) -> Self:
-        self.live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.live.stop()
-
     def show(self, index: int, event: Event) -> None:
         """Updates the state from an event; `render` draws the state a few times a second."""
         match event:
             case TrialStarted():
-                trial = event.trial
-                done = event.resumed_from * event.steps_per_epoch
-                row = RunningTrial(
-                    trial.label, trial.seed, event.epochs, event.steps_per_epoch, event.resumed_from, done
-                )
-                row.last = event.earlier[-1].result if event.earlier else None
-                self.running[index] = row
+                last = event.earlier[-1].result if event.earlier else None
+                done_steps = event.resumed_from * event.steps_per_epoch
+                self.running[index] = RunningTrial(event, event.resumed_from, done_steps, last)
             case StepDone():
                 row = self.running[index]
-                self._advance(row, (event.epoch - 1) * row.steps + event.step)
+                self._advance(row, (event.epoch - 1) * row.started.steps_per_epoch + event.step)
                 row.epoch = event.epoch
             case EpochRecord():
                 row = self.running[index]
-                self._advance(row, event.result.epoch * row.steps)
+                self._advance(row, event.result.epoch * row.started.steps_per_epoch)
                 row.last = event.result
             case Scoring():
                 self.running[index].is_scoring = True
@@ -150,10 +131,9 @@ class TrialsTable:
     def left_s(self) -> float | None:
         """Seconds until all trials are done, at the average time per step so far; None before the first step."""
         elapsed = time.monotonic() - self.started
-        total = sum(
-            p.resolved.spec.train.epochs * p.resolved.spec.train.steps_per_epoch for p in self.plan.trials
-        ) / len(self.plan.trials)
-        to_do = (len(self.plan.trials) - self.done) * total - sum(row.done_steps for row in self.running.values())
+        lengths = [p.resolved.spec.train for p in self.plan.trials]
+        average = sum(length.epochs * length.steps_per_epoch for length in lengths) / len(lengths)
+        to_do = (len(lengths) - self.done) * average - sum(row.done_steps for row in self.running.values())
         return None if self.steps_done < 1 else elapsed / self.steps_done * max(0.0, to_do)
 
     def render(self) -> Group:
@@ -165,17 +145,18 @@ class TrialsTable:
         table.add_column("epoch", justify="right", no_wrap=True)
         if width >= BAR_WIDTH:
             table.add_column("", ratio=1)
-        titles = ("loss", f"train{name_subset(self.plan.first)}", "val") if width >= FULL_WIDTH else ("val",)
+        titles = ("loss", train_title(self.plan), "val") if width >= FULL_WIDTH else ("val",)
         for title in titles:
             table.add_column(title, justify="right", min_width=5)
         for row in self.running.values():
             last = row.last
             values = (last.loss, last.train_dice_subset, last.val_dice) if last else (None, None, None)
-            bar = [ProgressBar(total=row.epochs * row.steps, completed=row.done_steps)] if width >= BAR_WIDTH else []
+            started, num_steps = row.started, row.started.epochs * row.started.steps_per_epoch
+            bar = [ProgressBar(total=num_steps, completed=row.done_steps)] if width >= BAR_WIDTH else []
             table.add_row(
-                visible(row.label),
-                str(row.seed),
-                "scoring" if row.is_scoring else f"{row.epoch}/{row.epochs}",
+                visible(started.trial.label),
+                str(started.trial.seed),
+                "scoring" if row.is_scoring else f"{row.epoch}/{started.epochs}",
                 *bar,
                 *map(spell, values[-len(titles) :]),
             )

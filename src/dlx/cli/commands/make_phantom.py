@@ -25,9 +25,10 @@ def make_phantom(
     """Write a data set of infant-brain-like phantoms (T1, T2, labels) as an iSeg-2017 folder."""
     from rich.progress import track
 
-    from dlx.cli.console import notes, output
+    from dlx.cli.output.console import notes, output
     from dlx.data.layouts.iseg import write_iseg_folder
     from dlx.data.phantom.case import MAX_SEED, MAX_SUBJECTS, phantom
+    from dlx.settings.text import counted
     from dlx.system.characters import visible
 
     size_px = _parse_size(size)
@@ -47,9 +48,8 @@ def make_phantom(
         disable=not console.is_terminal,
     )
     write_iseg_folder(folder, progress, spacing_mm=source.spacing_mm, format=format, force=force)
-    plural = "subject" if subjects == 1 else "subjects"
     extent = " x ".join(str(number) for number in size_px)
-    written = f"{folder}: {subjects} {plural} of {extent} voxels (T1, T2, labels), seed {seed}, {format}"
+    written = f"{folder}: {counted(subjects, 'subject')} of {extent} voxels (T1, T2, labels), seed {seed}, {format}"
     output().print(visible(written), soft_wrap=True)
     output().print(shell_command(["dlx", "train", "--data", str(folder)]), soft_wrap=True)
 
@@ -57,13 +57,12 @@ def make_phantom(
 def _parse_size(text: str) -> tuple[int, int, int]:
     """`64` or `144,192,256` as (x, y, z); SettingError for anything else."""
     from dlx.data.phantom.case import MAX_SIZE_PX, MIN_SIZE_PX
+    from dlx.settings.text import whole_numbers
 
-    pieces = [piece.strip() for piece in text.split(",")]
-    if len(pieces) == 1:
-        pieces *= 3
-    if len(pieces) != 3 or not all(piece.isascii() and piece.isdecimal() and len(piece) < 6 for piece in pieces):
+    numbers = whole_numbers(text)
+    if numbers is None or len(numbers) not in (1, 3):
         raise SettingError(f"--size {text!r}: expected one or three whole numbers, as in 64 or 144,192,256")
-    x, y, z = (int(piece) for piece in pieces)
-    if not all(MIN_SIZE_PX <= extent <= MAX_SIZE_PX for extent in (x, y, z)):
+    if not all(MIN_SIZE_PX <= number <= MAX_SIZE_PX for number in numbers):
         raise SettingError(f"--size {text!r}: expected numbers from {MIN_SIZE_PX} to {MAX_SIZE_PX}")
+    x, y, z = numbers if len(numbers) == 3 else numbers * 3
     return x, y, z

@@ -21,8 +21,9 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
 ) -> None:
     """Rebuild a study's table, figure and page from its records, even while it is running."""
-    from dlx.cli import study_results
-    from dlx.cli.console import note
+    from dlx.cli.output.console import note
+    from dlx.cli.output.outcome import print_summary_after
+    from dlx.cli.output.report_files import write_report
     from dlx.records.archive import read_study, with_looks
     from dlx.records.folder import StudyFolder
     from dlx.records.merge import merge_studies
@@ -32,11 +33,11 @@ def report(
     summary = summarize_study(records)
     is_folder = folders[0].is_dir()
     stem = out or default_stem(folders)
-    with study_results.print_summary_after(summary, records, as_json=as_json, per_class=per_class):
+    with print_summary_after(summary, records, as_json=as_json, per_class=per_class):
         for folder in folders:
             if folder.is_dir():
                 records = with_looks(records, StudyFolder(folder).note_look(summary.look))
-        written = study_results.write_report(stem, summary, records, with_png=is_folder)
+        written = write_report(stem, summary, records, with_png=is_folder)
     if not as_json:
         note(f"\nwritten:      {', '.join(str(path) for path in written)}")
 

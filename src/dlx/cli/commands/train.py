@@ -20,20 +20,23 @@ def train(options: TrainOptions) -> None:
     Running the same command again resumes unfinished trials and shows the results of finished ones.
     `dlx settings` lists every setting that --set and --config accept.
     """
-    from dlx.cli import console, results
+    from dlx.cli.output.console import notes
+    from dlx.cli.output.dry_run import print_plan
+    from dlx.cli.output.head import print_head
+    from dlx.cli.output.outcome import print_outcome
     from dlx.cli.running import end, follow_plan, plan_study
     from dlx.run.plan import check_resumable
 
     study, folder, command = study_and_folder(options)
     plan = plan_study(study, folder, options, command=command)
     if options.dry_run:
-        results.print_plan(plan, as_json=options.as_json)
+        print_plan(plan, as_json=options.as_json, compares=False)
         return
     if options.resume:
         check_resumable(plan)
-    results.print_head(plan, console.notes(), quiet=options.quiet or options.as_json)
+    print_head(plan, notes(), quiet=options.is_quiet)
     outcome = follow_plan(plan, options, in_workers=plan.max_parallel > 1)
-    results.print_outcome(plan, outcome, as_json=options.as_json, quiet=options.quiet)
+    print_outcome(plan, outcome, as_json=options.as_json, quiet=options.quiet)
     end(outcome)
 
 

@@ -1,8 +1,16 @@
 """Prints the counts of `dlx count-params` as tables and sentences."""
 
-from dlx.cli.console import output
+from dlx.cli.output.console import output
 from dlx.models.count import ModelCount, ModuleRow, SharedUse
 from dlx.report.terminal.grid import Column, Grid, Line, Row, Trimmed
+
+
+def print_counts(counted: list[tuple[str, tuple[int, ...], ModelCount]], depth: int) -> None:
+    """Prints each network, its name and input with its counts, and a table of them all if there are several."""
+    for name, shape, counts in counted:
+        print_count(name, shape, counts, depth)
+    if len(counted) > 1:
+        print_comparison([(name, counts) for name, _, counts in counted])
 
 
 def print_count(name: str, shape: tuple[int, ...], counts: ModelCount, depth: int) -> None:
@@ -44,12 +52,8 @@ def print_comparison(counted: list[tuple[str, ModelCount]]) -> None:
 def _module_table(rows: list[ModuleRow], counts: ModelCount) -> Grid:
     unit, size = _unit(counts.flops)
     columns = (
-        Column("Module"),
-        Column("Class"),
-        Column("Output"),
-        Column("Calls", is_number=True),
-        Column("Parameters", is_number=True),
-        Column(unit, is_number=True),
+        *(Column(title) for title in ("Module", "Class", "Output")),
+        *(Column(title, is_number=True) for title in ("Calls", "Parameters", unit)),
     )
     shown = []
     for row in rows:

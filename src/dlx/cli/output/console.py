@@ -4,9 +4,11 @@ No other module creates a rich Console.
 """
 
 import contextlib
+import json
 import os
 from typing import IO, Any
 
+import typer
 from rich.console import Console, RenderableType
 from rich.text import Text
 
@@ -61,6 +63,11 @@ def notes() -> PlainConsole:
 def note(line: str) -> None:
     """Prints a line on standard error without wrapping it, so that a path or a command in it can be copied."""
     notes().print(line, soft_wrap=True)
+
+
+def print_json(document: dict[str, Any] | list[Any]) -> None:
+    """Prints one JSON document on standard output."""
+    typer.echo(json.dumps(document, indent=2, allow_nan=False))
 
 
 def discard(file: IO[str]) -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,9 +26,11 @@ def settings(
 
     Set them with --set KEY=VALUE or in a TOML file (--config).
     """
+    from dlx.cli.output.console import print_json
+
     chosen = select(names or [])
     if as_json:
-        typer.echo(json.dumps([as_entry(setting) for setting in chosen], indent=2))
+        print_json([as_entry(setting) for setting in chosen])
         return
     columns = shutil.get_terminal_size((80, 24)).columns
     typer.echo("\n".join(listing(chosen, max(MIN_WIDTH, min(MAX_WIDTH, columns)))))
@@ -70,8 +73,8 @@ def listing(chosen: "list[Setting]", width: int) -> Iterator[str]:
         found = choices(setting.key)
         what = "one of the names below" if found else setting.type
         yield _wrapped(f"{what}. {setting.meaning}{_owners(setting)}", width)
-        for choice in found:
-            yield _wrapped(f"{choice.name}: {choice.meaning}", width, indent=6)
+        for name, meaning in found.items():
+            yield _wrapped(f"{name}: {meaning}", width, indent=6)
 
 
 def _owners(setting: "Setting") -> str:
@@ -122,14 +125,5 @@ def as_entry(setting: "Setting") -> dict[str, Any]:
     """A setting for JSON."""
     from dlx.settings.reference import choices
 
-    entry: dict[str, Any] = {
-        "key": setting.key,
-        "type": setting.type,
-        "default": setting.default,
-        "meaning": setting.meaning,
-    }
-    if setting.parts:
-        entry["parts"] = list(setting.parts)
-    if found := choices(setting.key):
-        entry["choices"] = {choice.name: choice.meaning for choice in found}
-    return entry
+    entry = asdict(setting) | {"choices": choices(setting.key)}
+    return {key: value for key, value in entry.items() if key not in ("parts", "choices") or value}

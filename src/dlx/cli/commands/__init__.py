@@ -1,0 +1,1 @@
+"""The commands of `dlx`, one file each: their options, and the steps from them to what is printed."""

@@ -1,0 +1,228 @@
+"""Prints the progress of a run on stderr: one line per epoch for a single trial, one line per trial for several.
+
+`live.py` draws the progress bars and the table of running trials on a terminal.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from dlx.cli.output.console import PlainConsole
+from dlx.cli.output.live import EpochBar, TrialsTable, train_title
+from dlx.engine.fit import StepDone
+from dlx.records.schema import EpochRecord, TrialRecord
+from dlx.report.formatting import signed, spell, spell_seconds
+from dlx.run.plan import Plan
+from dlx.run.trial import CaptureFailed, Event, Scoring, TrialEnded, TrialStarted
+from dlx.study.metrics import trial_value
+from dlx.system.characters import visible
+
+
+@dataclass
+class Outcome:
+    """The outcome of a run: records and their folders by index in the plan, and whether the user interrupted it."""
+
+    by_index: dict[int, tuple[TrialRecord, Path]] = field(default_factory=dict)
+    was_interrupted: bool = False
+    kept_epochs: int = 0  # finished epochs of interrupted trials; their checkpoints are on disk
+
+    @property
+    def trials(self) -> list[tuple[TrialRecord, Path]]:
+        return [self.by_index[index] for index in sorted(self.by_index)]
+
+
+class Display(Protocol):
+    """Shows events to the user."""
+
+    console: PlainConsole
+
+    def show(self, index: int, event: Event, /) -> None: ...
+
+
+def follow(events: Iterator[tuple[int, Event]], display: Display) -> Outcome:
+    """Shows all events and collects the outcome of the run; Ctrl-C ends the run, and the outcome records that."""
+    outcome = Outcome()
+    kept: dict[int, int] = {}
+    obstacles: set[str] = set()
+    try:
+        for index, event in events:
+            if isinstance(event, CaptureFailed):  # shown once per obstacle, not once per trial
+                if event.obstacle not in obstacles:
+                    display.console.print(capture_note(event), soft_wrap=True)
+                obstacles.add(event.obstacle)
+                continue
+            display.show(index, event)
+            if isinstance(event, TrialStarted):
+                kept[index] = event.resumed_from
+            elif isinstance(event, EpochRecord):
+                kept[index] = event.result.epoch
+            elif isinstance(event, TrialEnded):
+                kept.pop(index, None)
+                outcome.by_index[index] = (event.record, event.folder)
+    except KeyboardInterrupt:
+        outcome.was_interrupted = True
+    outcome.kept_epochs = sum(kept.values())
+    return outcome
+
+
+def capture_note(event: CaptureFailed) -> str:
+    """A note: why steps run without CUDA graph capture, and which setting skips the attempt."""
+    return (
+        f"note     steps are not captured, which is slower: {event.obstacle}; compute.capture=false skips the attempt"
+    )
+
+
+class FailureLines:
+    """Shows only trials that failed or diverged; --quiet and --json do not hide those."""
+
+    def __init__(self, console: PlainConsole) -> None:
+        self.console = console
+
+    def show(self, _: int, event: Event) -> None:
+        if isinstance(event, TrialEnded) and event.record.status != "done":
+            print_bad_end(self.console, event)
+
+
+class EpochLines:
+    """Shows one trial at a time: a line per epoch, and a progress bar below them on a terminal."""
+
+    def __init__(self, console: PlainConsole, plan: Plan, bar: EpochBar) -> None:
+        self.console, self.plan, self.bar = console, plan, bar
+        self.epochs = 0  # of the running trial
+        self.seconds: list[float] = []
+
+    def show(self, _: int, event: Event) -> None:
+        match event:
+            case TrialStarted():
+                self._start(event)
+            case StepDone():
+                self.bar.step(event.epoch, event.step)
+            case EpochRecord():
+                self._epoch(event)
+            case Scoring():
+                self.bar.describe("scoring every subject")
+            case TrialEnded():
+                self._end(event)
+
+    def _start(self, event: TrialStarted) -> None:
+        self.epochs, self.seconds = event.epochs, []
+        title = f"{event.trial.label}, seed {event.trial.seed}"
+        if event.resumed_from:
+            line = f"{title}: resuming after epoch {event.resumed_from} of {event.epochs}"
+            self.console.print(visible(line), soft_wrap=True)
+        elif len(self.plan.trials) > 1:
+            self.console.print(visible(title), soft_wrap=True)
+        if event.remark:
+            self.console.print(visible(f"note     {event.remark}"), soft_wrap=True)
+        self.bar.start(title, event.epochs, event.steps_per_epoch, event.resumed_from)
+
+    def _epoch(self, event: EpochRecord) -> None:
+        self.seconds.append(event.run.train_s + event.run.evaluate_s)
+        left_s = sum(self.seconds) / len(self.seconds) * (self.epochs - event.result.epoch)
+        line = epoch_line(event, self.epochs, train_title(self.plan))
+        if not self.console.is_terminal and event.result.epoch < self.epochs:  # on a terminal the bar shows it
+            line += f"  eta {spell_seconds(left_s)}"
+        self.console.print(line, soft_wrap=True)
+        self.bar.epoch(event.result, left_s)
+
+    def _end(self, event: TrialEnded) -> None:
+        self.bar.end()
+        record = event.record
+        if event.was_done and record.status == "done":
+            line = f"{record.label}, seed {record.seed}: already finished; nothing was run"
+            self.console.print(visible(line), soft_wrap=True)
+        elif record.status != "done":
+            print_bad_end(self.console, event)
+
+
+class TrialLines:
+    """Shows several trials: a line for each that ends, and a table of the running ones on a terminal."""
+
+    def __init__(self, console: PlainConsole, plan: Plan, table: TrialsTable) -> None:
+        self.console, self.plan, self.table = console, plan, table
+        self.ran = 0
+
+    def show(self, index: int, event: Event) -> None:
+        self.table.show(index, event)
+        if not isinstance(event, TrialEnded):
+            return
+        if event.was_done and event.record.status == "done":
+            return
+        self.ran += not event.was_done
+        if event.record.status != "done":
+            print_bad_end(self.console, event)
+            return
+        num_trials, done = len(self.plan.trials), self.table.done
+        trial = self.plan.trials[index].trial
+        train, val, gap = (trial_value(event.record.result, name) for name in ("train_dice", "val_dice", "gap"))
+        line = (
+            f"{done:{len(str(num_trials))}d}/{num_trials}  {trial.label}, seed {trial.seed}:  train {spell(train)}  "
+            f"val {spell(val)}  gap {signed(gap)}  {spell_seconds(event.record.run.seconds)}"
+        )
+        if done < num_trials and not self.console.is_terminal:
+            left_s = (time.monotonic() - self.table.started) / self.ran * (num_trials - done)
+            line += f"  eta {spell_seconds(left_s)}"
+        self.console.print(visible(line), soft_wrap=True)
+
+
+def print_bad_end(console: PlainConsole, event: TrialEnded) -> None:
+    """Prints that a trial diverged or failed, and why; if that was in an earlier run, also how to run it again."""
+    record = event.record
+    line = f"{record.label}, seed {record.seed}: {record.status}: {record.cause}"
+    if event.was_done:
+        line += " (in an earlier run; --retry-failed runs it again)"
+    console.print(visible(line), soft_wrap=True, style="bold red")
+
+
+def epoch_line(event: EpochRecord, epochs: int, train_title: str) -> str:
+    """One epoch, in 80 columns.
+
+    Below `train_title` (see there) is the Dice of the training subjects that are measured; `val` is that of all
+    validation subjects.
+    """
+    result = event.result
+    rates = "/".join(f"{rate:.3g}" for rate in dict.fromkeys(result.lr.values()))
+    width = len(str(epochs))
+    line = f"epoch {result.epoch:{width}d}/{epochs}  lr {rates:<8} loss {result.loss:<7.4f}"
+    if result.val_dice is not None:
+        line += f" {train_title} {spell(result.train_dice_subset)}  val {spell(result.val_dice)}"
+    return f"{line}  {event.run.train_s + event.run.evaluate_s:.1f} s"
+
+
+@contextmanager
+def display_on(console: PlainConsole, plan: Plan, *, quiet: bool, in_workers: bool) -> Iterator[Display]:
+    """A display on this console: shows only failures if `quiet`, else lines, and live progress on a terminal."""
+    if quiet:
+        yield FailureLines(console)
+    elif in_workers:
+        table = TrialsTable(console, plan)
+        with table.live if console.is_terminal else nullcontext():
+            yield TrialLines(console, plan, table)
+    else:
+        bar = EpochBar(console)
+        with bar.progress:
+            yield EpochLines(console, plan, bar)
+
+
+@contextmanager
+def reading_bar(console: PlainConsole, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """A function to call with (done, total) while volumes are read: it draws a progress bar, on a terminal only.
+
+    A cache hit reads no volumes and shows no bar.
+    """
+    bar = Progress(
+        TextColumn("reading volumes"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        console=console,
+        transient=True,
+        disable=quiet or not console.is_terminal,
+    )
+    with bar:
+        task = bar.add_task("reading", visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)

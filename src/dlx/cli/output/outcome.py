@@ -1,0 +1,91 @@
+"""What training commands and `dlx report` print at the end: tables or a JSON document, files, the next command."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dlx.cli.output.console import note, output, print_json
+from dlx.cli.output.head import study_entry
+from dlx.cli.repeat_commands import repeat_command, resume_command
+from dlx.records.archive import StudyRecords, finished
+from dlx.report.document import study_document, trial_entry
+from dlx.report.summary import Summary
+from dlx.report.terminal.study_table import study_table
+from dlx.report.terminal.trial_tables import seeds_table, trial_table
+from dlx.settings.text import counted
+
+if TYPE_CHECKING:
+    from dlx.cli.output.display import Outcome
+    from dlx.run.plan import Plan
+
+
+def print_outcome(plan: "Plan", outcome: "Outcome", *, as_json: bool, quiet: bool) -> None:
+    """Prints tables or the JSON document on stdout; on stderr, the files written and the command to repeat them."""
+    if as_json:
+        print_json({"study": study_entry(plan), "trials": [trial_entry(*pair) for pair in outcome.trials]})
+    else:
+        if not quiet:
+            note("")  # on stderr, below the progress: `| head -1` shows the first line of the table
+        print_tables(outcome)
+    if outcome.was_interrupted:
+        note(f"\n{stopped_line(plan, outcome)}")
+        note(f"resume with:  {resume_command(plan.command)}")
+    elif not as_json and not quiet:
+        note(f"\nrecords:      {plan.folder}")
+        for _, folder in outcome.trials:
+            note(f"checkpoints:  {folder / 'last.safetensors'}, best.safetensors")
+        note(f"repeat with:  {repeat_command(plan.command)}")
+
+
+def print_tables(outcome: "Outcome") -> None:
+    """Prints a table of one trial by class, or of several with a row each, their mean and standard deviation."""
+    console = output()
+    records = [record for record, _ in outcome.trials]
+    if len(records) == 1 and records[0].result is not None:
+        console.show(trial_table(records[0]))
+    elif len(records) > 1:
+        console.show(seeds_table(records))
+
+
+def stopped_line(plan: "Plan", outcome: "Outcome") -> str:
+    """What is on disk after Ctrl-C."""
+    done = len(outcome.trials)
+    trials = f"{done} of {len(plan.trials)} trials are done; " if len(plan.trials) > 1 else ""
+    return f"interrupted; {trials}{counted(outcome.kept_epochs, 'finished epoch')} of unfinished trials kept"
+
+
+@contextmanager
+def print_summary_after(
+    summary: Summary, records: StudyRecords, *, as_json: bool, per_class: bool = False
+) -> Iterator[None]:
+    """Prints the study's table or JSON document after the body, which writes the report; also if the body raises.
+
+    So a closed output does not prevent the report, and a full disk does not prevent the table.
+    """
+    try:
+        yield
+    finally:
+        done = finished(records.trials)
+        if as_json:
+            entries = [
+                trial_entry(trial.record, trial.folder) | {"label": trial.entry.label}
+                for trial in records.trials
+                if trial.record is not None
+            ]
+            print_json(study_document(summary, entries))
+        elif len(records.trials) == 1 and done and done[0].result is not None:
+            output().show(trial_table(done[0]))
+        else:
+            output().show(study_table(summary, per_class=per_class))
+
+
+def print_locations(plan: "Plan", outcome: "Outcome", written: list[Path]) -> None:
+    """Prints on stderr which files were written, and the command that runs the missing trials."""
+    missing = len(plan.missing())
+    if outcome.was_interrupted:
+        note(f"\n{stopped_line(plan, outcome)}")
+    note(f"\nrecords:      {plan.folder}")
+    note(f"report:       {', '.join(str(path) for path in written)}")
+    if missing:
+        note(f"resume with:  {resume_command(plan.command)}   ({counted(missing, 'trial')} missing)")
