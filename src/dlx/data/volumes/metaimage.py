@@ -112,11 +112,12 @@ def _voxel_stream(fields: dict[str, str], file: OpenedFile) -> Readable:
     if not _flag(fields, "CompressedData"):
         return file.stream
     size = whole_number(_required(fields, "CompressedDataSize"), "CompressedDataSize")
-    held = file.num_bytes - file.stream.tell()
+    start = file.stream.tell()
+    held = file.num_bytes - start
     if size != held:
         state = "truncated" if held < size else "longer than the header claims"
         raise BadFile(f"{state}: {held} bytes of compressed data, but CompressedDataSize is {size}")
-    return ZlibStream(file.stream)
+    return ZlibStream(file.pieces_at(start, held))
 
 
 def _required(fields: dict[str, str], key: str) -> str:

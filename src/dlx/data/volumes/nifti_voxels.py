@@ -15,21 +15,13 @@ def decode_raw(header: Header, raw: RawVoxels) -> np.ndarray:
     stored = np.empty(math.prod(header.size_px), raw.dtype)
     with open_regular(raw.path) as file:
         stream: Readable = GzipStream(file.stream) if raw.is_gzip else file.stream
-        _skip(stream, raw.offset)
+        stream.read(raw.offset)
         _fill(stored.view(np.uint8), stream)
     scaled = _scale(stored, raw.scaling, header.dtype)
     if scaled.dtype.kind == "f" and not np.isfinite(scaled).all():
         raise BadFile("contains voxels that are not finite after scaling")
     x, y, z, t = header.size_px
     return scaled.reshape(t, z, y, x)
-
-
-def _skip(stream: Readable, num_bytes: int) -> None:
-    while num_bytes:
-        piece = stream.read(min(num_bytes, PIECE_BYTES))
-        if not piece:
-            raise BadFile("truncated: the file changed while it was read")
-        num_bytes -= len(piece)
 
 
 def _fill(target: np.ndarray, stream: Readable) -> None:

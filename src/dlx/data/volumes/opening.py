@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -42,6 +43,13 @@ class OpenedFile:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.stream.close()
+
+    def pieces_at(self, offset: int, num_bytes: int) -> Iterator[bytes]:
+        """These bytes in pieces of at most 64 KiB; fewer bytes if the file ends before them."""
+        self.stream.seek(offset)
+        while num_bytes and (piece := self.stream.read(min(num_bytes, 1 << 16))):
+            num_bytes -= len(piece)
+            yield piece
 
     def read_at(self, offset: int, num_bytes: int, what: str) -> bytes:
         """Exactly these bytes; BadFile, naming `what` they are, if the file ends before them."""
