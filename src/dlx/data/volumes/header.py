@@ -1,6 +1,7 @@
 """The parts that the checks of all formats share: the checked header, its limits, and the error BadFile."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,6 +74,12 @@ class Header:
     notes: tuple[Note, ...] = ()
     also: tuple[Placement, ...] = ()
     raw: RawVoxels | None = None
+
+
+def three(lengths: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
+    """Two or three numbers as x, y, z; a missing z is 1."""
+    x, y, z = (float(length) for length in [*lengths, 1.0][:3])
+    return x, y, z
 
 
 def four(sizes: list[int]) -> tuple[int, int, int, int]:

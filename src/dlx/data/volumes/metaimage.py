@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 
-from dlx.data.volumes.header import BadFile, Header, check_orthogonal, check_size, check_spacing, four, quoted
+from dlx.data.volumes.header import BadFile, Header, check_orthogonal, check_size, check_spacing, four, quoted, three
 from dlx.data.volumes.opening import OpenedFile
 from dlx.data.volumes.streams import Readable, ZlibStream, check_voxels
 from dlx.data.volumes.text import MAX_LINES, numbers, read_line, whole_number, whole_numbers
@@ -54,8 +54,7 @@ def check_metaimage(file: OpenedFile) -> Header:
     spacing = _spacing(fields, num_axes)
     is_big = _flag(fields, "BinaryDataByteOrderMSB") or _flag(fields, "ElementByteOrderMSB")
     check_voxels(_voxel_stream(fields, file), num_voxels, dtype.newbyteorder(">" if is_big else "<"))
-    x, y, z = [*spacing, 1.0][:3]
-    return Header("MetaImageIO", four(sizes), 1, dtype, (x, y, z))
+    return Header("MetaImageIO", four(sizes), 1, dtype, three(spacing))
 
 
 def _read_fields(file: OpenedFile) -> dict[str, str]:

@@ -22,6 +22,7 @@ from dlx.data.volumes.header import (
     four,
     quoted,
     show_numbers,
+    three,
 )
 from dlx.data.volumes.nifti_fields import HEADER_BYTES, Fields
 from dlx.data.volumes.nifti_orientation import read_orientation
@@ -167,15 +168,15 @@ def _check_analyze(fields: Fields, stream: Readable, path: Path, offset: int) ->
     """
     header = _header_of(fields)
     given = header.spacing_mm or (1.0, 1.0, 1.0)
-    x, y, z = (abs(step) for step in given)
-    check_spacing([x, y, z])
+    spacing_mm = three(np.abs(given))
+    check_spacing(list(spacing_mm))
     _follow_voxels(fields, header, stream)
     if min(given) > 0:
         return header
-    placement = Placement((x, y, z), (0.0, 0.0, 0.0), np.eye(3))
+    placement = Placement(spacing_mm, (0.0, 0.0, 0.0), np.eye(3))
     raw = RawVoxels(path, False, offset, header.dtype.newbyteorder(fields.order), None, placement)
     note = Note("negative spacing", f"the spacing is {show_numbers(list(given))}")
-    return replace(header, spacing_mm=placement.spacing_mm, notes=(note,), raw=raw)
+    return replace(header, spacing_mm=spacing_mm, notes=(note,), raw=raw)
 
 
 def _header_of(fields: Fields) -> Header:
@@ -194,9 +195,8 @@ def _header_of(fields: Fields) -> Header:
     check_size(sizes, dtype.itemsize)
     if any(size != 1 for size in sizes[4:]):
         raise BadFile(f"has {len(sizes)} axes ({' x '.join(map(str, sizes))}): at most 4 are supported")
-    spacing = fields.floats("pixdim")[1:5][: len(sizes)]
-    x, y, z = [*spacing[:3], 1.0][:3]
-    return Header("NiftiImageIO", four(sizes), 1, dtype, (x, y, z))
+    spacing = fields.floats("pixdim")[1 : 1 + len(sizes)]
+    return Header("NiftiImageIO", four(sizes), 1, dtype, three(spacing))
 
 
 def _follow_voxels(fields: Fields, header: Header, stream: Readable) -> None:

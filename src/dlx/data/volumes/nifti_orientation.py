@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dlx.data.volumes.header import BadFile, Note, Placement, check_orthogonal, check_spacing, show_numbers
+from dlx.data.volumes.header import BadFile, Note, Placement, check_orthogonal, check_spacing, show_numbers, three
 from dlx.data.volumes.nifti_fields import Fields
 
 CODES = range(6)  # 0 none, 1 scanner, 2 aligned, 3 Talairach, 4 MNI 152, 5 other template
@@ -64,7 +64,7 @@ def read_orientation(fields: Fields, size_px: tuple[int, int, int, int]) -> Orie
         state.notes.append(Note("unsound form", f"{cause}; the {next(iter(state.forms))} is valid"))
     taken = _choose(state, sform_code)
     placements = {name: _placement(state, matrix) for name, matrix in state.forms.items()}
-    placement = placements.pop(taken) if taken else Placement(_three(state.sides), (0.0, 0.0, 0.0), np.eye(3))
+    placement = placements.pop(taken) if taken else Placement(three(state.sides), (0.0, 0.0, 0.0), np.eye(3))
     return Orientation(placement, tuple(placements.values()), tuple(state.notes))
 
 
@@ -190,9 +190,4 @@ def _placement(state: State, matrix: np.ndarray) -> Placement:
     if np.allclose(within.T @ within, np.eye(count), atol=1e-3):
         direction[:count, :count] = within
     origin[count:] = 0.0
-    return Placement(_three(state.sides), _three(origin), direction)
-
-
-def _three(values: np.ndarray) -> tuple[float, float, float]:
-    x, y, z = values.tolist()
-    return x, y, z
+    return Placement(three(state.sides), three(origin), direction)

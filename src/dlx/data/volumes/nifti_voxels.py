@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from dlx.data.volumes.header import BadFile, Header, RawVoxels
+from dlx.data.volumes.header import BadFile, Header, Placement, RawVoxels
 from dlx.data.volumes.opening import open_regular
 from dlx.data.volumes.streams import PIECE_BYTES, GzipStream, Readable
 
 
-def decode_raw(header: Header, raw: RawVoxels) -> np.ndarray:
-    """The scaled voxels (t, z, y, x) in the header's type; BadFile if the file changed since the check."""
+def decode_raw(header: Header, raw: RawVoxels) -> tuple[np.ndarray, Placement]:
+    """The scaled voxels (t, z, y, x) in the header's type, and their placement; BadFile if the file has changed."""
     stored = np.empty(math.prod(header.size_px), raw.dtype)
     with open_regular(raw.path) as file:
         stream: Readable = GzipStream(file.stream) if raw.is_gzip else file.stream
@@ -21,7 +21,7 @@ def decode_raw(header: Header, raw: RawVoxels) -> np.ndarray:
     if scaled.dtype.kind == "f" and not np.isfinite(scaled).all():
         raise BadFile("contains voxels that are not finite after scaling")
     x, y, z, t = header.size_px
-    return scaled.reshape(t, z, y, x)
+    return scaled.reshape(t, z, y, x), raw.placement
 
 
 def _fill(target: np.ndarray, stream: Readable) -> None:

@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 
-from dlx.data.volumes.header import BadFile, Header, check_orthogonal, check_size, check_spacing, four, quoted
+from dlx.data.volumes.header import BadFile, Header, check_orthogonal, check_size, check_spacing, four, quoted, three
 from dlx.data.volumes.opening import OpenedFile
 from dlx.data.volumes.streams import GzipStream, Readable, check_voxels
 from dlx.data.volumes.text import MAX_LINES, number, numbers, read_line, whole_number, whole_numbers
@@ -62,8 +62,7 @@ def check_nrrd(file: OpenedFile) -> Header:
     if endian not in ("little", "big"):
         raise BadFile(f"the header's 'endian' is {quoted(endian)}, neither little nor big")
     check_voxels(_voxel_stream(fields, file), num_voxels, dtype.newbyteorder("<" if endian == "little" else ">"))
-    x, y, z = [*spacing, 1.0][:3]
-    return Header("NrrdImageIO", four(sizes), 1, dtype, (x, y, z))
+    return Header("NrrdImageIO", four(sizes), 1, dtype, three(spacing))
 
 
 def _read_fields(file: OpenedFile) -> dict[str, str]:
