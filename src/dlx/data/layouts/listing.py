@@ -8,12 +8,14 @@ import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from dlx.settings import registry
@@ -49,6 +51,22 @@ class Listing:
     allow_rgb: bool = False  # the one image file of a case may hold R, G, B as the channels
     allow_4d: bool = False  # the one image file of a case may hold the channels along a fourth axis
     remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class DrawnListing:
+    """The cases of a data source that draws them instead of reading files, as the phantom does.
+
+    `case(index)` draws the image (C, D, H, W) and the mask (D, H, W) of `case_ids[index]`. `spacing_mm` is (d, h, w).
+    `version` is to increase whenever the source draws other values.
+    """
+
+    version: int
+    channels: tuple[str, ...]
+    class_names: tuple[str, ...]
+    case_ids: tuple[str, ...]
+    spacing_mm: tuple[float, float, float]
+    case: Callable[[int], tuple[NDArray[np.float32], NDArray[np.uint8]]]
 
 
 def natural_key(text: str) -> tuple[tuple[Any, ...], str]:
