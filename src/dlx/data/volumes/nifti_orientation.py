@@ -22,15 +22,6 @@ CORNER_TOLERANCE_VOXELS = 0.5  # float32 quaternions near half a turn move corne
 TO_LPS = np.diag([-1.0, -1.0, 1.0])  # x and y run to the right and front in NIfTI, to the left and back in SimpleITK
 
 
-@dataclass(frozen=True)
-class Orientation:
-    """The placement used, other placements that the header gives, and notes on the choice."""
-
-    placement: Placement
-    also: tuple[Placement, ...]
-    notes: tuple[Note, ...]
-
-
 @dataclass
 class State:
     """The state while a header is read: mm per unit, voxel sides in mm, valid forms, causes for invalid ones, notes."""
@@ -48,8 +39,13 @@ class State:
         return len(self.size_px)
 
 
-def read_orientation(fields: Fields, size_px: tuple[int, int, int, int]) -> Orientation:
-    """The orientation of a NIfTI-1 or NIfTI-2 header; BadFile if it has no valid one."""
+def read_orientation(
+    fields: Fields, size_px: tuple[int, int, int, int]
+) -> tuple[Placement, tuple[Placement, ...], list[Note]]:
+    """The placement that a header gives, any other placements that it gives, and notes on the choice.
+
+    BadFile if the header declares orientations and none of them is valid.
+    """
     state = State(fields, size_px[: min(fields.num_axes, 3)])
     _read_unit(state)
     qform_code, sform_code = _codes(state)
@@ -65,7 +61,7 @@ def read_orientation(fields: Fields, size_px: tuple[int, int, int, int]) -> Orie
     taken = _choose(state, sform_code)
     placements = {name: _placement(state, matrix) for name, matrix in state.forms.items()}
     placement = placements.pop(taken) if taken else Placement(three(state.sides), (0.0, 0.0, 0.0), np.eye(3))
-    return Orientation(placement, tuple(placements.values()), tuple(state.notes))
+    return placement, tuple(placements.values()), state.notes
 
 
 def _read_unit(state: State) -> None:

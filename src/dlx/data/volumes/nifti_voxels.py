@@ -13,7 +13,8 @@ from dlx.data.volumes.streams import PIECE_BYTES, GzipStream, Readable
 def decode_raw(header: Header, raw: RawVoxels) -> tuple[np.ndarray, Placement]:
     """The scaled voxels (t, z, y, x) in the header's type, and their placement; BadFile if the file has changed."""
     stored = np.empty(math.prod(header.size_px), raw.dtype)
-    with open_regular(raw.path) as file:
+    file = open_regular(raw.path)
+    with file.stream:
         stream: Readable = GzipStream(file.stream) if raw.is_gzip else file.stream
         stream.read(raw.offset)
         _fill(stored.view(np.uint8), stream)

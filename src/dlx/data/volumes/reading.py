@@ -75,7 +75,8 @@ def read_volume(path: Path, *, allow_rgb: bool = False, allow_4d: bool = False, 
     """
     try:
         source, check = _recognize(Path(path))
-        with open_regular(source) as file:
+        file = open_regular(source)
+        with file.stream:
             header = check(file)
         if header.components == 3 and not allow_rgb:
             raise BadFile("contains RGB colours; expected one value per voxel")
