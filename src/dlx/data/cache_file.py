@@ -207,26 +207,18 @@ def _dataset(path: Path, description: Description, tensors: dict[str, NDArray[An
         raise DataError(f"{path}: damaged: the masks do not match the description")
     cells = [case.thumbnail_cells or (0,) for case in stored]
     thumbnails = _split(path, "thumbnails", tensors.get("thumbnails", np.empty(0, np.float16)), np.float16, cells)
-    return Dataset(
-        layout=declaration.layout,
-        source=str(path),
-        channels=declaration.channels,
-        classes=declaration.class_names,
-        cases=tuple(
-            Case(
-                image=image,
-                mask=mask,
-                pad_value=np.array(case.pad_value, np.float32),
-                thumbnail=Thumbnail(thumbnail, case.thumbnail_cell_mm) if case.thumbnail_cells else None,
-                **{name: getattr(case, name) for name in ALIKE},
-            )
-            for case, image, mask, thumbnail in zip(stored, images, masks, thumbnails, strict=True)
-        ),
-        fingerprint=description.fingerprint,
-        label_values=declaration.label_values,
-        normalize=str(declaration.normalize),
-        distance_unit=distance_unit([file.path for file in files], [case.spacing_mm for case in stored]),
+    cases = tuple(
+        Case(
+            image=image,
+            mask=mask,
+            pad_value=np.array(case.pad_value, np.float32),
+            thumbnail=Thumbnail(thumbnail, case.thumbnail_cell_mm) if case.thumbnail_cells else None,
+            **{name: getattr(case, name) for name in ALIKE},
+        )
+        for case, image, mask, thumbnail in zip(stored, images, masks, thumbnails, strict=True)
     )
+    unit = distance_unit([file.path for file in files], [case.spacing_mm for case in stored])
+    return Dataset.of(declaration, str(path), cases, description.fingerprint, unit)
 
 
 def _split(

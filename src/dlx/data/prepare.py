@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dlx.data.cases import Case, Dataset, Declaration, fingerprint
 from dlx.data.geometry import check_same_voxels
 from dlx.data.intensities import measure_intensities, negative_fraction
-from dlx.data.layouts.listing import CaseFiles, Listing, name_some
+from dlx.data.layouts.listing import CaseFiles, Listing, list_some, name_some
 from dlx.data.normalize import foreground_of
 from dlx.data.notes import FileNote
 from dlx.data.orientation import canonical_turn, orientation_of, turn_to_canonical
@@ -71,22 +71,11 @@ def prepare_all(
                 progress(done, num_cases)
     finally:
         pool.shutdown(cancel_futures=True)  # on Ctrl-C, do not read the remaining cases
+    if len(wrong) > MAX_LINES:
+        wrong[MAX_LINES - 1 :] = [f"... and {len(wrong) - MAX_LINES + 1} more"]
     if wrong:
-        raise FilesError("\n".join(wrong if len(wrong) <= MAX_LINES else _shortened(wrong)))
-    return Dataset(
-        layout=declaration.layout,
-        source=source,
-        channels=declaration.channels,
-        classes=declaration.class_names,
-        cases=tuple(cases),
-        fingerprint=fingerprint(declaration, tuple(cases)),
-        label_values=declaration.label_values,
-        normalize=str(declaration.normalize),
-    )
-
-
-def _shortened(lines: list[str]) -> list[str]:
-    return [*lines[: MAX_LINES - 1], f"... and {len(lines) - MAX_LINES + 1} more"]
+        raise FilesError("\n".join(wrong))
+    return Dataset.of(declaration, source, tuple(cases), fingerprint(declaration, tuple(cases)))
 
 
 def prepare_files(listing: Listing, declaration: Declaration, files: CaseFiles, geometry: Geometry = "image") -> Case:
@@ -209,9 +198,6 @@ def _refuse_labels(strange: NDArray[Any], label_values: Sequence[int], path: Pat
         what = f"{int(fractions.sum())} voxels are not whole numbers (such as {first!s})"
         raise DataError(f"{path}: not a label file: {what}; if these are rounding errors, save the file rounded")
     found, counts = np.unique(strange, return_counts=True)
-    shown = ", ".join(
-        f"{float(value):.15g} ({count} voxels)" for value, count in zip(found[:5], counts[:5], strict=True)
-    )
-    more = f" and {len(found) - 5} more values" if len(found) > 5 else ""
+    shown = list_some([f"{float(value):.15g} ({count} voxels)" for value, count in zip(found, counts, strict=True)], 5)
     declared = ", ".join(str(value) for value in label_values)
-    raise DataError(f"{path}: undeclared label values: {shown}{more} (declared: {declared})")
+    raise DataError(f"{path}: undeclared label values: {shown} (declared: {declared})")
