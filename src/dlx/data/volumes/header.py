@@ -60,7 +60,7 @@ class Header:
     size_px: x, y, z and the length of the fourth axis (1 without one).
     components: 3 for RGB, else 1.
     dtype: of the voxels as SimpleITK will return them (with the header's scaling applied).
-    spacing_mm: x, y, z; None if only SimpleITK reads it.
+    spacing_mm: x, y, z.
     notes: ambiguities that were resolved.
     also: other placements that the header gives for the same voxels.
     raw: set if the voxels must be decoded without SimpleITK.
@@ -70,7 +70,7 @@ class Header:
     size_px: tuple[int, int, int, int]
     components: int
     dtype: np.dtype[Any]
-    spacing_mm: tuple[float, float, float] | None
+    spacing_mm: tuple[float, float, float]
     notes: tuple[Note, ...] = ()
     also: tuple[Placement, ...] = ()
     raw: RawVoxels | None = None

@@ -159,15 +159,14 @@ def _check_analyze(fields: Fields, stream: Readable, path: Path, offset: int) ->
     used.
     """
     header = _header_of(fields)
-    given = header.spacing_mm or (1.0, 1.0, 1.0)
-    spacing_mm = three(np.abs(given))
+    spacing_mm = three(np.abs(header.spacing_mm))
     check_spacing(list(spacing_mm))
     _follow_voxels(fields, header, stream)
-    if min(given) > 0:
+    if min(header.spacing_mm) > 0:
         return header
     placement = Placement(spacing_mm, (0.0, 0.0, 0.0), np.eye(3))
     raw = RawVoxels(path, False, offset, header.dtype.newbyteorder(fields.order), None, placement)
-    note = Note("negative spacing", f"the spacing is {show_numbers(list(given))}")
+    note = Note("negative spacing", f"the spacing is {show_numbers(list(header.spacing_mm))}")
     return replace(header, spacing_mm=spacing_mm, notes=(note,), raw=raw)
 
 

@@ -133,7 +133,7 @@ def _placement(decoded: Decoded, header: Header) -> Placement:
     check_orthogonal(direction, "decoded direction")
     if not np.isfinite(origin).all():
         raise BadFile("the origin is not finite")
-    if header.spacing_mm is not None and not np.allclose(spacing, header.spacing_mm, rtol=SPACING_TOLERANCE, atol=0):
+    if not np.allclose(spacing, header.spacing_mm, rtol=SPACING_TOLERANCE, atol=0):
         raise BadFile(f"decoded to the spacing {tuple(spacing.tolist())}, but the header claims {header.spacing_mm}")
     return Placement(three(spacing), three(origin), direction)
 
