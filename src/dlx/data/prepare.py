@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from dlx.data.cases import Case, Dataset, Declaration, fingerprint
 from dlx.data.geometry import check_same_voxels
 from dlx.data.intensities import measure_intensities, negative_fraction
-from dlx.data.layouts.listing import CaseFiles, Listing, list_some, name_some
+from dlx.data.layouts.listing import CaseFiles, Listing, name_some
 from dlx.data.normalize import foreground_of
 from dlx.data.notes import FileNote
 from dlx.data.orientation import canonical_turn, orientation_of, turn_to_canonical
@@ -198,6 +198,9 @@ def _refuse_labels(strange: NDArray[Any], label_values: Sequence[int], path: Pat
         what = f"{int(fractions.sum())} voxels are not whole numbers (such as {first!s})"
         raise DataError(f"{path}: not a label file: {what}; if these are rounding errors, save the file rounded")
     found, counts = np.unique(strange, return_counts=True)
-    shown = list_some([f"{float(value):.15g} ({count} voxels)" for value, count in zip(found, counts, strict=True)], 5)
+    shown = ", ".join(
+        f"{float(value):.15g} ({count} voxels)" for value, count in zip(found[:5], counts[:5], strict=True)
+    )
+    more = f" and {len(found) - 5} more values" if len(found) > 5 else ""
     declared = ", ".join(str(value) for value in label_values)
-    raise DataError(f"{path}: undeclared label values: {shown} (declared: {declared})")
+    raise DataError(f"{path}: undeclared label values: {shown}{more} (declared: {declared})")

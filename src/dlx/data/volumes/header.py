@@ -77,7 +77,7 @@ class Header:
 
 
 def three(lengths: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
-    """Two or three numbers as x, y, z; a missing z is 1."""
+    """The first two or three numbers as x, y, z; a missing z is 1."""
     x, y, z = (float(length) for length in [*lengths, 1.0][:3])
     return x, y, z
 
