@@ -199,8 +199,9 @@ def read_verdict(path: Path) -> str:
     assert first.array.ndim == 4
     assert first.array.size > 0
     assert np.isfinite(first.array).all()
-    assert np.isfinite([*first.spacing_mm, *first.origin_mm, *first.direction]).all()
-    assert min(first.spacing_mm) > 0
+    spacing_mm, origin_mm, direction = first.placement
+    assert np.isfinite([*spacing_mm, *origin_mm, *direction.ravel()]).all()
+    assert min(spacing_mm) > 0
     assert np.array_equal(first.array, again.array), "two readings differ: memory that nobody wrote"
     return "read"
 

@@ -23,40 +23,44 @@ from dlx.data.volumes.reading import Volume
 from dlx.settings.spec import DataSpec, Spec
 from dlx.system.errors import DataError
 
-SOUND = Volume(np.zeros((1, 4, 5, 6), np.uint8), (2.0, 1.0, 1.0), (1.0, 2.0, 3.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
+SOUND = Volume(np.zeros((1, 4, 5, 6), np.uint8), Placement((1.0, 1.0, 2.0), (1.0, 2.0, 3.0), np.eye(3)))
 
 
-def turned(degrees: float) -> tuple[float, ...]:
+def placed(**changes: Any) -> Volume:
+    return replace(SOUND, placement=SOUND.placement._replace(**changes))
+
+
+def turned(degrees: float) -> np.ndarray:
     """About z."""
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    return (c, -s, 0, s, c, 0, 0, 0, 1)
+    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
 
 
 # what differs -> the other volume, kinds and largest amounts of the notes
 SLIGHT: dict[str, tuple[Volume, dict[str, float]]] = {
-    "origin 0.08 mm off": (replace(SOUND, origin_mm=(1.08, 2.0, 3.0)), {"origin": 0.08}),
-    "half a voxel": (replace(SOUND, origin_mm=(1.5, 2.5, 4.0)), {"origin": 1.2247449}),
-    "a whole voxel": (replace(SOUND, origin_mm=(0.0, 1.0, 1.0)), {"origin": 2.4494897}),
-    "origin 0": (replace(SOUND, origin_mm=(0.0, 0.0, 0.0)), {"no origin": 3.7416574}),
-    "spacing rounded": (replace(SOUND, spacing_mm=(2.1, 1.0, 1.0)), {"spacing": 0.05}),
-    "direction rounded": (replace(SOUND, direction=turned(0.07)), {"direction": 0.07}),
-    "a turn that was lost": (replace(SOUND, direction=turned(-30)), {"direction": 30}),
+    "origin 0.08 mm off": (placed(origin_mm=(1.08, 2.0, 3.0)), {"origin": 0.08}),
+    "half a voxel": (placed(origin_mm=(1.5, 2.5, 4.0)), {"origin": 1.2247449}),
+    "a whole voxel": (placed(origin_mm=(0.0, 1.0, 1.0)), {"origin": 2.4494897}),
+    "origin 0": (placed(origin_mm=(0.0, 0.0, 0.0)), {"no origin": 3.7416574}),
+    "spacing rounded": (placed(spacing_mm=(1.0, 1.0, 2.1)), {"spacing": 0.05}),
+    "direction rounded": (placed(direction=turned(0.07)), {"direction": 0.07}),
+    "a turn that was lost": (placed(direction=turned(-30)), {"direction": 30}),
     "all": (
-        replace(SOUND, spacing_mm=(2.1, 1.0, 1.0), origin_mm=(0.0, 0.0, 0.0), direction=turned(3)),
+        placed(spacing_mm=(1.0, 1.0, 2.1), origin_mm=(0.0, 0.0, 0.0), direction=turned(3)),
         {"spacing": 0.05, "no origin": 3.7416574, "direction": 3},
     ),
 }
 APART = {
     "size": (replace(SOUND, array=np.zeros((1, 4, 5, 7), np.uint8)), r"size is \(6, 5, 4\) and \(7, 5, 4\)"),
-    "spacing": (replace(SOUND, spacing_mm=(2.3, 1.0, 1.0)), r"spacing is \(1, 1, 2\) and \(1, 1, 2.3\)"),
-    "spacing twice": (replace(SOUND, spacing_mm=(2.0, 2.0, 2.0)), "spacing"),
-    "origin": (replace(SOUND, origin_mm=(1.0, 4.0, 3.0)), r"origin is \(1, 2, 3\) and \(1, 4, 3\)"),
-    "flip": (replace(SOUND, direction=(1, 0, 0, 0, -1, 0, 0, 0, 1)), "direction .* run in opposite"),
-    "two flips": (replace(SOUND, direction=(-1, 0, 0, 0, -1, 0, 0, 0, 1)), "direction"),
-    "axes in another order": (replace(SOUND, direction=(0, 1, 0, 1, 0, 0, 0, 0, 1)), "direction"),
-    "a turn by 50 degrees": (replace(SOUND, direction=turned(50)), "direction"),
+    "spacing": (placed(spacing_mm=(1.0, 1.0, 2.3)), r"spacing is \(1, 1, 2\) and \(1, 1, 2.3\)"),
+    "spacing twice": (placed(spacing_mm=(2.0, 2.0, 2.0)), "spacing"),
+    "origin": (placed(origin_mm=(1.0, 4.0, 3.0)), r"origin is \(1, 2, 3\) and \(1, 4, 3\)"),
+    "flip": (placed(direction=np.diag([1, -1, 1])), "direction .* run in opposite"),
+    "two flips": (placed(direction=np.diag([-1, -1, 1])), "direction"),
+    "axes in another order": (placed(direction=np.eye(3)[[1, 0, 2]]), "direction"),
+    "a turn by 50 degrees": (placed(direction=turned(50)), "direction"),
     "a flip and no origin": (
-        replace(SOUND, origin_mm=(0.0, 0.0, 0.0), direction=(-1, 0, 0, 0, -1, 0, 0, 0, 1)), "(direction|origin)",
+        placed(origin_mm=(0.0, 0.0, 0.0), direction=np.diag([-1, -1, 1])), "(direction|origin)",
     ),
 }  # fmt: skip
 
@@ -92,20 +96,17 @@ def test_a_refusal_says_how_to_go_on_where_the_voxels_do_correspond() -> None:
 
 
 def test_geometries_within_a_thousandth_of_a_voxel_are_the_same() -> None:
-    other = replace(
-        SOUND,
-        array=np.zeros((3, 4, 5, 6), np.float32),
-        spacing_mm=(2.0015, 1.0, 0.9995),
-        origin_mm=(1.0, 2.0009, 3.0),
-        direction=(1, 0.0009, 0, 0, 1, 0, 0, 0, 1),
+    other = placed(
+        spacing_mm=(0.9995, 1.0, 2.0015), origin_mm=(1.0, 2.0009, 3.0), direction=np.eye(3) + 0.0009 * np.eye(3, k=1)
     )
+    other = replace(other, array=np.zeros((3, 4, 5, 6), np.float32))
     for geometry in ("image", "strict"):
         assert check_same_voxels(SOUND, other, "a", "b", geometry=geometry) == ()
 
 
 def test_a_mask_may_lie_where_the_other_of_two_forms_puts_the_image() -> None:
     away = Placement((1.0, 1.0, 2.0), (50.0, 2.0, 3.0), np.eye(3))
-    other = replace(SOUND, origin_mm=(50.0, 2.0, 3.0))
+    other = placed(origin_mm=(50.0, 2.0, 3.0))
     with pytest.raises(DataError, match="origin"):
         check_same_voxels(SOUND, other, "a", "b")
     of_two_forms = replace(SOUND, also=(away,), notes=(Note("forms apart, qform", "49 mm"),))
@@ -114,8 +115,9 @@ def test_a_mask_may_lie_where_the_other_of_two_forms_puts_the_image() -> None:
 
 
 def test_the_thickness_of_a_single_slice_does_not_matter() -> None:
-    flat = replace(SOUND, array=np.zeros((1, 1, 5, 6), np.uint8))
-    notes = check_same_voxels(flat, replace(flat, spacing_mm=(8.0, 1.0, 1.0)), "a", "b")
+    one_slice = np.zeros((1, 1, 5, 6), np.uint8)
+    flat, thick = (replace(volume, array=one_slice) for volume in (SOUND, placed(spacing_mm=(1.0, 1.0, 8.0))))
+    notes = check_same_voxels(flat, thick, "a", "b")
     assert [note.kind for note in notes] == ["spacing"]
 
 

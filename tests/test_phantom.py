@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from dlx.data.phantom.case import PHANTOM_VERSION, PhantomListing, phantom, phantom_case
+from dlx.data.phantom.case import PHANTOM_VERSION, phantom, phantom_case
 from dlx.data.phantom.noise import Draw, Stream, sample
 from dlx.data.phantom.shapes import frame_for
 from dlx.settings.binding import bind_arguments
@@ -170,14 +170,11 @@ def test_a_long_volume_has_air_at_its_ends_and_not_a_stretched_head() -> None:
 
 def test_the_listing_names_what_it_holds() -> None:
     listing = phantom(subjects=11, size=(48, 64, 32), seed=4)
-    assert isinstance(listing, PhantomListing)
     assert listing.case_ids == tuple(f"subject-{number}" for number in range(1, 12))
     assert listing.channels == ("T1", "T2")
     assert listing.class_names == ("background", "CSF", "GM", "WM")
-    assert listing.size_px == (48, 64, 32)
     assert listing.spacing_mm == (1.0, 1.0, 1.0)
-    with pytest.raises(IndexError):
-        listing.case(11)
+    assert listing.case(10)[1].shape == (32, 64, 48)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +182,8 @@ def test_the_listing_names_what_it_holds() -> None:
     [({}, (64, 64, 64)), ({"size": 20}, (20, 20, 20)), ({"size": [16, 20, 24]}, (16, 20, 24))],
 )
 def test_arguments_of_the_data_source_are_bound(given_args: dict[str, object], size_px: tuple[int, int, int]) -> None:
-    assert phantom(**bind_arguments("data", "phantom", phantom, given_args)).size_px == size_px
+    listing = phantom(**bind_arguments("data", "phantom", phantom, given_args))
+    assert listing.case(0)[1].shape == size_px[::-1]
 
 
 @pytest.mark.parametrize("wrong", [{"subjects": 0}, {"size": 15}, {"size": [64, 64]}, {"seed": -1}, {"size": 513}])

@@ -53,8 +53,8 @@ def test_a_volume_comes_back_as_it_was_written(tmp_path: Path, suffix: str, comp
         assert volume.array.dtype == array.dtype
         assert np.array_equal(volume.array, array[None])
         assert volume.spacing_mm == (1.25, 0.75, 0.5)
-        assert volume.origin_mm == pytest.approx((-12.5, 30.25, 7.0), abs=1e-5)
-        assert volume.direction == pytest.approx(image.GetDirection(), abs=1e-6)
+        assert volume.placement.origin_mm == pytest.approx((-12.5, 30.25, 7.0), abs=1e-5)
+        assert volume.placement.direction.ravel() == pytest.approx(image.GetDirection(), abs=1e-6)
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".hdr", ".nrrd", ".mha", ".png", ".tif"])
@@ -66,8 +66,8 @@ def test_a_2d_image_has_a_depth_of_one(tmp_path: Path, suffix: str) -> None:
     volume = read_volume(tmp_path / f"a{suffix}")
     assert np.array_equal(volume.array, array[None, None])
     assert volume.spacing_mm == pytest.approx((1.0, 0.25, 0.5), rel=1e-7)
-    assert volume.origin_mm == (0.0, 0.0, 0.0)
-    assert volume.direction == (1, 0, 0, 0, 1, 0, 0, 0, 1)
+    assert volume.placement.origin_mm == (0.0, 0.0, 0.0)
+    assert np.array_equal(volume.placement.direction, np.eye(3))
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".hdr", ".nrrd", ".mha"])
@@ -79,7 +79,7 @@ def test_a_fourth_axis_becomes_channels_where_it_is_allowed(tmp_path: Path, suff
     volume = read_volume(path, allow_4d=True)
     assert np.array_equal(volume.array, array)
     assert volume.spacing_mm == (1.25, 0.75, 0.5)
-    assert volume.origin_mm == pytest.approx((-12.5, 30.25, 7.0), abs=1e-5)
+    assert volume.placement.origin_mm == pytest.approx((-12.5, 30.25, 7.0), abs=1e-5)
     with pytest.raises(DataError, match=r"4 axes \(6 x 5 x 4 x 2\)"):
         read_volume(path)
 
@@ -148,9 +148,9 @@ def test_geometry_of_nifti_is_that_of_nibabel_with_x_and_y_mirrored(tmp_path: Pa
         nib.save(image, tmp_path / f"{name}.nii.gz")
         volume = read_volume(tmp_path / f"{name}.nii.gz")
         expected = np.diag([-1, -1, 1, 1]) @ affine
-        axes = np.array(volume.direction).reshape(3, 3) * volume.spacing_mm[::-1]
+        axes = volume.placement.direction * volume.spacing_mm[::-1]
         assert axes == pytest.approx(expected[:3, :3], abs=1e-6)
-        assert volume.origin_mm == pytest.approx(expected[:3, 3], abs=1e-6)
+        assert volume.placement.origin_mm == pytest.approx(expected[:3, 3], abs=1e-6)
 
 
 @pytest.mark.parametrize(("slope", "offset"), [(2.0, 0.0), (0.5, -3.0), (1.0, 7.0), (0.0, 0.0)])

@@ -8,7 +8,8 @@ import contextlib
 import json
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -71,6 +72,10 @@ class StoredCase(Section):
     thumbnail_cell_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
+# What a case and its stored form have alike; the other fields are arrays, which are stored as tensors or as numbers.
+ALIKE = StoredCase.model_fields.keys() & {field.name for field in fields(Case)} - {"pad_value"}
+
+
 class Description(Section):
     """The JSON in the header."""
 
@@ -103,27 +108,16 @@ def write_cache(path: Path, dataset: Dataset, origin: Origin) -> None:
 
 
 def _describe(case: Case) -> StoredCase:
-    thumbnail = case.thumbnail
     d, h, w = case.mask.shape
     stored = StoredCase(
-        id=case.id,
         shape=(d, h, w),
-        spacing_mm=case.spacing_mm,
         pad_value=tuple(float(value) for value in case.pad_value),
-        content_hash=case.content_hash,
-        mask_hash=case.mask_hash,
-        value_hash=case.value_hash,
-        correlations=case.correlations,
-        notes=case.notes,
-        orientation=case.orientation,
-        prepared_hash=case.prepared_hash,
-        intensities=case.intensities,
-        negative_fraction=case.negative_fraction,
+        **{name: getattr(case, name) for name in ALIKE},
     )
-    if thumbnail is None:
+    if case.thumbnail is None:
         return stored
-    d, h, w = thumbnail.image.shape
-    return stored.model_copy(update={"thumbnail_cells": (d, h, w), "thumbnail_cell_mm": thumbnail.cell_mm})
+    d, h, w = case.thumbnail.image.shape
+    return stored.model_copy(update={"thumbnail_cells": (d, h, w), "thumbnail_cell_mm": case.thumbnail.cell_mm})
 
 
 def _header(description: str, tensors: dict[str, list[NDArray[Any]]]) -> bytes:
@@ -167,8 +161,7 @@ def read_cache(path: Path, expected: Origin | None = None) -> Dataset | None:
         tensors = {name: [file.get_tensor(name)] for name in names}
         if _checksums(text, tensors) != file.metadata()["crc32"]:
             raise DataError(f"{path}: damaged: the checksum of the voxels does not match")
-        thumbnails = _thumbnails(path, description, tensors["thumbnails"][0] if "thumbnails" in tensors else None)
-        return _dataset(path, description, tensors["images"][0], tensors["masks"][0], thumbnails)
+        return _dataset(path, description, {name: arrays[0] for name, arrays in tensors.items()})
 
 
 def read_groups(path: Path) -> dict[str, str]:
@@ -204,68 +197,36 @@ def _description(path: Path, metadata: dict[str, str] | None) -> tuple[str, Desc
     return text, Description.model_validate_json(text)
 
 
-def _thumbnails(path: Path, description: Description, stored: NDArray[Any] | None) -> list[Thumbnail | None]:
-    """The cases' thumbnails; None for a case without one (all cases of a file of format 1)."""
-    sizes = [math.prod(case.thumbnail_cells) if case.thumbnail_cells else 0 for case in description.cases]
-    if stored is None:
-        return [None] * len(sizes)
-    if stored.dtype != np.float16 or stored.shape != (sum(sizes),):
-        raise DataError(f"{path}: damaged: the thumbnails do not match the description")
-    parts = np.split(stored, list(accumulate(sizes))[:-1])
-    return [
-        Thumbnail(part.reshape(case.thumbnail_cells), case.thumbnail_cell_mm) if case.thumbnail_cells else None
-        for case, part in zip(description.cases, parts, strict=True)
-    ]
-
-
-def _dataset(
-    path: Path,
-    description: Description,
-    images: NDArray[Any],
-    masks: NDArray[Any],
-    thumbnails: list[Thumbnail | None],
-) -> Dataset:
-    declaration, files = description.origin.declaration, description.origin.files
+def _dataset(path: Path, description: Description, tensors: dict[str, NDArray[Any]]) -> Dataset:
+    declaration, files, stored = description.origin.declaration, description.origin.files, description.cases
     num_channels = len(declaration.channels)
-    ends = list(accumulate(math.prod(case.shape) for case in description.cases))
-    if images.dtype != np.float16 or images.shape != (ends[-1] * num_channels,):
-        raise DataError(f"{path}: damaged: the images do not match the description")
-    if masks.dtype != np.uint8 or masks.shape != (ends[-1],) or masks.max() >= len(declaration.class_names):
+    image_shapes = [(*case.shape, num_channels) for case in stored]
+    images = _split(path, "images", tensors["images"], np.float16, image_shapes)
+    masks = _split(path, "masks", tensors["masks"], np.uint8, [case.shape for case in stored])
+    if tensors["masks"].max() >= len(declaration.class_names):
         raise DataError(f"{path}: damaged: the masks do not match the description")
-    per_case = zip(
-        description.cases,
-        np.split(images, [end * num_channels for end in ends[:-1]]),
-        np.split(masks, ends[:-1]),
-        thumbnails,
-        strict=True,
+    cells = [case.thumbnail_cells or (0,) for case in stored]
+    thumbnails = _split(path, "thumbnails", tensors.get("thumbnails", np.empty(0, np.float16)), np.float16, cells)
+    cases = tuple(
+        Case(
+            image=image,
+            mask=mask,
+            pad_value=np.array(case.pad_value, np.float32),
+            thumbnail=Thumbnail(thumbnail, case.thumbnail_cell_mm) if case.thumbnail_cells else None,
+            **{name: getattr(case, name) for name in ALIKE},
+        )
+        for case, image, mask, thumbnail in zip(stored, images, masks, thumbnails, strict=True)
     )
-    return Dataset(
-        layout=declaration.layout,
-        source=str(path),
-        channels=declaration.channels,
-        classes=declaration.class_names,
-        cases=tuple(
-            Case(
-                id=case.id,
-                image=image.reshape(*case.shape, num_channels),
-                mask=mask.reshape(case.shape),
-                spacing_mm=case.spacing_mm,
-                pad_value=np.array(case.pad_value, np.float32),
-                content_hash=case.content_hash,
-                mask_hash=case.mask_hash,
-                value_hash=case.value_hash,
-                correlations=case.correlations,
-                notes=case.notes,
-                orientation=case.orientation,
-                prepared_hash=case.prepared_hash,
-                intensities=case.intensities,
-                negative_fraction=case.negative_fraction,
-                thumbnail=thumbnail,
-            )
-            for case, image, mask, thumbnail in per_case
-        ),
-        fingerprint=description.fingerprint,
-        label_values=declaration.label_values,
-        normalize=str(declaration.normalize),
-        distance_unit=distance_unit([file.path for file in files], [case.spacing_mm for case in description.cases]),
-    )
+    unit = distance_unit([file.path for file in files], [case.spacing_mm for case in stored])
+    return Dataset.of(declaration, str(path), cases, description.fingerprint, unit)
+
+
+def _split(
+    path: Path, name: str, tensor: NDArray[Any], kind: type, shapes: Sequence[tuple[int, ...]]
+) -> list[NDArray[Any]]:
+    """The arrays of all cases, from the tensor that holds one after another."""
+    sizes = [math.prod(shape) for shape in shapes]
+    if tensor.dtype != kind or tensor.shape != (sum(sizes),):
+        raise DataError(f"{path}: damaged: the {name} do not match the description")
+    parts = np.split(tensor, list(accumulate(sizes))[:-1])
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]

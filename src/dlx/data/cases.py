@@ -101,6 +101,23 @@ class Dataset:
     normalize: str = ""  # the normaliser with its arguments, as a user would type it
     distance_unit: DistanceUnit = "mm"  # px if the image files have no spacing
 
+    @classmethod
+    def of(
+        cls, declared: "Declaration", source: str, cases: tuple[Case, ...], fingerprint: str, unit: DistanceUnit = "mm"
+    ) -> "Dataset":
+        """The data set of these cases, as it was declared."""
+        return cls(
+            layout=declared.layout,
+            source=source,
+            channels=declared.channels,
+            classes=declared.class_names,
+            cases=cases,
+            fingerprint=fingerprint,
+            label_values=declared.label_values,
+            normalize=str(declared.normalize),
+            distance_unit=unit,
+        )
+
     def with_remarks(self, *remarks: str) -> "Dataset":
         """The same data with more remarks."""
         return replace(self, remarks=(*self.remarks, *remarks))

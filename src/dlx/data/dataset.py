@@ -6,7 +6,6 @@ The classes `Case` and `Dataset` are defined in `cases`; `prepare` reads and pre
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
 
 from dlx.data import cache, prepare
 from dlx.data.cache_file import Origin
@@ -14,7 +13,7 @@ from dlx.data.cases import Case as Case
 from dlx.data.cases import Dataset as Dataset
 from dlx.data.cases import Declaration
 from dlx.data.layouts.channel_schemes import remarks_on_schemes
-from dlx.data.layouts.listing import Listing, name_some
+from dlx.data.layouts.listing import DrawnListing, Listing, name_some
 from dlx.data.notes import HARMLESS, describe_notes
 from dlx.data.pictures import distance_unit
 from dlx.data.split import folder_groups
@@ -22,22 +21,6 @@ from dlx.settings import registry
 from dlx.settings.binding import bind_parts
 from dlx.settings.spec import DataSpec, Geometry, Part
 from dlx.system.errors import DataError
-
-
-class DrawnListing(Protocol):
-    """The listing of a data source that draws its cases instead of reading files, as the phantom does."""
-
-    @property
-    def version(self) -> int: ...
-    @property
-    def channels(self) -> tuple[str, ...]: ...
-    @property
-    def class_names(self) -> tuple[str, ...]: ...
-    @property
-    def case_ids(self) -> tuple[str, ...]: ...
-    @property
-    def spacing_mm(self) -> tuple[float, float, float]: ...
-    def case(self, index: int, /) -> tuple[Any, Any]: ...
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,7 @@ def check_same_voxels(
     if a.array.shape[1:] != b.array.shape[1:]:
         shown = f"the size is {_show(a.array.shape[:0:-1])} and {_show(b.array.shape[:0:-1])}"
         raise DataError(f"{name_a} and {name_b} do not lie on the same voxels: {shown}")
-    placement_a, placement_b = _placement(a), _placement(b)
-    strict = _differences(placement_a, placement_b)
+    strict = _differences(a.placement, b.placement)
     if not strict:
         return ()
     if geometry == "strict":
@@ -51,7 +50,7 @@ def check_same_voxels(
         raise DataError(f"{name_a} and {name_b} do not lie on the same voxels: {strict[0].detail} ({hint})")
     if a.is_picture and b.is_picture:
         return (Note("resolution", strict[0].detail),)
-    pairs = list(product((placement_a, *a.also), (placement_b, *b.also)))
+    pairs = list(product((a.placement, *a.also), (b.placement, *b.also)))
     if any(not _differences(one, other) for one, other in pairs):
         has_note = any(note.kind not in HARMLESS for note in (*a.notes, *b.notes))
         return (
@@ -61,11 +60,6 @@ def check_same_voxels(
     if all(causes):
         raise DataError(f"{name_a} and {name_b} do not lie on the same voxels: {causes[0]}; {REMEDY}")
     return tuple(strict)
-
-
-def _placement(volume: Volume) -> Placement:
-    d, h, w = volume.spacing_mm
-    return Placement((w, h, d), volume.origin_mm, np.array(volume.direction).reshape(3, 3))
 
 
 def _differences(a: Placement, b: Placement) -> list[Note]:

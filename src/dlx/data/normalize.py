@@ -40,8 +40,7 @@ def zscore(image: NDArray[Any], *, over: Over = "foreground") -> tuple[Image, Pa
 def minmax(image: NDArray[Any], *, over: Over = "foreground") -> tuple[Image, PadValue]:
     """Each channel scaled so that its smallest value becomes 0 and its largest 1; otherwise as `zscore`."""
 
-    def bounds(values: NDArray[Any], channel: int) -> tuple[float, float]:
-        _check_varies(values, channel)
+    def bounds(values: NDArray[Any], _channel: int) -> tuple[float, float]:
         return float(values.min()), float(values.max()) - float(values.min())
 
     return _rescale(image, over, bounds)
@@ -60,7 +59,6 @@ def percentile(
     """
 
     def bounds(values: NDArray[Any], channel: int) -> tuple[float, float]:
-        _check_varies(values, channel)
         lowest, highest = (float(value) for value in np.percentile(values, [low, high]))
         if lowest == highest:
             raise DataError(f"channel {channel}: percentiles {low:g} and {high:g} are both {lowest:g}: try zscore")
@@ -96,7 +94,9 @@ def _rescale(
     normalized = np.empty(image.shape, np.float32)
     pad_value = np.zeros(len(image), np.float32)
     for c, channel in enumerate(image):
-        shift, scale = shift_and_scale(channel if foreground is None else channel[foreground], c)
+        used = channel if foreground is None else channel[foreground]
+        _check_varies(used, c)
+        shift, scale = shift_and_scale(used, c)
         wide = channel.astype(np.float64)
         wide -= shift
         wide /= scale
@@ -119,7 +119,6 @@ def _check_varies(values: NDArray[Any], channel: int) -> None:
 
 
 def _mean_and_std(values: NDArray[Any], channel: int) -> tuple[float, float]:
-    _check_varies(values, channel)
     wide = values.astype(np.float64)
     with np.errstate(over="ignore", invalid="ignore"):
         mean, std = float(wide.mean()), float(wide.std())

@@ -64,11 +64,8 @@ def describe_notes(notes: Iterable[FileNote]) -> tuple[str, ...]:
     of_kind: dict[str, list[FileNote]] = {}
     for note in notes:
         of_kind.setdefault(note.kind, []).append(note)
-    return tuple(_line(kind, of_kind[kind]) for kind in sorted(of_kind, key=_rank))
-
-
-def _rank(kind: str) -> int:
-    return list(KINDS).index(kind) if kind in KINDS else len(KINDS)
+    unknown = sorted(of_kind.keys() - KINDS.keys())  # in prepared data written by a newer dlx
+    return tuple(_line(kind, of_kind[kind]) for kind in (*KINDS, *unknown) if kind in of_kind)
 
 
 def _line(kind: str, notes: list[FileNote]) -> str:

@@ -1,6 +1,5 @@
 """Anatomical orientation of array axes: codes of three letters, and reordering to the canonical orientation."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,17 +9,16 @@ CANONICAL = "LPS"
 AXES = ("RL", "AP", "IS")  # anatomical axes; each runs from the first letter towards the second
 
 
-def orientation_of(direction: Sequence[float]) -> str:
+def orientation_of(direction: NDArray[np.float64]) -> str:
     """The orientation code: `LPS` if x, y, z of the array run to the left, back and up, `RAS` for right, front and up.
 
-    `direction` is as in `Volume`. An oblique axis counts as the nearest anatomical axis; no two axes share one.
+    `direction` is as in `Placement`. An oblique axis counts as the nearest anatomical axis; no two axes share one.
     """
-    matrix = np.array(direction).reshape(3, 3)
-    remaining = np.abs(matrix)
+    remaining = np.abs(direction)
     letters = [""] * 3
     for _ in range(3):  # the least oblique axis first, so that no two array axes share an anatomical one
         row, column = divmod(int(np.argmax(remaining)), 3)
-        letters[column] = AXES[row][int(matrix[row, column] > 0)]
+        letters[column] = AXES[row][int(direction[row, column] > 0)]
         remaining[row, :] = remaining[:, column] = -1.0
     return "".join(letters)
 

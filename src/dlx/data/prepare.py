@@ -71,22 +71,11 @@ def prepare_all(
                 progress(done, num_cases)
     finally:
         pool.shutdown(cancel_futures=True)  # on Ctrl-C, do not read the remaining cases
+    if len(wrong) > MAX_LINES:
+        wrong[MAX_LINES - 1 :] = [f"... and {len(wrong) - MAX_LINES + 1} more"]
     if wrong:
-        raise FilesError("\n".join(wrong if len(wrong) <= MAX_LINES else _shortened(wrong)))
-    return Dataset(
-        layout=declaration.layout,
-        source=source,
-        channels=declaration.channels,
-        classes=declaration.class_names,
-        cases=tuple(cases),
-        fingerprint=fingerprint(declaration, tuple(cases)),
-        label_values=declaration.label_values,
-        normalize=str(declaration.normalize),
-    )
-
-
-def _shortened(lines: list[str]) -> list[str]:
-    return [*lines[: MAX_LINES - 1], f"... and {len(lines) - MAX_LINES + 1} more"]
+        raise FilesError("\n".join(wrong))
+    return Dataset.of(declaration, source, tuple(cases), fingerprint(declaration, tuple(cases)))
 
 
 def prepare_files(listing: Listing, declaration: Declaration, files: CaseFiles, geometry: Geometry = "image") -> Case:
@@ -123,7 +112,7 @@ def prepare_files(listing: Listing, declaration: Declaration, files: CaseFiles, 
     if any(note.kind == "resolution" for found in notes.values() for note in found):
         spacing_mm = (1.0, 1.0, 1.0)  # if the files of a case differ in resolution, it is not that of the sample
         notes = {path: [note for note in found if note.kind != "screen"] for path, found in notes.items()}
-    case = prepare_arrays(files.id, image, classes, spacing_mm, declaration, orientation_of(first.direction))
+    case = prepare_arrays(files.id, image, classes, spacing_mm, declaration, orientation_of(first.placement.direction))
     return replace(case, notes=tuple(_of_file(path, note) for path, found in notes.items() for note in found))
 
 

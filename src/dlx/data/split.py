@@ -70,7 +70,7 @@ def split_cases(
     if neither:
         remarks.append(f"{len(neither)} of {len(ids)} cases are on neither side of the split: {name_some(neither)}")
     if spec.train_subjects is not None:
-        train = _first_persons(train, person, spec)
+        train = _first_persons(train, person, spec.train_subjects, spec.seed)
     num_persons = (len({person[case] for case in train}), len({person[case] for case in val}))
     return Split(
         tuple(case for case in ids if case in train),
@@ -178,11 +178,7 @@ def _check_fold(fold: int, folds: int, what: str) -> None:
 def _named(ids: list[str], names: Sequence[str]) -> set[str]:
     for name in names:
         if name not in ids:
-            close = difflib.get_close_matches(name, ids, n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            # hundreds of names help nobody
-            known = nearest(name, ids) if len(ids) <= 20 else f"{hint}({len(ids)} cases: {name_some(ids)})"
-            raise SettingError(f"split.val: no case {name!r}: {known}")
+            raise SettingError(f"split.val: no case {name!r}: {nearest(name, ids)}")
     if len(set(names)) == len(ids):
         raise DataError("split.val names all cases: none is left for training")
     return set(names)
@@ -242,12 +238,9 @@ def _refuse_overlap(
                 )
 
 
-def _first_persons(train: set[str], person: Mapping[str, str], spec: SplitSpec) -> set[str]:
-    shuffled = _shuffled({person[case] for case in train}, spec.seed)
-    assert spec.train_subjects is not None
-    if spec.train_subjects > len(shuffled):
-        raise SettingError(
-            f"split.train_subjects: {spec.train_subjects} is more than the {len(shuffled)} training subjects"
-        )
-    kept = set(shuffled[: spec.train_subjects])
+def _first_persons(train: set[str], person: Mapping[str, str], num_persons: int, seed: int) -> set[str]:
+    shuffled = _shuffled({person[case] for case in train}, seed)
+    if num_persons > len(shuffled):
+        raise SettingError(f"split.train_subjects: {num_persons} is more than the {len(shuffled)} training subjects")
+    kept = set(shuffled[:num_persons])
     return {case for case in train if person[case] in kept}

@@ -12,7 +12,7 @@ import numpy as np
 from dlx.data.cases import Case, Dataset
 from dlx.data.checks.scan_names import guess_persons, scans_of
 from dlx.data.intensities import ChannelIntensities
-from dlx.data.layouts.listing import name_some, natural_key
+from dlx.data.layouts.listing import list_some, name_some, natural_key
 from dlx.data.split import GROUPS, Split
 from dlx.settings.text import counted
 
@@ -94,12 +94,11 @@ def unlike_spacings(cases: Sequence[Case]) -> list[str]:
     others = [case for case, ratio in zip(cases, ratios, strict=True) if ratio > 1 + UNLIKE_SPACING]
     if not others:
         return []
-    shown = ", ".join(f"{case.id!r} {_spacing(case.spacing_mm)}" for case in others[:SHOWN])
-    more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
+    shown = list_some([f"{case.id!r} {_spacing(case.spacing_mm)}" for case in others], SHOWN)
     return [
         f"mixed spacing: {len(others)} of {len(cases)} cases differ by more than "
         f"{100 * UNLIKE_SPACING:.0f} % from the "
-        f"median {_spacing(usual.tolist())} ({shown}{more}). dlx does not resample, so the network sees the same "
+        f"median {_spacing(usual.tolist())} ({shown}). dlx does not resample, so the network sees the same "
         "anatomy in several sizes: resample before training"
     ]
 
@@ -134,13 +133,10 @@ def squeezed_contrast(dataset: Dataset, cases: Sequence[Case]) -> list[str]:
     for c, channel in enumerate(dataset.channels):
         found = [case for case in cases if len(case.intensities) > c and _is_squeezed(case.intensities[c], name)]
         if found:
-            shown = ", ".join(
-                f"{case.id!r}: {case.intensities[c].lowest:.4g} to {case.intensities[c].highest:.4g}"
-                for case in found[:SHOWN]
-            )
-            more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+            ranges = [(case.id, case.intensities[c].lowest, case.intensities[c].highest) for case in found]
+            shown = list_some([f"{name!r}: {low:.4g} to {high:.4g}" for name, low, high in ranges], SHOWN)
             lines.append(
-                f"channel {channel!r}: in {len(found)} of {len(cases)} cases ({shown}{more}) a few outlying voxels "
+                f"channel {channel!r}: in {len(found)} of {len(cases)} cases ({shown}) a few outlying voxels "
                 "(metal, padding?) determine the scale and squeeze the contrast of the rest: "
                 f"--set data.normalize={clipping} clips them"
             )
@@ -195,11 +191,10 @@ def _copies(dataset: Dataset, split: Split) -> list[str]:
     copies = find_copies([thumbnails[case] for case in train], [thumbnails[case] for case in val])
     if not copies:
         return []
-    shown = ", ".join(f"{train[one.first]!r} and {val[one.second]!r} ({one.correlation:.2f})" for one in copies[:SHOWN])
-    more = f" and {len(copies) - SHOWN} more" if len(copies) > SHOWN else ""
+    pairs = [f"{train[one.first]!r} and {val[one.second]!r} ({one.correlation:.2f})" for one in copies]
     return [
         f"{counted(len(copies), 'pair')} of a training and a validation case may be copies of one image (correlation): "
-        f"{shown}{more}. Leave out one of each pair, or assign both to one person in {GROUPS}"
+        f"{list_some(pairs, SHOWN)}. Leave out one of each pair, or assign both to one person in {GROUPS}"
     ]
 
 
@@ -219,9 +214,8 @@ def unlike_class_sizes(dataset: Dataset, split: Split) -> list[str]:
         if min(train, val) > 0 and max(train / val, val / train) >= UNLIKE_SIZES
     ]
     if unlike:
-        more = f" and {counted(len(unlike) - SHOWN, 'more class')}" if len(unlike) > SHOWN else ""
         lines.append(
-            f"class sizes differ between training and validation (voxels per case): {', '.join(unlike[:SHOWN])}{more}"
+            f"class sizes differ between training and validation (voxels per case): {list_some(unlike, SHOWN)}"
         )
     return lines
 

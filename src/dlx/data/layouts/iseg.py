@@ -36,12 +36,13 @@ def list_cases(folder: Path) -> Listing:
     Subjects without a label, as in the challenge's test set, are skipped with a remark. Raises DataError if a subject
     lacks a channel, a pair lacks one of its files, a file exists in two formats, or no subject has a label.
     """
-    subjects: dict[str, dict[str, Path]] = {}
-    for (subject, part), paths in _group_files(folder).items():
-        subjects.setdefault(subject, {})[part] = _one_file(paths)
+    subjects: dict[str, dict[str, list[Path]]] = {}  # subject -> T1, T2 or label -> the files of this name
+    for path in sorted(folder.iterdir()):
+        if named := _FILE.fullmatch(path.name):
+            subjects.setdefault(named[1], {}).setdefault(named[2], []).append(path)
     cases, unlabelled = [], []
     for subject in sorted(subjects, key=natural_key):
-        files = subjects[subject]
+        files = {part: _one_file(paths) for part, paths in subjects[subject].items()}
         missing = [channel for channel in CHANNELS if channel not in files]
         if missing:
             raise DataError(f"{folder}: {' and '.join(f'{subject}-{channel}' for channel in missing)} missing")
@@ -53,16 +54,6 @@ def list_cases(folder: Path) -> Listing:
         raise DataError(f"{folder}: no subject has a label (subject-N-label)")
     remarks = (f"left out because they have no label: {name_some(unlabelled)}",) if unlabelled else ()
     return Listing("iseg", CHANNELS, CLASS_NAMES, LABEL_VALUES, tuple(cases), remarks=remarks)
-
-
-def _group_files(folder: Path) -> dict[tuple[str, str], list[Path]]:
-    """The files of each (subject, T1 | T2 | label)."""
-    groups: dict[tuple[str, str], list[Path]] = {}
-    for path in sorted(folder.iterdir()):
-        named = _FILE.fullmatch(path.name)
-        if named:
-            groups.setdefault((named[1], named[2]), []).append(path)
-    return groups
 
 
 def _one_file(paths: list[Path]) -> Path:

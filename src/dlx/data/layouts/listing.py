@@ -8,12 +8,14 @@ import os
 import re
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from dlx.settings import registry
@@ -51,6 +53,22 @@ class Listing:
     remarks: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class DrawnListing:
+    """The cases of a data source that draws them instead of reading files, as the phantom does.
+
+    `case(index)` draws the image (C, D, H, W) and the mask (D, H, W) of `case_ids[index]`. `spacing_mm` is (d, h, w).
+    `version` is to increase whenever the source draws other values.
+    """
+
+    version: int
+    channels: tuple[str, ...]
+    class_names: tuple[str, ...]
+    case_ids: tuple[str, ...]
+    spacing_mm: tuple[float, float, float]
+    case: Callable[[int], tuple[NDArray[np.float32], NDArray[np.uint8]]]
+
+
 def natural_key(text: str) -> tuple[tuple[Any, ...], str]:
     """A sort key that puts subject-2 before subject-10; equal only for equal texts."""
     pieces = re.split(r"([0-9]+)", text)  # text and digits alternate, so values of different types are never compared
@@ -62,8 +80,13 @@ def natural_key(text: str) -> tuple[tuple[Any, ...], str]:
 
 def name_some(names: Sequence[str], most: int = 5) -> str:
     """`'a', 'b' and 7 more`: the first names, with line breaks and control characters escaped."""
-    shown = ", ".join(repr(name) for name in names[:most])
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
+    return list_some([repr(name) for name in names], most)
+
+
+def list_some(texts: Sequence[str], most: int) -> str:
+    """`a, b and 7 more`: the first texts as they are."""
+    shown = ", ".join(texts[:most])
+    return f"{shown} and {len(texts) - most} more" if len(texts) > most else shown
 
 
 def folder(
@@ -80,8 +103,11 @@ def folder(
     if layout != "auto" and layout not in registry.PARTS["layout"]:
         raise SettingError(f"unknown layout '{layout}': {nearest(layout, ['auto', *registry.PARTS['layout']])}")
     root = Path(path)
-    _check_folder(root)
-    fitting = _find_layouts(root) if layout == "auto" else [layout]
+    try:
+        _check_folder(root)
+        fitting = _find_layouts(root) if layout == "auto" else [layout]
+    except OSError as error:
+        raise DataError(f"{root}: cannot be read: {error.strerror or error}") from error
     return _list(root, fitting[0]) if len(fitting) == 1 else _list_first(root, fitting)
 
 
@@ -127,25 +153,19 @@ def _near_name(root: Path) -> str:
 
 
 def _check_folder(root: Path) -> None:
-    try:
-        if not root.exists():
-            raise DataError(f"{root}: no such folder{_near_name(root)}")
-        if not root.is_dir():
-            raise DataError(f"{root}: is a file; expected a folder of cases")
-        with os.scandir(root) as entries:
-            if next(entries, None) is None:
-                raise DataError(f"{root}: the folder is empty")
-    except OSError as error:
-        raise DataError(f"{root}: cannot be read: {error.strerror or error}") from error
+    if not root.exists():
+        raise DataError(f"{root}: no such folder{_near_name(root)}")
+    if not root.is_dir():
+        raise DataError(f"{root}: is a file; expected a folder of cases")
+    with os.scandir(root) as entries:
+        if next(entries, None) is None:
+            raise DataError(f"{root}: the folder is empty")
 
 
 def _find_layouts(root: Path) -> list[str]:
     """The layouts that match a folder, in the order of registration; DataError if there is none."""
     modules: dict[str, Any] = {name: registry.load("layout", name) for name in registry.PARTS["layout"]}
-    try:
-        found = [name for name, module in modules.items() if module.is_layout(root)]
-    except OSError as error:
-        raise DataError(f"{root}: cannot be read: {error.strerror or error}") from error
+    found = [name for name, module in modules.items() if module.is_layout(root)]
     if found:
         return found
     looked = "; ".join(f"{name}: {getattr(module, 'LOOKED_FOR', name)}" for name, module in modules.items())

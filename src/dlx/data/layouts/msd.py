@@ -6,18 +6,8 @@ medicaldecathlon.com (Antonelli et al. 2022, doi:10.1038/s41467-022-30695-9).
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from dlx.data.layouts.dataset_json import (
-    NAME,
-    channel_names,
-    count_remark,
-    has_keys,
-    kind_of,
-    ordered_labels,
-    read_description,
-    table,
-)
+from dlx.data.layouts.dataset_json import DatasetJson, has_keys, kind_of, ordered_labels, read_dataset_json
 from dlx.data.layouts.listing import CaseFiles, Listing, name_some, natural_key
 from dlx.system.errors import DataError
 
@@ -35,19 +25,19 @@ def list_cases(folder: Path) -> Listing:
     Raises DataError if dataset.json is missing or wrong, or if a path is absolute, contains `..`, is listed twice or
     names no file.
     """
-    description = read_description(folder)
-    channels = channel_names(folder, description, "modality")
-    class_names, label_values = _labels(folder, description)
+    description = read_dataset_json(folder)
+    channels = description.channel_names("modality")
+    class_names, label_values = _labels(description)
     cases: dict[str, CaseFiles] = {}
     seen: set[PurePosixPath] = set()
-    for image, mask in _pairs(folder, description):
+    for image, mask in _pairs(description):
         for path in (image, mask):
             if path in seen:
-                raise DataError(f"{folder / NAME}: {str(path)!r} is listed twice")
+                raise DataError(f"{description.path}: {str(path)!r} is listed twice")
             seen.add(path)
         case = _stem(image)
         if case in cases:
-            raise DataError(f"{folder / NAME}: case {case!r} is listed twice")
+            raise DataError(f"{description.path}: case {case!r} is listed twice")
         cases[case] = CaseFiles(case, (folder / image,), folder / mask)
     missing = sorted((str(path) for path in seen if not (folder / path).exists()), key=natural_key)
     if missing:
@@ -59,27 +49,27 @@ def list_cases(folder: Path) -> Listing:
         label_values=label_values,
         cases=tuple(cases[case] for case in sorted(cases, key=natural_key)),
         allow_4d=len(channels) > 1,
-        remarks=count_remark(folder, description, len(cases)),
+        remarks=description.count_remark(len(cases)),
     )
 
 
-def _labels(folder: Path, description: dict[str, Any]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def _labels(description: DatasetJson) -> tuple[tuple[str, ...], tuple[int, ...]]:
     labels: list[tuple[str, int]] = []
-    for value, name in table(folder, description, "labels").items():
+    for value, name in description.table("labels").items():
         if not (value.isascii() and value.isdecimal() and len(value) < 10 and str(int(value)) == value):
-            raise DataError(f'{folder / NAME}: label {value!r} must be a whole number, as in "1": "liver"')
+            raise DataError(f'{description.path}: label {value!r} must be a whole number, as in "1": "liver"')
         if not isinstance(name, str):
-            raise DataError(f"{folder / NAME}: the name of label {value} must be a text, not {kind_of(name)}")
+            raise DataError(f"{description.path}: the name of label {value} must be a text, not {kind_of(name)}")
         labels.append((name, int(value)))
     return ordered_labels(labels)
 
 
-def _pairs(folder: Path, description: dict[str, Any]) -> Iterator[tuple[PurePosixPath, PurePosixPath]]:
-    entries = description.get("training")
+def _pairs(description: DatasetJson) -> Iterator[tuple[PurePosixPath, PurePosixPath]]:
+    entries = description.values.get("training")
     if not isinstance(entries, list):
-        raise DataError(f"{folder / NAME}: 'training' must be a list, not {kind_of(entries)}")
+        raise DataError(f"{description.path}: 'training' must be a list, not {kind_of(entries)}")
     for number, entry in enumerate(entries):
-        where = f"{folder / NAME}: training entry {number}"
+        where = f"{description.path}: training entry {number}"
         if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("image", "label")):
             raise DataError(f'{where} must be of the form {{"image": "path", "label": "path"}}')
         image, mask = (_inside(where, entry[key]) for key in ("image", "label"))

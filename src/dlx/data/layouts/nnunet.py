@@ -7,18 +7,8 @@ documentation/dataset_format.md (github.com/MIC-DKFZ/nnUNet).
 
 import re
 from pathlib import Path
-from typing import Any
 
-from dlx.data.layouts.dataset_json import (
-    NAME,
-    channel_names,
-    count_remark,
-    has_keys,
-    kind_of,
-    ordered_labels,
-    read_description,
-    table,
-)
+from dlx.data.layouts.dataset_json import NAME, DatasetJson, has_keys, kind_of, ordered_labels, read_dataset_json
 from dlx.data.layouts.listing import CaseFiles, Listing, name_some, natural_key
 from dlx.system.errors import DataError, nearest
 
@@ -38,12 +28,12 @@ def list_cases(folder: Path) -> Listing:
     Raises DataError if dataset.json is missing or wrong, or uses regions or an ignore label, and if a case lacks a
     channel or its label, or has an undeclared channel.
     """
-    description = read_description(folder)
-    if "dataset" in description:
-        raise DataError(f"{folder / NAME}: lists file paths under 'dataset', which is not supported")
-    channels = channel_names(folder, description, "channel_names")
-    class_names, label_values = _labels(folder, description)
-    ending = _ending(folder, description)
+    description = read_dataset_json(folder)
+    if "dataset" in description.values:
+        raise DataError(f"{description.path}: lists file paths under 'dataset', which is not supported")
+    channels = description.channel_names("channel_names")
+    class_names, label_values = _labels(description)
+    ending = _ending(description)
     masks = {name.removesuffix(ending): folder / "labelsTr" / name for name in _files(folder, "labelsTr", ending)}
     images, remarks = _images(folder, ending)
     is_rgb = len(channels) == 3 and ending in RGB_ENDINGS and all(set(numbers) == {0} for numbers in images.values())
@@ -60,14 +50,14 @@ def list_cases(folder: Path) -> Listing:
         label_values=label_values,
         cases=cases,
         allow_rgb=is_rgb,
-        remarks=(*remarks, *count_remark(folder, description, len(cases))),
+        remarks=(*remarks, *description.count_remark(len(cases))),
     )
 
 
-def _labels(folder: Path, description: dict[str, Any]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def _labels(description: DatasetJson) -> tuple[tuple[str, ...], tuple[int, ...]]:
     labels: list[tuple[str, int]] = []
-    for name, value in table(folder, description, "labels").items():
-        where = f"{folder / NAME}: label {name!r}"
+    for name, value in description.table("labels").items():
+        where = f"{description.path}: label {name!r}"
         if isinstance(value, list):
             raise DataError(f"{where} is a region (a list of values): regions are not supported")
         if name == "ignore":
@@ -81,13 +71,13 @@ def _labels(folder: Path, description: dict[str, Any]) -> tuple[tuple[str, ...],
     return ordered_labels(labels)
 
 
-def _ending(folder: Path, description: dict[str, Any]) -> str:
-    ending = description.get("file_ending")
+def _ending(description: DatasetJson) -> str:
+    ending = description.values.get("file_ending")
     if not isinstance(ending, str):
         what = "missing" if ending is None else kind_of(ending)
-        raise DataError(f"{folder / NAME}: 'file_ending' must be a text such as .nii.gz, and is {what}")
+        raise DataError(f"{description.path}: 'file_ending' must be a text such as .nii.gz, and is {what}")
     if ending not in ENDINGS:
-        raise DataError(f"{folder / NAME}: file_ending {ending!r} is not supported: {nearest(ending, ENDINGS)}")
+        raise DataError(f"{description.path}: file_ending {ending!r} is not supported: {nearest(ending, ENDINGS)}")
     return ending
 
 
@@ -111,12 +101,8 @@ def _images(folder: Path, ending: str) -> tuple[dict[str, dict[int, Path]], list
             unnumbered.append(name)
     if not images:
         raise DataError(f"{folder / 'imagesTr'}: no file CASE_0000{ending}")
-    if not unnumbered:
-        return images, []
-    unnumbered.sort(key=natural_key)
-    return images, [
-        f"{folder / 'imagesTr'}: left out because their names have no channel number: {name_some(unnumbered)}"
-    ]
+    remark = f"{folder / 'imagesTr'}: left out because their names have no channel number: "
+    return images, [remark + name_some(sorted(unnumbered, key=natural_key))] if unnumbered else []
 
 
 def _check_complete(

@@ -6,13 +6,14 @@ This module has the intensities, the cases and the data source `phantom`. `anato
 As at six months of age, GM and WM have nearly the same intensity in T1; T2 and the shape of the cortex separate them.
 """
 
-from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from dlx.data.layouts.listing import DrawnListing
 from dlx.data.phantom.anatomy import BACKGROUND, CSF, GM, WM, draw_labels
 from dlx.data.phantom.noise import Draw, Field3, Stream
 from dlx.data.phantom.shapes import frame_for
@@ -31,25 +32,6 @@ Mask = npt.NDArray[np.uint8]
 Extent = Annotated[int, Field(ge=MIN_SIZE_PX, le=MAX_SIZE_PX)]
 
 
-@dataclass(frozen=True)
-class PhantomListing:
-    """Phantom subjects by name; each is drawn on demand, independently of the others."""
-
-    case_ids: tuple[str, ...]
-    size_px: tuple[int, int, int]  # x, y, z
-    seed: int
-    channels: tuple[str, ...] = CHANNELS
-    class_names: tuple[str, ...] = CLASS_NAMES
-    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)  # d, h, w
-    version: int = PHANTOM_VERSION
-
-    def case(self, index: int) -> tuple[Image, Mask]:
-        """Image (2, D, H, W) and mask (D, H, W) of `case_ids[index]`, as `phantom_case` gives them."""
-        if not 0 <= index < len(self.case_ids):
-            raise IndexError(f"phantom subject {index} of {len(self.case_ids)}")
-        return phantom_case(index, seed=self.seed, size_px=self.size_px)
-
-
 def phantom(
     *,
     subjects: Annotated[int, Field(ge=1, le=MAX_SUBJECTS, description="The number of subjects.")] = 10,
@@ -57,10 +39,12 @@ def phantom(
         Extent | tuple[Extent, Extent, Extent], Field(description="Voxels along each axis: one number, or [x, y, z].")
     ] = 64,
     seed: Annotated[int, Field(ge=0, le=MAX_SEED, description="The seed of the subjects' anatomy and noise.")] = 0,
-) -> PhantomListing:
+) -> DrawnListing:
     """The data source `phantom`: `subject-1` ... `subject-N` of `size` voxels, one number or (x, y, z), 1 mm apart."""
     size_px = (size, size, size) if isinstance(size, int) else size
-    return PhantomListing(tuple(f"subject-{number + 1}" for number in range(subjects)), size_px, seed)
+    ids = tuple(f"subject-{number + 1}" for number in range(subjects))
+    draw = partial(phantom_case, seed=seed, size_px=size_px)
+    return DrawnListing(PHANTOM_VERSION, CHANNELS, CLASS_NAMES, ids, (1.0, 1.0, 1.0), draw)
 
 
 def phantom_case(index: int, *, seed: int, size_px: tuple[int, int, int]) -> tuple[Image, Mask]:

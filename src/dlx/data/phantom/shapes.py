@@ -20,9 +20,9 @@ class Frame:
     `reach` its 3/4th power, both 1 for a head in 64 voxels.
     """
 
-    shape: tuple[int, int, int]  # D, H, W of the box around the head
-    corner: tuple[int, int, int]  # position of the box in the volume
-    semi: tuple[float, float, float]  # z, y, x in voxels, without the CSF rim
+    shape: tuple[int, ...]  # D, H, W of the box around the head
+    corner: tuple[int, ...]  # position of the box in the volume
+    semi: tuple[float, ...]  # z, y, x in voxels, without the CSF rim
     detail: float
     reach: float
 
@@ -36,13 +36,7 @@ def frame_for(draw: Draw, shape: tuple[int, int, int]) -> Frame:
     semi = [size * share - 1.6 * detail for size, share in zip(widest, shares, strict=True)]
     box = [min(size, 2 * int(edge + 2.0 + 2.0 * detail) + size % 2) for size, edge in zip(shape, widest, strict=True)]
     corner = [(size - edge) // 2 for size, edge in zip(shape, box, strict=True)]
-    return Frame(
-        (box[0], box[1], box[2]),
-        (corner[0], corner[1], corner[2]),
-        (semi[0], semi[1], semi[2]),
-        detail,
-        float(np.sqrt(detail)) * detail,
-    )
+    return Frame(tuple(box), tuple(corner), tuple(semi), detail, float(np.sqrt(detail)) * detail)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """The parts that the checks of all formats share: the checked header, its limits, and the error BadFile."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,7 +60,7 @@ class Header:
     size_px: x, y, z and the length of the fourth axis (1 without one).
     components: 3 for RGB, else 1.
     dtype: of the voxels as SimpleITK will return them (with the header's scaling applied).
-    spacing_mm: x, y, z; None if only SimpleITK reads it.
+    spacing_mm: x, y, z.
     notes: ambiguities that were resolved.
     also: other placements that the header gives for the same voxels.
     raw: set if the voxels must be decoded without SimpleITK.
@@ -69,10 +70,16 @@ class Header:
     size_px: tuple[int, int, int, int]
     components: int
     dtype: np.dtype[Any]
-    spacing_mm: tuple[float, float, float] | None
+    spacing_mm: tuple[float, float, float]
     notes: tuple[Note, ...] = ()
     also: tuple[Placement, ...] = ()
     raw: RawVoxels | None = None
+
+
+def three(lengths: Sequence[float] | np.ndarray) -> tuple[float, float, float]:
+    """The first two or three numbers as x, y, z; a missing z is 1."""
+    x, y, z = (float(length) for length in [*lengths, 1.0][:3])
+    return x, y, z
 
 
 def four(sizes: list[int]) -> tuple[int, int, int, int]:

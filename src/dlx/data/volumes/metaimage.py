@@ -8,10 +8,10 @@ import re
 
 import numpy as np
 
-from dlx.data.volumes.header import BadFile, Header, check_orthogonal, check_size, check_spacing, four, quoted
+from dlx.data.volumes.header import BadFile, Header, check_orthogonal, check_size, check_spacing, four, quoted, three
 from dlx.data.volumes.opening import OpenedFile
 from dlx.data.volumes.streams import Readable, ZlibStream, check_voxels
-from dlx.data.volumes.text import MAX_LINES, numbers, read_line, whole_number, whole_numbers
+from dlx.data.volumes.text import MAX_LINES, numbers, read_line, required, whole_number, whole_numbers
 
 LINE = re.compile(r"([!-9;<>-~](?:[ -9;<>-~]*[!-9;<>-~])?)\s*=\s*(\S.*)")  # a key contains neither = nor :
 MAX_KEY_LETTERS = 100  # both are well below the parser's limit of 255
@@ -37,7 +37,7 @@ REFUSED = ("SequenceID", "ElementNBits", "ImagePosition")  # not needed, and the
 def check_metaimage(file: OpenedFile) -> Header:
     """A `.mha` of 2 to 4 axes."""
     fields = _read_fields(file)
-    num_axes = whole_number(_required(fields, "NDims"), "NDims")
+    num_axes = whole_number(required(fields, "NDims"), "NDims")
     if not 2 <= num_axes <= 4:
         raise BadFile(f"has {num_axes} axes (NDims): 2 to 4 are supported")
     for key, value in fields.items():
@@ -45,8 +45,8 @@ def check_metaimage(file: OpenedFile) -> Header:
     for names in SYNONYMS:
         if sum(name in fields for name in names) > 1:
             raise BadFile(f"the header gives one property twice: {' and '.join(n for n in names if n in fields)}")
-    sizes = whole_numbers(_required(fields, "DimSize"), num_axes, "DimSize")
-    kind = _required(fields, "ElementType")
+    sizes = whole_numbers(required(fields, "DimSize"), num_axes, "DimSize")
+    kind = required(fields, "ElementType")
     if kind not in VOXEL_TYPES:
         raise BadFile(f"voxels of the type {quoted(kind)} (ElementType) are not supported")
     dtype = np.dtype(VOXEL_TYPES[kind])
@@ -54,8 +54,7 @@ def check_metaimage(file: OpenedFile) -> Header:
     spacing = _spacing(fields, num_axes)
     is_big = _flag(fields, "BinaryDataByteOrderMSB") or _flag(fields, "ElementByteOrderMSB")
     check_voxels(_voxel_stream(fields, file), num_voxels, dtype.newbyteorder(">" if is_big else "<"))
-    x, y, z = [*spacing, 1.0][:3]
-    return Header("MetaImageIO", four(sizes), 1, dtype, (x, y, z))
+    return Header("MetaImageIO", four(sizes), 1, dtype, three(spacing))
 
 
 def _read_fields(file: OpenedFile) -> dict[str, str]:
@@ -111,18 +110,13 @@ def _voxel_stream(fields: dict[str, str], file: OpenedFile) -> Readable:
     """The voxels' bytes. CompressedDataSize is required, as without it SimpleITK returns uninitialised memory."""
     if not _flag(fields, "CompressedData"):
         return file.stream
-    size = whole_number(_required(fields, "CompressedDataSize"), "CompressedDataSize")
-    held = file.num_bytes - file.stream.tell()
+    size = whole_number(required(fields, "CompressedDataSize"), "CompressedDataSize")
+    start = file.stream.tell()
+    held = file.num_bytes - start
     if size != held:
         state = "truncated" if held < size else "longer than the header claims"
         raise BadFile(f"{state}: {held} bytes of compressed data, but CompressedDataSize is {size}")
-    return ZlibStream(file.stream)
-
-
-def _required(fields: dict[str, str], key: str) -> str:
-    if key not in fields:
-        raise BadFile(f"the header lacks '{key}'")
-    return fields[key]
+    return ZlibStream(file.pieces_at(start, held))
 
 
 def _flag(fields: dict[str, str], key: str) -> bool:

@@ -22,8 +22,9 @@ from dlx.data.volumes.header import (
     four,
     quoted,
     show_numbers,
+    three,
 )
-from dlx.data.volumes.nifti_fields import HEADER_BYTES, Fields
+from dlx.data.volumes.nifti_fields import Fields
 from dlx.data.volumes.nifti_orientation import read_orientation
 from dlx.data.volumes.opening import OpenedFile, open_regular
 from dlx.data.volumes.streams import GzipStream, Readable, check_voxels
@@ -53,7 +54,7 @@ def check_nifti(file: OpenedFile) -> Header:
         )
     file.stream.seek(0)
     stream: Readable = GzipStream(file.stream) if is_gzip else file.stream
-    fields = _read_header(stream)
+    fields = Fields(stream)
     if fields.magic != SINGLE_MAGIC[fields.version]:
         raise BadFile(
             f"the magic bytes are {quoted(fields.magic.decode('latin-1'))}, not those of NIfTI ('n+{fields.version}')"
@@ -70,7 +71,7 @@ def check_nifti(file: OpenedFile) -> Header:
 
 def check_pair(file: OpenedFile) -> Header:
     """The `.hdr` of a pair, NIfTI or Analyze 7.5; opens and checks the `.img` beside it too."""
-    fields = _read_header(file.stream)
+    fields = Fields(file.stream)
     magic = fields.magic
     is_nifti = magic == PAIR_MAGIC[fields.version]
     if not is_nifti and (fields.version == 2 or (magic[:1] == b"n" and magic[3:] == b"\0")):
@@ -79,7 +80,8 @@ def check_pair(file: OpenedFile) -> Header:
     if is_nifti:
         extensions = file.stream.read(MAX_EXTENSION_BYTES)
         _check_extensions(extensions, fields)
-    with open_image(file.path) as image:
+    image = open_image(file.path)
+    with image.stream:
         image.read_at(0, offset, "first voxel")
         image.stream.seek(offset)
         if is_nifti:
@@ -101,14 +103,6 @@ def open_image(path: Path) -> OpenedFile:
         return open_regular(image_path)
     except BadFile as bad:
         raise BadFile(f"its voxels, {quoted(image_path.name)}: {bad}") from None
-
-
-def _read_header(stream: Readable) -> Fields:
-    """The header: first the 348 bytes of NIfTI-1, then the rest if it is a NIfTI-2 header."""
-    raw = stream.read(HEADER_BYTES)
-    if len(raw) < HEADER_BYTES:
-        raise BadFile(f"truncated: {len(raw)} bytes, but a header has {HEADER_BYTES}")
-    return Fields(raw, stream.read)
 
 
 def _voxel_offset(fields: Fields) -> int:
@@ -135,18 +129,17 @@ def _check_nifti_voxels(fields: Fields, stream: Readable, path: Path, is_gzip: b
     if intent in VECTOR_INTENTS and any(size > 1 for size in fields.whole("dim")[4 : 1 + fields.num_axes]):
         raise BadFile(f"contains vectors or matrices (intent code {intent}), not one value per voxel")
     header = _header_of(fields)
-    orientation = read_orientation(fields, header.size_px)
+    placement, also, placement_notes = read_orientation(fields, header.size_px)
     scaling, scaling_notes = _scaling(fields)
-    notes = (*orientation.notes, *scaling_notes, *_bits_note(fields, header.dtype))
+    notes = (*placement_notes, *scaling_notes, *_bits_note(fields, header.dtype))
     _follow_voxels(fields, header, stream)
-    placement = orientation.placement
     raw = RawVoxels(path, is_gzip, offset, header.dtype.newbyteorder(fields.order), scaling, placement)
     return replace(
         header,
         dtype=_scaled_type(scaling, header.dtype),
         spacing_mm=placement.spacing_mm,
         notes=notes,
-        also=orientation.also,
+        also=also,
         raw=raw if notes or fields.version == 2 else None,
     )
 
@@ -166,16 +159,15 @@ def _check_analyze(fields: Fields, stream: Readable, path: Path, offset: int) ->
     used.
     """
     header = _header_of(fields)
-    given = header.spacing_mm or (1.0, 1.0, 1.0)
-    x, y, z = (abs(step) for step in given)
-    check_spacing([x, y, z])
+    spacing_mm = three(np.abs(header.spacing_mm))
+    check_spacing(list(spacing_mm))
     _follow_voxels(fields, header, stream)
-    if min(given) > 0:
+    if min(header.spacing_mm) > 0:
         return header
-    placement = Placement((x, y, z), (0.0, 0.0, 0.0), np.eye(3))
+    placement = Placement(spacing_mm, (0.0, 0.0, 0.0), np.eye(3))
     raw = RawVoxels(path, False, offset, header.dtype.newbyteorder(fields.order), None, placement)
-    note = Note("negative spacing", f"the spacing is {show_numbers(list(given))}")
-    return replace(header, spacing_mm=placement.spacing_mm, notes=(note,), raw=raw)
+    note = Note("negative spacing", f"the spacing is {show_numbers(list(header.spacing_mm))}")
+    return replace(header, spacing_mm=spacing_mm, notes=(note,), raw=raw)
 
 
 def _header_of(fields: Fields) -> Header:
@@ -194,9 +186,8 @@ def _header_of(fields: Fields) -> Header:
     check_size(sizes, dtype.itemsize)
     if any(size != 1 for size in sizes[4:]):
         raise BadFile(f"has {len(sizes)} axes ({' x '.join(map(str, sizes))}): at most 4 are supported")
-    spacing = fields.floats("pixdim")[1:5][: len(sizes)]
-    x, y, z = [*spacing[:3], 1.0][:3]
-    return Header("NiftiImageIO", four(sizes), 1, dtype, (x, y, z))
+    spacing = fields.floats("pixdim")[1 : 1 + len(sizes)]
+    return Header("NiftiImageIO", four(sizes), 1, dtype, three(spacing))
 
 
 def _follow_voxels(fields: Fields, header: Header, stream: Readable) -> None:

@@ -5,10 +5,10 @@ the same offsets as NIfTI-1 for the fields of both.
 """
 
 import struct
-from collections.abc import Callable
 from typing import Literal
 
 from dlx.data.volumes.header import BadFile
+from dlx.data.volumes.streams import Readable
 
 HEADER_BYTES = 348
 HEADER2_BYTES = 540
@@ -32,11 +32,14 @@ MAGIC_AT = {1: (344, 348), 2: (4, 12)}
 class Fields:
     """A header's bytes, version (1 or 2) and byte order: `fields.floats("pixdim")` returns eight numbers.
 
-    Takes the first 348 bytes, and `read(count)` for the rest of a NIfTI-2 header. BadFile if the bytes do not start
-    with the length of a header, or if the file ends within the header.
+    Reads 348 bytes from the stream, then the rest if it is a NIfTI-2 header. BadFile if they do not start with the
+    length of a header, or if the file ends within the header.
     """
 
-    def __init__(self, raw: bytes, read: Callable[[int], bytes]) -> None:
+    def __init__(self, stream: Readable) -> None:
+        raw = stream.read(HEADER_BYTES)
+        if len(raw) < HEADER_BYTES:
+            raise BadFile(f"truncated: {len(raw)} bytes, but a header has {HEADER_BYTES}")
         lengths = {struct.unpack_from("<i", raw, 0)[0]: "<", struct.unpack_from(">i", raw, 0)[0]: ">"}
         found = [length for length in (HEADER_BYTES, HEADER2_BYTES) if length in lengths]
         if not found:
@@ -44,7 +47,7 @@ class Fields:
         self.num_bytes = found[0]
         self.version = 1 if self.num_bytes == HEADER_BYTES else 2
         self.order: Literal["<", ">"] = "<" if lengths[self.num_bytes] == "<" else ">"
-        self._raw = raw + read(self.num_bytes - len(raw))
+        self._raw = raw + stream.read(self.num_bytes - len(raw))
         if len(self._raw) < self.num_bytes:
             raise BadFile(f"truncated: {len(self._raw)} bytes, but the header has {self.num_bytes}")
         self.num_axes = self.whole("dim")[0]
@@ -58,16 +61,13 @@ class Fields:
 
     def whole(self, name: str) -> tuple[int, ...]:
         """The whole numbers of a field."""
-        return self._read(name)
+        code, offset = FIELDS[name][self.version - 1]
+        return struct.unpack_from(f"{self.order}{code}", self._raw, offset)
 
     def floats(self, name: str) -> list[float]:
         """The floating-point numbers of a field."""
-        return [float(value) for value in self._read(name)]
+        return [float(value) for value in self.whole(name)]
 
     def whole_at(self, data: bytes, offset: int) -> int:
         """A 32-bit whole number in the bytes that follow the header."""
         return int(struct.unpack_from(f"{self.order}i", data, offset)[0])
-
-    def _read(self, name: str) -> tuple[int, ...]:
-        code, offset = FIELDS[name][self.version - 1]
-        return struct.unpack_from(f"{self.order}{code}", self._raw, offset)

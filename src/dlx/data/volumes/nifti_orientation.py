@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dlx.data.volumes.header import BadFile, Note, Placement, check_orthogonal, check_spacing, show_numbers
+from dlx.data.volumes.header import BadFile, Note, Placement, check_orthogonal, check_spacing, show_numbers, three
 from dlx.data.volumes.nifti_fields import Fields
 
 CODES = range(6)  # 0 none, 1 scanner, 2 aligned, 3 Talairach, 4 MNI 152, 5 other template
@@ -20,15 +20,6 @@ MAX_CONVERTED_MM = 100.0  # no scanner has larger voxels: the numbers are then i
 SPACING_TOLERANCE = 1e-3  # relative; ITK warns above this
 CORNER_TOLERANCE_VOXELS = 0.5  # float32 quaternions near half a turn move corners by up to a tenth of a voxel
 TO_LPS = np.diag([-1.0, -1.0, 1.0])  # x and y run to the right and front in NIfTI, to the left and back in SimpleITK
-
-
-@dataclass(frozen=True)
-class Orientation:
-    """The placement used, other placements that the header gives, and notes on the choice."""
-
-    placement: Placement
-    also: tuple[Placement, ...]
-    notes: tuple[Note, ...]
 
 
 @dataclass
@@ -48,8 +39,13 @@ class State:
         return len(self.size_px)
 
 
-def read_orientation(fields: Fields, size_px: tuple[int, int, int, int]) -> Orientation:
-    """The orientation of a NIfTI-1 or NIfTI-2 header; BadFile if it has no valid one."""
+def read_orientation(
+    fields: Fields, size_px: tuple[int, int, int, int]
+) -> tuple[Placement, tuple[Placement, ...], list[Note]]:
+    """The placement that a header gives, any other placements that it gives, and notes on the choice.
+
+    BadFile if the header declares orientations and none of them is valid.
+    """
     state = State(fields, size_px[: min(fields.num_axes, 3)])
     _read_unit(state)
     qform_code, sform_code = _codes(state)
@@ -64,8 +60,8 @@ def read_orientation(fields: Fields, size_px: tuple[int, int, int, int]) -> Orie
         state.notes.append(Note("unsound form", f"{cause}; the {next(iter(state.forms))} is valid"))
     taken = _choose(state, sform_code)
     placements = {name: _placement(state, matrix) for name, matrix in state.forms.items()}
-    placement = placements.pop(taken) if taken else Placement(_three(state.sides), (0.0, 0.0, 0.0), np.eye(3))
-    return Orientation(placement, tuple(placements.values()), tuple(state.notes))
+    placement = placements.pop(taken) if taken else Placement(three(state.sides), (0.0, 0.0, 0.0), np.eye(3))
+    return placement, tuple(placements.values()), state.notes
 
 
 def _read_unit(state: State) -> None:
@@ -190,9 +186,4 @@ def _placement(state: State, matrix: np.ndarray) -> Placement:
     if np.allclose(within.T @ within, np.eye(count), atol=1e-3):
         direction[:count, :count] = within
     origin[count:] = 0.0
-    return Placement(_three(state.sides), _three(origin), direction)
-
-
-def _three(values: np.ndarray) -> tuple[float, float, float]:
-    x, y, z = values.tolist()
-    return x, y, z
+    return Placement(three(state.sides), three(origin), direction)

@@ -5,31 +5,24 @@ from typing import Any
 
 import numpy as np
 
-from dlx.data.volumes.header import BadFile, Header, RawVoxels
+from dlx.data.volumes.header import BadFile, Header, Placement, RawVoxels
 from dlx.data.volumes.opening import open_regular
 from dlx.data.volumes.streams import PIECE_BYTES, GzipStream, Readable
 
 
-def decode_raw(header: Header, raw: RawVoxels) -> np.ndarray:
-    """The scaled voxels (t, z, y, x) in the header's type; BadFile if the file changed since the check."""
+def decode_raw(header: Header, raw: RawVoxels) -> tuple[np.ndarray, Placement]:
+    """The scaled voxels (t, z, y, x) in the header's type, and their placement; BadFile if the file has changed."""
     stored = np.empty(math.prod(header.size_px), raw.dtype)
-    with open_regular(raw.path) as file:
+    file = open_regular(raw.path)
+    with file.stream:
         stream: Readable = GzipStream(file.stream) if raw.is_gzip else file.stream
-        _skip(stream, raw.offset)
+        stream.read(raw.offset)
         _fill(stored.view(np.uint8), stream)
     scaled = _scale(stored, raw.scaling, header.dtype)
     if scaled.dtype.kind == "f" and not np.isfinite(scaled).all():
         raise BadFile("contains voxels that are not finite after scaling")
     x, y, z, t = header.size_px
-    return scaled.reshape(t, z, y, x)
-
-
-def _skip(stream: Readable, num_bytes: int) -> None:
-    while num_bytes:
-        piece = stream.read(min(num_bytes, PIECE_BYTES))
-        if not piece:
-            raise BadFile("truncated: the file changed while it was read")
-        num_bytes -= len(piece)
+    return scaled.reshape(t, z, y, x), raw.placement
 
 
 def _fill(target: np.ndarray, stream: Readable) -> None:

@@ -8,10 +8,10 @@ import re
 
 import numpy as np
 
-from dlx.data.volumes.header import BadFile, Header, check_orthogonal, check_size, check_spacing, four, quoted
+from dlx.data.volumes.header import BadFile, Header, check_orthogonal, check_size, check_spacing, four, quoted, three
 from dlx.data.volumes.opening import OpenedFile
 from dlx.data.volumes.streams import GzipStream, Readable, check_voxels
-from dlx.data.volumes.text import MAX_LINES, number, numbers, read_line, whole_number, whole_numbers
+from dlx.data.volumes.text import MAX_LINES, number, numbers, read_line, required, whole_number, whole_numbers
 
 _INTEGERS = {
     "1": "signed char, int8, int8_t",
@@ -47,14 +47,14 @@ SPATIAL_KINDS = ("domain", "space")
 def check_nrrd(file: OpenedFile) -> Header:
     """A `.nrrd` of 2 to 4 spatial axes; the fourth may also be time."""
     fields = _read_fields(file)
-    num_axes = whole_number(_required(fields, "dimension"), "dimension")
+    num_axes = whole_number(required(fields, "dimension"), "dimension")
     if not 2 <= num_axes <= 4:
         raise BadFile(f"has {num_axes} axes (dimension): 2 to 4 are supported")
-    kind = _required(fields, "type").lower()
+    kind = required(fields, "type").lower()
     if kind not in VOXEL_TYPES:
         raise BadFile(f"voxels of the type {quoted(kind)} are not supported")
     dtype = np.dtype(VOXEL_TYPES[kind])
-    sizes = whole_numbers(_required(fields, "sizes"), num_axes, "sizes")
+    sizes = whole_numbers(required(fields, "sizes"), num_axes, "sizes")
     num_voxels = check_size(sizes, dtype.itemsize)
     _check_kinds(fields, num_axes)
     spacing = _spacing(fields, num_axes)
@@ -62,8 +62,7 @@ def check_nrrd(file: OpenedFile) -> Header:
     if endian not in ("little", "big"):
         raise BadFile(f"the header's 'endian' is {quoted(endian)}, neither little nor big")
     check_voxels(_voxel_stream(fields, file), num_voxels, dtype.newbyteorder("<" if endian == "little" else ">"))
-    x, y, z = [*spacing, 1.0][:3]
-    return Header("NrrdImageIO", four(sizes), 1, dtype, (x, y, z))
+    return Header("NrrdImageIO", four(sizes), 1, dtype, three(spacing))
 
 
 def _read_fields(file: OpenedFile) -> dict[str, str]:
@@ -138,15 +137,9 @@ def _vector(text: str, count: int, name: str) -> list[float]:
 
 
 def _voxel_stream(fields: dict[str, str], file: OpenedFile) -> Readable:
-    encoding = _required(fields, "encoding").lower()
+    encoding = required(fields, "encoding").lower()
     if encoding == "raw":
         return file.stream
     if encoding in ("gzip", "gz"):
         return GzipStream(file.stream)
     raise BadFile(f"the encoding {quoted(encoding)} is not supported: only raw and gzip are")
-
-
-def _required(fields: dict[str, str], name: str) -> str:
-    if not fields.get(name):
-        raise BadFile(f"the header lacks '{name}'")
-    return fields[name]

@@ -3,10 +3,10 @@
 import errno
 import os
 import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Self
+from typing import BinaryIO
 
 from dlx.data.volumes.header import BadFile
 
@@ -31,17 +31,18 @@ KINDS = (
 
 @dataclass(frozen=True)
 class OpenedFile:
-    """A regular, non-empty file open for reading; `num_bytes` is its length when it was opened."""
+    """A regular, non-empty file; `num_bytes` is its length when it was opened. Whoever opens it closes `stream`."""
 
     path: Path
     stream: BinaryIO
     num_bytes: int
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.stream.close()
+    def pieces_at(self, offset: int, num_bytes: int) -> Iterator[bytes]:
+        """These bytes in pieces of at most 64 KiB; fewer bytes if the file ends before them."""
+        self.stream.seek(offset)
+        while num_bytes and (piece := self.stream.read(min(num_bytes, 1 << 16))):
+            num_bytes -= len(piece)
+            yield piece
 
     def read_at(self, offset: int, num_bytes: int, what: str) -> bytes:
         """Exactly these bytes; BadFile, naming `what` they are, if the file ends before them."""

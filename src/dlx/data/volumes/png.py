@@ -7,13 +7,15 @@ returns unchanged are accepted: 8 or 16 bits, grey or RGB, without palette, tran
 import re
 import struct
 import zlib
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import groupby
 
 import numpy as np
 
 from dlx.data.volumes.header import BadFile, Header, check_size, check_spacing, quoted
 from dlx.data.volumes.opening import OpenedFile
+from dlx.data.volumes.streams import inflated
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COMPONENTS = {0: 1, 2: 3}
@@ -21,47 +23,6 @@ REFUSED_COLOURS = {3: "a palette", 4: "transparency (alpha)", 6: "transparency (
 CRITICAL = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
 MAX_CHUNK_BYTES = 64 << 20  # IDAT chunks are mostly 8 KiB to 1 MiB
 SCALE = re.compile(rb"[\x01\x02]([0-9.eE+-]{1,40})\0([0-9.eE+-]{1,40})")
-
-
-class Rows(NamedTuple):
-    """The header from IHDR, and the length of one filtered row (a filter byte, then the samples)."""
-
-    header: Header
-    num_bits: int
-    row_bytes: int
-    num_bytes: int
-
-
-class RowChecker:
-    """Takes the pieces of the compressed rows: whole, of the claimed length, each starting with a filter of 0 to 4."""
-
-    def __init__(self, rows: Rows) -> None:
-        self._rows = rows
-        self._inflater = zlib.decompressobj()
-        self._done = 0
-
-    def add(self, packed: bytes) -> None:
-        try:
-            while packed and not self._inflater.eof:
-                piece = self._inflater.decompress(packed, 1 << 20)
-                packed = self._inflater.unconsumed_tail
-                self._check_filters(piece)
-        except zlib.error as error:
-            raise BadFile(f"broken compressed data ({error})") from None
-        if self._inflater.unused_data or (self._inflater.eof and packed):
-            raise BadFile("unknown bytes follow the compressed rows")
-
-    def close(self) -> None:
-        if not self._inflater.eof or self._done < self._rows.num_bytes:
-            raise BadFile(f"truncated: {self._done} of the {self._rows.num_bytes} bytes of rows that the header claims")
-
-    def _check_filters(self, piece: bytes) -> None:
-        first = -self._done % self._rows.row_bytes
-        self._done += len(piece)
-        if self._done > self._rows.num_bytes:
-            raise BadFile(f"longer than the header claims: more than {self._rows.num_bytes} bytes of rows")
-        if max(piece[first :: self._rows.row_bytes], default=0) > 4:
-            raise BadFile("a row has an unknown filter")
 
 
 def check_png(file: OpenedFile) -> Header:
@@ -72,21 +33,37 @@ def check_png(file: OpenedFile) -> Header:
     kind, data = next(chunks)
     if kind != b"IHDR" or len(data) != 13:
         raise BadFile("not a PNG file: the first chunk is not IHDR")
-    rows = _read_header(data)
-    checker = RowChecker(rows)
-    header, last = rows.header, kind
+    header = _read_header(data)
     seen = {kind}
-    for kind, data in chunks:
-        if kind == b"IDAT":
-            if kind in seen and last != kind:
-                raise BadFile("other chunks lie between those of the rows (IDAT)")
-            checker.add(data)
+    for is_rows, run in groupby(chunks, lambda chunk: chunk[0] == b"IDAT"):
+        if not is_rows:
+            for kind, data in run:
+                header = _check_chunk(kind, data, header, seen)
+                seen.add(kind)
+        elif b"IDAT" in seen:
+            raise BadFile("other chunks lie between those of the rows (IDAT)")
         else:
-            header = _check_chunk(kind, data, rows, header, seen)
-        last = kind
-        seen.add(kind)
-    checker.close()
+            _check_rows(header, (data for _, data in run))
+            seen.add(b"IDAT")
+    if b"IDAT" not in seen:
+        raise BadFile("truncated: it has no rows (IDAT)")
     return header
+
+
+def _check_rows(header: Header, packed: Iterable[bytes]) -> None:
+    """BadFile unless the compressed rows are complete, of the claimed length, and each starts with a known filter."""
+    width, height, _, _ = header.size_px
+    row_bytes = 1 + width * header.components * header.dtype.itemsize  # the filter, then the samples
+    claimed, held = row_bytes * height, 0
+    for piece in inflated(packed):
+        first = -held % row_bytes
+        held += len(piece)
+        if held > claimed:
+            raise BadFile(f"longer than the header claims: more than {claimed} bytes of rows")
+        if max(piece[first::row_bytes], default=0) > 4:
+            raise BadFile("a row has an unknown filter")
+    if held < claimed:
+        raise BadFile(f"truncated: {held} of the {claimed} bytes of rows that the header claims")
 
 
 def _chunks(file: OpenedFile) -> Iterator[tuple[bytes, bytes]]:
@@ -114,7 +91,7 @@ def _chunks(file: OpenedFile) -> Iterator[tuple[bytes, bytes]]:
         yield kind, data
 
 
-def _read_header(data: bytes) -> Rows:
+def _read_header(data: bytes) -> Header:
     width, height, num_bits, colour, compression, filtering, interlace = struct.unpack(">IIBBBBB", data)
     if colour not in COMPONENTS:
         raise BadFile(
@@ -126,14 +103,12 @@ def _read_header(data: bytes) -> Rows:
         raise BadFile(
             "interlaced: save it without" if interlace == 1 else "an unknown compression, filter or interlace"
         )
-    components = COMPONENTS[colour]
-    check_size([width, height], components * num_bits // 8)
-    header = Header("PNGImageIO", (width, height, 1, 1), components, np.dtype(f"u{num_bits // 8}"), (1.0, 1.0, 1.0))
-    row_bytes = 1 + width * components * num_bits // 8
-    return Rows(header, num_bits, row_bytes, row_bytes * height)
+    components, dtype = COMPONENTS[colour], np.dtype(f"u{num_bits // 8}")
+    check_size([width, height], components * dtype.itemsize)
+    return Header("PNGImageIO", (width, height, 1, 1), components, dtype, (1.0, 1.0, 1.0))
 
 
-def _check_chunk(kind: bytes, data: bytes, rows: Rows, header: Header, seen: set[bytes]) -> Header:
+def _check_chunk(kind: bytes, data: bytes, header: Header, seen: set[bytes]) -> Header:
     """Checks a chunk other than IDAT: refused if it changes values, is critical and unknown, or occurs twice."""
     name = kind.decode("ascii")
     if kind[:1].isupper() and (kind not in CRITICAL or kind in seen):
@@ -142,7 +117,7 @@ def _check_chunk(kind: bytes, data: bytes, rows: Rows, header: Header, seen: set
         raise BadFile("has transparency (tRNS): save it without")
     if kind == b"acTL":
         raise BadFile("is an animation (acTL): save one image")
-    if kind == b"sBIT" and data != bytes([rows.num_bits]) * header.components:
+    if kind == b"sBIT" and data != bytes([8 * header.dtype.itemsize]) * header.components:
         raise BadFile("uses only a part of its bits (sBIT): SimpleITK would shift the values")
     if kind != b"sCAL":
         return header
@@ -154,4 +129,4 @@ def _check_chunk(kind: bytes, data: bytes, rows: Rows, header: Header, seen: set
     except ValueError:
         raise BadFile("has a broken scale (sCAL)") from None
     check_spacing([x, y])
-    return Header(header.image_io, header.size_px, header.components, header.dtype, (x, y, 1.0))
+    return replace(header, spacing_mm=(x, y, 1.0))

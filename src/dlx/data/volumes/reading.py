@@ -6,7 +6,7 @@ geometries, and `dlx.data.layouts` knows which files belong together.
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from dlx.data.notes import HARMLESS
 from dlx.data.volumes.decoder import Decoded, decode
-from dlx.data.volumes.header import BadFile, Header, Note, Placement, RawVoxels, check_orthogonal
+from dlx.data.volumes.header import BadFile, Header, Note, Placement, check_orthogonal, three
 from dlx.data.volumes.metaimage import check_metaimage
 from dlx.data.volumes.nifti import check_nifti, check_pair, header_path
 from dlx.data.volumes.nifti_voxels import decode_raw
@@ -47,20 +47,22 @@ class Volume:
     """Voxels and their placement.
 
     array: (C, D, H, W), finite, in the type of the file (float if its header scales the values).
-    spacing_mm: (d, h, w), each above 0; d is 1 for a 2D image.
-    origin_mm: (x, y, z) of the first voxel's centre; direction: 3 x 3 row by row, its columns the x, y, z axes of the
-    array, in SimpleITK's convention (x to the left, y to the back, z upwards).
+    placement: of the array's x, y, z axes, in SimpleITK's convention (x to the left, y to the back, z upwards).
     notes: ambiguities of the header that were resolved; also: other placements that it gives for the same voxels.
     is_picture: PNG or TIFF, whose resolution, if any, is often that of a screen or printer.
     """
 
     array: np.ndarray
-    spacing_mm: tuple[float, float, float]
-    origin_mm: tuple[float, float, float]
-    direction: tuple[float, float, float, float, float, float, float, float, float]
+    placement: Placement
     notes: tuple[Note, ...] = ()
     also: tuple[Placement, ...] = ()
     is_picture: bool = False
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """(d, h, w), each above 0; d is 1 for a 2D image."""
+        w, h, d = self.placement.spacing_mm
+        return d, h, w
 
 
 def read_volume(path: Path, *, allow_rgb: bool = False, allow_4d: bool = False, geometry: Geometry = "image") -> Volume:
@@ -73,7 +75,8 @@ def read_volume(path: Path, *, allow_rgb: bool = False, allow_4d: bool = False, 
     """
     try:
         source, check = _recognize(Path(path))
-        with open_regular(source) as file:
+        file = open_regular(source)
+        with file.stream:
             header = check(file)
         if header.components == 3 and not allow_rgb:
             raise BadFile("contains RGB colours; expected one value per voxel")
@@ -82,8 +85,8 @@ def read_volume(path: Path, *, allow_rgb: bool = False, allow_4d: bool = False, 
         differing = [note.detail for note in header.notes if note.kind not in HARMLESS]
         if geometry == "strict" and differing:
             raise BadFile(f"{differing[0]} (data.geometry=image reads it and reports what was used)")
-        volume = _decode(source, header) if header.raw is None else _decode_raw(header, header.raw)
-        return replace(volume, notes=header.notes, also=header.also, is_picture=header.image_io in PICTURES)
+        array, placement = _decode(source, header) if header.raw is None else decode_raw(header, header.raw)
+        return Volume(array, placement, header.notes, header.also, header.image_io in PICTURES)
     except BadFile as bad:
         raise DataError(f"{show_path(Path(path))}: {bad}") from None
 
@@ -101,15 +104,7 @@ def _recognize(path: Path) -> tuple[Path, Callable[[OpenedFile], Header]]:
     raise BadFile(f"unknown file format: the name must end in {', '.join(CHECKS)}")
 
 
-def _decode_raw(header: Header, raw: RawVoxels) -> Volume:
-    """Decodes a checked file without SimpleITK."""
-    w, h, d = raw.placement.spacing_mm
-    xx, xy, xz, yx, yy, yz, zx, zy, zz = raw.placement.direction.ravel().tolist()
-    direction = (xx, xy, xz, yx, yy, yz, zx, zy, zz)
-    return Volume(decode_raw(header, raw), (d, h, w), raw.placement.origin_mm, direction)
-
-
-def _decode(path: Path, header: Header) -> Volume:
+def _decode(path: Path, header: Header) -> tuple[np.ndarray, Placement]:
     """Decodes a checked file with SimpleITK; BadFile if the result is not what the header claims."""
     decoded = decode(path, header.image_io)
     array = decoded.array
@@ -122,11 +117,11 @@ def _decode(path: Path, header: Header) -> Volume:
         raise BadFile("contains voxels that are not finite after scaling")
     x, y, z, t = header.size_px
     array = np.moveaxis(array, -1, 0).reshape(3, z, y, x) if header.components == 3 else array.reshape(t, z, y, x)
-    return _with_geometry(array, decoded, header)
+    return array, _placement(decoded, header)
 
 
-def _with_geometry(array: np.ndarray, decoded: Decoded, header: Header) -> Volume:
-    """Adds SimpleITK's geometry for three axes: a 2D image lies at z = 0, a fourth axis is ignored."""
+def _placement(decoded: Decoded, header: Header) -> Placement:
+    """SimpleITK's placement of three axes: a 2D image lies at z = 0, a fourth axis is ignored."""
     num_axes = len(decoded.size_px)
     num_spatial = min(num_axes, 3)
     spacing, origin = np.ones(3), np.zeros(3)
@@ -138,12 +133,9 @@ def _with_geometry(array: np.ndarray, decoded: Decoded, header: Header) -> Volum
     check_orthogonal(direction, "decoded direction")
     if not np.isfinite(origin).all():
         raise BadFile("the origin is not finite")
-    if header.spacing_mm is not None and not np.allclose(spacing, header.spacing_mm, rtol=SPACING_TOLERANCE, atol=0):
+    if not np.allclose(spacing, header.spacing_mm, rtol=SPACING_TOLERANCE, atol=0):
         raise BadFile(f"decoded to the spacing {tuple(spacing.tolist())}, but the header claims {header.spacing_mm}")
-    w, h, d = spacing.tolist()
-    x, y, z = origin.tolist()
-    xx, xy, xz, yx, yy, yz, zx, zy, zz = direction.ravel().tolist()
-    return Volume(array, (d, h, w), (x, y, z), (xx, xy, xz, yx, yy, yz, zx, zy, zz))
+    return Placement(three(spacing), three(origin), direction)
 
 
 def content_hash(array: np.ndarray) -> str:

@@ -5,6 +5,7 @@ The data are read in pieces that are discarded, so that neither a large file nor
 
 import gzip
 import zlib
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
@@ -21,26 +22,35 @@ class Readable(Protocol):
     def read(self, num_bytes: int, /) -> bytes: ...
 
 
-class ZlibStream:
-    """The inflated bytes of a zlib stream at the end of a file; BadFile if it is broken, cut short or followed."""
+def inflated(packed: Iterable[bytes], *, may_be_followed: bool = False) -> Iterator[bytes]:
+    """The bytes of a zlib stream in pieces; BadFile if it is broken, cut short or, unless allowed, followed by more."""
+    inflater = zlib.decompressobj()
+    try:
+        for data in packed:
+            while data and not inflater.eof:
+                yield inflater.decompress(data, PIECE_BYTES)
+                data = inflater.unconsumed_tail
+            if (data or inflater.unused_data) and not may_be_followed:
+                raise BadFile("unknown bytes follow the compressed data")
+    except zlib.error as error:
+        raise BadFile(f"broken compressed data ({error})") from None
+    if not inflater.eof:
+        raise BadFile("truncated: the compressed data end too early")
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._inflater = zlib.decompressobj()
+
+class ZlibStream:
+    """The bytes of a zlib stream, any number at a time; BadFile as for `inflated`."""
+
+    def __init__(self, packed: Iterable[bytes]) -> None:
+        self._pieces = inflated(packed)
+        self._held = bytearray()
 
     def read(self, num_bytes: int, /) -> bytes:
-        pieces: list[bytes] = []
-        missing = num_bytes
-        while missing and not self._inflater.eof:
-            packed = self._inflater.unconsumed_tail or self._file.read(1 << 16)
-            piece = self._inflater.decompress(packed, missing)
-            if not packed and not piece:
-                raise BadFile("truncated: the compressed data end too early")
-            pieces.append(piece)
-            missing -= len(piece)
-        if self._inflater.eof and (self._inflater.unused_data or self._file.read(1)):
-            raise BadFile("unknown bytes follow the compressed data")
-        return b"".join(pieces)
+        while len(self._held) < num_bytes and (piece := next(self._pieces, None)) is not None:
+            self._held += piece
+        taken = bytes(self._held[:num_bytes])
+        del self._held[:num_bytes]
+        return taken
 
 
 class GzipStream:
@@ -54,9 +64,7 @@ class GzipStream:
             return self._stream.read(num_bytes)
         except EOFError:
             raise BadFile("truncated: the gzip stream ends too early") from None
-        except gzip.BadGzipFile as error:
-            raise BadFile(f"broken gzip stream ({error})") from None
-        except zlib.error as error:
+        except (gzip.BadGzipFile, zlib.error) as error:
             raise BadFile(f"broken gzip stream ({error})") from None
 
 
@@ -67,17 +75,14 @@ def check_voxels(stream: Readable, num_voxels: int, dtype: np.dtype[Any]) -> Non
     voxel mean that the header claims too little.
     """
     claimed = missing = num_voxels * dtype.itemsize
-    try:
-        while missing:
-            piece = stream.read(min(missing, PIECE_BYTES))
-            if not piece or len(piece) % dtype.itemsize:
-                held = claimed - missing + len(piece)
-                raise BadFile(f"truncated: {held} of the {claimed} bytes of voxels that the header claims")
-            if dtype.kind == "f" and not np.isfinite(np.frombuffer(piece, dtype)).all():
-                raise BadFile("contains voxels that are not finite (NaN or infinity): replace them (numpy.nan_to_num)")
-            missing -= len(piece)
-        padding = stream.read(MAX_PADDING_BYTES + 1)
-    except zlib.error as error:
-        raise BadFile(f"broken compressed data ({error})") from None
+    while missing:
+        piece = stream.read(min(missing, PIECE_BYTES))
+        if not piece or len(piece) % dtype.itemsize:
+            held = claimed - missing + len(piece)
+            raise BadFile(f"truncated: {held} of the {claimed} bytes of voxels that the header claims")
+        if dtype.kind == "f" and not np.isfinite(np.frombuffer(piece, dtype)).all():
+            raise BadFile("contains voxels that are not finite (NaN or infinity): replace them (numpy.nan_to_num)")
+        missing -= len(piece)
+    padding = stream.read(MAX_PADDING_BYTES + 1)
     if len(padding) > MAX_PADDING_BYTES or padding.strip(b"\0"):
         raise BadFile(f"longer than the header claims: more than padding follows the {claimed} bytes of voxels")

@@ -25,6 +25,13 @@ def read_line(stream: BinaryIO) -> str:
     return text
 
 
+def required(fields: dict[str, str], name: str) -> str:
+    """The value of a field; BadFile if it is missing or empty."""
+    if not fields.get(name):
+        raise BadFile(f"the header lacks '{name}'")
+    return fields[name]
+
+
 def whole_number(text: str, name: str) -> int:
     """One non-negative whole number of at most 10 digits."""
     if not re.fullmatch(r"[0-9]{1,10}", text):
@@ -34,18 +41,19 @@ def whole_number(text: str, name: str) -> int:
 
 def whole_numbers(text: str, count: int, name: str) -> list[int]:
     """`count` whole numbers, separated by blanks."""
-    words = text.split()
-    if len(words) != count:
-        raise BadFile(f"the header's '{name}' has {len(words)} numbers, not {count}: {quoted(text)}")
-    return [whole_number(word, name) for word in words]
+    return [whole_number(word, name) for word in _words(text, count, name)]
 
 
 def numbers(text: str, count: int, name: str) -> list[float]:
     """`count` finite numbers, separated by blanks."""
+    return [number(word, name) for word in _words(text, count, name)]
+
+
+def _words(text: str, count: int, name: str) -> list[str]:
     words = text.split()
     if len(words) != count:
         raise BadFile(f"the header's '{name}' has {len(words)} numbers, not {count}: {quoted(text)}")
-    return [number(word, name) for word in words]
+    return words
 
 
 def number(word: str, name: str) -> float:

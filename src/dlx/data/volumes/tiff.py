@@ -7,12 +7,12 @@ checked here, and libtiff raises an error if a strip is too short.
 
 import math
 import struct
-import zlib
 
 import numpy as np
 
 from dlx.data.volumes.header import BadFile, Header, Note, check_size, check_spacing, show_numbers
 from dlx.data.volumes.opening import OpenedFile
+from dlx.data.volumes.streams import inflated
 
 TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 READABLE = {1: "B", 3: "H", 4: "I", 5: "II"}  # the field types of the tags that are read here
@@ -155,23 +155,13 @@ def _check_strip(file: OpenedFile, offset: int, count: int, claimed: int, compre
 
 def _inflate_strip(file: OpenedFile, offset: int, count: int, claimed: int) -> None:
     """Inflates a strip in pieces; BadFile unless it is complete and has the claimed length."""
-    inflater = zlib.decompressobj()
-    held, packed = 0, b""
-    file.stream.seek(offset)
-    try:
-        while not inflater.eof and held <= claimed:
-            if not packed:
-                packed = file.stream.read(min(count, 1 << 16))
-                count -= len(packed)
-            if not packed:
-                break
-            held += len(inflater.decompress(packed, 1 << 20))
-            packed = inflater.unconsumed_tail
-    except zlib.error as error:
-        raise BadFile(f"broken compressed data ({error})") from None
-    if held != claimed or not inflater.eof:
-        state = "truncated" if held <= claimed else "longer than the header claims"
-        raise BadFile(f"{state}: a strip inflates to {held} bytes, but its rows need {claimed}")
+    held = 0
+    for piece in inflated(file.pieces_at(offset, count), may_be_followed=True):
+        held += len(piece)
+        if held > claimed:
+            raise BadFile(f"longer than the header claims: a strip inflates to more than {claimed} bytes")
+    if held < claimed:
+        raise BadFile(f"truncated: a strip inflates to {held} bytes, but its rows need {claimed}")
 
 
 def _spacing(page: Directory) -> tuple[float, float, float]:
