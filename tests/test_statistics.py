@@ -7,30 +7,15 @@ import pytest
 from scipy import stats
 
 from calibration import UNEQUAL, coverage, equivalences, false_alarms, finds, one_of, simulate
-from dlx.statistics import (
-    Collapse,
-    Comparison,
-    Estimate,
-    Verdict,
-    collapsed_seeds,
-    compare,
-    decide,
-    detectable_effect,
-    equivalence_p,
-    false_alarm_rate,
-    find_collapse,
-    greater_p,
-    holm,
-    interval,
-    judge_best,
-    judge_greater,
-    judge_within,
-    paired_t,
-    power_of_paired_t,
-    seeds_needed,
-    trend_slopes,
-)
 from dlx.statistics import reasons as why
+from dlx.statistics.claims import Estimate, judge_best, judge_greater, judge_within, trend_slopes
+from dlx.statistics.collapse import Collapse, collapsed_seeds, find_collapse
+from dlx.statistics.comparison import Comparison, compare
+from dlx.statistics.decision import decide
+from dlx.statistics.looks import false_alarm_rate
+from dlx.statistics.paired import equivalence_p, greater_p, holm, interval, paired_t
+from dlx.statistics.power import detectable_effect, power_of_paired_t, seeds_needed
+from dlx.statistics.verdict import Verdict
 from dlx.study.jitter import jitter
 from dlx.system.errors import SettingError
 

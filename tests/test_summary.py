@@ -13,8 +13,8 @@ from dlx.records.schema import TrialRecord
 from dlx.report.rows import noise_floor_line, spell_seeds_needed
 from dlx.report.summary import summarize_study
 from dlx.report.variant_checks import dice_of_batches
-from dlx.statistics import Verdict
 from dlx.statistics.reasons import AgainstRivals, EarlierLooks, MissingSeeds
+from dlx.statistics.verdict import Verdict
 from made_records import dropout_sweep, made_look, made_study
 
 T_4 = 2.7764451  # 97.5 % quantile of t with 4 degrees of freedom, from a printed table

@@ -3,8 +3,11 @@
 import pytest
 
 from dlx.report.words import VERDICTS, spell_collapse, spell_collapsed_seeds, spell_reason, spell_reasons, spell_verdict
-from dlx.statistics import ClaimResult, Collapse, Verdict, compare
 from dlx.statistics import reasons as why
+from dlx.statistics.claims import ClaimResult
+from dlx.statistics.collapse import Collapse
+from dlx.statistics.comparison import compare
+from dlx.statistics.verdict import Verdict
 
 NONE = Collapse((), 5)
 RUNS = Collapse((1, 3), 5)

@@ -8,8 +8,10 @@ import numpy as np
 
 from dlx.records.schema import StudyHeader
 from dlx.report.variants import VariantSummary, on_one_device
-from dlx.statistics import ClaimResult, Verdict, cost_of_looks, judge_best, judge_greater, judge_within, trend_slopes
 from dlx.statistics import reasons as why
+from dlx.statistics.claims import ClaimResult, judge_best, judge_greater, judge_within, trend_slopes
+from dlx.statistics.looks import cost_of_looks
+from dlx.statistics.verdict import Verdict
 from dlx.study.claims import Claim
 from dlx.study.metrics import direction_of, epoch_value, find_metric, split_metric
 from dlx.study.results import EpochResult

@@ -8,7 +8,7 @@ from dlx.records.schema import TrialRecord
 from dlx.report.summary import Summary
 from dlx.report.variants import VariantSummary, dice_of_classes
 from dlx.report.words import spell_reasons, spell_verdict
-from dlx.statistics import Estimate
+from dlx.statistics.claims import Estimate
 from dlx.study.metrics import trial_value
 
 

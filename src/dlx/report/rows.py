@@ -9,7 +9,9 @@ from dlx.report.formatting import signed, spell_effect, spell_interval, spell_sp
 from dlx.report.summary import Summary
 from dlx.report.variants import VariantSummary, dice_of_classes
 from dlx.report.words import LATE, spell_collapse, spell_reasons, spell_verdict
-from dlx.statistics import Comparison, Estimate, Verdict
+from dlx.statistics.claims import Estimate
+from dlx.statistics.comparison import Comparison
+from dlx.statistics.verdict import Verdict
 from dlx.study.metrics import largest_difference
 
 SCORES = ("train_dice", "val_dice", "gap", "jitter", "best_val_dice")  # what tables of scores show, in this order

@@ -6,7 +6,6 @@ Tables, figures and pages show this and compute nothing themselves.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from dlx import statistics
 from dlx.records.archive import StudyRecords
 from dlx.records.schema import Look, StudyHeader
 from dlx.report.claims import ClaimOutcome, judge_claims
@@ -14,7 +13,8 @@ from dlx.report.looks import chosen_after, earlier_looks, fewer_seeds, this_look
 from dlx.report.variant_checks import evaluated_unlike_trained, why_idle
 from dlx.report.variants import VariantSummary, describe_variant, on_one_device, only, place
 from dlx.settings.text import counted
-from dlx.statistics import MIN_LEARNED, Collapse, Comparisons, NoiseFloor
+from dlx.statistics.collapse import MIN_LEARNED, Collapse
+from dlx.statistics.comparison import Comparisons, NoiseFloor, compare
 from dlx.study.metrics import Direction, direction_of, find_metric, split_metric, title_of
 
 
@@ -109,7 +109,7 @@ def _compare(
         why = variant.lacks(metric) or ((lack := control.lacks(metric)) and f"of the control: {lack}")
         if why:
             unmeasured[label] = why
-    compared = statistics.compare(
+    compared = compare(
         control.by_seed[metric],
         {label: only(variant.by_seed[metric], alike[label]) for label, variant in others.items()},
         declared_seeds=header.seeds,

@@ -8,7 +8,9 @@ from typing import Any
 from dlx.records.archive import TrialHistory
 from dlx.records.schema import StudyHeader, TrialRecord, VariantEntry
 from dlx.settings.spec import EvaluateSpec
-from dlx.statistics import Collapse, Comparison, Estimate, Values, find_collapse
+from dlx.statistics.claims import Estimate
+from dlx.statistics.collapse import Collapse, Values, find_collapse
+from dlx.statistics.comparison import Comparison
 from dlx.study.metrics import TRIAL_METRICS, split_metric, trial_value, why_unmeasured
 from dlx.study.results import EpochResult
 

@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 
-from dlx.statistics import MIN_LEARNED, ClaimResult, Collapse, Comparison, Verdict
 from dlx.statistics import reasons as why
+from dlx.statistics.claims import ClaimResult
+from dlx.statistics.collapse import MIN_LEARNED, Collapse
+from dlx.statistics.comparison import Comparison
+from dlx.statistics.verdict import Verdict
 
 LATE = "declared after results were there"
 UNREACHED = "every epoch and the final weights equal the control's"

@@ -12,7 +12,7 @@ from dlx.report.formatting import spell, spell_seconds
 from dlx.report.levels import PROBES, by_level, deepest_to_first, is_probed, levels_of
 from dlx.report.page.markdown import Lines, code_block, escape, link_target, table
 from dlx.report.summary import Summary
-from dlx.statistics import Verdict
+from dlx.statistics.verdict import Verdict
 
 BOLD = (Verdict.BETTER, Verdict.WORSE, Verdict.COLLAPSED, Verdict.NO_EFFECT)
 

@@ -9,7 +9,8 @@ from dlx.report.terminal.grid import Column, Grid, Line, Row, Trimmed
 from dlx.report.variants import dice_of_classes
 from dlx.report.words import spell_collapse
 from dlx.settings.text import counted
-from dlx.statistics import Collapse, Estimate, find_collapse
+from dlx.statistics.claims import Estimate
+from dlx.statistics.collapse import Collapse, find_collapse
 from dlx.study.metrics import trial_value
 from dlx.study.results import TrialResult
 
