@@ -96,7 +96,7 @@ def verdict_rows(summary: Summary) -> list[VerdictRow]:
             name=variant.label,
             verdict=compared.verdict,
             words=spell_verdict(compared),
-            reasons=tuple(filter(None, [variant.idle or spell_reasons(compared)])),
+            reasons=tuple(filter(None, [spell_reasons(compared)])),
             difference=signed(compared.difference),
             interval=spell_interval(compared.interval),
             num_pairs=compared.n,
