@@ -140,6 +140,15 @@ P = {"axes": {"dropout.p": [0, 0.1, 0.2]}}
         ({**P, "claims": [{"text": "t", "kind": "less", "variant": "p=0.1", "window": [5, 3]}]}, "first, last"),
         ({**P, "claims": [{"text": "t", "kind": "less", "variant": "p=0.1", "window": [5, 99]}]}, "epoch 99 of 10"),
         ({"axes": {"scheduler": ["constant", "cosine"]}, "claims": [{"text": "t", "kind": "rises"}]}, "numbers"),
+        (
+            {
+                "axes": {"dropout.p": [0, 0.1], "scheduler": ["constant", "cosine"]},
+                "claims": [
+                    {"text": "t", "kind": "rises", "axis": "dropout.p", "among": ["p=0, constant", "p=0, cosine"]}
+                ],
+            },
+            "two or more different numbers on the axis 'dropout.p'",
+        ),
     ],
 )
 def test_a_study_that_cannot_be_is_refused_with_the_cause(document, words):

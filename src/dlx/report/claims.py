@@ -9,7 +9,7 @@ import numpy as np
 from dlx.records.schema import StudyHeader
 from dlx.report.variants import VariantSummary, on_one_device
 from dlx.statistics import reasons as why
-from dlx.statistics.claims import ClaimResult, judge_best, judge_greater, judge_within, trend_slopes
+from dlx.statistics.claims import ClaimResult, Estimate, judge_best, judge_greater, judge_within, trend_slopes
 from dlx.statistics.looks import cost_of_looks
 from dlx.statistics.verdict import Verdict
 from dlx.study.claims import Claim
@@ -93,12 +93,8 @@ def _judge_contrast(claim: Claim, header: StudyHeader, values: ValuesOf) -> tupl
     differences = [mine[seed] - theirs[seed] for seed in mine if seed in theirs]
     measured = f"{claim.variant} minus {other}, {_what(claim)}" if other else f"{claim.variant}, {_what(claim)}"
     if claim.kind == "within":
-        result = judge_within(differences, claim.margin)
-    elif claim.kind == "greater":
-        result = judge_greater(differences, claim.margin)
-    else:
-        result = _mirrored(judge_greater([-value for value in differences], claim.margin))
-    return measured, result
+        return measured, judge_within(differences, claim.margin)
+    return measured, _judge_sign(claim, differences)
 
 
 def _judge_trend(claim: Claim, header: StudyHeader, values: ValuesOf) -> tuple[str, ClaimResult]:
@@ -108,10 +104,16 @@ def _judge_trend(claim: Claim, header: StudyHeader, values: ValuesOf) -> tuple[s
     seeds = [seed for seed in header.seeds if all(seed in known for known in by_label)]
     table = np.array([[known[seed] for known in by_label] for seed in seeds]).reshape(len(seeds), len(chosen))
     slopes = trend_slopes([float(variant.values[axis]) for variant in chosen], table).tolist()
-    measured = f"slope over {axis}, {_what(claim)}"
-    if claim.kind == "rises":
-        return measured, judge_greater(slopes, claim.margin)
-    return measured, _mirrored(judge_greater([-slope for slope in slopes], claim.margin))
+    return f"slope over {axis}, {_what(claim)}", _judge_sign(claim, slopes)
+
+
+def _judge_sign(claim: Claim, values: Sequence[float]) -> ClaimResult:
+    """The result of a claim `greater` or `rises`, or of its opposite `less` or `falls`."""
+    if claim.kind in ("greater", "rises"):
+        return judge_greater(values, claim.margin)
+    verdict = judge_greater([-value for value in values], claim.margin).verdict
+    estimate = Estimate(tuple(values))
+    return ClaimResult(verdict, estimate.mean, estimate.interval, estimate.n)
 
 
 def _values(claim: Claim, variant: VariantSummary, seeds: Iterable[int]) -> dict[int, float]:
@@ -153,13 +155,6 @@ def _spell_window(window: tuple[int, int]) -> str:
     return f"epoch {first}" if first == last else f"epochs {first}-{last}"
 
 
-def _mirrored(result: ClaimResult) -> ClaimResult:
-    """The result of a test of negated values, with the sign of the measurement."""
-    interval = None if result.interval is None else (0.0 - result.interval[1], 0.0 - result.interval[0])
-    estimate = None if result.estimate is None else 0.0 - result.estimate  # 0 for 0, not -0
-    return ClaimResult(result.verdict, estimate, interval, result.n)
-
-
 def _untested(result: ClaimResult, verdict: Verdict, reason: why.Reason) -> ClaimResult:
     """The result without its interval and with another verdict."""
-    return ClaimResult(verdict, result.estimate, None, result.n, (reason,))
+    return replace(result, verdict=verdict, interval=None, reasons=(reason,))

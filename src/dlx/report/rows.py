@@ -85,8 +85,7 @@ def class_rows(summary: Summary) -> list[ScoreRow]:
 
 def _class_spread(variant: VariantSummary, name: str) -> str:
     by_seed = dice_of_classes(variant.records.values()).get(name, {})
-    known = tuple(value for value in by_seed.values() if value is not None)
-    return spell_spread(Estimate(known), is_mixed=bool(variant.collapse.of_metric(f"val_dice:{name}")))
+    return spell_spread(Estimate.of(by_seed.values()), is_mixed=bool(variant.collapse.of_metric(f"val_dice:{name}")))
 
 
 def verdict_rows(summary: Summary) -> list[VerdictRow]:

@@ -6,6 +6,7 @@ from statistics import mean
 from dlx.records.archive import TrialHistory
 from dlx.records.schema import StudyHeader, TrialRecord
 from dlx.report.variants import Placed, VariantSummary
+from dlx.report.words import name_seeds
 from dlx.statistics.reasons import SameRecords
 from dlx.study.results import EpochResult
 
@@ -50,13 +51,12 @@ def evaluated_unlike_trained(variant: VariantSummary) -> tuple[str, ...]:
             found[seed] = (reached, evaluated)
     if not found:
         return ()
-    seeds = f"seed{'s' if len(found) > 1 else ''} {', '.join(map(str, found))}"
     reached, evaluated = (mean(column) for column in zip(*found.values(), strict=True))
     networks = [variant.records[seed].settings.get("model", {}).get("args", {}) for seed in found]
     guess = "BatchNorm statistics? " * any(args.get("norm", "batch") == "batch" for args in networks)
     return (
-        f"evaluation differs from training ({seeds}): the last epoch's batches reach Dice {reached:.2f} or more, the "
-        f"training subjects evaluated {evaluated:.2f}. {guess}See docs/studies.md",
+        f"evaluation differs from training ({name_seeds([*found])}): the last epoch's batches reach Dice {reached:.2f} "
+        f"or more, the training subjects evaluated {evaluated:.2f}. {guess}See docs/studies.md",
     )
 
 

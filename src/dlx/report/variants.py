@@ -34,8 +34,7 @@ class VariantSummary:
     @property
     def estimates(self) -> dict[str, Estimate]:
         """By metric, over the seeds that have it."""
-        known = {metric: [v for v in values.values() if v is not None] for metric, values in self.by_seed.items()}
-        return {metric: Estimate(tuple(values)) for metric, values in known.items()}
+        return {metric: Estimate.of(values.values()) for metric, values in self.by_seed.items()}
 
     @property
     def case_sd(self) -> float | None:

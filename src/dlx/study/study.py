@@ -205,6 +205,6 @@ def _check_trend(claim: Claim, variants: Mapping[str, Mapping[str, Any]], axes: 
     axis = claim.axis or (axes[0] if len(axes) == 1 else None)
     if axis is None or axis not in axes:
         raise SettingError(f"claim '{claim.text}': axis must be one of {', '.join(axes) or 'none'}")
-    chosen = [values for label, values in variants.items() if claim.among is None or label in claim.among]
-    if len(chosen) < 2 or not all(isinstance(values.get(axis), int | float) for values in chosen):
-        raise SettingError(f"claim '{claim.text}': a trend needs two or more numbers on the axis '{axis}'")
+    chosen = [values.get(axis) for label, values in variants.items() if claim.among is None or label in claim.among]
+    if not all(isinstance(value, int | float) for value in chosen) or len(set(chosen)) < 2:
+        raise SettingError(f"claim '{claim.text}': a trend needs two or more different numbers on the axis '{axis}'")
