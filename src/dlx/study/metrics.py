@@ -277,8 +277,14 @@ def why_unmeasured(
     if window is None:
         which = f"too rarely in the last {epochs - first + 1} epochs, of which {name} takes {needed}"
     else:
-        which = f"never in epoch {first}" if first == last else f"never in epochs {first}-{last}"
+        which = f"never in {spell_window(window)}"
     return f"{done}, {which}", f"evaluate.every={fitting}"
+
+
+def spell_window(window: tuple[int, int]) -> str:
+    """`epochs 5-10`, `epoch 5`."""
+    first, last = window
+    return f"epoch {first}" if first == last else f"epochs {first}-{last}"
 
 
 def _num_validated(every: int, first: int, last: int, epochs: int) -> int:
