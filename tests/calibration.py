@@ -12,7 +12,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from dlx.statistics import decide, false_alarm_rate, interval
+from dlx.statistics.decision import decide
+from dlx.statistics.looks import false_alarm_rate
+from dlx.statistics.paired import interval
 
 Floats = NDArray[np.float64]
 Noise = Callable[[np.random.Generator, tuple[int, ...]], Floats]

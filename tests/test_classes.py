@@ -9,9 +9,9 @@ from dlx.report.page.page import make_page
 from dlx.report.summary import summarize_study
 from dlx.report.terminal.trial_tables import seeds_table
 from dlx.report.words import spell_collapse, spell_reasons
-from dlx.statistics import Verdict, find_collapse
-from dlx.statistics.collapse import seeds_without
+from dlx.statistics.collapse import find_collapse, seeds_without
 from dlx.statistics.reasons import NothingLearned
+from dlx.statistics.verdict import Verdict
 from dlx.study.metrics import check_class, direction_of, known_claim_metric, known_study_metric, split_metric
 from dlx.system.errors import DataError, SettingError
 from made_records import made_study, with_classes

@@ -7,32 +7,16 @@ import pytest
 from scipy import stats
 
 from calibration import UNEQUAL, coverage, equivalences, false_alarms, finds, one_of, simulate
-from dlx.statistics import (
-    Collapse,
-    Comparison,
-    Estimate,
-    Verdict,
-    collapsed_seeds,
-    compare,
-    decide,
-    detectable_effect,
-    equivalence_p,
-    false_alarm_rate,
-    find_collapse,
-    greater_p,
-    holm,
-    interval,
-    judge_best,
-    judge_greater,
-    judge_within,
-    paired_t,
-    power_of_paired_t,
-    seeds_needed,
-    trend_slopes,
-)
 from dlx.statistics import reasons as why
+from dlx.statistics.claims import Estimate, judge_best, judge_greater, judge_within, trend_slopes
+from dlx.statistics.collapse import Collapse, collapsed_seeds, find_collapse
+from dlx.statistics.comparison import Comparison, Runs, compare
+from dlx.statistics.decision import decide
+from dlx.statistics.looks import false_alarm_rate
+from dlx.statistics.paired import equivalence_p, greater_p, holm, interval, paired_t
+from dlx.statistics.power import detectable_effect, power_of_paired_t, seeds_needed
+from dlx.statistics.verdict import Verdict
 from dlx.study.jitter import jitter
-from dlx.system.errors import SettingError
 
 NAN = math.nan
 STUDIES = 20_000
@@ -218,13 +202,13 @@ def test_a_variant_that_learns_badly_on_every_seed_did_not_collapse():
     assert collapsed_seeds({0: 0.4, 1: 0.1}, reference=0.8) == (1,)
     assert collapsed_seeds({0: 0.3, 1: None}, reference=0.8) == (1,)
     control = {0: 0.80, 1: 0.82, 2: 0.81}
-    (row,) = compare(
-        control, {"p=0.8": {0: 0.02, 1: 0.05, 2: 0.01}}, declared_seeds=(0, 1, 2), smallest_effect=0.01
-    ).rows
+    row = compare_one({0: 0.02, 1: 0.05, 2: 0.01}, control=control, declared_seeds=(0, 1, 2))
     assert row.verdict is Verdict.WORSE
 
 
 # the comparison of a study
+
+SAME = why.SameRecords(is_plateau=False)
 
 
 def runs(*values):
@@ -241,16 +225,23 @@ NOISY = shifted(CONTROL, 0.02, -0.03, 0.01, 0.04, -0.02)
 ALIKE = shifted(CONTROL, 0.001, -0.001, 0.0, 0.0005, -0.0005)
 
 
-def compare_one(values, control=CONTROL, **changes) -> Comparison:
-    settings = {"declared_seeds": SEEDS, "smallest_effect": 0.01} | changes
-    return compare(control, {"variant": values}, **settings).rows[0]
-
-
-def collapses_of(dice):
-    return {
-        "collapses": {"variant": find_collapse(dice, CONTROL, SEEDS)},
-        "control_collapse": find_collapse(CONTROL, CONTROL, SEEDS),
+def compare_dice(control, variants, *, declared_seeds=SEEDS, smallest_effect=0.01, **changes):
+    """Compares values that are validation Dice, so that collapsed runs are found from them."""
+    runs_of = {
+        label: values if isinstance(values, Runs) else Runs(values, find_collapse(values, control, declared_seeds))
+        for label, values in {"control": control, **variants}.items()
     }
+    of_control = runs_of.pop("control")
+    return compare(of_control, runs_of, declared_seeds=declared_seeds, smallest_effect=smallest_effect, **changes)
+
+
+def compare_one(values, control=CONTROL, **changes) -> Comparison:
+    return compare_dice(control, {"variant": values}, **changes).rows[0]
+
+
+def with_obstacle(values, **obstacle):
+    """Runs with a reason that prevents a verdict, of which some may have collapsed."""
+    return Runs(values, find_collapse(values, CONTROL, SEEDS), **obstacle)
 
 
 def collapsed_seeds_of(variant=(), control=(), num_runs=5):
@@ -295,15 +286,15 @@ def test_runs_equal_to_the_controls_by_chance_show_no_difference():
 
 
 def test_the_p_are_corrected_for_all_variants_in_the_order_given():
-    result = compare(CONTROL, {"b": GOOD, "a": NOISY, "c": ALIKE}, declared_seeds=SEEDS, smallest_effect=0.01)
+    result = compare_dice(CONTROL, {"b": GOOD, "a": NOISY, "c": ALIKE})
     alone = {label: compare_one(values).p for label, values in (("b", GOOD), ("a", NOISY), ("c", ALIKE))}
     assert [row.label for row in result.rows] == ["b", "a", "c"]
     assert [row.p for row in result.rows] == pytest.approx(holm(array(alone["b"], alone["a"], alone["c"])).tolist())
 
 
 def test_a_setting_that_was_not_reached_gets_no_interval_whatever_its_numbers():
-    row = compare_one(GOOD, unreached=["variant"])
-    assert (row.verdict, row.interval, row.p) == (Verdict.NO_EFFECT, None, None)
+    row = compare_one(with_obstacle(GOOD, unreached=SAME))
+    assert (row.verdict, row.reasons, row.interval, row.p) == (Verdict.NO_EFFECT, (SAME,), None, None)
 
 
 def test_a_collapse_is_named_and_gets_neither_interval_nor_p():
@@ -328,18 +319,18 @@ def test_a_variant_that_diverged_on_every_seed_is_reported_as_such():
 def test_a_collapse_comes_before_missing_seeds_and_after_an_unreached_setting():
     collapsed_and_incomplete = {0: 0.8, 1: 0.1}
     assert compare_one(collapsed_and_incomplete).reasons == collapsed_seeds_of((1,), num_runs=2)
-    assert compare_one(collapsed_and_incomplete, unreached={"variant"}).verdict is Verdict.NO_EFFECT
+    assert compare_one(with_obstacle(collapsed_and_incomplete, unreached=SAME)).verdict is Verdict.NO_EFFECT
 
 
 def test_collapse_is_found_by_validation_dice_for_any_metric():
     gap, gap_of_control = runs(0.30, 0.02, 0.28, 0.29, 0.31), runs(0.1, 0.01, 0.12, 0.11, 0.1)
-    healthy = collapses_of(NOISY)
     assert compare_one(gap, control=gap_of_control).verdict is Verdict.COLLAPSED  # the gaps mistaken for Dice
-    assert compare_one(gap, control=gap_of_control, **healthy).verdict is Verdict.BETTER
-    sick = collapses_of(NOISY | {4: 0.2})
-    assert compare_one(gap, control=gap_of_control, **sick).reasons == collapsed_seeds_of((4,))
-    with pytest.raises(ValueError, match="go together"):
-        compare_one(gap, control_collapse=find_collapse(CONTROL, CONTROL, SEEDS))
+    control = Runs(gap_of_control, find_collapse(CONTROL, CONTROL, SEEDS))
+    healthy = Runs(gap, find_collapse(NOISY, CONTROL, SEEDS))
+    sick = Runs(gap, find_collapse(NOISY | {4: 0.2}, CONTROL, SEEDS))
+    rows = compare(control, {"a": healthy, "b": sick}, declared_seeds=SEEDS, smallest_effect=0.01).rows
+    assert rows[0].verdict is Verdict.BETTER
+    assert rows[1].reasons == collapsed_seeds_of((4,))
 
 
 def test_missing_seeds_make_a_comparison_incomplete_without_a_p_and_an_interval_that_would_be_a_look():
@@ -352,18 +343,14 @@ def test_missing_seeds_make_a_comparison_incomplete_without_a_p_and_an_interval_
 
 
 def test_a_metric_that_no_run_has_is_not_measured_and_not_incomplete():
-    row = compare_one({}, unmeasured={"variant": "validation every 5 epochs"})
-    assert (row.verdict, row.reasons, row.n) == (
-        Verdict.NOT_MEASURED,
-        (why.NotMeasured("validation every 5 epochs"),),
-        0,
-    )
-    assert compare_one({}, unmeasured={"other": "why"}).verdict is Verdict.INCOMPLETE
+    reason = why.NotMeasured("validation every 5 epochs")
+    row = compare_one(with_obstacle({}, unmeasured=reason))
+    assert (row.verdict, row.reasons, row.n) == (Verdict.NOT_MEASURED, (reason,), 0)
 
 
 def test_a_variant_without_a_test_counts_in_the_correction_of_the_others():
     variants = {"missing": {}, "collapsed": GOOD | {0: 0.0}, "good": GOOD}
-    row = compare(CONTROL, variants, declared_seeds=SEEDS, smallest_effect=0.01).rows[2]
+    row = compare_dice(CONTROL, variants).rows[2]
     assert row.p == pytest.approx(3 * compare_one(GOOD).p)
 
 
@@ -394,35 +381,30 @@ def test_earlier_looks_that_could_decide_nothing_are_not_warned_of():
 
 
 def test_the_noise_floor_holds_the_spread_of_the_control_and_the_median_one_of_the_differences():
-    variants = {"a": GOOD, "b": NOISY, "c": ALIKE, "collapsed": GOOD | {0: 0.0}, "unreached": CONTROL}
-    result = compare(CONTROL, variants, declared_seeds=SEEDS, smallest_effect=0.01, unreached=["unreached"])
+    unreached = with_obstacle(CONTROL, unreached=SAME)
+    variants = {"a": GOOD, "b": NOISY, "c": ALIKE, "collapsed": GOOD | {0: 0.0}, "unreached": unreached}
+    result = compare_dice(CONTROL, variants)
     floor, spreads = result.noise_floor, [row.spread for row in result.rows]
     assert floor.n == 5
     assert floor.control_spread == pytest.approx(np.std(list(CONTROL.values()), ddof=1))
     assert spreads[3:] == [None, None]
-    assert floor.difference_spread == sorted(spreads[:3])[1]
-    assert floor.detectable_effect == detectable_effect(floor.difference_spread, 5, alpha=0.05 / 5)
+    assert floor.detectable_effect == detectable_effect(sorted(spreads[:3])[1], 5, alpha=0.05 / 5)
 
 
 def test_the_noise_floor_leaves_out_a_run_of_the_control_that_collapsed():
     control = CONTROL | {1: 0.05, 3: None}  # 0.80, 0.79 and 0.80 are left
-    floor = compare(control, {"a": GOOD}, declared_seeds=SEEDS, smallest_effect=0.01).noise_floor
+    floor = compare_dice(control, {"a": GOOD}).noise_floor
     assert floor.n == 3
     assert floor.control_spread == pytest.approx(math.sqrt(1e-4 / 3.0))
     assert floor.detectable_effect is None
 
 
 def test_a_control_alone_has_a_noise_floor():
-    result = compare(CONTROL, {}, declared_seeds=SEEDS, smallest_effect=0.01)
+    result = compare_dice(CONTROL, {})
     floor = result.noise_floor
     assert result.rows == ()
-    assert (floor.n, floor.difference_spread, floor.detectable_effect) == (5, None, None)
+    assert (floor.n, floor.detectable_effect) == (5, None)
     assert floor.control_spread == pytest.approx(np.std(list(CONTROL.values()), ddof=1))
-
-
-def test_a_smallest_effect_of_0_is_refused():
-    with pytest.raises(SettingError, match="smallest effect 0: expected more than 0"):
-        compare_one(GOOD, smallest_effect=0.0)
 
 
 def test_compare_declares_what_decide_does():
@@ -433,7 +415,7 @@ def test_compare_declares_what_decide_does():
         variants = control + 0.01 * rng.standard_normal((4, 5)) * [[1], [0.2], [1], [0.2]] + [[0], [0], [0.04], [0.005]]
         decision = decide(variants - control, 0.01)
         named = {f"v{i}": runs(*values.tolist()) for i, values in enumerate(variants)}
-        rows = compare(runs(*control.tolist()), named, declared_seeds=SEEDS, smallest_effect=0.01).rows
+        rows = compare_dice(runs(*control.tolist()), named).rows
         assert [row.verdict in (Verdict.BETTER, Verdict.WORSE) for row in rows] == decision.is_different.tolist()
         assert [row.verdict is Verdict.NO_DIFFERENCE for row in rows] == decision.is_equivalent.tolist()
         assert [row.p for row in rows] == decision.p.tolist()
@@ -488,11 +470,6 @@ def test_a_quantity_is_within_the_margin_where_two_one_sided_tests_say_so(values
     assert judge_within(values, margin).verdict == verdict
 
 
-def test_a_margin_of_0_cannot_be_kept():
-    with pytest.raises(SettingError, match="margin 0"):
-        judge_within([0.1, 0.2], 0.0)
-
-
 def test_the_best_is_better_than_each_of_the_others():
     judged = judge_best({"control": CONTROL, "good": GOOD, "alike": ALIKE}, "good")
     assert (judged.verdict, judged.n) == (Verdict.CONFIRMED, 5)
@@ -529,23 +506,11 @@ def test_the_best_is_paired_by_seed_and_needs_two_shared_seeds_with_each():
     assert judge_best({"good": GOOD, "control": {seed: CONTROL[seed] for seed in (3, 1)}}, "good").n == 2
 
 
-def test_the_best_must_be_among_the_variants_and_not_alone():
-    with pytest.raises(SettingError, match="did you mean 'good'"):
-        judge_best({"good": GOOD, "control": CONTROL}, "goood")
-    with pytest.raises(SettingError, match="nothing to be the best of"):
-        judge_best({"good": GOOD}, "good")
-
-
 def test_trend_slopes_are_those_of_polyfit_seed_by_seed():
     x = [0.1, 0.2, 0.4, 0.8]
     values = np.random.default_rng(5).random((6, 4))
     assert trend_slopes(x, values) == pytest.approx(np.polyfit(x, values.T, 1)[0])
     assert trend_slopes([1, 2, 3], array([2, 4, 6], [3, 2, 1])) == pytest.approx([2.0, -1.0])
-
-
-def test_a_trend_over_one_value_is_refused():
-    with pytest.raises(SettingError, match="two different values"):
-        trend_slopes([0.1, 0.1], np.ones((3, 2)))
 
 
 # calibration: 20,000 simulated studies through the functions above
@@ -577,9 +542,11 @@ def test_at_a_true_difference_of_the_margin_at_most_5_3_percent_of_studies_decla
 
 def test_looking_again_after_adding_seeds_raises_the_false_alarms_as_known():
     assert false_alarm_rate((3, 5), 1) == pytest.approx(0.085, abs=0.004)
-    assert false_alarm_rate(range(5, 11), 1) == pytest.approx(0.127, abs=0.005)
-    assert false_alarm_rate([5], 1) == pytest.approx(0.05, abs=0.004)
+    assert false_alarm_rate(tuple(range(5, 11)), 1) == pytest.approx(0.127, abs=0.005)
+    assert false_alarm_rate((5,), 1) == pytest.approx(0.05, abs=0.004)
 
 
 def test_the_rate_of_false_alarms_is_the_same_each_time_and_of_the_order_of_looks_independent():
-    assert false_alarm_rate((5, 3), 2, studies=500) == false_alarm_rate([3, 5, 5], 2, studies=500)
+    once = false_alarm_rate((3, 5), 2, studies=500)
+    false_alarm_rate.cache_clear()
+    assert false_alarm_rate((3, 5), 2, studies=500) == false_alarm_rate((5, 3), 2, studies=500) == once

@@ -7,7 +7,8 @@ import pytest
 from dlx.settings.layers import merge, read_recipe
 from dlx.settings.spec import EvaluateSpec
 from dlx.study.axes import Axis, make_variants
-from dlx.study.metrics import METRICS
+from dlx.study.metrics import EPOCH_METRICS, METRICS, TRIAL_METRICS, epoch_value, is_of_epochs
+from dlx.study.results import EpochResult
 from dlx.study.study import check_measured, make_study, read_study_file, study_from_file
 from dlx.system.errors import SettingError
 
@@ -139,6 +140,15 @@ P = {"axes": {"dropout.p": [0, 0.1, 0.2]}}
         ({**P, "claims": [{"text": "t", "kind": "less", "variant": "p=0.1", "window": [5, 3]}]}, "first, last"),
         ({**P, "claims": [{"text": "t", "kind": "less", "variant": "p=0.1", "window": [5, 99]}]}, "epoch 99 of 10"),
         ({"axes": {"scheduler": ["constant", "cosine"]}, "claims": [{"text": "t", "kind": "rises"}]}, "numbers"),
+        (
+            {
+                "axes": {"dropout.p": [0, 0.1], "scheduler": ["constant", "cosine"]},
+                "claims": [
+                    {"text": "t", "kind": "rises", "axis": "dropout.p", "among": ["p=0, constant", "p=0, cosine"]}
+                ],
+            },
+            "two or more different numbers on the axis 'dropout.p'",
+        ),
     ],
 )
 def test_a_study_that_cannot_be_is_refused_with_the_cause(document, words):
@@ -152,11 +162,13 @@ def test_the_direction_is_the_metrics_own_unless_it_is_given():
     assert study({**P, "metric": "gap", "direction": "lower"}).direction == "lower"
 
 
-@pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
-def test_every_metric_is_read_of_trials_or_of_epochs_and_of_a_class_only_where_of_all(metric):
-    assert metric.of_trial or metric.of_epoch
-    assert metric.of_trial or not metric.of_class
-    assert metric.of_epoch or not metric.of_epoch_class
+@pytest.mark.parametrize("name", METRICS)
+def test_every_metric_is_read_of_trials_or_of_epochs_and_its_epochs_have_it(name):
+    epoch = EpochResult(epoch=1, lr={}, loss=0.5)
+    assert name in TRIAL_METRICS or name in EPOCH_METRICS
+    assert is_of_epochs(name) == hasattr(epoch, name)
+    assert is_of_epochs(f"{name}:edema") == hasattr(epoch, f"{name}_per_class")
+    assert epoch_value(epoch, name) == (0.5 if name == "loss" else None)
 
 
 def checked(document, every, **evaluate):

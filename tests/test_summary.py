@@ -13,8 +13,8 @@ from dlx.records.schema import TrialRecord
 from dlx.report.rows import noise_floor_line, spell_seeds_needed
 from dlx.report.summary import summarize_study
 from dlx.report.variant_checks import dice_of_batches
-from dlx.statistics import Verdict
-from dlx.statistics.reasons import AgainstRivals, EarlierLooks, MissingSeeds
+from dlx.statistics.reasons import AgainstRivals, EarlierLooks, MissingSeeds, SameRecords
+from dlx.statistics.verdict import Verdict
 from made_records import dropout_sweep, made_look, made_study
 
 T_4 = 2.7764451  # 97.5 % quantile of t with 4 degrees of freedom, from a printed table
@@ -148,8 +148,7 @@ def test_claims_leave_out_trials_on_unlike_devices_too():
 
 def test_a_variant_equal_to_its_control_is_marked_idle():
     found = variant(study(idle=["p=0.1"]))
-    assert found.comparison.verdict is Verdict.NO_EFFECT
-    assert "reached nothing" in found.idle
+    assert (found.comparison.verdict, found.comparison.reasons) == (Verdict.NO_EFFECT, (SameRecords(is_plateau=False),))
 
 
 def test_equal_epochs_with_other_weights_are_not_idle():
@@ -160,12 +159,12 @@ def test_equal_epochs_with_other_weights_are_not_idle():
 
 def test_a_plateau_rule_that_never_fired_is_named_as_the_reason():
     records = study(idle=["p=0.1"], schedulers={"p=0.1": "plateau"})
-    assert "plateau rule never fired" in variant(records).idle
+    assert variant(records).comparison.reasons == (SameRecords(is_plateau=True),)
 
 
 def test_a_dead_knob_beside_a_plateau_of_the_control_is_not_called_the_plateau_rule():
     records = study(idle=["p=0.1"], schedulers={"p=0.1": "plateau", "p=0": "plateau"})
-    assert "reached nothing" in variant(records).idle
+    assert variant(records).comparison.reasons == (SameRecords(is_plateau=False),)
 
 
 def test_a_diverged_trial_is_a_row_with_its_cause_and_no_interval():

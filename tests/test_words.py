@@ -3,8 +3,11 @@
 import pytest
 
 from dlx.report.words import VERDICTS, spell_collapse, spell_collapsed_seeds, spell_reason, spell_reasons, spell_verdict
-from dlx.statistics import ClaimResult, Collapse, Verdict, compare
 from dlx.statistics import reasons as why
+from dlx.statistics.claims import ClaimResult
+from dlx.statistics.collapse import Collapse
+from dlx.statistics.comparison import Runs, compare
+from dlx.statistics.verdict import Verdict
 
 NONE = Collapse((), 5)
 RUNS = Collapse((1, 3), 5)
@@ -17,15 +20,15 @@ def test_every_verdict_has_words_of_its_own():
 
 
 def test_equivalence_names_the_smallest_effect():
-    values = dict.fromkeys(range(3), 0.8)
-    (row,) = compare(values, {"same": values}, declared_seeds=range(3), smallest_effect=0.02).rows
+    runs = Runs(dict.fromkeys(range(3), 0.8), NONE)
+    (row,) = compare(runs, {"same": runs}, declared_seeds=range(3), smallest_effect=0.02).rows
     assert (spell_verdict(row), spell_reasons(row)) == ("no difference larger than 0.02", "")
 
 
 def test_a_setting_without_effect_has_a_reason():
     values = dict.fromkeys(range(3), 0.8)
-    settings = {"declared_seeds": range(3), "smallest_effect": 0.02, "unreached": ["same"]}
-    (row,) = compare(values, {"same": values}, **settings).rows
+    same = Runs(values, NONE, unreached=why.SameRecords(is_plateau=False))
+    (row,) = compare(Runs(values, NONE), {"same": same}, declared_seeds=range(3), smallest_effect=0.02).rows
     assert spell_verdict(row).startswith("no effect")
     assert "equal the control's" in spell_reasons(row)
 
@@ -42,6 +45,8 @@ def test_reasons_are_joined():
     [
         (why.MissingSeeds(3, 5), Verdict.INCOMPLETE, "3 of 5 seeds"),
         (why.MissingSeeds(3, 5, 1), Verdict.INCOMPLETE, "3 of 5 seeds (1 on unlike devices)"),
+        (why.SameRecords(is_plateau=True), Verdict.NO_EFFECT, "the plateau rule never fired: the rate stayed as it "
+         "was"),
         (why.TooFewSeeds("b"), Verdict.CANNOT_TELL, "fewer than two seeds with 'b'"),
         (why.NothingLearned("GM"), Verdict.CANNOT_TELL, "no run of either learned GM (Dice below 0.1)"),
         (why.NothingLearned(None), Verdict.CANNOT_TELL, "no run of either learned anything (Dice below 0.1)"),

@@ -194,10 +194,7 @@ def finished(trials: Iterable[TrialHistory]) -> list[TrialRecord]:
 
 def looks_in_order(looks: Iterable[Look]) -> tuple[Look, ...]:
     """Looks sorted by time, without duplicates; the order of those of one second does not depend on the input."""
-    once: list[Look] = []
-    for look in looks:
-        once += [look] if look not in once else []
-    return tuple(sorted(once, key=lambda look: (look.shown_utc, look.model_dump_json())))
+    return tuple(sorted(set(looks), key=lambda look: (look.shown_utc, look.model_dump_json())))
 
 
 def archive_of(stem: Path) -> Path:

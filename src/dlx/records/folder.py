@@ -19,17 +19,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from dlx.records.schema import EpochRecord, Look, StudyHeader, TrialRecord
+from dlx.study.results import Record
 from dlx.system.errors import DataError
 from dlx.system.files import naming, remove_leftovers, write_atomically, write_json
 
 # The workers of a killed study end shortly after it; waiting for their locks allows to run the study again at once.
 LOCK_WAIT_S = 3.0
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
 def append_line(path: Path, text: str) -> None:
@@ -38,6 +41,30 @@ def append_line(path: Path, text: str) -> None:
         file.write(text.encode() + b"\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def write_record(path: Path, record: Record) -> None:
+    """Writes a record to a file of its own, atomically."""
+    write_atomically(path, (record.model_dump_json(indent=1) + "\n").encode())
+
+
+def parse_record(model: type[AnyRecord], content: bytes, place: str, what: str) -> AnyRecord:
+    """The record in a file or line; DataError, which names the place, if it is not `what` it should be."""
+    try:
+        return model.model_validate_json(content)
+    except ValidationError as error:
+        raise DataError(f"{place}: not {what} ({error.errors()[0]['msg']})") from None
+
+
+def read_record(model: type[AnyRecord], path: Path, what: str) -> AnyRecord | None:
+    """The record in a file; None if there is no file."""
+    return parse_record(model, path.read_bytes(), f"{path}", what) if path.is_file() else None
+
+
+def read_lines(model: type[AnyRecord], path: Path, what: str) -> list[AnyRecord]:
+    """The records in a file of JSON lines, without a last line that a kill cut short; none if there is no file."""
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    return [parse_record(model, line, f"{path}: line {number}", what) for number, line in enumerate(lines, 1)]
 
 
 class TrialFolder:
@@ -86,18 +113,7 @@ class TrialFolder:
 
     def epochs(self) -> list[EpochRecord]:
         """The epochs recorded so far, without a last line that a kill cut short."""
-        if not self._epochs.exists():
-            return []
-        lines = self._epochs.read_bytes().split(b"\n")
-        return [self._parse(line, number) for number, line in enumerate(lines[:-1], 1)]
-
-    def _parse(self, line: bytes, number: int) -> EpochRecord:
-        try:
-            return EpochRecord.model_validate_json(line)
-        except ValidationError as error:
-            raise DataError(
-                f"{self._epochs}: line {number} is not an epoch's record ({error.errors()[0]['msg']})"
-            ) from None
+        return read_lines(EpochRecord, self._epochs, "an epoch's record")
 
     def restore(self, records: Sequence[EpochRecord]) -> None:
         """Replaces the epochs on disk by those of a checkpoint: later and damaged lines are dropped."""
@@ -110,16 +126,11 @@ class TrialFolder:
 
     def finish(self, record: TrialRecord) -> None:
         """Writes the trial's record atomically."""
-        write_atomically(self._result, (record.model_dump_json(indent=1) + "\n").encode())
+        write_record(self._result, record)
 
     def result(self) -> TrialRecord | None:
         """The result of the trial; None until it has ended."""
-        if not self._result.exists():
-            return None
-        try:
-            return TrialRecord.model_validate_json(self._result.read_bytes())
-        except ValidationError as error:
-            raise DataError(f"{self._result}: not a trial's record ({error.errors()[0]['msg']})") from None
+        return read_record(TrialRecord, self._result, "a trial's record")
 
 
 class StudyFolder:
@@ -134,8 +145,8 @@ class StudyFolder:
         """Writes the header. It replaces an earlier one of the same study; one of another study moves to declared/."""
         before = self.header()
         if before is not None and not before.is_study_of(header):
-            write_atomically(self._aside(before), (before.model_dump_json(indent=1) + "\n").encode())
-        write_atomically(self._header, (header.model_dump_json(indent=1) + "\n").encode())
+            write_record(self._aside(before), before)
+        write_record(self._header, header)
 
     def declared_before(self, header: StudyHeader) -> list[StudyHeader]:
         """The headers that earlier runs of this study wrote here, the current one first."""
@@ -152,23 +163,11 @@ class StudyFolder:
         return self._read_header(self._header)
 
     def _read_header(self, path: Path) -> StudyHeader | None:
-        if not path.is_file():
-            return None
-        try:
-            return StudyHeader.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            cause = error.errors()[0]["msg"]
-            raise DataError(f"{path}: not a study header of this version of dlx ({cause})") from None
+        return read_record(StudyHeader, path, "a study header of this version of dlx")
 
     def looks(self) -> list[Look]:
         """All recorded looks at studies of this folder, in order."""
-        if not self._looks.exists():
-            return []
-        try:
-            lines = self._looks.read_bytes().split(b"\n")[:-1]
-            return [Look.model_validate_json(line) for line in lines]
-        except ValidationError as error:
-            raise DataError(f"{self._looks}: not a record of looks ({error.errors()[0]['msg']})") from None
+        return read_lines(Look, self._looks, "a look")
 
     def note_look(self, look: Look | None) -> list[Look]:
         """Records that verdicts are shown now, so that later reports know which seeds were added after a look.

@@ -8,10 +8,12 @@ import numpy as np
 
 from dlx.records.schema import StudyHeader
 from dlx.report.variants import VariantSummary, on_one_device
-from dlx.statistics import ClaimResult, Verdict, cost_of_looks, judge_best, judge_greater, judge_within, trend_slopes
 from dlx.statistics import reasons as why
+from dlx.statistics.claims import ClaimResult, Estimate, judge_best, judge_greater, judge_within, trend_slopes
+from dlx.statistics.looks import cost_of_looks
+from dlx.statistics.verdict import Verdict
 from dlx.study.claims import Claim
-from dlx.study.metrics import direction_of, epoch_value, find_metric, split_metric
+from dlx.study.metrics import direction_of, epoch_value, find_metric, spell_window, split_metric
 from dlx.study.results import EpochResult
 
 ValuesOf = Callable[[str], dict[int, float]]  # label -> seed -> the claim's metric
@@ -47,7 +49,7 @@ def _judge(
     def values(label: str) -> dict[int, float]:
         return _values(claim, variants[label], alike)
 
-    measured, result = _measure(claim, header, values)
+    subject, result = _measure(claim, header, values)
     collapses = [(v.label, v.collapse.of_metric(claim.metric)) for v in concerned]
     collapsed = tuple((label, collapse) for label, collapse in collapses if collapse)
     lacks = [
@@ -64,11 +66,11 @@ def _judge(
         # the rate of false alarms is known only for a claim that is one t test
         cost = cost_of_looks(looks, result.n, None if claim.kind in ("best", "within") else 1)
         result = replace(result, reasons=(*result.reasons, *cost))
-    return ClaimOutcome(claim, measured, result, is_late=claim.text in header.declared_late)
+    return ClaimOutcome(claim, f"{subject}, {_what(claim)}", result, is_late=claim.text in header.declared_late)
 
 
 def _measure(claim: Claim, header: StudyHeader, values: ValuesOf) -> tuple[str, ClaimResult]:
-    """What is measured in words, and the result over the seeds that have a value."""
+    """What has the claim's metric, in words, and the result over the seeds that have a value."""
     if claim.kind in ("rises", "falls"):
         return _judge_trend(claim, header, values)
     if claim.kind != "best":
@@ -76,11 +78,10 @@ def _measure(claim: Claim, header: StudyHeader, values: ValuesOf) -> tuple[str, 
     assert claim.variant is not None
     others = claim.among or tuple(variant.label for variant in header.variants)
     rivals = {label: values(label) for label in dict.fromkeys((claim.variant, *others))}
-    given = header.direction if claim.metric == header.metric else None
-    result = judge_best(rivals, claim.variant, higher_is_better=direction_of(claim.metric, given) == "higher")
+    result = judge_best(rivals, claim.variant, higher_is_better=direction_of(claim.metric) == "higher")
     # a claim is complete only if every rival has all seeds, not just the closest
     result = replace(result, n=min(result.n, *map(len, rivals.values())))
-    return f"advantage of {claim.variant} over its closest rival, {_what(claim)}", result
+    return f"advantage of {claim.variant} over its closest rival", result
 
 
 def _judge_contrast(claim: Claim, header: StudyHeader, values: ValuesOf) -> tuple[str, ClaimResult]:
@@ -89,14 +90,10 @@ def _judge_contrast(claim: Claim, header: StudyHeader, values: ValuesOf) -> tupl
     mine = values(claim.variant)
     theirs = values(other) if other is not None else dict.fromkeys(mine, 0.0)
     differences = [mine[seed] - theirs[seed] for seed in mine if seed in theirs]
-    measured = f"{claim.variant} minus {other}, {_what(claim)}" if other else f"{claim.variant}, {_what(claim)}"
+    subject = f"{claim.variant} minus {other}" if other else claim.variant
     if claim.kind == "within":
-        result = judge_within(differences, claim.margin)
-    elif claim.kind == "greater":
-        result = judge_greater(differences, claim.margin)
-    else:
-        result = _mirrored(judge_greater([-value for value in differences], claim.margin))
-    return measured, result
+        return subject, judge_within(differences, claim.margin)
+    return subject, _judge_sign(claim, differences)
 
 
 def _judge_trend(claim: Claim, header: StudyHeader, values: ValuesOf) -> tuple[str, ClaimResult]:
@@ -106,10 +103,16 @@ def _judge_trend(claim: Claim, header: StudyHeader, values: ValuesOf) -> tuple[s
     seeds = [seed for seed in header.seeds if all(seed in known for known in by_label)]
     table = np.array([[known[seed] for known in by_label] for seed in seeds]).reshape(len(seeds), len(chosen))
     slopes = trend_slopes([float(variant.values[axis]) for variant in chosen], table).tolist()
-    measured = f"slope over {axis}, {_what(claim)}"
-    if claim.kind == "rises":
-        return measured, judge_greater(slopes, claim.margin)
-    return measured, _mirrored(judge_greater([-slope for slope in slopes], claim.margin))
+    return f"slope over {axis}", _judge_sign(claim, slopes)
+
+
+def _judge_sign(claim: Claim, values: Sequence[float]) -> ClaimResult:
+    """The result of a claim `greater` or `rises`, or of its opposite `less` or `falls`."""
+    if claim.kind in ("greater", "rises"):
+        return judge_greater(values, claim.margin)
+    verdict = judge_greater([-value for value in values], claim.margin).verdict
+    estimate = Estimate(tuple(values))
+    return ClaimResult(verdict, estimate.mean, estimate.interval, estimate.n)
 
 
 def _values(claim: Claim, variant: VariantSummary, seeds: Iterable[int]) -> dict[int, float]:
@@ -142,22 +145,10 @@ def _what(claim: Claim) -> str:
     what = name.replace("_", " ").replace("dice", "Dice") + (f" of {class_name}" if class_name is not None else "")
     if claim.window is None:
         return what
-    text = f"{what} in {_spell_window(claim.window)}"
-    return f"{text} minus {_spell_window(claim.than_window)}" if claim.than_window else text
-
-
-def _spell_window(window: tuple[int, int]) -> str:
-    first, last = window
-    return f"epoch {first}" if first == last else f"epochs {first}-{last}"
-
-
-def _mirrored(result: ClaimResult) -> ClaimResult:
-    """The result of a test of negated values, with the sign of the measurement."""
-    interval = None if result.interval is None else (0.0 - result.interval[1], 0.0 - result.interval[0])
-    estimate = None if result.estimate is None else 0.0 - result.estimate  # 0 for 0, not -0
-    return ClaimResult(result.verdict, estimate, interval, result.n)
+    text = f"{what} in {spell_window(claim.window)}"
+    return f"{text} minus {spell_window(claim.than_window)}" if claim.than_window else text
 
 
 def _untested(result: ClaimResult, verdict: Verdict, reason: why.Reason) -> ClaimResult:
     """The result without its interval and with another verdict."""
-    return ClaimResult(verdict, result.estimate, None, result.n, (reason,))
+    return replace(result, verdict=verdict, interval=None, reasons=(reason,))

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from dlx.records.schema import TrialRecord
+from dlx.report.rows import SCORES
 from dlx.report.summary import Summary
 from dlx.report.variants import VariantSummary, dice_of_classes
 from dlx.report.words import spell_reasons, spell_verdict
-from dlx.statistics import Estimate
+from dlx.statistics.claims import Estimate
 from dlx.study.metrics import trial_value
 
 
@@ -69,7 +70,7 @@ def variant_entry(variant: VariantSummary) -> dict[str, Any]:
         "label": variant.label,
         "values": variant.values,
         "n": estimates["val_dice"].n,
-        **{name: estimates[name].mean for name in ("train_dice", "val_dice", "gap", "jitter", "best_val_dice")},
+        **{name: estimates[name].mean for name in SCORES},
         "spread": {name: spread.sd for name, spread in estimates.items()},
         "case_spread": variant.case_sd,
         "difference": row.difference if row else None,
@@ -87,5 +88,5 @@ def variant_entry(variant: VariantSummary) -> dict[str, Any]:
 
 def class_entry(by_seed: Mapping[int, float | None]) -> dict[str, Any]:
     """The validation Dice of a class over the seeds that have one."""
-    known = Estimate(tuple(value for value in by_seed.values() if value is not None))
+    known = Estimate.of(by_seed.values())
     return {"mean": known.mean, "spread": known.sd, "n": known.n}

@@ -2,7 +2,7 @@
 
 from math import floor, log10
 
-from dlx.statistics import Estimate
+from dlx.statistics.claims import Estimate
 
 
 def spell(value: float | None, digits: int = 3) -> str:

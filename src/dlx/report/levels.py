@@ -1,10 +1,10 @@
 """Probes of the levels of a network, averaged over a variant's seeds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from dlx.report.summary import Summary
 from dlx.report.variants import VariantSummary
-from dlx.study.results import EpochResult, LevelProbe
+from dlx.study.results import EpochResult
 
 PROBES = {  # field of a probe -> its title, and whether its axis is logarithmic
     "mean_abs": ("mean |feature|", True),
@@ -19,7 +19,7 @@ ByLevel = Mapping[str, float]  # level, in the order of the forward pass -> mean
 
 def is_probed(summary: Summary) -> bool:
     """Whether any epoch of the study probed the network."""
-    return any(by_level(variant, last=False, field="mean_abs") for variant in summary.variants)
+    return bool(levels_of(summary))
 
 
 def levels_of(summary: Summary) -> list[str]:
@@ -30,20 +30,19 @@ def levels_of(summary: Summary) -> list[str]:
 def by_level(variant: VariantSummary, *, last: bool, field: str) -> ByLevel:
     """A probe's value at each level in the first or the last probed epoch, the mean over seeds; empty if not probed."""
     found: dict[str, list[float]] = {}
-    for epochs in variant.epochs.values():
-        for level, probe in _levels(epochs, last=last).items():
+    for epoch in _probed(variant, last=last):
+        for level, probe in (epoch.levels or {}).items():
             found.setdefault(level, []).append(getattr(probe, field))
     return {level: sum(values) / len(values) for level, values in found.items()}
 
 
 def deepest_to_first(variant: VariantSummary, *, last: bool) -> float | None:
     """The size of the deepest level's features over that of the first level's, the mean over seeds."""
-    probed = [[epoch for epoch in epochs if epoch.levels] for epochs in variant.epochs.values()]
-    ratios = [epochs[-1 if last else 0].deepest_to_first for epochs in probed if epochs]
-    known = [ratio for ratio in ratios if ratio is not None]
+    known = [ratio for epoch in _probed(variant, last=last) if (ratio := epoch.deepest_to_first) is not None]
     return sum(known) / len(known) if known else None
 
 
-def _levels(epochs: Sequence[EpochResult], *, last: bool) -> dict[str, LevelProbe]:
-    probed = [epoch.levels for epoch in epochs if epoch.levels]
-    return probed[-1 if last else 0] if probed else {}
+def _probed(variant: VariantSummary, *, last: bool) -> list[EpochResult]:
+    """The first or the last probed epoch of each seed."""
+    probed = [[epoch for epoch in epochs if epoch.levels] for epochs in variant.epochs.values()]
+    return [epochs[-1 if last else 0] for epochs in probed if epochs]

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from dlx.records.archive import StudyRecords
 from dlx.records.schema import Look, StudyHeader
-from dlx.statistics import Verdict
+from dlx.statistics.verdict import Verdict
 
 
 def earlier_looks(records: StudyRecords) -> list[Look]:

@@ -9,7 +9,9 @@ from dlx.report.formatting import signed, spell_effect, spell_interval, spell_sp
 from dlx.report.summary import Summary
 from dlx.report.variants import VariantSummary, dice_of_classes
 from dlx.report.words import LATE, spell_collapse, spell_reasons, spell_verdict
-from dlx.statistics import Comparison, Estimate, Verdict
+from dlx.statistics.claims import Estimate
+from dlx.statistics.comparison import Comparison
+from dlx.statistics.verdict import Verdict
 from dlx.study.metrics import largest_difference
 
 SCORES = ("train_dice", "val_dice", "gap", "jitter", "best_val_dice")  # what tables of scores show, in this order
@@ -83,8 +85,7 @@ def class_rows(summary: Summary) -> list[ScoreRow]:
 
 def _class_spread(variant: VariantSummary, name: str) -> str:
     by_seed = dice_of_classes(variant.records.values()).get(name, {})
-    known = tuple(value for value in by_seed.values() if value is not None)
-    return spell_spread(Estimate(known), is_mixed=bool(variant.collapse.of_metric(f"val_dice:{name}")))
+    return spell_spread(Estimate.of(by_seed.values()), is_mixed=bool(variant.collapse.of_metric(f"val_dice:{name}")))
 
 
 def verdict_rows(summary: Summary) -> list[VerdictRow]:
@@ -94,7 +95,7 @@ def verdict_rows(summary: Summary) -> list[VerdictRow]:
             name=variant.label,
             verdict=compared.verdict,
             words=spell_verdict(compared),
-            reasons=tuple(filter(None, [variant.idle or spell_reasons(compared)])),
+            reasons=tuple(filter(None, [spell_reasons(compared)])),
             difference=signed(compared.difference),
             interval=spell_interval(compared.interval),
             num_pairs=compared.n,

@@ -3,18 +3,19 @@
 Tables, figures and pages show this and compute nothing themselves.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from dlx import statistics
 from dlx.records.archive import StudyRecords
 from dlx.records.schema import Look, StudyHeader
 from dlx.report.claims import ClaimOutcome, judge_claims
 from dlx.report.looks import chosen_after, earlier_looks, fewer_seeds, this_look
-from dlx.report.variant_checks import evaluated_unlike_trained, why_idle
-from dlx.report.variants import VariantSummary, describe_variant, on_one_device, only, place
+from dlx.report.variant_checks import evaluated_unlike_trained, find_same_records
+from dlx.report.variants import Placed, VariantSummary, describe_variant, on_one_device, place
 from dlx.settings.text import counted
-from dlx.statistics import MIN_LEARNED, Collapse, Comparisons, NoiseFloor
+from dlx.statistics import reasons as why
+from dlx.statistics.collapse import MIN_LEARNED, Collapse
+from dlx.statistics.comparison import Comparisons, NoiseFloor, Runs, compare
 from dlx.study.metrics import Direction, direction_of, find_metric, split_metric, title_of
 
 
@@ -53,11 +54,12 @@ def summarize_study(records: StudyRecords) -> Summary:
     header = records.header
     placed = place(records.trials, header)
     variants = {entry.label: describe_variant(entry, placed, header) for entry in header.variants}
-    idle = {label: why for label in variants if (why := why_idle(label, placed, header))}
     looks = earlier_looks(records)
     compared, remarks = None, [*header.remarks, *_late(header)]
     if header.control is not None:
-        compared, unlike = _compare(header, variants, idle, fewer_seeds(looks, header, metric=header.metric))
+        control = variants[header.control]
+        others = [variant for variant in variants.values() if variant is not control]
+        compared, unlike = _compare(header, control, others, placed, fewer_seeds(looks, header, metric=header.metric))
         if unlike:
             remarks.append(f"{counted(unlike, 'pair')} left out: variant and control ran on unlike devices")
         remarks += chosen_after(looks, header)
@@ -67,12 +69,7 @@ def summarize_study(records: StudyRecords) -> Summary:
     return Summary(
         header=header,
         variants=tuple(
-            replace(
-                variant,
-                comparison=rows.get(label),
-                idle=idle.get(label),
-                warnings=evaluated_unlike_trained(variant),
-            )
+            replace(variant, comparison=rows.get(label), warnings=evaluated_unlike_trained(variant))
             for label, variant in variants.items()
         ),
         noise_floor=compared.noise_floor if compared else None,
@@ -97,33 +94,29 @@ def _is_unlearned(metric: str, pair: tuple[VariantSummary, VariantSummary]) -> b
 
 
 def _compare(
-    header: StudyHeader, variants: Mapping[str, VariantSummary], idle: Mapping[str, str], looks: list[int]
+    header: StudyHeader, control: VariantSummary, variants: Sequence[VariantSummary], placed: Placed, looks: list[int]
 ) -> tuple[Comparisons, int]:
     """The comparisons with the control, and how many pairs were left out because their devices are unlike."""
-    assert header.control is not None
-    control, metric = variants[header.control], header.metric
-    others = {label: variant for label, variant in variants.items() if variant is not control}
-    alike = {label: on_one_device((variant, control), header.seeds) for label, variant in others.items()}
-    unmeasured = {}
-    for label, variant in others.items():
-        why = variant.lacks(metric) or ((lack := control.lacks(metric)) and f"of the control: {lack}")
-        if why:
-            unmeasured[label] = why
-    compared = statistics.compare(
-        control.by_seed[metric],
-        {label: only(variant.by_seed[metric], alike[label]) for label, variant in others.items()},
+    metric, num_unlike = header.metric, 0
+    runs = {}
+    for variant in variants:
+        alike = on_one_device((variant, control), header.seeds)
+        num_unlike += len(header.seeds) - len(alike)
+        lack = variant.lacks(metric) or ((lack := control.lacks(metric)) and f"of the control: {lack}")
+        is_unlearned = _is_unlearned(metric, (variant, control))
+        runs[variant.label] = Runs(
+            values={seed: value for seed, value in variant.by_seed[metric].items() if seed in alike},
+            collapse=variant.collapse.of_metric(metric),
+            unreached=find_same_records(variant.label, control.label, placed, header),
+            unmeasured=why.NotMeasured(lack) if lack else None,
+            unlearned=why.NothingLearned(split_metric(metric)[1]) if is_unlearned else None,
+        )
+    compared = compare(
+        Runs(control.by_seed[metric], control.collapse.of_metric(metric)),
+        runs,
         declared_seeds=header.seeds,
         smallest_effect=header.smallest_effect,
         higher_is_better=direction_of(metric, header.direction) == "higher",
-        collapses={label: variant.collapse.of_metric(metric) for label, variant in others.items()},
-        control_collapse=control.collapse.of_metric(metric),
-        unreached=tuple(idle),
-        unmeasured=unmeasured,
-        unlearned={
-            label: split_metric(metric)[1]
-            for label, variant in others.items()
-            if _is_unlearned(metric, (variant, control))
-        },
         earlier_looks=looks,
     )
-    return compared, sum(len(header.seeds) - len(seeds) for seeds in alike.values())
+    return compared, num_unlike

@@ -6,6 +6,8 @@ from statistics import mean
 from dlx.records.archive import TrialHistory
 from dlx.records.schema import StudyHeader, TrialRecord
 from dlx.report.variants import Placed, VariantSummary
+from dlx.report.words import name_seeds
+from dlx.statistics.reasons import SameRecords
 from dlx.study.results import EpochResult
 
 # By how much the Dice of the last epoch's batches may exceed that of the evaluated training subjects. In the 65
@@ -17,18 +19,14 @@ MAX_LOST_IN_EVALUATION = 0.1
 NONNEGATIVE_LOSSES = {"dice", "ce", "focal", "lovasz"}
 
 
-def why_idle(label: str, placed: Placed, header: StudyHeader) -> str | None:
-    """Why a variant changed nothing: in every pair all epochs and the final weights equal the control's."""
-    if header.control is None or label == header.control:
-        return None
-    pairs = [(t, placed[header.control].get(seed)) for seed, t in placed[label].items()]
+def find_same_records(label: str, control: str, placed: Placed, header: StudyHeader) -> SameRecords | None:
+    """The reason that a variant has no effect; None unless all its epochs and final weights equal the control's."""
+    pairs = [(trial, placed[control].get(seed)) for seed, trial in placed[label].items()]
     ended = [(a, b) for a, b in pairs if a.record and a.record.result and b and b.record and b.record.result]
     if not ended or not all(_is_same(a, b) for a, b in ended):
         return None
     schedulers = {variant.label: variant.scheduler for variant in header.variants}
-    if schedulers[label] == "plateau" and schedulers[header.control] != "plateau":
-        return "the plateau rule never fired: the rate stayed as it was"
-    return "every epoch and the final weights equal the control's: the setting reached nothing"
+    return SameRecords(is_plateau=schedulers[label] == "plateau" and schedulers[control] != "plateau")
 
 
 def _is_same(a: TrialHistory, b: TrialHistory) -> bool:
@@ -53,13 +51,12 @@ def evaluated_unlike_trained(variant: VariantSummary) -> tuple[str, ...]:
             found[seed] = (reached, evaluated)
     if not found:
         return ()
-    seeds = f"seed{'s' if len(found) > 1 else ''} {', '.join(map(str, found))}"
     reached, evaluated = (mean(column) for column in zip(*found.values(), strict=True))
     networks = [variant.records[seed].settings.get("model", {}).get("args", {}) for seed in found]
     guess = "BatchNorm statistics? " * any(args.get("norm", "batch") == "batch" for args in networks)
     return (
-        f"evaluation differs from training ({seeds}): the last epoch's batches reach Dice {reached:.2f} or more, the "
-        f"training subjects evaluated {evaluated:.2f}. {guess}See docs/studies.md",
+        f"evaluation differs from training ({name_seeds([*found])}): the last epoch's batches reach Dice {reached:.2f} "
+        f"or more, the training subjects evaluated {evaluated:.2f}. {guess}See docs/studies.md",
     )
 
 

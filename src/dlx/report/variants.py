@@ -8,7 +8,9 @@ from typing import Any
 from dlx.records.archive import TrialHistory
 from dlx.records.schema import StudyHeader, TrialRecord, VariantEntry
 from dlx.settings.spec import EvaluateSpec
-from dlx.statistics import Collapse, Comparison, Estimate, Values, find_collapse
+from dlx.statistics.claims import Estimate
+from dlx.statistics.collapse import Collapse, find_collapse
+from dlx.statistics.comparison import Comparison
 from dlx.study.metrics import TRIAL_METRICS, split_metric, trial_value, why_unmeasured
 from dlx.study.results import EpochResult
 
@@ -27,14 +29,12 @@ class VariantSummary:
     epochs: dict[int, tuple[EpochResult, ...]]  # seed -> its epochs so far
     records: dict[int, TrialRecord]  # seed -> its record, where the trial has ended
     comparison: Comparison | None = None
-    idle: str | None = None  # why every record equals the control's, where it does
     warnings: tuple[str, ...] = ()  # what a reader must know before the scores
 
     @property
     def estimates(self) -> dict[str, Estimate]:
         """By metric, over the seeds that have it."""
-        known = {metric: [v for v in values.values() if v is not None] for metric, values in self.by_seed.items()}
-        return {metric: Estimate(tuple(values)) for metric, values in known.items()}
+        return {metric: Estimate.of(values.values()) for metric, values in self.by_seed.items()}
 
     @property
     def case_sd(self) -> float | None:
@@ -127,8 +127,3 @@ def on_one_device(variants: Iterable[VariantSummary], seeds: Iterable[int]) -> l
     known = list(variants)
     devices = {seed: {v.records[seed].run.device for v in known if seed in v.records} for seed in seeds}
     return [seed for seed, found in devices.items() if len(found) <= 1]
-
-
-def only(values: Values, seeds: Iterable[int]) -> dict[int, float | None]:
-    """The values of these seeds."""
-    return {seed: values[seed] for seed in seeds if seed in values}

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
-from dlx.statistics import MIN_LEARNED, ClaimResult, Collapse, Comparison, Verdict
 from dlx.statistics import reasons as why
+from dlx.statistics.claims import ClaimResult
+from dlx.statistics.collapse import MIN_LEARNED, Collapse
+from dlx.statistics.comparison import Comparison
+from dlx.statistics.verdict import Verdict
 
 LATE = "declared after results were there"
-UNREACHED = "every epoch and the final weights equal the control's"
 
 VERDICTS = {
     Verdict.BETTER: "better",
@@ -50,14 +52,16 @@ def spell_verdict(result: Comparison | ClaimResult) -> str:
 
 def spell_reasons(result: Comparison | ClaimResult) -> str:
     """The reasons of the verdict in words; empty if it has none."""
-    if result.verdict is Verdict.NO_EFFECT:
-        return UNREACHED
     return "; ".join(spell_reason(reason, result.verdict) for reason in result.reasons)
 
 
 def spell_reason(reason: why.Reason, verdict: Verdict) -> str:
     """One reason of a verdict."""
     match reason:
+        case why.SameRecords(is_plateau):
+            if is_plateau:
+                return "the plateau rule never fired: the rate stayed as it was"
+            return "every epoch and the final weights equal the control's"
         case why.CollapsedPair(variant, control):
             return "; ".join(filter(None, (spell_collapse(variant), spell_collapse(control, " of the control"))))
         case why.CollapsedVariants(collapses):

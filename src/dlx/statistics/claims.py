@@ -4,8 +4,9 @@ Each claim is a separate hypothesis, tested at 5 % and not corrected for other c
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -13,7 +14,6 @@ from dlx.statistics import reasons as why
 from dlx.statistics.decision import ALPHA
 from dlx.statistics.paired import Floats, equivalence_p, greater_p, holm, interval, spread
 from dlx.statistics.verdict import Verdict
-from dlx.system.errors import SettingError, nearest
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,11 @@ class Estimate:
     """A quantity measured once a seed: its mean, spread and 95 % t interval, each None where there is none."""
 
     values: tuple[float, ...]
+
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> Self:
+        """The estimate from the seeds that have a value."""
+        return cls(tuple(value for value in values if value is not None))
 
     @property
     def n(self) -> int:
@@ -71,13 +76,10 @@ def judge_greater(values: Sequence[float], margin: float = 0.0) -> ClaimResult:
 
 
 def judge_within(values: Sequence[float], margin: float) -> ClaimResult:
-    """The claim that a quantity, one value a seed, is no further than `margin` from 0.
+    """The claim that a quantity, one value a seed, is no further than `margin` (above 0) from 0.
 
-    Confirmed by two one-sided tests at 5 %, contradicted where the 95 % interval lies wholly outside. SettingError
-    unless `margin` is above 0.
+    Confirmed by two one-sided tests at 5 %, contradicted if the 95 % interval lies wholly outside.
     """
-    if not margin > 0.0:
-        raise SettingError(f"margin {margin:g}: expected more than 0")
     estimate = Estimate(tuple(values))
     if estimate.interval is None:
         return _too_few(estimate)
@@ -90,18 +92,13 @@ def judge_within(values: Sequence[float], margin: float) -> ClaimResult:
 
 
 def judge_best(values: Mapping[str, Mapping[int, float]], label: str, *, higher_is_better: bool = True) -> ClaimResult:
-    """The claim that the variant `label` is the best of these, by its advantage over each rival, paired by seed.
+    """The claim that the variant `label` is the best of two or more, by its advantage over each rival, paired by seed.
 
-    Confirmed where it is shown to be better than every rival at a one-sided 2.5 % (intersection-union: no correction is
-    needed), contradicted where some rival is shown to be better, Holm-corrected over the rivals. The estimate is the
-    advantage over the closest rival, or over the one that beats it. SettingError where `label` is not among these, or
-    is alone.
+    Confirmed if it is shown to be better than every rival at a one-sided 2.5 % (intersection-union: no correction is
+    needed), contradicted if some rival is shown to be better, Holm-corrected over the rivals. The estimate is the
+    advantage over the closest rival, or over the one that beats it.
     """
-    if label not in values:
-        raise SettingError(f"unknown variant '{label}': {nearest(label, values)}")
     rivals = {name: _advantage(values[label], v, higher_is_better) for name, v in values.items() if name != label}
-    if not rivals:
-        raise SettingError(f"variant '{label}' has nothing to be the best of")
     estimates = {name: Estimate(tuple(advantage.tolist())) for name, advantage in rivals.items()}
     losing = dict(zip(rivals, holm(np.array([float(greater_p(-a)) for a in rivals.values()])).tolist(), strict=True))
     winner = min(rivals, key=lambda name: math.inf if math.isnan(losing[name]) else losing[name])
@@ -118,14 +115,8 @@ def judge_best(values: Mapping[str, Mapping[int, float]], label: str, *, higher_
 
 
 def trend_slopes(x: Sequence[float] | Floats, values_by_seed: Floats) -> Floats:
-    """The slope of each seed's least-squares line through its values (n_seeds, n_x) at `x` (n_x).
-
-    SettingError where `x` has fewer than two different values.
-    """
-    centred = np.asarray(x, dtype=np.float64)
-    if len(np.unique(centred)) < 2:
-        raise SettingError("a trend needs at least two different values on its axis")
-    centred = centred - centred.mean()
+    """The slope of each seed's least-squares line through its values (n_seeds, n_x) at `x` (n_x, not all equal)."""
+    centred = np.asarray(x, dtype=np.float64) - np.mean(x)
     return np.asarray(values_by_seed @ centred / (centred @ centred), dtype=np.float64)
 
 

@@ -70,18 +70,19 @@ def find_collapse(
 
 def _has_a_class(seed: int, classes: Mapping[str, Values]) -> bool:
     """Whether a run learned any class. One that learned none is reported as collapsed, without a list of classes."""
-    return any((_finite(values.get(seed)) or 0.0) >= MIN_CLEARLY_LEARNED for values in classes.values())
+    return any((finite(values.get(seed)) or 0.0) >= MIN_CLEARLY_LEARNED for values in classes.values())
 
 
 def _at(seeds: Sequence[int], values: Values) -> dict[int, float | None]:
-    return {seed: _finite(values[seed]) for seed in seeds if seed in values}
+    return {seed: finite(values[seed]) for seed in seeds if seed in values}
 
 
 def _best(values: Values) -> float:
     return max((value for value in values.values() if value is not None), default=0.0)
 
 
-def _finite(value: float | None) -> float | None:
+def finite(value: float | None) -> float | None:
+    """The value, or None if it is NaN or infinite."""
     return value if value is not None and math.isfinite(value) else None
 
 

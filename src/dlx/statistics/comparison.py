@@ -1,20 +1,19 @@
 """Variants against their control: differences paired by seed, their verdicts, and the noise floor of the study."""
 
-import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeGuard
 
 import numpy as np
 
 from dlx.statistics import reasons as why
-from dlx.statistics.collapse import Collapse, Values, find_collapse
+from dlx.statistics.collapse import Collapse, Values, finite
 from dlx.statistics.decision import ALPHA, Decision, decide
 from dlx.statistics.looks import cost_of_looks
 from dlx.statistics.paired import Floats, interval, paired_t, spread
 from dlx.statistics.power import detectable_effect, seeds_needed
 from dlx.statistics.verdict import Verdict
-from dlx.system.errors import SettingError
+
+Judgement = tuple[Verdict, tuple[why.Reason, ...]]
 
 
 @dataclass(frozen=True)
@@ -42,16 +41,15 @@ class Comparison:
 
 @dataclass(frozen=True)
 class NoiseFloor:
-    """The effect of the seed alone: the control's spread over n seeds, the median spread of the paired differences.
+    """The effect of the seed alone: the control's spread over n seeds.
 
-    `detectable_effect` is the smallest true difference that n pairs of that spread find with 80 % power after the
-    correction for the number of variants. Spreads leave out trials that did not finish, collapsed runs of the control,
-    and all runs of a variant with a collapsed run.
+    `detectable_effect` is the smallest true difference that n pairs find with 80 % power after the correction for the
+    number of variants, given the median spread of the paired differences. Spreads leave out trials that did not finish,
+    collapsed runs of the control, and all runs of a variant with a collapsed run.
     """
 
     n: int
     control_spread: float | None
-    difference_spread: float | None
     detectable_effect: float | None
 
 
@@ -64,12 +62,22 @@ class Comparisons:
 
 
 @dataclass(frozen=True)
+class Runs:
+    """The runs of a variant or of the control: their values of the metric, and what prevents a verdict on them."""
+
+    values: Values
+    collapse: Collapse  # found from their validation Dice, whatever the metric
+    unreached: why.SameRecords | None = None
+    unmeasured: why.NotMeasured | None = None
+    unlearned: why.NothingLearned | None = None  # such runs are never called equal
+
+
+@dataclass(frozen=True)
 class _Pairs:
     """The paired differences of one variant, and its verdict and reasons if they cannot be tested."""
 
-    label: str
     differences: Floats
-    obstacle: tuple[Verdict, tuple[why.Reason, ...]] | None
+    obstacle: Judgement | None
 
     @property
     def spread(self) -> float | None:
@@ -79,59 +87,41 @@ class _Pairs:
 
 
 def compare(
-    control: Values,
-    variants: Mapping[str, Values],
+    control: Runs,
+    variants: Mapping[str, Runs],
     *,
     declared_seeds: Sequence[int],
     smallest_effect: float,
     higher_is_better: bool = True,
-    collapses: Mapping[str, Collapse] | None = None,
-    control_collapse: Collapse | None = None,
-    unreached: Collection[str] = (),
-    unmeasured: Mapping[str, str] | None = None,
-    unlearned: Mapping[str, str | None] | None = None,
     earlier_looks: Sequence[int] = (),
 ) -> Comparisons:
     """Compares each variant with the control by the metric at the end of training, at the declared seeds.
 
-    Other seeds are ignored. `collapses` and `control_collapse`, given together, are what `find_collapse` says of the
-    validation Dice; without them the values are taken for Dice. `unreached` are the variants whose records equal the
-    control's, `unmeasured` those whose runs ended without the metric, and why; `unlearned` those that are never called
-    equal, as neither they nor the control learned the metric's class (None: any class). `earlier_looks` are the numbers
-    of seeds at which verdicts were shown before. SettingError unless `smallest_effect` is above 0.
+    Other seeds are ignored. `smallest_effect` is above 0. `earlier_looks` are the numbers of seeds at which verdicts
+    were shown before.
     """
-    if not smallest_effect > 0.0:
-        raise SettingError(f"smallest effect {smallest_effect:g}: expected more than 0")
-    if (collapses is None) != (control_collapse is None):
-        raise ValueError("collapses and control_collapse go together")
-    seeds, unlearned = sorted(set(declared_seeds)), unlearned or {}
-    if collapses is None or control_collapse is None:
-        control_collapse = find_collapse(control, control, seeds)
-        collapses = {label: find_collapse(values, control, seeds) for label, values in variants.items()}
-    pairs = []
-    for label, values in variants.items():
-        collapse = why.CollapsedPair(collapses[label], control_collapse)
-        pairs.append(_pair(label, values, control, seeds, collapse, label in unreached, (unmeasured or {}).get(label)))
-    num_variants = len(pairs)
-    table = [np.full(len(seeds), np.nan) if row.obstacle else row.differences for row in pairs]
+    seeds, num_variants = sorted(set(declared_seeds)), len(variants)
+    pairs = {label: _pair(runs, control, seeds) for label, runs in variants.items()}
+    table = [np.full(len(seeds), np.nan) if row.obstacle else row.differences for row in pairs.values()]
     decision = decide(np.reshape(table, (num_variants, len(seeds))), smallest_effect)
     rows = []
-    for i, row in enumerate(pairs):
-        needed = None if row.spread is None else seeds_needed(row.spread, smallest_effect, alpha=ALPHA / num_variants)
+    for i, (label, row) in enumerate(pairs.items()):
         verdict, reasons = row.obstacle or _judge(decision, i, len(seeds), smallest_effect, higher_is_better)
-        if row.obstacle is None and decision.is_equivalent[i] and row.label in unlearned:
-            verdict, reasons = Verdict.CANNOT_TELL, (why.NothingLearned(unlearned[row.label]),)
+        unlearned = variants[label].unlearned
+        if verdict is Verdict.NO_DIFFERENCE and unlearned is not None:
+            verdict, reasons = Verdict.CANNOT_TELL, (unlearned,)
         if decision.is_different[i] or decision.is_equivalent[i]:
             reasons += cost_of_looks(earlier_looks, len(seeds), num_variants)
+        needed = None if row.spread is None else seeds_needed(row.spread, smallest_effect, alpha=ALPHA / num_variants)
         low, high = interval(row.differences)
         rows.append(
             Comparison(
-                label=row.label,
+                label=label,
                 n=len(row.differences),
                 difference=float(paired_t(row.differences).mean) if len(row.differences) else None,
                 interval=(float(low), float(high)) if row.obstacle is None and len(row.differences) >= 2 else None,
-                p=_known(decision.p[i]),
-                equivalence_p=_known(decision.equivalence_p[i]),
+                p=finite(float(decision.p[i])),
+                equivalence_p=finite(float(decision.equivalence_p[i])),
                 spread=row.spread,
                 verdict=verdict,
                 reasons=reasons,
@@ -139,41 +129,26 @@ def compare(
                 seeds_needed=needed,
             )
         )
-    healthy = [seed for seed in seeds if seed not in control_collapse.all_seeds]
-    learned = [row for row in pairs if row.label not in unlearned]
-    return Comparisons(tuple(rows), _noise_floor(control, learned, healthy, num_variants))
+    spreads = [row.spread for label, row in pairs.items() if row.spread is not None and not variants[label].unlearned]
+    return Comparisons(tuple(rows), _noise_floor(control, seeds, spreads, num_variants))
 
 
-def _has_run(value: float | None) -> TypeGuard[float]:
-    return value is not None and math.isfinite(value)
-
-
-def _pair(
-    label: str,
-    values: Values,
-    control: Values,
-    seeds: Sequence[int],
-    collapse: why.CollapsedPair,
-    is_unreached: bool,
-    unmeasured: str | None,
-) -> _Pairs:
-    both = [(values.get(seed), control.get(seed)) for seed in seeds]
-    differences = np.array([a - b for a, b in both if _has_run(a) and _has_run(b)], dtype=np.float64)
-    obstacle: tuple[Verdict, tuple[why.Reason, ...]] | None = None
-    if is_unreached:
-        obstacle = (Verdict.NO_EFFECT, ())
-    elif collapse.variant or collapse.control:
-        obstacle = (Verdict.COLLAPSED, (collapse,))
-    elif unmeasured is not None:
-        obstacle = (Verdict.NOT_MEASURED, (why.NotMeasured(unmeasured),))
+def _pair(runs: Runs, control: Runs, seeds: Sequence[int]) -> _Pairs:
+    both = [(finite(runs.values.get(seed)), finite(control.values.get(seed))) for seed in seeds]
+    differences = np.array([a - b for a, b in both if a is not None and b is not None], dtype=np.float64)
+    obstacle: Judgement | None = None
+    if runs.unreached is not None:
+        obstacle = (Verdict.NO_EFFECT, (runs.unreached,))
+    elif runs.collapse or control.collapse:
+        obstacle = (Verdict.COLLAPSED, (why.CollapsedPair(runs.collapse, control.collapse),))
+    elif runs.unmeasured is not None:
+        obstacle = (Verdict.NOT_MEASURED, (runs.unmeasured,))
     elif len(differences) < len(seeds):
         obstacle = (Verdict.INCOMPLETE, (why.MissingSeeds(len(differences), len(seeds)),))
-    return _Pairs(label, differences, obstacle)
+    return _Pairs(differences, obstacle)
 
 
-def _judge(
-    decision: Decision, i: int, n: int, smallest_effect: float, higher_is_better: bool
-) -> tuple[Verdict, tuple[why.Reason, ...]]:
+def _judge(decision: Decision, i: int, n: int, smallest_effect: float, higher_is_better: bool) -> Judgement:
     """Verdict and reasons of a variant that was tested."""
     low, high = (end[i] for end in decision.interval)
     if decision.is_different[i]:
@@ -188,19 +163,14 @@ def _judge(
     return Verdict.CANNOT_TELL, (why.LostByCorrection(len(decision.difference)),) if is_lost else ()
 
 
-def _known(p: float) -> float | None:
-    """None for NaN: nothing was tested."""
-    return None if math.isnan(p) else float(p)
-
-
-def _noise_floor(control: Values, pairs: Sequence[_Pairs], seeds: Sequence[int], num_variants: int) -> NoiseFloor:
-    known = np.array([value for seed in seeds if _has_run(value := control.get(seed))], dtype=np.float64)
-    spreads = [row.spread for row in pairs if row.spread is not None]
-    median = float(np.median(spreads)) if spreads else None
-    n = len(known)
+def _noise_floor(control: Runs, seeds: Sequence[int], spreads: Sequence[float], num_variants: int) -> NoiseFloor:
+    healthy = [seed for seed in seeds if seed not in control.collapse.all_seeds]
+    known = [value for seed in healthy if (value := finite(control.values.get(seed))) is not None]
+    n, detectable = len(known), None
+    if spreads:
+        detectable = detectable_effect(float(np.median(spreads)), n, alpha=ALPHA / num_variants)
     return NoiseFloor(
         n=n,
-        control_spread=spread(known) if n >= 2 else None,
-        difference_spread=median,
-        detectable_effect=None if median is None else detectable_effect(median, n, alpha=ALPHA / num_variants),
+        control_spread=spread(np.array(known, dtype=np.float64)) if n >= 2 else None,
+        detectable_effect=detectable,
     )

@@ -21,7 +21,7 @@ class Decision(NamedTuple):
     is_equivalent: NDArray[np.bool_]
 
 
-def decide(differences: Floats, margin: float, *, alpha: float = ALPHA) -> Decision:
+def decide(differences: Floats, margin: float) -> Decision:
     """Judges m variants, all with n seeds, by their differences from the control (..., m, n).
 
     A variant without a test is a row with NaN; it counts in the correction. A variant that differs is not called
@@ -29,6 +29,6 @@ def decide(differences: Floats, margin: float, *, alpha: float = ALPHA) -> Decis
     """
     test = paired_t(differences)
     p, p_equivalent = holm(test.p), holm(equivalence_p(differences, margin))
-    is_different = p < alpha
-    is_equivalent = ~is_different & (p_equivalent < alpha)
+    is_different = p < ALPHA
+    is_equivalent = ~is_different & (p_equivalent < ALPHA)
     return Decision(test.mean, interval(differences), p, p_equivalent, is_different, is_equivalent)

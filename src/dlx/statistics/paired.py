@@ -45,7 +45,7 @@ def equivalence_p(differences: Floats, margin: float) -> Floats:
 def interval(differences: Floats, level: float = 0.95) -> tuple[Floats, Floats]:
     """The ends (low, high) of the t interval of the mean, for this mean alone: not corrected for other variants."""
     mean, standard_error = _mean_and_error(differences)
-    half = _quantile(differences.shape[-1], 0.5 + level / 2.0) * standard_error
+    half = special.stdtrit(differences.shape[-1] - 1, 0.5 + level / 2.0) * standard_error
     return mean - half, mean + half
 
 
@@ -82,15 +82,7 @@ def _mean_and_error(differences: Floats) -> tuple[Floats, Floats]:
 
 def _upper_tail(excess: Floats, standard_error: Floats, differences: Floats) -> Floats:
     """P(T > excess / standard_error). Without spread: 0 for a positive excess, else 1 (`paired_t` limits 2 p to 1)."""
-    n = differences.shape[-1]
-    if n < 2:
-        return np.full(differences.shape[:-1], np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         t = excess / standard_error
-    tail = np.asarray(special.stdtr(n - 1, -t), dtype=np.float64)
+    tail = np.asarray(special.stdtr(differences.shape[-1] - 1, -t), dtype=np.float64)
     return np.where(standard_error == 0.0, np.where(excess > 0.0, 0.0, 1.0), tail)
-
-
-def _quantile(n: int, q: float) -> float:
-    """The q-quantile of t with n - 1 degrees of freedom; NaN for n < 2."""
-    return float(special.stdtrit(n - 1, q)) if n >= 2 else float("nan")

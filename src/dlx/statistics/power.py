@@ -5,6 +5,7 @@ The `alpha` of a study is 0.05 / number of variants: Holm's strictest step, so t
 """
 
 import math
+from bisect import bisect_left
 
 import numpy as np
 from scipy import optimize, special
@@ -33,19 +34,16 @@ def seeds_needed(spread: float, effect: float, *, alpha: float, power: float = 0
         return None
     if spread == 0.0:
         return 2
-    ratio = abs(effect) / spread
-    too_few, enough = 1, 2
-    while power_of_paired_t(ratio, enough, alpha=alpha) < power:
+
+    def power_of(n: int) -> float:
+        return power_of_paired_t(abs(effect) / spread, n, alpha=alpha)
+
+    enough = 2
+    while power_of(enough) < power:
         if enough >= MAX_SEEDS:
             return None
-        too_few, enough = enough, min(2 * enough, MAX_SEEDS)
-    while enough - too_few > 1:
-        middle = (too_few + enough) // 2
-        if power_of_paired_t(ratio, middle, alpha=alpha) < power:
-            too_few = middle
-        else:
-            enough = middle
-    return enough
+        enough = min(2 * enough, MAX_SEEDS)
+    return bisect_left(range(enough), power, lo=max(2, enough // 2), key=power_of)
 
 
 def detectable_effect(spread: float, n: int, *, alpha: float, power: float = 0.8) -> float:

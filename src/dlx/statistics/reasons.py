@@ -21,6 +21,13 @@ class CollapsedVariants:
 
 
 @dataclass(frozen=True)
+class SameRecords:
+    """Every epoch and the final weights equal the control's; `is_plateau`: because the plateau rule never fired."""
+
+    is_plateau: bool
+
+
+@dataclass(frozen=True)
 class NotMeasured:
     """Why the metric is missing although the runs ended, in the words of `dlx.study.metrics`."""
 
@@ -94,7 +101,8 @@ class AgainstRivals:
 
 
 Reason = (
-    CollapsedPair
+    SameRecords
+    | CollapsedPair
     | CollapsedVariants
     | NotMeasured
     | MissingSeeds

@@ -90,21 +90,16 @@ def make_variants(settings: Settings, axes: Sequence[Axis]) -> tuple[Variant, ..
     If one variant has to be validated in every epoch, all of them are. SettingError for a combination of settings that
     is not valid, and for two variants of one label.
     """
-    found: list[tuple[str, dict[str, Any], Settings]] = []
+    variants: list[Variant] = []
     for points in itertools.product(*(list(axis.points()) for axis in axes)):
         label = ", ".join(point[0] for point in points)
         values = {axis.title: point[1] for axis, point in zip(axes, points, strict=True)}
-        found.append((label, values, merge(settings, *(point[2] for point in points))))
-    labels = [label for label, _, _ in found]
-    for label in labels:
-        if labels.count(label) > 1:
-            raise SettingError(f"axes: two variants are named '{label}'")
-    variants = []
-    for label, values, merged in found:
         try:
-            spec = make_spec(merged)
+            spec = make_spec(merge(settings, *(point[2] for point in points)))
         except SettingError as error:
             raise SettingError(f"variant '{label}': {error}" if label else str(error)) from None
+        if any(label == variant.label for variant in variants):
+            raise SettingError(f"axes: two variants are named '{label}'")
         variants.append(Variant(label=label or spec.model.name, values=values, spec=spec))
     return _validating_alike(variants)
 

@@ -36,18 +36,17 @@ PROBES = Switch("probes", "true", "the network is not probed")
 class Metric:
     """One metric: its title, which direction is better, its range, and how it is read from results.
 
-    A reader returns None if the result lacks the value. Studies compare by the metrics with `of_trial`, the value after
-    the last epoch; claims average those with `of_epoch` over a window of epochs. `of_class` and `of_epoch_class` read
-    the value of a single class, as in `val_dice:edema`.
+    `of_trial` reads the value after the last epoch, of one class or of all (None): None if the result lacks it. Studies
+    compare by these. A metric without `of_trial`, or with `has_epochs`, is an attribute of `EpochResult` (the values of
+    classes are its attribute NAME_per_class), which claims average over a window of epochs.
     """
 
     title: str  # in tables; `{of_class}` is replaced by ` of edema` or nothing, `{unit}` by the unit of distances
     direction: Direction
     value_range: tuple[float, float] = (-inf, inf)
-    of_trial: Callable[[TrialResult, Sequence[EpochResult]], float | None] | None = None
-    of_class: Callable[[TrialResult, str], float | None] | None = None
-    of_epoch: Callable[[EpochResult], float | None] | None = None
-    of_epoch_class: Callable[[EpochResult, str], float | None] | None = None
+    of_trial: Callable[[TrialResult, str | None, Sequence[EpochResult]], float | None] | None = None
+    has_epochs: bool = False  # single epochs have a value too
+    has_classes: bool = False  # single classes have a value too, as in `val_dice:edema`
     switch: Switch | None = None
     num_validations: int = 0  # that it needs: in the window of a claim, else in the last quarter of the epochs
     is_dice: bool = False  # an overlap of masks: near 0 where a run learned nothing
@@ -56,14 +55,14 @@ class Metric:
 
 
 FRACTION = (0.0, 1.0)
+DIFFERENCE = (-1.0, 1.0)  # of two fractions
+NONNEGATIVE = (0.0, inf)
 
 
-def _difference(train: float | None, val: float | None) -> float | None:
-    return None if train is None or val is None else train - val
-
-
-def _mean_of_all(values: Mapping[str, float | None] | None) -> float | None:
-    """The mean over classes; None where a class has no value: a mean of the others would flatter."""
+def _of_classes(values: Mapping[str, float | None] | None, class_name: str | None) -> float | None:
+    """The value of one class, or the mean; None if a class has no value, as the mean of the others would flatter."""
+    if class_name is not None:
+        return (values or {}).get(class_name)
     known = [value for value in (values or {}).values() if value is not None]
     return mean(known) if known and len(known) == len(values or {}) else None
 
@@ -77,10 +76,9 @@ METRICS: dict[str, Metric] = {
         "validation Dice{of_class}",
         "higher",
         FRACTION,
-        of_trial=lambda trial, _: trial.val.dice,
-        of_class=lambda trial, name: trial.val.dice_per_class.get(name),
-        of_epoch=lambda epoch: epoch.val_dice,
-        of_epoch_class=lambda epoch, name: (epoch.val_dice_per_class or {}).get(name),
+        of_trial=lambda trial, name, _: trial.val.dice_of(name),
+        has_epochs=True,
+        has_classes=True,
         num_validations=1,
         is_dice=True,
     ),
@@ -88,108 +86,76 @@ METRICS: dict[str, Metric] = {
         "train Dice{of_class}",
         "higher",
         FRACTION,
-        of_trial=lambda trial, _: trial.train.dice,
-        of_class=lambda trial, name: trial.train.dice_per_class.get(name),
+        of_trial=lambda trial, name, _: trial.train.dice_of(name),
+        has_classes=True,
         is_dice=True,
     ),
     "gap": Metric(
         "gap{of_class} (train - validation Dice)",
         "lower",
-        (-1.0, 1.0),
-        of_trial=lambda trial, _: _difference(trial.train.dice, trial.val.dice),
-        of_class=lambda trial, name: _difference(
-            trial.train.dice_per_class.get(name), trial.val.dice_per_class.get(name)
-        ),
+        DIFFERENCE,
+        of_trial=lambda trial, name, _: trial.gap_of(name),
+        has_classes=True,
     ),
     "best_val_dice": Metric(
-        "best epoch's validation Dice",
-        "higher",
-        FRACTION,
-        of_trial=lambda trial, _: trial.best_val_dice,
-        is_dice=True,
+        "best epoch's validation Dice", "higher", FRACTION, of_trial=lambda trial, *_: trial.best_val_dice, is_dice=True
     ),
     "hd95_mm": Metric(
         "HD95{of_class} ({unit})",
         "lower",
-        (0.0, inf),
-        of_trial=lambda trial, _: _mean_of_all(trial.val.hd95_mm_per_class),
-        of_class=lambda trial, name: (trial.val.hd95_mm_per_class or {}).get(name),
+        NONNEGATIVE,
+        of_trial=lambda trial, name, _: _of_classes(trial.val.hd95_mm_per_class, name),
+        has_classes=True,
     ),
     "surface_dice": Metric(
         "normalised surface Dice{of_class}",
         "higher",
         FRACTION,
-        of_trial=lambda trial, _: _mean_of_all(trial.val.surface_dice_per_class),
-        of_class=lambda trial, name: (trial.val.surface_dice_per_class or {}).get(name),
+        of_trial=lambda trial, name, _: _of_classes(trial.val.surface_dice_per_class, name),
+        has_classes=True,
     ),
     "jitter": Metric(
-        "jitter of validation Dice", "lower", (0.0, inf), of_trial=_jitter, num_validations=MIN_FOR_JITTER
+        "jitter of validation Dice",
+        "lower",
+        NONNEGATIVE,
+        of_trial=lambda trial, _, epochs: _jitter(trial, epochs),
+        num_validations=MIN_FOR_JITTER,
     ),
     "train_dice_subset": Metric(
-        "Dice of some training subjects",
-        "higher",
-        FRACTION,
-        of_epoch=lambda epoch: epoch.train_dice_subset,
-        switch=TRAIN_SUBSET,
-        num_validations=1,
-        is_dice=True,
+        "Dice of some training subjects", "higher", FRACTION, switch=TRAIN_SUBSET, num_validations=1, is_dice=True
     ),
     "gap_subset": Metric(
         "gap (Dice of some training subjects - validation Dice)",
         "lower",
-        (-1.0, 1.0),
-        of_epoch=lambda epoch: _difference(epoch.train_dice_subset, epoch.val_dice),
+        DIFFERENCE,
         switch=TRAIN_SUBSET,
         num_validations=1,
         needs_window=True,
     ),
-    "loss": Metric("loss", "lower", of_epoch=lambda epoch: epoch.loss, needs_window=True),
+    "loss": Metric("loss", "lower", needs_window=True),
     "train_soft_dice_running": Metric(
-        "soft Dice of the training batches",
-        "higher",
-        FRACTION,
-        of_epoch=lambda epoch: epoch.train_soft_dice_running,
-        switch=SOFT_DICE,
-        is_dice=True,
+        "soft Dice of the training batches", "higher", FRACTION, switch=SOFT_DICE, is_dice=True
     ),
     "deepest_to_first": Metric(
-        "deepest level's features as a fraction of the first level's",
-        "higher",
-        (0.0, inf),
-        of_epoch=lambda epoch: epoch.deepest_to_first,
-        switch=PROBES,
+        "deepest level's features as a fraction of the first level's", "higher", NONNEGATIVE, switch=PROBES
     ),
-    "deepest_variance": Metric(
-        "variance of the deepest level's features",
-        "higher",
-        (0.0, inf),
-        of_epoch=lambda epoch: epoch.deepest_variance,
-        switch=PROBES,
-    ),
-    "dead_fraction": Metric(
-        "fraction of dead channels", "lower", FRACTION, of_epoch=lambda epoch: epoch.dead_fraction, switch=PROBES
-    ),
+    "deepest_variance": Metric("variance of the deepest level's features", "higher", NONNEGATIVE, switch=PROBES),
+    "dead_fraction": Metric("fraction of dead channels", "lower", FRACTION, switch=PROBES),
     "dropout_off": Metric(
-        "deviation of the dropped fraction from p",
-        "lower",
-        FRACTION,
-        of_epoch=lambda epoch: epoch.dropout_off,
-        switch=PROBES,
-        depends_on_learning=False,
+        "deviation of the dropped fraction from p", "lower", FRACTION, switch=PROBES, depends_on_learning=False
     ),
     "dropout_outside": Metric(
         "fraction of dropout calls outside the 95 % interval of p",
         "lower",
         FRACTION,
-        of_epoch=lambda epoch: epoch.dropout_outside,
         switch=PROBES,
         depends_on_learning=False,
     ),
 }
 
 TRIAL_METRICS = tuple(name for name, metric in METRICS.items() if metric.of_trial is not None)
-EPOCH_METRICS = tuple(name for name, metric in METRICS.items() if metric.of_epoch is not None)
-CLASS_METRICS = tuple(name for name, metric in METRICS.items() if metric.of_class is not None)
+EPOCH_METRICS = tuple(name for name, metric in METRICS.items() if metric.of_trial is None or metric.has_epochs)
+CLASS_METRICS = tuple(name for name, metric in METRICS.items() if metric.has_classes)
 
 
 def split_metric(metric: str) -> tuple[str, str | None]:
@@ -210,21 +176,20 @@ def find_metric(metric: str) -> tuple[Metric, str | None]:
 def trial_value(result: TrialResult | None, metric: str, epochs: Sequence[EpochResult] = ()) -> float | None:
     """A trial's metric after its last epoch, None where it has none; `epochs` are needed for jitter alone."""
     entry, class_name = find_metric(metric)
-    if result is None:
-        return None
-    if class_name is None and entry.of_trial is not None:
-        return entry.of_trial(result, epochs)
-    if class_name is not None and entry.of_class is not None:
-        return entry.of_class(result, class_name)
-    raise ValueError(f"'{metric}' is not a metric of trials")
+    if entry.of_trial is None or (class_name is not None and not entry.has_classes):
+        raise ValueError(f"'{metric}' is not a metric of trials")
+    return None if result is None else entry.of_trial(result, class_name, epochs)
 
 
 def epoch_value(epoch: EpochResult, metric: str) -> float | None:
     """The metric of a single epoch; None where the epoch has none."""
-    entry, class_name = find_metric(metric)
+    name, class_name = split_metric(metric)
+    if not is_of_epochs(metric):
+        return None
     if class_name is not None:
-        return entry.of_epoch_class(epoch, class_name) if entry.of_epoch_class else None
-    return entry.of_epoch(epoch) if entry.of_epoch else None
+        return (getattr(epoch, f"{name}_per_class") or {}).get(class_name)
+    value: float | None = getattr(epoch, name)
+    return value
 
 
 def title_of(metric: str, distance_unit: str = "mm") -> str:
@@ -276,8 +241,8 @@ ClaimMetric = Annotated[str, AfterValidator(known_claim_metric)]
 
 def is_of_epochs(metric: str) -> bool:
     """Whether single epochs have this metric, so that a claim may average it over a window."""
-    entry, class_name = find_metric(metric)
-    return (entry.of_epoch if class_name is None else entry.of_epoch_class) is not None
+    name, class_name = split_metric(metric)
+    return name in EPOCH_METRICS and (class_name is None or name in CLASS_METRICS)
 
 
 def check_class(metric: str, classes: Collection[str]) -> None:
@@ -312,8 +277,14 @@ def why_unmeasured(
     if window is None:
         which = f"too rarely in the last {epochs - first + 1} epochs, of which {name} takes {needed}"
     else:
-        which = f"never in epoch {first}" if first == last else f"never in epochs {first}-{last}"
+        which = f"never in {spell_window(window)}"
     return f"{done}, {which}", f"evaluate.every={fitting}"
+
+
+def spell_window(window: tuple[int, int]) -> str:
+    """`epochs 5-10`, `epoch 5`."""
+    first, last = window
+    return f"epoch {first}" if first == last else f"epochs {first}-{last}"
 
 
 def _num_validated(every: int, first: int, last: int, epochs: int) -> int:

@@ -16,6 +16,10 @@ def _mean(values: list[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
+def _difference(train: float | None, val: float | None) -> float | None:
+    return None if train is None or val is None else train - val
+
+
 class Record(BaseModel):
     """Frozen and exact: an unknown key means a record of another version and is refused; NaN is written as null."""
 
@@ -66,6 +70,11 @@ class EpochResult(Record):
     coins: dict[str, DropoutSample] | None = None  # likewise, by dropout: those active in the epoch's first step
 
     @property
+    def gap_subset(self) -> float | None:
+        """Dice of the training subset minus validation Dice."""
+        return _difference(self.train_dice_subset, self.val_dice)
+
+    @property
     def deepest_to_first(self) -> float | None:
         """The mean absolute value of the deepest level's features as a fraction of the first level's."""
         down = [probe.mean_abs for name, probe in (self.levels or {}).items() if name.startswith(ENCODER)]
@@ -113,6 +122,10 @@ class SetScores(Record):
     surface_dice_per_class: dict[str, float | None] | None = None
     cases: dict[str, CaseScores]
 
+    def dice_of(self, class_name: str | None) -> float | None:
+        """The Dice of one class, or the mean over classes (None)."""
+        return self.dice if class_name is None else self.dice_per_class.get(class_name)
+
 
 class TrialResult(Record):
     """What a finished trial measured, after its last epoch."""
@@ -125,3 +138,7 @@ class TrialResult(Record):
     weights_hash: str  # of the final weights
     batches_hash: str  # of the indices of every patch that was drawn
     distance_unit: DistanceUnit = "mm"  # of HD95 (`hd95_mm`) and of the tolerance of the surface Dice
+
+    def gap_of(self, class_name: str | None) -> float | None:
+        """Train minus validation Dice, of one class or of the mean over classes (None)."""
+        return _difference(self.train.dice_of(class_name), self.val.dice_of(class_name))

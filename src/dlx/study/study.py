@@ -33,21 +33,24 @@ class Trial(BaseModel):
     spec: Spec
 
 
-class Study(BaseModel):
-    """What is compared with what, on which seeds, and by which metric."""
+class Declaration(Section):
+    """What is declared of a study before it runs, by a command or in a file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
     question: str = ""
-    variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
-    axes: tuple[str, ...] = ()
     control: str | None = None
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)]
     metric: StudyMetric = "val_dice"
     direction: Direction | None = None  # None: the metric's own
     smallest_effect: Annotated[float, Field(gt=0.0)] = SMALLEST_EFFECT
     claims: tuple[Claim, ...] = ()
+
+
+class Study(Declaration):
+    """What is compared with what, on which seeds, and by which metric."""
+
+    name: str
+    variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
+    axes: tuple[str, ...] = ()
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)]
 
     @property
     def base(self) -> Spec:
@@ -68,19 +71,13 @@ def _seeds(value: Any) -> Any:
     return value
 
 
-class StudyFile(Section):
+class StudyFile(Declaration):
     """The content of a study's TOML file; the settings in `base` override those of `recipe`."""
 
-    question: str = ""
     recipe: str = "quick"
     base: Annotated[dict[str, Any], Field(default_factory=dict)]
     axes: tuple[Axis, ...]
-    control: str | None = None
     seeds: Annotated[int | tuple[int, ...], BeforeValidator(_seeds)] = DEFAULT_SEEDS
-    metric: StudyMetric = "val_dice"
-    direction: Direction | None = None  # None: the metric's own
-    smallest_effect: Annotated[float, Field(gt=0.0)] = SMALLEST_EFFECT
-    claims: tuple[Claim, ...] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -131,15 +128,8 @@ def study_from_file(file: StudyFile, name: str, settings: Settings, **changes: A
     """The study of a file over merged settings; `changes` (seeds, smallest_effect) override those of the file."""
     if isinstance(file.seeds, int) and not 1 <= file.seeds <= MAX_SEEDS:
         raise SettingError(f"seeds: {file.seeds} is out of range (expected 1 to {MAX_SEEDS:,})")
-    fields: dict[str, Any] = {
-        "question": file.question,
-        "control": file.control,
-        "seeds": tuple(range(file.seeds)) if isinstance(file.seeds, int) else file.seeds,
-        "metric": file.metric,
-        "direction": file.direction,
-        "smallest_effect": file.smallest_effect,
-        "claims": file.claims,
-    }
+    fields = {key: getattr(file, key) for key in Declaration.model_fields}
+    fields["seeds"] = tuple(range(file.seeds)) if isinstance(file.seeds, int) else file.seeds
     axes = tuple(axis.title for axis in file.axes)
     return make_study(name=name, variants=make_variants(settings, file.axes), axes=axes, **fields | changes)
 
@@ -215,6 +205,6 @@ def _check_trend(claim: Claim, variants: Mapping[str, Mapping[str, Any]], axes: 
     axis = claim.axis or (axes[0] if len(axes) == 1 else None)
     if axis is None or axis not in axes:
         raise SettingError(f"claim '{claim.text}': axis must be one of {', '.join(axes) or 'none'}")
-    chosen = [values for label, values in variants.items() if claim.among is None or label in claim.among]
-    if len(chosen) < 2 or not all(isinstance(values.get(axis), int | float) for values in chosen):
-        raise SettingError(f"claim '{claim.text}': a trend needs two or more numbers on the axis '{axis}'")
+    chosen = [values.get(axis) for label, values in variants.items() if claim.among is None or label in claim.among]
+    if not all(isinstance(value, int | float) for value in chosen) or len(set(chosen)) < 2:
+        raise SettingError(f"claim '{claim.text}': a trend needs two or more different numbers on the axis '{axis}'")

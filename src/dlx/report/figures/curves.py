@@ -14,7 +14,7 @@ from dlx.report.figures.style import CONTROL, INK, STYLES, TRAIN, VAL
 from dlx.report.summary import Summary
 from dlx.report.variants import VariantSummary
 from dlx.report.words import spell_collapse
-from dlx.statistics import Estimate
+from dlx.statistics.claims import Estimate
 from dlx.study.metrics import MIN_POINTS, epoch_value
 from dlx.study.results import EpochResult
 from dlx.system.characters import visible

@@ -10,7 +10,8 @@ from dlx.report.figures.style import CONTROL, INK, STYLES, VAL
 from dlx.report.figures.variant_axis import VariantAxis
 from dlx.report.summary import Summary
 from dlx.report.words import WITHOUT_A_POINT
-from dlx.statistics import Estimate, Verdict
+from dlx.statistics.claims import Estimate
+from dlx.statistics.verdict import Verdict
 from dlx.study.metrics import METRICS, largest_difference
 from dlx.system.characters import visible
 

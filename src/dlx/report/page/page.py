@@ -12,7 +12,7 @@ from dlx.report.formatting import spell, spell_seconds
 from dlx.report.levels import PROBES, by_level, deepest_to_first, is_probed, levels_of
 from dlx.report.page.markdown import Lines, code_block, escape, link_target, table
 from dlx.report.summary import Summary
-from dlx.statistics import Verdict
+from dlx.statistics.verdict import Verdict
 
 BOLD = (Verdict.BETTER, Verdict.WORSE, Verdict.COLLAPSED, Verdict.NO_EFFECT)
 
@@ -30,7 +30,7 @@ def make_page(summary: Summary, records: StudyRecords, figure_name: str | None, 
         _verdicts(summary),
         _scores(summary),
         _claims(summary),
-        _idle_and_looks(summary, records),
+        _notes(summary, records),
         _classes(summary),
         _spreads(summary),
         _levels(summary, levels_name),
@@ -157,9 +157,10 @@ def _claims(summary: Summary) -> Lines:
     return ["## Claims", "", *table(titles, cells, num_text=3), "", note]
 
 
-def _idle_and_looks(summary: Summary, records: StudyRecords) -> Lines:
+def _notes(summary: Summary, records: StudyRecords) -> Lines:
     """Settings without any effect, and each look at the verdicts."""
-    lines = [f"- **{escape(v.label)}: {escape(v.idle)}.**" for v in summary.variants if v.idle is not None]
+    unreached = [row for row in rows.verdict_rows(summary) if row.verdict is Verdict.NO_EFFECT]
+    lines = [f"- **{escape(row.name)}: {escape('; '.join(row.reasons))}.**" for row in unreached]
     looks = [f"{look.shown_utc} at {look.num_seeds} seeds ({escape(look.metric)})" for look in records.looks]
     if looks:
         lines.append(f"- Verdicts were shown: {'; '.join(looks)}.")

@@ -5,7 +5,7 @@ are replaced by ASCII.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from textwrap import wrap
 
 from rich.box import SIMPLE_HEAD, Box
@@ -92,19 +92,12 @@ class Grid:
         def fit(text: str) -> str:
             return encodable(visible(text), encoding)
 
-        columns = tuple(
-            Column(tuple(fit(line) for line in column.title_lines), column.is_number, column.may_stack)
-            for column in self.columns
-        )
-        rows = tuple(
-            Row(
-                tuple(tuple(Styled(fit(line.text), line.style) for line in _lines(cell)) for cell in row.cells),
-                row.style,
-                row.starts_section,
-            )
-            for row in self.rows
-        )
-        return Grid(columns, rows, fit(self.title))
+        columns = tuple(replace(column, title=tuple(map(fit, column.title_lines))) for column in self.columns)
+        rows = []
+        for row in self.rows:
+            cells = [tuple(replace(line, text=fit(line.text)) for line in _lines(cell)) for cell in row.cells]
+            rows.append(replace(row, cells=tuple(cells)))
+        return Grid(columns, tuple(rows), fit(self.title))
 
     def _stacked(self) -> "Grid":
         """The grid with each spread below its mean."""
@@ -115,8 +108,8 @@ class Grid:
                 pieces = [(line.style, line.text.split(" ", 1)) for line in _lines(cell)]
                 stacked = [Styled(piece, style) for style, parts in pieces for piece in parts]
                 cells.append(tuple(stacked) if column.may_stack else cell)
-            rows.append(Row(tuple(cells), row.style, row.starts_section))
-        return Grid(self.columns, tuple(rows), self.title)
+            rows.append(replace(row, cells=tuple(cells)))
+        return replace(self, rows=tuple(rows))
 
     def _least_width(self, *, whole_words: bool = False) -> int:
         """The smallest width, in characters, that wraps no number and leaves MIN_WORDS for each column of text."""

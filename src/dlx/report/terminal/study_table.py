@@ -15,7 +15,7 @@ from dlx.report.summary import Summary
 from dlx.report.terminal.grid import Column, Grid, Line, Row, Styled, Trimmed
 from dlx.report.words import spell_collapse
 from dlx.settings.text import counted
-from dlx.statistics import Verdict
+from dlx.statistics.verdict import Verdict
 
 LONG_REASON = 40  # characters: a longer one would make the column of verdicts wider than all others
 STYLES = {

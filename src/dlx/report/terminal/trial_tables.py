@@ -1,7 +1,6 @@
 """Tables for the terminal: the scores of one trial, or of the seeds of one variant."""
 
 from collections.abc import Iterable, Sequence
-from statistics import mean, stdev
 
 from dlx.records.schema import TrialRecord
 from dlx.report.formatting import signed, spell, spell_seconds, spell_spread
@@ -9,9 +8,12 @@ from dlx.report.terminal.grid import Column, Grid, Line, Row, Trimmed
 from dlx.report.variants import dice_of_classes
 from dlx.report.words import spell_collapse
 from dlx.settings.text import counted
-from dlx.statistics import Collapse, Estimate, find_collapse
+from dlx.statistics.claims import Estimate
+from dlx.statistics.collapse import Collapse, find_collapse
 from dlx.study.metrics import trial_value
 from dlx.study.results import TrialResult
+
+DICE = ("train_dice", "val_dice", "gap")
 
 
 def trial_table(record: TrialRecord) -> Trimmed:
@@ -36,13 +38,11 @@ def trial_table(record: TrialRecord) -> Trimmed:
         f"{len(result.train.cases)} training and {counted(len(result.val.cases), 'validation subject')}, "
         f"{record.parameters:,} parameters, {spell_seconds(record.run.seconds)} on {record.run.device}"
     )
-    lines = [best, facts]
+    lines = [Line(best), Line(facts)]
     if unknown:
-        lines.insert(
-            0,
-            f"no HD95 of {', '.join(unknown)}: no validation case has it in mask and prediction; the mean is left out",
-        )
-    return Trimmed((grid, *map(Line, lines)))
+        cause = "no validation case has it in mask and prediction; the mean is left out"
+        lines.insert(0, Line(f"no HD95 of {', '.join(unknown)}: {cause}"))
+    return Trimmed((grid, *lines))
 
 
 def name_of_mean(classes: Iterable[str]) -> str:
@@ -52,59 +52,43 @@ def name_of_mean(classes: Iterable[str]) -> str:
 
 def _scores_row(title: str, result: TrialResult, of_class: str) -> tuple[str, ...]:
     """The scores of one class (`of_class` is `:edema`) or of all (empty)."""
-    train, val, gap, hd95, surface = (
-        trial_value(result, metric + of_class)
-        for metric in ("train_dice", "val_dice", "gap", "hd95_mm", "surface_dice")
-    )
-    return title, spell(train), spell(val), signed(gap), spell(hd95, 2), spell(surface)
+    hd95, surface = trial_value(result, f"hd95_mm{of_class}"), trial_value(result, f"surface_dice{of_class}")
+    return title, *_dice_cells(result, of_class), spell(hd95, 2), spell(surface)
+
+
+def _dice_cells(result: TrialResult, of_class: str) -> tuple[str, str, str]:
+    train, val, gap = (trial_value(result, metric + of_class) for metric in DICE)
+    return spell(train), spell(val), signed(gap)
 
 
 def seeds_table(records: Sequence[TrialRecord]) -> Trimmed:
     """A row a seed, their mean and spread (standard deviation over seeds), and below it the same of each class."""
-    titles = ("train Dice", "val Dice", "gap", "best val Dice (epoch)", "seconds")
-    shown = []
-    rows: list[tuple[float | None, float | None, float | None]] = []
+    titles = ("seed", "train Dice", "val Dice", "gap", "best val Dice (epoch)", "seconds")
+    rows = []
     for record in records:
-        if record.result is None:
-            cells: tuple[str, ...] = (str(record.seed), record.status, "-", "-", "-", f"{record.run.seconds:.0f}")
-            shown.append(Row(cells))
-            continue
-        result = record.result
-        gap = trial_value(result, "gap")
-        rows.append((result.train.dice, result.val.dice, gap))
-        shown.append(
-            Row(
-                (
-                    str(record.seed),
-                    spell(result.train.dice),
-                    spell(result.val.dice),
-                    signed(gap),
-                    f"{spell(result.best_val_dice)} ({result.best_epoch})",
-                    f"{record.run.seconds:.0f}",
-                )
-            )
-        )
-    for name, of, has_sign in (("mean", mean, True), ("spread", stdev, False)):
-        columns = [[value for value in column if value is not None] for column in zip(*rows, strict=True)]
-        if all(len(column) > 1 for column in columns) and columns:
-            train, val, gap = (of(column) for column in columns)
-            cells = (name, spell(train), spell(val), signed(gap) if has_sign else spell(gap), "", "")
-            shown.append(Row(cells, starts_section=name == "mean"))
-    grid = Grid(
-        tuple(Column(title, is_number=True) for title in ("seed", *titles)),
-        tuple(shown),
-        title=f"{records[0].label}: {len(records)} seeds",
-    )
+        if record.result is not None:
+            scores = _dice_cells(record.result, "")
+            best = f"{spell(record.result.best_val_dice)} ({record.result.best_epoch})"
+        else:
+            scores, best = (record.status, "-", "-"), "-"
+        rows.append(Row((str(record.seed), *scores, best, f"{record.run.seconds:.0f}")))
+    results = [record.result for record in records if record.result is not None]
+    over_seeds = [Estimate.of(trial_value(result, metric) for result in results) for metric in DICE]
+    if all(estimate.n > 1 for estimate in over_seeds):
+        train, val, gap = over_seeds
+        rows.append(Row(("mean", spell(train.mean), spell(val.mean), signed(gap.mean), "", ""), starts_section=True))
+        rows.append(Row(("spread", *(spell(estimate.sd) for estimate in over_seeds), "", "")))
+    columns = tuple(Column(title, is_number=True) for title in titles)
+    grid = Grid(columns, tuple(rows), title=f"{records[0].label}: {len(records)} seeds")
     dice = {record.seed: record.result.val.dice if record.result else None for record in records}
     of_classes = dice_of_classes(records)
     collapse = find_collapse(dice, dice, [*dice], classes=of_classes, control_classes=of_classes)
     warning = [Line(f"{records[0].label}: {spell_collapse(collapse)}", "red")] if collapse else []
-    return Trimmed((grid, *warning, *_classes_over_seeds(records, collapse)))
+    return Trimmed((grid, *warning, *_classes_over_seeds(results, collapse)))
 
 
-def _classes_over_seeds(records: Sequence[TrialRecord], collapse: Collapse) -> tuple[Grid, ...]:
-    """A row a class: mean and standard deviation over the seeds that ended; nothing where fewer than two did."""
-    results = [record.result for record in records if record.result is not None]
+def _classes_over_seeds(results: Sequence[TrialResult], collapse: Collapse) -> tuple[Grid, ...]:
+    """A row a class: mean and standard deviation over the seeds that ended; nothing if fewer than two did."""
     if len(results) < 2:
         return ()
     unit = results[0].distance_unit
@@ -114,8 +98,7 @@ def _classes_over_seeds(records: Sequence[TrialRecord], collapse: Collapse) -> t
         is_mixed = bool(collapse.of_metric(f"val_dice:{name}"))
         cells = [name]
         for metric in titles:
-            found = [trial_value(result, f"{metric}:{name}") for result in results]
-            known = Estimate(tuple(value for value in found if value is not None))
+            known = Estimate.of(trial_value(result, f"{metric}:{name}") for result in results)
             cells.append(spell_spread(known, is_mixed=is_mixed, has_sign=metric == "gap"))
         rows.append(Row(tuple(cells)))
     columns = (Column(title, is_number=True, may_stack=True) for title in titles.values())
