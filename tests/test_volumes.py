@@ -4,6 +4,8 @@ import random
 import struct
 import subprocess
 import sys
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel as nib
@@ -16,6 +18,7 @@ from PIL import Image, TiffImagePlugin
 
 import fuzz_volumes
 from dlx.data.volumes.reading import content_hash, read_volume
+from dlx.data.volumes.streams import inflated
 from dlx.system.errors import DataError
 
 TYPES = ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64", "float32", "float64"]
@@ -105,6 +108,14 @@ def test_every_lossless_tiff_of_pillow_is_read(tmp_path: Path, dtype: str, compr
     volume = read_volume(tmp_path / "a.tiff")
     assert volume.array.dtype == array.dtype
     assert np.array_equal(volume.array, array[None, None])
+
+
+def test_what_follows_a_compressed_strip_is_not_read() -> None:  # strips may overlap: each could span the whole file
+    def pieces() -> Iterator[bytes]:
+        yield zlib.compress(bytes(100)) + b"more"
+        pytest.fail("read on")
+
+    assert b"".join(inflated(pieces(), may_be_followed=True)) == bytes(100)
 
 
 @pytest.mark.parametrize(("unit", "mm"), [(None, 1.0), (1, 1.0), (2, 25.4 / 12.5), (3, 10 / 12.5)])

@@ -30,7 +30,9 @@ def inflated(packed: Iterable[bytes], *, may_be_followed: bool = False) -> Itera
             while data and not inflater.eof:
                 yield inflater.decompress(data, PIECE_BYTES)
                 data = inflater.unconsumed_tail
-            if (data or inflater.unused_data) and not may_be_followed:
+            if inflater.eof and may_be_followed:
+                return  # what follows is not read, as the strips of a TIFF file may overlap
+            if data or inflater.unused_data:
                 raise BadFile("unknown bytes follow the compressed data")
     except zlib.error as error:
         raise BadFile(f"broken compressed data ({error})") from None
