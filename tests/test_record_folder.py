@@ -61,6 +61,12 @@ def test_a_damaged_record_is_refused_with_its_line(folder):
         folder.epochs()
 
 
+def test_a_record_that_cannot_be_read_is_not_taken_for_a_missing_one(folder):
+    (folder.path / "result.json").mkdir(parents=True)
+    with pytest.raises(OSError, match=r"result\.json"):
+        folder.result()
+
+
 @pytest.mark.slow
 def test_a_trial_is_run_by_one_process_at_a_time(folder):
     with folder.locked(), pytest.raises(DataError, match="another process"), folder.locked():

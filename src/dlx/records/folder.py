@@ -58,7 +58,7 @@ def parse_record(model: type[AnyRecord], content: bytes, place: str, what: str) 
 
 def read_record(model: type[AnyRecord], path: Path, what: str) -> AnyRecord | None:
     """The record in a file; None if there is no file."""
-    return parse_record(model, path.read_bytes(), f"{path}", what) if path.is_file() else None
+    return parse_record(model, path.read_bytes(), f"{path}", what) if path.exists() else None
 
 
 def read_lines(model: type[AnyRecord], path: Path, what: str) -> list[AnyRecord]:
