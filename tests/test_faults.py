@@ -1,5 +1,6 @@
 """What is killed goes on, and what fails is a row: a small share of `make faults`, and a worker that dies."""
 
+import errno
 import multiprocessing
 import os
 import resource
@@ -97,6 +98,15 @@ class CursedFolder(TrialFolder):
         raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore")
 
 
+class UnreadableFolder(TrialFolder):
+    """Its epochs cannot be read in a worker."""
+
+    def epochs(self):
+        if multiprocessing.parent_process() is not None:
+            raise OSError(errno.EIO, "Input/output error", "epochs.jsonl")
+        return super().epochs()
+
+
 def in_folder(task, kind):
     """The task with its folder of another class."""
     folder = task.folder
@@ -105,6 +115,14 @@ def in_folder(task, kind):
 
 def ended_of(tasks, stores, num_workers=1):
     return {n: e.record for n, e in run_in_workers(tasks, stores, num_workers) if isinstance(e, TrialEnded)}
+
+
+def test_an_error_that_may_be_temporary_is_reported_and_not_recorded(tmp_path):
+    tasks, stores = tasks_and_stores(tmp_path, 1)
+    ended = ended_of({0: in_folder(tasks[0], UnreadableFolder)}, stores)
+    assert ended[0].status == "failed"
+    assert ended[0].cause == "epochs.jsonl: Input/output error"
+    assert tasks[0].folder.result() is None
 
 
 def test_a_written_result_counts_even_if_its_worker_dies_before_reporting_it(tmp_path):

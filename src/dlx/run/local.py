@@ -20,7 +20,7 @@ from dlx.records.schema import TrialRecord
 from dlx.run.server import quiet_children, start_context
 from dlx.run.stores import SHARED_MEMORY, Stores
 from dlx.run.trial import Event, Task, TrialEnded, leaves_process_unusable
-from dlx.run.worker import Began, work
+from dlx.run.worker import Began, Refused, work
 from dlx.system.errors import DataError, DlxError
 
 END_S = 5.0  # seconds from SIGTERM to SIGKILL, in which a worker completes a checkpoint that it is writing
@@ -92,6 +92,8 @@ class Dispatcher:
         if isinstance(event, Began):
             worker.has_begun = True
             return
+        if isinstance(event, Refused):
+            event = self.tasks[number].failed(event.cause, keep=False)
         if isinstance(event, TrialEnded):
             worker.task = None
             if leaves_process_unusable(event.record):

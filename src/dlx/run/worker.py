@@ -31,6 +31,16 @@ class Began:
     """The worker has its task, lock and voxels; if it dies from now on, the trial is the cause."""
 
 
+@dataclass(frozen=True)
+class Refused:
+    """A worker could not run its task, for a cause that may be temporary.
+
+    The parent makes the trial's end from this: in the worker, what caused the error may prevent that too.
+    """
+
+    cause: str
+
+
 def work(pipe: Connection, stores: Stores, worker: int) -> None:
     """Runs the tasks that come through the pipe until it closes; `worker` is this worker's number, from 0."""
     ignore_interrupts()  # the parent handles Ctrl-C and ends its workers
@@ -47,7 +57,7 @@ def work(pipe: Connection, stores: Stores, worker: int) -> None:
             for event in _events(task, stores, cache, worker):
                 pipe.send((number, event))
         except Exception as error:  # noqa: BLE001 - such as too little memory on the device for the voxels
-            pipe.send((number, task.failed(spell_error(error), keep=False)))  # the cause may be temporary
+            pipe.send((number, Refused(spell_error(error))))
 
 
 def _events(task: Task, stores: Stores, cache: ProcessCache, worker: int) -> Iterator[Event | Began]:
