@@ -98,11 +98,12 @@ def _compare(
 ) -> tuple[Comparisons, int]:
     """The comparisons with the control, and how many pairs were left out because their devices are unlike."""
     metric, num_unlike = header.metric, 0
+    lack_of_control = control.lacks(metric)
     runs = {}
     for variant in variants:
         alike = on_one_device((variant, control), header.seeds)
         num_unlike += len(header.seeds) - len(alike)
-        lack = variant.lacks(metric) or ((lack := control.lacks(metric)) and f"of the control: {lack}")
+        lack = variant.lacks(metric) or (lack_of_control and f"of the control: {lack_of_control}")
         is_unlearned = _is_unlearned(metric, (variant, control))
         runs[variant.label] = Runs(
             values={seed: value for seed, value in variant.by_seed[metric].items() if seed in alike},
