@@ -14,6 +14,7 @@ setup: $(STAMP)
 
 # torch first and by its exact version, so that no other package pulls in a newest one with gigabytes of CUDA
 $(STAMP): pyproject.toml constraints.txt
+	@echo "installing torch and the other packages into $(VENV): some minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q --disable-pip-version-check $$(grep '^torch==' constraints.txt)
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'

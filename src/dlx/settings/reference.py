@@ -4,6 +4,7 @@ The texts are not here: the meaning of a setting is below its field in `spec.py`
 """
 
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
@@ -99,11 +100,16 @@ def spell_schema(schema: Mapping[str, Any]) -> str:
         case "array" if "prefixItems" in schema:
             return f"[{', '.join(spell_schema(item) for item in schema['prefixItems'])}]"
         case "array":
-            return f"list of {spell_schema(schema.get('items', {}))}".replace("number", "numbers", 1)
+            return f"list of {_plural(spell_schema(schema.get('items', {})))}"
         case "object":
-            return f"table of {spell_schema(schema.get('additionalProperties', {}))}".replace("number", "numbers", 1)
+            return f"table of {_plural(spell_schema(schema.get('additionalProperties', {})))}"
         case _:
             return "text"
+
+
+def _plural(words: str) -> str:
+    """`numbers from 0 to 1`, `whole numbers above 0`; other words as they are."""
+    return re.sub(r"^((?:whole )?number)\b", r"\1s", words)
 
 
 def _spell_range(schema: Mapping[str, Any]) -> str:

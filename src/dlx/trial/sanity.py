@@ -69,7 +69,7 @@ def warn_of_dropout(model: nn.Module, num_channels: int) -> list[str]:
         return []
     return [
         "dropout comes before batch norm, whose running variance is then too large in evaluation (arXiv 1801.05134); "
-        "model.norm=group has no running variance"
+        "with model.norm=group there is no running variance, which shows whether this matters"
     ]
 
 
