@@ -5,7 +5,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dlx.statistics.paired import Floats, equivalence_p, holm, interval, paired_t
+from dlx.statistics.correction import holm, moderate
+from dlx.statistics.estimate import Floats, MeanEstimate, equivalence_p, interval, two_sided_p
 
 ALPHA = 0.05
 
@@ -21,14 +22,16 @@ class Decision(NamedTuple):
     is_equivalent: NDArray[np.bool_]
 
 
-def decide(differences: Floats, margin: float) -> Decision:
-    """Judges m variants, all with n seeds, by their differences from the control (..., m, n).
+def decide(estimate: MeanEstimate, margin: float) -> Decision:
+    """Judges m variants by the estimates (..., m) of their differences from the control.
 
-    A variant without a test is a row with NaN; it counts in the correction. A variant that differs is not called
-    equivalent, even if the difference is shown to be smaller than `margin`.
+    A variant without a test is NaN; it counts in the correction. A variant differs if the corrected p, of moderated
+    variances, is below 5 %, and its own uncorrected p too: then its interval does not contain 0. A variant that differs
+    is not called equivalent, even if the difference is shown to be smaller than `margin`.
     """
-    test = paired_t(differences)
-    p, p_equivalent = holm(test.p), holm(equivalence_p(differences, margin))
+    moderated = moderate(estimate)
+    p = np.maximum(holm(two_sided_p(moderated)), two_sided_p(estimate))
+    p_equivalent = np.maximum(holm(equivalence_p(moderated, margin)), equivalence_p(estimate, margin))
     is_different = p < ALPHA
     is_equivalent = ~is_different & (p_equivalent < ALPHA)
-    return Decision(test.mean, interval(differences), p, p_equivalent, is_different, is_equivalent)
+    return Decision(estimate.mean, interval(estimate), p, p_equivalent, is_different, is_equivalent)
