@@ -1,51 +1,106 @@
-"""Variants against their control: differences paired by seed, their verdicts, and the noise floor of the study."""
+"""Variants against their control: paired differences, their verdicts in each scope, and the study's noise floor."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from dlx.statistics import reasons as why
 from dlx.statistics.collapse import Collapse, Values, finite
 from dlx.statistics.decision import ALPHA, Decision, decide
+from dlx.statistics.estimate import (
+    UNKNOWN,
+    Components,
+    Floats,
+    MeanEstimate,
+    components,
+    interval,
+    over_patients,
+    over_runs,
+    over_seeds,
+    spread,
+    together,
+)
 from dlx.statistics.looks import cost_of_looks
-from dlx.statistics.paired import Floats, interval, paired_t, spread
-from dlx.statistics.power import detectable_effect, seeds_needed
+from dlx.statistics.power import (
+    Needed,
+    detectable_effect,
+    needed_for_patients,
+    needed_for_procedure,
+    seeds_needed,
+)
+from dlx.statistics.scope import Scope
 from dlx.statistics.verdict import Verdict
+from dlx.study.run_id import RunId, seed_of
 
 Judgement = tuple[Verdict, tuple[why.Reason, ...]]
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """One variant against the control, over the n seeds that both have.
+class ScopeResult:
+    """The comparison of a variant with the control in one scope.
 
-    `difference` (variant minus control) needs one pair, `spread` (standard deviation of the paired differences) two,
-    and `interval` (95 %, uncorrected) all declared seeds: shown earlier, it would be a look. Both p are
-    Holm-adjusted, and None where nothing was tested. `seeds_needed` is for finding the smallest effect of interest,
-    given the spread, with 80 % power. `reasons` may be empty.
+    `n` counts the seeds, patients or runs of cross-validation. `difference` (variant minus control) needs one pair of
+    runs, and `interval` (95 %, uncorrected) all that are declared: shown earlier, it would be a look. Both p are
+    Holm-adjusted, and None where nothing was tested. `reasons` may be empty.
     """
 
-    label: str
     n: int
     difference: float | None
     interval: tuple[float, float] | None
     p: float | None
     equivalence_p: float | None
-    spread: float | None
     verdict: Verdict
     reasons: tuple[why.Reason, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One variant against the control, over the pairs of runs that both have; `scope` is that of the headline.
+
+    `scopes` lacks the scopes that the design does not have. `spread` is the standard deviation of the paired
+    differences of runs. `parts` are the variances of seeds and patients, `needed` the seeds or patients that would find
+    the smallest effect of interest with 80 % power; both None where there is nothing to estimate them from.
+    """
+
+    label: str
+    num_pairs: int
+    spread: float | None
     smallest_effect: float  # that of the equivalence tests
-    seeds_needed: int | None
+    scope: Scope
+    scopes: Mapping[Scope, ScopeResult]
+    parts: Components | None
+    needed: Needed | None
+
+    @property
+    def headline(self) -> ScopeResult:
+        return self.scopes[self.scope]
+
+    @property
+    def verdict(self) -> Verdict:
+        return self.headline.verdict
+
+    @property
+    def reasons(self) -> tuple[why.Reason, ...]:
+        return self.headline.reasons
+
+    @property
+    def difference(self) -> float | None:
+        return self.headline.difference
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        return self.headline.interval
 
 
 @dataclass(frozen=True)
 class NoiseFloor:
-    """The effect of the seed alone: the control's spread over n seeds.
+    """The effect of the seed alone: the control's spread over n runs.
 
-    `detectable_effect` is the smallest true difference that n pairs find with 80 % power after the correction for the
-    number of variants, given the median spread of the paired differences. Spreads leave out trials that did not finish,
-    collapsed runs of the control, and all runs of a variant with a collapsed run.
+    `detectable_effect` is the smallest true difference that the design finds with 80 % power in the headline's scope,
+    after the correction for the number of variants, given the median variances of the paired differences. Variances
+    leave out trials that did not finish, collapsed runs of the control, and all runs of a variant with a collapsed run.
     """
 
     n: int
@@ -67,75 +122,147 @@ class Runs:
 
     values: Values
     collapse: Collapse  # found from their validation Dice, whatever the metric
+    by_patient: Floats | None = None  # (J, K): differences from the control, each seed on each patient
     unreached: why.SameRecords | None = None
     unmeasured: why.NotMeasured | None = None
     unlearned: why.NothingLearned | None = None  # such runs are never called equal
 
 
 @dataclass(frozen=True)
+class Design:
+    """What is compared: the declared runs, the scope of the headline, and the smallest effect of interest (above 0).
+
+    `test_to_train` is given for cross-validation: the persons that validate a fold over those that may train it. Runs
+    are then pairs (fold, seed), else seeds. `earlier_looks` are the numbers of seeds at which verdicts were shown
+    before.
+    """
+
+    runs: Sequence[RunId]
+    smallest_effect: float
+    scope: Scope = Scope.SEEDS
+    test_to_train: float | None = None
+    higher_is_better: bool = True
+    earlier_looks: Sequence[int] = ()
+
+    @property
+    def seeds(self) -> list[int]:
+        return sorted({seed_of(run) for run in self.runs})
+
+    @property
+    def scopes(self) -> list[Scope]:
+        """The headline's scope and the narrower ones that this design has, from the narrowest on."""
+        order = [*Scope]
+        return order[: order.index(self.scope) + 1]
+
+
+@dataclass(frozen=True)
 class _Pairs:
     """The paired differences of one variant, and its verdict and reasons if they cannot be tested."""
 
-    differences: Floats
+    differences: Mapping[RunId, float]
+    by_patient: Floats | None
     obstacle: Judgement | None
 
     @property
+    def is_sound(self) -> bool:
+        """Whether nothing but missing runs prevents a test."""
+        return self.obstacle is None or self.obstacle[0] is Verdict.INCOMPLETE
+
+    @property
     def spread(self) -> float | None:
-        """None for fewer than two differences, and if something other than missing seeds prevents a test."""
-        is_sound = self.obstacle is None or self.obstacle[0] is Verdict.INCOMPLETE
-        return spread(self.differences) if is_sound and len(self.differences) >= 2 else None
+        """None for fewer than two differences, and if something other than missing runs prevents a test."""
+        return spread(self._values) if self.is_sound and len(self.differences) >= 2 else None
+
+    @property
+    def parts(self) -> Components | None:
+        """The variances of seeds, patients and residual; None for fewer than two of either."""
+        if not self.is_sound or self.by_patient is None or min(self.by_patient.shape) < 2:
+            return None
+        seed, patient, residual = components(self.by_patient)
+        return Components(float(seed), float(patient), float(residual))
+
+    @property
+    def _values(self) -> Floats:
+        return np.array([*self.differences.values()], dtype=np.float64)
+
+    def size(self, scope: Scope) -> int:
+        """The number of seeds, patients or runs."""
+        if scope is Scope.SEEDS:
+            return len({seed_of(run) for run in self.differences})
+        if scope is Scope.PATIENTS:
+            return 0 if self.by_patient is None else self.by_patient.shape[1]
+        return len(self.differences)
+
+    def estimate(self, scope: Scope, test_to_train: float | None) -> MeanEstimate:
+        """The difference with its error in a scope; in cross-validation each seed's mean over the folds, for `SEEDS`."""
+        if scope is Scope.PATIENTS:
+            return over_patients(np.empty((0, 0)) if self.by_patient is None else self.by_patient)
+        if scope is Scope.PROCEDURE:
+            return over_runs(self._values, test_to_train or 0.0)
+        by_seed: dict[int, list[float]] = {}
+        for run, value in self.differences.items():
+            by_seed.setdefault(seed_of(run), []).append(value)
+        return over_seeds(np.array([math.fsum(values) / len(values) for values in by_seed.values()], dtype=np.float64))
 
 
-def compare(
-    control: Runs,
-    variants: Mapping[str, Runs],
-    *,
-    declared_seeds: Sequence[int],
-    smallest_effect: float,
-    higher_is_better: bool = True,
-    earlier_looks: Sequence[int] = (),
-) -> Comparisons:
-    """Compares each variant with the control by the metric at the end of training, at the declared seeds.
-
-    Other seeds are ignored. `smallest_effect` is above 0. `earlier_looks` are the numbers of seeds at which verdicts
-    were shown before.
-    """
-    seeds, num_variants = sorted(set(declared_seeds)), len(variants)
-    pairs = {label: _pair(runs, control, seeds) for label, runs in variants.items()}
-    table = [np.full(len(seeds), np.nan) if row.obstacle else row.differences for row in pairs.values()]
-    decision = decide(np.reshape(table, (num_variants, len(seeds))), smallest_effect)
+def compare(control: Runs, variants: Mapping[str, Runs], design: Design) -> Comparisons:
+    """Compares each variant with the control by the metric at the end of training; undeclared runs are ignored."""
+    pairs = {label: _pair(runs, control, design.runs) for label, runs in variants.items()}
+    found = {scope: _compare_in(scope, pairs, variants, design) for scope in design.scopes}
     rows = []
+    for label, row in pairs.items():
+        scopes = {scope: results[label] for scope, results in found.items()}
+        rows.append(
+            Comparison(
+                label=label,
+                num_pairs=len(row.differences),
+                spread=row.spread,
+                smallest_effect=design.smallest_effect,
+                scope=design.scope,
+                scopes=scopes | {design.scope: _with_narrower(design.scope, scopes)},
+                parts=row.parts,
+                needed=_needed(row, design, ALPHA / len(variants)),
+            )
+        )
+    learned = [row for label, row in pairs.items() if not variants[label].unlearned]
+    return Comparisons(tuple(rows), _noise_floor(control, learned, design, ALPHA / max(1, len(variants))))
+
+
+def _compare_in(
+    scope: Scope, pairs: Mapping[str, _Pairs], variants: Mapping[str, Runs], design: Design
+) -> dict[str, ScopeResult]:
+    """The result of each variant in one scope, corrected for their number."""
+    estimates = {label: row.estimate(scope, design.test_to_train) for label, row in pairs.items()}
+    tested = [UNKNOWN if pairs[label].obstacle else estimate for label, estimate in estimates.items()]
+    decision = decide(together(tested), design.smallest_effect)
+    results = {}
     for i, (label, row) in enumerate(pairs.items()):
-        verdict, reasons = row.obstacle or _judge(decision, i, len(seeds), smallest_effect, higher_is_better)
+        is_untested = bool(np.isnan(decision.p[i]))
+        verdict, reasons = row.obstacle or _judge(decision, i, scope, design)
         unlearned = variants[label].unlearned
         if verdict is Verdict.NO_DIFFERENCE and unlearned is not None:
             verdict, reasons = Verdict.CANNOT_TELL, (unlearned,)
         if decision.is_different[i] or decision.is_equivalent[i]:
-            reasons += cost_of_looks(earlier_looks, len(seeds), num_variants)
-        needed = None if row.spread is None else seeds_needed(row.spread, smallest_effect, alpha=ALPHA / num_variants)
-        low, high = interval(row.differences)
-        rows.append(
-            Comparison(
-                label=label,
-                n=len(row.differences),
-                difference=float(paired_t(row.differences).mean) if len(row.differences) else None,
-                interval=(float(low), float(high)) if row.obstacle is None and len(row.differences) >= 2 else None,
-                p=finite(float(decision.p[i])),
-                equivalence_p=finite(float(decision.equivalence_p[i])),
-                spread=row.spread,
-                verdict=verdict,
-                reasons=reasons,
-                smallest_effect=smallest_effect,
-                seeds_needed=needed,
-            )
+            reasons += cost_of_looks(design.earlier_looks, len(design.seeds), len(variants))
+        low, high = (float(end) for end in interval(estimates[label]))
+        results[label] = ScopeResult(
+            n=row.size(scope),
+            difference=finite(float(estimates[label].mean)),
+            interval=None if is_untested else (low, high),
+            p=finite(float(decision.p[i])),
+            equivalence_p=finite(float(decision.equivalence_p[i])),
+            verdict=verdict,
+            reasons=reasons,
         )
-    spreads = [row.spread for label, row in pairs.items() if row.spread is not None and not variants[label].unlearned]
-    return Comparisons(tuple(rows), _noise_floor(control, seeds, spreads, num_variants))
+    return results
 
 
-def _pair(runs: Runs, control: Runs, seeds: Sequence[int]) -> _Pairs:
-    both = [(finite(runs.values.get(seed)), finite(control.values.get(seed))) for seed in seeds]
-    differences = np.array([a - b for a, b in both if a is not None and b is not None], dtype=np.float64)
+def _pair(runs: Runs, control: Runs, declared: Sequence[RunId]) -> _Pairs:
+    differences = {}
+    for run in sorted(set(declared)):
+        value, reference = finite(runs.values.get(run)), finite(control.values.get(run))
+        if value is not None and reference is not None:
+            differences[run] = value - reference
     obstacle: Judgement | None = None
     if runs.unreached is not None:
         obstacle = (Verdict.NO_EFFECT, (runs.unreached,))
@@ -143,34 +270,63 @@ def _pair(runs: Runs, control: Runs, seeds: Sequence[int]) -> _Pairs:
         obstacle = (Verdict.COLLAPSED, (why.CollapsedPair(runs.collapse, control.collapse),))
     elif runs.unmeasured is not None:
         obstacle = (Verdict.NOT_MEASURED, (runs.unmeasured,))
-    elif len(differences) < len(seeds):
-        obstacle = (Verdict.INCOMPLETE, (why.MissingSeeds(len(differences), len(seeds)),))
-    return _Pairs(differences, obstacle)
+    elif len(differences) < len(set(declared)):
+        obstacle = (Verdict.INCOMPLETE, (why.MissingRuns(len(differences), len(set(declared))),))
+    return _Pairs(differences, runs.by_patient, obstacle)
 
 
-def _judge(decision: Decision, i: int, n: int, smallest_effect: float, higher_is_better: bool) -> Judgement:
-    """Verdict and reasons of a variant that was tested."""
+def _judge(decision: Decision, i: int, scope: Scope, design: Design) -> Judgement:
+    """Verdict and reasons of a variant that has all its pairs."""
     low, high = (end[i] for end in decision.interval)
     if decision.is_different[i]:
-        is_small = -smallest_effect < low and high < smallest_effect
-        verdict = Verdict.BETTER if (decision.difference[i] > 0.0) == higher_is_better else Verdict.WORSE
-        return verdict, (why.SmallDifference(smallest_effect),) if is_small else ()
+        is_small = -design.smallest_effect < low and high < design.smallest_effect
+        verdict = Verdict.BETTER if (decision.difference[i] > 0.0) == design.higher_is_better else Verdict.WORSE
+        return verdict, (why.SmallDifference(design.smallest_effect),) if is_small else ()
     if decision.is_equivalent[i]:
         return Verdict.NO_DIFFERENCE, ()
-    if n < 2:
-        return Verdict.CANNOT_TELL, (why.TooFewSeeds(),)
+    if np.isnan(decision.p[i]):
+        return Verdict.CANNOT_TELL, (why.TooFew(scope),)
     is_lost = low > 0.0 or high < 0.0
     return Verdict.CANNOT_TELL, (why.LostByCorrection(len(decision.difference)),) if is_lost else ()
 
 
-def _noise_floor(control: Runs, seeds: Sequence[int], spreads: Sequence[float], num_variants: int) -> NoiseFloor:
-    healthy = [seed for seed in seeds if seed not in control.collapse.all_seeds]
-    known = [value for seed in healthy if (value := finite(control.values.get(seed))) is not None]
-    n, detectable = len(known), None
-    if spreads:
-        detectable = detectable_effect(float(np.median(spreads)), n, alpha=ALPHA / num_variants)
+def _with_narrower(scope: Scope, scopes: Mapping[Scope, ScopeResult]) -> ScopeResult:
+    """The headline's result; if it cannot tell, with the verdict of the widest narrower scope that can."""
+    headline = scopes[scope]
+    if headline.verdict is not Verdict.CANNOT_TELL:
+        return headline
+    settled = [(s, result.verdict) for s, result in scopes.items() if s is not scope and result.verdict.is_settled]
+    return replace(headline, reasons=(*headline.reasons, *(why.SettledFor(*found) for found in settled[-1:])))
+
+
+def _needed(row: _Pairs, design: Design, alpha: float) -> Needed | None:
+    """The runs that find the smallest effect of interest in the headline's scope; None if the variance is not known."""
+    effect = design.smallest_effect
+    if design.scope is Scope.PATIENTS:
+        if row.parts is None or row.by_patient is None:
+            return None
+        seeds, patients = row.by_patient.shape
+        return needed_for_patients(row.parts, effect, num_seeds=seeds, num_patients=patients, alpha=alpha)
+    if row.spread is None:
+        return None
+    if design.scope is Scope.PROCEDURE:
+        assert design.test_to_train is not None
+        num_folds = len(design.runs) // len(design.seeds)
+        return needed_for_procedure(row.spread, effect, num_folds, design.test_to_train, alpha=alpha)
+    return Needed(seeds=seeds_needed(row.spread, effect, alpha=alpha))
+
+
+def _noise_floor(control: Runs, pairs: Sequence[_Pairs], design: Design, alpha: float) -> NoiseFloor:
+    healthy = [run for run in sorted(set(design.runs)) if run not in control.collapse.all_runs]
+    known = [value for run in healthy if (value := finite(control.values.get(run))) is not None]
+    estimates = [row.estimate(design.scope, design.test_to_train) for row in pairs if row.is_sound]
+    errors = [(e.standard_error, e.df) for e in estimates if not np.isnan(e.standard_error)]
+    detectable = None
+    if errors:
+        error, df = np.median(np.array(errors, dtype=np.float64), axis=0)
+        detectable = detectable_effect(float(error), float(df), alpha=alpha)
     return NoiseFloor(
-        n=n,
-        control_spread=spread(np.array(known, dtype=np.float64)) if n >= 2 else None,
+        n=len(known),
+        control_spread=spread(np.array(known, dtype=np.float64)) if len(known) >= 2 else None,
         detectable_effect=detectable,
     )

@@ -4,6 +4,7 @@ All functions accept any axes before the ones that they name, so that thousands 
 as a real one. Where there are fewer than two seeds or patients there is no error, and the tests give NaN.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -65,6 +66,19 @@ class MeanEstimate(NamedTuple):
             is_too_low = self.tail(middle) > upper
             low, high = np.where(is_too_low, middle, low), np.where(is_too_low, high, middle)
         return high
+
+
+UNKNOWN = MeanEstimate(*[np.float64(np.nan)] * 6)
+
+
+def together(estimates: Sequence[MeanEstimate]) -> MeanEstimate:
+    """The estimates of m variants as one of (m) values."""
+    return MeanEstimate(*np.array(estimates, dtype=np.float64).reshape(len(estimates), 6).T)
+
+
+def spread(values: Floats) -> float:
+    """Standard deviation of two or more values (n); exactly 0 if they are equal."""
+    return 0.0 if (values == values[0]).all() else float(values.std(ddof=1))
 
 
 def over_seeds(differences: Floats) -> MeanEstimate:

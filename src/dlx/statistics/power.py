@@ -7,11 +7,12 @@ Holm's strictest step, so that the answer is on the safe side.
 import math
 from bisect import bisect_left
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import optimize, special
 
-from dlx.statistics.scopes import Components
+from dlx.statistics.estimate import Components, MeanEstimate
 
 MAX_NUMBER = 1_000_000  # where the search for enough seeds or patients ends: far more than any study has
 
@@ -35,22 +36,32 @@ def power_of_paired_t(ratio: float, n: int, *, alpha: float) -> float:
     return power_of_t(ratio * math.sqrt(n), n - 1, alpha=alpha)
 
 
-def power_of_design(parts: Components, effect: float, *, num_seeds: int, num_patients: int, alpha: float) -> float:
+def power_in_patients(parts: Components, effect: float, *, num_seeds: int, num_patients: int, alpha: float) -> float:
     """The chance that `over_patients` finds a true difference `effect` with these seeds and patients (2 or more each).
 
-    The variance and its degrees of freedom are those of the mean squares that `parts` lead one to expect.
+    The variance, its degrees of freedom and the tail are those of the mean squares that `parts` lead one to expect.
     """
-    seeds = num_patients * parts.seed + parts.residual
+    size = num_seeds * num_patients
     patients = num_seeds * parts.patient + parts.residual
-    total = seeds + patients - parts.residual
-    if total == 0.0:
+    uncertainty = patients**2 / (num_patients - 1) + parts.residual**2 / ((num_seeds - 1) * (num_patients - 1))
+    expected = MeanEstimate(
+        *np.array(
+            [
+                effect,
+                (num_patients * parts.seed + parts.residual) / size,
+                num_seeds - 1,
+                parts.patient / num_patients,
+                num_patients - 1,
+                uncertainty / size**2 if parts.patient > 0.0 else 0.0,
+            ]
+        )
+    )
+    error, df = float(expected.standard_error), float(expected.df)
+    if error == 0.0:
         return 1.0
-    uncertainty = seeds**2 / (num_seeds - 1)
-    if parts.patient > 0.0:
-        uncertainty += patients**2 / (num_patients - 1)
-        uncertainty += parts.residual**2 / ((num_seeds - 1) * (num_patients - 1))
-    shift = abs(effect) / math.sqrt(total / (num_seeds * num_patients))
-    return power_of_t(shift, float(total**2 / uncertainty), alpha=alpha)
+    bound = float(expected.quantile(alpha / 2.0)) * np.sqrt(special.gammaincinv(df / 2.0, NODES) * 2.0 / df)
+    shift = abs(effect) / error
+    return float(np.mean(special.ndtr(shift - bound) + special.ndtr(-shift - bound)))
 
 
 def fewest(power_of: Callable[[int], float], *, power: float = 0.8) -> int | None:
@@ -76,13 +87,48 @@ def seeds_needed(spread: float, effect: float, *, alpha: float) -> int | None:
     return fewest(lambda n: power_of_paired_t(ratio, n, alpha=alpha))
 
 
-def detectable_effect(spread: float, n: int, *, alpha: float, power: float = 0.8) -> float:
-    """The smallest true difference that n seeds find with this power; infinite for fewer than two seeds."""
-    if n < 2:
-        return math.inf
+@dataclass(frozen=True)
+class Needed:
+    """What finds an effect with 80 % power; None where no number does.
+
+    `seeds` at the present number of patients (in cross-validation for each fold), `patients` at the present number of
+    seeds.
+    """
+
+    seeds: int | None
+    patients: int | None = None
+
+
+def needed_for_patients(
+    parts: Components, effect: float, *, num_seeds: int, num_patients: int, alpha: float
+) -> Needed:
+    """The seeds or the patients that find a true difference `effect` for new patients."""
+
+    def with_seeds(n: int) -> float:
+        return power_in_patients(parts, effect, num_seeds=n, num_patients=num_patients, alpha=alpha)
+
+    def with_patients(n: int) -> float:
+        return power_in_patients(parts, effect, num_seeds=num_seeds, num_patients=n, alpha=alpha)
+
+    return Needed(seeds=fewest(with_seeds), patients=fewest(with_patients))
+
+
+def needed_for_procedure(spread: float, effect: float, num_folds: int, test_to_train: float, *, alpha: float) -> Needed:
+    """The seeds of each fold that find a true difference `effect` for new training sets, by `over_runs`."""
     if spread == 0.0:
-        return 0.0
+        return Needed(seeds=1)
+
+    def with_runs(n: int) -> float:
+        return power_of_t(effect / (spread * math.sqrt(1.0 / n + test_to_train)), n - 1, alpha=alpha)
+
+    runs = fewest(with_runs)
+    return Needed(seeds=None if runs is None else math.ceil(runs / num_folds))
+
+
+def detectable_effect(standard_error: float, df: float, *, alpha: float, power: float = 0.8) -> float:
+    """The smallest true difference that a t test with this standard error finds with this power."""
     largest = 1.0
-    while power_of_paired_t(largest, n, alpha=alpha) < power:
+    while power_of_t(largest, df, alpha=alpha) < power:
         largest *= 2.0
-    return spread * float(optimize.brentq(lambda ratio: power_of_paired_t(ratio, n, alpha=alpha) - power, 0.0, largest))
+    shift = optimize.brentq(lambda shift: power_of_t(shift, df, alpha=alpha) - power, 0.0, largest)
+    return standard_error * float(shift)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dlx.statistics.scopes import components, mean_squares, over_patients, over_runs, over_seeds
+from dlx.statistics.estimate import components, mean_squares, over_patients, over_runs, over_seeds
 
 # two seeds on three patients: the mean is 3, those of the seeds are 2 and 4, those of the patients 2, 2 and 5
 TABLE = np.array([[1.0, 2.0, 3.0], [3.0, 2.0, 7.0]])
