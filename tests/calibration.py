@@ -7,14 +7,22 @@ takes about ten minutes. `tests/test_statistics.py` holds a share of them to the
 """
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dlx.statistics.decision import decide
-from dlx.statistics.estimate import Components, MeanEstimate, interval, over_patients, over_runs, over_seeds
+from dlx.statistics.correction import holm
+from dlx.statistics.decision import ALPHA, decide
+from dlx.statistics.estimate import (
+    Components,
+    MeanEstimate,
+    over_patients,
+    over_runs,
+    over_seeds,
+    two_sided_p,
+)
 from dlx.statistics.looks import false_alarm_rate
 
 Floats = NDArray[np.float64]
@@ -139,17 +147,134 @@ def equivalences(estimate: MeanEstimate, margin: float) -> float:
 
 def coverage(estimate: MeanEstimate, truth: float) -> float:
     """Share of the 95 % intervals, of all variants, that hold the true difference."""
-    low, high = interval(estimate)
-    return float(((low <= truth) & (truth <= high)).mean())
+    return float((two_sided_p(estimate._replace(mean=estimate.mean - truth)) >= ALPHA).mean())
 
 
 def plain_alarms(estimate: MeanEstimate) -> float:
-    """Share of the studies that Holm-corrected t tests without moderated variances declare different."""
+    """Share of the studies in which Holm-corrected t tests without moderated variances declare a variant different."""
     return float((holm(two_sided_p(estimate)) < ALPHA).any(axis=-1).mean())
 
 
-def chunks(studies: int, size: int) -> Iterator[tuple[int, int]]:
-    """The number of studies of each chunk of at most 2^24 values, and a seed for it."""
-    step = max(1, 2**24 // size)
-    for number, first in enumerate(range(0, studies, step)):
-        yield min(step, studies - first), number
+def plain_finds(estimate: MeanEstimate) -> float:
+    """Share of the studies in which such a test finds the first variant, with its true sign, +."""
+    return float(((holm(two_sided_p(estimate)) < ALPHA) & (estimate.mean > 0.0))[..., 0].mean())
+
+
+def over_cases(differences: Floats) -> MeanEstimate:
+    """A t test over patients of their means over seeds (..., J, K), as if the seeds were all there are."""
+    return over_seeds(differences.mean(axis=-2))
+
+
+def in_chunks(rates: Callable[[int, int], Sequence[float]], studies: int, values_a_study: int) -> Floats:
+    """The means of rates over chunks of studies that fit the memory; `rates` takes a number of studies and a seed."""
+    size = max(1, min(studies, 2**23 // values_a_study))
+    sizes = [min(size, studies - first) for first in range(0, studies, size)]
+    return np.average([rates(n, seed) for seed, n in enumerate(sizes)], axis=0, weights=sizes)
+
+
+def print_seeds(studies: int) -> None:
+    """New seeds: several numbers of seeds and variants, and kinds of noise."""
+    print("\nNEW SEEDS. Margin and effect in standard deviations of the paired difference; percent")
+    print(
+        f"{'noise':<22}{'seeds':>6}{'variants':>9}{'alarms':>8}{'unequal':>9}{'finds 3 sd':>12}{'plain t':>9}", end=""
+    )
+    print(f"{'covers':>8}{'equivalent at margin 1':>24}{'equivalent, no effect':>23}")
+    margin = np.sqrt(2.0)  # the standard deviation of the difference of two runs of standard deviation 1
+    for noise in NOISES:
+        for n in (3, 5, 8, 10):
+            for m in (1, 2, 3, 5, 8):
+                none = over_seeds(simulate(m, n, studies=studies, noise=noise))
+                unequal = over_seeds(simulate(m, n, studies=studies, noise=noise, spreads=UNEQUAL))
+                large = over_seeds(simulate(m, n, studies=studies, noise=noise, effects=one_of(m, 3.0)))
+                at_margin = over_seeds(simulate(m, n, studies=studies, noise=noise, effects=[1.0]))
+                rates = [
+                    (8, false_alarms(none)),
+                    (9, false_alarms(unequal)),
+                    (12, finds(large)),
+                    (9, plain_finds(large)),
+                    (8, coverage(none, 0.0)),
+                    (24, equivalences(at_margin, margin)),
+                    (23, equivalences(none, margin)),
+                ]
+                print(f"{noise:<22}{n:>6}{m:>9}{_cells(rates)}", flush=True)
+
+
+def print_patients(studies: int) -> None:
+    """New patients: several designs, with the measured variances and without one of them."""
+    print("\nNEW PATIENTS. Alarms of this test, of a t test over seeds alone and over patients alone; percent")
+    print(f"{'seeds x patients':<18}{'variants':>9}  {'variances':<38}{'alarms':>8}{'seeds':>8}{'patients':>9}", end="")
+    print(f"{'covers':>8}{'finds 0.02':>12}{'plain':>8}")
+    for num_seeds, num_patients in DESIGNS:
+        for m in (1, 8):
+            for name in MEASURED:
+                for lack in ("", *Components._fields):
+                    parts = parts_of(name, without=lack)
+
+                    def rates(n: int, seed: int, m: int = m, parts: Components = parts) -> list[float]:
+                        none = simulate_patients(m, num_seeds, num_patients, parts, studies=n, seed=seed)  # noqa: B023
+                        crossed = over_patients(none)
+                        alarms = [false_alarms(crossed)]
+                        alarms += [plain_alarms(over_seeds(none.mean(axis=-1))), plain_alarms(over_cases(none))]
+                        none[:, 0] += 0.02
+                        large = over_patients(none)
+                        return [*alarms, coverage(crossed, 0.0), finds(large), plain_finds(large)]
+
+                    found = in_chunks(rates, studies, (m + 1) * num_seeds * num_patients)
+                    title = f"{name}, no {lack} variance" if lack else name
+                    cells = _cells(list(zip((8, 8, 9, 8, 12, 8), found, strict=True)))
+                    print(f"{f'{num_seeds} x {num_patients}':<18}{m:>9}  {title:<38}{cells}", flush=True)
+
+
+# variances of training sets beside the measured ones of seeds and patients: none, and standard deviations of 0.005 that
+# are independent, or correlated by the 75 % of subjects that two folds share; the last is what the test cannot hold
+TRAINING = {"none": (0.0, 0.0), "0.005": (0.005, 0.0), "0.005, shared": (0.005, 0.75), "0.02, shared": (0.02, 0.75)}
+
+
+def print_folds(studies: int) -> None:
+    """The procedure: five folds, with several seeds, and effects of the training sets."""
+    print("\nTHE PROCEDURE. Alarms of this test, and of plain t tests over runs and over folds; percent")
+    print(f"{'folds x seeds':<15}{'patients':>9}  {'variances':<38}{'training sets':<15}{'alarms':>8}", end="")
+    print(f"{'runs':>8}{'folds':>8}{'covers':>8}{'finds 0.02':>12}")
+    for num_folds, num_seeds in FOLDS:
+        for num_patients in (50, 260):
+            for name in MEASURED:
+                for lack in ("", *Components._fields):
+                    for training, (sd, correlation) in TRAINING.items():
+                        of = FoldParts(parts_of(name, without=lack), sd**2, correlation)
+                        runs = simulate_folds(num_folds, num_seeds, num_patients, of, studies=studies)
+                        estimate = over_runs(runs, 1 / (num_folds - 1))
+                        means = runs.reshape(studies, 1, num_folds, num_seeds).mean(axis=-1)
+                        rates = [
+                            (8, false_alarms(estimate)),
+                            (8, plain_alarms(over_seeds(runs))),
+                            (8, plain_alarms(over_seeds(means))),
+                            (8, coverage(estimate, 0.0)),
+                            (12, finds(over_runs(runs + 0.02, 1 / (num_folds - 1)))),
+                        ]
+                        title = f"{name}, no {lack} variance" if lack else name
+                        print(
+                            f"{f'{num_folds} x {num_seeds}':<15}{num_patients:>9}  {title:<38}{training:<15}"
+                            f"{_cells(rates)}",
+                            flush=True,
+                        )
+
+
+def print_looks(studies: int) -> None:
+    """Verdicts that are read at several numbers of seeds."""
+    print("\nfalse alarms when the verdicts are read at several numbers of seeds; percent")
+    for looks in ((3, 5), (5, 10), (5, 6, 7, 8, 9, 10)):
+        cells = "".join(f"{100 * false_alarm_rate(looks, m, studies=studies):8.1f} ({m})" for m in (1, 5, 8))
+        print(f"looks at {', '.join(map(str, looks)):<24}{cells}  (variants)")
+
+
+def _cells(rates: Sequence[tuple[int, float]]) -> str:
+    return "".join(f"{100 * rate:{width}.1f}" for width, rate in rates)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Measures how often the verdicts of dlx.statistics are wrong.")
+    parser.add_argument("--studies", type=int, default=20_000, help="simulated studies a line")
+    num = parser.parse_args().studies
+    print(f"{num} studies a line")
+    for table in (print_seeds, print_patients, print_folds, print_looks):
+        table(num)

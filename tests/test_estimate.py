@@ -2,8 +2,25 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from dlx.statistics.estimate import components, mean_squares, over_patients, over_runs, over_seeds
+from calibration import finds, simulate_patients
+from dlx.statistics.correction import moderate
+from dlx.statistics.decision import decide
+from dlx.statistics.estimate import (
+    Components,
+    MeanEstimate,
+    components,
+    greater_p,
+    interval,
+    less_p,
+    mean_squares,
+    over_patients,
+    over_runs,
+    over_seeds,
+    two_sided_p,
+)
+from dlx.statistics.power import needed_for_patients
 
 # two seeds on three patients: the mean is 3, those of the seeds are 2 and 4, those of the patients 2, 2 and 5
 TABLE = np.array([[1.0, 2.0, 3.0], [3.0, 2.0, 7.0]])
@@ -59,3 +76,65 @@ def test_many_tables_at_once_are_judged_like_one() -> None:
     together = over_patients(tables)
     for index in np.ndindex(4, 2):
         assert over_patients(tables[index]) == pytest.approx([part[index] for part in together])
+
+
+def test_the_tail_for_new_patients_is_the_larger_of_two_approximations() -> None:
+    estimate = over_patients(TABLE)  # the seeds have 6 of 10 parts of the variance and 1 df, the patients 4 and 2 df
+    satterthwaite = stats.t.sf(2.0, 100.0 / 56.0)
+    mixed = 0.6 * stats.t.sf(2.0, 1) + 0.4 * stats.t.sf(2.0, 2)
+    assert estimate.tail(np.float64(2.0)) == pytest.approx(max(satterthwaite, mixed))
+
+
+def test_an_interval_ends_just_where_the_p_is_5_percent() -> None:
+    tables = np.random.default_rng(1).standard_normal((50, 3, 8)) + np.linspace(-1.0, 1.0, 8)
+    estimate = over_patients(tables)
+    for end in interval(estimate):
+        assert two_sided_p(estimate._replace(mean=estimate.mean - end)) == pytest.approx(0.05)
+
+
+def test_the_t_tests_over_seeds_are_those_of_scipy() -> None:
+    differences = np.random.default_rng(0).normal(0.5, 1.0, (4, 3, 6))
+    estimate = over_seeds(differences)
+    assert two_sided_p(estimate) == pytest.approx(stats.ttest_1samp(differences, 0.0, axis=-1).pvalue)
+    for alternative, p in (("greater", greater_p(estimate, 0.2)), ("less", less_p(estimate, 0.2))):
+        expected = stats.ttest_1samp(differences, 0.2, axis=-1, alternative=alternative).pvalue
+        assert p == pytest.approx(expected)
+
+
+def test_moderated_variances_are_those_worked_by_hand() -> None:
+    # five seeds: 4 degrees of freedom, 2 of them from the median, 2; the median of chi^2 with 4 of them is 3.35669
+    own = np.array([1.0, 2.0, 9.0])
+    four, none = np.full(3, 4.0), np.zeros(3)
+    found = moderate(MeanEstimate(np.ones(3), own, four, none, four, none))
+    typical = 2.0 * 4.0 / 3.35669
+    assert found.seed_variance == pytest.approx([(2 * typical + 4 * 1) / 6, (2 * typical + 4 * 2) / 6, 9.0], rel=1e-5)
+    assert found.seed_df.tolist() == [6.0, 6.0, 6.0]
+
+
+def test_a_variant_without_a_test_takes_no_part_in_the_median_and_two_variants_keep_their_variances() -> None:
+    own = np.array([1.0, np.nan, 2.0, 9.0])
+    four, none = np.full(4, 4.0), np.zeros(4)
+    estimate = MeanEstimate(np.ones(4), own, four, none, four, none)
+    with_nan = moderate(estimate).seed_variance
+    without = moderate(MeanEstimate(*(part[[0, 2, 3]] for part in estimate))).seed_variance
+    assert with_nan[[0, 2, 3]] == pytest.approx(without)
+    two = MeanEstimate(*(part[:3] for part in estimate))
+    assert moderate(two).seed_variance == pytest.approx([1.0, np.nan, 2.0], nan_ok=True)
+
+
+def test_a_variant_is_different_only_if_its_own_interval_excludes_0() -> None:
+    rng = np.random.default_rng(2)
+    differences = rng.standard_normal((2000, 8, 5)) + rng.choice([0.0, 1.5, 3.0], (2000, 8, 1))
+    estimate = over_seeds(differences)
+    low, high = interval(estimate)
+    decision = decide(estimate, 0.5)
+    assert decision.is_different.sum() > 1000
+    assert not (decision.is_different & (low <= 0.0) & (high >= 0.0)).any()
+
+
+@pytest.mark.parametrize("parts", [(1e-4, 2e-4, 9e-4), (4e-5, 3.6e-3, 5e-4), (1e-4, 0.0, 9e-4)])
+def test_the_planned_patients_reach_the_power_that_was_asked_for(parts: tuple[float, float, float]) -> None:
+    needed = needed_for_patients(Components(*parts), 0.02, num_seeds=5, num_patients=20, alpha=0.05)
+    assert needed.patients is not None
+    simulated = simulate_patients(1, 5, needed.patients, Components(*map(np.float64, parts)), studies=4000, effect=0.02)
+    assert 0.75 < finds(over_patients(simulated)) < 0.85

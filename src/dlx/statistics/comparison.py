@@ -238,13 +238,13 @@ def _compare_in(
     results = {}
     for i, (label, row) in enumerate(pairs.items()):
         is_untested = bool(np.isnan(decision.p[i]))
-        verdict, reasons = row.obstacle or _judge(decision, i, scope, design)
+        low, high = (float(end) for end in interval(estimates[label]))
+        verdict, reasons = row.obstacle or _judge(decision, i, (low, high), scope, design)
         unlearned = variants[label].unlearned
         if verdict is Verdict.NO_DIFFERENCE and unlearned is not None:
             verdict, reasons = Verdict.CANNOT_TELL, (unlearned,)
         if decision.is_different[i] or decision.is_equivalent[i]:
             reasons += cost_of_looks(design.earlier_looks, len(design.seeds), len(variants))
-        low, high = (float(end) for end in interval(estimates[label]))
         results[label] = ScopeResult(
             n=row.size(scope),
             difference=finite(float(estimates[label].mean)),
@@ -275,9 +275,9 @@ def _pair(runs: Runs, control: Runs, declared: Sequence[RunId]) -> _Pairs:
     return _Pairs(differences, runs.by_patient, obstacle)
 
 
-def _judge(decision: Decision, i: int, scope: Scope, design: Design) -> Judgement:
+def _judge(decision: Decision, i: int, ends: tuple[float, float], scope: Scope, design: Design) -> Judgement:
     """Verdict and reasons of a variant that has all its pairs."""
-    low, high = (end[i] for end in decision.interval)
+    low, high = ends
     if decision.is_different[i]:
         is_small = -design.smallest_effect < low and high < design.smallest_effect
         verdict = Verdict.BETTER if (decision.difference[i] > 0.0) == design.higher_is_better else Verdict.WORSE

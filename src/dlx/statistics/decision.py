@@ -6,16 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlx.statistics.correction import holm, moderate
-from dlx.statistics.estimate import Floats, MeanEstimate, equivalence_p, interval, two_sided_p
+from dlx.statistics.estimate import Floats, MeanEstimate, equivalence_p, two_sided_p
 
 ALPHA = 0.05
 
 
 class Decision(NamedTuple):
-    """What is declared of each variant (..., m), and on what grounds; both p are Holm-adjusted, the interval is not."""
+    """What is declared of each variant (..., m), and on what grounds: both p are Holm-adjusted."""
 
     difference: Floats
-    interval: tuple[Floats, Floats]
     p: Floats
     equivalence_p: Floats
     is_different: NDArray[np.bool_]
@@ -34,4 +33,4 @@ def decide(estimate: MeanEstimate, margin: float) -> Decision:
     p_equivalent = np.maximum(holm(equivalence_p(moderated, margin)), equivalence_p(estimate, margin))
     is_different = p < ALPHA
     is_equivalent = ~is_different & (p_equivalent < ALPHA)
-    return Decision(estimate.mean, interval(estimate), p, p_equivalent, is_different, is_equivalent)
+    return Decision(estimate.mean, p, p_equivalent, is_different, is_equivalent)

@@ -6,6 +6,7 @@ from functools import lru_cache
 import numpy as np
 
 from dlx.statistics.decision import decide
+from dlx.statistics.estimate import over_seeds
 from dlx.statistics.reasons import EarlierLooks
 
 
@@ -31,5 +32,5 @@ def false_alarm_rate(looks: tuple[int, ...], num_variants: int, *, studies: int 
     """
     noise = np.random.default_rng(0).standard_normal((studies, num_variants + 1, max(looks)))
     differences = noise[:, 1:] - noise[:, :1]
-    alarms = [decide(differences[..., :n], 0.0).is_different.any(axis=-1) for n in looks]
+    alarms = [decide(over_seeds(differences[..., :n]), 0.0).is_different.any(axis=-1) for n in looks]
     return float(np.mean(np.any(alarms, axis=0)))

@@ -99,9 +99,7 @@ class Needed:
     patients: int | None = None
 
 
-def needed_for_patients(
-    parts: Components, effect: float, *, num_seeds: int, num_patients: int, alpha: float
-) -> Needed:
+def needed_for_patients(parts: Components, effect: float, *, num_seeds: int, num_patients: int, alpha: float) -> Needed:
     """The seeds or the patients that find a true difference `effect` for new patients."""
 
     def with_seeds(n: int) -> float:
