@@ -9,7 +9,7 @@ from dlx.report.page.page import make_page
 from dlx.report.summary import summarize_study
 from dlx.report.terminal.trial_tables import seeds_table
 from dlx.report.words import spell_collapse, spell_reasons
-from dlx.statistics.collapse import find_collapse, seeds_without
+from dlx.statistics.collapse import find_collapse, runs_without
 from dlx.statistics.reasons import NothingLearned
 from dlx.statistics.verdict import Verdict
 from dlx.study.metrics import check_class, direction_of, known_claim_metric, known_study_metric, split_metric
@@ -35,7 +35,7 @@ def compared(records):
 
 @pytest.mark.parametrize("dice", [0.016, 0.027, 0.0])
 def test_a_class_that_one_seed_never_learned_is_found(dice):
-    assert seeds_without(LEARNED | {2: dice}) == (2,)
+    assert runs_without(LEARNED | {2: dice}) == (2,)
 
 
 @pytest.mark.parametrize(
@@ -49,30 +49,30 @@ def test_a_class_that_one_seed_never_learned_is_found(dice):
     ],
 )
 def test_a_class_that_is_low_everywhere_learned_badly_or_not_measured_is_no_alarm(values):
-    assert seeds_without(values) == ()
+    assert runs_without(values) == ()
 
 
 def test_two_seeds_of_five_may_lose_a_class():
-    assert seeds_without(LEARNED | {1: 0.0, 3: 0.05}) == (1, 3)
+    assert runs_without(LEARNED | {1: 0.0, 3: 0.05}) == (1, 3)
 
 
 def test_a_class_that_a_variant_learns_badly_on_every_seed_is_a_difference_and_no_loss():
-    assert seeds_without({0: 0.41, 1: 0.42, 2: 0.05}, reference=0.9) == ()
-    assert seeds_without({0: 0.41, 1: 0.42, 2: 0.05}, reference=0.8) == (2,)
+    assert runs_without({0: 0.41, 1: 0.42, 2: 0.05}, reference=0.9) == ()
+    assert runs_without({0: 0.41, 1: 0.42, 2: 0.05}, reference=0.8) == (2,)
 
 
 def test_a_run_that_learned_nothing_is_called_collapsed_and_no_class_of_it_is_named():
     whole = dict.fromkeys(range(4), 0.8) | {4: 0.02}
     classes = dict.fromkeys(("CSF", "GM"), whole)
     found = find_collapse(whole, whole, range(5), classes=classes, control_classes=classes)
-    assert (found.seeds, found.lost) == ((4,), ())
+    assert (found.runs, found.lost) == ((4,), ())
 
 
 def test_a_collapsed_run_that_learned_one_of_two_classes_names_the_other():
     whole = dict.fromkeys(range(4), 0.8) | {4: 0.39}
     classes = {"CSF": whole | {4: 0.0}, "GM": whole | {4: 0.78}}
     found = find_collapse(whole, whole, range(5), classes=classes, control_classes=classes)
-    assert (found.seeds, found.lost) == ((4,), (("CSF", (4,)),))
+    assert (found.runs, found.lost) == ((4,), (("CSF", (4,)),))
     assert spell_collapse(found) == "1 of 5 runs collapsed (seed 4); seed 4 never learned CSF"
 
 

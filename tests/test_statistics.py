@@ -9,7 +9,7 @@ from scipy import stats
 from calibration import UNEQUAL, coverage, equivalences, false_alarms, finds, one_of, simulate
 from dlx.statistics import reasons as why
 from dlx.statistics.claims import Estimate, judge_best, judge_greater, judge_within, trend_slopes
-from dlx.statistics.collapse import Collapse, collapsed_seeds, find_collapse
+from dlx.statistics.collapse import Collapse, collapsed_runs, find_collapse
 from dlx.statistics.comparison import Comparison, Runs, compare
 from dlx.statistics.decision import decide
 from dlx.statistics.looks import false_alarm_rate
@@ -187,20 +187,20 @@ def test_jitter_needs_three_measured_epochs():
 
 
 def test_collapsed_is_what_has_less_than_half_of_the_best():
-    assert collapsed_seeds({3: 0.8, 2: 0.39, 1: 0.0, 0: 0.4}) == (1, 2)
-    assert collapsed_seeds({0: 0.8, 1: None}) == (1,)
+    assert collapsed_runs({3: 0.8, 2: 0.39, 1: 0.0, 0: 0.4}) == (1, 2)
+    assert collapsed_runs({0: 0.8, 1: None}) == (1,)
 
 
 def test_all_collapsed_only_if_all_diverged():
-    assert collapsed_seeds({0: None, 1: None}) == (0, 1)
-    assert collapsed_seeds({0: 0.0, 1: 0.0}) == ()
-    assert collapsed_seeds({}) == ()
+    assert collapsed_runs({0: None, 1: None}) == (0, 1)
+    assert collapsed_runs({0: 0.0, 1: 0.0}) == ()
+    assert collapsed_runs({}) == ()
 
 
 def test_a_variant_that_learns_badly_on_every_seed_did_not_collapse():
-    assert collapsed_seeds({0: 0.3, 1: 0.1, 2: 0.05}, reference=0.8) == ()
-    assert collapsed_seeds({0: 0.4, 1: 0.1}, reference=0.8) == (1,)
-    assert collapsed_seeds({0: 0.3, 1: None}, reference=0.8) == (1,)
+    assert collapsed_runs({0: 0.3, 1: 0.1, 2: 0.05}, reference=0.8) == ()
+    assert collapsed_runs({0: 0.4, 1: 0.1}, reference=0.8) == (1,)
+    assert collapsed_runs({0: 0.3, 1: None}, reference=0.8) == (1,)
     control = {0: 0.80, 1: 0.82, 2: 0.81}
     row = compare_one({0: 0.02, 1: 0.05, 2: 0.01}, control=control, declared_seeds=(0, 1, 2))
     assert row.verdict is Verdict.WORSE

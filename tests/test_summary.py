@@ -178,7 +178,7 @@ def test_a_diverged_trial_is_a_row_with_its_cause_and_no_interval():
 def test_a_collapsed_run_is_named_by_its_seed():
     found = variant(study(collapsed=[("p=0.1", 3)]))
     (reason,) = found.comparison.reasons
-    assert reason.variant.seeds == (3,)
+    assert reason.variant.runs == (3,)
     assert not reason.control
 
 
@@ -259,7 +259,7 @@ def test_a_run_of_the_control_that_collapsed_is_left_out_of_the_noise_floor():
     rises = {seed: (0.9, 0.8 + rise) for seed, rise in enumerate(ROUND)}
     finals = {("p=0", seed): pair for seed, pair in rises.items()} | {("p=0", 4): (0.1, 0.1)}
     summary = summarize_study(made_study(FLAT, finals=finals))
-    assert summary.control_collapse.seeds == (4,)
+    assert summary.control_collapse.runs == (4,)
     assert summary.noise_floor.n == 4
     assert summary.noise_floor.control_spread == pytest.approx(math.sqrt(0.0005 / 3))
 
@@ -384,7 +384,7 @@ def test_a_metric_of_epochs_without_a_window_is_the_last_and_none_of_a_diverged_
     result = claim(lambda **o: study(diverged=[("p=0.1", 2)], **o), **fields).result
     assert (result.verdict, result.n, result.interval) == (Verdict.CANNOT_TELL, 4, None)
     ((label, collapse),) = result.reasons[0].collapses
-    assert (label, collapse.seeds) == ("p=0.1", (2,))
+    assert (label, collapse.runs) == ("p=0.1", (2,))
 
 
 def test_a_claim_is_incomplete_until_all_seeds_have_reached_its_window():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dlx.report.words import VERDICTS, spell_collapse, spell_collapsed_seeds, spell_reason, spell_reasons, spell_verdict
+from dlx.report.words import VERDICTS, spell_collapse, spell_collapsed_runs, spell_reason, spell_reasons, spell_verdict
 from dlx.statistics import reasons as why
 from dlx.statistics.claims import ClaimResult
 from dlx.statistics.collapse import Collapse
@@ -78,4 +78,4 @@ def test_the_reasons_of_claims_have_words_for_each_verdict_they_can_have(margin)
 def test_a_variant_that_always_diverged_is_not_called_collapsed():
     assert spell_collapse(Collapse((0, 1), 2)) == "all 2 runs diverged or failed"
     assert spell_collapse(Collapse((0,), 1)) == "the only run diverged or failed"
-    assert spell_collapse(NONE) == spell_collapsed_seeds(NONE) == ""
+    assert spell_collapse(NONE) == spell_collapsed_runs(NONE) == ""

@@ -4,10 +4,14 @@ A record of an epoch or a trial has two parts: `result` (`dlx.study.results`), w
 repeated, and `run`, which may differ.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from dlx.study.metrics import Direction
 from dlx.study.results import EpochResult, Record, TrialResult
+from dlx.study.run_id import RunId
+from dlx.study.scope import Scope
 
 
 class EpochRun(Record):
@@ -60,11 +64,17 @@ class VariantEntry(Record):
 
 
 class TrialEntry(Record):
-    """The trial of a variant and seed; its records are found by `trial`, never by the label."""
+    """The trial of a variant, a seed and perhaps a fold; its records are found by `trial`, never by the label."""
 
     trial: str
     label: str
     seed: int
+    fold: int | None = None  # in cross-validation
+
+    @property
+    def run(self) -> RunId:
+        """The name of the trial among those of its variant."""
+        return self.seed if self.fold is None else (self.fold, self.seed)
 
 
 class StudyHeader(Record):
@@ -79,6 +89,11 @@ class StudyHeader(Record):
     axes: tuple[str, ...]
     control: str | None
     seeds: tuple[int, ...]  # as declared; verdicts are final once the trials of all seeds have ended
+    folds: tuple[int, ...] = ()  # of cross-validation: each seed has a trial in each
+    scope: Scope | None = None  # for whom verdicts are to hold, if that was declared
+    persons: Annotated[
+        dict[str, str], Field(default_factory=dict)
+    ]  # case -> person, of the cases whose person has several
     epochs: int
     variants: tuple[VariantEntry, ...]
     trials: tuple[TrialEntry, ...]
@@ -86,6 +101,11 @@ class StudyHeader(Record):
     settings: dict[str, Any]  # of the control
     remarks: tuple[str, ...] = ()
     declared_late: tuple[str, ...] = ()  # claims (by their text) and settings that changed after first results
+
+    @property
+    def runs(self) -> tuple[RunId, ...]:
+        """The declared runs of each variant, seed by seed."""
+        return tuple((fold, seed) for seed in self.seeds for fold in self.folds) if self.folds else self.seeds
 
     @property
     def control_trials(self) -> tuple[str, ...]:

@@ -8,9 +8,13 @@ from dlx.records.schema import TrialRecord
 from dlx.report.rows import SCORES
 from dlx.report.summary import Summary
 from dlx.report.variants import VariantSummary, dice_of_classes
-from dlx.report.words import spell_reasons, spell_verdict
+from dlx.report.words import VERDICTS, spell_reasons, spell_verdict
 from dlx.statistics.claims import Estimate
+from dlx.statistics.comparison import Comparison
+from dlx.statistics.estimate import Components
 from dlx.study.metrics import trial_value
+from dlx.study.run_id import RunId
+from dlx.study.scope import Scope
 
 
 def trial_entry(record: TrialRecord, folder: Path | None) -> dict[str, Any]:
@@ -43,6 +47,8 @@ def study_document(summary: Summary, trials: list[dict[str, Any]]) -> dict[str, 
     return {
         "study": header.model_dump(mode="json", exclude={"trials", "variants", "claims"}),
         "control": header.control,
+        "scope": summary.scope.value,
+        "scope_reason": summary.why_scope,
         "noise_floor": None if floor is None else floor.control_spread,
         "detectable_effect": None if floor is None else floor.detectable_effect,
         "trials": trials,
@@ -54,6 +60,7 @@ def study_document(summary: Summary, trials: list[dict[str, Any]]) -> dict[str, 
                 "estimate": outcome.result.estimate,
                 "interval": outcome.result.interval,
                 "n": outcome.result.n,
+                "scope": outcome.result.scope.value,
                 "verdict": spell_verdict(outcome.result),
                 "reason": spell_reasons(outcome.result),
             }
@@ -65,7 +72,7 @@ def study_document(summary: Summary, trials: list[dict[str, Any]]) -> dict[str, 
 def variant_entry(variant: VariantSummary) -> dict[str, Any]:
     """One variant: means over its seeds, their spread, and its comparison with the control (null for the control)."""
     row = variant.comparison
-    estimates, records = variant.estimates, variant.records.values()
+    estimates = variant.estimates
     return {
         "label": variant.label,
         "values": variant.values,
@@ -78,15 +85,38 @@ def variant_entry(variant: VariantSummary) -> dict[str, Any]:
         "p": row.p if row else None,
         "verdict": spell_verdict(row) if row else None,
         "reason": spell_reasons(row) if row else None,
-        "collapsed_seeds": variant.collapse.seeds,
+        "scopes": {scope.value: scope_entry(row, scope) for scope in Scope} if row else None,
+        "collapsed_seeds": variant.collapse.runs,
         "lost_classes": dict(variant.collapse.lost),
-        "val_dice_per_class": {name: class_entry(values) for name, values in dice_of_classes(records).items()},
+        "val_dice_per_class": {name: class_entry(values) for name, values in dice_of_classes(variant.records).items()},
         "warnings": variant.warnings,
-        "seeds_needed": row.seeds_needed if row else None,
+        "variances": variances_entry(row.parts) if row and row.parts else None,
+        "seeds_needed": row.needed.seeds if row and row.needed else None,
+        "patients_needed": row.needed.patients if row and row.needed else None,
     }
 
 
-def class_entry(by_seed: Mapping[int, float | None]) -> dict[str, Any]:
-    """The validation Dice of a class over the seeds that have one."""
-    known = Estimate.of(by_seed.values())
+def scope_entry(row: Comparison, scope: Scope) -> dict[str, Any] | None:
+    """The comparison in one scope; None if the design does not have it."""
+    result = row.scopes.get(scope)
+    if result is None:
+        return None
+    verdict = VERDICTS[result.verdict].format(smallest_effect=row.smallest_effect)
+    return {
+        "n": result.n,
+        "difference": result.difference,
+        "interval": result.interval,
+        "p": result.p,
+        "verdict": verdict,
+    }
+
+
+def variances_entry(parts: Components) -> dict[str, float]:
+    """The variance components of the paired differences."""
+    return {"seed": float(parts.seed), "patient": float(parts.patient), "residual": float(parts.residual)}
+
+
+def class_entry(by_run: Mapping[RunId, float | None]) -> dict[str, Any]:
+    """The validation Dice of a class over the runs that have one."""
+    known = Estimate.of(by_run.values())
     return {"mean": known.mean, "spread": known.sd, "n": known.n}

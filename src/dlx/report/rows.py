@@ -6,13 +6,14 @@ Cells are plain text; the code that shows them escapes it.
 from dataclasses import dataclass
 
 from dlx.report.formatting import signed, spell_effect, spell_interval, spell_spread
+from dlx.report.planning import spell_needed
 from dlx.report.summary import Summary
 from dlx.report.variants import VariantSummary, dice_of_classes
-from dlx.report.words import LATE, spell_collapse, spell_reasons, spell_verdict
+from dlx.report.words import LATE, spell_collapse, spell_reasons, spell_scoped_verdict
 from dlx.statistics.claims import Estimate
-from dlx.statistics.comparison import Comparison
 from dlx.statistics.verdict import Verdict
 from dlx.study.metrics import largest_difference
+from dlx.study.scope import Scope
 
 SCORES = ("train_dice", "val_dice", "gap", "jitter", "best_val_dice")  # what tables of scores show, in this order
 
@@ -35,9 +36,9 @@ class VerdictRow:
     words: str
     reasons: tuple[str, ...]
     difference: str
-    interval: str
+    intervals: tuple[str, ...]  # in the order of `scopes_of`
     num_pairs: int
-    seeds_needed: str
+    needed: str
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,8 @@ def class_rows(summary: Summary) -> list[ScoreRow]:
 
 
 def _class_spread(variant: VariantSummary, name: str) -> str:
-    by_seed = dice_of_classes(variant.records.values()).get(name, {})
-    return spell_spread(Estimate.of(by_seed.values()), is_mixed=bool(variant.collapse.of_metric(f"val_dice:{name}")))
+    by_run = dice_of_classes(variant.records).get(name, {})
+    return spell_spread(Estimate.of(by_run.values()), is_mixed=bool(variant.collapse.of_metric(f"val_dice:{name}")))
 
 
 def verdict_rows(summary: Summary) -> list[VerdictRow]:
@@ -94,21 +95,22 @@ def verdict_rows(summary: Summary) -> list[VerdictRow]:
         VerdictRow(
             name=variant.label,
             verdict=compared.verdict,
-            words=spell_verdict(compared),
+            words=spell_scoped_verdict(compared),
             reasons=tuple(filter(None, [spell_reasons(compared)])),
             difference=signed(compared.difference),
-            interval=spell_interval(compared.interval),
-            num_pairs=compared.n,
-            seeds_needed=spell_seeds_needed(compared),
+            intervals=tuple(spell_interval(compared.scopes[scope].interval) for scope in scopes_of(summary)),
+            num_pairs=compared.num_pairs,
+            needed=spell_needed(compared),
         )
         for variant in summary.variants
         if (compared := variant.comparison) is not None
     ]
 
 
-def spell_seeds_needed(row: Comparison) -> str:
-    """How many seeds the comparison needs; a dash if its verdict is settled or its spread unknown."""
-    return "-" if row.seeds_needed is None or row.verdict.is_settled else str(row.seeds_needed)
+def scopes_of(summary: Summary) -> list[Scope]:
+    """The scopes that are shown, the headline's first."""
+    order = [*Scope]
+    return order[order.index(summary.scope) :: -1]
 
 
 def claim_rows(summary: Summary) -> list[ClaimRow]:
@@ -118,7 +120,9 @@ def claim_rows(summary: Summary) -> list[ClaimRow]:
         result = outcome.result
         reasons = tuple(filter(None, [spell_reasons(result), LATE * outcome.is_late]))
         effect = spell_effect(result.estimate, result.interval)
-        rows.append(ClaimRow(outcome.claim.text, outcome.measured, spell_verdict(result), reasons, *effect, result.n))
+        rows.append(
+            ClaimRow(outcome.claim.text, outcome.measured, spell_scoped_verdict(result), reasons, *effect, result.n)
+        )
     return rows
 
 
@@ -133,11 +137,11 @@ def noise_floor_line(summary: Summary) -> str:
     if floor is None or floor.control_spread is None:
         line = "Noise floor: not known from fewer than two seeds of the control."
     else:
-        line = f"Noise floor (the control alone, {floor.n} seeds): {floor.control_spread:.4f}."
+        line = f"Noise floor (the control alone, {floor.n} runs): {floor.control_spread:.4f}."
         largest = largest_difference(summary.header.metric)
         if floor.detectable_effect is not None and floor.detectable_effect > largest:
             line += (
-                f" These seeds are too few to detect any difference: even a true one of {largest:g}, the largest "
+                f" These runs are too few to detect any difference: even a true one of {largest:g}, the largest "
                 "possible, would not have been found with 80 % power."
             )
         elif floor.detectable_effect is not None:

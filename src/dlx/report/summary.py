@@ -3,20 +3,22 @@
 Tables, figures and pages show this and compute nothing themselves.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from dlx.records.archive import StudyRecords
 from dlx.records.schema import Look, StudyHeader
-from dlx.report.claims import ClaimOutcome, judge_claims
+from dlx.report.claims import ClaimOutcome, Ground, judge_claims
 from dlx.report.looks import chosen_after, earlier_looks, fewer_seeds, this_look
+from dlx.report.patients import headline_scope, patient_values, test_to_train
 from dlx.report.variant_checks import evaluated_unlike_trained, find_same_records
 from dlx.report.variants import Placed, VariantSummary, describe_variant, on_one_device, place
 from dlx.settings.text import counted
 from dlx.statistics import reasons as why
 from dlx.statistics.collapse import MIN_LEARNED, Collapse
-from dlx.statistics.comparison import Comparisons, NoiseFloor, Runs, compare
+from dlx.statistics.comparison import Comparisons, Design, NoiseFloor, Runs, compare
 from dlx.study.metrics import Direction, direction_of, find_metric, split_metric, title_of
+from dlx.study.scope import Scope
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Summary:
 
     header: StudyHeader
     variants: tuple[VariantSummary, ...]
+    scope: Scope  # of the headline verdicts
+    why_scope: str
     noise_floor: NoiseFloor | None
     claims: tuple[ClaimOutcome, ...]
     num_done: int
@@ -55,16 +59,24 @@ def summarize_study(records: StudyRecords) -> Summary:
     placed = place(records.trials, header)
     variants = {entry.label: describe_variant(entry, placed, header) for entry in header.variants}
     looks = earlier_looks(records)
+    scope, why_scope = headline_scope(header, variants.values())
+    ratio = test_to_train(header, variants.values())
     compared, remarks = None, [*header.remarks, *_late(header)]
     if header.control is not None:
-        control = variants[header.control]
-        others = [variant for variant in variants.values() if variant is not control]
-        compared, unlike = _compare(header, control, others, placed, fewer_seeds(looks, header, metric=header.metric))
+        design = Design(
+            runs=header.runs,
+            smallest_effect=header.smallest_effect,
+            scope=scope,
+            test_to_train=ratio,
+            higher_is_better=direction_of(header.metric, header.direction) == "higher",
+            earlier_looks=fewer_seeds(looks, header, metric=header.metric),
+        )
+        compared, unlike = _compare(header, variants, placed, design)
         if unlike:
             remarks.append(f"{counted(unlike, 'pair')} left out: variant and control ran on unlike devices")
         remarks += chosen_after(looks, header)
     rows = {row.label: row for row in compared.rows} if compared else {}
-    claims = judge_claims(header, variants, fewer_seeds(looks, header, metric=None))
+    claims = judge_claims(Ground(header, variants, scope, ratio, fewer_seeds(looks, header, metric=None)))
     verdicts = [*(row.verdict for row in rows.values()), *(outcome.result.verdict for outcome in claims)]
     return Summary(
         header=header,
@@ -72,6 +84,8 @@ def summarize_study(records: StudyRecords) -> Summary:
             replace(variant, comparison=rows.get(label), warnings=evaluated_unlike_trained(variant))
             for label, variant in variants.items()
         ),
+        scope=scope,
+        why_scope=why_scope,
         noise_floor=compared.noise_floor if compared else None,
         claims=claims,
         num_done=sum(trial.record is not None for trial in records.trials),
@@ -89,35 +103,30 @@ def _late(header: StudyHeader) -> list[str]:
 
 def _is_unlearned(metric: str, pair: tuple[VariantSummary, VariantSummary]) -> bool:
     """Whether no run of a variant or its control learned what a Dice is of: two Dice near 0 show no equality."""
-    values = [value for variant in pair for value in variant.by_seed[metric].values() if value is not None]
+    values = [value for variant in pair for value in variant.by_run[metric].values() if value is not None]
     return find_metric(metric)[0].is_dice and bool(values) and max(values) < MIN_LEARNED
 
 
 def _compare(
-    header: StudyHeader, control: VariantSummary, variants: Sequence[VariantSummary], placed: Placed, looks: list[int]
+    header: StudyHeader, variants: Mapping[str, VariantSummary], placed: Placed, design: Design
 ) -> tuple[Comparisons, int]:
     """The comparisons with the control, and how many pairs were left out because their devices are unlike."""
-    metric, num_unlike = header.metric, 0
+    assert header.control is not None
+    control, metric, num_unlike = variants[header.control], header.metric, 0
     lack_of_control = control.lacks(metric)
     runs = {}
-    for variant in variants:
-        alike = on_one_device((variant, control), header.seeds)
-        num_unlike += len(header.seeds) - len(alike)
+    for variant in (variant for variant in variants.values() if variant is not control):
+        alike = on_one_device((variant, control), header.runs)
+        num_unlike += len(header.runs) - len(alike)
         lack = variant.lacks(metric) or (lack_of_control and f"of the control: {lack_of_control}")
         is_unlearned = _is_unlearned(metric, (variant, control))
+        tables = patient_values((variant, control), metric, alike, header.persons)
         runs[variant.label] = Runs(
-            values={seed: value for seed, value in variant.by_seed[metric].items() if seed in alike},
+            values={run: value for run, value in variant.by_run[metric].items() if run in alike},
             collapse=variant.collapse.of_metric(metric),
+            by_patient=None if tables is None else tables[0] - tables[1],
             unreached=find_same_records(variant.label, control.label, placed, header),
             unmeasured=why.NotMeasured(lack) if lack else None,
             unlearned=why.NothingLearned(split_metric(metric)[1]) if is_unlearned else None,
         )
-    compared = compare(
-        Runs(control.by_seed[metric], control.collapse.of_metric(metric)),
-        runs,
-        declared_seeds=header.seeds,
-        smallest_effect=header.smallest_effect,
-        higher_is_better=direction_of(metric, header.direction) == "higher",
-        earlier_looks=looks,
-    )
-    return compared, num_unlike
+    return compare(Runs(control.by_run[metric], control.collapse.of_metric(metric)), runs, design), num_unlike

@@ -6,9 +6,9 @@ from statistics import mean
 from dlx.records.archive import TrialHistory
 from dlx.records.schema import StudyHeader, TrialRecord
 from dlx.report.variants import Placed, VariantSummary
-from dlx.report.words import name_seeds
 from dlx.statistics.reasons import SameRecords
 from dlx.study.results import EpochResult
+from dlx.study.run_id import RunId, spell_runs
 
 # By how much the Dice of the last epoch's batches may exceed that of the evaluated training subjects. In the 65
 # trials of experiments/*.jsonl, with the bound that their losses give: at most 0.028 in the 55 healthy ones (both
@@ -43,7 +43,7 @@ def evaluated_unlike_trained(variant: VariantSummary) -> tuple[str, ...]:
 
     Such a variant does learn; evaluation mode shows another fault, usually BatchNorm's running statistics.
     """
-    found: dict[int, tuple[float, float]] = {}
+    found: dict[RunId, tuple[float, float]] = {}
     for seed, record in variant.records.items():
         reached = dice_of_batches(record, variant.epochs[seed])
         evaluated = record.result.train.dice if record.result else None
@@ -55,7 +55,7 @@ def evaluated_unlike_trained(variant: VariantSummary) -> tuple[str, ...]:
     networks = [variant.records[seed].settings.get("model", {}).get("args", {}) for seed in found]
     guess = "BatchNorm statistics? " * any(args.get("norm", "batch") == "batch" for args in networks)
     return (
-        f"evaluation differs from training ({name_seeds([*found])}): the last epoch's batches reach Dice {reached:.2f} "
+        f"evaluation differs from training ({spell_runs([*found])}): the last epoch's batches reach Dice {reached:.2f} "
         f"or more, the training subjects evaluated {evaluated:.2f}. {guess}See docs/studies.md",
     )
 

@@ -13,32 +13,33 @@ from dlx.statistics.collapse import Collapse, find_collapse
 from dlx.statistics.comparison import Comparison
 from dlx.study.metrics import TRIAL_METRICS, split_metric, trial_value, why_unmeasured
 from dlx.study.results import EpochResult
+from dlx.study.run_id import RunId, spell_run
 
-Placed = Mapping[str, Mapping[int, TrialHistory]]  # label -> seed -> what is known of the trial
+Placed = Mapping[str, Mapping[RunId, TrialHistory]]  # label -> run -> what is known of the trial
 
 
 @dataclass(frozen=True)
 class VariantSummary:
-    """One variant: its metrics over seeds, and its comparison with the control (None for the control itself)."""
+    """One variant: its metrics over runs, and its comparison with the control (None for the control itself)."""
 
     label: str
     values: dict[str, Any]
     is_control: bool
-    by_seed: dict[str, dict[int, float | None]]  # metric -> seed -> value; None: diverged
-    collapse: Collapse  # the seeds that collapsed where others did not: no mean describes both
-    epochs: dict[int, tuple[EpochResult, ...]]  # seed -> its epochs so far
-    records: dict[int, TrialRecord]  # seed -> its record, where the trial has ended
+    by_run: dict[str, dict[RunId, float | None]]  # metric -> run -> value; None: diverged
+    collapse: Collapse  # the runs that collapsed where others did not: no mean describes both
+    epochs: dict[RunId, tuple[EpochResult, ...]]  # run -> its epochs so far
+    records: dict[RunId, TrialRecord]  # run -> its record, where the trial has ended
     comparison: Comparison | None = None
     warnings: tuple[str, ...] = ()  # what a reader must know before the scores
 
     @property
     def estimates(self) -> dict[str, Estimate]:
-        """By metric, over the seeds that have it."""
-        return {metric: Estimate.of(values.values()) for metric, values in self.by_seed.items()}
+        """By metric, over the runs that have it."""
+        return {metric: Estimate.of(values.values()) for metric, values in self.by_run.items()}
 
     @property
     def case_sd(self) -> float | None:
-        """Standard deviation over the validation cases of their mean Dice, averaged over seeds first."""
+        """Standard deviation over the validation cases of their mean Dice, averaged over runs first."""
         by_case: dict[str, list[float]] = {}
         for record in self.records.values():
             for case, scores in (record.result.val.cases if record.result else {}).items():
@@ -51,28 +52,28 @@ class VariantSummary:
     @property
     def unfinished(self) -> tuple[str, ...]:
         """`seed 3: diverged (cause)` for each trial that did not finish."""
-        bad = [(seed, record) for seed, record in self.records.items() if record.status != "done"]
-        return tuple(f"seed {seed}: {record.status} ({record.cause})" for seed, record in bad)
+        bad = [(run, record) for run, record in self.records.items() if record.status != "done"]
+        return tuple(f"{spell_run(run)}: {record.status} ({record.cause})" for run, record in bad)
 
     def lacks(self, metric: str, window: tuple[int, int] | None = None) -> str | None:
         """Why finished trials lack this metric; None if all have it."""
-        for seed, record in self.records.items():
-            if record.result is None or (window is None and seed in self.by_seed.get(metric, ())):
+        for run, record in self.records.items():
+            if record.result is None or (window is None and run in self.by_run.get(metric, ())):
                 continue
             evaluate = EvaluateSpec.model_construct(**record.settings.get("evaluate", {}))  # checked when it ran
             lack = why_unmeasured(metric, evaluate, record.result.epochs, window)
             if lack is not None:
                 return lack[0]
-            if window is None and metric in self.by_seed:
-                return f"seed {seed} has none: a class is missing there"
+            if window is None and metric in self.by_run:
+                return f"{spell_run(run)} has none: a class is missing there"
         return None
 
 
-def place(trials: Iterable[TrialHistory], header: StudyHeader) -> dict[str, dict[int, TrialHistory]]:
-    """Trials by variant and seed."""
-    placed: dict[str, dict[int, TrialHistory]] = {variant.label: {} for variant in header.variants}
-    for trial in sorted(trials, key=lambda trial: trial.entry.seed):
-        placed[trial.entry.label][trial.entry.seed] = trial
+def place(trials: Iterable[TrialHistory], header: StudyHeader) -> dict[str, dict[RunId, TrialHistory]]:
+    """Trials by variant and run."""
+    placed: dict[str, dict[RunId, TrialHistory]] = {variant.label: {} for variant in header.variants}
+    for trial in sorted(trials, key=lambda trial: (trial.entry.fold or 0, trial.entry.seed)):
+        placed[trial.entry.label][trial.entry.run] = trial
     return placed
 
 
@@ -81,49 +82,49 @@ def describe_variant(entry: VariantEntry, placed: Placed, header: StudyHeader) -
     trials = placed[entry.label]
     asked = (header.metric, *(claim["metric"] for claim in header.claims))
     of_classes = [metric for metric in asked if split_metric(metric)[1] is not None]
-    by_seed = {metric: _by_seed(trials, metric) for metric in (*TRIAL_METRICS, *of_classes)}
+    by_run = {metric: _by_run(trials, metric) for metric in (*TRIAL_METRICS, *of_classes)}
     control = trials if header.control is None else placed[header.control]
     return VariantSummary(
         label=entry.label,
         values=entry.values,
         is_control=entry.label == header.control,
-        by_seed=by_seed,
+        by_run=by_run,
         collapse=find_collapse(
-            by_seed["val_dice"],
-            _by_seed(control, "val_dice"),
-            header.seeds,
-            classes=dice_of_classes(trial.record for trial in trials.values()),
-            control_classes=dice_of_classes(trial.record for trial in control.values()),
+            by_run["val_dice"],
+            _by_run(control, "val_dice"),
+            header.runs,
+            classes=dice_of_classes({run: trial.record for run, trial in trials.items()}),
+            control_classes=dice_of_classes({run: trial.record for run, trial in control.items()}),
         ),
-        epochs={seed: tuple(epoch.result for epoch in trial.epochs) for seed, trial in trials.items()},
-        records={seed: trial.record for seed, trial in trials.items() if trial.record is not None},
+        epochs={run: tuple(epoch.result for epoch in trial.epochs) for run, trial in trials.items()},
+        records={run: trial.record for run, trial in trials.items() if trial.record is not None},
     )
 
 
-def _by_seed(trials: Mapping[int, TrialHistory], metric: str) -> dict[int, float | None]:
-    """Seed -> value of the trials that ended, without those that failed or did not measure the metric."""
-    values: dict[int, float | None] = {}
-    for seed, trial in trials.items():
+def _by_run(trials: Mapping[RunId, TrialHistory], metric: str) -> dict[RunId, float | None]:
+    """Run -> value of the trials that ended, without those that failed or did not measure the metric."""
+    values: dict[RunId, float | None] = {}
+    for run, trial in trials.items():
         if trial.record is None:
             continue
         value = trial_value(trial.record.result, metric, [epoch.result for epoch in trial.epochs])
         if value is not None or trial.record.status == "diverged":
-            values[seed] = value
+            values[run] = value
     return values
 
 
-def dice_of_classes(records: Iterable[TrialRecord | None]) -> dict[str, dict[int, float | None]]:
-    """Class -> seed -> validation Dice, of the finished trials."""
-    found: dict[str, dict[int, float | None]] = {}
-    for record in records:
+def dice_of_classes(records: Mapping[RunId, TrialRecord | None]) -> dict[str, dict[RunId, float | None]]:
+    """Class -> run -> validation Dice, of the finished trials."""
+    found: dict[str, dict[RunId, float | None]] = {}
+    for run, record in records.items():
         if record is not None and record.result is not None:
             for name, dice in record.result.val.dice_per_class.items():
-                found.setdefault(name, {})[record.seed] = dice
+                found.setdefault(name, {})[run] = dice
     return found
 
 
-def on_one_device(variants: Iterable[VariantSummary], seeds: Iterable[int]) -> list[int]:
-    """The seeds whose finished trials of these variants all ran on one device; other seeds are not paired."""
+def on_one_device(variants: Iterable[VariantSummary], runs: Iterable[RunId]) -> list[RunId]:
+    """The runs whose finished trials of these variants all ran on one device; other runs are not paired."""
     known = list(variants)
-    devices = {seed: {v.records[seed].run.device for v in known if seed in v.records} for seed in seeds}
-    return [seed for seed, found in devices.items() if len(found) <= 1]
+    devices = {run: {v.records[run].run.device for v in known if run in v.records} for run in runs}
+    return [run for run, found in devices.items() if len(found) <= 1]

@@ -1,12 +1,12 @@
 """Verdicts, reasons and collapsed runs in words, for the terminal, markdown, figures and JSON documents."""
 
-from collections.abc import Sequence
-
 from dlx.statistics import reasons as why
 from dlx.statistics.claims import ClaimResult
 from dlx.statistics.collapse import MIN_LEARNED, Collapse
 from dlx.statistics.comparison import Comparison
 from dlx.statistics.verdict import Verdict
+from dlx.study.run_id import RunId, spell_runs
+from dlx.study.scope import Scope
 
 LATE = "declared after results were there"
 
@@ -44,19 +44,43 @@ AGAINST_RIVALS = {
 }
 
 
+# verdicts that say something about the variant, and so for whom
+OF_A_SCOPE = {
+    Verdict.BETTER,
+    Verdict.WORSE,
+    Verdict.NO_DIFFERENCE,
+    Verdict.CONFIRMED,
+    Verdict.CONTRADICTED,
+    Verdict.NOT_CONFIRMED,
+    Verdict.CANNOT_TELL,
+}
+FOR = {
+    Scope.SEEDS: "for new seeds",
+    Scope.PATIENTS: "for new patients",
+    Scope.PROCEDURE: "for new training sets",
+}
+
+
 def spell_verdict(result: Comparison | ClaimResult) -> str:
-    """`better`, `no difference larger than 0.01`, `confirmed`."""
+    """`better`, `no difference larger than 0.01`, `confirmed`, without its scope."""
     effect = result.smallest_effect if isinstance(result, Comparison) else None
     return VERDICTS[result.verdict].format(smallest_effect=effect)
 
 
+def spell_scoped_verdict(result: Comparison | ClaimResult) -> str:
+    """`better for new patients`; verdicts on the runs themselves (`collapsed`) have no scope."""
+    words = spell_verdict(result)
+    return f"{words} {FOR[result.scope]}" if result.verdict in OF_A_SCOPE else words
+
+
 def spell_reasons(result: Comparison | ClaimResult) -> str:
     """The reasons of the verdict in words; empty if it has none."""
-    return "; ".join(spell_reason(reason, result.verdict) for reason in result.reasons)
+    effect = result.smallest_effect if isinstance(result, Comparison) else None
+    return "; ".join(spell_reason(reason, result.verdict, effect) for reason in result.reasons)
 
 
-def spell_reason(reason: why.Reason, verdict: Verdict) -> str:
-    """One reason of a verdict."""
+def spell_reason(reason: why.Reason, verdict: Verdict, smallest_effect: float | None = None) -> str:
+    """One reason of a verdict; `smallest_effect` is that of a comparison."""
     match reason:
         case why.SameRecords(is_plateau):
             if is_plateau:
@@ -65,14 +89,17 @@ def spell_reason(reason: why.Reason, verdict: Verdict) -> str:
         case why.CollapsedPair(variant, control):
             return "; ".join(filter(None, (spell_collapse(variant), spell_collapse(control, " of the control"))))
         case why.CollapsedVariants(collapses):
-            found = (f"{label} ({spell_collapsed_seeds(collapse)})" for label, collapse in collapses)
+            found = (f"{label} ({spell_collapsed_runs(collapse)})" for label, collapse in collapses)
             return f"runs collapsed: {'; '.join(found)}"
         case why.NotMeasured(text):
             return text
-        case why.MissingSeeds(n, num_declared, num_unlike):
-            return f"{n} of {num_declared} seeds" + f" ({num_unlike} on unlike devices)" * bool(num_unlike)
-        case why.TooFewSeeds(rival):
-            return "fewer than two seeds" + (f" with '{rival}'" if rival is not None else "")
+        case why.MissingRuns(n, num_declared, num_unlike):
+            return f"{n} of {num_declared} runs" + f" ({num_unlike} on unlike devices)" * bool(num_unlike)
+        case why.TooFew(scope, rival):
+            what = "two patients that all runs have a value of" if scope is Scope.PATIENTS else "two seeds"
+            return f"fewer than {what}" + (f" with '{rival}'" if rival is not None else "")
+        case why.SettledFor(scope, settled):
+            return f"{VERDICTS[settled].format(smallest_effect=smallest_effect)} {FOR[scope]} alone"
         case why.NothingLearned(class_name):
             return f"no run of either learned {class_name or 'anything'} (Dice below {MIN_LEARNED:g})"
         case why.SmallDifference(limit):
@@ -97,28 +124,23 @@ def spell_collapse(collapse: Collapse, whose: str = "") -> str:
     `whose` (` of the control`) is put after the runs and seeds.
     """
     runs = ""
-    if collapse.seeds and len(collapse.seeds) == collapse.num_runs:
+    if collapse.runs and len(collapse.runs) == collapse.num_runs:
         runs = "the only run" if collapse.num_runs == 1 else f"all {collapse.num_runs} runs"
         runs += f"{whose} diverged or failed"
-    elif collapse.seeds:
-        runs = f"{len(collapse.seeds)} of {collapse.num_runs} runs{whose} collapsed ({name_seeds(collapse.seeds)})"
+    elif collapse.runs:
+        runs = f"{len(collapse.runs)} of {collapse.num_runs} runs{whose} collapsed ({spell_runs(collapse.runs)})"
     return "; ".join(filter(None, (runs, *_lost_classes(collapse, whose))))
 
 
-def spell_collapsed_seeds(collapse: Collapse) -> str:
-    """`seed 0, 3; seed 2 never learned CSF`, the latter of runs that did not collapse as a whole."""
-    whole = f"seed {', '.join(map(str, collapse.seeds))}" if collapse.seeds else ""
-    return "; ".join(filter(None, (whole, *_lost_classes(collapse.of_other_seeds()))))
+def spell_collapsed_runs(collapse: Collapse) -> str:
+    """`seeds 0, 3; seed 2 never learned CSF`, the latter of runs that did not collapse as a whole."""
+    whole = spell_runs(collapse.runs)
+    return "; ".join(filter(None, (whole, *_lost_classes(collapse.of_other_runs()))))
 
 
 def _lost_classes(collapse: Collapse, whose: str = "") -> list[str]:
-    """A text for each group of seeds, with the classes that it lost."""
-    classes: dict[tuple[int, ...], list[str]] = {}
-    for name, seeds in collapse.lost:
-        classes.setdefault(seeds, []).append(name)
-    return [f"{name_seeds(seeds)}{whose} never learned {', '.join(names)}" for seeds, names in classes.items()]
-
-
-def name_seeds(seeds: Sequence[int]) -> str:
-    """`seed 3`, `seeds 1, 3`."""
-    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    """A text for each group of runs, with the classes that it lost."""
+    classes: dict[tuple[RunId, ...], list[str]] = {}
+    for name, runs in collapse.lost:
+        classes.setdefault(runs, []).append(name)
+    return [f"{spell_runs(runs)}{whose} never learned {', '.join(names)}" for runs, names in classes.items()]

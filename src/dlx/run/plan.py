@@ -67,6 +67,7 @@ class Plan:
             axes=study.axes,
             control=study.control,
             seeds=study.seeds,
+            persons={},
             epochs=max(task.resolved.spec.train.epochs for task in self.trials),
             variants=tuple(
                 VariantEntry(label=v.label, values=v.values, scheduler=v.spec.scheduler.name) for v in study.variants

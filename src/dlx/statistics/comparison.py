@@ -30,9 +30,9 @@ from dlx.statistics.power import (
     needed_for_procedure,
     seeds_needed,
 )
-from dlx.statistics.scope import Scope
 from dlx.statistics.verdict import Verdict
 from dlx.study.run_id import RunId, seed_of
+from dlx.study.scope import Scope
 
 Judgement = tuple[Verdict, tuple[why.Reason, ...]]
 
@@ -76,6 +76,10 @@ class Comparison:
     @property
     def headline(self) -> ScopeResult:
         return self.scopes[self.scope]
+
+    @property
+    def p(self) -> float | None:
+        return self.headline.p
 
     @property
     def verdict(self) -> Verdict:
@@ -156,12 +160,12 @@ class Design:
 
 
 @dataclass(frozen=True)
-class _Pairs:
-    """The paired differences of one variant, and its verdict and reasons if they cannot be tested."""
+class Pairs:
+    """Paired differences by run, on each patient too (J, K); their verdict and reasons if they cannot be tested."""
 
     differences: Mapping[RunId, float]
     by_patient: Floats | None
-    obstacle: Judgement | None
+    obstacle: Judgement | None = None
 
     @property
     def is_sound(self) -> bool:
@@ -178,8 +182,7 @@ class _Pairs:
         """The variances of seeds, patients and residual; None for fewer than two of either."""
         if not self.is_sound or self.by_patient is None or min(self.by_patient.shape) < 2:
             return None
-        seed, patient, residual = components(self.by_patient)
-        return Components(float(seed), float(patient), float(residual))
+        return components(self.by_patient)
 
     @property
     def _values(self) -> Floats:
@@ -194,7 +197,7 @@ class _Pairs:
         return len(self.differences)
 
     def estimate(self, scope: Scope, test_to_train: float | None) -> MeanEstimate:
-        """The difference with its error in a scope; in cross-validation each seed's mean over the folds, for `SEEDS`."""
+        """The difference with its error in a scope; for new seeds, each seed's mean over the folds is one value."""
         if scope is Scope.PATIENTS:
             return over_patients(np.empty((0, 0)) if self.by_patient is None else self.by_patient)
         if scope is Scope.PROCEDURE:
@@ -229,7 +232,7 @@ def compare(control: Runs, variants: Mapping[str, Runs], design: Design) -> Comp
 
 
 def _compare_in(
-    scope: Scope, pairs: Mapping[str, _Pairs], variants: Mapping[str, Runs], design: Design
+    scope: Scope, pairs: Mapping[str, Pairs], variants: Mapping[str, Runs], design: Design
 ) -> dict[str, ScopeResult]:
     """The result of each variant in one scope, corrected for their number."""
     estimates = {label: row.estimate(scope, design.test_to_train) for label, row in pairs.items()}
@@ -257,7 +260,7 @@ def _compare_in(
     return results
 
 
-def _pair(runs: Runs, control: Runs, declared: Sequence[RunId]) -> _Pairs:
+def _pair(runs: Runs, control: Runs, declared: Sequence[RunId]) -> Pairs:
     differences = {}
     for run in sorted(set(declared)):
         value, reference = finite(runs.values.get(run)), finite(control.values.get(run))
@@ -272,7 +275,7 @@ def _pair(runs: Runs, control: Runs, declared: Sequence[RunId]) -> _Pairs:
         obstacle = (Verdict.NOT_MEASURED, (runs.unmeasured,))
     elif len(differences) < len(set(declared)):
         obstacle = (Verdict.INCOMPLETE, (why.MissingRuns(len(differences), len(set(declared))),))
-    return _Pairs(differences, runs.by_patient, obstacle)
+    return Pairs(differences, runs.by_patient, obstacle)
 
 
 def _judge(decision: Decision, i: int, ends: tuple[float, float], scope: Scope, design: Design) -> Judgement:
@@ -299,7 +302,7 @@ def _with_narrower(scope: Scope, scopes: Mapping[Scope, ScopeResult]) -> ScopeRe
     return replace(headline, reasons=(*headline.reasons, *(why.SettledFor(*found) for found in settled[-1:])))
 
 
-def _needed(row: _Pairs, design: Design, alpha: float) -> Needed | None:
+def _needed(row: Pairs, design: Design, alpha: float) -> Needed | None:
     """The runs that find the smallest effect of interest in the headline's scope; None if the variance is not known."""
     effect = design.smallest_effect
     if design.scope is Scope.PATIENTS:
@@ -316,7 +319,7 @@ def _needed(row: _Pairs, design: Design, alpha: float) -> Needed | None:
     return Needed(seeds=seeds_needed(row.spread, effect, alpha=alpha))
 
 
-def _noise_floor(control: Runs, pairs: Sequence[_Pairs], design: Design, alpha: float) -> NoiseFloor:
+def _noise_floor(control: Runs, pairs: Sequence[Pairs], design: Design, alpha: float) -> NoiseFloor:
     healthy = [run for run in sorted(set(design.runs)) if run not in control.collapse.all_runs]
     known = [value for run in healthy if (value := finite(control.values.get(run))) is not None]
     estimates = [row.estimate(design.scope, design.test_to_train) for row in pairs if row.is_sound]

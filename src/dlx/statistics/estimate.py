@@ -54,7 +54,7 @@ class MeanEstimate(NamedTuple):
             weight = self.seed_variance / (self.seed_variance + self.patient_variance)
         weight = np.where(self.patient_variance > 0.0, weight, 1.0)
         mixed = weight * special.stdtr(self.seed_df, -t) + (1.0 - weight) * special.stdtr(self.patient_df, -t)
-        return np.maximum(special.stdtr(self.df, -t), mixed)
+        return np.asarray(np.maximum(special.stdtr(self.df, -t), mixed), dtype=np.float64)
 
     def quantile(self, upper: float) -> Floats:
         """The t (...) of which the tail is `upper`, by bisection between the quantiles of the degrees of freedom."""
@@ -68,7 +68,7 @@ class MeanEstimate(NamedTuple):
         return high
 
 
-UNKNOWN = MeanEstimate(*[np.float64(np.nan)] * 6)
+UNKNOWN = MeanEstimate(*[np.array(np.nan)] * 6)
 
 
 def together(estimates: Sequence[MeanEstimate]) -> MeanEstimate:

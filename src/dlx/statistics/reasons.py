@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 from dlx.statistics.collapse import Collapse
+from dlx.statistics.verdict import Verdict
+from dlx.study.scope import Scope
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,8 @@ class NotMeasured:
 
 
 @dataclass(frozen=True)
-class MissingSeeds:
-    """How many of the declared seeds have a value or a pair, and how many are left out for their unlike devices."""
+class MissingRuns:
+    """How many of the declared runs have a value or a pair, and how many are left out for their unlike devices."""
 
     n: int
     num_declared: int
@@ -44,10 +46,19 @@ class MissingSeeds:
 
 
 @dataclass(frozen=True)
-class TooFewSeeds:
-    """Fewer than two seeds, or pairs with this rival, have no spread."""
+class TooFew:
+    """Fewer than two seeds, or pairs with this rival; or fewer than two patients that all runs have a value of."""
 
+    scope: Scope
     rival: str | None = None
+
+
+@dataclass(frozen=True)
+class SettledFor:
+    """A narrower scope, in which there is a verdict."""
+
+    scope: Scope
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
@@ -105,8 +116,9 @@ Reason = (
     | CollapsedPair
     | CollapsedVariants
     | NotMeasured
-    | MissingSeeds
-    | TooFewSeeds
+    | MissingRuns
+    | TooFew
+    | SettledFor
     | NothingLearned
     | SmallDifference
     | LostByCorrection

@@ -10,7 +10,7 @@ from pydantic import AfterValidator
 
 from dlx.settings.spec import EvaluateSpec
 from dlx.study.jitter import MIN_FOR_JITTER, jitter, jitter_window
-from dlx.study.results import EpochResult, TrialResult
+from dlx.study.results import CaseScores, EpochResult, TrialResult
 from dlx.system.errors import SettingError, nearest
 
 Direction = Literal["higher", "lower"]  # which of two values is the better one
@@ -46,6 +46,7 @@ class Metric:
     value_range: tuple[float, float] = (-inf, inf)
     of_trial: Callable[[TrialResult, str | None, Sequence[EpochResult]], float | None] | None = None
     has_epochs: bool = False  # single epochs have a value too
+    of_case: Callable[[CaseScores], Mapping[str, float | None] | None] | None = None  # a validation case, by class
     has_classes: bool = False  # single classes have a value too, as in `val_dice:edema`
     switch: Switch | None = None
     num_validations: int = 0  # that it needs: in the window of a claim, else in the last quarter of the epochs
@@ -77,6 +78,7 @@ METRICS: dict[str, Metric] = {
         "higher",
         FRACTION,
         of_trial=lambda trial, name, _: trial.val.dice_of(name),
+        of_case=lambda case: case.dice,
         has_epochs=True,
         has_classes=True,
         num_validations=1,
@@ -105,6 +107,7 @@ METRICS: dict[str, Metric] = {
         "lower",
         NONNEGATIVE,
         of_trial=lambda trial, name, _: _of_classes(trial.val.hd95_mm_per_class, name),
+        of_case=lambda case: case.hd95_mm,
         has_classes=True,
     ),
     "surface_dice": Metric(
@@ -112,6 +115,7 @@ METRICS: dict[str, Metric] = {
         "higher",
         FRACTION,
         of_trial=lambda trial, name, _: _of_classes(trial.val.surface_dice_per_class, name),
+        of_case=lambda case: case.surface_dice,
         has_classes=True,
     ),
     "jitter": Metric(

@@ -17,6 +17,7 @@ from dlx.report.words import spell_collapse
 from dlx.statistics.claims import Estimate
 from dlx.study.metrics import MIN_POINTS, epoch_value
 from dlx.study.results import EpochResult
+from dlx.study.run_id import RunId
 from dlx.system.characters import visible
 
 CURVES = {"val_dice": "val_dice", "train_dice": "train_dice_subset"}  # metric of a trial -> of an epoch
@@ -78,7 +79,7 @@ def _curve_handles(summary: Summary) -> list[Line2D | Patch]:
         handles.append(Line2D([], [], color=CONTROL, label=label))
     if len(summary.header.seeds) > 1:
         handles.append(Patch(color=CONTROL, alpha=0.3, linewidth=0, label="mean ± 1 standard deviation over seeds"))
-    if any(None in variant.by_seed["val_dice"].values() for variant in summary.variants):
+    if any(None in variant.by_run["val_dice"].values() for variant in summary.variants):
         handles.append(Line2D([], [], color=INK, marker="x", linestyle="", label="diverged or failed"))
     return handles
 
@@ -92,7 +93,7 @@ def _draw_variant(axes: Axes, variant: VariantSummary, *, grey: bool = False) ->
         style: dict[str, Any] = {"color": shown, "linestyle": dashes, "zorder": 2.0 if grey else 3.0}
         for seed, curve in curves.items():
             if seed not in together and curve:
-                has_broken = variant.by_seed["val_dice"].get(seed, 0.0) is None
+                has_broken = variant.by_run["val_dice"].get(seed, 0.0) is None
                 axes.plot([*curve], [*curve.values()], linewidth=0.8, marker=_marker(curve), markersize=2.5, **style)
                 if has_broken and not grey:
                     axes.plot([*curve][-1:], [*curve.values()][-1:], marker="x", color=INK, markersize=6, zorder=4)
@@ -129,8 +130,8 @@ def num_columns(num_panels: int) -> int:
     return num_panels if num_panels <= 4 else 3 if num_panels in (5, 6, 9) else 4
 
 
-def _ended(variant: VariantSummary) -> list[int]:
-    return [seed for seed, value in variant.by_seed["val_dice"].items() if value is not None]
+def _ended(variant: VariantSummary) -> list[RunId]:
+    return [run for run, value in variant.by_run["val_dice"].items() if value is not None]
 
 
 def _count(variant: VariantSummary) -> str:

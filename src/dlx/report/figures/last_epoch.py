@@ -45,7 +45,7 @@ def _draw_dice(axes: Axes, summary: Summary, axis: VariantAxis) -> None:
     for (metric, (colour, dashes, marker)), side in zip(STYLES.items(), (-1.0, 1.0), strict=True):
         name = {"val_dice": "validation", "train_dice": "training"}[metric]
         for variant in summary.variants:
-            known = tuple(value for value in variant.by_seed[metric].values() if value is not None)
+            known = tuple(value for value in variant.by_run[metric].values() if value is not None)
             style: dict[str, Any] = {"color": colour, "marker": marker, "label": name}
             if not variant.collapse:
                 estimate = Estimate(known)

@@ -12,6 +12,7 @@ from dlx.statistics.claims import Estimate
 from dlx.statistics.collapse import Collapse, find_collapse
 from dlx.study.metrics import trial_value
 from dlx.study.results import TrialResult
+from dlx.study.run_id import RunId
 
 DICE = ("train_dice", "val_dice", "gap")
 
@@ -80,8 +81,9 @@ def seeds_table(records: Sequence[TrialRecord]) -> Trimmed:
         rows.append(Row(("spread", *(spell(estimate.sd) for estimate in over_seeds), "", "")))
     columns = tuple(Column(title, is_number=True) for title in titles)
     grid = Grid(columns, tuple(rows), title=f"{records[0].label}: {len(records)} seeds")
-    dice = {record.seed: record.result.val.dice if record.result else None for record in records}
-    of_classes = dice_of_classes(records)
+    by_run: dict[RunId, TrialRecord | None] = {record.seed: record for record in records}
+    dice = {run: record.result.val.dice if record and record.result else None for run, record in by_run.items()}
+    of_classes = dice_of_classes(by_run)
     collapse = find_collapse(dice, dice, [*dice], classes=of_classes, control_classes=of_classes)
     warning = [Line(f"{records[0].label}: {spell_collapse(collapse)}", "red")] if collapse else []
     return Trimmed((grid, *warning, *_classes_over_seeds(results, collapse)))

@@ -1,0 +1,120 @@
+"""A metric's values on each validation patient, from the records of several variants, and what they can carry."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import mean
+
+import numpy as np
+
+from dlx.records.schema import StudyHeader, TrialRecord
+from dlx.report.variants import VariantSummary
+from dlx.statistics.estimate import Floats
+from dlx.study.metrics import find_metric
+from dlx.study.run_id import RunId, seed_of
+from dlx.study.scope import Scope
+
+MIN_PATIENTS = 5  # `tests/calibration.py` simulates no fewer; with them the interval is wide already
+
+
+def headline_scope(header: StudyHeader, variants: Iterable[VariantSummary]) -> tuple[Scope, str]:
+    """The scope of the headline verdicts: the declared one, else the widest that the design carries; and why."""
+    if header.scope is not None:
+        return header.scope, "as declared"
+    if header.folds:
+        return Scope.PROCEDURE, f"the widest of {len(header.folds)} folds"
+    if find_metric(header.metric)[0].of_case is None:
+        return Scope.SEEDS, f"{header.metric} has no value for each patient"
+    patients = {header.persons.get(case, case) for variant in variants for case in _cases(variant)}
+    if 0 < len(patients) < MIN_PATIENTS:
+        number = "1 validation patient" if len(patients) == 1 else f"{len(patients)} validation patients"
+        return Scope.SEEDS, f"{number}: nothing follows about new patients"
+    if len(header.seeds) < 2:
+        return Scope.SEEDS, "one seed: the variation between seeds is not known"
+    return (Scope.PATIENTS if patients else Scope.SEEDS), f"{len(patients)} validation patients"
+
+
+def test_to_train(header: StudyHeader, variants: Iterable[VariantSummary]) -> float | None:
+    """n_test / n_train of cross-validation, in persons; None without folds.
+
+    The persons of all folds but one may train. If fewer do (`split.train_subjects`), the folds share fewer of them: the
+    ratio of all is kept, as that of the few would count the smaller training set as if it made the runs more alike.
+    """
+    if not header.folds:
+        return None
+    by_fold: dict[int, set[str]] = {}
+    for variant in variants:
+        for run, record in variant.records.items():
+            if not isinstance(run, int) and record.result is not None:
+                by_fold.setdefault(run[0], set()).update(header.persons.get(c, c) for c in record.result.val.cases)
+    num_all = len(set().union(*by_fold.values()))
+    ratios = [len(persons) / (num_all - len(persons)) for persons in by_fold.values() if len(persons) < num_all]
+    return mean(ratios) if ratios else 1.0 / (len(header.folds) - 1)
+
+
+def patient_values(
+    variants: Sequence[VariantSummary], metric: str, runs: Sequence[RunId], persons: Mapping[str, str]
+) -> list[Floats] | None:
+    """The metric of each variant as a table (J, K) of seeds and patients; None if it has no value for each patient.
+
+    A case counts with the classes that have a value in all runs of all these variants, a patient with the mean of its
+    cases; without any it is left out. In cross-validation a seed's row holds the patients of all folds. None if a run
+    is missing.
+    """
+    if find_metric(metric)[0].of_case is None or not runs:
+        return None
+    tables = [_by_run(variant, metric, runs) for variant in variants]
+    if any(table is None for table in tables):
+        return None
+    seeds = sorted({seed_of(run) for run in runs})
+    known = [table for table in tables if table is not None]
+    classes = _common_classes([values for table in known for values in table.values()])
+    patients: dict[str, list[str]] = {}
+    for case, names in classes.items():
+        if names:
+            patients.setdefault(persons.get(case, case), []).append(case)
+    found = []
+    for table in known:
+        of_seed: dict[int, dict[str, float]] = {seed: {} for seed in seeds}
+        for run, values in table.items():
+            for case, scores in values.items():
+                if classes[case]:
+                    of_seed[seed_of(run)][case] = mean(scores[name] for name in classes[case])
+        rows = [[mean(of_seed[seed][case] for case in cases) for cases in patients.values()] for seed in seeds]
+        found.append(np.array(rows, dtype=np.float64).reshape(len(seeds), len(patients)))
+    return found
+
+
+Cases = dict[str, dict[str, float]]  # case -> class -> value
+
+
+def _by_run(variant: VariantSummary, metric: str, runs: Iterable[RunId]) -> dict[RunId, Cases] | None:
+    """The values of each run's cases; None if a run has no result."""
+    entry, class_name = find_metric(metric)
+    assert entry.of_case is not None
+    found: dict[RunId, Cases] = {}
+    for run in runs:
+        record = variant.records.get(run)
+        if record is None or record.result is None:
+            return None
+        found[run] = {
+            case: {
+                name: value
+                for name, value in (entry.of_case(scores) or {}).items()
+                if value is not None and class_name in (None, name)
+            }
+            for case, scores in record.result.val.cases.items()
+        }
+    return found
+
+
+def _common_classes(runs: Iterable[Cases]) -> dict[str, list[str]]:
+    """Case -> the classes that have a value in every run that validates it."""
+    common: dict[str, list[str]] = {}
+    for cases in runs:
+        for case, scores in cases.items():
+            common[case] = [name for name in common.get(case, scores) if name in scores]
+    return common
+
+
+def _cases(variant: VariantSummary) -> Iterable[str]:
+    known: TrialRecord | None = next((record for record in variant.records.values() if record.result), None)
+    return known.result.val.cases if known is not None and known.result is not None else ()

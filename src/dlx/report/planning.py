@@ -1,0 +1,80 @@
+"""What would settle an open verdict: the parts of the variance in plain words, and the seeds or patients that suffice."""
+
+from statistics import median
+
+from dlx.report.summary import Summary
+from dlx.settings.text import counted
+from dlx.statistics.comparison import Comparison
+from dlx.statistics.decision import ALPHA
+from dlx.statistics.estimate import Components
+from dlx.statistics.power import Needed, needed_for_patients
+from dlx.study.scope import Scope
+
+
+def spell_needed(row: Comparison) -> str:
+    """`12 seeds`, `9 seeds or 144 patients`; a dash if the verdict is settled or the variance unknown."""
+    if row.verdict.is_settled or row.needed is None:
+        return "-"
+    return spell_numbers(row.needed, in_each_fold=row.scope is Scope.PROCEDURE) or "no number"
+
+
+def spell_numbers(needed: Needed, *, in_each_fold: bool = False) -> str:
+    """`9 seeds or 144 patients`; empty if no number of either suffices."""
+    seeds = "" if needed.seeds is None else counted(needed.seeds, "seed") + " a fold" * in_each_fold
+    patients = "" if needed.patients is None else counted(needed.patients, "patient")
+    return " or ".join(filter(None, (seeds, patients)))
+
+
+def plan_lines(summary: Summary) -> list[str]:
+    """What the verdicts depend on, and the designs that find the smallest effect of interest; empty if none is open.
+
+    The variances are the medians over the open comparisons.
+    """
+    rows = [v.comparison for v in summary.variants if v.comparison is not None]
+    open_rows = [row for row in rows if row.needed is not None and not row.verdict.is_settled]
+    if not open_rows:
+        return []
+    effect, alpha = f"{summary.header.smallest_effect:g}", ALPHA / len(rows)
+    of_parts = [row.parts for row in open_rows if row.parts is not None]
+    num_seeds, num_patients = len(summary.header.seeds), open_rows[0].headline.n
+    if summary.scope is not Scope.PATIENTS or not of_parts:
+        return [f"To find a difference of {effect} with 80 % power: {_range_of_needed(open_rows)}."]
+    parts = Components(*(median(float(part[i]) for part in of_parts) for i in range(3)))
+    needed = needed_for_patients(
+        parts, summary.header.smallest_effect, num_seeds=num_seeds, num_patients=num_patients, alpha=alpha
+    )
+    with_patients, with_seeds = f"these {num_patients} patients", f"these {num_seeds} seeds"
+    ways = [f"{needed.seeds} seeds with {with_patients}"] if needed.seeds is not None else []
+    ways += [f"{needed.patients} patients with {with_seeds}"] if needed.patients is not None else []
+    lines = [f"The error of a difference for new patients comes {_shares(parts, num_seeds, num_patients)}."]
+    if needed.seeds is None:
+        lines.append(f"More seeds cannot settle this with {with_patients}.")
+    if needed.patients is None:
+        lines.append(f"More patients cannot settle this with {with_seeds}.")
+    if ways:
+        lines.append(f"To find a difference of {effect} with 80 % power: {', or '.join(ways)}.")
+    else:
+        lines.append(f"A difference of {effect} needs more seeds and more patients, such as cross-validation has.")
+    return lines
+
+
+def _shares(parts: Components, num_seeds: int, num_patients: int) -> str:
+    """`to 35 % from seeds, 60 % from patients and 5 % from both together` at this design."""
+    each = {
+        "seeds": float(parts.seed) / num_seeds,
+        "patients": float(parts.patient) / num_patients,
+        "the two together": float(parts.residual) / (num_seeds * num_patients),
+    }
+    total = sum(each.values()) or 1.0
+    shares = [f"{100 * value / total:.0f} % from {name}" for name, value in each.items()]
+    return f"to {shares[0]}, {shares[1]} and {shares[2]}"
+
+
+def _range_of_needed(rows: list[Comparison]) -> str:
+    found = [row.needed.seeds for row in rows if row.needed is not None]
+    known = [number for number in found if number is not None]
+    each = " in each fold" * (rows[0].scope is Scope.PROCEDURE)
+    if len(known) < len(found):
+        return f"no number of seeds{each} suffices for {len(found) - len(known)} of {counted(len(found), 'variant')}"
+    low, high = min(known), max(known)
+    return f"{low} seeds{each}" if low == high else f"{low} to {high} seeds{each}"
