@@ -1,6 +1,6 @@
-"""What would settle an open verdict: the parts of the variance in plain words, and the seeds or patients that suffice."""
+"""What would settle an open verdict: the parts of the variance in words, and the seeds or patients that suffice."""
 
-from statistics import median
+import numpy as np
 
 from dlx.report.summary import Summary
 from dlx.settings.text import counted
@@ -39,7 +39,7 @@ def plan_lines(summary: Summary) -> list[str]:
     num_seeds, num_patients = len(summary.header.seeds), open_rows[0].headline.n
     if summary.scope is not Scope.PATIENTS or not of_parts:
         return [f"To find a difference of {effect} with 80 % power: {_range_of_needed(open_rows)}."]
-    parts = Components(*(median(float(part[i]) for part in of_parts) for i in range(3)))
+    parts = Components(*np.median(np.array(of_parts, dtype=np.float64), axis=0))
     needed = needed_for_patients(
         parts, summary.header.smallest_effect, num_seeds=num_seeds, num_patients=num_patients, alpha=alpha
     )

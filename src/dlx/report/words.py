@@ -60,6 +60,13 @@ FOR = {
     Scope.PROCEDURE: "for new training sets",
 }
 
+# what the verdicts of a scope are tested by
+GROUNDS = {
+    Scope.SEEDS: "paired t test over seeds, on these patients alone",
+    Scope.PATIENTS: "seeds and patients as crossed random effects, for this training set alone",
+    Scope.PROCEDURE: "corrected t test over the runs of cross-validation",
+}
+
 
 def spell_verdict(result: Comparison | ClaimResult) -> str:
     """`better`, `no difference larger than 0.01`, `confirmed`, without its scope."""

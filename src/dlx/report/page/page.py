@@ -11,7 +11,9 @@ from dlx.report import rows
 from dlx.report.formatting import spell, spell_seconds
 from dlx.report.levels import PROBES, by_level, deepest_to_first, is_probed, levels_of
 from dlx.report.page.markdown import Lines, code_block, escape, link_target, table
+from dlx.report.planning import plan_lines
 from dlx.report.summary import Summary
+from dlx.report.words import FOR, GROUNDS
 from dlx.statistics.verdict import Verdict
 
 BOLD = (Verdict.BETTER, Verdict.WORSE, Verdict.COLLAPSED, Verdict.NO_EFFECT)
@@ -76,13 +78,14 @@ def _verdicts(summary: Summary) -> Lines:
     for row in found:
         verdict = f"**{row.words}**" if row.verdict in BOLD else row.words
         words = ": ".join(filter(None, [verdict, "; ".join(map(escape, row.reasons))]))
-        cells.append((escape(row.name), words, row.difference, row.interval, f"{row.num_pairs}", row.seeds_needed))
-    titles = ("variant", "verdict", "difference", "95 % interval", "pairs", "seeds needed")
+        cells.append((escape(row.name), words, row.needed, row.difference, *row.intervals, f"{row.num_pairs}"))
+    intervals = (f"95 % interval {FOR[scope]}" for scope in rows.scopes_of(summary))
+    titles = ("variant", "verdict", "needed", "difference", *intervals, "pairs")
     control = escape(summary.header.control)
     title = (
         f"## Difference from the control ({control}) in {escape(summary.metric_title)}: {summary.direction} is better"
     )
-    return [title, "", *table(titles, cells, num_text=2), "", *_grounds(summary, len(found))]
+    return [title, "", *table(titles, cells, num_text=3), "", *_grounds(summary, len(found))]
 
 
 def _grounds(summary: Summary, num_variants: int) -> Lines:
@@ -91,16 +94,17 @@ def _grounds(summary: Summary, num_variants: int) -> Lines:
     return [
         "- Difference: variant minus control after the last epoch, paired by seed (same initial weights, data order "
         "and augmentation); the mean over the pairs.",
-        "- Verdicts: paired t test over seeds (it assumes that differences are independent and roughly normal), "
-        f"corrected for {num_variants} variant{'s' * (num_variants > 1)} by Holm's method, 5 % for the whole study. "
-        f"They bind at the {len(header.seeds)} declared seeds ({seeds}). Intervals are of one variant each and not "
-        "corrected.",
+        f"- Verdicts hold {FOR[summary.scope]} ({escape(summary.why_scope)}): {GROUNDS[summary.scope]} (differences "
+        f"independent and roughly normal), corrected for {num_variants} variant{'s' * (num_variants > 1)}, 5 % for the "
+        f"whole study. They bind at the {len(header.seeds)} declared seeds ({seeds}). Intervals are of one variant "
+        "each and not corrected. What each scope means: docs/studies.md.",
         f'- "No difference larger than {effect}": shown by two one-sided tests against ±{effect}, the smallest effect '
         'of interest as declared. "Cannot tell" does not mean that they are equal.',
         "- Collapsed: some run diverged, failed, ended below half of the validation Dice of the variant's best run, or "
-        "never learned a class that the other seeds learn; then no interval is given.",
-        f"- Seeds needed, where there is no verdict yet: to find a true difference of {effect} with 80 % power, from "
-        "the measured spread.",
+        "never learned a class that the other runs learn; then no interval is given.",
+        f"- Needed, where there is no verdict yet: the seeds (with these patients) or the patients (with these seeds) "
+        f"that find a true difference of {effect} with 80 % power, from the measured variances.",
+        *(f"- {escape(line)}" for line in plan_lines(summary)),
         f"- {rows.noise_floor_line(summary)}",
         *(f"- {escape(remark)}" for remark in summary.remarks),
     ]

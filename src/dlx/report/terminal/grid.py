@@ -17,7 +17,8 @@ from rich.text import Text
 
 from dlx.system.characters import encodable, visible
 
-MIN_WORDS = 12  # characters: a narrower column of text would break names into pieces
+MIN_WORDS = 12  # characters: a narrower column of text would have too many lines
+MAX_WORD = 24  # characters: a longer word is broken
 GAP = 3  # blanks between two columns of a table
 ASCII_HEAD = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
 
@@ -112,22 +113,31 @@ class Grid:
         return replace(self, rows=tuple(rows))
 
     def _least_width(self, *, whole_words: bool = False) -> int:
-        """The smallest width, in characters, that wraps no number and leaves MIN_WORDS for each column of text."""
+        """The smallest width, in characters, that wraps no number and leaves each column of text its `_text_width`."""
         total = 1
         for index, column in enumerate(self.columns):
-            lines = [*column.title_lines, *(line.text for row in self.rows for line in _lines(row.cells[index]))]
-            longest = max(map(cell_len, lines), default=0)
-            total += GAP + (longest if column.is_number or whole_words else min(longest, MIN_WORDS))
+            longest = max(map(cell_len, self._lines_of(index)), default=0)
+            total += GAP + (longest if column.is_number or whole_words else self._text_width(index))
         return total
+
+    def _lines_of(self, index: int) -> list[str]:
+        """The lines of a column, its title first."""
+        return [*self.columns[index].title_lines, *(li.text for row in self.rows for li in _lines(row.cells[index]))]
+
+    def _text_width(self, index: int) -> int:
+        """The smallest width of a column of text: MIN_WORDS, or its longest word."""
+        lines = self._lines_of(index)
+        longest_word = max((cell_len(word) for line in lines for word in line.split()), default=0)
+        return max(min(max(map(cell_len, lines), default=0), MIN_WORDS), min(longest_word, MAX_WORD))
 
     def _table(self, encoding: str) -> Table:
         table = Table(box=SIMPLE_HEAD if encodable("─", encoding) == "─" else ASCII_HEAD, safe_box=False)
-        for column in self.columns:
+        for index, column in enumerate(self.columns):
             title = Text("\n".join(column.title_lines))
             if column.is_number:
                 table.add_column(title, justify="right", no_wrap=True)
             else:
-                table.add_column(title, overflow="fold")
+                table.add_column(title, overflow="fold", min_width=self._text_width(index))
         for row in self.rows:
             if row.starts_section:
                 table.add_section()

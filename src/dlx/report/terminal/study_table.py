@@ -2,18 +2,20 @@
 
 from collections.abc import Sequence
 
+from dlx.report.planning import plan_lines
 from dlx.report.rows import (
     VerdictRow,
     claim_rows,
     class_rows,
     classes_of,
     noise_floor_line,
+    scopes_of,
     score_rows,
     verdict_rows,
 )
 from dlx.report.summary import Summary
 from dlx.report.terminal.grid import Column, Grid, Line, Row, Styled, Trimmed
-from dlx.report.words import spell_collapse
+from dlx.report.words import FOR, GROUNDS, spell_collapse
 from dlx.settings.text import counted
 from dlx.statistics.verdict import Verdict
 
@@ -74,16 +76,18 @@ def verdict_table(summary: Summary, rows: Sequence[VerdictRow], footnotes: Seque
     columns = (
         Column("variant"),
         Column("difference", is_number=True),
-        Column("95 % interval", is_number=True),
+        Column(("95 % interval", *(FOR[scope] for scope in scopes_of(summary))), is_number=True),
         Column("verdict"),
-        Column(("seeds", "needed"), is_number=True),
+        Column("needed"),
     )
     shown = []
     for row in rows:
         numbers = "".join(f" ({footnotes.index(reason) + 1})" for reason in row.reasons if reason in footnotes)
+        headline, *narrower = row.intervals
+        intervals = [Styled(headline), *(Styled(ends, "dim") for ends in narrower)]
         verdict = [Styled(f"{row.words}{numbers}", STYLES.get(row.verdict, ""))]
         verdict += [Styled(reason, "dim") for reason in row.reasons if reason not in footnotes]
-        shown.append(Row((row.name, row.difference, row.interval, verdict, row.seeds_needed)))
+        shown.append(Row((row.name, row.difference, intervals, verdict, row.needed)))
     title = f"difference in {summary.metric_title} ({summary.direction} is better), paired by seed"
     return Grid(columns, tuple(shown), title=title)
 
@@ -113,11 +117,10 @@ def foot_lines(summary: Summary, footnotes: Sequence[str]) -> list[str]:
     return [
         *(f"({number}) {reason}" for number, reason in enumerate(footnotes, 1)),
         f"±: standard deviation over seeds; where runs collapsed, lowest to highest. {noise_floor_line(summary)}",
-        f"Verdicts: paired t over {len(header.seeds)} seeds (differences roughly normal), Holm-corrected for "
-        f"{variants} at 5 %; 'no difference' by two one-sided tests against "
-        f"±{header.smallest_effect:g}, the smallest effect declared. Intervals are not corrected.",
-        f"Seeds needed, where there is no verdict yet: to find a difference of {header.smallest_effect:g} with 80 % "
-        "power, from the measured spread.",
+        f"Verdicts hold {FOR[summary.scope]} ({summary.why_scope}); {GROUNDS[summary.scope]}, at 5 % after correction "
+        f"for {variants}; 'no difference' by two one-sided tests against ±{header.smallest_effect:g}, the smallest "
+        "effect declared. Intervals are not corrected.",
+        *plan_lines(summary),
         "*best: the best epoch's validation Dice, selected on the validation data.",
         *summary.remarks,
     ]
