@@ -153,7 +153,7 @@ def test_a_study_compares_by_a_metric_of_one_class(metric, value):
     classes = {"CSF": rise, "GM": 0.2}
     summary = summarize_study(with_classes(made_study(LABELS, metric=metric), classes))
     assert "CSF" in summary.metric_title
-    assert summary.variants[1].by_seed[metric][0] == pytest.approx(value)
+    assert summary.variants[1].by_run[metric][0] == pytest.approx(value)
     expected = {"val_dice:CSF": -0.098, "gap:CSF": 0.0, "hd95_mm:CSF": 0.98}  # the control has 0.8
     if metric in expected:
         assert summary.variants[1].comparison.difference == pytest.approx(expected[metric])

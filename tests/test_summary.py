@@ -10,10 +10,11 @@ import pytest
 
 from dlx.records.archive import read_study
 from dlx.records.schema import TrialRecord
-from dlx.report.rows import noise_floor_line, spell_seeds_needed
+from dlx.report.planning import spell_needed
+from dlx.report.rows import noise_floor_line
 from dlx.report.summary import summarize_study
 from dlx.report.variant_checks import dice_of_batches
-from dlx.statistics.reasons import AgainstRivals, EarlierLooks, MissingSeeds, SameRecords
+from dlx.statistics.reasons import AgainstRivals, EarlierLooks, MissingRuns, SameRecords
 from dlx.statistics.verdict import Verdict
 from made_records import dropout_sweep, made_look, made_study
 
@@ -92,7 +93,7 @@ def test_a_difference_is_paired_by_seed_with_its_t_interval():
     half = T_4 * math.sqrt(0.00025) / math.sqrt(5)
     assert row.difference == pytest.approx(0.02)
     assert row.interval == pytest.approx((0.02 - half, 0.02 + half))
-    assert row.n == 5
+    assert row.num_pairs == 5
 
 
 def test_what_seeds_have_in_common_cancels():
@@ -119,7 +120,7 @@ def test_the_control_has_no_comparison_and_the_noise_floor_is_its_spread():
 def test_trials_on_unlike_devices_are_not_paired():
     summary = summarize_study(study(devices={("p=0.1", 4): "NVIDIA H100"}))
     row = summary.variants[1].comparison
-    assert (row.n, row.verdict) == (4, Verdict.INCOMPLETE)
+    assert (row.num_pairs, row.verdict) == (4, Verdict.INCOMPLETE)
     assert row.difference == pytest.approx(0.015)  # without the fifth, 0.04
     assert "unlike devices" in summary.remarks[0]
 
@@ -129,7 +130,7 @@ def test_a_contrast_of_variants_on_unlike_devices_is_refused_and_one_on_the_same
     claims = ({"text": "c", "kind": "greater", "metric": "val_dice", "variant": "p=0.1", "than": "p=0.2"},)
     alone = {("p=0.1", 4): "NVIDIA H100"}
     result = summarize_study(made_study(three, devices=alone, claims=claims)).claims[0].result
-    assert (result.verdict, result.reasons) == (Verdict.INCOMPLETE, (MissingSeeds(4, 5, 1),))
+    assert (result.verdict, result.reasons) == (Verdict.INCOMPLETE, (MissingRuns(4, 5, 1),))
     assert result.interval is None
     together = alone | {("p=0.2", 4): "NVIDIA H100"}  # the control is on neither side of this claim
     assert summarize_study(made_study(three, devices=together, claims=claims)).claims[0].result.n == 5
@@ -170,7 +171,7 @@ def test_a_dead_knob_beside_a_plateau_of_the_control_is_not_called_the_plateau_r
 def test_a_diverged_trial_is_a_row_with_its_cause_and_no_interval():
     found = variant(study(diverged=[("p=0.1", 2)]))
     assert found.unfinished == ("seed 2: diverged (the loss is nan in epoch 4)",)
-    assert found.by_seed["val_dice"][2] is None
+    assert found.by_run["val_dice"][2] is None
     assert found.estimates["val_dice"].n == 4
     assert (found.comparison.verdict, found.comparison.interval) == (Verdict.COLLAPSED, None)
 
@@ -389,7 +390,7 @@ def test_a_metric_of_epochs_without_a_window_is_the_last_and_none_of_a_diverged_
 
 def test_a_claim_is_incomplete_until_all_seeds_have_reached_its_window():
     result = claim(lambda **o: study(running={("p=0.1", 4): 9}, **o), kind="greater", variant="p=0.1").result
-    assert (result.verdict, result.reasons) == (Verdict.INCOMPLETE, (MissingSeeds(4, 5),))
+    assert (result.verdict, result.reasons) == (Verdict.INCOMPLETE, (MissingRuns(4, 5),))
     early = {"kind": "greater", "variant": "p=0.1", "window": (2, 4)}
     assert claim(lambda **o: study(running={("p=0.1", 4): 9}, **o), **early).result.n == 5
     assert claim(lambda **o: study(running={("p=0.1", 4): 3}, **o), **early).result.verdict is Verdict.INCOMPLETE
@@ -398,15 +399,15 @@ def test_a_claim_is_incomplete_until_all_seeds_have_reached_its_window():
 # words
 
 
-def test_no_seeds_are_needed_where_the_verdict_is_settled():
+def test_nothing_is_needed_where_the_verdict_is_settled():
     def needed(row):
-        return spell_seeds_needed(row.comparison)
+        return spell_needed(row.comparison)
 
     assert needed(variant(study([0.02, 0.021, 0.022, 0.023, 0.026]))) == "-"  # better
     assert needed(variant(study([0.0, 0.001, 0.0, 0.001, 0.0]))) == "-"  # no difference larger than 0.01
     unsettled = variant(study([-0.03, 0.03, 0.02, -0.01, 0.0]))
     assert unsettled.comparison.verdict is Verdict.CANNOT_TELL
-    assert needed(unsettled) == str(unsettled.comparison.seeds_needed)
+    assert needed(unsettled) == f"{unsettled.comparison.needed.seeds} seeds"
 
 
 def test_a_detectable_difference_beyond_the_range_of_dice_is_called_none():

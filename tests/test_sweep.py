@@ -59,7 +59,7 @@ def test_a_sweep_compares_each_rate_with_the_control_and_runs_only_what_is_missi
     assert [trial["status"] for trial in document["trials"]] == ["done"] * 6
     assert document["noise_floor"] > 0
     keys = {"label", "n", "train_dice", "val_dice", "gap", "jitter", "difference", "interval", "verdict"}
-    assert all(keys | {"seeds_needed"} <= set(variant) for variant in document["variants"])
+    assert all(keys | {"seeds_needed", "patients_needed", "scopes"} <= set(variant) for variant in document["variants"])
     by_label = {variant["label"]: variant for variant in document["variants"]}
     values = {label: [t["val_dice"] for t in document["trials"] if t["label"] == label] for label in by_label}
     for label in ("p=0.1", "p=0.5"):

@@ -1,13 +1,24 @@
 """Verdicts and reasons in words."""
 
+from dataclasses import replace
+
 import pytest
 
-from dlx.report.words import VERDICTS, spell_collapse, spell_collapsed_runs, spell_reason, spell_reasons, spell_verdict
+from dlx.report.words import (
+    VERDICTS,
+    spell_collapse,
+    spell_collapsed_runs,
+    spell_reason,
+    spell_reasons,
+    spell_scoped_verdict,
+    spell_verdict,
+)
 from dlx.statistics import reasons as why
 from dlx.statistics.claims import ClaimResult
 from dlx.statistics.collapse import Collapse
-from dlx.statistics.comparison import Runs, compare
+from dlx.statistics.comparison import Design, Runs, compare
 from dlx.statistics.verdict import Verdict
+from dlx.study.scope import Scope
 
 NONE = Collapse((), 5)
 RUNS = Collapse((1, 3), 5)
@@ -21,33 +32,44 @@ def test_every_verdict_has_words_of_its_own():
 
 def test_equivalence_names_the_smallest_effect():
     runs = Runs(dict.fromkeys(range(3), 0.8), NONE)
-    (row,) = compare(runs, {"same": runs}, declared_seeds=range(3), smallest_effect=0.02).rows
+    (row,) = compare(runs, {"same": runs}, Design(range(3), 0.02)).rows
     assert (spell_verdict(row), spell_reasons(row)) == ("no difference larger than 0.02", "")
 
 
 def test_a_setting_without_effect_has_a_reason():
     values = dict.fromkeys(range(3), 0.8)
     same = Runs(values, NONE, unreached=why.SameRecords(is_plateau=False))
-    (row,) = compare(Runs(values, NONE), {"same": same}, declared_seeds=range(3), smallest_effect=0.02).rows
+    (row,) = compare(Runs(values, NONE), {"same": same}, Design(range(3), 0.02)).rows
     assert spell_verdict(row).startswith("no effect")
     assert "equal the control's" in spell_reasons(row)
 
 
 def test_reasons_are_joined():
-    result = ClaimResult(Verdict.CONFIRMED, 0.1, (0.05, 0.15), 5, (why.AboveMargin(0.0), why.EarlierLooks((3,), None)))
+    result = ClaimResult(
+        Verdict.CONFIRMED, Scope.PATIENTS, 0.1, (0.05, 0.15), 5, 5, (why.AboveMargin(0.0), why.EarlierLooks((3,), None))
+    )
     assert spell_reasons(result) == (
         "the 95 % interval lies above 0; seeds were added after a look at 3: no longer a 5 % verdict"
     )
 
 
+def test_a_verdict_names_its_scope_unless_it_is_about_the_runs_themselves():
+    result = ClaimResult(Verdict.CONFIRMED, Scope.PATIENTS, 0.1, (0.05, 0.15), 5, 5)
+    assert spell_scoped_verdict(result) == "confirmed for new patients"
+    assert spell_scoped_verdict(replace(result, scope=Scope.PROCEDURE)) == "confirmed for new training sets"
+    assert spell_scoped_verdict(replace(result, verdict=Verdict.INCOMPLETE)) == "incomplete"
+
+
 @pytest.mark.parametrize(
     ("reason", "verdict", "words"),
     [
-        (why.MissingSeeds(3, 5), Verdict.INCOMPLETE, "3 of 5 seeds"),
-        (why.MissingSeeds(3, 5, 1), Verdict.INCOMPLETE, "3 of 5 seeds (1 on unlike devices)"),
+        (why.MissingRuns(3, 5), Verdict.INCOMPLETE, "3 of 5 runs"),
+        (why.MissingRuns(3, 5, 1), Verdict.INCOMPLETE, "3 of 5 runs (1 on unlike devices)"),
         (why.SameRecords(is_plateau=True), Verdict.NO_EFFECT, "the plateau rule never fired: the rate stayed as it "
          "was"),
-        (why.TooFewSeeds("b"), Verdict.CANNOT_TELL, "fewer than two seeds with 'b'"),
+        (why.TooFew(Scope.SEEDS, "b"), Verdict.CANNOT_TELL, "fewer than two seeds with 'b'"),
+        (why.TooFew(Scope.PATIENTS), Verdict.CANNOT_TELL, "fewer than two patients that all runs have a value of"),
+        (why.SettledFor(Scope.SEEDS, Verdict.WORSE), Verdict.CANNOT_TELL, "worse for new seeds alone"),
         (why.NothingLearned("GM"), Verdict.CANNOT_TELL, "no run of either learned GM (Dice below 0.1)"),
         (why.NothingLearned(None), Verdict.CANNOT_TELL, "no run of either learned anything (Dice below 0.1)"),
         (why.EarlierLooks((2, 3), 0.0815), Verdict.BETTER, "seeds were added after looks at 2, 3: no longer a 5 % "
@@ -61,7 +83,7 @@ def test_reasons_are_joined():
         (why.AgainstRivals(("a",)), Verdict.CONTRADICTED, "'a' is better"),
         (why.CollapsedPair(RUNS, NONE), Verdict.COLLAPSED, "2 of 5 runs collapsed (seeds 1, 3)"),
         (why.CollapsedPair(NONE, RUNS), Verdict.COLLAPSED, "2 of 5 runs of the control collapsed (seeds 1, 3)"),
-        (why.CollapsedVariants((("a", RUNS), ("b", CLASSES))), Verdict.CANNOT_TELL, "runs collapsed: a (seed 1, 3); "
+        (why.CollapsedVariants((("a", RUNS), ("b", CLASSES))), Verdict.CANNOT_TELL, "runs collapsed: a (seeds 1, 3); "
          "b (seed 4; seed 2 never learned CSF, WM; seeds 2, 3 never learned GM)"),
     ],
 )  # fmt: skip

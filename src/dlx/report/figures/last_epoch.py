@@ -8,13 +8,19 @@ from matplotlib.lines import Line2D
 
 from dlx.report.figures.style import CONTROL, INK, STYLES, VAL
 from dlx.report.figures.variant_axis import VariantAxis
+from dlx.report.rows import scopes_of
 from dlx.report.summary import Summary
-from dlx.report.words import WITHOUT_A_POINT
+from dlx.report.words import FOR, WITHOUT_A_POINT
 from dlx.statistics.claims import Estimate
 from dlx.statistics.verdict import Verdict
 from dlx.study.metrics import METRICS, largest_difference
 from dlx.system.characters import visible
 
+# of scopes narrower than the headline's, from the wider one on
+NARROWER: list[dict[str, Any]] = [
+    {"color": "#7a7a7a", "marker": "o", "markersize": 2.2},
+    {"color": "#b0b0b0", "marker": "o", "markersize": 2.2},
+]
 DICE = METRICS["val_dice"].value_range
 
 
@@ -67,6 +73,7 @@ def _draw_dice(axes: Axes, summary: Summary, axis: VariantAxis) -> None:
 def _draw_differences(axes: Axes, summary: Summary, axis: VariantAxis) -> None:
     """The paired differences from the control, with zero and the declared smallest effect for comparison."""
     effect = summary.header.smallest_effect
+    narrower = scopes_of(summary)[1:]
     largest = largest_difference(summary.header.metric)
     band, line = (axes.axhspan, axes.axhline) if axis.is_flat else (axes.axvspan, axes.axvline)
     band(-effect, effect, color="#F0E442", alpha=0.35, linewidth=0, label=f"±{effect:g}, the smallest effect declared")
@@ -88,8 +95,13 @@ def _draw_differences(axes: Axes, summary: Summary, axis: VariantAxis) -> None:
             axis.point(
                 axes, variant.label, row.difference, clipped(row.interval, -largest, largest), 0.0, label=name, **style
             )
+            for number, scope in enumerate(narrower, 1):
+                result = row.scopes[scope]
+                ends = clipped(result.interval, -largest, largest)
+                style = NARROWER[number - 1] | {"label": FOR[scope]}
+                axis.point(axes, variant.label, result.difference, ends, 4.5 * number, **style)
     num_seeds = len(summary.header.seeds)
-    what = f"mean, 95 % interval (not corrected), {num_seeds} seeds" if num_seeds > 1 else "one seed"
+    what = f"mean, 95 % interval {FOR[summary.scope]} (not corrected)" if num_seeds > 1 else "one seed"
     axes.set_title(f"Difference from the control, paired by seed\n{what}")
     axis.keep_within(axes, -largest, largest)
     axis.name_values(axes, f"difference in {visible(summary.metric_title)}\n({summary.direction} is better)")

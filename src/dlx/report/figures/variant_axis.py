@@ -51,7 +51,14 @@ class VariantAxis:
         if interval is not None:
             self._plot(axes, [position, position], interval, transform=move, color=style["color"], linewidth=1.3)
         self._plot(
-            axes, [position], [mean], transform=move, linestyle="", markersize=3.8, zorder=3, clip_on=False, **style
+            axes,
+            [position],
+            [mean],
+            transform=move,
+            linestyle="",
+            zorder=3,
+            clip_on=False,
+            **{"markersize": 3.8} | style,
         )
 
     def dots(self, axes: Axes, variant: str, values: Sequence[float], beside: float, colour: str) -> None:

@@ -14,8 +14,10 @@ from dlx.report.page.markdown import Lines, code_block, escape, link_target, tab
 from dlx.report.planning import plan_lines
 from dlx.report.summary import Summary
 from dlx.report.words import FOR, GROUNDS
+from dlx.statistics.correction import MIN_VARIANTS
 from dlx.statistics.verdict import Verdict
 
+MODERATED = " with variances moderated over the variants"
 BOLD = (Verdict.BETTER, Verdict.WORSE, Verdict.COLLAPSED, Verdict.NO_EFFECT)
 
 
@@ -95,9 +97,10 @@ def _grounds(summary: Summary, num_variants: int) -> Lines:
         "- Difference: variant minus control after the last epoch, paired by seed (same initial weights, data order "
         "and augmentation); the mean over the pairs.",
         f"- Verdicts hold {FOR[summary.scope]} ({escape(summary.why_scope)}): {GROUNDS[summary.scope]} (differences "
-        f"independent and roughly normal), corrected for {num_variants} variant{'s' * (num_variants > 1)}, 5 % for the "
-        f"whole study. They bind at the {len(header.seeds)} declared seeds ({seeds}). Intervals are of one variant "
-        "each and not corrected. What each scope means: docs/studies.md.",
+        f"independent and roughly normal), corrected for {num_variants} variant{'s' * (num_variants > 1)} by Holm's "
+        f"method{MODERATED * (num_variants >= MIN_VARIANTS)}, 5 % for the whole study. They bind at the "
+        f"{len(header.seeds)} declared seeds ({seeds}). Intervals are of one variant each and not corrected. What each "
+        "scope means: docs/studies.md.",
         f'- "No difference larger than {effect}": shown by two one-sided tests against ±{effect}, the smallest effect '
         'of interest as declared. "Cannot tell" does not mean that they are equal.',
         "- Collapsed: some run diverged, failed, ended below half of the validation Dice of the variant's best run, or "

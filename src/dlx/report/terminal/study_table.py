@@ -117,9 +117,9 @@ def foot_lines(summary: Summary, footnotes: Sequence[str]) -> list[str]:
     return [
         *(f"({number}) {reason}" for number, reason in enumerate(footnotes, 1)),
         f"±: standard deviation over seeds; where runs collapsed, lowest to highest. {noise_floor_line(summary)}",
-        f"Verdicts hold {FOR[summary.scope]} ({summary.why_scope}); {GROUNDS[summary.scope]}, at 5 % after correction "
-        f"for {variants}; 'no difference' by two one-sided tests against ±{header.smallest_effect:g}, the smallest "
-        "effect declared. Intervals are not corrected.",
+        f"Verdicts hold {FOR[summary.scope]} ({summary.why_scope}); {GROUNDS[summary.scope]}, Holm-corrected "
+        f"for {variants} at 5 %; 'no difference' by two one-sided tests against ±{header.smallest_effect:g}, the "
+        "smallest effect declared. Intervals are not corrected.",
         *plan_lines(summary),
         "*best: the best epoch's validation Dice, selected on the validation data.",
         *summary.remarks,
