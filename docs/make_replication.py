@@ -15,7 +15,7 @@ from dlx.records.archive import finished, read_study
 from dlx.report.formatting import spell_effect
 from dlx.report.page.markdown import escape, table
 from dlx.report.summary import Summary, summarize_study
-from dlx.report.words import spell_reasons, spell_verdict
+from dlx.report.words import spell_reasons, spell_scoped_verdict
 
 DOCS = Path(__file__).parent
 EXPERIMENTS = DOCS.parent / "experiments"
@@ -432,7 +432,7 @@ def measured(row: Row) -> Outcome:
     within = f" ({interval})" if result.interval else ""
     reason = spell_reasons(result) if result.interval is None else ""
     text = f"{outcome.measured}: {estimate}{within}, n = {result.n}"
-    return escape(text), f"**{spell_verdict(result)}**{': ' * bool(reason)}{escape(reason)}"
+    return escape(text), f"**{spell_scoped_verdict(result)}**{': ' * bool(reason)}{escape(reason)}"
 
 
 def source(row: Row) -> str:
@@ -459,7 +459,9 @@ def page() -> str:
         "Made by `make docs UPDATE=1` from the records under `experiments/`; do not edit.",
         "",
         "Each claim of [the notes](notes.md) stands beside the study that tests it. The studies' claims were "
-        "declared before they ran; intervals are of 95 % over paired seeds, uncorrected, and `n` counts seeds. "
+        "declared before they ran. A verdict says for whom it holds ([studies](studies.md)): *new patients*, where a claim "
+        "is about a metric that each of 5 or more validation patients has; else *new seeds*, on these patients alone. "
+        "Intervals are of 95 % in that scope, uncorrected; `n` counts patients or seeds. "
         "**Confirmed** and **contradicted** are tests at 5 %; **not confirmed**: shown to be less than claimed; "
         "**cannot tell**: neither. "
         "These runs are small (the `quick` recipe: width 16, minutes on a CPU; 8 training subjects of the hippocampus "

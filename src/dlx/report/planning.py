@@ -1,7 +1,13 @@
 """What would settle an open verdict: the parts of the variance in words, and the seeds or patients that suffice."""
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean
+
 import numpy as np
 
+from dlx.report.formatting import spell_seconds
 from dlx.report.summary import Summary
 from dlx.settings.text import counted
 from dlx.statistics.comparison import Comparison
@@ -39,14 +45,12 @@ def plan_lines(summary: Summary) -> list[str]:
     num_seeds, num_patients = len(summary.header.seeds), open_rows[0].headline.n
     if summary.scope is not Scope.PATIENTS or not of_parts:
         return [f"To find a difference of {effect} with 80 % power: {_range_of_needed(open_rows)}."]
-    parts = Components(*np.median(np.array(of_parts, dtype=np.float64), axis=0))
-    needed = needed_for_patients(
-        parts, summary.header.smallest_effect, num_seeds=num_seeds, num_patients=num_patients, alpha=alpha
-    )
+    parts = _median_parts(open_rows)
+    needed = _needed_by_median(open_rows, summary, alpha)
     with_patients, with_seeds = f"these {num_patients} patients", f"these {num_seeds} seeds"
     ways = [f"{needed.seeds} seeds with {with_patients}"] if needed.seeds is not None else []
     ways += [f"{needed.patients} patients with {with_seeds}"] if needed.patients is not None else []
-    lines = [f"The error of a difference for new patients comes {_shares(parts, num_seeds, num_patients)}."]
+    lines = [f"The variance of a difference for new patients: {_shares(parts, num_seeds, num_patients)}."]
     if needed.seeds is None:
         lines.append(f"More seeds cannot settle this with {with_patients}.")
     if needed.patients is None:
@@ -58,8 +62,27 @@ def plan_lines(summary: Summary) -> list[str]:
     return lines
 
 
+def _median_parts(rows: Sequence[Comparison]) -> Components:
+    return Components(*np.median(np.array([row.parts for row in rows if row.parts is not None]), axis=0))
+
+
+def _needed_by_median(rows: Sequence[Comparison], summary: Summary, alpha: float) -> Needed:
+    """What the median of the open comparisons needs."""
+    if summary.scope is Scope.PATIENTS and any(row.parts is not None for row in rows):
+        return needed_for_patients(
+            _median_parts(rows),
+            summary.header.smallest_effect,
+            num_seeds=len(summary.header.seeds),
+            num_patients=rows[0].headline.n,
+            alpha=alpha,
+        )
+    found = sorted(math.inf if row.needed is None or row.needed.seeds is None else row.needed.seeds for row in rows)
+    middle = found[len(found) // 2]
+    return Needed(seeds=None if math.isinf(middle) else int(middle))
+
+
 def _shares(parts: Components, num_seeds: int, num_patients: int) -> str:
-    """`to 35 % from seeds, 60 % from patients and 5 % from both together` at this design."""
+    """`35 % from seeds, 60 % from patients and 5 % from the two together` at this design."""
     each = {
         "seeds": float(parts.seed) / num_seeds,
         "patients": float(parts.patient) / num_patients,
@@ -67,7 +90,7 @@ def _shares(parts: Components, num_seeds: int, num_patients: int) -> str:
     }
     total = sum(each.values()) or 1.0
     shares = [f"{100 * value / total:.0f} % from {name}" for name, value in each.items()]
-    return f"to {shares[0]}, {shares[1]} and {shares[2]}"
+    return f"{shares[0]}, {shares[1]} and {shares[2]}"
 
 
 def _range_of_needed(rows: list[Comparison]) -> str:
@@ -78,3 +101,49 @@ def _range_of_needed(rows: list[Comparison]) -> str:
         return f"no number of seeds{each} suffices for {len(found) - len(known)} of {counted(len(found), 'variant')}"
     low, high = min(known), max(known)
     return f"{low} seeds{each}" if low == high else f"{low} to {high} seeds{each}"
+
+
+@dataclass(frozen=True)
+class PlannedDesign:
+    """A design that finds the smallest effect of interest with 80 % power: seeds, patients, and what it costs."""
+
+    num_seeds: int
+    num_patients: int | None  # that validate; None: as many as now
+    num_trials: int
+    seconds: float  # of one machine that runs one trial at a time
+
+
+def planned_designs(summary: Summary) -> list[PlannedDesign]:
+    """The designs that would settle the open comparisons, for the variances of the median one; empty if none is open.
+
+    The time of a trial is the mean of those that ran; validating more patients is not counted in it.
+    """
+    rows = [v.comparison for v in summary.variants if v.comparison is not None]
+    open_rows = [row for row in rows if row.needed is not None and not row.verdict.is_settled]
+    seconds = [record.run.seconds for variant in summary.variants for record in variant.records.values()]
+    if not open_rows or not seconds:
+        return []
+    needed = _needed_by_median(open_rows, summary, ALPHA / len(rows))
+    num_seeds, num_folds = len(summary.header.seeds), max(1, len(summary.header.folds))
+    designs: list[tuple[int, int | None]] = []
+    if needed.seeds is not None:
+        designs.append((max(needed.seeds, num_seeds), None))
+    if needed.patients is not None:
+        designs.append((num_seeds, needed.patients))
+    per_seed = len(summary.variants) * num_folds
+    return [PlannedDesign(s, k, s * per_seed, s * per_seed * mean(seconds)) for s, k in designs]
+
+
+def design_lines(summary: Summary) -> list[str]:
+    """What `dlx report --plan` prints: the parts of the error, and each design with its cost."""
+    lines, effect = plan_lines(summary), f"{summary.header.smallest_effect:g}"
+    if not lines:
+        return [f"Every verdict is settled, or nothing is known yet: no plan to find a difference of {effect}."]
+    for design in planned_designs(summary):
+        patients = "" if design.num_patients is None else f", {design.num_patients} validation patients"
+        folds = f" in each of {len(summary.header.folds)} folds" * bool(summary.header.folds)
+        lines.append(
+            f"Design: {counted(design.num_seeds, 'seed')}{folds}{patients}: {design.num_trials} trials in all, "
+            f"{spell_seconds(design.seconds)} one after the other, of which {summary.num_done} have ended."
+        )
+    return lines

@@ -18,19 +18,29 @@ def report(
         ),
     ] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Show the validation Dice of each class too.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print what would settle the open verdicts, and its cost; write no files.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
 ) -> None:
     """Rebuild a study's table, figure and page from its records, even while it is running."""
-    from dlx.cli.output.console import note
+    from dlx.cli.output.console import note, output
     from dlx.cli.output.outcome import print_summary_after
     from dlx.cli.output.report_files import write_report
     from dlx.records.archive import read_study, with_looks
     from dlx.records.folder import StudyFolder
     from dlx.records.merge import merge_studies
+    from dlx.report.planning import design_lines
     from dlx.report.summary import summarize_study
+    from dlx.report.terminal.grid import Line, Trimmed
 
     records = merge_studies([(folder, read_study(folder)) for folder in folders])
     summary = summarize_study(records)
+    if plan:
+        output().show(Trimmed(tuple(map(Line, design_lines(summary)))))
+        for folder in filter(Path.is_dir, folders):
+            StudyFolder(folder).note_look(summary.look)  # a plan says which verdicts are open
+        return
     is_folder = folders[0].is_dir()
     stem = out or default_stem(folders)
     with print_summary_after(summary, records, as_json=as_json, per_class=per_class):
