@@ -3,7 +3,7 @@
     python tests/calibration.py --studies 20000
 
 prints, for each scope, the rates for several numbers of seeds, patients and variants, beside those of simpler tests;
-takes about ten minutes. `tests/test_statistics.py` holds a share of them to their limits.
+takes about ten minutes on two busy cores. `tests/test_statistics.py` holds a share of them to their limits.
 """
 
 import argparse

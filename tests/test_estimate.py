@@ -4,7 +4,20 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from calibration import finds, simulate_patients
+from calibration import (
+    DESIGNS,
+    FOLDS,
+    MEASURED,
+    TRAINING,
+    FoldParts,
+    coverage,
+    false_alarms,
+    finds,
+    over_cases,
+    parts_of,
+    simulate_folds,
+    simulate_patients,
+)
 from dlx.statistics.correction import moderate
 from dlx.statistics.decision import decide
 from dlx.statistics.estimate import (
@@ -138,3 +151,33 @@ def test_the_planned_patients_reach_the_power_that_was_asked_for(parts: tuple[fl
     assert needed.patients is not None
     simulated = simulate_patients(1, 5, needed.patients, Components(*map(np.float64, parts)), studies=4000, effect=0.02)
     assert 0.75 < finds(over_patients(simulated)) < 0.85
+
+
+# calibration: a share of `make calibrate`
+
+
+@pytest.mark.parametrize(("num_seeds", "num_patients"), DESIGNS)
+def test_at_most_5_5_percent_of_studies_without_an_effect_declare_one_for_new_patients(
+    num_seeds: int, num_patients: int
+) -> None:
+    for name in MEASURED:
+        differences = simulate_patients(1, num_seeds, num_patients, parts_of(name), studies=8000)
+        estimate = over_patients(differences)
+        assert false_alarms(estimate) <= 0.055
+        assert coverage(estimate, 0.0) >= 0.94
+
+
+def test_a_t_test_over_seeds_alone_is_wrong_about_new_patients_far_more_often() -> None:
+    differences = simulate_patients(1, 5, 52, parts_of("training subjects"), studies=4000)
+    assert false_alarms(over_seeds(differences.mean(axis=-1))) > 0.35
+    assert false_alarms(over_cases(simulate_patients(1, 5, 52, parts_of("weight sharing"), studies=4000))) > 0.5
+
+
+@pytest.mark.parametrize(("num_folds", "num_seeds"), FOLDS)
+def test_at_most_5_5_percent_of_cross_validations_without_an_effect_declare_one(num_folds: int, num_seeds: int) -> None:
+    for name in MEASURED:
+        for sd, correlation in (TRAINING["none"], TRAINING["0.005"]):
+            of = FoldParts(parts_of(name), sd**2, correlation)
+            estimate = over_runs(simulate_folds(num_folds, num_seeds, 50, of, studies=20_000), 1 / (num_folds - 1))
+            assert false_alarms(estimate) <= 0.055
+            assert coverage(estimate, 0.0) >= 0.94

@@ -277,6 +277,15 @@ def test_no_difference_is_shown_not_assumed():
     assert compare_one(ALIKE, smallest_effect=0.0005).verdict is Verdict.CANNOT_TELL
 
 
+def test_an_interval_within_the_smallest_effect_that_is_lost_by_correction_has_a_reason():
+    variants = {f"v{i}": shifted(CONTROL, *[0.003 * sign for sign in (1, -1, 0.5, -0.6, 0.9)]) for i in range(8)}
+    row = compare_dice(CONTROL, variants, smallest_effect=0.0045).rows[0]
+    assert (row.verdict, row.reasons) == (Verdict.CANNOT_TELL, (why.LostByCorrection(8, within=0.0045),))
+    assert (
+        compare_dice(CONTROL, {"v0": variants["v0"]}, smallest_effect=0.0045).rows[0].verdict is Verdict.NO_DIFFERENCE
+    )
+
+
 def test_runs_equal_to_the_controls_by_chance_show_no_difference():
     row = compare_one(CONTROL)
     assert (row.difference, row.spread, row.p, row.verdict) == (0.0, 0.0, 1.0, Verdict.NO_DIFFERENCE)

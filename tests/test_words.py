@@ -76,6 +76,8 @@ def test_a_verdict_names_its_scope_unless_it_is_about_the_runs_themselves():
          "verdict (about 8.2 % false alarms)"),
         (why.LostByCorrection(4), Verdict.CANNOT_TELL, "0 is outside the interval, but not after correction for "
          "4 variants"),
+        (why.LostByCorrection(8, within=0.01), Verdict.CANNOT_TELL, "the interval is within ±0.01, but not after "
+         "correction for 8 variants"),
         (why.AboveMargin(0.01), Verdict.CONTRADICTED, "the 95 % interval lies below -0.01"),
         (why.AboveMargin(0.0), Verdict.CONTRADICTED, "the 95 % interval lies below 0"),
         (why.WithinMargin(0.01), Verdict.CONFIRMED, "shown to be within 0.01 of 0"),

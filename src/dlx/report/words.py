@@ -111,8 +111,9 @@ def spell_reason(reason: why.Reason, verdict: Verdict, smallest_effect: float | 
             return f"no run of either learned {class_name or 'anything'} (Dice below {MIN_LEARNED:g})"
         case why.SmallDifference(limit):
             return f"but by less than {limit:g}"
-        case why.LostByCorrection(num_variants):
-            return f"0 is outside the interval, but not after correction for {num_variants} variants"
+        case why.LostByCorrection(num_variants, within):
+            where = "0 is outside the interval" if within is None else f"the interval is within ±{within:g}"
+            return f"{where}, but not after correction for {num_variants} variants"
         case why.EarlierLooks(num_seeds, rate):
             when = f"looks at {', '.join(map(str, num_seeds))}" if len(num_seeds) > 1 else f"a look at {num_seeds[0]}"
             alarms = "" if rate is None else f" (about {100 * rate:.1f} % false alarms)"

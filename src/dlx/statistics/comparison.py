@@ -289,8 +289,11 @@ def _judge(decision: Decision, i: int, ends: tuple[float, float], scope: Scope, 
         return Verdict.NO_DIFFERENCE, ()
     if np.isnan(decision.p[i]):
         return Verdict.CANNOT_TELL, (why.TooFew(scope),)
-    is_lost = low > 0.0 or high < 0.0
-    return Verdict.CANNOT_TELL, (why.LostByCorrection(len(decision.difference)),) if is_lost else ()
+    num_variants, effect = len(decision.difference), design.smallest_effect
+    if low > 0.0 or high < 0.0:
+        return Verdict.CANNOT_TELL, (why.LostByCorrection(num_variants),)
+    is_within = -effect < low and high < effect
+    return Verdict.CANNOT_TELL, (why.LostByCorrection(num_variants, within=effect),) if is_within else ()
 
 
 def _with_narrower(scope: Scope, scopes: Mapping[Scope, ScopeResult]) -> ScopeResult:

@@ -77,9 +77,10 @@ class SmallDifference:
 
 @dataclass(frozen=True)
 class LostByCorrection:
-    """0 lies outside the interval, but the corrected p is not below 5 %."""
+    """0 lies outside the interval, or the interval `within` this of 0, but the corrected p is not below 5 %."""
 
     num_variants: int
+    within: float | None = None
 
 
 @dataclass(frozen=True)
