@@ -1,0 +1,95 @@
+"""Verdicts for new patients, from records: hand-made ones, and those of experiments/samples worked out again."""
+
+import json
+from pathlib import Path
+from statistics import mean
+
+import pytest
+from scipy import stats
+
+from dlx.records.archive import read_study
+from dlx.report.document import study_document
+from dlx.report.patients import headline_scope, patient_values
+from dlx.report.summary import summarize_study
+from dlx.study.scope import Scope
+
+SAMPLES = Path(__file__).parents[1] / "experiments" / "samples.jsonl"
+MANY, FEW = "train_subjects=64", "train_subjects=8"
+
+
+def differences_of_samples():
+    """Seed -> case -> difference in Dice of 64 and 8 training subjects, from the lines of the archive alone."""
+    dice = {}
+    for line in SAMPLES.read_text(encoding="utf-8").splitlines():
+        record = json.loads(line).get("record")
+        if record and record["label"] in (MANY, FEW):
+            cases = record["result"]["val"]["cases"]
+            dice[record["label"], record["seed"]] = {case: mean(s["dice"].values()) for case, s in cases.items()}
+    return {s: {case: dice[MANY, s][case] - dice[FEW, s][case] for case in dice[MANY, s]} for s in range(5)}
+
+
+def test_the_interval_for_new_patients_is_that_worked_out_from_the_records_in_another_way():
+    table = differences_of_samples()
+    seeds, cases = list(table), list(table[0])
+    num_seeds, num_cases = len(seeds), len(cases)
+    grand = mean(table[s][c] for s in seeds for c in cases)
+    of_seed = {s: mean(table[s].values()) for s in seeds}
+    of_case = {c: mean(table[s][c] for s in seeds) for c in cases}
+    ms_seeds = num_cases * sum((of_seed[s] - grand) ** 2 for s in seeds) / (num_seeds - 1)
+    ms_cases = num_seeds * sum((of_case[c] - grand) ** 2 for c in cases) / (num_cases - 1)
+    rest_df = (num_seeds - 1) * (num_cases - 1)
+    ms_rest = sum((table[s][c] - of_seed[s] - of_case[c] + grand) ** 2 for s in seeds for c in cases) / rest_df
+    total = ms_seeds + ms_cases - ms_rest
+    df = total**2 / (ms_seeds**2 / (num_seeds - 1) + ms_cases**2 / (num_cases - 1) + ms_rest**2 / rest_df)
+    half = stats.t.ppf(0.975, df) * (total / (num_seeds * num_cases)) ** 0.5
+
+    row = next(v for v in summarize_study(read_study(SAMPLES)).variants if v.label == MANY).comparison
+    patients, seeds_alone = row.scopes[Scope.PATIENTS], row.scopes[Scope.SEEDS]
+    assert row.scope is Scope.PATIENTS
+    assert (patients.n, seeds_alone.n) == (52, 5)
+    assert patients.difference == pytest.approx(grand)
+    # Satterthwaite's interval is the narrower of the two approximations here
+    assert (grand - half, grand + half) == pytest.approx((0.050, 0.086), abs=0.0005)
+    assert patients.interval == pytest.approx((grand - half, grand + half), abs=0.001)
+    assert patients.interval[0] <= grand - half
+    assert seeds_alone.interval == pytest.approx((0.059, 0.077), abs=0.0005)
+
+
+def test_the_document_has_the_scope_and_the_verdicts_of_all_scopes():
+    document = study_document(summarize_study(read_study(SAMPLES)), [])
+    assert document["scope"] == "patients"
+    many = next(v for v in document["variants"] if v["label"] == MANY)
+    assert set(many["scopes"]) == {"seeds", "patients", "procedure"}
+    assert many["scopes"]["procedure"] is None
+    for key in ("difference", "interval", "verdict"):
+        assert many[key] == many["scopes"]["patients"][key]
+    assert many["scopes"]["seeds"]["n"] == 5
+    assert next(v for v in document["variants"] if v["label"] == FEW)["scopes"] is None
+
+
+def test_a_metric_without_a_value_for_each_patient_has_a_verdict_for_new_seeds():
+    records = read_study(SAMPLES)
+    header = records.header.model_copy(update={"metric": "gap"})
+    variants = summarize_study(records).variants
+    assert headline_scope(header, variants)[0] is Scope.SEEDS
+    assert patient_values(variants[:2], "gap", header.runs, {}) is None
+
+
+def test_a_study_with_few_validation_patients_says_that_nothing_follows_about_new_ones():
+    summary = summarize_study(read_study(SAMPLES.with_name("dropout-phantom.jsonl")))
+    assert summary.scope is Scope.SEEDS
+    assert "1 validation patient" in summary.why_scope
+
+
+def test_scans_of_one_person_are_averaged_first():
+    records = read_study(SAMPLES)
+    variants = summarize_study(records).variants
+    cases = list(variants[0].records[0].result.val.cases)
+    plain, grouped = (
+        patient_values(variants[:2], "val_dice", records.header.runs, persons)
+        for persons in ({}, {cases[0]: "anna", cases[1]: "anna"})
+    )
+    assert plain[0].shape == (5, 52)
+    assert grouped[0].shape == (5, 51)
+    assert grouped[0][:, 0] == pytest.approx(plain[0][:, :2].mean(axis=1))
+    assert grouped[1][:, 1:] == pytest.approx(plain[1][:, 2:])
