@@ -125,11 +125,14 @@ def test_a_trial_that_diverges_is_a_row_with_its_cause_and_the_others_go_on(dlx)
 def test_a_study_file_with_options_that_change_it_leaves_what_is_beside_it_alone(dlx):
     Path("two.toml").write_text(TWO_RATES)
     dlx("run", "two.toml")
-    before = {path: path.read_bytes() for path in Path().glob("two.*")}
-    assert {path.suffix for path in before} == {".toml", ".jsonl", ".md", ".svg"}
+    before = {path: path.read_bytes() for path in Path().glob("two*")}
+    beside = {"two.jsonl", "two.md", "two.svg", "two-cases.csv", "two-results.csv"}
+    assert {path.name for path in before} == {"two.toml", *beside}
+    for name in ("cases", "results"):
+        assert before[Path(f"two-{name}.csv")] == Path(f"runs/two/{name}.csv").read_bytes()
     changed = dlx("run", "two.toml", "--epochs", "1", "--quiet")
     assert re.search("note .*two.toml.* runs/two", changed.stderr)
-    assert {path: path.read_bytes() for path in Path().glob("two.*")} == before
+    assert {path: path.read_bytes() for path in Path().glob("two*")} == before
     assert len(list(Path("runs/two/trials").iterdir())) == 4
     same = dlx("run", "two.toml", "--epochs", "2", "--max-parallel", "1")  # what the file says itself
     assert "two.jsonl" in same.stderr
@@ -160,6 +163,7 @@ def test_the_table_is_printed_though_the_report_cannot_be_written(dlx):
     ("blocked", "words"),
     [
         (lambda: Path("two.svg").mkdir(), "two.svg: is a folder"),
+        (lambda: Path("two-cases.csv").mkdir(), "two-cases.csv: is a folder"),
         (lambda: Path("two.jsonl").write_text("{}"), "two.jsonl: not the records .* move it away"),
     ],
 )

@@ -120,6 +120,7 @@ class StudyOptions(TrainOptions):
         show_default="0.01",
     )
     per_class: bool = option(RUNNING, "Show the validation Dice of each class too.", "--per-class", default=False)
+    per_case: bool = option(RUNNING, "Show the hardest validation cases too.", "--per-case", default=False)
 
 
 # option -> the setting that it gives

@@ -145,7 +145,8 @@ def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Pa
     written: list[Path] = []
     if not options.is_quiet:
         note("")
-    with print_summary_after(summary, records, as_json=options.as_json, per_class=options.per_class):
+    shown = {"as_json": options.as_json, "per_class": options.per_class, "per_case": options.per_case}
+    with print_summary_after(summary, records, **shown):
         records = with_looks(records, StudyFolder(plan.folder).note_look(summary.look))
         written += write_report(plan.folder / "report", summary, records, with_png=True)
         if beside is not None and not outcome.was_interrupted:

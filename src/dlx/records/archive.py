@@ -227,8 +227,8 @@ def check_can_write(stem: Path) -> None:
         raise SettingError(
             f"{stem.parent}: records are kept beside the study's file, but this folder is not writable: {cause}"
         ) from None
-    for ending in ("jsonl", "md", "svg"):
-        path = stem.with_name(f"{stem.name}.{ending}")
+    for ending in (".jsonl", ".md", ".svg", "-cases.csv", "-results.csv"):
+        path = stem.with_name(f"{stem.name}{ending}")
         if path.is_dir():
             raise SettingError(
                 f"{path}: is a folder, but the study's records or report must be written there: move it away"

@@ -9,6 +9,7 @@ from dlx.records.schema import StudyHeader, TrialRecord
 from dlx.report.variants import VariantSummary
 from dlx.statistics.estimate import Floats
 from dlx.study.metrics import find_metric
+from dlx.study.results import TrialResult
 from dlx.study.run_id import RunId, seed_of
 from dlx.study.scope import Scope
 
@@ -66,7 +67,7 @@ def patient_values(
         return None
     seeds = sorted({seed_of(run) for run in runs})
     known = [table for table in tables if table is not None]
-    classes = _common_classes([values for table in known for values in table.values()])
+    classes = common_classes([values for table in known for values in table.values()])
     patients: dict[str, list[str]] = {}
     for case, names in classes.items():
         if names:
@@ -88,25 +89,30 @@ Cases = dict[str, dict[str, float]]  # case -> class -> value
 
 def _by_run(variant: VariantSummary, metric: str, runs: Iterable[RunId]) -> dict[RunId, Cases] | None:
     """The values of each run's cases; None if a run has no result."""
-    entry, class_name = find_metric(metric)
-    assert entry.of_case is not None
     found: dict[RunId, Cases] = {}
     for run in runs:
         record = variant.records.get(run)
         if record is None or record.result is None:
             return None
-        found[run] = {
-            case: {
-                name: value
-                for name, value in (entry.of_case(scores) or {}).items()
-                if value is not None and class_name in (None, name)
-            }
-            for case, scores in record.result.val.cases.items()
-        }
+        found[run] = case_values(record.result, metric)
     return found
 
 
-def _common_classes(runs: Iterable[Cases]) -> dict[str, list[str]]:
+def case_values(result: TrialResult, metric: str) -> Cases:
+    """Case -> class -> value, without classes that have no value; cases must have values of this metric."""
+    entry, class_name = find_metric(metric)
+    assert entry.of_case is not None
+    return {
+        case: {
+            name: value
+            for name, value in (entry.of_case(scores) or {}).items()
+            if value is not None and class_name in (None, name)
+        }
+        for case, scores in result.val.cases.items()
+    }
+
+
+def common_classes(runs: Iterable[Cases]) -> dict[str, list[str]]:
     """Case -> the classes that have a value in every run that validates it."""
     common: dict[str, list[str]] = {}
     for cases in runs:

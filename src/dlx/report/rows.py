@@ -5,7 +5,8 @@ Cells are plain text; the code that shows them escapes it.
 
 from dataclasses import dataclass
 
-from dlx.report.formatting import signed, spell_effect, spell_interval, spell_spread
+from dlx.report.formatting import signed, spell, spell_effect, spell_interval, spell_spread
+from dlx.report.hardest_cases import hardest_cases, shown_variants
 from dlx.report.planning import spell_needed
 from dlx.report.summary import Summary
 from dlx.report.variants import VariantSummary, dice_of_classes
@@ -52,6 +53,15 @@ class ClaimRow:
     estimate: str
     interval: str
     n: int
+
+
+@dataclass(frozen=True)
+class HardCaseRow:
+    """A validation case of low Dice."""
+
+    name: str
+    mean: str  # over the variants
+    spreads: tuple[str, ...]  # in the order of `hard_case_titles`
 
 
 def name_of(variant: VariantSummary) -> str:
@@ -124,6 +134,25 @@ def claim_rows(summary: Summary) -> list[ClaimRow]:
             ClaimRow(outcome.claim.text, outcome.measured, spell_scoped_verdict(result), reasons, *effect, result.n)
         )
     return rows
+
+
+def hard_case_titles(summary: Summary) -> list[str]:
+    """The variants whose Dice of the hardest cases are shown."""
+    marks = {True: "", False: " (best mean)" * (len(summary.variants) > 1)}
+    return [f"{name_of(variant)}{marks[variant.is_control]}" for variant in shown_variants(summary)]
+
+
+def hard_case_rows(summary: Summary) -> list[HardCaseRow]:
+    """A row for each of the hardest cases, the hardest first."""
+    mixed = [bool(variant.collapse) for variant in shown_variants(summary)]
+    return [
+        HardCaseRow(
+            found.case,
+            spell(found.mean),
+            tuple(spell_spread(e, is_mixed=m) for e, m in zip(found.of_variants, mixed, strict=True)),
+        )
+        for found in hardest_cases(summary)
+    ]
 
 
 def warnings_of(variant: VariantSummary) -> tuple[str, ...]:

@@ -63,9 +63,9 @@ class Axis(Section):
             yield table["label"], table["label"], {key: value for key, value in table.items() if key != "label"}
         for value in self.values:
             if self.key is not None:
-                yield f"{_label_prefix(self.key)}{_spell(value)}", value, nest([(self.key, value)])
+                yield f"{_label_prefix(self.key)}{spell_value(value)}", value, nest([(self.key, value)])
             elif self.keys is not None:
-                pieces = [f"{_label_prefix(key)}{_spell(v)}" for key, v in zip(self.keys, value, strict=True)]
+                pieces = [f"{_label_prefix(key)}{spell_value(v)}" for key, v in zip(self.keys, value, strict=True)]
                 yield ", ".join(pieces), " ".join(map(str, value)), nest(zip(self.keys, value, strict=True))
 
 
@@ -78,7 +78,8 @@ def _label_prefix(key: str) -> str:
     return "" if names_part and key != "init" else f"{key.rpartition('.')[2]}="
 
 
-def _spell(value: Any) -> str:
+def spell_value(value: Any) -> str:
+    """A value on an axis as labels show it: `dice:smooth=1` for a part, `none`, `true`."""
     if isinstance(value, Mapping) and "name" in value:
         return str(Part.model_validate(dict(value)))
     return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,4 +1,4 @@
-"""`dlx report`: table, figure and page from the records of a study, finished or not. Imports no torch."""
+"""`dlx report`: table, figure, page and CSV files from the records of a study, finished or not. Imports no torch."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,12 +18,13 @@ def report(
         ),
     ] = None,
     per_class: Annotated[bool, typer.Option("--per-class", help="Show the validation Dice of each class too.")] = False,
+    per_case: Annotated[bool, typer.Option("--per-case", help="Show the hardest validation cases too.")] = False,
     plan: Annotated[
         bool, typer.Option("--plan", help="Print what would settle the open verdicts, and its cost; write no files.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
 ) -> None:
-    """Rebuild a study's table, figure and page from its records, even while it is running."""
+    """Rebuild a study's table, figure, page and CSV files from its records, even while it is running."""
     from dlx.cli.output.console import note, output
     from dlx.cli.output.outcome import print_summary_after
     from dlx.cli.output.report_files import write_report
@@ -43,7 +44,7 @@ def report(
         return
     is_folder = folders[0].is_dir()
     stem = out or default_stem(folders)
-    with print_summary_after(summary, records, as_json=as_json, per_class=per_class):
+    with print_summary_after(summary, records, as_json=as_json, per_class=per_class, per_case=per_case):
         for folder in folders:
             if folder.is_dir():
                 records = with_looks(records, StudyFolder(folder).note_look(summary.look))

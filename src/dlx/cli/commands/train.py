@@ -24,7 +24,9 @@ def train(options: TrainOptions) -> None:
     from dlx.cli.output.dry_run import print_plan
     from dlx.cli.output.head import print_head
     from dlx.cli.output.outcome import print_outcome
+    from dlx.cli.output.report_files import write_tables
     from dlx.cli.running import end, follow_plan, plan_study
+    from dlx.records.archive import read_study
     from dlx.run.plan import check_resumable
 
     study, folder, command = study_and_folder(options)
@@ -36,7 +38,11 @@ def train(options: TrainOptions) -> None:
         check_resumable(plan)
     print_head(plan, notes(), quiet=options.is_quiet)
     outcome = follow_plan(plan, options, in_workers=plan.max_parallel > 1)
-    print_outcome(plan, outcome, as_json=options.as_json, quiet=options.quiet)
+    written: list[Path] = []
+    try:
+        written += write_tables(plan.folder / "report", read_study(plan.folder))
+    finally:  # a full disk must not hide the result
+        print_outcome(plan, outcome, written, as_json=options.as_json, quiet=options.quiet)
     end(outcome)
 
 

@@ -11,7 +11,8 @@ from dlx.cli.repeat_commands import repeat_command, resume_command
 from dlx.records.archive import StudyRecords, finished
 from dlx.report.document import study_document, trial_entry
 from dlx.report.summary import Summary
-from dlx.report.terminal.study_table import study_table
+from dlx.report.terminal.grid import Trimmed
+from dlx.report.terminal.study_table import cases_tables, study_table
 from dlx.report.terminal.trial_tables import seeds_table, trial_table
 from dlx.settings.text import counted
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from dlx.run.plan import Plan
 
 
-def print_outcome(plan: "Plan", outcome: "Outcome", *, as_json: bool, quiet: bool) -> None:
+def print_outcome(plan: "Plan", outcome: "Outcome", written: list[Path], *, as_json: bool, quiet: bool) -> None:
     """Prints tables or the JSON document on stdout; on stderr, the files written and the command to repeat them."""
     if as_json:
         print_json({"study": study_entry(plan), "trials": [trial_entry(*pair) for pair in outcome.trials]})
@@ -33,6 +34,7 @@ def print_outcome(plan: "Plan", outcome: "Outcome", *, as_json: bool, quiet: boo
         note(f"resume with:  {resume_command(plan.command)}")
     elif not as_json and not quiet:
         note(f"\nrecords:      {plan.folder}")
+        note(f"tables:       {', '.join(map(str, written))}")
         for _, folder in outcome.trials:
             note(f"checkpoints:  {folder / 'last.safetensors'}, best.safetensors")
         note(f"repeat with:  {repeat_command(plan.command)}")
@@ -57,7 +59,7 @@ def stopped_line(plan: "Plan", outcome: "Outcome") -> str:
 
 @contextmanager
 def print_summary_after(
-    summary: Summary, records: StudyRecords, *, as_json: bool, per_class: bool = False
+    summary: Summary, records: StudyRecords, *, as_json: bool, per_class: bool = False, per_case: bool = False
 ) -> Iterator[None]:
     """Prints the study's table or JSON document after the body, which writes the report; also if the body raises.
 
@@ -76,8 +78,10 @@ def print_summary_after(
             print_json(study_document(summary, entries))
         elif len(records.trials) == 1 and done and done[0].result is not None:
             output().show(trial_table(done[0]))
+            if per_case:
+                output().show(Trimmed(tuple(cases_tables(summary))))
         else:
-            output().show(study_table(summary, per_class=per_class))
+            output().show(study_table(summary, per_class=per_class, per_case=per_case))
 
 
 def print_locations(plan: "Plan", outcome: "Outcome", written: list[Path]) -> None:

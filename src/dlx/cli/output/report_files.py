@@ -1,15 +1,18 @@
-"""Writes the files of a study's report: page, figures, and the archive of its records beside a study's TOML file."""
+"""Writes the files of a study's report: page, figures, CSV files, and beside a study's TOML file its records."""
 
 import logging
 from pathlib import Path
 
 from dlx.records.archive import StudyRecords, archive_of, portable, write_archive
+from dlx.report.csv_tables import cases_csv, results_csv
 from dlx.report.summary import Summary
 from dlx.system.files import write_atomically
 
 
 def write_report(stem: Path, summary: Summary, records: StudyRecords, *, with_png: bool) -> list[Path]:
-    """Writes STEM.md, STEM.svg, and STEM-levels.svg if levels were probed; PNGs too `with_png`. Returns the paths."""
+    """Writes STEM.md, STEM.svg, STEM-levels.svg if levels were probed, PNGs too `with_png`, and the tables of
+    `write_tables`. Returns the paths.
+    """
     # matplotlib warns on import if it cannot write its font cache (no home folder), but draws correctly
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     from dlx.report.figures.levels import draw_levels
@@ -29,11 +32,26 @@ def write_report(stem: Path, summary: Summary, records: StudyRecords, *, with_pn
         written += paths
         names.append(paths[0].name)
     write_atomically(page, make_page(summary, records, *names).encode(errors="backslashreplace"))
+    return [*written, *write_tables(stem, records)]
+
+
+def write_tables(stem: Path, records: StudyRecords) -> list[Path]:
+    """Writes the CSV files for other programs. Returns the paths.
+
+    Beside report.md, the report in a study's own folder, they are cases.csv and results.csv; beside any other page
+    STEM-cases.csv and STEM-results.csv, as several studies may have their reports in one folder.
+    """
+    prefix = "" if stem.name == "report" else f"{stem.name}-"
+    tables = {"cases.csv": cases_csv(records), "results.csv": results_csv(records)}
+    written = []
+    for name, text in tables.items():
+        written.append(stem.with_name(f"{prefix}{name}"))
+        write_atomically(written[-1], text.encode(errors="backslashreplace"))
     return written
 
 
 def write_beside(stem: Path, summary: Summary, records: StudyRecords) -> list[Path]:
-    """Writes STEM.jsonl, the records without paths of this machine, and the page and figure made from them."""
+    """Writes STEM.jsonl, the records without paths of this machine, and page, figure and tables made from them."""
     records = portable(records)
     archive = archive_of(stem)
     write_archive(archive, records)

@@ -37,6 +37,7 @@ def make_page(summary: Summary, records: StudyRecords, figure_name: str | None, 
         _notes(summary, records),
         _classes(summary),
         _spreads(summary),
+        _hardest_cases(summary),
         _levels(summary, levels_name),
         _failures(records),
         _settings(records),
@@ -204,6 +205,21 @@ def _spreads(summary: Summary) -> Lines:
         "",
         "Standard deviations, kept apart: over seeds (of the mean over cases), which the tests use, and over "
         "validation cases (of each case's mean over seeds), which shows how much subjects differ.",
+    ]
+
+
+def _hardest_cases(summary: Summary) -> Lines:
+    cells = [(escape(row.name), row.mean, *row.spreads) for row in rows.hard_case_rows(summary)]
+    if not cells:
+        return []
+    return [
+        "## Hardest validation cases",
+        "",
+        *table(("case", "mean of all variants", *map(escape, rows.hard_case_titles(summary))), cells),
+        "",
+        "Dice after the last epoch, the lowest first; a case's mean over the classes that have a value in every run. "
+        "Mean ± standard deviation over seeds; where runs collapsed, from the lowest to the highest. The cases are "
+        "chosen by these very Dice, so the table describes them and is no test.",
     ]
 
 

@@ -8,6 +8,8 @@ from dlx.report.rows import (
     claim_rows,
     class_rows,
     classes_of,
+    hard_case_rows,
+    hard_case_titles,
     noise_floor_line,
     scopes_of,
     score_rows,
@@ -28,11 +30,12 @@ STYLES = {
 }
 
 
-def study_table(summary: Summary, *, per_class: bool = False) -> Trimmed:
+def study_table(summary: Summary, *, per_class: bool = False, per_case: bool = False) -> Trimmed:
     """Mean and spread over seeds of every variant, its paired difference from the control, and the verdict.
 
-    With `per_class` also the validation Dice of each class. In a terminal of 80 columns each spread is below its mean;
-    in a narrower one each variant is a list of scores. If no trial has ended, there are no tables.
+    With `per_class` also the validation Dice of each class, with `per_case` that of the hardest cases. In a terminal
+    of 80 columns each spread is below its mean; in a narrower one each variant is a list of scores. If no trial has
+    ended, there are no tables.
     """
     header = summary.header
     parts: list[Line | Grid] = [Line(header.question or header.name, "bold")]
@@ -43,6 +46,8 @@ def study_table(summary: Summary, *, per_class: bool = False) -> Trimmed:
     parts.append(scores_table(summary))
     if per_class and classes_of(summary):
         parts.append(classes_table(summary))
+    if per_case:
+        parts += cases_tables(summary)
     for variant in summary.variants:
         bad = (*variant.unfinished, *filter(None, [spell_collapse(variant.collapse)]))
         parts += [Line(f"{variant.label}: {line}", "red") for line in bad]
@@ -69,6 +74,15 @@ def classes_table(summary: Summary) -> Grid:
     rows = [Row((row.name, *row.spreads)) for row in class_rows(summary)]
     columns = (Column(name, is_number=True, may_stack=True) for name in classes_of(summary))
     return Grid((Column("variant"), *columns), tuple(rows), title="validation Dice of each class")
+
+
+def cases_tables(summary: Summary) -> list[Grid]:
+    """The table of the hardest validation cases; none if there are fewer than two cases."""
+    rows = [Row((row.name, row.mean, *row.spreads)) for row in hard_case_rows(summary)]
+    titles = ("mean of all variants", *hard_case_titles(summary))
+    columns = (Column(title, is_number=True, may_stack=True) for title in titles)
+    title = "validation Dice of the hardest cases, mean over classes"
+    return [Grid((Column("case"), *columns), tuple(rows), title=title)] if rows else []
 
 
 def verdict_table(summary: Summary, rows: Sequence[VerdictRow], footnotes: Sequence[str]) -> Grid:
