@@ -21,7 +21,7 @@ class HardCase:
 
 
 def shown_variants(summary: Summary) -> list[VariantSummary]:
-    """The control, and of the other variants the one with the best mean validation Dice."""
+    """The control, and of the others the variant with the highest mean validation Dice."""
     control = [variant for variant in summary.variants if variant.is_control]
     means = {variant.label: variant.estimates["val_dice"].mean for variant in summary.variants}
     others = [v for v in summary.variants if not v.is_control and means[v.label] is not None]

@@ -138,8 +138,8 @@ def claim_rows(summary: Summary) -> list[ClaimRow]:
 
 def hard_case_titles(summary: Summary) -> list[str]:
     """The variants whose Dice of the hardest cases are shown."""
-    marks = {True: "", False: " (best mean)" * (len(summary.variants) > 1)}
-    return [f"{name_of(variant)}{marks[variant.is_control]}" for variant in shown_variants(summary)]
+    mark = " (highest of the others)" if summary.header.control is not None else ""
+    return [name_of(v) if v.is_control else f"{v.label}{mark}" for v in shown_variants(summary)]
 
 
 def hard_case_rows(summary: Summary) -> list[HardCaseRow]:
