@@ -238,11 +238,8 @@ def test_one_case_alone_is_not_the_hardest():
 def test_the_page_shows_the_hardest_cases():
     records = hard_study()
     section = make_page(summarize_study(records), records, None).split("## Hardest validation cases")[1]
-    assert (
-        section.strip().splitlines()[0]
     titles = "| case | mean of all variants | p=0 (control) | p=0.1 (highest of the others) |"
     assert section.strip().splitlines()[0] == titles
-    )
     assert "| odd | 0.367 | 0.300 ± 0.141 | 0.700 ± 0.141 |" in section
 
 
