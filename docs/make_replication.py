@@ -459,9 +459,9 @@ def page() -> str:
         "Made by `make docs UPDATE=1` from the records under `experiments/`; do not edit.",
         "",
         "Each claim of [the notes](notes.md) stands beside the study that tests it. The studies' claims were "
-        "declared before they ran. A verdict says for whom it holds ([studies](studies.md)): *new patients*, where a claim "
-        "is about a metric that each of 5 or more validation patients has; else *new seeds*, on these patients alone. "
-        "Intervals are of 95 % in that scope, uncorrected; `n` counts patients or seeds. "
+        "declared before they ran. A verdict says for whom it holds ([studies](studies.md)): *new patients*, where a "
+        "claim is about a metric that each of 5 or more validation patients has; else *new seeds*, on these patients "
+        "alone. Intervals are of 95 % in that scope, uncorrected; `n` counts patients or seeds. "
         "**Confirmed** and **contradicted** are tests at 5 %; **not confirmed**: shown to be less than claimed; "
         "**cannot tell**: neither. "
         "These runs are small (the `quick` recipe: width 16, minutes on a CPU; 8 training subjects of the hippocampus "
