@@ -119,7 +119,7 @@ def test_every_layer_of_a_command_line_replaces_the_way_of_splitting(tmp_path):
 
 
 def test_folds_without_a_fold_are_refused_with_what_to_add():
-    with pytest.raises(SettingError, match=r"split: folds is given, but not fold.*\(0 to 9\): add it"):
+    with pytest.raises(SettingError, match=r"split: folds is given, but not fold.*0 to 9.*add it"):
         make_spec({"split": {"folds": 10}})
     with pytest.raises(SettingError, match="a file, which has its own"):
         make_spec({"split": {"folds": 10, "fold": 0, "file": "splits.json"}})

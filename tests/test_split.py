@@ -1,5 +1,6 @@
 """Splits: who trains and who validates, and that no person or image does both."""
 
+import hashlib
 import json
 from itertools import pairwise
 from pathlib import Path
@@ -9,17 +10,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlx.data.split import Split, load_groups, split_cases
+from dlx.data.split import Split, load_groups, num_folds, split_cases, splits_document
 from dlx.settings.spec import SplitSpec
 from dlx.system.errors import DataError, SettingError
 
 TEN = [f"subject-{number}" for number in range(1, 11)]
 
 
-def split(ids: list[str], *, groups: dict[str, str] | None = None, same: tuple[str, ...] = (), **spec: Any) -> Split:
+def split(
+    ids: list[str],
+    *,
+    groups: dict[str, str] | None = None,
+    same: tuple[str, ...] = (),
+    classes: dict[str, list[str]] | None = None,
+    **spec: Any,
+) -> Split:
     """A split of cases that all differ, but for those of `same`, which hold one image."""
     hashes = {case: "same" if case in same else f"image of {case}" for case in ids}
-    return split_cases(ids, hashes, groups or {}, SplitSpec(**spec))
+    return split_cases(ids, hashes, groups or {}, SplitSpec(**spec), classes=classes)
 
 
 def test_by_default_a_fifth_validates_and_both_sides_are_in_natural_order() -> None:
@@ -249,3 +257,64 @@ def test_no_split_has_a_person_on_both_sides_or_an_empty_side(persons: list[int]
     assert {groups[case] for case in result.train}
     assert {groups[case] for case in result.val}
     assert {groups[case] for case in result.train}.isdisjoint(groups[case] for case in result.val)
+
+
+def test_each_fold_trains_on_other_persons_where_few_are_kept() -> None:
+    shuffled = sorted(TEN, key=lambda case: hashlib.blake2b(f"0\0{case}".encode(), digest_size=16).digest())
+    kept = {fold: split(TEN, fold=fold, folds=5, train_subjects=3).train for fold in range(5)}
+    for fold, start in ((0, 0), (1, 1), (2, 3), (3, 4), (4, 6)):  # fold * 8 // 5
+        others = [case for position, case in enumerate(shuffled) if position % 5 != fold]
+        assert set(kept[fold]) == {(others * 2)[start + n] for n in range(3)}
+        sets = [set(split(TEN, fold=fold, folds=5, train_subjects=n).train) for n in range(1, 9)]
+        assert all(fewer < more for fewer, more in pairwise(sets))
+        assert sets[-1] == set(others)
+    assert len(set(kept.values())) == 5
+
+
+def val_sides(folds: int, **options: Any) -> list[set[str]]:
+    return [set(split(TEN, fold=fold, folds=folds, **options).val) for fold in range(folds)]
+
+
+def test_a_class_that_enough_persons_have_is_in_every_fold() -> None:
+    shuffled = sorted(TEN, key=lambda case: hashlib.blake2b(f"0\0{case}".encode(), digest_size=16).digest())
+    classes = {case: ["organ"] for case in TEN}
+    assert val_sides(5, classes=classes) == val_sides(5)  # nothing is missing, so nothing changes
+    rare = {shuffled[position] for position in (0, 1, 2, 5, 6)}  # folds 3 and 4 would have none
+    classes |= {case: ["organ", "tumour"] for case in rare}
+    sides = val_sides(5, classes=classes)
+    assert [len(side) for side in sides] == [2] * 5
+    assert set().union(*sides) == set(TEN)
+    assert [len(side & rare) for side in sides] == [1] * 5
+    assert split(TEN, fold=0, folds=5, classes=classes).remarks == ()
+    assert val_sides(5, classes=classes, seed=3) != sides
+
+
+def test_a_class_of_too_few_persons_for_every_fold_is_reported_and_changes_nothing() -> None:
+    classes = {case: ["organ"] for case in TEN} | {"subject-1": ["organ", "tumour"]}
+    assert val_sides(5, classes=classes) == val_sides(5)
+    (remark,) = split(TEN, fold=2, folds=5, classes=classes).remarks
+    assert "4 folds of 5" in remark
+    assert "'tumour'" in remark
+    assert "1 subject of 10" in remark
+
+
+def test_a_persons_scans_stay_together_where_classes_decide_the_folds() -> None:
+    groups = {case: f"person-{int(case[8:]) % 5}" for case in TEN}
+    rare = ["subject-1", "subject-2"]  # of persons 1 and 2
+    sides = val_sides(2, groups=groups, classes={case: ["tumour"] * (case in rare) for case in TEN})
+    assert all(len({groups[case] for case in side}) * 2 == len(side) for side in sides)
+    assert [len(side & set(rare)) for side in sides] == [1, 1]
+
+
+def test_the_folds_are_written_as_an_nnunet_file_that_gives_them_back(tmp_path: Path) -> None:
+    found = [split(TEN, fold=fold, folds=3, train_subjects=4) for fold in range(3)]
+    file = write_json(tmp_path / "splits_final.json", splits_document(found))
+    again = [split(TEN, file=file, fold=fold) for fold in range(3)]
+    assert [(one.train, one.val) for one in again] == [(one.train, one.val) for one in found]
+    assert num_folds(SplitSpec(file=file, fold="all")) == 3
+    assert (num_folds(SplitSpec(fold="all")), num_folds(SplitSpec(fold="all", folds=7))) == (5, 7)
+
+
+def test_one_split_is_not_of_all_folds() -> None:
+    with pytest.raises(SettingError, match=r"split\.fold: all"):
+        split(TEN, fold="all")

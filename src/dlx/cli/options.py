@@ -32,10 +32,10 @@ class TrainOptions:
         DATA, "Folder of volumes (iSeg, nnU-Net or Decathlon layout), or 'phantom'.", sets="data.source"
     )
     val: Text = option(DATA, "Validation subjects by name: subject-1,subject-2.", sets="split.val")
-    fold: Whole = option(DATA, "Validate on this fold, from 0.", sets="split.fold")
-    folds: Whole = option(DATA, "Number of folds (with --fold).", sets="split.folds")
+    fold: Text = option(DATA, "Validate on this fold, from 0, or on each in turn: all.", sets="split.fold")
+    folds: Whole = option(DATA, "Number of folds (with --fold); 5 by default.", sets="split.folds")
     val_fraction: Number = option(DATA, "Share of the subjects to validate on.", sets="split.val_fraction")
-    splits_file: Text = option(DATA, "An nnU-Net splits_final.json; --fold picks its entry.", sets="split.file")
+    splits_file: Text = option(DATA, "An nnU-Net splits_final.json; --fold picks its entry, or all.", sets="split.file")
     train_subjects: Whole = option(
         DATA, "Number of training subjects to use. All by default.", sets="split.train_subjects"
     )
@@ -118,6 +118,11 @@ class StudyOptions(TrainOptions):
         RUNNING,
         "The smallest difference that matters to you, in Dice; declared before the start.",
         show_default="0.01",
+    )
+    scope: Text = option(
+        RUNNING,
+        "Whom verdicts are to hold for: seeds, patients, procedure (new training sets); declared before the start.",
+        show_default="the widest that the design carries",
     )
     per_class: bool = option(RUNNING, "Show the validation Dice of each class too.", "--per-class", default=False)
     per_case: bool = option(RUNNING, "Show the hardest validation cases too.", "--per-case", default=False)

@@ -75,6 +75,7 @@ def run_axis_study(
         axes=(axis.title,),
         seeds=seeds_from(options, DEFAULT_SEEDS),
         smallest_effect=SMALLEST_EFFECT if options.smallest_effect is None else options.smallest_effect,
+        scope=options.scope,
     )
     run_study(study, Path("runs") / f"{data_name(study.base)}-{study.base.model.name}-{folder_suffix}", options)
 

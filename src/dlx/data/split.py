@@ -17,7 +17,8 @@ from typing import Any
 from dlx.data.cache_file import read_groups
 from dlx.data.layouts.dataset_json import kind_of
 from dlx.data.layouts.listing import name_some, natural_key
-from dlx.settings.spec import SPLIT_WAYS, SplitSpec
+from dlx.settings.spec import ALL_FOLDS, SPLIT_WAYS, SplitSpec
+from dlx.settings.text import counted
 from dlx.system.errors import DataError, SettingError, nearest
 from dlx.system.files import read_json
 
@@ -30,13 +31,15 @@ DEFAULT_FOLDS = 5
 class Split:
     """The ids of the training and of the validation cases, each in natural order; no id is in both.
 
-    `num_persons` of the two sides is given if groups were given and some person has several cases.
+    `num_persons` of the two sides is given if groups were given and some person has several cases, and `persons` are
+    (case, person) of the cases of such persons.
     """
 
     train: tuple[str, ...]
     val: tuple[str, ...]
     remarks: tuple[str, ...] = ()
     num_persons: tuple[int, int] | None = None
+    persons: tuple[tuple[str, str], ...] = ()
 
 
 def split_cases(
@@ -46,14 +49,16 @@ def split_cases(
     spec: SplitSpec,
     *,
     prepared_hashes: Mapping[str, str] | None = None,
+    classes: Mapping[str, Collection[str]] | None = None,
 ) -> Split:
     """Splits the cases as `spec` describes; by default a fifth of the persons is used for validation.
 
     `value_hashes` (id -> hash of the image's values) reveal one image under two names; `prepared_hashes` (of the
     prepared image in canonical orientation) reveal an image that was scaled or stored with other axes. `groups` is
-    id -> person; a case that is missing there is its own person. `folds` assigns the shuffled persons to folds in turn.
-    `train_subjects` keeps the first n of the shuffled training persons, so a smaller training set is always a subset
-    of a larger one.
+    id -> person; a case that is missing there is its own person. `folds` assigns the shuffled persons to folds in turn,
+    or as `assign_folds` does by the `classes` (id -> names) of the cases. `train_subjects` keeps n of the shuffled
+    training persons from a start that depends on the fold, so a smaller training set is always a subset of a larger one
+    of this fold, and the folds do not all train on the same persons.
 
     Raises SettingError for more than one way to split, for an unknown name, or for a fold or number that the data do
     not have. Raises DataError if a side would be empty, or if a person or an image would be on both sides.
@@ -63,20 +68,22 @@ def split_cases(
         raise DataError("a split needs at least two cases: one for training and one for validation")
     _check_groups(groups, ids, spec)
     person = {case: groups.get(case, case) for case in ids}
-    train, val = _sides(ids, person, spec)
+    remarks: list[str] = []
+    train, val, place = _sides(ids, person, spec, classes or {}, remarks)
     _refuse_overlap(train, val, person, value_hashes, prepared_hashes or {})
-    remarks = []
     neither = [case for case in ids if case not in train and case not in val]
     if neither:
         remarks.append(f"{len(neither)} of {len(ids)} cases are on neither side of the split: {name_some(neither)}")
     if spec.train_subjects is not None:
-        train = _first_persons(train, person, spec.train_subjects, spec.seed)
+        train = _first_persons(train, person, spec.train_subjects, spec.seed, place)
+    num_scans = Counter(person.values())
     num_persons = (len({person[case] for case in train}), len({person[case] for case in val}))
     return Split(
         tuple(case for case in ids if case in train),
         tuple(case for case in ids if case in val),
         tuple(remarks),
         num_persons if num_persons != (len(train), len(val)) else None,
+        tuple((case, person[case]) for case in ids if num_scans[person[case]] > 1),
     )
 
 
@@ -129,34 +136,98 @@ def _check_groups(groups: Mapping[str, str], ids: list[str], spec: SplitSpec) ->
     )
 
 
-def _sides(ids: list[str], person: Mapping[str, str], spec: SplitSpec) -> tuple[set[str], set[str]]:
+def num_folds(spec: SplitSpec) -> int:
+    """The number of folds that `spec` describes; those of its file if it names one."""
+    if spec.file is not None:
+        return len(_entries(Path(spec.file)))
+    return DEFAULT_FOLDS if spec.folds is None else spec.folds
+
+
+Place = tuple[int, int]  # a fold and the number of folds
+
+
+def _sides(
+    ids: list[str],
+    person: Mapping[str, str],
+    spec: SplitSpec,
+    classes: Mapping[str, Collection[str]],
+    remarks: list[str],
+) -> tuple[set[str], set[str], Place]:
+    """The training and the validation cases, and which of how many folds this is (0 of 1 without folds)."""
     given = [way for way in SPLIT_WAYS if getattr(spec, way) is not None]
     if given not in ([], ["fold", "file"], *([way] for way in SPLIT_WAYS)):
         raise SettingError(f"split: {' and '.join(given)} cannot be combined; choose one")
+    if spec.fold == ALL_FOLDS:
+        raise SettingError(f"split.fold: {ALL_FOLDS} is of a study; a trial has the number of a fold")
     if spec.file is not None:
         return _from_file(ids, Path(spec.file), spec.fold)
     if spec.val is not None:
         val = _named(ids, spec.val)
-        return set(ids) - val, val
+        return set(ids) - val, val, (0, 1)
     shuffled = _shuffled(set(person.values()), spec.seed)
     if len(shuffled) < 2:
         raise DataError(
             f"all {len(ids)} cases belong to one person ({shuffled[0]!r}), who cannot be on both sides of the split"
         )
+    place = (0, 1)
     if spec.fold is not None:
-        folds = DEFAULT_FOLDS if spec.folds is None else spec.folds
+        folds = num_folds(spec)
+        place = spec.fold, folds
         _check_fold(spec.fold, folds, "folds")
         if folds > len(shuffled):
             raise SettingError(
                 f"split.folds: {folds} folds need at least as many subjects, but there are {len(shuffled)}"
             )
-        chosen = set(shuffled[spec.fold :: folds])
+        of_persons: dict[str, set[str]] = {name: set() for name in shuffled}
+        for case, names in classes.items():
+            of_persons[person[case]].update(names)
+        chosen = set(assign_folds(of_persons, folds, remarks)[spec.fold])
     else:
         fraction = DEFAULT_VAL_FRACTION if spec.val_fraction is None else spec.val_fraction
         num_val = math.floor(fraction * len(shuffled) + 0.5)
         chosen = set(shuffled[: min(max(num_val, 1), len(shuffled) - 1)])
     val = {case for case in ids if person[case] in chosen}
-    return set(ids) - val, val
+    return set(ids) - val, val, place
+
+
+def assign_folds(classes: Mapping[str, Collection[str]], num_folds: int, remarks: list[str]) -> list[list[str]]:
+    """The persons of each fold; `classes` are those of each person, in the shuffled order.
+
+    Persons are dealt out in turn. If that leaves a class out of a fold though as many persons as folds have it, they
+    are dealt by class, the rarest first: each to the fold that has the fewest persons of its classes so far, the
+    rarest of them first, else the fewest persons. Adds a remark for each class that is not in every fold.
+    """
+    num_persons = Counter(name for names in classes.values() for name in names)
+    persons = list(classes)
+    folds = [persons[fold::num_folds] for fold in range(num_folds)]
+    lacking = _lacking(folds, classes)
+    if any(num_persons[name] >= num_folds for name in lacking):
+        rarest = sorted(num_persons, key=lambda name: (num_persons[name], name))
+        own = {one: [rank for rank, name in enumerate(rarest) if name in classes[one]] for one in persons}
+        folds, counts = [[] for _ in range(num_folds)], [Counter[int]() for _ in range(num_folds)]
+        for one in sorted(persons, key=lambda one: own[one][:1] or [len(rarest)]):
+            fold = min(range(num_folds), key=lambda n: [*(counts[n][rank] for rank in own[one]), len(folds[n])])
+            folds[fold].append(one)
+            counts[fold].update(own[one])
+        lacking = _lacking(folds, classes)
+    remarks += [
+        f"no case of {counted(len(without), 'fold')} of {num_folds} has the class {name!r}, which "
+        f"{counted(num_persons[name], 'subject')} of {len(persons)} {'has' if num_persons[name] == 1 else 'have'}"
+        for name, without in lacking.items()
+    ]
+    return folds
+
+
+def _lacking(folds: Sequence[Sequence[str]], classes: Mapping[str, Collection[str]]) -> dict[str, list[int]]:
+    """The folds in which no person has a class, for each class that some fold lacks."""
+    found: dict[str, list[int]] = {}
+    names = sorted({name for own in classes.values() for name in own})
+    for fold, persons in enumerate(folds):
+        present = {name for person in persons for name in classes[person]}
+        for name in names:
+            if name not in present:
+                found.setdefault(name, []).append(fold)
+    return found
 
 
 def _shuffled(persons: Collection[str], seed: int) -> list[str]:
@@ -184,18 +255,31 @@ def _named(ids: list[str], names: Sequence[str]) -> set[str]:
     return set(names)
 
 
-def _from_file(ids: list[str], path: Path, fold: int | None) -> tuple[set[str], set[str]]:
-    """One fold of an nnU-Net splits_final.json, `[{"train": [...], "val": [...]}, ...]`, used unchanged."""
+def splits_document(splits: Sequence[Split]) -> list[dict[str, list[str]]]:
+    """The splits of all folds in the form of an nnU-Net splits_final.json."""
+    return [{"train": list(split.train), "val": list(split.val)} for split in splits]
+
+
+def _entries(path: Path) -> list[Any]:
+    """The folds of an nnU-Net splits_final.json, `[{"train": [...], "val": [...]}, ...]`."""
     entries = read_json(path)
     if not isinstance(entries, list) or not entries:
         raise DataError(f"{path}: expected a list of folds, not {kind_of(entries) if entries else 'an empty list'}")
+    return entries
+
+
+def _from_file(ids: list[str], path: Path, fold: int | None) -> tuple[set[str], set[str], Place]:
+    """One fold of an nnU-Net splits_final.json, used unchanged."""
+    entries = _entries(path)
     if fold is None and len(entries) > 1:
         raise SettingError(
-            f"{path}: contains {len(entries)} folds; choose one with split.fold (0 to {len(entries) - 1})"
+            f"{path}: contains {len(entries)} folds; choose one with split.fold (0 to {len(entries) - 1}, or "
+            f"{ALL_FOLDS})"
         )
     fold = fold or 0
     _check_fold(fold, len(entries), f"folds in {path}")
-    return _side(ids, path, entries[fold], fold, "train"), _side(ids, path, entries[fold], fold, "val")
+    entry = entries[fold]
+    return _side(ids, path, entry, fold, "train"), _side(ids, path, entry, fold, "val"), (fold, len(entries))
 
 
 def _side(ids: list[str], path: Path, entry: Any, fold: int, side: str) -> set[str]:
@@ -238,9 +322,12 @@ def _refuse_overlap(
                 )
 
 
-def _first_persons(train: set[str], person: Mapping[str, str], num_persons: int, seed: int) -> set[str]:
+def _first_persons(train: set[str], person: Mapping[str, str], num_persons: int, seed: int, place: Place) -> set[str]:
+    """The cases of n training persons: the next n of the shuffled ones, from a start that moves on with the fold."""
     shuffled = _shuffled({person[case] for case in train}, seed)
     if num_persons > len(shuffled):
         raise SettingError(f"split.train_subjects: {num_persons} is more than the {len(shuffled)} training subjects")
-    kept = set(shuffled[:num_persons])
+    fold, folds = place
+    start = fold * len(shuffled) // folds
+    kept = {*shuffled[start : start + num_persons], *shuffled[: max(0, start + num_persons - len(shuffled))]}
     return {case for case in train if person[case] in kept}

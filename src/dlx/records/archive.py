@@ -22,6 +22,7 @@ from dlx.records.schema import EpochRecord, Look, StudyHeader, TrialEntry, Trial
 from dlx.settings.binding import first_cause
 from dlx.study.claims import Claim
 from dlx.study.metrics import direction_of, known_study_metric
+from dlx.study.run_id import spell_run
 from dlx.study.study import check_claims
 from dlx.system.errors import DataError, SettingError, nearest
 from dlx.system.files import write_atomically
@@ -78,6 +79,8 @@ def _check_header(header: StudyHeader) -> None:
             raise SettingError(
                 f"trial {entry.trial}: '{entry.label}' is not a variant: {nearest(entry.label, variants)}"
             )
+        if entry.fold not in (header.folds or (None,)):
+            raise SettingError(f"trial {entry.trial}: {spell_run(entry.run)} is not of this study")
     try:
         claims = [Claim.model_validate(claim) for claim in header.claims]
     except ValidationError as error:
@@ -94,7 +97,7 @@ def _read_folder(path: Path) -> StudyRecords:
         )
     trials = []
     for entry in header.trials:
-        found = folder.trial(entry.label, entry.seed, entry.trial)
+        found = folder.trial(entry)
         trials.append(TrialHistory(entry, tuple(found.epochs()), found.result(), found.path))
     return StudyRecords(header, tuple(trials), tuple(folder.looks()))
 

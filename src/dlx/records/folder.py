@@ -3,7 +3,8 @@
 FOLDER/study.json                        the header of the study (schema.StudyHeader)
 FOLDER/declared/ID.json                  the header of an earlier study of this folder
 FOLDER/looks.jsonl                       a line each time verdicts are shown for another number of seeds
-FOLDER/trials/LABEL-seedN-ID/settings.json   the resolved settings; ID is a hash of them
+FOLDER/splits_final.json                 the folds of cross-validation, in the form of nnU-Net
+FOLDER/trials/LABEL-seedN-ID/settings.json   the resolved settings; ID is a hash of them (LABEL-foldF-seedN-ID)
                              epochs.jsonl    a line per epoch
                              last.safetensors, best.safetensors
                              result.json     written once, at the end
@@ -24,7 +25,7 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from dlx.records.schema import EpochRecord, Look, StudyHeader, TrialRecord
+from dlx.records.schema import EpochRecord, Look, StudyHeader, TrialEntry, TrialRecord
 from dlx.study.results import Record
 from dlx.system.errors import DataError
 from dlx.system.files import naming, remove_leftovers, write_atomically, write_json
@@ -70,11 +71,12 @@ def read_lines(model: type[AnyRecord], path: Path, what: str) -> list[AnyRecord]
 class TrialFolder:
     """The records of one trial in its folder."""
 
-    def __init__(self, study_folder: Path, label: str, seed: int, trial: str) -> None:
+    def __init__(self, study_folder: Path, label: str, seed: int, trial: str, fold: int | None = None) -> None:
         name = re.sub(r"[^\w.=+-]+", "-", label).strip("-") or "trial"
         # found by its id, as another study of this folder may have started the trial under another label
         known = sorted((study_folder / "trials").glob(f"*-seed{seed}-{trial[:8]}"))
-        self.path = known[0] if known else study_folder / "trials" / f"{name[:60]}-seed{seed}-{trial[:8]}"
+        run = f"seed{seed}" if fold is None else f"fold{fold}-seed{seed}"
+        self.path = known[0] if known else study_folder / "trials" / f"{name[:60]}-{run}-{trial[:8]}"
         self.last = self.path / "last.safetensors"
         self.best = self.path / "best.safetensors"
         self.error = self.path / "error.txt"
@@ -182,6 +184,10 @@ class StudyFolder:
         append_line(self._looks, shown.model_dump_json())
         return [shown]
 
-    def trial(self, label: str, seed: int, trial: str) -> TrialFolder:
+    def trial(self, entry: TrialEntry) -> TrialFolder:
         """The folder of one trial."""
-        return TrialFolder(self.path, label, seed, trial)
+        return TrialFolder(self.path, entry.label, entry.seed, entry.trial, entry.fold)
+
+    def write_splits(self, splits: list[dict[str, list[str]]]) -> None:
+        """Writes the folds of cross-validation in the form of an nnU-Net splits_final.json, for other tools too."""
+        write_json(self.path / "splits_final.json", splits)

@@ -6,6 +6,7 @@ from typing import Any
 
 from dlx.records.archive import StudyRecords, TrialHistory, looks_in_order
 from dlx.settings.layers import settings_differences
+from dlx.study.run_id import spell_run
 from dlx.system.errors import DataError
 
 
@@ -16,19 +17,21 @@ def merge_studies(studies: Sequence[tuple[Path, StudyRecords]]) -> StudyRecords:
     the studies differ in what they measure, or if a variant has different settings in two of them.
     """
     (_, first), *others = studies
-    header, trials, looks = first.header, {(t.entry.label, t.entry.seed): t for t in first.trials}, list(first.looks)
+    header, trials, looks = first.header, {(t.entry.label, t.entry.run): t for t in first.trials}, list(first.looks)
     for path, study in others:
         theirs = study.header
-        for key in ("metric", "control", "smallest_effect", "epochs", "claims"):
-            if getattr(theirs, key) != getattr(header, key):
-                asked = f"{getattr(theirs, key)!r}, not {getattr(header, key)!r}"
-                raise DataError(f"{path}: not the same study: its {key} is {asked}")
+        for key in ("metric", "control", "smallest_effect", "epochs", "folds", "scope", "claims"):
+            asked, ours = (study.model_dump(mode="json")[key] for study in (theirs, header))
+            if asked != ours:
+                raise DataError(f"{path}: not the same study: its {key} is {asked!r}, not {ours!r}")
         _check_settings(path, StudyRecords(header, tuple(trials.values()), ()), study)
         for trial in study.trials:
-            place = (trial.entry.label, trial.entry.seed)
+            place = (trial.entry.label, trial.entry.run)
             known = trials.get(place)
             if known is not None and known.entry.trial != trial.entry.trial:
-                raise DataError(f"{path}: '{place[0]}', seed {place[1]}, has other settings there, or another device")
+                raise DataError(
+                    f"{path}: '{place[0]}', {spell_run(place[1])}, has other settings there, or another device"
+                )
             if known is None or _progress(trial) > _progress(known):
                 trials[place] = trial
         labels = [variant.label for variant in header.variants]
@@ -36,6 +39,7 @@ def merge_studies(studies: Sequence[tuple[Path, StudyRecords]]) -> StudyRecords:
             update={
                 "variants": (*header.variants, *(v for v in theirs.variants if v.label not in labels)),
                 "seeds": tuple(dict.fromkeys((*header.seeds, *theirs.seeds))),
+                "persons": header.persons | theirs.persons,
                 "trials": tuple(trial.entry for trial in trials.values()),
                 "declared_late": tuple(dict.fromkeys((*header.declared_late, *theirs.declared_late))),
             }
@@ -51,18 +55,20 @@ def _progress(trial: TrialHistory) -> tuple[bool, bool, int]:
 
 
 def _check_settings(path: Path, ours: StudyRecords, theirs: StudyRecords) -> None:
-    """Refuses a study with a variant whose settings differ from ours of the same name, for any seed."""
+    """Refuses a study with a variant whose settings differ from ours of the same name and fold, for any seed."""
     labels = {variant.label for variant in theirs.header.variants}
     for label in sorted(labels & {variant.label for variant in ours.header.variants}):
-        mine, other = _settings_of(ours, label), _settings_of(theirs, label)
-        differences = [] if mine is None or other is None else settings_differences(mine, other)
-        if differences:
-            raise DataError(f"{path}: '{label}' has other settings there: {'; '.join(differences[:3])}")
+        for fold in ours.header.folds or (None,):
+            mine, other = _settings_of(ours, label, fold), _settings_of(theirs, label, fold)
+            differences = [] if mine is None or other is None else settings_differences(mine, other)
+            if differences:
+                raise DataError(f"{path}: '{label}' has other settings there: {'; '.join(differences[:3])}")
 
 
-def _settings_of(records: StudyRecords, label: str) -> dict[str, Any] | None:
-    """The settings that all trials of a variant share; None before one of them has ended."""
-    found = next((t.record for t in records.trials if t.entry.label == label and t.record is not None), None)
+def _settings_of(records: StudyRecords, label: str, fold: int | None) -> dict[str, Any] | None:
+    """The settings that all trials of a variant share in a fold; None before one of them has ended."""
+    ended = (t for t in records.trials if t.record is not None)
+    found = next((t.record for t in ended if (t.entry.label, t.entry.fold) == (label, fold)), None)
     if found is None:
         return None
     compute = {key: value for key, value in found.settings.get("compute", {}).items() if key == "precision"}

@@ -126,5 +126,11 @@ class Look(Record):
     num_variants: int
     shown_utc: str
     seeds: tuple[int, ...] = ()
+    folds: tuple[int, ...] = ()  # of cross-validation
     variants: tuple[str, ...] = ()
     control_trials: tuple[str, ...] = ()  # ids: a look concerns the studies that share some of these
+
+    @property
+    def num_runs(self) -> int:
+        """The number of runs of each variant."""
+        return self.num_seeds * max(1, len(self.folds))

@@ -46,7 +46,7 @@ class ClaimOutcome:
 class Ground:
     """What claims are tested on: the study, its variants, and the scope of its headline verdicts.
 
-    `test_to_train` is given for cross-validation. `looks` are the numbers of seeds at which verdicts were shown before.
+    `test_to_train` is given for cross-validation. `looks` are the numbers of runs at which verdicts were shown before.
     """
 
     header: StudyHeader
@@ -85,7 +85,7 @@ def _judge(claim: Claim, ground: Ground) -> ClaimOutcome:
         result = _untested(result, Verdict.INCOMPLETE, missing)
     elif result.verdict is not Verdict.CANNOT_TELL:
         # the rate of false alarms is known only for a claim that is one t test
-        cost = cost_of_looks(ground.looks, len(header.seeds), None if claim.kind in ("best", "within") else 1)
+        cost = cost_of_looks(ground.looks, len(header.runs), None if claim.kind in ("best", "within") else 1)
         result = replace(result, reasons=(*result.reasons, *cost))
     return ClaimOutcome(claim, f"{subject}, {_what(claim)}", result, is_late=claim.text in header.declared_late)
 

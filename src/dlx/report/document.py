@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dlx.records.schema import TrialRecord
+from dlx.report.cross_validation import CrossValidation
 from dlx.report.rows import SCORES
 from dlx.report.summary import Summary
 from dlx.report.variants import VariantSummary, dice_of_classes
@@ -17,12 +18,13 @@ from dlx.study.run_id import RunId
 from dlx.study.scope import Scope
 
 
-def trial_entry(record: TrialRecord, folder: Path | None) -> dict[str, Any]:
-    """One trial after its last epoch; metrics are null if the trial did not finish."""
+def trial_entry(record: TrialRecord, folder: Path | None, fold: int | None = None) -> dict[str, Any]:
+    """One trial after its last epoch; metrics are null if the trial did not finish. `fold` is in it if there is one."""
     result = record.result
     return {
         "label": record.label,
         "seed": record.seed,
+        **({} if fold is None else {"fold": fold}),
         "status": record.status,
         "cause": record.cause,
         "parameters": record.parameters,
@@ -66,6 +68,20 @@ def study_document(summary: Summary, trials: list[dict[str, Any]]) -> dict[str, 
             }
             for outcome in summary.claims
         ],
+    }
+
+
+def cross_validation_entry(found: CrossValidation) -> dict[str, Any]:
+    """One network in cross-validation; null where runs are missing."""
+    over_folds = {metric: found.over_folds(metric) for metric in ("train_dice", "val_dice", "gap")}
+    return {
+        "folds": list(found.header.folds),
+        "seeds": list(found.header.seeds),
+        "mean": {metric: estimate.mean for metric, estimate in over_folds.items()},
+        "spread": {metric: estimate.sd for metric, estimate in over_folds.items()},  # over the folds
+        "val_dice_over_cases": found.over_cases,
+        "persons": found.num_persons,
+        "val_dice_interval": found.interval,  # for new training sets
     }
 
 

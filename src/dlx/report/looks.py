@@ -17,10 +17,12 @@ def earlier_looks(records: StudyRecords) -> list[Look]:
     ]
 
 
-def fewer_seeds(looks: Iterable[Look], header: StudyHeader, *, metric: str | None) -> list[int]:
-    """At how many seeds, fewer than now, verdicts by this metric were shown; None: by any, as claims are with them."""
-    found = {look.num_seeds for look in looks if metric is None or look.metric == metric}
-    return sorted(number for number in found if number < len(header.seeds))
+def fewer_runs(looks: Iterable[Look], header: StudyHeader, *, metric: str | None) -> list[int]:
+    """At how many runs of a variant, fewer than now, verdicts by this metric were shown; None: by any, as claims are
+    with them.
+    """
+    found = {look.num_runs for look in looks if metric is None or look.metric == metric}
+    return sorted(number for number in found if number < len(header.runs))
 
 
 def chosen_after(looks: Iterable[Look], header: StudyHeader) -> list[str]:
@@ -52,6 +54,7 @@ def this_look(header: StudyHeader, compared: Iterable[str], verdicts: Iterable[V
         num_variants=len(labels),
         shown_utc="",
         seeds=header.seeds,
+        folds=header.folds,
         variants=labels,
         control_trials=header.control_trials,
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from dlx.records.archive import StudyRecords
 from dlx.records.schema import Look, StudyHeader
 from dlx.report.claims import ClaimOutcome, Ground, judge_claims
-from dlx.report.looks import chosen_after, earlier_looks, fewer_seeds, this_look
+from dlx.report.looks import chosen_after, earlier_looks, fewer_runs, this_look
 from dlx.report.patients import headline_scope, patient_values, test_to_train
 from dlx.report.variant_checks import evaluated_unlike_trained, find_same_records
 from dlx.report.variants import Placed, VariantSummary, describe_variant, on_one_device, place
@@ -69,14 +69,14 @@ def summarize_study(records: StudyRecords) -> Summary:
             scope=scope,
             test_to_train=ratio,
             higher_is_better=direction_of(header.metric, header.direction) == "higher",
-            earlier_looks=fewer_seeds(looks, header, metric=header.metric),
+            earlier_looks=fewer_runs(looks, header, metric=header.metric),
         )
         compared, unlike = _compare(header, variants, placed, design)
         if unlike:
             remarks.append(f"{counted(unlike, 'pair')} left out: variant and control ran on unlike devices")
         remarks += chosen_after(looks, header)
     rows = {row.label: row for row in compared.rows} if compared else {}
-    claims = judge_claims(Ground(header, variants, scope, ratio, fewer_seeds(looks, header, metric=None)))
+    claims = judge_claims(Ground(header, variants, scope, ratio, fewer_runs(looks, header, metric=None)))
     verdicts = [*(row.verdict for row in rows.values()), *(outcome.result.verdict for outcome in claims)]
     return Summary(
         header=header,

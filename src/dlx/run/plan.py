@@ -11,19 +11,21 @@ from typing import Any
 
 from dlx.data.cases import Dataset
 from dlx.data.dataset import open_dataset
+from dlx.data.split import Split, num_folds
 from dlx.engine.device import choose_compute
 from dlx.records.folder import StudyFolder, TrialFolder
 from dlx.records.schema import StudyHeader, TrialEntry, VariantEntry
+from dlx.run.check_scope import check_scope
 from dlx.run.devices import cuda_names, device_of_worker
 from dlx.run.stores import Stores, host_stores, lack_of_shared_memory, stays_on_host
 from dlx.run.trial import Task
 from dlx.settings.binding import bind_parts
 from dlx.settings.layers import make_spec, settings_differences, with_absolute_paths
-from dlx.settings.spec import Spec
+from dlx.settings.spec import ALL_FOLDS, Spec
 from dlx.settings.text import counted
 from dlx.study.axes import Variant
 from dlx.study.metrics import MIN_POINTS, direction_of
-from dlx.study.study import Study, Trial, check_classes, check_measured
+from dlx.study.study import Study, Trial, check_classes, check_measured, in_fold
 from dlx.system.characters import encodable
 from dlx.system.cpu_cores import available_cores
 from dlx.system.errors import SettingError
@@ -33,6 +35,9 @@ from dlx.trial.resolve import Resolved, resolve
 # Ways to choose `evaluate.every` and `evaluate.batch_size` if they are not given (`min_validations` and `fits_batch` of
 # `resolve`): the current one; that of a machine with more memory; that of versions without either rule.
 CHOICES = ((MIN_POINTS, True), (MIN_POINTS, False), (1, False))
+
+
+Grid = dict[tuple[str, int | None], Resolved]  # by the variant's label and the fold
 
 
 @dataclass(frozen=True)
@@ -50,9 +55,27 @@ class Plan:
 
     @property
     def first(self) -> Resolved:
-        """The control's resolved settings; those of the only variant if there is no control."""
+        """The control's resolved settings, in the first fold; those of the only variant if there is no control."""
+        return self._of_control[0]
+
+    @property
+    def _of_control(self) -> list[Resolved]:
+        """The control's resolved settings in each fold, with one seed."""
         label = self.study.control or self.trials[0].trial.label
-        return next(task.resolved for task in self.trials if task.trial.label == label)
+        return [task.resolved for task in self.trials if task.trial.label == label][: len(self.study.splits)]
+
+    @property
+    def splits(self) -> list[Split]:
+        """The control's split in each fold; one without cross-validation."""
+        return [one.split for one in self._of_control]
+
+    @property
+    def shown_spec(self) -> Spec:
+        """The control's resolved settings; those that differ between folds as they were asked for."""
+        found = [one.spec.model_dump(mode="json") for one in self._of_control]
+        return (
+            make_spec(_common(self.study.base.model_dump(mode="json"), found)) if self.study.folds else self.first.spec
+        )
 
     def header(self) -> StudyHeader:
         """The declaration of the study, written before the first trial starts."""
@@ -67,12 +90,17 @@ class Plan:
             axes=study.axes,
             control=study.control,
             seeds=study.seeds,
-            persons={},
+            folds=study.folds,
+            scope=study.scope,
+            persons=dict(pair for split in self.splits for pair in split.persons),
             epochs=max(task.resolved.spec.train.epochs for task in self.trials),
             variants=tuple(
                 VariantEntry(label=v.label, values=v.values, scheduler=v.spec.scheduler.name) for v in study.variants
             ),
-            trials=tuple(TrialEntry(trial=p.trial_id, label=p.trial.label, seed=p.trial.seed) for p in self.trials),
+            trials=tuple(
+                TrialEntry(trial=task.trial_id, label=task.trial.label, seed=task.trial.seed, fold=task.trial.fold)
+                for task in self.trials
+            ),
             claims=tuple(claim.model_dump(mode="json") for claim in study.claims),
             settings=study.base.model_dump(mode="json"),
             remarks=tuple(encodable(note) for note in self.remarks if note not in self.first.dataset.remarks),
@@ -95,6 +123,15 @@ class Plan:
         return shutil.disk_usage(_nearest_existing(self.folder)).free / 2**20
 
 
+def _common(asked: Any, found: list[Any]) -> Any:
+    """Settings on which all of `found` agree; what was asked for where they do not."""
+    if all(one == found[0] for one in found):
+        return found[0]
+    if not isinstance(asked, dict):
+        return asked
+    return {key: _common(value, [one[key] for one in found]) for key, value in asked.items()}
+
+
 def make_plan(
     study: Study,
     folder: Path | None,
@@ -108,8 +145,8 @@ def make_plan(
     progress: Callable[[int, int], None] | None = None,
     known_trials: Collection[str] = (),
 ) -> Plan:
-    """Resolves every variant of a study; raises DlxError if one cannot run. Writes only the data cache, and that only
-    with `keep_cache`. `remarks` are added to the plan's own.
+    """Resolves every variant of a study in every fold; raises DlxError if one cannot run. Writes only the data cache,
+    and that only with `keep_cache`. `remarks` are added to the plan's own.
 
     `known_trials` are the ids of trials that ran elsewhere. A study that has trials there or in its folder keeps the
     values of `evaluate.every` and `evaluate.batch_size` that it started with.
@@ -117,31 +154,45 @@ def make_plan(
     folder = default_folder(study.base) if folder is None else folder
     _check_folder(folder)
     variants = tuple(v.model_copy(update={"spec": with_absolute_paths(v.spec)}) for v in study.variants)
-    study = study.model_copy(update={"variants": variants})
+    study = _with_folds(study.model_copy(update={"variants": variants}))
     datasets = _open_data(study, cache_dir=cache_dir, verify=verify_data, keep=keep_cache, progress=progress)
     resolved = _resolve_as_begun(study, datasets, folder, known_trials)
-    _check_comparable(resolved, study.seeds[0])
-    for one in resolved.values():
-        check_classes(study, one.dataset.classes[1:])
-    check_measured(study, {label: one.spec for label, one in resolved.items()})
+    for fold in study.splits:
+        of_fold = {variant.label: resolved[variant.label, fold] for variant in study.variants}
+        _check_comparable(of_fold, study.seeds[0])
+        check_measured(study, {label: one.spec for label, one in of_fold.items()})
+    for dataset in datasets.values():
+        check_classes(study, dataset.classes[1:])
+    check_scope(study, resolved.values())
     stores = host_stores(resolved.values())
-    slim = {label: one.without_voxels() for label, one in resolved.items()}
-    trials = tuple(_make_task(trial, slim[trial.label], folder) for trial in study.trials())
+    slim = {place: one.without_voxels() for place, one in resolved.items()}
+    trials = tuple(_make_task(trial, slim[trial.label, trial.fold], folder) for trial in study.trials())
     on_host = [stays_on_host(stores[one.dataset.fingerprint], one.compute.device) for one in slim.values()]
     lack = lack_of_shared_memory(stores)
-    parallel, parallel_remarks = _choose_parallel(list(slim.values()), max_parallel, len(trials), lack)
+    parallel, parallel_remarks = _choose_parallel(list(slim.values()), max_parallel, study, lack)
     notes = [*_common_remarks(resolved), *remarks, *_seed_remarks(study), *filter(None, on_host), *parallel_remarks]
     return Plan(study, command, folder, trials, stores, parallel, tuple(dict.fromkeys(notes)), has_workers=lack is None)
 
 
 def _seed_remarks(study: Study) -> list[str]:
     """A note if variants are compared on a single seed."""
-    if len(study.variants) == 1 or len(study.seeds) > 1:
+    if len(study.variants) == 1 or len(study.seeds) > 1 or study.folds:
         return []
     return [
         f"one seed ({study.seeds[0]}): the variation between seeds cannot be measured, so there will be no verdict; "
         "--seeds 5 trains five"
     ]
+
+
+def _with_folds(study: Study) -> Study:
+    """The study with the folds that it crosses; unchanged without cross-validation."""
+    split = study.base.split
+    if split.fold != ALL_FOLDS:
+        return study
+    folds = num_folds(split)
+    if folds < 2:
+        raise SettingError(f"split.fold: {ALL_FOLDS} takes two folds or more, but {split.file} contains one")
+    return study.model_copy(update={"folds": tuple(range(folds))})
 
 
 def _open_data(study: Study, **options: Any) -> dict[str, Dataset]:
@@ -168,12 +219,13 @@ def _open_data(study: Study, **options: Any) -> dict[str, Dataset]:
 
 def _resolve_as_begun(
     study: Study, datasets: Mapping[str, Dataset], folder: Path, known_trials: Collection[str]
-) -> dict[str, Resolved]:
+) -> Grid:
     """Resolves all variants by the first of CHOICES that gives a trial of the folder or a known one, else by the first
     of all.
     """
     resolved = _resolve_all(study, datasets, *CHOICES[0])
-    if all(resolved[variant.label].spec.evaluate == variant.spec.evaluate for variant in study.variants):
+    asked = {variant.label: variant.spec.evaluate for variant in study.variants}
+    if all(one.spec.evaluate == asked[label] for (label, _), one in resolved.items()):
         return resolved  # nothing was chosen
     header = StudyFolder(folder).header()
     begun = {*known_trials, *(entry.trial for entry in header.trials)} if header else set(known_trials)
@@ -184,31 +236,33 @@ def _resolve_as_begun(
     return resolved
 
 
-def _resolve_all(
-    study: Study, datasets: Mapping[str, Dataset], min_validations: int, fits_batch: bool
-) -> dict[str, Resolved]:
-    resolved: dict[str, Resolved] = {}
-    for variant in study.variants:
-        with _naming(variant, study):
-            resolved[variant.label] = resolve(
-                variant.spec, datasets[variant.label], min_validations=min_validations, fits_batch=fits_batch
-            )
+def _resolve_all(study: Study, datasets: Mapping[str, Dataset], min_validations: int, fits_batch: bool) -> Grid:
+    resolved: Grid = {}
+    for fold in study.splits:
+        for variant in study.variants:
+            with _naming(variant, study, fold):
+                resolved[variant.label, fold] = resolve(
+                    in_fold(variant.spec, fold),
+                    datasets[variant.label],
+                    min_validations=min_validations,
+                    fits_batch=fits_batch,
+                )
     return resolved
 
 
 @contextmanager
-def _naming(variant: Variant, study: Study) -> Iterator[None]:
-    """Prefixes a SettingError with the variant's label if the study has several variants."""
+def _naming(variant: Variant, study: Study, fold: int | None = None) -> Iterator[None]:
+    """Prefixes a SettingError with the variant's label if the study has several variants, and with a later fold."""
     try:
         yield
     except SettingError as error:
-        if len(study.variants) == 1:
-            raise
-        raise SettingError(f"variant '{variant.label}': {error}") from None
+        which = [f"variant '{variant.label}'"] if len(study.variants) > 1 else []
+        which += [f"fold {fold}"] if fold else []  # what is wrong in fold 0 most likely is so in all
+        raise SettingError(": ".join([", ".join(which)] * bool(which) + [str(error)])) from None
 
 
 def _check_comparable(resolved: dict[str, Resolved], seed: int) -> None:
-    """Refuses variants whose validation subjects differ from the first variant's, and identical variants."""
+    """Refuses variants of a fold whose validation subjects differ from the first variant's, and identical variants."""
     (first, other), *_ = resolved.items()
     named: dict[str, str] = {}
     for label, one in resolved.items():
@@ -238,16 +292,27 @@ def _nearest_existing(folder: Path) -> Path:
 
 
 def _make_task(trial: Trial, resolved: Resolved, folder: Path) -> Task:
-    return Task(trial, resolved, TrialFolder(folder, trial.label, trial.seed, resolved.trial_id(trial.seed)))
+    place = TrialFolder(folder, trial.label, trial.seed, resolved.trial_id(trial.seed), trial.fold)
+    return Task(trial, resolved, place)
 
 
-def _common_remarks(resolved: dict[str, Resolved]) -> list[str]:
-    """Each remark once, prefixed with the variants it is about unless it is about all."""
-    having: dict[str, list[str]] = {}
-    for label, one in resolved.items():
+def _common_remarks(resolved: Grid) -> list[str]:
+    """Each remark once, prefixed with the variants and folds it is about unless it is about all."""
+    every, folds = (list(dict.fromkeys(column)) for column in zip(*resolved, strict=True))
+    having: dict[str, list[tuple[str, int | None]]] = {}
+    for place, one in resolved.items():
         for remark in dict.fromkeys(one.remarks):
-            having.setdefault(remark, []).append(label)
-    return [f"{_whose(labels, list(resolved))}{remark}" for remark, labels in having.items()]
+            having.setdefault(remark, []).append(place)
+    lines = []
+    for remark, places in having.items():
+        labels, some = (list(dict.fromkeys(column)) for column in zip(*places, strict=True))
+        which = "" if len(some) == len(folds) else f"{_spell_folds(some)}: "
+        lines.append(f"{which}{_whose(labels, every)}{remark}")
+    return lines
+
+
+def _spell_folds(folds: list[int | None]) -> str:
+    return f"fold{'s' * (len(folds) > 1)} {', '.join(map(str, folds))}"
 
 
 def _whose(labels: list[str], every: list[str]) -> str:
@@ -259,15 +324,16 @@ def _whose(labels: list[str], every: list[str]) -> str:
 
 
 def _choose_parallel(
-    resolved: list[Resolved], asked: int | None, num_trials: int, lack: str | None
+    resolved: list[Resolved], asked: int | None, study: Study, lack: str | None
 ) -> tuple[int, list[str]]:
     """How many trials run at once, and remarks: one if shared memory is too small (`lack`) for the voxels."""
+    num_trials = len(study.variants) * len(study.splits) * len(study.seeds)
     parallel, remarks = _parallel(resolved, asked, num_trials)
     if lack is None or num_trials == 1:
         return parallel, remarks
     if asked is not None and asked > 1:
         raise SettingError(f"--max-parallel {asked}: {lack}; or leave it out, for one trial at a time")
-    if parallel > 1 or len(resolved) > 1:  # seeds of one variant need no workers
+    if parallel > 1 or len(study.variants) > 1:  # seeds and folds of one variant need no workers
         remarks = [*remarks, f"one trial at a time, in this process: {lack}"]
     return 1, remarks
 

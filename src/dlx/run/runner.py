@@ -4,6 +4,7 @@ from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 
+from dlx.data.split import splits_document
 from dlx.records.archive import StudyRecords
 from dlx.records.folder import StudyFolder
 from dlx.records.schema import StudyHeader
@@ -14,7 +15,7 @@ from dlx.run.stores import Stores
 from dlx.run.trial import Event, Task, TrialEnded, leaves_process_unusable, prepared, run_trial
 from dlx.system.errors import DlxError
 
-DECLARED = ("smallest_effect", "metric")  # with the claims, they must be declared before the first result
+DECLARED = ("smallest_effect", "metric", "scope")  # with the claims, they must be declared before the first result
 
 
 def run_plan(
@@ -65,6 +66,8 @@ def _declare(plan: Plan, archived: StudyRecords | None) -> None:
     if archived is not None:
         late += _late(archived.header, header, has_results=any(trial.record is not None for trial in archived.trials))
     folder.write_header(header.model_copy(update={"declared_late": tuple(dict.fromkeys(late))}))
+    if plan.study.folds:
+        folder.write_splits(splits_document(plan.splits))
 
 
 def _late(before: StudyHeader, header: StudyHeader, *, has_results: bool) -> list[str]:
@@ -72,6 +75,8 @@ def _late(before: StudyHeader, header: StudyHeader, *, has_results: bool) -> lis
     late = list(before.declared_late)
     if has_results:
         late += [key.replace("_", " ") for key in DECLARED if getattr(before, key) != getattr(header, key)]
+        if before.scope is None and header.scope is None and bool(before.folds) != bool(header.folds):
+            late.append("scope")  # without a declared one it follows from the folds
         late += [claim["text"] for claim in header.claims if claim not in before.claims]
         texts = [claim["text"] for claim in header.claims]
         late += [f"without the claim '{claim['text']}'" for claim in before.claims if claim["text"] not in texts]

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
 
-from dlx.settings.text import parse_part, split_outside_brackets
+from dlx.settings.text import parse_part, shorten, split_outside_brackets
 
 Positive = Annotated[int, Field(ge=1, le=1_000_000)]  # a larger number is most likely a typing error
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -109,7 +109,18 @@ class DataSpec(Section):
         return Path(path) if isinstance(path, str) else None
 
 
+def _fold(value: Any) -> Any:
+    """Refuses what is neither a number from 0 nor `all`, with one message for both."""
+    if isinstance(value, str) and value.strip().isdecimal():
+        value = int(value)
+    is_number = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if value is not None and value != ALL_FOLDS and not is_number:
+        raise ValueError(f"expected the number of a fold, counted from 0, or {ALL_FOLDS} (got {shorten(repr(value))})")
+    return value
+
+
 SPLIT_WAYS = ("val", "fold", "val_fraction", "file")
+ALL_FOLDS: Literal["all"] = "all"  # of `split.fold`: cross-validation
 
 
 class SplitSpec(Section):
@@ -117,8 +128,8 @@ class SplitSpec(Section):
 
     val: Annotated[tuple[str, ...], BeforeValidator(_names)] | None = None
     """The validation subjects by name: subject-1,subject-2."""
-    fold: Annotated[int, Field(ge=0)] | None = None
-    """The fold that validates, from 0; of `file`, the entry to take."""
+    fold: Annotated[Annotated[int, Field(ge=0)] | Literal["all"] | None, BeforeValidator(_fold)] = None
+    """The fold that validates, from 0; of `file`, the entry to take. `all`: cross-validation, each fold in a trial."""
     folds: Annotated[int, Field(ge=2)] | None = None
     """The number of folds; 5 if only `fold` is given."""
     val_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
@@ -130,12 +141,14 @@ class SplitSpec(Section):
     seed: int = 0
     """The seed that shuffles the subjects into folds and fractions; the seed of the training is another."""
     train_subjects: Positive | None = None
-    """Keep the first n of the shuffled training subjects; a smaller n keeps a subset of a larger one's."""
+    """Keep n of the shuffled training subjects, in each fold from another start; a smaller n keeps a subset."""
 
     @model_validator(mode="after")
     def _folds_are_of_a_fold(self) -> Self:
         if self.folds is not None and self.fold is None:
-            raise ValueError(f"folds is given, but not fold, the one that validates (0 to {self.folds - 1}): add it")
+            raise ValueError(
+                f"folds is given, but not fold, the one that validates (0 to {self.folds - 1}, or {ALL_FOLDS}): add it"
+            )
         if self.folds is not None and self.file is not None:
             raise ValueError("folds is given beside a file, which has its own: leave it out")
         return self

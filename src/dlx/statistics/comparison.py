@@ -137,7 +137,7 @@ class Design:
     """What is compared: the declared runs, the scope of the headline, and the smallest effect of interest (above 0).
 
     `test_to_train` is given for cross-validation: the persons that validate a fold over those that may train it. Runs
-    are then pairs (fold, seed), else seeds. `earlier_looks` are the numbers of seeds at which verdicts were shown
+    are then pairs (fold, seed), else seeds. `earlier_looks` are the numbers of runs at which verdicts were shown
     before.
     """
 
@@ -247,7 +247,7 @@ def _compare_in(
         if verdict is Verdict.NO_DIFFERENCE and unlearned is not None:
             verdict, reasons = Verdict.CANNOT_TELL, (unlearned,)
         if decision.is_different[i] or decision.is_equivalent[i]:
-            reasons += cost_of_looks(design.earlier_looks, len(design.seeds), len(variants))
+            reasons += cost_of_looks(design.earlier_looks, len(design.runs), len(variants))
         results[label] = ScopeResult(
             n=row.size(scope),
             difference=finite(float(estimates[label].mean)),

@@ -12,10 +12,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from dlx.settings.binding import first_cause
 from dlx.settings.layers import Settings
-from dlx.settings.spec import Section, Spec
+from dlx.settings.spec import ALL_FOLDS, Section, Spec
 from dlx.study.axes import Axis, Variant, make_variants
 from dlx.study.claims import Claim
 from dlx.study.metrics import Direction, StudyMetric, check_class, direction_of, why_unmeasured
+from dlx.study.run_id import RunId, spell_run
+from dlx.study.scope import Scope
 from dlx.system.errors import SettingError, nearest
 
 SMALLEST_EFFECT = 0.01  # Dice: repeats of one network often differ by as much, and few users would care
@@ -24,13 +26,24 @@ MAX_SEEDS = 10_000  # a larger number is most likely a typing error
 
 
 class Trial(BaseModel):
-    """One training run of a study: a variant and a seed."""
+    """One training run of a study: a variant and a seed, in cross-validation also a fold."""
 
     model_config = ConfigDict(frozen=True)
 
     label: str
     seed: int
     spec: Spec
+    fold: int | None = None
+
+    @property
+    def run(self) -> RunId:
+        """The name of the trial among those of its variant."""
+        return self.seed if self.fold is None else (self.fold, self.seed)
+
+    @property
+    def name(self) -> str:
+        """`p=0.1, seed 3`, in cross-validation `p=0.1, fold 1 seed 3`."""
+        return f"{self.label}, {spell_run(self.run)}"
 
 
 class Declaration(Section):
@@ -41,16 +54,21 @@ class Declaration(Section):
     metric: StudyMetric = "val_dice"
     direction: Direction | None = None  # None: the metric's own
     smallest_effect: Annotated[float, Field(gt=0.0)] = SMALLEST_EFFECT
+    scope: Scope | None = None  # for whom verdicts are to hold; None: the widest that the design carries
     claims: tuple[Claim, ...] = ()
 
 
 class Study(Declaration):
-    """What is compared with what, on which seeds, and by which metric."""
+    """What is compared with what, on which seeds, and by which metric.
+
+    `folds` are those of cross-validation (`split.fold` "all"); their number may depend on a file, so a plan sets them.
+    """
 
     name: str
     variants: Annotated[tuple[Variant, ...], Field(min_length=1)]
     axes: tuple[str, ...] = ()
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
+    folds: tuple[int, ...] = ()
 
     @property
     def base(self) -> Spec:
@@ -59,8 +77,23 @@ class Study(Declaration):
         return (chosen or self.variants)[0].spec
 
     def trials(self) -> list[Trial]:
-        """Every trial, seed by seed: when a seed is finished, its variants can be compared."""
-        return [Trial(label=v.label, seed=seed, spec=v.spec) for seed in self.seeds for v in self.variants]
+        """Every trial, seed by seed, then fold by fold: when one is finished, its variants can be compared."""
+        return [
+            Trial(label=v.label, seed=seed, fold=fold, spec=in_fold(v.spec, fold))
+            for seed in self.seeds
+            for fold in self.splits
+            for v in self.variants
+        ]
+
+    @property
+    def splits(self) -> tuple[int | None, ...]:
+        """The folds, or None alone, as the one split of a study without cross-validation."""
+        return self.folds or (None,)
+
+
+def in_fold(spec: Spec, fold: int | None) -> Spec:
+    """The settings of one fold of cross-validation: those of a run with this fold alone."""
+    return spec if fold is None else spec.model_copy(update={"split": spec.split.model_copy(update={"fold": fold})})
 
 
 def _seeds(value: Any) -> Any:
@@ -145,6 +178,7 @@ def make_study(**fields: Any) -> Study:
         raise SettingError(first_cause(error)) from None
     if len(set(study.seeds)) != len(study.seeds) or min(study.seeds) < 0:
         raise SettingError("seeds: no seed may be given twice or be below 0")
+    _check_folds(study)
     study = study.model_copy(update={"direction": direction_of(study.metric, study.direction)})
     labels = [variant.label for variant in study.variants]
     if study.control is None and len(labels) > 1:
@@ -153,6 +187,16 @@ def make_study(**fields: Any) -> Study:
         raise SettingError(f"control: no variant '{study.control}': {nearest(study.control, labels)}")
     check_claims(study.claims, {v.label: v.values for v in study.variants}, study.axes, study.base.train.epochs)
     return study
+
+
+def _check_folds(study: Study) -> None:
+    """Refuses variants that cross different folds."""
+    ways = {(v.spec.split.fold, v.spec.split.folds, v.spec.split.file) for v in study.variants}
+    if len(ways) > 1 and any(fold == ALL_FOLDS for fold, *_ in ways):
+        raise SettingError(
+            f"split.fold: with {ALL_FOLDS} every variant is trained in the same folds, so no axis may set split.fold, "
+            "split.folds or split.file"
+        )
 
 
 def check_classes(study: Study, classes: Collection[str]) -> None:

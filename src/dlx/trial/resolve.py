@@ -97,6 +97,7 @@ def resolve(spec: Spec, dataset: Dataset, *, min_validations: int = MIN_POINTS, 
         groups,
         spec.split,
         prepared_hashes={case.id: case.prepared_hash for case in dataset.cases if case.prepared_hash},
+        classes=_classes(dataset) if spec.split.fold is not None and spec.split.file is None else {},
     )
     with torch.device("meta"):
         model = make_model(spec, dataset)
@@ -125,6 +126,11 @@ def resolve(spec: Spec, dataset: Dataset, *, min_validations: int = MIN_POINTS, 
     _check_memory(spec, parameters, compute)
     intensities = tuple(case.intensities for case in dataset.cases)
     return Resolved(spec, dataset, split, compute, parameters, initial, (*remarks, *split.remarks), intensities)
+
+
+def _classes(dataset: Dataset) -> dict[str, list[str]]:
+    """Case -> the names of the classes that its mask has."""
+    return {case.id: [dataset.classes[k] for k in sorted(case.classes)] for case in dataset.cases}
 
 
 def _describe_initial(initial: InitialWeights, total: int, path: str) -> str:

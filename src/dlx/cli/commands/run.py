@@ -44,7 +44,7 @@ def run(
 
 
 def study_of(file: "StudyFile", name: str, options: StudyOptions) -> "Study":
-    """The study of a file, with the settings, seeds and smallest effect that the options change."""
+    """The study of a file, with the settings, seeds, smallest effect and scope that the options change."""
     from dlx.cli.running import with_one_thread
     from dlx.study.study import study_from_file
 
@@ -54,6 +54,8 @@ def study_of(file: "StudyFile", name: str, options: StudyOptions) -> "Study":
         changes["seeds"] = seeds_from(options)
     if options.smallest_effect is not None:
         changes["smallest_effect"] = options.smallest_effect
+    if options.scope is not None:
+        changes["scope"] = options.scope
     return study_from_file(file, name, settings, **changes)
 
 

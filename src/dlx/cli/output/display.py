@@ -20,6 +20,7 @@ from dlx.report.formatting import signed, spell, spell_seconds
 from dlx.run.plan import Plan
 from dlx.run.trial import CaptureFailed, Event, Scoring, TrialEnded, TrialStarted
 from dlx.study.metrics import trial_value
+from dlx.study.study import Trial
 from dlx.system.characters import visible
 
 
@@ -80,12 +81,12 @@ def capture_note(event: CaptureFailed) -> str:
 class FailureLines:
     """Shows only trials that failed or diverged; --quiet and --json do not hide those."""
 
-    def __init__(self, console: PlainConsole) -> None:
-        self.console = console
+    def __init__(self, console: PlainConsole, plan: Plan) -> None:
+        self.console, self.plan = console, plan
 
-    def show(self, _: int, event: Event) -> None:
+    def show(self, index: int, event: Event) -> None:
         if isinstance(event, TrialEnded) and event.record.status != "done":
-            print_bad_end(self.console, event)
+            print_bad_end(self.console, self.plan.trials[index].trial, event)
 
 
 class EpochLines:
@@ -96,7 +97,7 @@ class EpochLines:
         self.epochs = 0  # of the running trial
         self.seconds: list[float] = []
 
-    def show(self, _: int, event: Event) -> None:
+    def show(self, index: int, event: Event) -> None:
         match event:
             case TrialStarted():
                 self._start(event)
@@ -107,11 +108,11 @@ class EpochLines:
             case Scoring():
                 self.bar.describe("scoring every subject")
             case TrialEnded():
-                self._end(event)
+                self._end(self.plan.trials[index].trial, event)
 
     def _start(self, event: TrialStarted) -> None:
         self.epochs, self.seconds = event.epochs, []
-        title = f"{event.trial.label}, seed {event.trial.seed}"
+        title = event.trial.name
         if event.resumed_from:
             line = f"{title}: resuming after epoch {event.resumed_from} of {event.epochs}"
             self.console.print(visible(line), soft_wrap=True)
@@ -130,14 +131,13 @@ class EpochLines:
         self.console.print(line, soft_wrap=True)
         self.bar.epoch(event.result, left_s)
 
-    def _end(self, event: TrialEnded) -> None:
+    def _end(self, trial: Trial, event: TrialEnded) -> None:
         self.bar.end()
         record = event.record
         if event.was_done and record.status == "done":
-            line = f"{record.label}, seed {record.seed}: already finished; nothing was run"
-            self.console.print(visible(line), soft_wrap=True)
+            self.console.print(visible(f"{trial.name}: already finished; nothing was run"), soft_wrap=True)
         elif record.status != "done":
-            print_bad_end(self.console, event)
+            print_bad_end(self.console, trial, event)
 
 
 class TrialLines:
@@ -154,14 +154,14 @@ class TrialLines:
         if event.was_done and event.record.status == "done":
             return
         self.ran += not event.was_done
+        trial = self.plan.trials[index].trial
         if event.record.status != "done":
-            print_bad_end(self.console, event)
+            print_bad_end(self.console, trial, event)
             return
         num_trials, done = len(self.plan.trials), self.table.done
-        trial = self.plan.trials[index].trial
         train, val, gap = (trial_value(event.record.result, name) for name in ("train_dice", "val_dice", "gap"))
         line = (
-            f"{done:{len(str(num_trials))}d}/{num_trials}  {trial.label}, seed {trial.seed}:  train {spell(train)}  "
+            f"{done:{len(str(num_trials))}d}/{num_trials}  {trial.name}:  train {spell(train)}  "
             f"val {spell(val)}  gap {signed(gap)}  {spell_seconds(event.record.run.seconds)}"
         )
         if done < num_trials and not self.console.is_terminal:
@@ -170,10 +170,10 @@ class TrialLines:
         self.console.print(visible(line), soft_wrap=True)
 
 
-def print_bad_end(console: PlainConsole, event: TrialEnded) -> None:
+def print_bad_end(console: PlainConsole, trial: Trial, event: TrialEnded) -> None:
     """Prints that a trial diverged or failed, and why; if that was in an earlier run, also how to run it again."""
     record = event.record
-    line = f"{record.label}, seed {record.seed}: {record.status}: {record.cause}"
+    line = f"{trial.name}: {record.status}: {record.cause}"
     if event.was_done:
         line += " (in an earlier run; --retry-failed runs it again)"
     console.print(visible(line), soft_wrap=True, style="bold red")
@@ -198,7 +198,7 @@ def epoch_line(event: EpochRecord, epochs: int, train_title: str) -> str:
 def display_on(console: PlainConsole, plan: Plan, *, quiet: bool, in_workers: bool) -> Iterator[Display]:
     """A display on this console: shows only failures if `quiet`, else lines, and live progress on a terminal."""
     if quiet:
-        yield FailureLines(console)
+        yield FailureLines(console, plan)
     elif in_workers:
         table = TrialsTable(console, plan)
         with table.live if console.is_terminal else nullcontext():

@@ -42,7 +42,9 @@ def print_plan(plan: "Plan", *, as_json: bool, compares: bool) -> None:
 
 def print_data(plan: "Plan", console: PlainConsole) -> None:
     """Prints the names of the validation cases, and the intensities from which normalisation takes its statistics."""
-    print_indented(f"val      {', '.join(plan.first.split.val)}", console)
+    for fold, split in zip(plan.study.splits, plan.splits, strict=True):
+        which = "" if fold is None else f"fold {fold}: "
+        print_indented(f"val      {which}{', '.join(split.val)}", console)
     for line in intensity_lines(plan):
         console.print(line, soft_wrap=True)
 
@@ -94,6 +96,7 @@ def plan_document(plan: "Plan", cost: "StudyCost") -> dict[str, Any]:
             {
                 "label": p.trial.label,
                 "seed": p.trial.seed,
+                **({} if p.trial.fold is None else {"fold": p.trial.fold}),
                 "id": p.resolved.trial_id(p.trial.seed),
                 "folder": str(p.folder.path),
                 "status": "waiting" if (found := p.folder.result()) is None else found.status,
@@ -148,7 +151,7 @@ def spell_mib(mib: float) -> str:
 
 def print_settings(plan: "Plan", console: PlainConsole) -> None:
     """Prints every setting with its value, as `--set` takes it: in two columns on a wide terminal, else in lines."""
-    rows = [(key, visible(value)) for key, value in flatten(plan.first.spec.model_dump(mode="json"))]
+    rows = [(key, visible(value)) for key, value in flatten(plan.shown_spec.model_dump(mode="json"))]
     if console.is_terminal and console.width >= TWO_COLUMNS:
         table = Table(box=None, show_header=False, pad_edge=False)
         table.add_column(no_wrap=True)

@@ -48,7 +48,7 @@ def note_lines(plan: "Plan") -> list[str]:
 def head_lines(plan: "Plan") -> list[str]:
     """One line each for data, split, network, training and device."""
     resolved = plan.first
-    spec, dataset, split, compute = resolved.spec, resolved.dataset, resolved.split, resolved.compute
+    spec, dataset, compute = resolved.spec, resolved.dataset, resolved.compute
     patch = " x ".join(str(size) for size in spec.batch.patch_size_px or ())
     loss = "+".join(str(term.name) for term in spec.loss)
     threads = f", {counted(compute.threads, 'thread')}" if compute.device.type == "cpu" else ""
@@ -59,7 +59,7 @@ def head_lines(plan: "Plan") -> list[str]:
     measured = f", with {subset} training subjects" if subset else ""
     return [
         f"data     {source_name(dataset.source)} ({dataset.layout}): {channels} -> {classes}",
-        f"split    {split_words(split)}",
+        f"split    {split_words(plan)}",
         f"network  {spec.model.name}{_sizes(spec.model)}, {resolved.parameters:,} parameters; loss {loss}; "
         f"{spec.optimizer.name.name}, {spec.scheduler.name}",
         f"training {length}, {spec.batch.size} {kind} of {patch}; validated {every_epochs(spec)}{measured}",
@@ -67,7 +67,13 @@ def head_lines(plan: "Plan") -> list[str]:
     ]
 
 
-def split_words(split: "Split") -> str:
+def split_words(plan: "Plan") -> str:
+    """The sizes of both sides; in cross-validation of each fold, once if they are equal."""
+    sizes = list(dict.fromkeys(map(split_sizes, plan.splits)))
+    return f"{counted(len(plan.splits), 'fold')}: {'; '.join(sizes)}" if plan.study.folds else sizes[0]
+
+
+def split_sizes(split: "Split") -> str:
     """`8 training and 2 validation subjects`; if persons are known, `28 training scans of 24 persons, ...`."""
     num_train, num_val = len(split.train), len(split.val)
     if split.num_persons is None:
@@ -109,11 +115,12 @@ def print_variants(plan: "Plan", console: PlainConsole) -> None:
     study = plan.study
     labels = [f"{v.label} (control)" if v.label == study.control else v.label for v in study.variants]
     seeds = ", ".join(map(str, study.seeds))
+    folds = f" x {len(study.folds)} folds" if study.folds else ""
     missing = len(plan.missing())
     print_indented(f"variants {'; '.join(labels)}", console)
     print_indented(
-        f"trials   {len(plan.trials)} ({len(labels)} variants x {len(study.seeds)} seeds: {seeds}), {missing} to run, "
-        f"{plan.max_parallel} at once",
+        f"trials   {len(plan.trials)} ({len(labels)} variants{folds} x {len(study.seeds)} seeds: {seeds}), {missing} "
+        f"to run, {plan.max_parallel} at once",
         console,
     )
     if len(labels) == 1:
@@ -121,12 +128,16 @@ def print_variants(plan: "Plan", console: PlainConsole) -> None:
 
 
 def study_entry(plan: "Plan") -> dict[str, Any]:
-    """The study as an entry of a JSON document."""
+    """The study as an entry of a JSON document; `folds` and `splits` in place of `split` in cross-validation."""
+    from dlx.data.split import splits_document
+
+    splits = splits_document(plan.splits)
+    folds = {"folds": list(plan.study.folds), "splits": splits} if plan.study.folds else {"split": splits[0]}
     return {
         "name": plan.study.name,
         "seeds": list(plan.study.seeds),
         "folder": str(plan.folder),
         "remarks": list(plan.remarks),
-        "settings": plan.first.spec.model_dump(mode="json"),
-        "split": {"train": list(plan.first.split.train), "val": list(plan.first.split.val)},
+        "settings": plan.shown_spec.model_dump(mode="json"),
+        **folds,
     }

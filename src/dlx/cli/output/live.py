@@ -141,6 +141,8 @@ class TrialsTable:
         width = self.console.width
         table = Table(box=SIMPLE_HEAD, expand=True)
         table.add_column("running", overflow="fold", ratio=2)
+        if self.plan.study.folds:
+            table.add_column("fold", justify="right", no_wrap=True)
         table.add_column("seed", justify="right", no_wrap=True)
         table.add_column("epoch", justify="right", no_wrap=True)
         if width >= BAR_WIDTH:
@@ -155,6 +157,7 @@ class TrialsTable:
             bar = [ProgressBar(total=num_steps, completed=row.done_steps)] if width >= BAR_WIDTH else []
             table.add_row(
                 visible(started.trial.label),
+                *([] if started.trial.fold is None else [str(started.trial.fold)]),
                 str(started.trial.seed),
                 "scoring" if row.is_scoring else f"{row.epoch}/{started.epochs}",
                 *bar,

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from dlx.cli.output.console import note, output, print_json
 from dlx.cli.output.head import study_entry
 from dlx.cli.repeat_commands import repeat_command, resume_command
-from dlx.records.archive import StudyRecords, finished
-from dlx.report.document import study_document, trial_entry
+from dlx.records.archive import StudyRecords, finished, read_study
+from dlx.report.cross_validation import CrossValidation, cross_validate
+from dlx.report.document import cross_validation_entry, study_document, trial_entry
 from dlx.report.summary import Summary
+from dlx.report.terminal.folds_table import folds_table
 from dlx.report.terminal.grid import Trimmed
 from dlx.report.terminal.study_table import cases_tables, study_table
 from dlx.report.terminal.trial_tables import seeds_table, trial_table
@@ -23,12 +25,18 @@ if TYPE_CHECKING:
 
 def print_outcome(plan: "Plan", outcome: "Outcome", written: list[Path], *, as_json: bool, quiet: bool) -> None:
     """Prints tables or the JSON document on stdout; on stderr, the files written and the command to repeat them."""
+    found = cross_validate(read_study(plan.folder)) if plan.study.folds else None
     if as_json:
-        print_json({"study": study_entry(plan), "trials": [trial_entry(*pair) for pair in outcome.trials]})
+        trials = [
+            trial_entry(*outcome.by_index[index], fold=plan.trials[index].trial.fold)
+            for index in sorted(outcome.by_index)
+        ]
+        document = {"study": study_entry(plan), "trials": trials}
+        print_json(document | ({"cross_validation": cross_validation_entry(found)} if found else {}))
     else:
         if not quiet:
             note("")  # on stderr, below the progress: `| head -1` shows the first line of the table
-        print_tables(outcome)
+        print_tables(outcome, found)
     if outcome.was_interrupted:
         note(f"\n{stopped_line(plan, outcome)}")
         note(f"resume with:  {resume_command(plan.command)}")
@@ -40,11 +48,14 @@ def print_outcome(plan: "Plan", outcome: "Outcome", written: list[Path], *, as_j
         note(f"repeat with:  {repeat_command(plan.command)}")
 
 
-def print_tables(outcome: "Outcome") -> None:
+def print_tables(outcome: "Outcome", found: CrossValidation | None) -> None:
     """Prints a table of one trial by class, or of several with a row each, their mean and standard deviation."""
     console = output()
     records = [record for record, _ in outcome.trials]
-    if len(records) == 1 and records[0].result is not None:
+    if found is not None:
+        if found.records:
+            console.show(folds_table(found))
+    elif len(records) == 1 and records[0].result is not None:
         console.show(trial_table(records[0]))
     elif len(records) > 1:
         console.show(seeds_table(records))
@@ -71,7 +82,7 @@ def print_summary_after(
         done = finished(records.trials)
         if as_json:
             entries = [
-                trial_entry(trial.record, trial.folder) | {"label": trial.entry.label}
+                trial_entry(trial.record, trial.folder, trial.entry.fold) | {"label": trial.entry.label}
                 for trial in records.trials
                 if trial.record is not None
             ]

@@ -1,6 +1,6 @@
 """Tables for the terminal: the scores of one trial, or of the seeds of one variant."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from dlx.records.schema import TrialRecord
 from dlx.report.formatting import signed, spell, spell_seconds, spell_spread
@@ -65,14 +65,7 @@ def _dice_cells(result: TrialResult, of_class: str) -> tuple[str, str, str]:
 def seeds_table(records: Sequence[TrialRecord]) -> Trimmed:
     """A row a seed, their mean and spread (standard deviation over seeds), and below it the same of each class."""
     titles = ("seed", "train Dice", "val Dice", "gap", "best val Dice (epoch)", "seconds")
-    rows = []
-    for record in records:
-        if record.result is not None:
-            scores = _dice_cells(record.result, "")
-            best = f"{spell(record.result.best_val_dice)} ({record.result.best_epoch})"
-        else:
-            scores, best = (record.status, "-", "-"), "-"
-        rows.append(Row((str(record.seed), *scores, best, f"{record.run.seconds:.0f}")))
+    rows = [Row((str(record.seed), *run_cells(record))) for record in records]
     results = [record.result for record in records if record.result is not None]
     over_seeds = [Estimate.of(trial_value(result, metric) for result in results) for metric in DICE]
     if all(estimate.n > 1 for estimate in over_seeds):
@@ -81,16 +74,28 @@ def seeds_table(records: Sequence[TrialRecord]) -> Trimmed:
         rows.append(Row(("spread", *(spell(estimate.sd) for estimate in over_seeds), "", "")))
     columns = tuple(Column(title, is_number=True) for title in titles)
     grid = Grid(columns, tuple(rows), title=f"{records[0].label}: {len(records)} seeds")
-    by_run: dict[RunId, TrialRecord | None] = {record.seed: record for record in records}
-    dice = {run: record.result.val.dice if record and record.result else None for run, record in by_run.items()}
-    of_classes = dice_of_classes(by_run)
+    collapse, warning = collapse_lines(records[0].label, {record.seed: record for record in records})
+    return Trimmed((grid, *warning, *classes_table(results, collapse, over="seeds")))
+
+
+def run_cells(record: TrialRecord) -> tuple[str, ...]:
+    """The Dice of a run, that of its best epoch, and its seconds."""
+    if record.result is None:
+        return record.status, "-", "-", "-", f"{record.run.seconds:.0f}"
+    best = f"{spell(record.result.best_val_dice)} ({record.result.best_epoch})"
+    return *_dice_cells(record.result, ""), best, f"{record.run.seconds:.0f}"
+
+
+def collapse_lines(label: str, records: Mapping[RunId, TrialRecord]) -> tuple[Collapse, list[Line]]:
+    """What of these runs of one network collapsed, and a line that says so."""
+    dice = {run: record.result.val.dice if record.result else None for run, record in records.items()}
+    of_classes = dice_of_classes(records)
     collapse = find_collapse(dice, dice, [*dice], classes=of_classes, control_classes=of_classes)
-    warning = [Line(f"{records[0].label}: {spell_collapse(collapse)}", "red")] if collapse else []
-    return Trimmed((grid, *warning, *_classes_over_seeds(results, collapse)))
+    return collapse, [Line(f"{label}: {spell_collapse(collapse)}", "red")] if collapse else []
 
 
-def _classes_over_seeds(results: Sequence[TrialResult], collapse: Collapse) -> tuple[Grid, ...]:
-    """A row a class: mean and standard deviation over the seeds that ended; nothing if fewer than two did."""
+def classes_table(results: Sequence[TrialResult], collapse: Collapse, *, over: str) -> tuple[Grid, ...]:
+    """A row a class: mean and standard deviation over the runs that ended; nothing if fewer than two did."""
     if len(results) < 2:
         return ()
     unit = results[0].distance_unit
@@ -104,6 +109,6 @@ def _classes_over_seeds(results: Sequence[TrialResult], collapse: Collapse) -> t
             cells.append(spell_spread(known, is_mixed=is_mixed, has_sign=metric == "gap"))
         rows.append(Row(tuple(cells)))
     columns = (Column(title, is_number=True, may_stack=True) for title in titles.values())
-    title = "each class over seeds: mean ± standard deviation"
+    title = f"each class over {over}: mean ± standard deviation"
     title += ", or lowest to highest where a run collapsed or never learned it" * bool(collapse)
     return (Grid((Column("class"), *columns), tuple(rows), title=title),)
