@@ -6,18 +6,22 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
 
 import pytest
 
 from dlx.records.archive import read_study
+from dlx.records.merge import merge_studies
 from dlx.records.schema import StudyHeader
 from dlx.settings.layers import merge
 from dlx.study.axes import Axis, make_variants
+from dlx.study.scope import Scope
 from dlx.study.study import make_study
-from dlx.system.errors import SettingError
+from dlx.system.errors import DataError, SettingError
 from dlx.system.files import read_json
+from made_records import made_study
 from small import SETTINGS
 
 SMALL = [
@@ -153,6 +157,14 @@ def test_folders_of_a_study_with_folds_merge_by_seed_and_report_alike(dlx):
     }
     (look,) = read_study(Path("whole")).looks
     assert (look.num_seeds, look.folds, look.num_runs) == (2, (0, 1), 4)
+
+
+@pytest.mark.parametrize(("key", "value"), [("folds", (0, 1)), ("scope", Scope.PATIENTS)])
+def test_studies_of_other_folds_or_another_scope_are_not_merged(key, value):
+    ours = made_study()
+    theirs = replace(ours, header=ours.header.model_copy(update={key: value}))
+    with pytest.raises(DataError, match=rf"theirs: not the same study: its {key} is"):
+        merge_studies([(Path("ours"), ours), (Path("theirs"), theirs)])
 
 
 @pytest.mark.parametrize(

@@ -56,5 +56,7 @@ def foot_lines(found: CrossValidation) -> list[str]:
         lines.append(f"95 % interval of the mean val Dice, for new training sets: {low} to {high}")
     done = sum(record.result is not None for record in found.records.values())
     if done < len(header.runs):
-        lines.append(f"{done} of {len(header.runs)} runs have a result; the mean over all subjects takes all of them")
+        lines.append(
+            f"finished runs: {done} of {len(header.runs)}; the mean over all subjects and the interval need all"
+        )
     return lines
