@@ -61,6 +61,7 @@ def test_an_axis_of_folds_is_refused_beside_all_of_them():
     assert len(study({"key": "split.train_subjects", "values": [1, 2]}, fold="all").variants) == 2
 
 
+@pytest.mark.slow
 def test_a_fold_of_all_is_the_trial_of_this_fold_alone(dlx):
     dlx("train", *SMALL, *TWO_FOLDS, "--out", "all")
     for fold in ("0", "1"):
@@ -80,6 +81,7 @@ def test_a_fold_of_all_is_the_trial_of_this_fold_alone(dlx):
     assert results("file") == together
 
 
+@pytest.mark.slow
 def test_cross_validation_is_a_row_a_fold_with_mean_spread_all_cases_and_interval(dlx):
     command = ["train", *SMALL, *TWO_FOLDS, "--seeds", "2", "--out", "out"]
     shown = dlx(*command)
@@ -218,6 +220,7 @@ def test_a_scope_that_the_design_cannot_carry_is_refused(dlx, scope, metric, see
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 def test_a_scope_is_declared_and_late_once_results_are_there(dlx):
     sweep = ["sweep-dropout", "--p", "0.5", "--seeds", "2", *SMALL, "--steps-per-epoch", "2", "--val-fraction", "0.5"]
     document = json.loads(dlx(*sweep, "--out", "out", "--scope", "patients", "--json").stdout)
