@@ -49,7 +49,7 @@ def test_reasons_are_joined():
         Verdict.CONFIRMED, Scope.PATIENTS, 0.1, (0.05, 0.15), 5, 5, (why.AboveMargin(0.0), why.EarlierLooks((3,), None))
     )
     assert spell_reasons(result) == (
-        "the 95 % interval lies above 0; seeds were added after a look at 3: no longer a 5 % verdict"
+        "the 95 % interval lies above 0; runs were added after a look at 3: no longer a 5 % verdict"
     )
 
 
@@ -72,7 +72,7 @@ def test_a_verdict_names_its_scope_unless_it_is_about_the_runs_themselves():
         (why.SettledFor(Scope.SEEDS, Verdict.WORSE), Verdict.CANNOT_TELL, "worse for new seeds alone"),
         (why.NothingLearned("GM"), Verdict.CANNOT_TELL, "no run of either learned GM (Dice below 0.1)"),
         (why.NothingLearned(None), Verdict.CANNOT_TELL, "no run of either learned anything (Dice below 0.1)"),
-        (why.EarlierLooks((2, 3), 0.0815), Verdict.BETTER, "seeds were added after looks at 2, 3: no longer a 5 % "
+        (why.EarlierLooks((2, 3), 0.0815), Verdict.BETTER, "runs were added after looks at 2, 3: no longer a 5 % "
          "verdict (about 8.2 % false alarms)"),
         (why.LostByCorrection(4), Verdict.CANNOT_TELL, "0 is outside the interval, but not after correction for "
          "4 variants"),

@@ -43,6 +43,16 @@ class Summary:
         return title_of(self.header.metric, unit)
 
     @property
+    def unit_of_runs(self) -> str:
+        """What tells the runs of a variant apart: `seed`, in cross-validation `fold and seed`."""
+        return "fold and seed" if self.header.folds else "seed"
+
+    @property
+    def name_of_runs(self) -> str:
+        """`seeds`, in cross-validation `folds and seeds`."""
+        return "folds and seeds" if self.header.folds else "seeds"
+
+    @property
     def direction(self) -> Direction:
         """Which direction of the metric is better."""
         return direction_of(self.header.metric, self.header.direction)

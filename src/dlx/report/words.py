@@ -117,7 +117,7 @@ def spell_reason(reason: why.Reason, verdict: Verdict, smallest_effect: float | 
         case why.EarlierLooks(num_seeds, rate):
             when = f"looks at {', '.join(map(str, num_seeds))}" if len(num_seeds) > 1 else f"a look at {num_seeds[0]}"
             alarms = "" if rate is None else f" (about {100 * rate:.1f} % false alarms)"
-            return f"seeds were added after {when}: no longer a 5 % verdict{alarms}"
+            return f"runs were added after {when}: no longer a 5 % verdict{alarms}"
         case why.AboveMargin(margin):
             return ABOVE_MARGIN[verdict].format(margin=margin, negative=-margin or 0.0)
         case why.WithinMargin(margin):

@@ -78,7 +78,11 @@ def _curve_handles(summary: Summary) -> list[Line2D | Patch]:
         label = f"control ({_shorten(visible(control.label), 30)}; {_count(control)})"
         handles.append(Line2D([], [], color=CONTROL, label=label))
     if len(summary.header.seeds) > 1:
-        handles.append(Patch(color=CONTROL, alpha=0.3, linewidth=0, label="mean ± 1 standard deviation over seeds"))
+        handles.append(
+            Patch(
+                color=CONTROL, alpha=0.3, linewidth=0, label=f"mean ± 1 standard deviation over {summary.name_of_runs}"
+            )
+        )
     if any(None in variant.by_run["val_dice"].values() for variant in summary.variants):
         handles.append(Line2D([], [], color=INK, marker="x", linestyle="", label="diverged or failed"))
     return handles

@@ -102,7 +102,7 @@ def _draw_differences(axes: Axes, summary: Summary, axis: VariantAxis) -> None:
                 axis.point(axes, variant.label, result.difference, ends, 4.5 * number, **style)
     num_seeds = len(summary.header.seeds)
     what = f"mean, 95 % interval {FOR[summary.scope]} (not corrected)" if num_seeds > 1 else "one seed"
-    axes.set_title(f"Difference from the control, paired by seed\n{what}")
+    axes.set_title(f"Difference from the control, paired by {summary.unit_of_runs}\n{what}")
     axis.keep_within(axes, -largest, largest)
     axis.name_values(axes, f"difference in {visible(summary.metric_title)}\n({summary.direction} is better)")
 

@@ -95,7 +95,7 @@ def _grounds(summary: Summary, num_variants: int) -> Lines:
     header = summary.header
     effect, seeds = f"{header.smallest_effect:g}", ", ".join(map(str, header.seeds))
     return [
-        "- Difference: variant minus control after the last epoch, paired by seed (same initial weights, data order "
+        f"- Difference: variant minus control after the last epoch, paired by {summary.unit_of_runs} (same initial weights, data order "
         "and augmentation); the mean over the pairs.",
         f"- Verdicts hold {FOR[summary.scope]} ({escape(summary.why_scope)}): {GROUNDS[summary.scope]} (differences "
         f"independent and roughly normal), corrected for {num_variants} variant{'s' * (num_variants > 1)} by Holm's "
@@ -201,9 +201,9 @@ def _spreads(summary: Summary) -> Lines:
     return [
         "## Spread of validation Dice",
         "",
-        *table(("variant", "over seeds", "over cases"), cells),
+        *table(("variant", f"over {summary.name_of_runs}", "over cases"), cells),
         "",
-        "Standard deviations, kept apart: over seeds (of the mean over cases), which the tests use, and over "
+        f"Standard deviations, kept apart: over {summary.name_of_runs} (of the mean over cases), and over "
         "validation cases (of each case's mean over seeds), which shows how much subjects differ.",
     ]
 
@@ -218,7 +218,7 @@ def _hardest_cases(summary: Summary) -> Lines:
         *table(("case", "mean of all variants", *map(escape, rows.hard_case_titles(summary))), cells),
         "",
         "Dice after the last epoch, the lowest first; a case's mean over the classes that have a value in every run. "
-        "Mean ± standard deviation over seeds; where runs collapsed, from the lowest to the highest. The cases are "
+        f"Mean ± standard deviation over {summary.name_of_runs}; where runs collapsed, from the lowest to the highest. The cases are "
         "chosen by these very Dice, so the table describes them and is no test.",
     ]
 

@@ -102,7 +102,7 @@ def verdict_table(summary: Summary, rows: Sequence[VerdictRow], footnotes: Seque
         verdict = [Styled(f"{row.words}{numbers}", STYLES.get(row.verdict, ""))]
         verdict += [Styled(reason, "dim") for reason in row.reasons if reason not in footnotes]
         shown.append(Row((row.name, row.difference, intervals, verdict, row.needed)))
-    title = f"difference in {summary.metric_title} ({summary.direction} is better), paired by seed"
+    title = f"difference in {summary.metric_title} ({summary.direction} is better), paired by {summary.unit_of_runs}"
     return Grid(columns, tuple(shown), title=title)
 
 
@@ -130,7 +130,7 @@ def foot_lines(summary: Summary, footnotes: Sequence[str]) -> list[str]:
     variants = counted(len(summary.variants) - 1, "variant")
     return [
         *(f"({number}) {reason}" for number, reason in enumerate(footnotes, 1)),
-        f"±: standard deviation over seeds; where runs collapsed, lowest to highest. {noise_floor_line(summary)}",
+        f"±: standard deviation over {summary.name_of_runs}; where runs collapsed, lowest to highest. {noise_floor_line(summary)}",
         f"Verdicts hold {FOR[summary.scope]} ({summary.why_scope}); {GROUNDS[summary.scope]}, Holm-corrected "
         f"for {variants} at 5 %; 'no difference' by two one-sided tests against ±{header.smallest_effect:g}, the "
         "smallest effect declared. Intervals are not corrected.",
