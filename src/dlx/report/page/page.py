@@ -95,8 +95,8 @@ def _grounds(summary: Summary, num_variants: int) -> Lines:
     header = summary.header
     effect, seeds = f"{header.smallest_effect:g}", ", ".join(map(str, header.seeds))
     return [
-        f"- Difference: variant minus control after the last epoch, paired by {summary.unit_of_runs} (same initial weights, data order "
-        "and augmentation); the mean over the pairs.",
+        f"- Difference: variant minus control after the last epoch, paired by {summary.unit_of_runs} (same initial "
+        "weights, data order and augmentation); the mean over the pairs.",
         f"- Verdicts hold {FOR[summary.scope]} ({escape(summary.why_scope)}): {GROUNDS[summary.scope]} (differences "
         f"independent and roughly normal), corrected for {num_variants} variant{'s' * (num_variants > 1)} by Holm's "
         f"method{MODERATED * (num_variants >= MIN_VARIANTS)}, 5 % for the whole study. They bind at the "
@@ -218,8 +218,8 @@ def _hardest_cases(summary: Summary) -> Lines:
         *table(("case", "mean of all variants", *map(escape, rows.hard_case_titles(summary))), cells),
         "",
         "Dice after the last epoch, the lowest first; a case's mean over the classes that have a value in every run. "
-        f"Mean ± standard deviation over {summary.name_of_runs}; where runs collapsed, from the lowest to the highest. The cases are "
-        "chosen by these very Dice, so the table describes them and is no test.",
+        f"Mean ± standard deviation over {summary.name_of_runs}; where runs collapsed, from the lowest to the highest. "
+        "The cases are chosen by these very Dice, so the table describes them and is no test.",
     ]
 
 

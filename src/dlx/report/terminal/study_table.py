@@ -130,7 +130,8 @@ def foot_lines(summary: Summary, footnotes: Sequence[str]) -> list[str]:
     variants = counted(len(summary.variants) - 1, "variant")
     return [
         *(f"({number}) {reason}" for number, reason in enumerate(footnotes, 1)),
-        f"±: standard deviation over {summary.name_of_runs}; where runs collapsed, lowest to highest. {noise_floor_line(summary)}",
+        f"±: standard deviation over {summary.name_of_runs}; where runs collapsed, lowest to highest. "
+        f"{noise_floor_line(summary)}",
         f"Verdicts hold {FOR[summary.scope]} ({summary.why_scope}); {GROUNDS[summary.scope]}, Holm-corrected "
         f"for {variants} at 5 %; 'no difference' by two one-sided tests against ±{header.smallest_effect:g}, the "
         "smallest effect declared. Intervals are not corrected.",
