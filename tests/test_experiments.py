@@ -85,10 +85,10 @@ def test_every_trial_is_there_and_has_the_files_settings(path, cache, monkeypatc
     if source is not None and not source.is_dir():
         pytest.skip(f"no folder {source} on this machine")
     plan = make_plan(study, tmp_path, cache_dir=cache)
-    records = {(record.label, record.seed): record for record in finished(records_of(path).trials)}
+    records = {(trial.entry.label, trial.entry.run): trial.record for trial in records_of(path).trials if trial.record}
     assert len(records) == len(plan.trials)
     for planned in plan.trials:
-        record = records[planned.trial.label, planned.trial.seed]
+        record = records[planned.trial.label, planned.trial.run]
         assert without_compute(record.settings) == without_compute(planned.resolved.settings(planned.trial.seed))
 
 

@@ -9,7 +9,7 @@ from scipy import stats
 
 from dlx.records.archive import read_study
 from dlx.report.document import study_document
-from dlx.report.patients import headline_scope, patient_values
+from dlx.report.patients import headline_scope, patient_values, scope_remarks
 from dlx.report.summary import summarize_study
 from dlx.study.scope import Scope
 
@@ -79,6 +79,16 @@ def test_a_study_with_few_validation_patients_says_that_nothing_follows_about_ne
     summary = summarize_study(read_study(SAMPLES.with_name("dropout-phantom.jsonl")))
     assert summary.scope is Scope.SEEDS
     assert "1 validation patient" in summary.why_scope
+
+
+def test_settings_in_which_the_verdicts_are_wrong_more_often_are_warned_of():
+    header = read_study(SAMPLES).header  # five variants and a control
+    assert scope_remarks(header, Scope.PATIENTS, 52) == []
+    assert "7 %" in scope_remarks(header, Scope.PATIENTS, 5)[0]
+    folds = header.model_copy(update={"folds": (0, 1), "settings": {"split": {"train_subjects": None}}})
+    assert "training sets" in scope_remarks(folds, Scope.PROCEDURE, 52)[0]
+    few = folds.model_copy(update={"settings": {"split": {"train_subjects": 8}}})
+    assert scope_remarks(few, Scope.PROCEDURE, 52) == []
 
 
 def test_scans_of_one_person_are_averaged_first():

@@ -201,7 +201,8 @@ def test_a_setting_that_changes_nothing_is_marked_loudly(dlx):
     rows = {row["label"]: row for row in json.loads(result.stdout)["variants"]}
     assert rows["plateau"]["verdict"].startswith("no effect")
     assert not rows["decay"]["verdict"].startswith("no effect")
-    assert "never fired" in dlx("run", "idle.toml", *SMALL, "--scheduler", "constant").stdout
+    assert "never fired" in rows["plateau"]["reason"]
+    assert "the plateau rule" in dlx("run", "idle.toml", *SMALL, "--scheduler", "constant").stdout
 
 
 def test_compare_schedulers_knows_all_of_them_and_draws_their_rates(dlx):

@@ -13,6 +13,9 @@ from dlx.study.results import TrialResult
 from dlx.study.run_id import RunId, seed_of
 from dlx.study.scope import Scope
 
+# `tests/calibration.py`: with 5 patients and 8 variants up to 7.4 % false alarms, with 10 patients no more than 4
+FEW_PATIENTS = 10
+MANY_VARIANTS = 5
 MIN_PATIENTS = 5  # `tests/calibration.py` simulates no fewer; with them the interval is wide already
 
 
@@ -31,6 +34,22 @@ def headline_scope(header: StudyHeader, variants: Iterable[VariantSummary]) -> t
     if len(header.seeds) < 2:
         return Scope.SEEDS, "one seed: the variation between seeds is not known"
     return (Scope.PATIENTS if patients else Scope.SEEDS), f"{len(patients)} validation patients"
+
+
+def scope_remarks(header: StudyHeader, scope: Scope, num_patients: int) -> list[str]:
+    """What is known to make verdicts of this scope wrong more often than 5 %, where the design has it."""
+    num_variants = len(header.variants) - 1
+    if scope is Scope.PATIENTS and num_patients < FEW_PATIENTS and num_variants >= MANY_VARIANTS:
+        return [
+            f"{num_patients} patients and {num_variants} variants: of simulated studies without an effect up to 7 % "
+            "declared one, if seeds vary little (docs/studies.md)"
+        ]
+    if scope is Scope.PROCEDURE and header.settings.get("split", {}).get("train_subjects") is None:
+        return [
+            "the folds share most of their training subjects: an effect that all their training sets have in common "
+            "cannot be seen, and makes false alarms more frequent (docs/studies.md)"
+        ]
+    return []
 
 
 def test_to_train(header: StudyHeader, variants: Iterable[VariantSummary]) -> float | None:

@@ -10,7 +10,7 @@ from dlx.records.archive import StudyRecords
 from dlx.records.schema import Look, StudyHeader
 from dlx.report.claims import ClaimOutcome, Ground, judge_claims
 from dlx.report.looks import chosen_after, earlier_looks, fewer_runs, this_look
-from dlx.report.patients import headline_scope, patient_values, test_to_train
+from dlx.report.patients import headline_scope, patient_values, scope_remarks, test_to_train
 from dlx.report.variant_checks import evaluated_unlike_trained, find_same_records
 from dlx.report.variants import Placed, VariantSummary, describe_variant, on_one_device, place
 from dlx.settings.text import counted
@@ -85,6 +85,7 @@ def summarize_study(records: StudyRecords) -> Summary:
         if unlike:
             remarks.append(f"{counted(unlike, 'pair')} left out: variant and control ran on unlike devices")
         remarks += chosen_after(looks, header)
+        remarks += scope_remarks(header, scope, max((row.headline.n for row in compared.rows), default=0))
     rows = {row.label: row for row in compared.rows} if compared else {}
     claims = judge_claims(Ground(header, variants, scope, ratio, fewer_runs(looks, header, metric=None)))
     verdicts = [*(row.verdict for row in rows.values()), *(outcome.result.verdict for outcome in claims)]

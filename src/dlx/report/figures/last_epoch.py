@@ -47,7 +47,7 @@ def _draw_dice(axes: Axes, summary: Summary, axis: VariantAxis) -> None:
 
     Until all declared seeds have ended there is no interval, as it would be a look; where runs collapsed, no mean.
     """
-    num_seeds = len(summary.header.seeds)
+    num_seeds, num_runs = len(summary.header.seeds), len(summary.header.runs)
     for (metric, (colour, dashes, marker)), side in zip(STYLES.items(), (-1.0, 1.0), strict=True):
         name = {"val_dice": "validation", "train_dice": "training"}[metric]
         for variant in summary.variants:
@@ -55,14 +55,15 @@ def _draw_dice(axes: Axes, summary: Summary, axis: VariantAxis) -> None:
             style: dict[str, Any] = {"color": colour, "marker": marker, "label": name}
             if not variant.collapse:
                 estimate = Estimate(known)
-                interval = clipped(estimate.interval, *DICE) if estimate.n >= num_seeds else None
+                interval = clipped(estimate.interval, *DICE) if estimate.n >= num_runs else None
                 axis.point(axes, variant.label, estimate.mean, interval, side * 4.0, **style)
             axis.dots(axes, variant.label, known, side * 8.5, colour)
             if variant.is_control and known and not variant.collapse and len(summary.variants) > 1:
                 line = axes.axhline if axis.is_flat else axes.axvline
                 style = {"color": CONTROL, "linestyle": dashes, "linewidth": 1.0, "zorder": 1.2}
                 line(Estimate(known).mean or 0.0, label="control's mean" if metric == "val_dice" else None, **style)
-    what = f"mean, 95 % interval, {num_seeds} seeds" if num_seeds > 1 else "one seed"
+    folds = f" in each of {len(summary.header.folds)} folds" * bool(summary.header.folds)
+    what = f"mean, 95 % interval, {num_seeds} seeds{folds}" if num_runs > 1 else "one seed"
     axes.set_title(f"Dice after the last epoch\n{what}")
     if not _has_values(summary):
         (axes.set_ylim if axis.is_flat else axes.set_xlim)(*DICE)

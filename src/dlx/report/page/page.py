@@ -161,7 +161,10 @@ def _claims(summary: Summary) -> Lines:
         return []
     titles = ("claim", "what was measured", "verdict", "estimate", "95 % interval", "n")
     some = " unless marked" * any(outcome.is_late for outcome in summary.claims)
-    note = f"Declared before the start{some}; each is one test at 5 %, not corrected for the others. n: seeds."
+    note = (
+        f"Declared before the start{some}; each is one test at 5 %, not corrected for the others. n: the seeds, "
+        "patients or runs of cross-validation behind the estimate."
+    )
     return ["## Claims", "", *table(titles, cells, num_text=3), "", note]
 
 
