@@ -8,7 +8,7 @@ import pytest
 
 from dlx.cli.output.report_files import write_report
 from dlx.cli.running import with_one_thread
-from dlx.records.archive import finished, read_study
+from dlx.records.archive import read_study
 from dlx.report.summary import summarize_study
 from dlx.run.plan import make_plan
 from dlx.settings.layers import merge, nest, parse_assignment, read_recipe, read_toml
