@@ -1,16 +1,21 @@
 """Verdicts for new patients, from records: hand-made ones, and those of experiments/samples worked out again."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 
 import pytest
 from scipy import stats
+from typer.testing import CliRunner
 
+from dlx.cli.main import app
 from dlx.records.archive import read_study
 from dlx.report.document import study_document
 from dlx.report.patients import headline_scope, patient_values, scope_remarks
+from dlx.report.planning import planned_designs
 from dlx.report.summary import summarize_study
+from dlx.statistics.verdict import Verdict
 from dlx.study.scope import Scope
 
 SAMPLES = Path(__file__).parents[1] / "experiments" / "samples.jsonl"
@@ -89,6 +94,57 @@ def test_settings_in_which_the_verdicts_are_wrong_more_often_are_warned_of():
     assert "training sets" in scope_remarks(folds, Scope.PROCEDURE, 52)[0]
     few = folds.model_copy(update={"settings": {"split": {"train_subjects": 8}}})
     assert scope_remarks(few, Scope.PROCEDURE, 52) == []
+
+
+CROSSED = SAMPLES.with_name("cross-validation.jsonl")
+
+
+def without(records, label, *runs):
+    """The records of a study whose trials of this variant and these runs have not ended."""
+    trials = [
+        replace(t, record=None, epochs=()) if t.entry.label == label and t.entry.run in runs else t
+        for t in records.trials
+    ]
+    return replace(records, trials=tuple(trials))
+
+
+@pytest.mark.parametrize("scope", list(Scope))
+def test_a_study_of_folds_can_be_reported_while_a_fold_is_missing(scope):
+    records = read_study(CROSSED)
+    records = replace(records, header=records.header.model_copy(update={"scope": scope}))
+    row = summarize_study(without(records, "16 subjects", (4, 1))).variants[2].comparison
+    assert row.verdict is Verdict.INCOMPLETE
+    assert row.num_pairs == 9
+    assert row.difference is not None
+
+
+def test_before_the_last_seed_a_difference_but_no_interval_is_shown():
+    summary = summarize_study(without(read_study(SAMPLES), MANY, 4))
+    row = next(v for v in summary.variants if v.label == MANY).comparison
+    assert (row.scope, row.verdict, row.interval) == (Scope.PATIENTS, Verdict.INCOMPLETE, None)
+    assert (row.num_pairs, row.headline.n) == (4, 52)
+    assert row.difference == pytest.approx(0.071, abs=0.001)
+    assert not any("simulated" in remark for remark in summary.remarks)
+
+
+def test_a_narrower_scope_that_is_declared_stands_beside_the_wider_ones_of_the_design():
+    records = read_study(SAMPLES)
+    records = replace(records, header=records.header.model_copy(update={"scope": Scope.SEEDS}))
+    row = next(v for v in summarize_study(records).variants if v.label == MANY).comparison
+    assert row.scope is Scope.SEEDS
+    assert set(row.scopes) == {Scope.SEEDS, Scope.PATIENTS}
+
+
+def test_a_plan_is_printed_or_given_as_json():
+    weight_decay = SAMPLES.with_name("weight-decay.jsonl")
+    summary = summarize_study(read_study(weight_decay))
+    (design,) = planned_designs(summary)
+    assert (design.num_seeds, design.num_patients, design.num_trials) == (22, None, 132)
+    result = CliRunner().invoke(app, ["report", str(weight_decay), "--plan", "--json"])
+    document = json.loads(result.stdout)
+    assert document["designs"][0]["num_seeds"] == 22
+    assert any("22 seeds" in line for line in document["plan"])
+    assert "Design: 22 seeds" in CliRunner().invoke(app, ["report", str(weight_decay), "--plan"]).stdout
 
 
 def test_scans_of_one_person_are_averaged_first():

@@ -69,7 +69,7 @@ def test_a_verdict_names_its_scope_unless_it_is_about_the_runs_themselves():
          "was"),
         (why.TooFew(Scope.SEEDS, "b"), Verdict.CANNOT_TELL, "fewer than two seeds with 'b'"),
         (why.TooFew(Scope.PATIENTS), Verdict.CANNOT_TELL, "fewer than two patients that all runs have a value of"),
-        (why.SettledFor(Scope.SEEDS, Verdict.WORSE), Verdict.CANNOT_TELL, "worse for new seeds alone"),
+        (why.SettledFor(Scope.SEEDS, Verdict.WORSE), Verdict.CANNOT_TELL, "worse for new seeds only"),
         (why.NothingLearned("GM"), Verdict.CANNOT_TELL, "no run of either learned GM (Dice below 0.1)"),
         (why.NothingLearned(None), Verdict.CANNOT_TELL, "no run of either learned anything (Dice below 0.1)"),
         (why.EarlierLooks((2, 3), 0.0815), Verdict.BETTER, "runs were added after looks at 2, 3: no longer a 5 % "

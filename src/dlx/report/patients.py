@@ -5,8 +5,9 @@ from statistics import mean
 
 import numpy as np
 
-from dlx.records.schema import StudyHeader, TrialRecord
+from dlx.records.schema import StudyHeader
 from dlx.report.variants import VariantSummary
+from dlx.statistics.comparison import MIN_PATIENTS
 from dlx.statistics.estimate import Floats
 from dlx.study.metrics import find_metric
 from dlx.study.results import TrialResult
@@ -16,7 +17,6 @@ from dlx.study.scope import Scope
 # `tests/calibration.py`: with 5 patients and 8 variants up to 7.4 % false alarms, with 10 patients no more than 4
 FEW_PATIENTS = 10
 MANY_VARIANTS = 5
-MIN_PATIENTS = 5  # `tests/calibration.py` simulates no fewer; with them the interval is wide already
 
 
 def headline_scope(header: StudyHeader, variants: Iterable[VariantSummary]) -> tuple[Scope, str]:
@@ -27,19 +27,28 @@ def headline_scope(header: StudyHeader, variants: Iterable[VariantSummary]) -> t
         return Scope.PROCEDURE, f"the widest of {len(header.folds)} folds"
     if find_metric(header.metric)[0].of_case is None:
         return Scope.SEEDS, f"{header.metric} has no value for each patient"
-    patients = {header.persons.get(case, case) for variant in variants for case in _cases(variant)}
+    patients = {
+        header.persons.get(case, case)
+        for variant in variants
+        for record in variant.records.values()
+        if record.result is not None
+        for case, scores in case_values(record.result, header.metric).items()
+        if scores
+    }
     if 0 < len(patients) < MIN_PATIENTS:
         number = "1 validation patient" if len(patients) == 1 else f"{len(patients)} validation patients"
         return Scope.SEEDS, f"{number}: nothing follows about new patients"
     if len(header.seeds) < 2:
         return Scope.SEEDS, "one seed: the variation between seeds is not known"
-    return (Scope.PATIENTS if patients else Scope.SEEDS), f"{len(patients)} validation patients"
+    if not patients:
+        return Scope.SEEDS, "no run has ended yet"
+    return Scope.PATIENTS, f"{len(patients)} validation patients"
 
 
 def scope_remarks(header: StudyHeader, scope: Scope, num_patients: int) -> list[str]:
     """What is known to make verdicts of this scope wrong more often than 5 %, where the design has it."""
     num_variants = len(header.variants) - 1
-    if scope is Scope.PATIENTS and num_patients < FEW_PATIENTS and num_variants >= MANY_VARIANTS:
+    if scope is Scope.PATIENTS and 0 < num_patients < FEW_PATIENTS and num_variants >= MANY_VARIANTS:
         return [
             f"{num_patients} patients and {num_variants} variants: of simulated studies without an effect up to 7 % "
             "declared one, if seeds vary little (docs/studies.md)"
@@ -77,7 +86,7 @@ def patient_values(
 
     A case counts with the classes that have a value in all runs of all these variants, a patient with the mean of its
     cases; without any it is left out. In cross-validation a seed's row holds the patients of all folds. None if a run
-    is missing.
+    is missing, and if the seeds have unlike cases, as while folds of a seed are missing.
     """
     if find_metric(metric)[0].of_case is None or not runs:
         return None
@@ -86,6 +95,8 @@ def patient_values(
         return None
     seeds = sorted({seed_of(run) for run in runs})
     known = [table for table in tables if table is not None]
+    if any(_cases_by_seed(table) is None for table in known):
+        return None
     classes = common_classes([values for table in known for values in table.values()])
     patients: dict[str, list[str]] = {}
     for case, names in classes.items():
@@ -101,6 +112,16 @@ def patient_values(
         rows = [[mean(of_seed[seed][case] for case in cases) for cases in patients.values()] for seed in seeds]
         found.append(np.array(rows, dtype=np.float64).reshape(len(seeds), len(patients)))
     return found
+
+
+def _cases_by_seed(table: Mapping[RunId, "Cases"]) -> set[str] | None:
+    """The cases that the runs of a seed validate; None if the seeds differ, or if two folds validate the same case."""
+    of_seed: dict[int, list[str]] = {}
+    for run, values in table.items():
+        of_seed.setdefault(seed_of(run), []).extend(values)
+    first, *others = of_seed.values()
+    is_alike = all(set(cases) == set(first) for cases in others)
+    return set(first) if is_alike and all(len(c) == len(set(c)) for c in of_seed.values()) else None
 
 
 Cases = dict[str, dict[str, float]]  # case -> class -> value
@@ -138,8 +159,3 @@ def common_classes(runs: Iterable[Cases]) -> dict[str, list[str]]:
         for case, scores in cases.items():
             common[case] = [name for name in common.get(case, scores) if name in scores]
     return common
-
-
-def _cases(variant: VariantSummary) -> Iterable[str]:
-    known: TrialRecord | None = next((record for record in variant.records.values() if record.result), None)
-    return known.result.val.cases if known is not None and known.result is not None else ()

@@ -118,9 +118,9 @@ def verdict_rows(summary: Summary) -> list[VerdictRow]:
 
 
 def scopes_of(summary: Summary) -> list[Scope]:
-    """The scopes that are shown, the headline's first."""
-    order = [*Scope]
-    return order[order.index(summary.scope) :: -1]
+    """The scopes that the design has, the headline's first, then from the widest to the narrowest."""
+    known = {scope for variant in summary.variants if variant.comparison for scope in variant.comparison.scopes}
+    return [summary.scope, *(scope for scope in reversed(Scope) if scope in known - {summary.scope})]
 
 
 def claim_rows(summary: Summary) -> list[ClaimRow]:

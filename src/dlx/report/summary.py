@@ -131,7 +131,8 @@ def _compare(
         num_unlike += len(header.runs) - len(alike)
         lack = variant.lacks(metric) or (lack_of_control and f"of the control: {lack_of_control}")
         is_unlearned = _is_unlearned(metric, (variant, control))
-        tables = patient_values((variant, control), metric, alike, header.persons)
+        paired = [run for run in alike if all(v.by_run[metric].get(run) is not None for v in (variant, control))]
+        tables = patient_values((variant, control), metric, paired, header.persons)
         runs[variant.label] = Runs(
             values={run: value for run, value in variant.by_run[metric].items() if run in alike},
             collapse=variant.collapse.of_metric(metric),

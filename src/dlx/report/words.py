@@ -63,7 +63,7 @@ FOR = {
 # what the verdicts of a scope are tested by
 GROUNDS = {
     Scope.SEEDS: "paired t test over seeds, on these patients alone",
-    Scope.PATIENTS: "seeds and patients as crossed random effects, for this training set alone",
+    Scope.PATIENTS: "seeds and patients as crossed random effects, with the training sets of this study",
     Scope.PROCEDURE: "corrected t test over the runs of cross-validation",
 }
 
@@ -106,7 +106,7 @@ def spell_reason(reason: why.Reason, verdict: Verdict, smallest_effect: float | 
             what = "two patients that all runs have a value of" if scope is Scope.PATIENTS else "two seeds"
             return f"fewer than {what}" + (f" with '{rival}'" if rival is not None else "")
         case why.SettledFor(scope, settled):
-            return f"{VERDICTS[settled].format(smallest_effect=smallest_effect)} {FOR[scope]} alone"
+            return f"{VERDICTS[settled].format(smallest_effect=smallest_effect)} {FOR[scope]} only"
         case why.NothingLearned(class_name):
             return f"no run of either learned {class_name or 'anything'} (Dice below {MIN_LEARNED:g})"
         case why.SmallDifference(limit):

@@ -1,7 +1,7 @@
 """Variants against their control: paired differences, their verdicts in each scope, and the study's noise floor."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,6 +33,8 @@ from dlx.statistics.power import (
 from dlx.statistics.verdict import Verdict
 from dlx.study.run_id import RunId, seed_of
 from dlx.study.scope import Scope
+
+MIN_PATIENTS = 5  # `tests/calibration.py` simulates no fewer; with them the interval is wide already
 
 Judgement = tuple[Verdict, tuple[why.Reason, ...]]
 
@@ -152,12 +154,6 @@ class Design:
     def seeds(self) -> list[int]:
         return sorted({seed_of(run) for run in self.runs})
 
-    @property
-    def scopes(self) -> list[Scope]:
-        """The headline's scope and the narrower ones that this design has, from the narrowest on."""
-        order = [*Scope]
-        return order[: order.index(self.scope) + 1]
-
 
 @dataclass(frozen=True)
 class Pairs:
@@ -211,7 +207,7 @@ class Pairs:
 def compare(control: Runs, variants: Mapping[str, Runs], design: Design) -> Comparisons:
     """Compares each variant with the control by the metric at the end of training; undeclared runs are ignored."""
     pairs = {label: _pair(runs, control, design.runs) for label, runs in variants.items()}
-    found = {scope: _compare_in(scope, pairs, variants, design) for scope in design.scopes}
+    found = {scope: _compare_in(scope, pairs, variants, design) for scope in _scopes(pairs.values(), design)}
     rows = []
     for label, row in pairs.items():
         scopes = {scope: results[label] for scope, results in found.items()}
@@ -231,6 +227,13 @@ def compare(control: Runs, variants: Mapping[str, Runs], design: Design) -> Comp
     return Comparisons(tuple(rows), _noise_floor(control, learned, design, ALPHA / max(1, len(variants))))
 
 
+def _scopes(pairs: Iterable[Pairs], design: Design) -> list[Scope]:
+    """The scopes that the design has, from the narrowest on."""
+    has_patients = any(row.size(Scope.PATIENTS) >= MIN_PATIENTS for row in pairs)
+    has = {Scope.SEEDS: True, Scope.PATIENTS: has_patients, Scope.PROCEDURE: design.test_to_train is not None}
+    return [scope for scope in Scope if has[scope] or scope is design.scope]
+
+
 def _compare_in(
     scope: Scope, pairs: Mapping[str, Pairs], variants: Mapping[str, Runs], design: Design
 ) -> dict[str, ScopeResult]:
@@ -242,6 +245,9 @@ def _compare_in(
     for i, (label, row) in enumerate(pairs.items()):
         is_untested = bool(np.isnan(decision.p[i]))
         low, high = (float(end) for end in interval(estimates[label]))
+        mean = finite(float(estimates[label].mean))
+        if mean is None:  # no patient yet that all runs have a value of
+            mean = finite(float(row.estimate(Scope.SEEDS, None).mean))
         verdict, reasons = row.obstacle or _judge(decision, i, (low, high), scope, design)
         unlearned = variants[label].unlearned
         if verdict is Verdict.NO_DIFFERENCE and unlearned is not None:
@@ -250,7 +256,7 @@ def _compare_in(
             reasons += cost_of_looks(design.earlier_looks, len(design.runs), len(variants))
         results[label] = ScopeResult(
             n=row.size(scope),
-            difference=finite(float(estimates[label].mean)),
+            difference=mean,
             interval=None if is_untested else (low, high),
             p=finite(float(decision.p[i])),
             equivalence_p=finite(float(decision.equivalence_p[i])),
@@ -301,7 +307,9 @@ def _with_narrower(scope: Scope, scopes: Mapping[Scope, ScopeResult]) -> ScopeRe
     headline = scopes[scope]
     if headline.verdict is not Verdict.CANNOT_TELL:
         return headline
-    settled = [(s, result.verdict) for s, result in scopes.items() if s is not scope and result.verdict.is_settled]
+    order = [*Scope]
+    narrower = [(s, scopes[s].verdict) for s in order[: order.index(scope)] if s in scopes]
+    settled = [found for found in narrower if found[1].is_settled]
     return replace(headline, reasons=(*headline.reasons, *(why.SettledFor(*found) for found in settled[-1:])))
 
 

@@ -1,5 +1,6 @@
 """`dlx report`: table, figure, page and CSV files from the records of a study, finished or not. Imports no torch."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -25,20 +26,24 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
 ) -> None:
     """Rebuild a study's table, figure, page and CSV files from its records, even while it is running."""
-    from dlx.cli.output.console import note, output
+    from dlx.cli.output.console import note, output, print_json
     from dlx.cli.output.outcome import print_summary_after
     from dlx.cli.output.report_files import write_report
     from dlx.records.archive import read_study, with_looks
     from dlx.records.folder import StudyFolder
     from dlx.records.merge import merge_studies
-    from dlx.report.planning import design_lines
+    from dlx.report.planning import design_lines, plan_lines, planned_designs
     from dlx.report.summary import summarize_study
     from dlx.report.terminal.grid import Line, Trimmed
 
     records = merge_studies([(folder, read_study(folder)) for folder in folders])
     summary = summarize_study(records)
     if plan:
-        output().show(Trimmed(tuple(map(Line, design_lines(summary)))))
+        if as_json:
+            designs = [asdict(design) for design in planned_designs(summary)]
+            print_json({"scope": summary.scope.value, "plan": plan_lines(summary), "designs": designs})
+        else:
+            output().show(Trimmed(tuple(map(Line, design_lines(summary)))))
         for folder in filter(Path.is_dir, folders):
             StudyFolder(folder).note_look(summary.look)  # a plan says which verdicts are open
         return
