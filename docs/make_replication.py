@@ -274,13 +274,13 @@ ROWS = {
         ),
         Row("the same, on the phantom", study="learned-features-phantom", claim="Networks learn the features"),
         Row(
-            "Sharing weights made the network overfit; mended, it does not",
+            "Sharing weights made the network overfit; without the sharing it does not",
             study="weight-sharing-hippocampus",
             claim="Without the sharing there is less overfitting",
         ),
         Row("the same, on the phantom", study="weight-sharing-phantom", claim="Without the sharing there is less"),
         Row(
-            "Mended, the network segments better",
+            "Without the sharing the network segments better",
             study="weight-sharing-hippocampus",
             claim="Without the sharing validation Dice",
         ),

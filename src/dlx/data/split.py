@@ -195,7 +195,8 @@ def assign_folds(classes: Mapping[str, Collection[str]], num_folds: int, remarks
 
     Persons are dealt out in turn. If that leaves a class out of a fold though as many persons as folds have it, they
     are dealt by class, the rarest first: each to the fold that has the fewest persons of its classes so far, the
-    rarest of them first, else the fewest persons. Adds a remark for each class that is not in every fold.
+    rarest of them first, else the fewest persons. This is greedy: folds may be of unlike size, and a class may still
+    miss a fold. Adds a remark for each class that is not in every fold.
     """
     num_persons = Counter(name for names in classes.values() for name in names)
     persons = list(classes)

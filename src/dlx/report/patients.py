@@ -48,6 +48,10 @@ def headline_scope(header: StudyHeader, variants: Iterable[VariantSummary]) -> t
 def scope_remarks(header: StudyHeader, scope: Scope, num_patients: int) -> list[str]:
     """What is known to make verdicts of this scope wrong more often than 5 %, where the design has it."""
     num_variants = len(header.variants) - 1
+    if scope is Scope.PATIENTS and 0 < num_patients < MIN_PATIENTS:
+        return [
+            f"{num_patients} validation patients: with fewer than {MIN_PATIENTS} the rate of false alarms is unknown"
+        ]
     if scope is Scope.PATIENTS and 0 < num_patients < FEW_PATIENTS and num_variants >= MANY_VARIANTS:
         return [
             f"{num_patients} patients and {num_variants} variants: of simulated studies without an effect up to 7 % "
@@ -95,7 +99,7 @@ def patient_values(
         return None
     seeds = sorted({seed_of(run) for run in runs})
     known = [table for table in tables if table is not None]
-    if any(_cases_by_seed(table) is None for table in known):
+    if not all(_seeds_have_same_cases(table) for table in known):
         return None
     classes = common_classes([values for table in known for values in table.values()])
     patients: dict[str, list[str]] = {}
@@ -114,14 +118,13 @@ def patient_values(
     return found
 
 
-def _cases_by_seed(table: Mapping[RunId, "Cases"]) -> set[str] | None:
-    """The cases that the runs of a seed validate; None if the seeds differ, or if two folds validate the same case."""
+def _seeds_have_same_cases(table: Mapping[RunId, "Cases"]) -> bool:
+    """Whether the runs of each seed validate the same cases, each case once; False if two folds validate one case."""
     of_seed: dict[int, list[str]] = {}
     for run, values in table.items():
         of_seed.setdefault(seed_of(run), []).extend(values)
-    first, *others = of_seed.values()
-    is_alike = all(set(cases) == set(first) for cases in others)
-    return set(first) if is_alike and all(len(c) == len(set(c)) for c in of_seed.values()) else None
+    first, *others = (sorted(cases) for cases in of_seed.values())
+    return len(set(first)) == len(first) and all(cases == first for cases in others)
 
 
 Cases = dict[str, dict[str, float]]  # case -> class -> value

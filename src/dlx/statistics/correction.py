@@ -8,7 +8,8 @@ from dlx.statistics.estimate import Floats, MeanEstimate
 MIN_VARIANTS = 3  # of fewer, the median variance is not known well enough
 
 # The weight of the median variance, in degrees of freedom. `tests/calibration.py` simulates 3 to 10 seeds and variances
-# that differ by up to 16 x 16: with this one no setting has more than 5.3 % false alarms.
+# that differ by up to 16 times: with this weight no setting with normal noise has more than 5.0 % false alarms for new
+# seeds. For new patients docs/studies.md has the rates.
 MAX_PRIOR_DF = 2.0
 
 
