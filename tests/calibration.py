@@ -259,12 +259,41 @@ def print_folds(studies: int) -> None:
                         )
 
 
+LOOKS = ((3, 5), (5, 10), (5, 6, 7, 8, 9, 10))  # numbers of seeds at which the verdicts are read
+
+
+def alarms_after_looks(estimates: Sequence[MeanEstimate]) -> float:
+    """Share of the studies that declare some variant different at one look or another."""
+    alarms = [decide(estimate, NO_MARGIN).is_different.any(axis=-1) for estimate in estimates]
+    return float(np.mean(np.any(alarms, axis=0)))
+
+
+def patient_looks(
+    looks: Sequence[int], num_variants: int, num_patients: int, parts: Components, *, studies: int
+) -> float:
+    """The rate for new patients: the seeds become more, the patients stay the same."""
+    runs = simulate_patients(num_variants, max(looks), num_patients, parts, studies=studies)
+    return alarms_after_looks([over_patients(runs[..., :n, :]) for n in looks])
+
+
+def fold_looks(looks: Sequence[int], of: FoldParts, *, studies: int) -> float:
+    """The rate for new training sets: the seeds in each of five folds become more."""
+    runs = simulate_folds(5, max(looks), 260, of, studies=studies).reshape(studies, 1, 5, max(looks))
+    return alarms_after_looks([over_runs(runs[..., :n].reshape(studies, 1, 5 * n), 0.25) for n in looks])
+
+
 def print_looks(studies: int) -> None:
-    """Verdicts that are read at several numbers of seeds."""
+    """Verdicts that are read at several numbers of seeds: for new seeds, and the highest for new patients and folds."""
     print("\nfalse alarms when the verdicts are read at several numbers of seeds; percent")
-    for looks in ((3, 5), (5, 10), (5, 6, 7, 8, 9, 10)):
-        cells = "".join(f"{100 * false_alarm_rate(looks, m, studies=studies):8.1f} ({m})" for m in (1, 5, 8))
-        print(f"looks at {', '.join(map(str, looks)):<24}{cells}  (variants)")
+    print(f"{'looks at seeds':<24}{'variants':>9}{'seeds':>8}{'20, 52 patients':>17}{'5 folds':>9}")
+    every = [parts_of(name, without=lack) for name in MEASURED for lack in ("", *Components._fields)]
+    for looks in LOOKS:
+        for m in (1, 8):
+            few = max(100, min(studies, 2**23 // ((m + 1) * max(looks) * 52)))
+            patients = max(patient_looks(looks, m, k, parts, studies=few) for k in (20, 52) for parts in every)
+            folds = max(fold_looks(looks, FoldParts(parts, 0.0, 0.0), studies=studies) for parts in every)
+            rates = [(8, false_alarm_rate(looks, m, studies=studies)), (17, patients), (9, folds if m == 1 else np.nan)]
+            print(f"{', '.join(map(str, looks)):<24}{m:>9}{_cells(rates)}", flush=True)
 
 
 def _cells(rates: Sequence[tuple[int, float]]) -> str:

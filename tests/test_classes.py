@@ -221,7 +221,7 @@ def test_a_studys_table_shows_classes_where_asked(dlx, tmp_path):
     assert "p=0.1: seed 2 never learned CSF" in shown
     document = json.loads(dlx("report", "made.jsonl", "--json").stdout)
     entry = document["variants"][1]
-    assert entry["lost_classes"] == {"CSF": [2]}
+    assert entry["lost_classes"] == {"CSF": [{"seed": 2}]}
     assert entry["val_dice_per_class"]["GM"] == {"mean": pytest.approx(0.8), "spread": pytest.approx(0.0), "n": 5}
 
 

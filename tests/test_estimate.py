@@ -22,8 +22,10 @@ from dlx.statistics.correction import moderate
 from dlx.statistics.decision import decide
 from dlx.statistics.estimate import (
     Components,
+    FoldComponents,
     MeanEstimate,
     components,
+    fold_components,
     greater_p,
     interval,
     less_p,
@@ -33,7 +35,7 @@ from dlx.statistics.estimate import (
     over_seeds,
     two_sided_p,
 )
-from dlx.statistics.power import needed_for_patients
+from dlx.statistics.power import FoldDesign, PatientDesign, detectable_effect, median_design, needed
 
 # two seeds on three patients: the mean is 3, those of the seeds are 2 and 4, those of the patients 2, 2 and 5
 TABLE = np.array([[1.0, 2.0, 3.0], [3.0, 2.0, 7.0]])
@@ -145,12 +147,81 @@ def test_a_variant_is_different_only_if_its_own_interval_excludes_0() -> None:
     assert not (decision.is_different & (low <= 0.0) & (high >= 0.0)).any()
 
 
-@pytest.mark.parametrize("parts", [(1e-4, 2e-4, 9e-4), (4e-5, 3.6e-3, 5e-4), (1e-4, 0.0, 9e-4)])
+PARTS = [(1e-4, 2e-4, 9e-4), (4e-5, 3.6e-3, 5e-4), (1e-4, 0.0, 9e-4)]
+
+
+@pytest.mark.parametrize("parts", PARTS)
 def test_the_planned_patients_reach_the_power_that_was_asked_for(parts: tuple[float, float, float]) -> None:
-    needed = needed_for_patients(Components(*parts), 0.02, num_seeds=5, num_patients=20, alpha=0.05)
-    assert needed.patients is not None
-    simulated = simulate_patients(1, 5, needed.patients, Components(*map(np.float64, parts)), studies=4000, effect=0.02)
+    known = Components(*map(np.float64, parts))
+    patients = needed(PatientDesign(known, 5, 20), 0.02, alpha=0.05).patients
+    assert patients is not None
+    simulated = simulate_patients(1, 5, patients, known, studies=4000, effect=0.02)
     assert 0.75 < finds(over_patients(simulated)) < 0.85
+
+
+@pytest.mark.parametrize("parts", PARTS)
+def test_the_detectable_effect_for_new_patients_is_found_in_80_percent_of_studies(
+    parts: tuple[float, float, float],
+) -> None:
+    known = Components(*map(np.float64, parts))
+    effect = detectable_effect(PatientDesign(known, 5, 20), alpha=0.05)
+    simulated = simulate_patients(1, 5, 20, known, studies=8000, effect=effect)
+    assert 0.77 < finds(over_patients(simulated)) < 0.83
+
+
+# variances of folds and of runs within them
+FOLD_PARTS = [(0.0, 4e-4), (4e-4, 2.5e-5), (2e-4, 2e-4), (1e-4, 4e-4)]
+
+
+def simulate_runs(parts: FoldComponents, num_folds: int, num_seeds: int, effect: float, studies: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    runs = np.sqrt(parts.run) * rng.standard_normal((studies, 1, num_folds, num_seeds))
+    return effect + runs + np.sqrt(parts.fold) * rng.standard_normal((studies, 1, num_folds, 1))
+
+
+@pytest.mark.parametrize("num_seeds", [1, 2, 3])
+@pytest.mark.parametrize("parts", FOLD_PARTS)
+def test_the_detectable_effect_of_cross_validation_is_found_in_80_percent_of_studies(
+    parts: tuple[float, float], num_seeds: int
+) -> None:
+    known = FoldComponents(*map(np.float64, parts))
+    effect = detectable_effect(FoldDesign(known, 5, num_seeds, 0.25), alpha=0.05)
+    simulated = simulate_runs(known, 5, num_seeds, effect, 8000).reshape(8000, 1, -1)
+    assert 0.77 < finds(over_runs(simulated, 0.25)) < 0.83
+
+
+@pytest.mark.parametrize(("parts", "effect"), [((0.0, 4e-4), 0.0262), ((1e-4, 4e-4), 0.0281), ((2e-4, 2e-4), 0.0291)])
+def test_the_planned_seeds_of_each_fold_reach_the_power_that_was_asked_for(
+    parts: tuple[float, float], effect: float
+) -> None:
+    known = FoldComponents(*map(np.float64, parts))
+    seeds = needed(FoldDesign(known, 5, 2, 0.25), effect, alpha=0.05).seeds
+    assert seeds is not None
+    assert seeds > 3
+    simulated = simulate_runs(known, 5, seeds, effect, 8000).reshape(8000, 1, -1)
+    assert 0.75 < finds(over_runs(simulated, 0.25)) < 0.85
+
+
+def test_no_number_of_seeds_is_enough_where_the_folds_vary_too_much() -> None:
+    few = FoldDesign(FoldComponents(np.float64(4e-4), np.float64(2.5e-5)), 5, 2, 0.25)
+    assert needed(few, 0.02, alpha=0.05).seeds is None
+
+
+def test_one_seed_in_each_fold_gives_no_plan() -> None:
+    one = FoldDesign(FoldComponents(np.float64(4e-4), np.float64(0.0)), 5, 1, 0.25)
+    assert needed(one, 0.1, alpha=0.05).seeds is None
+
+
+def test_the_components_of_folds_are_those_worked_by_hand() -> None:
+    # folds' means 1, 2 and 6: variance 7; within: variances 2, 0 and 2
+    found = fold_components(np.array([[0.0, 2.0], [2.0, 2.0], [5.0, 7.0]]))
+    assert found == pytest.approx((7.0 - (4.0 / 3.0) / 2.0, 4.0 / 3.0))
+
+
+def test_the_median_design_takes_each_variance_over_the_designs() -> None:
+    designs = [PatientDesign(Components(*map(np.float64, p)), 5, 20) for p in ((1, 5, 9), (2, 4, 7), (3, 6, 8))]
+    assert median_design([None, *designs]) == PatientDesign(Components(*map(np.float64, (2, 5, 8))), 5, 20)
+    assert median_design([None]) is None
 
 
 # calibration: a share of `make calibrate`

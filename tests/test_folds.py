@@ -98,7 +98,7 @@ def test_cross_validation_is_a_row_a_fold_with_mean_spread_all_cases_and_interva
         for case, scores in record["val"]["cases"].items():
             cases.setdefault(case, []).append(mean(scores["dice"].values()))
     assert {case: len(values) for case, values in cases.items()} == dict.fromkeys(sorted(cases), 2)
-    assert (found["persons"], len(cases)) == (4, 4)
+    assert (found["cases"], len(cases)) == (4, 4)
     assert found["val_dice_over_cases"] == pytest.approx(mean(mean(values) for values in cases.values()))
     # Nadeau and Bengio: 4 runs, of which each tests on as many subjects as it trains on; t(0.975, 3) = 3.182446
     runs = [trial["val_dice"] for trial in trials]
@@ -111,13 +111,14 @@ def test_cross_validation_is_a_row_a_fold_with_mean_spread_all_cases_and_interva
     assert document["study"]["splits"] == read_json(Path("out/splits_final.json"))
 
 
-def test_a_person_counts_once_over_all_cases(dlx):
+def test_persons_are_kept_together_and_recorded_and_each_case_counts_once(dlx):
     Path("groups.json").write_text(json.dumps({"subject-1": "anna", "subject-3": "anna"}))
     groups = ["--set", "split.groups=groups.json"]
     document = json.loads(dlx("train", *SMALL, *TWO_FOLDS, *groups, "--out", "out", "--json").stdout)
-    assert document["cross_validation"]["persons"] == 3
+    assert document["cross_validation"]["cases"] == 4
     header = StudyHeader.model_validate_json(Path("out/study.json").read_bytes())
     assert header.persons == {"subject-1": "anna", "subject-3": "anna"}
+    assert (header.num_persons, header.num_val_persons) == (3, 3)
 
 
 def test_a_dry_run_counts_the_folds(dlx):

@@ -12,11 +12,15 @@ from typer.testing import CliRunner
 from dlx.cli.main import app
 from dlx.records.archive import read_study
 from dlx.report.document import study_document
-from dlx.report.patients import headline_scope, patient_values, scope_remarks
-from dlx.report.planning import planned_designs
+from dlx.report.patients import patient_values
+from dlx.report.planning import plan_study
+from dlx.report.scope import headline_scope, scope_remarks
 from dlx.report.summary import summarize_study
+from dlx.statistics.estimate import FoldComponents
+from dlx.statistics.power import FoldDesign, Needed
 from dlx.statistics.verdict import Verdict
 from dlx.study.scope import Scope
+from dlx.system.errors import SettingError
 
 SAMPLES = Path(__file__).parents[1] / "experiments" / "samples.jsonl"
 MANY, FEW = "train_subjects=64", "train_subjects=8"
@@ -140,13 +144,58 @@ def test_a_narrower_scope_that_is_declared_stands_beside_the_wider_ones_of_the_d
 def test_a_plan_is_printed_or_given_as_json():
     weight_decay = SAMPLES.with_name("weight-decay.jsonl")
     summary = summarize_study(read_study(weight_decay))
-    (design,) = planned_designs(summary)
+    plan = plan_study(summary)
+    assert plan is not None
+    (design,) = plan.studies
     assert (design.num_seeds, design.num_patients, design.num_trials) == (22, None, 132)
     result = CliRunner().invoke(app, ["report", str(weight_decay), "--plan", "--json"])
     document = json.loads(result.stdout)
     assert document["designs"][0]["num_seeds"] == 22
     assert any("22 seeds" in line for line in document["plan"])
     assert "Design: 22 seeds" in CliRunner().invoke(app, ["report", str(weight_decay), "--plan"]).stdout
+
+
+@pytest.mark.parametrize("option", [["--per-case"], ["--per-class"], ["--out", "x"]])
+def test_a_plan_refuses_options_that_it_would_ignore(option):
+    result = CliRunner().invoke(app, ["report", str(SAMPLES), "--plan", *option])
+    assert isinstance(result.exception, SettingError)
+    assert option[0] in str(result.exception)
+
+
+def planned_for_patients(*, num_persons=None, train_subjects=None, effect=0.01):
+    """The plan of experiments/weight-decay with another smallest effect, and with so many persons in the data."""
+    records = read_study(SAMPLES.with_name("weight-decay.jsonl"))
+    settings = records.header.settings
+    settings = settings | {"split": settings["split"] | {"train_subjects": train_subjects}}
+    changes = {"num_persons": num_persons, "smallest_effect": effect, "settings": settings}
+    return plan_study(summarize_study(replace(records, header=records.header.model_copy(update=changes))))
+
+
+def test_cross_validation_is_planned_over_all_persons_for_new_training_sets():
+    plan = planned_for_patients(num_persons=260, effect=0.03)
+    *_, folds = plan.studies
+    assert (folds.scope, folds.num_folds, folds.num_patients) == (Scope.PROCEDURE, 5, 260)
+    assert folds.num_trials == 5 * folds.num_seeds * 6
+    parts = plan.design.parts
+    of_folds = FoldComponents(parts.patient / 52, parts.seed + parts.residual / 52)
+    powers = [FoldDesign(of_folds, 5, n, 0.25).power(0.03, alpha=0.01) for n in (folds.num_seeds - 1, folds.num_seeds)]
+    assert powers[0] < 0.8 <= powers[1]
+
+
+def test_without_the_number_of_persons_no_cross_validation_is_planned():
+    assert all(study.num_folds == 0 for study in planned_for_patients(train_subjects=16, effect=0.03).studies)
+
+
+def test_seeds_and_patients_are_planned_together_where_more_of_one_do_not_suffice():
+    plan = plan_study(summarize_study(read_study(SAMPLES.with_name("dropout-hippocampus.jsonl"))))
+    assert plan.needed == Needed(seeds=None, patients=None)
+    (both,) = plan.studies
+    assert both.num_seeds > 5
+    assert both.num_patients > 52
+    design = replace(plan.design, num_seeds=both.num_seeds, num_patients=both.num_patients)
+    alpha = 0.05 / 3  # three variants beside the control
+    assert design.power(plan.effect, alpha=alpha) >= 0.8
+    assert replace(design, num_patients=both.num_patients - 1).power(plan.effect, alpha=alpha) < 0.8
 
 
 def test_scans_of_one_person_are_averaged_first():

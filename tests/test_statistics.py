@@ -15,7 +15,7 @@ from dlx.statistics.correction import holm
 from dlx.statistics.decision import decide
 from dlx.statistics.estimate import equivalence_p, greater_p, interval, over_seeds, two_sided_p
 from dlx.statistics.looks import false_alarm_rate
-from dlx.statistics.power import Needed, detectable_effect, power_of_paired_t, seeds_needed
+from dlx.statistics.power import Needed, SeedDesign, detectable_effect, needed
 from dlx.statistics.verdict import Verdict
 from dlx.study.jitter import jitter
 from dlx.study.scope import Scope
@@ -108,6 +108,14 @@ def test_holm_counts_a_hypothesis_without_a_test():
 # seeds and power
 
 
+def seeds_needed(spread, effect, *, alpha):
+    return needed(SeedDesign(spread**2, 5), effect, alpha=alpha).seeds
+
+
+def power_of_paired_t(ratio, n, *, alpha):
+    return SeedDesign(1.0, n).power(ratio, alpha=alpha)
+
+
 @pytest.mark.parametrize(("effect", "n"), [(0.2, 199), (0.5, 34), (0.8, 15), (1.0, 10)])
 def test_seeds_needed_are_those_of_the_published_tables(effect, n):
     # Cohen's d of a paired t test, two-sided 5 %, power 80 %, as G*Power 3.1 gives them
@@ -143,14 +151,14 @@ def test_seeds_needed_at_the_ends():
 
 
 def test_the_detectable_effect_is_the_inverse_of_the_seeds_needed():
-    effect = detectable_effect(0.02 / math.sqrt(5), 4, alpha=0.01)
+    effect = detectable_effect(SeedDesign(0.02**2, 5), alpha=0.01)
     assert power_of_paired_t(effect / 0.02, 5, alpha=0.01) == pytest.approx(0.8)
     assert seeds_needed(0.02, effect * 1.001, alpha=0.01) == 5
     assert seeds_needed(0.02, effect * 0.999, alpha=0.01) == 6
 
 
 def test_without_an_error_any_effect_is_detectable():
-    assert detectable_effect(0.0, 4, alpha=0.05) == 0.0
+    assert detectable_effect(SeedDesign(0.0, 5), alpha=0.05) == 0.0
 
 
 # single runs
@@ -388,7 +396,7 @@ def test_earlier_looks_that_could_decide_nothing_are_not_warned_of():
     assert compare_one(GOOD, earlier_looks=[1, 5]).reasons == ()
     assert compare_one(NOISY, earlier_looks=[3]) == compare_one(NOISY)
     (looks,) = compare_one(GOOD, earlier_looks=[3, 2, 3]).reasons
-    assert looks.num_seeds == (2, 3)
+    assert looks.num_runs == (2, 3)
 
 
 def test_the_noise_floor_holds_the_spread_of_the_control_and_the_median_one_of_the_differences():
@@ -399,8 +407,8 @@ def test_the_noise_floor_holds_the_spread_of_the_control_and_the_median_one_of_t
     assert floor.n == 5
     assert floor.control_spread == pytest.approx(np.std(list(CONTROL.values()), ddof=1))
     assert spreads[3:] == [None, None]
-    error = sorted(spreads[:3])[1] / math.sqrt(5)
-    assert floor.detectable_effect == pytest.approx(detectable_effect(error, 4, alpha=0.05 / 5))
+    median = SeedDesign(sorted(spreads[:3])[1] ** 2, 5)
+    assert floor.detectable_effect == pytest.approx(detectable_effect(median, alpha=0.05 / 5))
 
 
 def test_the_noise_floor_leaves_out_a_run_of_the_control_that_collapsed():

@@ -10,7 +10,7 @@ import pytest
 
 from dlx.records.archive import read_study
 from dlx.records.schema import TrialRecord
-from dlx.report.planning import spell_needed
+from dlx.report.plan_words import spell_needed
 from dlx.report.rows import noise_floor_line
 from dlx.report.summary import summarize_study
 from dlx.report.variant_checks import dice_of_batches
@@ -200,7 +200,7 @@ def test_a_look_at_fewer_seeds_costs_the_verdict_its_five_percent():
     rises = [0.02, 0.021, 0.022, 0.023, 0.024]
     assert variant(study(rises, looks=[made_look(5)])).comparison.reasons == ()
     (reason,) = variant(study(rises, looks=[made_look(3)])).comparison.reasons
-    assert reason.num_seeds == (3,)
+    assert reason.num_runs == (3,)
     assert reason.false_alarm_rate > 0.05
 
 
@@ -217,7 +217,7 @@ def test_a_look_at_fewer_seeds_costs_claims_their_five_percent_too():
     rises = [0.02, 0.021, 0.022, 0.023, 0.024]
     result = summarize_study(study(rises, claims=claims, looks=[made_look(3)])).claims[0].result
     assert result.verdict is Verdict.CONFIRMED
-    assert result.reasons[-1].num_seeds == (3,)
+    assert result.reasons[-1].num_runs == (3,)
     assert result.reasons[-1].false_alarm_rate == pytest.approx(0.085, abs=0.005)
     best = ({"text": "c", "kind": "best", "metric": "val_dice", "variant": "p=0.1"},)
     reasons = summarize_study(study(rises, claims=best, looks=[made_look(3)])).claims[0].result.reasons

@@ -94,6 +94,8 @@ class StudyHeader(Record):
     persons: Annotated[
         dict[str, str], Field(default_factory=dict)
     ]  # case -> person, of the cases whose person has several
+    num_persons: int | None = None  # in the data; None in older records
+    num_val_persons: int | None = None  # that validate, in all folds together
     epochs: int
     variants: tuple[VariantEntry, ...]
     trials: tuple[TrialEntry, ...]

@@ -8,7 +8,8 @@ import numpy as np
 
 from dlx.records.archive import StudyRecords
 from dlx.records.schema import StudyHeader, TrialRecord
-from dlx.report.patients import patient_values, test_to_train
+from dlx.report.patients import patient_values
+from dlx.report.scope import test_to_train
 from dlx.report.variants import describe_variant, place
 from dlx.statistics.claims import Estimate, interval_of
 from dlx.statistics.estimate import over_runs
@@ -20,15 +21,15 @@ from dlx.study.run_id import RunId
 class CrossValidation:
     """The runs that ended, and, where no run is missing, the validation Dice over cases and for new training sets.
 
-    `over_cases` is the mean over the persons: each is validated once by each seed. `interval` is the 95 % interval of
-    the mean over runs, for new training sets, seeds and patients.
+    `over_cases` is the mean over the cases, each validated once by each seed. `interval` is the 95 % interval of the
+    mean over runs, for new training sets, seeds and patients.
     """
 
     header: StudyHeader
     label: str
     records: Mapping[RunId, TrialRecord]
     over_cases: float | None
-    num_persons: int | None
+    num_cases: int | None
     interval: tuple[float, float] | None
 
     def over_folds(self, metric: str) -> Estimate:
@@ -48,13 +49,13 @@ def cross_validate(records: StudyRecords) -> CrossValidation:
     dice = [variant.by_run["val_dice"].get(run) for run in header.runs]
     known = np.array([value for value in dice if value is not None], dtype=np.float64)
     ratio = test_to_train(header, [variant])
-    tables = patient_values([variant], "val_dice", header.runs, header.persons)
+    tables = patient_values([variant], "val_dice", header.runs, {})  # each case for itself, whoever it is of
     is_complete = len(known) == len(header.runs)
     return CrossValidation(
         header=header,
         label=variant.label,
         records=variant.records,
         over_cases=float(tables[0].mean()) if tables and tables[0].size else None,
-        num_persons=tables[0].shape[-1] if tables else None,
+        num_cases=tables[0].shape[-1] if tables else None,
         interval=interval_of(over_runs(known, ratio)) if is_complete and ratio is not None else None,
     )

@@ -12,7 +12,7 @@ from dlx.report.variants import VariantSummary, dice_of_classes
 from dlx.report.words import VERDICTS, spell_reasons, spell_verdict
 from dlx.statistics.claims import Estimate
 from dlx.statistics.comparison import Comparison
-from dlx.statistics.estimate import Components
+from dlx.statistics.power import PowerDesign, SeedDesign
 from dlx.study.metrics import trial_value
 from dlx.study.run_id import RunId
 from dlx.study.scope import Scope
@@ -80,7 +80,7 @@ def cross_validation_entry(found: CrossValidation) -> dict[str, Any]:
         "mean": {metric: estimate.mean for metric, estimate in over_folds.items()},
         "spread": {metric: estimate.sd for metric, estimate in over_folds.items()},  # over the folds
         "val_dice_over_cases": found.over_cases,
-        "persons": found.num_persons,
+        "cases": found.num_cases,
         "val_dice_interval": found.interval,  # for new training sets
     }
 
@@ -102,14 +102,19 @@ def variant_entry(variant: VariantSummary) -> dict[str, Any]:
         "verdict": spell_verdict(row) if row else None,
         "reason": spell_reasons(row) if row else None,
         "scopes": {scope.value: scope_entry(row, scope) for scope in Scope} if row else None,
-        "collapsed_seeds": variant.collapse.runs,
-        "lost_classes": dict(variant.collapse.lost),
+        "collapsed_runs": [run_entry(run) for run in variant.collapse.runs],
+        "lost_classes": {name: [run_entry(run) for run in runs] for name, runs in variant.collapse.lost},
         "val_dice_per_class": {name: class_entry(values) for name, values in dice_of_classes(variant.records).items()},
         "warnings": variant.warnings,
-        "variances": variances_entry(row.parts) if row and row.parts else None,
+        "variances": variances_entry(row.design) if row and row.design else None,
         "seeds_needed": row.needed.seeds if row and row.needed else None,
         "patients_needed": row.needed.patients if row and row.needed else None,
     }
+
+
+def run_entry(run: RunId) -> dict[str, int]:
+    """A run of a variant as it is in the entry of its trial."""
+    return {"seed": run} if isinstance(run, int) else {"seed": run[1], "fold": run[0]}
 
 
 def scope_entry(row: Comparison, scope: Scope) -> dict[str, Any] | None:
@@ -127,9 +132,11 @@ def scope_entry(row: Comparison, scope: Scope) -> dict[str, Any] | None:
     }
 
 
-def variances_entry(parts: Components) -> dict[str, float]:
-    """The variance components of the paired differences."""
-    return {"seed": float(parts.seed), "patient": float(parts.patient), "residual": float(parts.residual)}
+def variances_entry(design: PowerDesign) -> dict[str, float]:
+    """The variance components of the paired differences, in the headline's scope."""
+    if isinstance(design, SeedDesign):
+        return {"seed": design.variance}
+    return {name: float(value) for name, value in design.parts._asdict().items()}
 
 
 def class_entry(by_run: Mapping[RunId, float | None]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dlx.report.formatting import signed, spell, spell_effect, spell_interval, spell_spread
 from dlx.report.hardest_cases import hardest_cases, shown_variants
-from dlx.report.planning import spell_needed
+from dlx.report.plan_words import spell_needed
 from dlx.report.summary import Summary
 from dlx.report.variants import VariantSummary, dice_of_classes
 from dlx.report.words import LATE, spell_collapse, spell_reasons, spell_scoped_verdict

@@ -10,7 +10,8 @@ from dlx.records.archive import StudyRecords
 from dlx.records.schema import Look, StudyHeader
 from dlx.report.claims import ClaimOutcome, Ground, judge_claims
 from dlx.report.looks import chosen_after, earlier_looks, fewer_runs, this_look
-from dlx.report.patients import headline_scope, patient_values, scope_remarks, test_to_train
+from dlx.report.patients import patient_values
+from dlx.report.scope import headline_scope, scope_remarks, test_to_train
 from dlx.report.variant_checks import evaluated_unlike_trained, find_same_records
 from dlx.report.variants import Placed, VariantSummary, describe_variant, on_one_device, place
 from dlx.settings.text import counted

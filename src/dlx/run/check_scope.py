@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from dlx.data.split import Split
 from dlx.study.metrics import METRICS, find_metric
 from dlx.study.scope import Scope
 from dlx.study.study import Study
@@ -28,11 +29,15 @@ def check_scope(study: Study, resolved: Iterable[Resolved]) -> None:
         raise SettingError(
             "scope 'patients': with one seed the variation between seeds is not known: train several (--seeds 5)"
         )
-    splits = [one.split for one in resolved]
-    persons = dict(pair for split in splits for pair in split.persons)
-    patients = {persons.get(case, case) for split in splits for case in split.val}
-    if len(patients) < 2:
+    if num_val_persons(one.split for one in resolved) < 2:
         raise SettingError(
             "scope 'patients': nothing about new patients follows from 1 validation patient: validate on more, as with "
             "--fold 0 --folds 5 or --val-fraction 0.2, or choose the scope 'seeds'"
         )
+
+
+def num_val_persons(splits: Iterable[Split]) -> int:
+    """The number of persons who validate in any of these splits of one data set."""
+    known = [*splits]
+    persons = dict(pair for split in known for pair in split.persons)
+    return len({persons.get(case, case) for split in known for case in split.val})

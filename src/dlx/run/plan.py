@@ -15,7 +15,7 @@ from dlx.data.split import Split, num_folds
 from dlx.engine.device import choose_compute
 from dlx.records.folder import StudyFolder, TrialFolder
 from dlx.records.schema import StudyHeader, TrialEntry, VariantEntry
-from dlx.run.check_scope import check_scope
+from dlx.run.check_scope import check_scope, num_val_persons
 from dlx.run.devices import cuda_names, device_of_worker
 from dlx.run.stores import Stores, host_stores, lack_of_shared_memory, stays_on_host
 from dlx.run.trial import Task
@@ -79,7 +79,7 @@ class Plan:
 
     def header(self) -> StudyHeader:
         """The declaration of the study, written before the first trial starts."""
-        study = self.study
+        study, persons = self.study, dict(pair for split in self.splits for pair in split.persons)
         return StudyHeader(
             name=study.name,
             question=study.question,
@@ -92,7 +92,9 @@ class Plan:
             seeds=study.seeds,
             folds=study.folds,
             scope=study.scope,
-            persons=dict(pair for split in self.splits for pair in split.persons),
+            persons=persons,
+            num_persons=len({persons.get(case.id, case.id) for case in self.first.dataset.cases}),
+            num_val_persons=num_val_persons(self.splits),
             epochs=max(task.resolved.spec.train.epochs for task in self.trials),
             variants=tuple(
                 VariantEntry(label=v.label, values=v.values, scheduler=v.spec.scheduler.name) for v in study.variants

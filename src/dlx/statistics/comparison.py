@@ -11,10 +11,11 @@ from dlx.statistics.collapse import Collapse, Values, finite
 from dlx.statistics.decision import ALPHA, Decision, decide
 from dlx.statistics.estimate import (
     UNKNOWN,
-    Components,
     Floats,
+    FoldComponents,
     MeanEstimate,
     components,
+    fold_components,
     interval,
     over_patients,
     over_runs,
@@ -24,11 +25,14 @@ from dlx.statistics.estimate import (
 )
 from dlx.statistics.looks import cost_of_looks
 from dlx.statistics.power import (
+    FoldDesign,
     Needed,
+    PatientDesign,
+    PowerDesign,
+    SeedDesign,
     detectable_effect,
-    needed_for_patients,
-    needed_for_procedure,
-    seeds_needed,
+    median_design,
+    needed,
 )
 from dlx.statistics.verdict import Verdict
 from dlx.study.run_id import RunId, seed_of
@@ -62,8 +66,8 @@ class Comparison:
     """One variant against the control, over the pairs of runs that both have; `scope` is that of the headline.
 
     `scopes` lacks the scopes that the design does not have. `spread` is the standard deviation of the paired
-    differences of runs. `parts` are the variances of seeds and patients, `needed` the seeds or patients that would find
-    the smallest effect of interest with 80 % power; both None where there is nothing to estimate them from.
+    differences of runs. `design` holds their variances in the headline's scope, `needed` the seeds or patients that
+    would find the smallest effect of interest with 80 % power; None where there is nothing to estimate them from.
     """
 
     label: str
@@ -72,7 +76,7 @@ class Comparison:
     smallest_effect: float  # that of the equivalence tests
     scope: Scope
     scopes: Mapping[Scope, ScopeResult]
-    parts: Components | None
+    design: PowerDesign | None
     needed: Needed | None
 
     @property
@@ -174,15 +178,28 @@ class Pairs:
         return spread(self._values) if self.is_sound and len(self.differences) >= 2 else None
 
     @property
-    def parts(self) -> Components | None:
-        """The variances of seeds, patients and residual; None for fewer than two of either."""
-        if not self.is_sound or self.by_patient is None or min(self.by_patient.shape) < 2:
-            return None
-        return components(self.by_patient)
-
-    @property
     def _values(self) -> Floats:
         return np.array([*self.differences.values()], dtype=np.float64)
+
+    def design(self, scope: Scope, test_to_train: float | None) -> PowerDesign | None:
+        """The present seeds, patients and folds with their variances; None where these cannot be estimated."""
+        if not self.is_sound:
+            return None
+        if scope is Scope.SEEDS:
+            estimate, num_seeds = self.estimate(scope, None), self.size(scope)
+            return SeedDesign(float(estimate.seed_variance) * num_seeds, num_seeds) if num_seeds >= 2 else None
+        if scope is Scope.PATIENTS:
+            if self.by_patient is None or min(self.by_patient.shape) < 2:
+                return None
+            return PatientDesign(components(self.by_patient), *self.by_patient.shape)
+        values, num_seeds = self._values, self.size(Scope.SEEDS)
+        num_folds = len({run[0] for run in self.differences if not isinstance(run, int)})
+        if test_to_train is None or num_folds < 2 or len(values) != num_folds * num_seeds:
+            return None
+        parts = FoldComponents(values.var(axis=-1, ddof=1), np.zeros(()))  # one seed does not tell folds and runs apart
+        if num_seeds > 1:
+            parts = fold_components(values.reshape(num_folds, num_seeds))
+        return FoldDesign(parts, num_folds, num_seeds, test_to_train)
 
     def size(self, scope: Scope) -> int:
         """The number of seeds, patients or runs."""
@@ -219,8 +236,8 @@ def compare(control: Runs, variants: Mapping[str, Runs], design: Design) -> Comp
                 smallest_effect=design.smallest_effect,
                 scope=design.scope,
                 scopes=scopes | {design.scope: _with_narrower(design.scope, scopes)},
-                parts=row.parts,
-                needed=_needed(row, design, ALPHA / len(variants)),
+                design=(own := row.design(design.scope, design.test_to_train)),
+                needed=None if own is None else needed(own, design.smallest_effect, alpha=ALPHA / len(variants)),
             )
         )
     learned = [row for label, row in pairs.items() if not variants[label].unlearned]
@@ -253,7 +270,7 @@ def _compare_in(
         if verdict is Verdict.NO_DIFFERENCE and unlearned is not None:
             verdict, reasons = Verdict.CANNOT_TELL, (unlearned,)
         if decision.is_different[i] or decision.is_equivalent[i]:
-            reasons += cost_of_looks(design.earlier_looks, len(design.runs), len(variants))
+            reasons += cost_of_looks(design.earlier_looks, len(design.runs), len(variants), scope)
         results[label] = ScopeResult(
             n=row.size(scope),
             difference=mean,
@@ -313,34 +330,12 @@ def _with_narrower(scope: Scope, scopes: Mapping[Scope, ScopeResult]) -> ScopeRe
     return replace(headline, reasons=(*headline.reasons, *(why.SettledFor(*found) for found in settled[-1:])))
 
 
-def _needed(row: Pairs, design: Design, alpha: float) -> Needed | None:
-    """The runs that find the smallest effect of interest in the headline's scope; None if the variance is not known."""
-    effect = design.smallest_effect
-    if design.scope is Scope.PATIENTS:
-        if row.parts is None or row.by_patient is None:
-            return None
-        seeds, patients = row.by_patient.shape
-        return needed_for_patients(row.parts, effect, num_seeds=seeds, num_patients=patients, alpha=alpha)
-    if row.spread is None:
-        return None
-    if design.scope is Scope.PROCEDURE:
-        assert design.test_to_train is not None
-        num_folds = len(design.runs) // len(design.seeds)
-        return needed_for_procedure(row.spread, effect, num_folds, design.test_to_train, alpha=alpha)
-    return Needed(seeds=seeds_needed(row.spread, effect, alpha=alpha))
-
-
 def _noise_floor(control: Runs, pairs: Sequence[Pairs], design: Design, alpha: float) -> NoiseFloor:
     healthy = [run for run in sorted(set(design.runs)) if run not in control.collapse.all_runs]
     known = [value for run in healthy if (value := finite(control.values.get(run))) is not None]
-    estimates = [row.estimate(design.scope, design.test_to_train) for row in pairs if row.is_sound]
-    errors = [(e.standard_error, e.df) for e in estimates if not np.isnan(e.standard_error)]
-    detectable = None
-    if errors:
-        error, df = np.median(np.array(errors, dtype=np.float64), axis=0)
-        detectable = detectable_effect(float(error), float(df), alpha=alpha)
+    typical = median_design(row.design(design.scope, design.test_to_train) for row in pairs)
     return NoiseFloor(
         n=len(known),
         control_spread=spread(np.array(known, dtype=np.float64)) if len(known) >= 2 else None,
-        detectable_effect=detectable,
+        detectable_effect=None if typical is None else detectable_effect(typical, alpha=alpha),
     )

@@ -205,3 +205,20 @@ def components(differences: Floats) -> Components:
         patient=np.maximum(squares.patients - squares.residual, 0.0) / num_seeds,
         residual=squares.residual,
     )
+
+
+class FoldComponents(NamedTuple):
+    """The variances (...) of a difference in cross-validation: of folds (their patients and training sets), of runs."""
+
+    fold: Floats
+    run: Floats
+
+
+def fold_components(differences: Floats) -> FoldComponents:
+    """The variance components of differences (..., F, S) of folds and seeds by the method of moments, at least 0.
+
+    F and S are at least 2: one seed in each fold does not tell the two apart.
+    """
+    within = differences.var(axis=-1, ddof=1).mean(axis=-1)
+    between = differences.mean(axis=-1).var(axis=-1, ddof=1)
+    return FoldComponents(fold=np.maximum(between - within / differences.shape[-1], 0.0), run=within)

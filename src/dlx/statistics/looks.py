@@ -8,19 +8,23 @@ import numpy as np
 from dlx.statistics.decision import decide
 from dlx.statistics.estimate import over_seeds
 from dlx.statistics.reasons import EarlierLooks
+from dlx.study.scope import Scope
 
 
-def cost_of_looks(earlier: Iterable[int], n: int, num_tests: int | None) -> tuple[EarlierLooks, ...]:
-    """The looks at fewer than n seeds at which a verdict was possible, as one reason; empty if there was none.
+def cost_of_looks(earlier: Iterable[int], n: int, num_tests: int | None, scope: Scope) -> tuple[EarlierLooks, ...]:
+    """The looks at fewer than n runs at which a verdict was possible, as one reason; empty if there was none.
 
-    A look at one seed, or at no fewer than now, changes nothing. Without `num_tests` (paired t tests, one a variant,
-    corrected together) the rate of false alarms is unknown.
+    A look at one run, or at no fewer than now, changes nothing. Without `num_tests` (tests, one a variant, corrected
+    together) the rate of false alarms is unknown. For new patients and new training sets the rate of one variant over
+    seeds is a bound: in simulations (`tests/calibration.py`) looks cost less there, as the patients stay the same and
+    the test of cross-validation is conservative.
     """
     looks = tuple(look for look in sorted(set(earlier)) if 2 <= look < n)
     if not looks:
         return ()
-    rate = None if num_tests is None else false_alarm_rate((*looks, n), num_tests)
-    return (EarlierLooks(looks, rate),)
+    is_bound = scope is not Scope.SEEDS
+    rate = None if num_tests is None else false_alarm_rate((*looks, n), 1 if is_bound else num_tests)
+    return (EarlierLooks(looks, rate, is_bound and rate is not None),)
 
 
 @lru_cache(maxsize=64)

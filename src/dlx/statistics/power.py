@@ -1,23 +1,31 @@
 """How many seeds or patients a difference needs, and the smallest difference that a number of them can find.
 
-All take variances or their roots, never the observed difference. The `alpha` of a study is 0.05 / number of variants:
-Holm's strictest step, so that the answer is on the safe side.
+All take variances, never the observed difference. The `alpha` of a study is 0.05 / number of variants: Holm's strictest
+step, so that the answer is on the safe side.
 """
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import optimize, special
 
-from dlx.statistics.estimate import Components, MeanEstimate
+from dlx.statistics.estimate import Components, Floats, FoldComponents, MeanEstimate
 
 MAX_NUMBER = 1_000_000  # where the search for enough seeds or patients ends: far more than any study has
+POWER = 0.8
 
-# Nodes of the integral over the spread's own spread: enough for four digits of the power even with two seeds.
+# Nodes of an integral over the quantiles of a measured variance: enough for four digits of the power even with two
+# seeds, and for three where there are two variances.
 NODES = (np.arange(2000) + 0.5) / 2000
+NODES_OF_TWO = (np.arange(200) + 0.5) / 200
+
+
+def chi_square_over_df(df: float, quantiles: Floats) -> Floats:
+    """The quantiles of a measured variance over the true one; 1 without a degree of freedom."""
+    return np.asarray(special.gammaincinv(df / 2.0, quantiles) * 2.0 / df) if df > 0 else np.ones(1)
 
 
 def power_of_t(shift: float, df: float, *, alpha: float) -> float:
@@ -26,107 +34,171 @@ def power_of_t(shift: float, df: float, *, alpha: float) -> float:
     The tails of the noncentral t distribution, integrated over the quantiles of the measured standard error.
     scipy's own noncentral t is not used: 1.17 returns NaN in places (4 degrees of freedom, noncentrality 8).
     """
-    measured = np.sqrt(special.gammaincinv(df / 2.0, NODES) * 2.0 / df)  # standard error over the true one
-    bound = special.stdtrit(df, 1.0 - alpha / 2.0) * measured
-    return float(np.mean(special.ndtr(shift - bound) + special.ndtr(-shift - bound)))
+    return _power(shift, float(special.stdtrit(df, 1.0 - alpha / 2.0)) * np.sqrt(chi_square_over_df(df, NODES)))
 
 
-def power_of_paired_t(ratio: float, n: int, *, alpha: float) -> float:
-    """The chance that a two-sided paired t test of n differences finds a true mean of `ratio` standard deviations."""
-    return power_of_t(ratio * math.sqrt(n), n - 1, alpha=alpha)
+def _power(shift: float, bounds: Floats) -> float:
+    """The chance that a normal variable of mean `shift` lies outside +- a bound, the mean over the bounds."""
+    return float(np.mean(special.ndtr(shift - bounds) + special.ndtr(-shift - bounds)))
 
 
-def power_in_patients(parts: Components, effect: float, *, num_seeds: int, num_patients: int, alpha: float) -> float:
-    """The chance that `over_patients` finds a true difference `effect` with these seeds and patients (2 or more each).
+@dataclass(frozen=True)
+class SeedDesign:
+    """A study for new seeds: the variance of the paired differences of its seeds, and their number."""
 
-    The variance, its degrees of freedom and the tail are those of the mean squares that `parts` lead one to expect.
-    """
-    size = num_seeds * num_patients
-    patients = num_seeds * parts.patient + parts.residual
-    uncertainty = patients**2 / (num_patients - 1) + parts.residual**2 / ((num_seeds - 1) * (num_patients - 1))
-    expected = MeanEstimate(
-        *np.array(
-            [
-                effect,
-                (num_patients * parts.seed + parts.residual) / size,
-                num_seeds - 1,
-                parts.patient / num_patients,
-                num_patients - 1,
-                uncertainty / size**2 if parts.patient > 0.0 else 0.0,
-            ]
+    variance: float
+    num_seeds: int
+
+    @property
+    def standard_error(self) -> float:
+        """The true one, of the mean difference."""
+        return math.sqrt(self.variance / self.num_seeds)
+
+    def power(self, effect: float, *, alpha: float) -> float:
+        """The chance that `over_seeds` finds a true difference `effect`; the variance is above 0."""
+        return power_of_t(abs(effect) / self.standard_error, self.num_seeds - 1, alpha=alpha)
+
+
+@dataclass(frozen=True)
+class PatientDesign:
+    """A study for new patients: its variances, and two or more seeds and patients."""
+
+    parts: Components
+    num_seeds: int
+    num_patients: int
+
+    @property
+    def standard_error(self) -> float:
+        """The true one, of the mean difference."""
+        return float(self._expected.standard_error)
+
+    @property
+    def _expected(self) -> MeanEstimate:
+        """The estimate whose variances are those that the parts lead one to expect."""
+        parts, seeds_df, patients_df = self.parts, self.num_seeds - 1, self.num_patients - 1
+        size = self.num_seeds * self.num_patients
+        patients = self.num_seeds * parts.patient + parts.residual
+        uncertainty = patients**2 / patients_df + parts.residual**2 / (seeds_df * patients_df)
+        return MeanEstimate(
+            *np.array(
+                [
+                    0.0,
+                    (self.num_patients * parts.seed + parts.residual) / size,
+                    seeds_df,
+                    parts.patient / self.num_patients,
+                    patients_df,
+                    uncertainty / size**2 if parts.patient > 0.0 else 0.0,
+                ]
+            )
         )
-    )
-    error, df = float(expected.standard_error), float(expected.df)
-    if error == 0.0:
-        return 1.0
-    bound = float(expected.quantile(alpha / 2.0)) * np.sqrt(special.gammaincinv(df / 2.0, NODES) * 2.0 / df)
-    shift = abs(effect) / error
-    return float(np.mean(special.ndtr(shift - bound) + special.ndtr(-shift - bound)))
+
+    def power(self, effect: float, *, alpha: float) -> float:
+        """The chance that `over_patients` finds a true difference `effect`; some variance is above 0.
+
+        The variance, its degrees of freedom and the tail are those of the expected mean squares.
+        """
+        expected = self._expected
+        bounds = float(expected.quantile(alpha / 2.0)) * np.sqrt(chi_square_over_df(float(expected.df), NODES))
+        return _power(abs(effect) / self.standard_error, bounds)
 
 
-def fewest(power_of: Callable[[int], float], *, power: float = 0.8) -> int | None:
-    """The smallest number (2 or more) with at least this power, which grows with it; None above a million."""
-    enough = 2
-    while power_of(enough) < power:
+@dataclass(frozen=True)
+class FoldDesign:
+    """Cross-validation: its variances, the folds (two or more), the seeds in each, and n_test / n_train."""
+
+    parts: FoldComponents
+    num_folds: int
+    num_seeds: int
+    test_to_train: float
+
+    @property
+    def standard_error(self) -> float:
+        """The true one, of the mean difference, if folds are independent of each other."""
+        return math.sqrt((self.parts.fold + self.parts.run / self.num_seeds) / self.num_folds)
+
+    def power(self, effect: float, *, alpha: float) -> float:
+        """The chance that `over_runs` finds a true difference `effect`; some variance is above 0.
+
+        The variance of all runs, by which it tests, is a sum of the mean squares between folds and within them.
+        """
+        num_runs, parts = self.num_folds * self.num_seeds, self.parts
+        between, within = self.num_folds - 1, self.num_folds * (self.num_seeds - 1)
+        of_folds = between * (self.num_seeds * parts.fold + parts.run) * chi_square_over_df(between, NODES_OF_TWO)
+        of_runs = within * parts.run * chi_square_over_df(within, NODES_OF_TWO)
+        variance = (of_folds[:, None] + of_runs) / (num_runs - 1)
+        tested = np.sqrt((1.0 / num_runs + self.test_to_train) * variance)
+        bounds = float(special.stdtrit(num_runs - 1, 1.0 - alpha / 2.0)) * tested / self.standard_error
+        return _power(abs(effect) / self.standard_error, bounds)
+
+
+PowerDesign = SeedDesign | PatientDesign | FoldDesign
+
+
+def median_design(designs: Iterable[PowerDesign | None]) -> PowerDesign | None:
+    """The first design with the median of each variance over all, which have one scope; None without any."""
+    known = [design for design in designs if design is not None]
+    if not known:
+        return None
+    match known[0]:
+        case SeedDesign() as first:
+            return replace(first, variance=float(np.median([d.variance for d in known if isinstance(d, SeedDesign)])))
+        case PatientDesign() as first:
+            parts = [d.parts for d in known if isinstance(d, PatientDesign)]
+            return replace(first, parts=Components(*np.median(parts, axis=0)))
+        case FoldDesign() as first:
+            of_folds = [d.parts for d in known if isinstance(d, FoldDesign)]
+            return replace(first, parts=FoldComponents(*np.median(of_folds, axis=0)))
+
+
+def fewest(power_of: Callable[[int], float], *, least: int = 2) -> int | None:
+    """The smallest number (`least` or more) with 80 % power, which grows with it; None above a million."""
+    enough = least
+    while power_of(enough) < POWER:
         if enough >= MAX_NUMBER:
             return None
         enough = min(2 * enough, MAX_NUMBER)
-    return bisect_left(range(enough), power, lo=max(2, enough // 2), key=power_of)
-
-
-def seeds_needed(spread: float, effect: float, *, alpha: float) -> int | None:
-    """The fewest seeds that find a true difference `effect` for new seeds with 80 % power; None above a million.
-
-    `spread` is the standard deviation of the paired differences over seeds.
-    """
-    if effect == 0.0:
-        return None
-    if spread == 0.0:
-        return 2
-    ratio = abs(effect) / spread
-    return fewest(lambda n: power_of_paired_t(ratio, n, alpha=alpha))
+    return bisect_left(range(enough), POWER, lo=max(least, enough // 2), key=power_of)
 
 
 @dataclass(frozen=True)
 class Needed:
     """What finds an effect with 80 % power; None where no number does.
 
-    `seeds` at the present number of patients (in cross-validation for each fold), `patients` at the present number of
-    seeds.
+    `seeds` at the present number of patients (in cross-validation for each of the present folds), `patients` at the
+    present number of seeds.
     """
 
     seeds: int | None
     patients: int | None = None
 
 
-def needed_for_patients(parts: Components, effect: float, *, num_seeds: int, num_patients: int, alpha: float) -> Needed:
-    """The seeds or the patients that find a true difference `effect` for new patients."""
+def needed(design: PowerDesign, effect: float, *, alpha: float) -> Needed:
+    """The seeds, or the patients, that find a true difference `effect` where the present design may not.
+
+    None for cross-validation with one seed, which does not tell the parts of folds and seeds apart.
+    """
+    is_patients, least = isinstance(design, PatientDesign), 1 if isinstance(design, FoldDesign) else 2
+    if effect == 0.0 or (isinstance(design, FoldDesign) and design.num_seeds == 1):
+        return Needed(seeds=None)
+    if design.standard_error == 0.0:
+        return Needed(seeds=least, patients=2 if is_patients else None)
 
     def with_seeds(n: int) -> float:
-        return power_in_patients(parts, effect, num_seeds=n, num_patients=num_patients, alpha=alpha)
+        return replace(design, num_seeds=n).power(effect, alpha=alpha)
 
     def with_patients(n: int) -> float:
-        return power_in_patients(parts, effect, num_seeds=num_seeds, num_patients=n, alpha=alpha)
+        assert isinstance(design, PatientDesign)
+        return replace(design, num_patients=n).power(effect, alpha=alpha)
 
-    return Needed(seeds=fewest(with_seeds), patients=fewest(with_patients))
-
-
-def needed_for_procedure(spread: float, effect: float, num_folds: int, test_to_train: float, *, alpha: float) -> Needed:
-    """The seeds of each fold that find a true difference `effect` for new training sets, by `over_runs`."""
-    if spread == 0.0:
-        return Needed(seeds=1)
-
-    def with_runs(n: int) -> float:
-        return power_of_t(effect / (spread * math.sqrt(1.0 / n + test_to_train)), n - 1, alpha=alpha)
-
-    runs = fewest(with_runs)
-    return Needed(seeds=None if runs is None else math.ceil(runs / num_folds))
+    return Needed(fewest(with_seeds, least=least), fewest(with_patients) if is_patients else None)
 
 
-def detectable_effect(standard_error: float, df: float, *, alpha: float, power: float = 0.8) -> float:
-    """The smallest true difference that a t test with this standard error finds with this power."""
+def detectable_effect(design: PowerDesign, *, alpha: float) -> float:
+    """The smallest true difference that this design finds with 80 % power."""
+    error = design.standard_error
+    if error == 0.0:
+        return 0.0
     largest = 1.0
-    while power_of_t(largest, df, alpha=alpha) < power:
+    while design.power(largest * error, alpha=alpha) < POWER:
         largest *= 2.0
-    shift = optimize.brentq(lambda shift: power_of_t(shift, df, alpha=alpha) - power, 0.0, largest)
-    return standard_error * float(shift)
+    return error * float(optimize.brentq(lambda shift: design.power(shift * error, alpha=alpha) - POWER, 0.0, largest))

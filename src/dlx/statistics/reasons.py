@@ -85,10 +85,11 @@ class LostByCorrection:
 
 @dataclass(frozen=True)
 class EarlierLooks:
-    """Verdicts were shown at fewer seeds, which raises the rate of false alarms; None if the rate is unknown."""
+    """Verdicts were shown at fewer runs, which raises the rate of false alarms; None if the rate is unknown."""
 
-    num_seeds: tuple[int, ...]
+    num_runs: tuple[int, ...]
     false_alarm_rate: float | None
+    is_bound: bool = False  # the rate is no higher than that
 
 
 @dataclass(frozen=True)

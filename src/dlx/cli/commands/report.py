@@ -2,9 +2,12 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from dlx.report.summary import Summary
 
 
 def report(
@@ -26,36 +29,49 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
 ) -> None:
     """Rebuild a study's table, figure, page and CSV files from its records, even while it is running."""
-    from dlx.cli.output.console import note, output, print_json
+    from dlx.cli.output.console import note
     from dlx.cli.output.outcome import print_summary_after
     from dlx.cli.output.report_files import write_report
     from dlx.records.archive import read_study, with_looks
     from dlx.records.folder import StudyFolder
     from dlx.records.merge import merge_studies
-    from dlx.report.planning import design_lines, plan_lines, planned_designs
     from dlx.report.summary import summarize_study
-    from dlx.report.terminal.grid import Line, Trimmed
+    from dlx.system.errors import SettingError
 
+    unused = {"--out": out is not None, "--per-class": per_class, "--per-case": per_case}
+    if plan and any(unused.values()):
+        name = next(name for name, is_given in unused.items() if is_given)
+        raise SettingError(f"{name} and --plan cannot be combined: --plan prints designs alone and writes no files")
     records = merge_studies([(folder, read_study(folder)) for folder in folders])
     summary = summarize_study(records)
+    studies = [StudyFolder(folder) for folder in folders if folder.is_dir()]
     if plan:
-        if as_json:
-            designs = [asdict(design) for design in planned_designs(summary)]
-            print_json({"scope": summary.scope.value, "plan": plan_lines(summary), "designs": designs})
-        else:
-            output().show(Trimmed(tuple(map(Line, design_lines(summary)))))
-        for folder in filter(Path.is_dir, folders):
-            StudyFolder(folder).note_look(summary.look)  # a plan says which verdicts are open
+        print_plan(summary, as_json=as_json)
+        for study in studies:
+            study.note_look(summary.look)  # a plan says which verdicts are open
         return
-    is_folder = folders[0].is_dir()
     stem = out or default_stem(folders)
     with print_summary_after(summary, records, as_json=as_json, per_class=per_class, per_case=per_case):
-        for folder in folders:
-            if folder.is_dir():
-                records = with_looks(records, StudyFolder(folder).note_look(summary.look))
-        written = write_report(stem, summary, records, with_png=is_folder)
+        for study in studies:
+            records = with_looks(records, study.note_look(summary.look))
+        written = write_report(stem, summary, records, with_png=folders[0].is_dir())
     if not as_json:
         note(f"\nwritten:      {', '.join(str(path) for path in written)}")
+
+
+def print_plan(summary: "Summary", *, as_json: bool) -> None:
+    """Prints what would settle the open verdicts, as lines or as a JSON document."""
+    from dlx.cli.output.console import output, print_json
+    from dlx.report.plan_words import design_lines, plan_lines
+    from dlx.report.planning import plan_study
+    from dlx.report.terminal.grid import Line, Trimmed
+
+    if as_json:
+        found = plan_study(summary)
+        designs = [asdict(study) for study in found.studies] if found else []
+        print_json({"scope": summary.scope.value, "plan": plan_lines(summary), "designs": designs})
+    else:
+        output().show(Trimmed(tuple(map(Line, design_lines(summary)))))
 
 
 def default_stem(folders: list[Path]) -> Path:

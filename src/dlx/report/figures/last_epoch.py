@@ -36,7 +36,9 @@ def draw_last_epoch(figure: SubFigure, summary: Summary) -> None:
     axis.label(panels)
     handles = [handle for axes in panels for handle in axes.get_legend_handles_labels()[0]]
     if _has_values(summary):
-        handles.append(Line2D([], [], color=VAL, marker=".", markersize=5, linestyle="", label="one seed"))
+        handles.append(
+            Line2D([], [], color=VAL, marker=".", markersize=5, linestyle="", label=f"one {summary.unit_of_runs}")
+        )
     by_label = {str(handle.get_label()): handle for handle in handles}
     style: dict[str, Any] = {"handletextpad": 0.4, "columnspacing": 1.2, "borderpad": 0.2}
     figure.legend(handles=[*by_label.values()], loc="outside lower left", ncols=2 if is_one else len(by_label), **style)
@@ -101,8 +103,8 @@ def _draw_differences(axes: Axes, summary: Summary, axis: VariantAxis) -> None:
                 ends = clipped(result.interval, -largest, largest)
                 style = NARROWER[number - 1] | {"label": FOR[scope]}
                 axis.point(axes, variant.label, result.difference, ends, 4.5 * number, **style)
-    num_seeds = len(summary.header.seeds)
-    what = f"mean, 95 % interval {FOR[summary.scope]} (not corrected)" if num_seeds > 1 else "one seed"
+    has_interval = len(summary.header.runs) > 1
+    what = f"mean, 95 % interval {FOR[summary.scope]} (not corrected)" if has_interval else "one seed"
     axes.set_title(f"Difference from the control, paired by {summary.unit_of_runs}\n{what}")
     axis.keep_within(axes, -largest, largest)
     axis.name_values(axes, f"difference in {visible(summary.metric_title)}\n({summary.direction} is better)")

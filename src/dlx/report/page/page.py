@@ -11,7 +11,7 @@ from dlx.report import rows
 from dlx.report.formatting import spell, spell_seconds
 from dlx.report.levels import PROBES, by_level, deepest_to_first, is_probed, levels_of
 from dlx.report.page.markdown import Lines, code_block, escape, link_target, table
-from dlx.report.planning import plan_lines
+from dlx.report.plan_words import plan_lines
 from dlx.report.summary import Summary
 from dlx.report.words import FOR, GROUNDS
 from dlx.statistics.correction import MIN_VARIANTS

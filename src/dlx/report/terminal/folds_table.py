@@ -49,14 +49,12 @@ def foot_lines(found: CrossValidation) -> list[str]:
     lines = ["sd: standard deviation over folds, in each the mean over its seeds"] if len(header.seeds) > 1 else []
     if found.over_cases is not None:
         times = "each validated once" + " by each seed" * (len(header.seeds) > 1)
-        what = counted(found.num_persons or 0, "subject")
+        what = counted(found.num_cases or 0, "case")
         lines.append(f"mean over all {what}, {times}: val Dice {spell(found.over_cases)}")
     if found.interval is not None:
         low, high = (spell(end) for end in found.interval)
         lines.append(f"95 % interval of the mean val Dice, for new training sets: {low} to {high}")
     done = sum(record.result is not None for record in found.records.values())
     if done < len(header.runs):
-        lines.append(
-            f"finished runs: {done} of {len(header.runs)}; the mean over all subjects and the interval need all"
-        )
+        lines.append(f"finished runs: {done} of {len(header.runs)}; the mean over all cases and the interval need all")
     return lines

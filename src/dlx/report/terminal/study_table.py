@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from dlx.report.planning import plan_lines
+from dlx.report.plan_words import plan_lines
 from dlx.report.rows import (
     VerdictRow,
     claim_rows,
