@@ -1,7 +1,7 @@
 """Assigns persons to folds of equal size such that each fold has each class, where that is possible.
 
-The order of persons comes from hashes of their names, and the search for folds compares whole numbers only, so folds are
-the same with every version of Python and numpy.
+The order of persons comes from hashes of their names, and the search for folds compares whole numbers only, so folds
+are the same with every version of Python and numpy.
 """
 
 import hashlib
@@ -18,9 +18,9 @@ from dlx.system.errors import SettingError
 # Of 2,365 random data sets (5 to 60 persons, 2 to 10 folds, 1 to 8 classes) in which dealing in turn is not enough, 98
 # had less than the optimum (by scipy's exact solver) after 1 start, 6 after 20, 3 after 50 and 1 after 100.
 MAX_STARTS = 100
-# With more persons there are fewer starts: 20 take half a second with 1,000 persons. Of 150 data sets with 3 to 8 classes
-# of as many persons as folds or one more, the first start filled all gaps in 148 with 100 to 200 persons, in 149 with 200
-# to 400, in all with 400 to 1,000.
+# More persons, fewer starts: with 1,000 persons 20 take half a second. Of 150 data sets with 3 to 8 classes
+# that as many persons as folds or one more have, the first start filled all gaps in 148 with 100 to 200 persons, in 149
+# with 200 to 400, in all with 400 to 1,000.
 MANY_PERSONS = 200
 
 Place = tuple[int, int]  # a fold and the number of folds
