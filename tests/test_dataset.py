@@ -23,7 +23,9 @@ from dlx.data.cache import load_cache
 from dlx.data.checks.remarks import remark_on
 from dlx.data.dataset import Case, Dataset, open_dataset
 from dlx.data.phantom.case import phantom_case
-from dlx.data.split import Split, load_groups, split_cases
+from dlx.data.splits.choose import split_cases
+from dlx.data.splits.groups import load_groups
+from dlx.data.splits.split import Split
 from dlx.data.volumes.reading import value_hash
 from dlx.settings.spec import DataSpec, SplitSpec
 from dlx.system.errors import DataError, SettingError

@@ -170,6 +170,29 @@ def test_studies_of_other_folds_or_another_scope_are_not_merged(key, value):
         merge_studies([(Path("ours"), ours), (Path("theirs"), theirs)])
 
 
+def test_records_that_disagree_about_a_person_are_not_merged():
+    anna = {"case 0": "anna", "case 1": "anna"}
+    ours, others, none = made_study(persons=anna), made_study(persons=anna | {"case 1": "ben"}), made_study()
+    fewer = made_study(persons={"case 0": "anna"})  # case 1 is its own person there
+    for theirs in (others, fewer):
+        with pytest.raises(DataError, match=r"theirs: case 'case 1'.*'anna'"):
+            merge_studies([(Path("ours"), ours), (Path("theirs"), theirs)])
+    for both in ([ours, none], [none, ours], [ours, ours]):  # an older record names no persons
+        assert merge_studies([(Path(str(n)), study) for n, study in enumerate(both)]).header.persons == anna
+
+
+def test_folds_of_a_file_that_validate_a_case_twice_or_never_are_reported_at_the_start(dlx):
+    sides = [{"train": ["subject-1"], "val": ["subject-2", name]} for name in ("subject-3", "subject-4")]
+    Path("splits.json").write_text(json.dumps(sides))
+    options = [*SMALL, "--fold", "all", "--splits-file", "splits.json", "--dry-run", "--json"]
+    remarks = json.loads(dlx("train", *options).stdout)["study"]["remarks"]
+    (twice,) = [remark for remark in remarks if "more than one fold" in remark]
+    assert "1 of 4" in twice
+    assert "'subject-2'" in twice
+    (never,) = [remark for remark in remarks if "no fold" in remark]
+    assert "'subject-1'" in never
+
+
 @pytest.mark.parametrize(
     ("args", "key"),
     [

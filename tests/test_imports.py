@@ -33,7 +33,7 @@ PACKAGES = [
 
 
 def name_of(path):
-    """`dlx.data.split` for `src/dlx/data/split.py`, `dlx.data` for `src/dlx/data/__init__.py`."""
+    """`dlx.data.cases` for `src/dlx/data/cases.py`, `dlx.data` for `src/dlx/data/__init__.py`."""
     return ".".join(("dlx", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
 
 

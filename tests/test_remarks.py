@@ -10,7 +10,7 @@ import SimpleITK as sitk  # noqa: N813 - its usual name
 
 from dlx.data.checks.remarks import remark_on
 from dlx.data.dataset import Dataset, open_dataset
-from dlx.data.split import Split
+from dlx.data.splits.split import Split
 from dlx.settings.spec import DataSpec
 from dlx.system.errors import DataError
 from dlx.trial.resolve import Resolved, resolve

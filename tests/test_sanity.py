@@ -3,7 +3,7 @@ import re
 import pytest
 import torch
 
-from dlx.data.split import Split
+from dlx.data.splits.split import Split
 from dlx.models.unet import unet2
 from dlx.settings import registry
 from dlx.settings.spec import DropoutSpec

@@ -2,15 +2,23 @@
 
 import hashlib
 import json
+import random
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import Bounds, LinearConstraint, milp
 
-from dlx.data.split import Split, load_groups, num_folds, split_cases, splits_document
+from dlx.data.splits.choose import num_folds, split_cases
+from dlx.data.splits.folds import assign_folds
+from dlx.data.splits.groups import load_groups
+from dlx.data.splits.split import Split, remarks_on_folds
+from dlx.data.splits.splits_file import splits_document
 from dlx.settings.spec import SplitSpec
 from dlx.system.errors import DataError, SettingError
 
@@ -289,6 +297,78 @@ def test_a_class_that_enough_persons_have_is_in_every_fold() -> None:
     assert val_sides(5, classes=classes, seed=3) != sides
 
 
+def made_persons(seed: int) -> tuple[dict[str, list[str]], int]:
+    """Persons with classes, and a number of folds that the rarer classes barely reach."""
+    draw = random.Random(seed).randrange
+    folds = 2 + draw(7)
+    classes = {f"p{number}": list[str]() for number in range(folds + draw(40))}
+    for name in (f"class {number}" for number in range(3 + draw(5))):
+        having = folds + draw(2) if draw(3) else draw(len(classes))  # two of three classes are rare
+        for person in sorted(classes, key=lambda _: draw(2**30))[:having]:
+            classes[person].append(name)
+    return classes, folds
+
+
+def num_pairs(dealt: list[list[str]], classes: dict[str, list[str]], common: list[str]) -> int:
+    """The (class, fold) pairs in which a person of the fold has the class."""
+    return sum(any(name in classes[person] for person in fold) for fold in dealt for name in common)
+
+
+def most_pairs(classes: dict[str, list[str]], folds: int, common: list[str]) -> int:
+    """The optimum of `num_pairs` by an exact solver, with folds whose sizes differ by one at most."""
+    kinds = Counter(tuple(name in names for name in common) for names in classes.values())
+    num_put, num_found = len(kinds) * folds, len(common) * folds
+    put = np.eye(num_put).reshape(len(kinds), folds, num_put)  # persons of a kind in a fold
+    put = np.concatenate([put, np.zeros((len(kinds), folds, num_found))], axis=2)
+    found = np.eye(num_found, num_put + num_found, k=num_put).reshape(len(common), folds, -1)
+    has = np.array([*kinds], dtype=float).reshape(len(kinds), len(common))
+    there = (np.einsum("tc,tfv->cfv", has, put) - found).reshape(num_found, -1)
+    sizes = [len(range(fold, len(classes), folds)) for fold in range(folds)]
+    solution = milp(
+        -found.sum(axis=(0, 1)),
+        integrality=np.ones(num_put + num_found),
+        bounds=Bounds(0, [*np.repeat([*kinds.values()], folds), *np.ones(num_found)]),
+        constraints=[
+            LinearConstraint(put.sum(axis=1), [*kinds.values()], [*kinds.values()]),
+            LinearConstraint(put.sum(axis=0), sizes, sizes),
+            LinearConstraint(there, 0, np.inf),
+        ],
+    )
+    assert solution.success
+    return round(-solution.fun)
+
+
+def test_folds_have_as_many_classes_as_an_exact_solver_finds_possible() -> None:
+    num_in_turn = num_impossible = 0
+    for seed in range(60):
+        classes, folds = made_persons(seed)
+        counts = Counter(name for names in classes.values() for name in names)
+        common = [name for name in counts if counts[name] >= folds]
+        dealt = assign_folds(classes, folds)
+        sizes = [len(fold) for fold in dealt]
+        assert max(sizes) - min(sizes) <= 1
+        assert sorted(person for fold in dealt for person in fold) == sorted(classes)
+        reached = num_pairs(dealt, classes, common)
+        assert reached == most_pairs(classes, folds, common), seed
+        num_impossible += reached < len(common) * folds
+        in_turn = [[*classes][fold::folds] for fold in range(folds)]
+        if num_pairs(in_turn, classes, common) == len(common) * folds:
+            num_in_turn += 1
+            assert dealt == in_turn
+    assert num_in_turn >= 2  # the instances are of all three sorts
+    assert num_impossible >= 2
+    assert num_in_turn + num_impossible < 40
+
+
+def test_a_thousand_persons_are_dealt_although_no_folds_have_every_class() -> None:
+    # A and B share nine persons, so p9 and p10 must be in one fold; C has both, and ten persons for ten folds
+    having = {"A": range(10), "B": [*range(9), 10], "C": range(9, 19)}
+    classes = {f"p{n}": [name for name, persons in having.items() if n in persons] for n in range(1000)}
+    dealt = assign_folds(classes, 10)
+    assert {len(fold) for fold in dealt} == {100}
+    assert num_pairs(dealt, classes, [*having]) == 29
+
+
 def test_a_class_of_too_few_persons_for_every_fold_is_reported_and_changes_nothing() -> None:
     classes = {case: ["organ"] for case in TEN} | {"subject-1": ["organ", "tumour"]}
     assert val_sides(5, classes=classes) == val_sides(5)
@@ -313,6 +393,17 @@ def test_the_folds_are_written_as_an_nnunet_file_that_gives_them_back(tmp_path: 
     assert [(one.train, one.val) for one in again] == [(one.train, one.val) for one in found]
     assert num_folds(SplitSpec(file=file, fold="all")) == 3
     assert (num_folds(SplitSpec(fold="all")), num_folds(SplitSpec(fold="all", folds=7))) == (5, 7)
+
+
+def test_cases_that_several_folds_validate_or_none_are_named_once() -> None:
+    folds = [Split(("a", "b"), ("c", "d")), Split(("a", "d"), ("c", "e")), Split(("a",), ("f",))]
+    several, never = remarks_on_folds(folds, "abcdef")
+    assert "1 of 6" in several
+    assert "new patients" in several
+    assert several.endswith("'c'")
+    assert "2 of 6" in never
+    assert never.endswith("'a', 'b'")
+    assert remarks_on_folds([split(TEN, fold=fold, folds=3) for fold in range(3)], TEN) == []
 
 
 def test_one_split_is_not_of_all_folds() -> None:

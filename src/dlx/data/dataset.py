@@ -16,7 +16,7 @@ from dlx.data.layouts.channel_schemes import remarks_on_schemes
 from dlx.data.layouts.listing import DrawnListing, Listing, name_some
 from dlx.data.notes import HARMLESS, describe_notes
 from dlx.data.pictures import distance_unit
-from dlx.data.split import folder_groups
+from dlx.data.splits.groups import folder_groups
 from dlx.settings import registry
 from dlx.settings.binding import bind_parts
 from dlx.settings.spec import DataSpec, Geometry, Part

@@ -1,6 +1,6 @@
 """Merges the records of one study from several folders."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ def merge_studies(studies: Sequence[tuple[Path, StudyRecords]]) -> StudyRecords:
     """The union of the variants, seeds and trials of several records of one study.
 
     If several contain a trial, a finished one is used, else one that ended, else the one with most epochs. DataError if
-    the studies differ in what they measure, or if a variant has different settings in two of them.
+    the studies differ in what they measure or in the person of a case, or if a variant has different settings in two of
+    them.
     """
     (_, first), *others = studies
     header, trials, looks = first.header, {(t.entry.label, t.entry.run): t for t in first.trials}, list(first.looks)
@@ -24,6 +25,7 @@ def merge_studies(studies: Sequence[tuple[Path, StudyRecords]]) -> StudyRecords:
             asked, ours = (study.model_dump(mode="json")[key] for study in (theirs, header))
             if asked != ours:
                 raise DataError(f"{path}: not the same study: its {key} is {asked!r}, not {ours!r}")
+        _check_persons(path, header.persons, theirs.persons)
         _check_settings(path, StudyRecords(header, tuple(trials.values()), ()), study)
         for trial in study.trials:
             place = (trial.entry.label, trial.entry.run)
@@ -52,6 +54,16 @@ def _progress(trial: TrialHistory) -> tuple[bool, bool, int]:
     """How far a trial came, as a sort key."""
     record = trial.record
     return record is not None and record.status == "done", record is not None, len(trial.epochs)
+
+
+def _check_persons(path: Path, ours: Mapping[str, str], theirs: Mapping[str, str]) -> None:
+    """Refuses records that name persons and disagree about one; a case that is not listed is its own person."""
+    if not ours or not theirs:
+        return  # older records name no persons
+    for case in sorted({*ours, *theirs}):
+        mine, other = ours.get(case, case), theirs.get(case, case)
+        if mine != other:
+            raise DataError(f"{path}: case {case!r} belongs to the person {other!r} there, not to {mine!r}")
 
 
 def _check_settings(path: Path, ours: StudyRecords, theirs: StudyRecords) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 
 from dlx.data.cases import Dataset
 from dlx.data.dataset import open_dataset
-from dlx.data.split import Split, num_folds
+from dlx.data.splits.choose import num_folds
+from dlx.data.splits.split import Split, remarks_on_folds
 from dlx.engine.device import choose_compute
 from dlx.records.folder import StudyFolder, TrialFolder
 from dlx.records.schema import StudyHeader, TrialEntry, VariantEntry
@@ -172,8 +173,19 @@ def make_plan(
     on_host = [stays_on_host(stores[one.dataset.fingerprint], one.compute.device) for one in slim.values()]
     lack = lack_of_shared_memory(stores)
     parallel, parallel_remarks = _choose_parallel(list(slim.values()), max_parallel, study, lack)
-    notes = [*_common_remarks(resolved), *remarks, *_seed_remarks(study), *filter(None, on_host), *parallel_remarks]
+    notes = [*_common_remarks(resolved), *_fold_remarks(study, resolved), *remarks, *_seed_remarks(study)]
+    notes += [*filter(None, on_host), *parallel_remarks]
     return Plan(study, command, folder, trials, stores, parallel, tuple(dict.fromkeys(notes)), has_workers=lack is None)
+
+
+def _fold_remarks(study: Study, resolved: Grid) -> list[str]:
+    """Remarks on cases that not exactly one fold of cross-validation validates; all variants validate the same."""
+    of_fold = [resolved[study.variants[0].label, fold] for fold in study.folds]
+    return (
+        remarks_on_folds([one.split for one in of_fold], [case.id for case in of_fold[0].dataset.cases])
+        if of_fold
+        else []
+    )
 
 
 def _seed_remarks(study: Study) -> list[str]:

@@ -5,7 +5,7 @@ from math import prod
 from torch import nn
 
 from dlx.data.cases import Dataset
-from dlx.data.split import Split
+from dlx.data.splits.split import Split
 from dlx.engine.device import Compute, memory_bytes
 from dlx.engine.footprint import forward_bytes
 from dlx.settings.spec import EvaluateSpec, Spec

@@ -15,7 +15,9 @@ from dlx.data.cases import Dataset
 from dlx.data.checks.remarks import remark_on
 from dlx.data.intensities import ChannelIntensities
 from dlx.data.layouts.listing import name_some
-from dlx.data.split import Split, load_groups, split_cases
+from dlx.data.splits.choose import split_cases
+from dlx.data.splits.groups import load_groups
+from dlx.data.splits.split import Split
 from dlx.data.whiten import describe_correlations
 from dlx.engine import checkpoint
 from dlx.engine.checkpoint import InitialWeights

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dlx.data.cases import Case, Dataset
-from dlx.data.split import Split
+from dlx.data.splits.split import Split
 from dlx.models.dropout import Dropout, dropout_modules
 from dlx.settings.spec import Spec
 from dlx.settings.text import counted

@@ -12,7 +12,7 @@ from dlx.settings.text import counted
 from dlx.system.characters import visible
 
 if TYPE_CHECKING:
-    from dlx.data.split import Split
+    from dlx.data.splits.split import Split
     from dlx.run.plan import Plan
     from dlx.trial.resolve import Resolved
 
@@ -129,7 +129,7 @@ def print_variants(plan: "Plan", console: PlainConsole) -> None:
 
 def study_entry(plan: "Plan") -> dict[str, Any]:
     """The study as an entry of a JSON document; `folds` and `splits` in place of `split` in cross-validation."""
-    from dlx.data.split import splits_document
+    from dlx.data.splits.splits_file import splits_document
 
     splits = splits_document(plan.splits)
     folds = {"folds": list(plan.study.folds), "splits": splits} if plan.study.folds else {"split": splits[0]}

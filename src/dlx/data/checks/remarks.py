@@ -13,7 +13,8 @@ from dlx.data.cases import Case, Dataset
 from dlx.data.checks.scan_names import guess_persons, scans_of
 from dlx.data.intensities import ChannelIntensities
 from dlx.data.layouts.listing import list_some, name_some, natural_key
-from dlx.data.split import GROUPS, Split
+from dlx.data.splits.groups import GROUPS
+from dlx.data.splits.split import Split
 from dlx.settings.text import counted
 
 SHOWN = 3  # names, pairs or classes in a line

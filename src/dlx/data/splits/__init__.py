@@ -1,0 +1,1 @@
+"""Splits of the cases into training and validation, by person."""
