@@ -244,6 +244,14 @@ def test_a_scope_that_the_design_cannot_carry_is_refused(dlx, scope, metric, see
     assert not Path("runs").exists()
 
 
+def test_the_scope_of_new_patients_is_refused_where_two_folds_validate_a_case(dlx):
+    sides = [{"train": ["subject-1"], "val": ["subject-2", name]} for name in ("subject-3", "subject-4")]
+    Path("splits.json").write_text(json.dumps(sides))
+    folds = ["--fold", "all", "--splits-file", "splits.json", "--seeds", "2"]
+    with pytest.raises(SettingError, match=r"scope 'patients'.*'subject-2'"):
+        dlx("sweep-dropout", "--p", "0.5", *SMALL, *folds, "--scope", "patients")
+
+
 @pytest.mark.slow
 def test_a_scope_is_declared_and_late_once_results_are_there(dlx):
     sweep = ["sweep-dropout", "--p", "0.5", "--seeds", "2", *SMALL, "--steps-per-epoch", "2", "--val-fraction", "0.5"]

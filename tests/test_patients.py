@@ -13,6 +13,7 @@ from dlx.cli.main import app
 from dlx.records.archive import read_study
 from dlx.report.document import study_document
 from dlx.report.patients import patient_values
+from dlx.report.plan_words import plan_lines
 from dlx.report.planning import plan_study
 from dlx.report.scope import headline_scope, scope_remarks
 from dlx.report.summary import summarize_study
@@ -162,28 +163,34 @@ def test_a_plan_refuses_options_that_it_would_ignore(option):
     assert option[0] in str(result.exception)
 
 
-def planned_for_patients(*, num_persons=None, train_subjects=None, effect=0.01):
-    """The plan of experiments/weight-decay with another smallest effect, and with so many persons in the data."""
-    records = read_study(SAMPLES.with_name("weight-decay.jsonl"))
+def study_of_patients(*, num_persons=None, train_subjects=None):
+    """experiments/initialisation for a smallest effect of 0.03, with so many persons in the data."""
+    records = read_study(SAMPLES.with_name("initialisation.jsonl"))
     settings = records.header.settings
     settings = settings | {"split": settings["split"] | {"train_subjects": train_subjects}}
-    changes = {"num_persons": num_persons, "smallest_effect": effect, "settings": settings}
-    return plan_study(summarize_study(replace(records, header=records.header.model_copy(update=changes))))
+    changes = {"num_persons": num_persons, "smallest_effect": 0.03, "settings": settings}
+    return summarize_study(replace(records, header=records.header.model_copy(update=changes)))
 
 
 def test_cross_validation_is_planned_over_all_persons_for_new_training_sets():
-    plan = planned_for_patients(num_persons=260, effect=0.03)
+    summary = study_of_patients(num_persons=260)
+    plan = plan_study(summary)
     *_, folds = plan.studies
     assert (folds.scope, folds.num_folds, folds.num_patients) == (Scope.PROCEDURE, 5, 260)
-    assert folds.num_trials == 5 * folds.num_seeds * 6
-    parts = plan.design.parts
+    assert folds.num_trials == 5 * folds.num_seeds * len(summary.variants)
+    parts, alpha = plan.design.parts, 0.05 / (len(summary.variants) - 1)
     of_folds = FoldComponents(parts.patient / 52, parts.seed + parts.residual / 52)
-    powers = [FoldDesign(of_folds, 5, n, 0.25).power(0.03, alpha=0.01) for n in (folds.num_seeds - 1, folds.num_seeds)]
-    assert powers[0] < 0.8 <= powers[1]
+    fewer, enough = (
+        FoldDesign(of_folds, 5, n, 0.25).power(0.03, alpha=alpha) for n in (folds.num_seeds - 1, folds.num_seeds)
+    )
+    assert fewer < 0.8 <= enough
+    assert any(f"5 folds x {folds.num_seeds} seeds over all 260 subjects" in line for line in plan_lines(summary))
 
 
-def test_without_the_number_of_persons_no_cross_validation_is_planned():
-    assert all(study.num_folds == 0 for study in planned_for_patients(train_subjects=16, effect=0.03).studies)
+def test_the_persons_of_older_records_are_those_of_the_runs_unless_some_were_left_out_of_training():
+    everyone = plan_study(study_of_patients()).studies[-1]
+    assert (everyone.num_folds, everyone.num_patients) == (5, 60)  # 8 that trained and 52 that validated
+    assert all(study.num_folds == 0 for study in plan_study(study_of_patients(train_subjects=16)).studies)
 
 
 def test_seeds_and_patients_are_planned_together_where_more_of_one_do_not_suffice():

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from dlx.data.split import Split
+from dlx.data.layouts.listing import name_some
+from dlx.data.splits.split import Split, validated_twice
 from dlx.study.metrics import METRICS, find_metric
 from dlx.study.scope import Scope
 from dlx.study.study import Study
@@ -29,7 +30,16 @@ def check_scope(study: Study, resolved: Iterable[Resolved]) -> None:
         raise SettingError(
             "scope 'patients': with one seed the variation between seeds is not known: train several (--seeds 5)"
         )
-    if num_val_persons(one.split for one in resolved) < 2:
+    by_fold: dict[int | str | None, Split] = {}
+    for one in resolved:
+        by_fold.setdefault(one.spec.split.fold, one.split)  # all variants of a fold validate the same
+    several = validated_twice([*by_fold.values()])
+    if several:
+        raise SettingError(
+            f"scope 'patients': more than one fold validates {name_some(several)}: use folds that validate each case "
+            "once, or choose the scope 'procedure' or 'seeds'"
+        )
+    if num_val_persons(by_fold.values()) < 2:
         raise SettingError(
             "scope 'patients': nothing about new patients follows from 1 validation patient: validate on more, as with "
             "--fold 0 --folds 5 or --val-fraction 0.2, or choose the scope 'seeds'"

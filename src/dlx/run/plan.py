@@ -17,18 +17,16 @@ from dlx.engine.device import choose_compute
 from dlx.records.folder import StudyFolder, TrialFolder
 from dlx.records.schema import StudyHeader, TrialEntry, VariantEntry
 from dlx.run.check_scope import check_scope, num_val_persons
-from dlx.run.devices import cuda_names, device_of_worker
+from dlx.run.parallel import choose_parallel
 from dlx.run.stores import Stores, host_stores, lack_of_shared_memory, stays_on_host
 from dlx.run.trial import Task
 from dlx.settings.binding import bind_parts
 from dlx.settings.layers import make_spec, settings_differences, with_absolute_paths
 from dlx.settings.spec import ALL_FOLDS, Spec
-from dlx.settings.text import counted
 from dlx.study.axes import Variant
 from dlx.study.metrics import MIN_POINTS, direction_of
 from dlx.study.study import Study, Trial, check_classes, check_measured, in_fold
 from dlx.system.characters import encodable
-from dlx.system.cpu_cores import available_cores
 from dlx.system.errors import SettingError
 from dlx.system.files import read_json
 from dlx.trial.resolve import Resolved, resolve
@@ -52,6 +50,7 @@ class Plan:
     stores: Stores
     max_parallel: int
     remarks: tuple[str, ...]  # shown to the user before the run
+    num_persons: int  # in the data
     has_workers: bool = True  # False: shared memory is too small for the voxels, and all trials run in this process
 
     @property
@@ -94,7 +93,7 @@ class Plan:
             folds=study.folds,
             scope=study.scope,
             persons=persons,
-            num_persons=len({persons.get(case.id, case.id) for case in self.first.dataset.cases}),
+            num_persons=self.num_persons,
             num_val_persons=num_val_persons(self.splits),
             epochs=max(task.resolved.spec.train.epochs for task in self.trials),
             variants=tuple(
@@ -172,20 +171,30 @@ def make_plan(
     trials = tuple(_make_task(trial, slim[trial.label, trial.fold], folder) for trial in study.trials())
     on_host = [stays_on_host(stores[one.dataset.fingerprint], one.compute.device) for one in slim.values()]
     lack = lack_of_shared_memory(stores)
-    parallel, parallel_remarks = _choose_parallel(list(slim.values()), max_parallel, study, lack)
+    parallel, parallel_remarks = choose_parallel(list(slim.values()), max_parallel, study, lack)
     notes = [*_common_remarks(resolved), *_fold_remarks(study, resolved), *remarks, *_seed_remarks(study)]
     notes += [*filter(None, on_host), *parallel_remarks]
-    return Plan(study, command, folder, trials, stores, parallel, tuple(dict.fromkeys(notes)), has_workers=lack is None)
+    first, *_ = resolved.values()
+    persons = dict(first.split.persons)
+    return Plan(
+        study=study,
+        command=command,
+        folder=folder,
+        trials=trials,
+        stores=stores,
+        max_parallel=parallel,
+        remarks=tuple(dict.fromkeys(notes)),
+        num_persons=len({persons.get(case.id, case.id) for case in first.dataset.cases}),
+        has_workers=lack is None,
+    )
 
 
 def _fold_remarks(study: Study, resolved: Grid) -> list[str]:
     """Remarks on cases that not exactly one fold of cross-validation validates; all variants validate the same."""
     of_fold = [resolved[study.variants[0].label, fold] for fold in study.folds]
-    return (
-        remarks_on_folds([one.split for one in of_fold], [case.id for case in of_fold[0].dataset.cases])
-        if of_fold
-        else []
-    )
+    if not of_fold:
+        return []
+    return remarks_on_folds([one.split for one in of_fold], [case.id for case in of_fold[0].dataset.cases])
 
 
 def _seed_remarks(study: Study) -> list[str]:
@@ -335,50 +344,6 @@ def _whose(labels: list[str], every: list[str]) -> str:
     if not others:
         return ""
     return f"all but {'; '.join(others)}: " if len(others) < len(labels) - 1 else f"{'; '.join(labels)}: "
-
-
-def _choose_parallel(
-    resolved: list[Resolved], asked: int | None, study: Study, lack: str | None
-) -> tuple[int, list[str]]:
-    """How many trials run at once, and remarks: one if shared memory is too small (`lack`) for the voxels."""
-    num_trials = len(study.variants) * len(study.splits) * len(study.seeds)
-    parallel, remarks = _parallel(resolved, asked, num_trials)
-    if lack is None or num_trials == 1:
-        return parallel, remarks
-    if asked is not None and asked > 1:
-        raise SettingError(f"--max-parallel {asked}: {lack}; or leave it out, for one trial at a time")
-    if parallel > 1 or len(study.variants) > 1:  # seeds and folds of one variant need no workers
-        remarks = [*remarks, f"one trial at a time, in this process: {lack}"]
-    return 1, remarks
-
-
-def _parallel(resolved: list[Resolved], asked: int | None, num_trials: int) -> tuple[int, list[str]]:
-    """How many trials run at once by their threads and devices, and a remark if that is fewer than requested.
-
-    On a CPU, threads times trials never exceed the cores: with more threads than cores, steps were measured to be many
-    times slower (docs/log.md). On a GPU one trial runs at a time unless more are requested.
-    """
-    if asked is not None and asked < 1:
-        raise SettingError(f"--max-parallel {asked}: expected 1 or more")
-    if any(one.compute.device.type != "cpu" for one in resolved):
-        parallel = min(asked or 1, num_trials)
-        return parallel, _on_several(resolved, parallel)
-    threads = max(one.compute.threads for one in resolved)
-    room = max(1, available_cores() // threads)
-    if asked is not None and asked > room:
-        remark = (
-            f"--max-parallel {asked}: only {room} at once: each trial uses {counted(threads, 'thread')}, of "
-            f"{counted(available_cores(), 'core')}"
-        )
-        return min(room, num_trials), [remark]
-    return min(asked or room, num_trials), []
-
-
-def _on_several(resolved: list[Resolved], num_workers: int) -> list[str]:
-    """A remark if trials run on more than one device."""
-    names = cuda_names()
-    used = dict.fromkeys(str(device_of_worker(one, names, n)) for n in range(num_workers) for one in resolved)
-    return [f"trials run on {', '.join(used)}, {num_workers} at once"] if len(used) > 1 else []
 
 
 def data_name(spec: Spec) -> str:

@@ -22,11 +22,16 @@ class Split:
     persons: tuple[tuple[str, str], ...] = ()
 
 
+def validated_twice(folds: Sequence[Split]) -> list[str]:
+    """The cases that more than one fold validates."""
+    times = Counter(case for fold in folds for case in fold.val)
+    return sorted((case for case, number in times.items() if number > 1), key=natural_key)
+
+
 def remarks_on_folds(folds: Sequence[Split], ids: Collection[str]) -> list[str]:
     """Remarks on cases that several folds validate, or none; folds that are read from a file may have both."""
-    times = Counter(case for fold in folds for case in fold.val)
-    several = sorted((case for case in times if times[case] > 1), key=natural_key)
-    never = sorted(set(ids) - set(times), key=natural_key)
+    several = validated_twice(folds)
+    never = sorted(set(ids).difference(*(fold.val for fold in folds)), key=natural_key)
     remarks = []
     if several:
         remarks.append(
