@@ -13,8 +13,10 @@ from calibration import (
     coverage,
     false_alarms,
     finds,
+    fold_looks,
     over_cases,
     parts_of,
+    patient_looks,
     simulate_folds,
     simulate_patients,
 )
@@ -35,6 +37,7 @@ from dlx.statistics.estimate import (
     over_seeds,
     two_sided_p,
 )
+from dlx.statistics.looks import false_alarm_rate
 from dlx.statistics.power import FoldDesign, PatientDesign, detectable_effect, median_design, needed
 
 # two seeds on three patients: the mean is 3, those of the seeds are 2 and 4, those of the patients 2, 2 and 5
@@ -236,6 +239,17 @@ def test_at_most_5_5_percent_of_studies_without_an_effect_declare_one_for_new_pa
         estimate = over_patients(differences)
         assert false_alarms(estimate) <= 0.055
         assert coverage(estimate, 0.0) >= 0.94
+
+
+@pytest.mark.parametrize("looks", [(3, 5), (5, 10)])
+def test_after_looks_false_alarms_in_the_wider_scopes_are_at_most_those_of_one_variant_over_seeds(
+    looks: tuple[int, ...],
+) -> None:
+    bound = false_alarm_rate(looks, 1) + 0.01  # three standard errors of 6000 studies
+    for name in MEASURED:
+        assert 0.04 < patient_looks(looks, 1, 20, parts_of(name), studies=6000) <= bound
+        assert fold_looks(looks, FoldParts(parts_of(name), 0.0, 0.0), studies=6000) <= bound
+    assert patient_looks(looks, 8, 20, parts_of("median"), studies=2000) <= bound
 
 
 def test_a_t_test_over_seeds_alone_is_wrong_about_new_patients_far_more_often() -> None:
