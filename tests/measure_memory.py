@@ -2,7 +2,7 @@
 
     python tests/measure_memory.py --size 512 512 600 --classes 24 --width 16 --limit-gib 8
 
-makes the case (x, y, z; boxes of each class, noise), evaluates it with an untrained U-Net at the default settings, and
+makes the case (x, y, z; boxes of each class, noise), evaluates it with an untrained U-Net (2D or 3D) at the default settings, and
 scores surfaces of its mask moved by a voxel, as an untrained network's are those of noise. Exits with 1 above the
 limit. Some minutes at that size.
 """
@@ -38,12 +38,14 @@ def make_case(name: str, shape: tuple[int, int, int], num_classes: int) -> Case:
     return Case(name, image, mask, (1.5, 0.8, 0.8), np.zeros(1, np.float32), content_hash=name, value_hash=name)
 
 
-def measure(shape: tuple[int, int, int], num_classes: int, width: int, threads: int | None) -> dict[str, float]:
+def measure(
+    shape: tuple[int, int, int], num_classes: int, width: int, dims: int, threads: int | None
+) -> dict[str, float]:
     """GiB at the peak of evaluating and of scoring, and the seconds of both."""
     spec = make_spec(
         {
             "split": {"val": ["large"]},
-            "model": {"name": "unet2", "width": width},
+            "model": {"name": "unet2", "width": width, "dims": dims},
             "compute": {"device": "cpu", "threads": threads},
         }
     )
@@ -77,13 +79,14 @@ def main() -> int:
     parser.add_argument("--size", type=int, nargs=3, default=(512, 512, 600), help="x, y, z")
     parser.add_argument("--classes", type=int, default=24)
     parser.add_argument("--width", type=int, default=16)
+    parser.add_argument("--dims", type=int, choices=(2, 3), default=2, help="of the network")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--limit-gib", type=float, default=8.0)
     options = parser.parse_args()
     x, y, z = options.size
-    found = measure((z, y, x), options.classes, options.width, options.threads)
+    found = measure((z, y, x), options.classes, options.width, options.dims, options.threads)
     print(
-        f"{x} x {y} x {z} with {options.classes} classes, width {options.width}, {found['batch']:.0f} slices at once: "
+        f"{x} x {y} x {z} with {options.classes} classes, width {options.width}, {found['batch']:.0f} {'slices' if options.dims == 2 else 'windows'} at once: "
         f"evaluating takes {found['evaluating']:.2f} GiB and {found['evaluating_s']:.0f} s, "
         f"scoring surfaces {found['scoring']:.2f} GiB and {found['scoring_s']:.0f} s"
     )
