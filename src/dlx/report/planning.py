@@ -81,7 +81,7 @@ def plan_study(summary: Summary) -> StudyPlan | None:
         if not studies:
             both = seeds_and_patients(design, effect, alpha=alpha)
             studies += [planned(summary.scope, both[0], num_folds, both[1])] if both is not None else []
-        num_persons = _num_persons(summary)
+        num_persons = None if num_folds else _num_persons(summary)
         crossed = seeds_of_folds(design, num_persons, effect, alpha=alpha)
         if crossed is not None:
             studies.append(planned(Scope.PROCEDURE, crossed, NUM_FOLDS, num_persons))
