@@ -13,7 +13,7 @@ from dlx.cli.main import app
 from dlx.records.archive import read_study
 from dlx.report.document import study_document
 from dlx.report.patients import patient_values
-from dlx.report.plan_words import design_lines, plan_lines
+from dlx.report.plan_words import design_lines, plan_lines, spell_needed
 from dlx.report.planning import plan_study
 from dlx.report.scope import headline_scope, scope_remarks
 from dlx.report.summary import summarize_study
@@ -236,3 +236,14 @@ def test_a_plan_of_settled_verdicts_and_one_without_variances_are_told_apart():
     (unknown,) = design_lines(summarize_study(replace(read_study(SAMPLES), trials=())))
     assert "settled" in settled
     assert "variance" in unknown
+
+
+def test_one_seed_in_each_fold_leaves_open_what_is_needed_and_a_second_one_shows_it():
+    records = read_study(CROSSED)
+    trials = tuple(trial for trial in records.trials if trial.entry.seed == 0)
+    fields = {"seeds": (0,), "trials": tuple(trial.entry for trial in trials), "smallest_effect": 0.005}
+    summary = summarize_study(replace(records, header=records.header.model_copy(update=fields), trials=trials))
+    is_open = [not v.comparison.verdict.is_settled for v in summary.variants if v.comparison]
+    assert any(is_open)
+    assert {spell_needed(v.comparison) for v in summary.variants if v.comparison} == {"-"}
+    assert any("second seed" in line for line in plan_lines(summary))

@@ -12,7 +12,8 @@ from dlx.study.scope import Scope
 
 def spell_needed(row: Comparison) -> str:
     """`12 seeds`, `9 seeds or 144 patients`; a dash if the verdict is settled or the variance unknown."""
-    if row.verdict.is_settled or row.needed is None:
+    is_unknown = isinstance(row.design, FoldDesign) and row.design.num_seeds == 1  # one does not tell the parts apart
+    if row.verdict.is_settled or row.needed is None or is_unknown:
         return "-"
     each = " a fold" * (row.scope is Scope.PROCEDURE)
     seeds = "" if row.needed.seeds is None else counted(row.needed.seeds, "seed") + each

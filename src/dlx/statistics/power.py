@@ -166,24 +166,31 @@ class Needed:
 
 
 def needed(design: PowerDesign, effect: float, *, alpha: float) -> Needed:
-    """The seeds, or the patients, that find a true difference `effect` where the present design may not.
+    """The seeds, or the patients, that find a true difference `effect` where the present design may not."""
+    patients = patients_needed(design, effect, alpha=alpha) if isinstance(design, PatientDesign) else None
+    return Needed(seeds_needed(design, effect, alpha=alpha), patients)
 
-    None for cross-validation with one seed, which does not tell the parts of folds and seeds apart.
+
+def seeds_needed(design: PowerDesign, effect: float, *, alpha: float) -> int | None:
+    """The seeds, in cross-validation for each fold, that find a true difference `effect`; None if no number does.
+
+    None for cross-validation with one seed too, which does not tell the parts of folds and seeds apart.
     """
-    is_patients, least = isinstance(design, PatientDesign), 1 if isinstance(design, FoldDesign) else 2
     if effect == 0.0 or (isinstance(design, FoldDesign) and design.num_seeds == 1):
-        return Needed(seeds=None)
+        return None
+    least = 1 if isinstance(design, FoldDesign) else 2
     if design.standard_error == 0.0:
-        return Needed(seeds=least, patients=2 if is_patients else None)
+        return least
+    return fewest(lambda n: replace(design, num_seeds=n).power(effect, alpha=alpha), least=least)
 
-    def with_seeds(n: int) -> float:
-        return replace(design, num_seeds=n).power(effect, alpha=alpha)
 
-    def with_patients(n: int) -> float:
-        assert isinstance(design, PatientDesign)
-        return replace(design, num_patients=n).power(effect, alpha=alpha)
-
-    return Needed(fewest(with_seeds, least=least), fewest(with_patients) if is_patients else None)
+def patients_needed(design: PatientDesign, effect: float, *, alpha: float) -> int | None:
+    """The patients that find a true difference `effect` with the present seeds; None if no number does."""
+    if effect == 0.0:
+        return None
+    if design.standard_error == 0.0:
+        return 2
+    return fewest(lambda n: replace(design, num_patients=n).power(effect, alpha=alpha))
 
 
 def detectable_effect(design: PowerDesign, *, alpha: float) -> float:
