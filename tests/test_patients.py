@@ -247,3 +247,20 @@ def test_one_seed_in_each_fold_leaves_open_what_is_needed_and_a_second_one_shows
     assert any(is_open)
     assert {spell_needed(v.comparison) for v in summary.variants if v.comparison} == {"-"}
     assert any("second seed" in line for line in plan_lines(summary))
+
+
+def undecided(variant):
+    """The variant, with a headline verdict that cannot tell."""
+    row = variant.comparison
+    result = replace(row.headline, verdict=Verdict.CANNOT_TELL)
+    return replace(variant, comparison=replace(row, scopes=row.scopes | {row.scope: result}))
+
+
+def test_a_plan_never_asks_for_fewer_patients_than_there_are():
+    records = read_study(SAMPLES.with_name("initialisation.jsonl"))
+    summary = summarize_study(replace(records, header=records.header.model_copy(update={"smallest_effect": 0.2})))
+    control, *others = summary.variants
+    plan = plan_study(replace(summary, variants=(control, *map(undecided, others))))
+    assert plan.needed.patients < 52
+    (present,) = (study for study in plan.studies if study.scope is Scope.PATIENTS)
+    assert (present.num_seeds, present.num_patients) == (5, None)

@@ -76,9 +76,9 @@ def plan_study(summary: Summary) -> StudyPlan | None:
     studies, num_folds = [], len(header.folds)
     if found.seeds is not None:
         studies.append(planned(summary.scope, max(found.seeds, len(header.seeds)), num_folds))
-    if found.patients is not None:
-        studies.append(planned(summary.scope, design.num_seeds, num_folds, found.patients))
     if isinstance(design, PatientDesign):
+        if found.patients is not None and found.patients > design.num_patients:  # else the present seeds suffice too
+            studies.append(planned(summary.scope, design.num_seeds, num_folds, found.patients))
         if not studies:
             both = seeds_and_patients(design, effect, alpha=alpha)
             studies += [planned(summary.scope, both[0], num_folds, both[1])] if both is not None else []
