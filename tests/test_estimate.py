@@ -162,13 +162,14 @@ def test_the_planned_patients_reach_the_power_that_was_asked_for(parts: tuple[fl
     assert 0.75 < finds(over_patients(simulated)) < 0.85
 
 
-@pytest.mark.parametrize("parts", PARTS)
+@pytest.mark.parametrize(("num_seeds", "num_patients"), [(5, 20), (2, 20), (10, 5)])
+@pytest.mark.parametrize("parts", [*PARTS, (0.0, 0.0, 9e-4)])
 def test_the_detectable_effect_for_new_patients_is_found_in_80_percent_of_studies(
-    parts: tuple[float, float, float],
+    parts: tuple[float, float, float], num_seeds: int, num_patients: int
 ) -> None:
     known = Components(*map(np.float64, parts))
-    effect = detectable_effect(PatientDesign(known, 5, 20), alpha=0.05)
-    simulated = simulate_patients(1, 5, 20, known, studies=8000, effect=effect)
+    effect = detectable_effect(PatientDesign(known, num_seeds, num_patients), alpha=0.05)
+    simulated = simulate_patients(1, num_seeds, num_patients, known, studies=8000, effect=effect)
     assert 0.77 < finds(over_patients(simulated)) < 0.83
 
 

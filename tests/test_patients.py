@@ -13,7 +13,7 @@ from dlx.cli.main import app
 from dlx.records.archive import read_study
 from dlx.report.document import study_document
 from dlx.report.patients import patient_values
-from dlx.report.plan_words import plan_lines
+from dlx.report.plan_words import design_lines, plan_lines, spell_needed
 from dlx.report.planning import plan_study
 from dlx.report.scope import headline_scope, scope_remarks
 from dlx.report.summary import summarize_study
@@ -217,3 +217,50 @@ def test_scans_of_one_person_are_averaged_first():
     assert grouped[0].shape == (5, 51)
     assert grouped[0][:, 0] == pytest.approx(plain[0][:, :2].mean(axis=1))
     assert grouped[1][:, 1:] == pytest.approx(plain[1][:, 2:])
+
+
+@pytest.mark.parametrize("scope", [Scope.SEEDS, Scope.PATIENTS])
+def test_the_plan_of_crossed_folds_for_a_narrower_scope_keeps_their_folds_and_scope(scope):
+    records = read_study(CROSSED)
+    header = records.header.model_copy(update={"scope": scope, "smallest_effect": 0.03})
+    summary = summarize_study(replace(records, header=header))
+    plan = plan_study(summary)
+    assert {(study.scope, study.num_folds) for study in plan.studies} == {(scope, 5)}
+    (line,) = (line for line in plan_lines(summary) if "80 % power" in line)
+    assert f"{plan.needed.seeds} seeds in each of these 5 folds" in line
+    assert "training sets" not in line
+
+
+def test_a_plan_of_settled_verdicts_and_one_without_variances_are_told_apart():
+    (settled,) = design_lines(summarize_study(read_study(SAMPLES)))
+    (unknown,) = design_lines(summarize_study(replace(read_study(SAMPLES), trials=())))
+    assert "settled" in settled
+    assert "variance" in unknown
+
+
+def test_one_seed_in_each_fold_leaves_open_what_is_needed_and_a_second_one_shows_it():
+    records = read_study(CROSSED)
+    trials = tuple(trial for trial in records.trials if trial.entry.seed == 0)
+    fields = {"seeds": (0,), "trials": tuple(trial.entry for trial in trials), "smallest_effect": 0.005}
+    summary = summarize_study(replace(records, header=records.header.model_copy(update=fields), trials=trials))
+    is_open = [not v.comparison.verdict.is_settled for v in summary.variants if v.comparison]
+    assert any(is_open)
+    assert {spell_needed(v.comparison) for v in summary.variants if v.comparison} == {"-"}
+    assert any("second seed" in line for line in plan_lines(summary))
+
+
+def undecided(variant):
+    """The variant, with a headline verdict that cannot tell."""
+    row = variant.comparison
+    result = replace(row.headline, verdict=Verdict.CANNOT_TELL)
+    return replace(variant, comparison=replace(row, scopes=row.scopes | {row.scope: result}))
+
+
+def test_a_plan_never_asks_for_fewer_patients_than_there_are():
+    records = read_study(SAMPLES.with_name("initialisation.jsonl"))
+    summary = summarize_study(replace(records, header=records.header.model_copy(update={"smallest_effect": 0.2})))
+    control, *others = summary.variants
+    plan = plan_study(replace(summary, variants=(control, *map(undecided, others))))
+    assert plan.needed.patients < 52
+    (present,) = (study for study in plan.studies if study.scope is Scope.PATIENTS)
+    assert (present.num_seeds, present.num_patients) == (5, None)

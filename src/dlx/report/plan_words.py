@@ -12,7 +12,8 @@ from dlx.study.scope import Scope
 
 def spell_needed(row: Comparison) -> str:
     """`12 seeds`, `9 seeds or 144 patients`; a dash if the verdict is settled or the variance unknown."""
-    if row.verdict.is_settled or row.needed is None:
+    is_unknown = isinstance(row.design, FoldDesign) and row.design.num_seeds == 1  # one does not tell the parts apart
+    if row.verdict.is_settled or row.needed is None or is_unknown:
         return "-"
     each = " a fold" * (row.scope is Scope.PROCEDURE)
     seeds = "" if row.needed.seeds is None else counted(row.needed.seeds, "seed") + each
@@ -54,15 +55,14 @@ def _present(design: PowerDesign) -> str:
 
 def _way(study: PlannedStudy, plan: StudyPlan) -> str:
     """`22 seeds with these 52 patients`."""
-    if study.num_folds and not isinstance(plan.design, FoldDesign):
+    if study.scope is Scope.PROCEDURE and not isinstance(plan.design, FoldDesign):
         return (
             f"for new training sets, {study.num_folds} folds x {counted(study.num_seeds, 'seed')} over all "
             f"{study.num_patients} subjects, if other training sets add no variance"
         )
-    if study.num_folds:
-        return f"{counted(study.num_seeds, 'seed')} in each of these {study.num_folds} folds"
     if study.num_patients is None:
-        return f"{study.num_seeds} seeds{_present(plan.design)}"
+        where = f" in each of these {study.num_folds} folds" if study.num_folds else _present(plan.design)
+        return counted(study.num_seeds, "seed") + where
     if study.num_seeds != plan.design.num_seeds:
         return f"{study.num_seeds} seeds and {study.num_patients} patients"
     return f"{study.num_patients} patients with these {study.num_seeds} seeds"
@@ -92,8 +92,11 @@ def design_lines(summary: Summary) -> list[str]:
     """What `dlx report --plan` prints: the parts of the variance, and each design with its cost."""
     plan, header = plan_study(summary), summary.header
     if plan is None:
+        rows = [variant.comparison for variant in summary.variants if variant.comparison is not None]
+        if rows and all(row.verdict.is_settled for row in rows):
+            return ["Every verdict is settled: no plan is needed."]
         effect = f"{header.smallest_effect:g}"
-        return [f"Every verdict is settled, or nothing is known yet: no plan to find a difference of {effect}."]
+        return [f"No variance can be estimated from these records yet: no plan to find a difference of {effect}."]
     lines = _spell_plan(plan, summary)
     for study in plan.studies:
         folds = f" in each of {study.num_folds} folds" * bool(study.num_folds)

@@ -12,9 +12,10 @@ from dlx.statistics.power import (
     Needed,
     PatientDesign,
     PowerDesign,
-    fewest,
     median_design,
     needed,
+    patients_needed,
+    seeds_needed,
 )
 from dlx.study.scope import Scope
 
@@ -75,13 +76,13 @@ def plan_study(summary: Summary) -> StudyPlan | None:
     studies, num_folds = [], len(header.folds)
     if found.seeds is not None:
         studies.append(planned(summary.scope, max(found.seeds, len(header.seeds)), num_folds))
-    if found.patients is not None:
-        studies.append(planned(summary.scope, design.num_seeds, num_folds, found.patients))
     if isinstance(design, PatientDesign):
+        if found.patients is not None and found.patients > design.num_patients:  # else the present seeds suffice too
+            studies.append(planned(summary.scope, design.num_seeds, num_folds, found.patients))
         if not studies:
             both = seeds_and_patients(design, effect, alpha=alpha)
             studies += [planned(summary.scope, both[0], num_folds, both[1])] if both is not None else []
-        num_persons = _num_persons(summary)
+        num_persons = None if num_folds else _num_persons(summary)
         crossed = seeds_of_folds(design, num_persons, effect, alpha=alpha)
         if crossed is not None:
             studies.append(planned(Scope.PROCEDURE, crossed, NUM_FOLDS, num_persons))
@@ -96,13 +97,13 @@ def seeds_and_patients(design: PatientDesign, effect: float, *, alpha: float) ->
     num_patients, fewest_seeds = design.num_patients, None
     while num_patients < MAX_NUMBER:
         num_patients *= 2
-        found = needed(replace(design, num_patients=num_patients), effect, alpha=alpha).seeds
+        found = seeds_needed(replace(design, num_patients=num_patients), effect, alpha=alpha)
         if found is not None and fewest_seeds is not None and found > 0.75 * fewest_seeds:
             break
         fewest_seeds = found
     if fewest_seeds is None:
         return None
-    patients = needed(replace(design, num_seeds=fewest_seeds), effect, alpha=alpha).patients
+    patients = patients_needed(replace(design, num_seeds=fewest_seeds), effect, alpha=alpha)
     return None if patients is None else (fewest_seeds, patients)
 
 
@@ -122,14 +123,9 @@ def seeds_of_folds(design: PatientDesign, num_persons: int | None, effect: float
     One training set does not show how much others differ, so their variance is taken as 0. None if no number of seeds
     suffices, and if the persons are unknown or too few.
     """
-    if num_persons is None or num_persons < NUM_FOLDS * MIN_PER_FOLD or effect == 0.0:
+    if num_persons is None or num_persons < NUM_FOLDS * MIN_PER_FOLD:
         return None
     each, parts = num_persons / NUM_FOLDS, design.parts
     of_folds = FoldComponents(parts.patient / each, parts.seed + parts.residual / each)
-    if sum(of_folds) == 0.0:
-        return 1
-
-    def with_seeds(n: int) -> float:
-        return FoldDesign(of_folds, NUM_FOLDS, n, 1.0 / (NUM_FOLDS - 1)).power(effect, alpha=alpha)
-
-    return fewest(with_seeds, least=1)
+    crossed = FoldDesign(of_folds, NUM_FOLDS, num_seeds=2, test_to_train=1.0 / (NUM_FOLDS - 1))
+    return seeds_needed(crossed, effect, alpha=alpha)

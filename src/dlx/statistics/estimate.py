@@ -56,12 +56,12 @@ class MeanEstimate(NamedTuple):
         mixed = weight * special.stdtr(self.seed_df, -t) + (1.0 - weight) * special.stdtr(self.patient_df, -t)
         return np.asarray(np.maximum(special.stdtr(self.df, -t), mixed), dtype=np.float64)
 
-    def quantile(self, upper: float) -> Floats:
+    def quantile(self, upper: float, *, bisections: int = BISECTIONS) -> Floats:
         """The t (...) of which the tail is `upper`, by bisection between the quantiles of the degrees of freedom."""
         all_df = np.stack(np.broadcast_arrays(self.df, self.seed_df, self.patient_df))
         low = np.asarray(special.stdtrit(all_df.max(axis=0), 1.0 - upper))
         high = np.asarray(special.stdtrit(all_df.min(axis=0), 1.0 - upper))
-        for _ in range(BISECTIONS if np.any(low < high) else 0):
+        for _ in range(bisections if np.any(low < high) else 0):
             middle = (low + high) / 2.0
             is_too_low = self.tail(middle) > upper
             low, high = np.where(is_too_low, middle, low), np.where(is_too_low, high, middle)
@@ -114,18 +114,27 @@ def over_patients(differences: Floats) -> MeanEstimate:
     if num_seeds < 2 or num_patients < 2:
         unknown = np.full(differences.shape[:-2], np.nan)
         return MeanEstimate(differences.mean(axis=(-2, -1)) if differences.size else unknown, *[unknown] * 5)
-    squares, size = mean_squares(differences), num_seeds * num_patients
-    excess = np.maximum(squares.patients - squares.residual, 0.0)
-    uncertainty = squares.patients**2 / (num_patients - 1)
-    uncertainty += squares.residual**2 / ((num_seeds - 1) * (num_patients - 1))
     first = differences[..., 0, 0]
     is_constant = (differences == first[..., None, None]).all(axis=(-2, -1))
+    mean = np.where(is_constant, first, differences.mean(axis=(-2, -1)))
+    estimate = of_mean_squares(mean, mean_squares(differences), num_seeds, num_patients)
+    return estimate._replace(
+        seed_variance=np.where(is_constant, 0.0, estimate.seed_variance),
+        patient_variance=np.where(is_constant, 0.0, estimate.patient_variance),
+    )
+
+
+def of_mean_squares(mean: Floats, squares: "MeanSquares", num_seeds: int, num_patients: int) -> MeanEstimate:
+    """The estimate for new patients of a mean (...) with these mean squares (...)."""
+    size, seeds_df, patients_df = num_seeds * num_patients, num_seeds - 1, num_patients - 1
+    excess = np.maximum(squares.patients - squares.residual, 0.0)
+    uncertainty = squares.patients**2 / patients_df + squares.residual**2 / (seeds_df * patients_df)
     return MeanEstimate(
-        mean=np.where(is_constant, first, differences.mean(axis=(-2, -1))),
-        seed_variance=np.where(is_constant, 0.0, squares.seeds / size),
-        seed_df=np.full(first.shape, num_seeds - 1.0),
-        patient_variance=np.where(is_constant, 0.0, excess / size),
-        patient_df=np.full(first.shape, num_patients - 1.0),
+        mean=mean,
+        seed_variance=squares.seeds / size,
+        seed_df=np.full(mean.shape, float(seeds_df)),
+        patient_variance=excess / size,
+        patient_df=np.full(mean.shape, float(patients_df)),
         patient_uncertainty=np.where(excess > 0.0, uncertainty / size**2, 0.0),
     )
 

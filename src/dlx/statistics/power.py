@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy import optimize, special
 
-from dlx.statistics.estimate import Components, Floats, FoldComponents, MeanEstimate
+from dlx.statistics.estimate import Components, Floats, FoldComponents, MeanSquares, of_mean_squares
 
 MAX_NUMBER = 1_000_000  # where the search for enough seeds or patients ends: far more than any study has
 POWER = 0.8
@@ -21,6 +21,10 @@ POWER = 0.8
 # seeds, and for three where there are two variances.
 NODES = (np.arange(2000) + 0.5) / 2000
 NODES_OF_TWO = (np.arange(200) + 0.5) / 200
+# Of three variances: a lattice of the multiples of 1/g, 1/g^2 and 1/g^3, where g^4 = g + 1. Against 8,000 simulated
+# studies the power is within 0.02.
+NODES_OF_THREE = (0.5 + np.outer(1.2207440846057596 ** -np.arange(1.0, 4.0), np.arange(1, 257))) % 1.0
+BISECTIONS_OF_POWER = 20  # of quantiles, which are below 1000 if alpha is above 0.001: five digits
 
 
 def chi_square_over_df(df: float, quantiles: Floats) -> Floats:
@@ -70,36 +74,25 @@ class PatientDesign:
     @property
     def standard_error(self) -> float:
         """The true one, of the mean difference."""
-        return float(self._expected.standard_error)
-
-    @property
-    def _expected(self) -> MeanEstimate:
-        """The estimate whose variances are those that the parts lead one to expect."""
-        parts, seeds_df, patients_df = self.parts, self.num_seeds - 1, self.num_patients - 1
-        size = self.num_seeds * self.num_patients
-        patients = self.num_seeds * parts.patient + parts.residual
-        uncertainty = patients**2 / patients_df + parts.residual**2 / (seeds_df * patients_df)
-        return MeanEstimate(
-            *np.array(
-                [
-                    0.0,
-                    (self.num_patients * parts.seed + parts.residual) / size,
-                    seeds_df,
-                    parts.patient / self.num_patients,
-                    patients_df,
-                    uncertainty / size**2 if parts.patient > 0.0 else 0.0,
-                ]
-            )
-        )
+        parts = self.parts
+        of_patients = (parts.patient + parts.residual / self.num_seeds) / self.num_patients
+        return math.sqrt(parts.seed / self.num_seeds + of_patients)
 
     def power(self, effect: float, *, alpha: float) -> float:
         """The chance that `over_patients` finds a true difference `effect`; some variance is above 0.
 
-        The variance, its degrees of freedom and the tail are those of the expected mean squares.
+        The mean over what its three mean squares, which are independent, may be.
         """
-        expected = self._expected
-        bounds = float(expected.quantile(alpha / 2.0)) * np.sqrt(chi_square_over_df(float(expected.df), NODES))
-        return _power(abs(effect) / self.standard_error, bounds)
+        parts, seeds_df, patients_df = self.parts, self.num_seeds - 1, self.num_patients - 1
+        of_seeds, of_patients, rest = NODES_OF_THREE
+        squares = MeanSquares(
+            (self.num_patients * parts.seed + parts.residual) * chi_square_over_df(seeds_df, of_seeds),
+            (self.num_seeds * parts.patient + parts.residual) * chi_square_over_df(patients_df, of_patients),
+            parts.residual * chi_square_over_df(seeds_df * patients_df, rest),
+        )
+        measured = of_mean_squares(np.zeros(len(rest)), squares, self.num_seeds, self.num_patients)
+        bounds = measured.quantile(alpha / 2.0, bisections=BISECTIONS_OF_POWER) * measured.standard_error
+        return _power(abs(effect) / self.standard_error, bounds / self.standard_error)
 
 
 @dataclass(frozen=True)
@@ -173,24 +166,31 @@ class Needed:
 
 
 def needed(design: PowerDesign, effect: float, *, alpha: float) -> Needed:
-    """The seeds, or the patients, that find a true difference `effect` where the present design may not.
+    """The seeds, or the patients, that find a true difference `effect` where the present design may not."""
+    patients = patients_needed(design, effect, alpha=alpha) if isinstance(design, PatientDesign) else None
+    return Needed(seeds_needed(design, effect, alpha=alpha), patients)
 
-    None for cross-validation with one seed, which does not tell the parts of folds and seeds apart.
+
+def seeds_needed(design: PowerDesign, effect: float, *, alpha: float) -> int | None:
+    """The seeds, in cross-validation for each fold, that find a true difference `effect`; None if no number does.
+
+    None for cross-validation with one seed too, which does not tell the parts of folds and seeds apart.
     """
-    is_patients, least = isinstance(design, PatientDesign), 1 if isinstance(design, FoldDesign) else 2
     if effect == 0.0 or (isinstance(design, FoldDesign) and design.num_seeds == 1):
-        return Needed(seeds=None)
+        return None
+    least = 1 if isinstance(design, FoldDesign) else 2
     if design.standard_error == 0.0:
-        return Needed(seeds=least, patients=2 if is_patients else None)
+        return least
+    return fewest(lambda n: replace(design, num_seeds=n).power(effect, alpha=alpha), least=least)
 
-    def with_seeds(n: int) -> float:
-        return replace(design, num_seeds=n).power(effect, alpha=alpha)
 
-    def with_patients(n: int) -> float:
-        assert isinstance(design, PatientDesign)
-        return replace(design, num_patients=n).power(effect, alpha=alpha)
-
-    return Needed(fewest(with_seeds, least=least), fewest(with_patients) if is_patients else None)
+def patients_needed(design: PatientDesign, effect: float, *, alpha: float) -> int | None:
+    """The patients that find a true difference `effect` with the present seeds; None if no number does."""
+    if effect == 0.0:
+        return None
+    if design.standard_error == 0.0:
+        return 2
+    return fewest(lambda n: replace(design, num_patients=n).power(effect, alpha=alpha))
 
 
 def detectable_effect(design: PowerDesign, *, alpha: float) -> float:
