@@ -2,9 +2,9 @@
 
     python tests/measure_memory.py --size 512 512 600 --classes 24 --width 16 --limit-gib 8
 
-makes the case (x, y, z; boxes of each class, noise), evaluates it with an untrained U-Net (2D or 3D) at the default settings, and
-scores surfaces of its mask moved by a voxel, as an untrained network's are those of noise. Exits with 1 above the
-limit. Some minutes at that size.
+makes the case (x, y, z; boxes of each class, noise), evaluates it with an untrained U-Net (2D or 3D) at the default
+settings, and scores surfaces of its mask moved by a voxel, as an untrained network's are those of noise. Exits with 1
+above the limit. Some minutes at that size.
 """
 
 import argparse
@@ -85,8 +85,9 @@ def main() -> int:
     options = parser.parse_args()
     x, y, z = options.size
     found = measure((z, y, x), options.classes, options.width, options.dims, options.threads)
+    what = "slices" if options.dims == 2 else "windows"
     print(
-        f"{x} x {y} x {z} with {options.classes} classes, width {options.width}, {found['batch']:.0f} {'slices' if options.dims == 2 else 'windows'} at once: "
+        f"{x} x {y} x {z} with {options.classes} classes, width {options.width}, {found['batch']:.0f} {what} at once: "
         f"evaluating takes {found['evaluating']:.2f} GiB and {found['evaluating_s']:.0f} s, "
         f"scoring surfaces {found['scoring']:.2f} GiB and {found['scoring_s']:.0f} s"
     )

@@ -71,6 +71,19 @@ def test_patients_that_vary_less_than_the_residual_add_no_variance() -> None:
     assert estimate.df == pytest.approx(1.0)
 
 
+def test_the_degrees_of_freedom_are_at_least_1_where_the_mean_squares_almost_cancel() -> None:
+    # seeds' mean square 0.02, patients' 3.02, residual 3.0: Satterthwaite's degrees of freedom would be near 0
+    rest = np.array([[1.0, -1.0, 1.0, -1.0], [-1.0, 1.0, -1.0, 1.0]]) * np.sqrt(9.0 / 8.0)
+    patients = np.array([1.0, 1.0, -1.0, -1.0]) * np.sqrt(3.0 * 3.02 / 8.0)
+    seeds = np.array([[1.0], [-1.0]]) * np.sqrt(0.02 / 8.0)
+    table = rest + patients + seeds
+    assert tuple(mean_squares(table)) == pytest.approx((0.02, 3.02, 3.0))
+    estimate = over_patients(table)
+    low, high = interval(estimate)
+    assert estimate.df == 1.0
+    assert float(high - low) == pytest.approx(2.0 * stats.t.isf(0.025, 1) * estimate.standard_error)
+
+
 def test_equal_differences_have_no_error() -> None:
     estimate = over_patients(np.full((3, 7), 0.1))
     assert (estimate.mean, estimate.standard_error) == (0.1, 0.0)
@@ -204,6 +217,17 @@ def test_the_planned_seeds_of_each_fold_reach_the_power_that_was_asked_for(
     assert seeds > 3
     simulated = simulate_runs(known, 5, seeds, effect, 8000).reshape(8000, 1, -1)
     assert 0.75 < finds(over_runs(simulated, 0.25)) < 0.85
+
+
+def test_more_patients_make_the_folds_alike() -> None:
+    known = FoldComponents(np.float64(4e-4), np.float64(2.5e-5))
+    patients = needed(FoldDesign(known, 5, 2, 0.25, num_patients=100), 0.03, alpha=0.05).patients
+    assert patients is not None
+    assert patients > 100
+    alike = known._replace(fold=known.fold * 100 / patients)
+    simulated = simulate_runs(alike, 5, 2, 0.03, 8000).reshape(8000, 1, -1)
+    assert 0.77 < finds(over_runs(simulated, 0.25)) < 0.83
+    assert needed(FoldDesign(known, 5, 2, 0.25), 0.03, alpha=0.05).patients is None  # their number is unknown
 
 
 def test_no_number_of_seeds_is_enough_where_the_folds_vary_too_much() -> None:

@@ -86,7 +86,7 @@ def _judge(claim: Claim, ground: Ground) -> ClaimOutcome:
     elif result.verdict is not Verdict.CANNOT_TELL:
         # the rate of false alarms is known only for a claim that is one t test
         num_tests = None if claim.kind in ("best", "within") else 1
-        cost = cost_of_looks(ground.looks, len(header.runs), num_tests, result.scope)
+        cost = cost_of_looks(ground.looks, header.runs, num_tests, result.scope)
         result = replace(result, reasons=(*result.reasons, *cost))
     return ClaimOutcome(claim, f"{subject}, {_what(claim)}", result, is_late=claim.text in header.declared_late)
 

@@ -1,12 +1,12 @@
 """The plan of a study in words: what its verdicts depend on, and the designs that would settle the open ones."""
 
 from dlx.report.formatting import spell_seconds
-from dlx.report.planning import PlannedStudy, StudyPlan, plan_study
+from dlx.report.planning import MAX_TIMES_PATIENTS, PlannedStudy, StudyPlan, plan_study
 from dlx.report.summary import Summary
 from dlx.report.words import FOR
 from dlx.settings.text import counted
 from dlx.statistics.comparison import Comparison
-from dlx.statistics.power import FoldDesign, PatientDesign, PowerDesign
+from dlx.statistics.power import FoldDesign, PatientDesign, PowerDesign, SeedDesign
 from dlx.study.scope import Scope
 
 
@@ -36,9 +36,13 @@ def _spell_plan(plan: StudyPlan, summary: Summary) -> list[str]:
     if isinstance(design, FoldDesign) and design.num_seeds == 1:
         lines.append("With one seed in each fold the parts of folds and seeds are unknown: a second seed shows them.")
     elif found.seeds is None:
-        other = ": that takes more subjects, or more folds" * isinstance(design, FoldDesign)
-        lines.append(f"More seeds cannot settle this{present}{other}.")
-    if isinstance(design, PatientDesign) and found.patients is None:
+        nor = (
+            f", nor would {MAX_TIMES_PATIENTS} times the subjects"
+            if isinstance(design, FoldDesign) and not ways
+            else ""
+        )
+        lines.append(f"More seeds cannot settle this{present}{nor}.")
+    if not isinstance(design, SeedDesign) and design.num_seeds > 1 and found.patients is None:
         lines.append(f"More patients cannot settle this with these {design.num_seeds} seeds.")
     if ways:
         of = "" if plan.num_open == 1 else f" (medians of {plan.num_open} open comparisons)"
@@ -63,6 +67,11 @@ def _way(study: PlannedStudy, plan: StudyPlan) -> str:
     if study.num_patients is None:
         where = f" in each of these {study.num_folds} folds" if study.num_folds else _present(plan.design)
         return counted(study.num_seeds, "seed") + where
+    if isinstance(plan.design, FoldDesign):
+        return (
+            f"{study.num_patients} subjects in {study.num_folds} folds with these {study.num_seeds} seeds, if folds "
+            "differ by their patients alone"
+        )
     if study.num_seeds != plan.design.num_seeds:
         return f"{study.num_seeds} seeds and {study.num_patients} patients"
     return f"{study.num_patients} patients with these {study.num_seeds} seeds"
@@ -98,13 +107,14 @@ def design_lines(summary: Summary) -> list[str]:
         effect = f"{header.smallest_effect:g}"
         return [f"No variance can be estimated from these records yet: no plan to find a difference of {effect}."]
     lines = _spell_plan(plan, summary)
-    for study in plan.studies:
-        folds = f" in each of {study.num_folds} folds" * bool(study.num_folds)
-        patients = "" if study.num_patients is None else f", {study.num_patients} validation patients"
-        cost = "" if study.seconds is None else f", {spell_seconds(study.seconds)} one after the other"
-        kept = "" if study.num_folds and not header.folds else f", of which {summary.num_done} have ended"
-        lines.append(
-            f"Design: {counted(study.num_seeds, 'seed')}{folds}{patients}: {counted(study.num_trials, 'trial')} in "
-            f"all{cost}{kept}."
-        )
-    return lines
+    return [*lines, *(_spell_design(study) for study in plan.studies)]
+
+
+def _spell_design(study: PlannedStudy) -> str:
+    """`Design: 22 seeds: 132 trials, 102 of them new, about 56 min 10 s one after the other.`"""
+    folds = f" in each of {study.num_folds} folds" * bool(study.num_folds)
+    patients = "" if study.num_patients is None else f", {study.num_patients} validation patients"
+    new = f", {study.num_new} of them new" if study.num_new < study.num_trials else ""
+    cost = "" if study.seconds is None else f", about {spell_seconds(study.seconds)} one after the other"
+    trials = counted(study.num_trials, "trial")
+    return f"Design: {counted(study.num_seeds, 'seed')}{folds}{patients}: {trials}{new}{cost}."

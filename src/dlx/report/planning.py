@@ -12,6 +12,7 @@ from dlx.statistics.power import (
     Needed,
     PatientDesign,
     PowerDesign,
+    SeedDesign,
     median_design,
     needed,
     patients_needed,
@@ -20,6 +21,7 @@ from dlx.statistics.power import (
 from dlx.study.scope import Scope
 
 NUM_FOLDS = 5  # of cross-validation where a study has none
+MAX_TIMES_PATIENTS = 20  # more subjects than that are another study, for which the parts of folds tell nothing
 MIN_PER_FOLD = 5  # patients of a fold, below which such a cross-validation is not proposed
 
 
@@ -27,8 +29,8 @@ MIN_PER_FOLD = 5  # patients of a fold, below which such a cross-validation is n
 class PlannedStudy:
     """A study that finds the smallest effect of interest with 80 % power in its scope, and what it costs.
 
-    `num_patients` validate, with all folds together; None: as many as now. `seconds` are those of one machine that runs
-    one trial at a time, None where no trial has ended.
+    `num_patients` validate, with all folds together; None: as many as now. `num_new` of the trials have not ended;
+    `seconds` are their time on one machine that runs one at a time, None where no trial has ended.
     """
 
     scope: Scope
@@ -36,6 +38,7 @@ class PlannedStudy:
     num_folds: int  # 0 without cross-validation
     num_patients: int | None
     num_trials: int
+    num_new: int
     seconds: float | None
 
 
@@ -70,15 +73,18 @@ def plan_study(summary: Summary) -> StudyPlan | None:
 
     def planned(scope: Scope, num_seeds: int, num_folds: int, num_patients: int | None = None) -> PlannedStudy:
         num_trials = len(summary.variants) * num_seeds * max(1, num_folds)
-        cost = num_trials * mean(seconds) if seconds else None
-        return PlannedStudy(scope, num_seeds, num_folds, num_patients, num_trials, cost)
+        num_new = num_trials - (summary.num_done if num_patients is None else 0)  # other patients: another split
+        cost = num_new * mean(seconds) if seconds else None
+        return PlannedStudy(scope, num_seeds, num_folds, num_patients, num_trials, num_new, cost)
 
     studies, num_folds = [], len(header.folds)
     if found.seeds is not None:
         studies.append(planned(summary.scope, max(found.seeds, len(header.seeds)), num_folds))
+    present = 0 if isinstance(design, SeedDesign) else design.num_patients
+    most = MAX_TIMES_PATIENTS * present if isinstance(design, FoldDesign) else MAX_NUMBER
+    if found.patients is not None and present < found.patients <= most:  # with fewer, the present seeds suffice too
+        studies.append(planned(summary.scope, design.num_seeds, num_folds, found.patients))
     if isinstance(design, PatientDesign):
-        if found.patients is not None and found.patients > design.num_patients:  # else the present seeds suffice too
-            studies.append(planned(summary.scope, design.num_seeds, num_folds, found.patients))
         if not studies:
             both = seeds_and_patients(design, effect, alpha=alpha)
             studies += [planned(summary.scope, both[0], num_folds, both[1])] if both is not None else []

@@ -14,6 +14,7 @@ from dlx.study.scope import Scope
 # `tests/calibration.py`: with 5 patients and 8 variants up to 7.4 % false alarms, with 10 patients no more than 4
 FEW_PATIENTS = 10
 MANY_VARIANTS = 5
+FEW_SEEDS = 4  # a t interval of 3 seeds is 2.2 times as wide as that of many; of 2 seeds 6.5 times
 
 
 def headline_scope(header: StudyHeader, variants: Iterable[VariantSummary]) -> tuple[Scope, str]:
@@ -21,7 +22,7 @@ def headline_scope(header: StudyHeader, variants: Iterable[VariantSummary]) -> t
     if header.scope is not None:
         return header.scope, "as declared"
     if header.folds:
-        return Scope.PROCEDURE, f"the widest of {len(header.folds)} folds"
+        return Scope.PROCEDURE, f"the widest scope that {len(header.folds)} folds carry"
     if find_metric(header.metric)[0].of_case is None:
         return Scope.SEEDS, f"{header.metric} has no value for each patient"
     num_patients = header.num_val_persons or _num_scored_persons(header, variants)
@@ -49,7 +50,7 @@ def _num_scored_persons(header: StudyHeader, variants: Iterable[VariantSummary])
 
 
 def scope_remarks(header: StudyHeader, scope: Scope, num_patients: int) -> list[str]:
-    """What is known to make verdicts of this scope wrong more often than 5 %, where the design has it."""
+    """What makes verdicts of this scope wrong more often than 5 %, and what makes intervals wide, where it applies."""
     num_variants = len(header.variants) - 1
     if scope is Scope.PATIENTS and 0 < num_patients < MIN_PATIENTS:
         return [
@@ -60,12 +61,20 @@ def scope_remarks(header: StudyHeader, scope: Scope, num_patients: int) -> list[
             f"{num_patients} patients and {num_variants} variants: of simulated studies without an effect up to 7 % "
             "declared one, if seeds vary little (docs/studies.md)"
         ]
-    if scope is Scope.PROCEDURE and header.settings.get("split", {}).get("train_subjects") is None:
-        return [
+    num_folds, num_seeds = len(header.folds), len(header.seeds)
+    remarks = []
+    if scope is Scope.PROCEDURE and 1 < num_seeds < FEW_SEEDS:
+        remarks.append(
+            f"the intervals for new seeds and new patients rest on {num_seeds} seeds and are wide; those for new "
+            f"training sets rest on all {num_folds * num_seeds} runs"
+        )
+    shares_training = num_folds > 2 and header.settings.get("split", {}).get("train_subjects") is None
+    if scope is Scope.PROCEDURE and shares_training:  # two folds share nobody
+        remarks.append(
             "the folds share most of their training subjects: an effect that all their training sets have in common "
             "cannot be seen, and makes false alarms more frequent (docs/studies.md)"
-        ]
-    return []
+        )
+    return remarks
 
 
 def test_to_train(header: StudyHeader, variants: Iterable[VariantSummary]) -> float | None:

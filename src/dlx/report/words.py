@@ -71,7 +71,8 @@ GROUNDS = {
 def spell_verdict(result: Comparison | ClaimResult) -> str:
     """`better`, `no difference larger than 0.01`, `confirmed`, without its scope."""
     effect = result.smallest_effect if isinstance(result, Comparison) else None
-    return VERDICTS[result.verdict].format(smallest_effect=effect)
+    whose = "control " * any(isinstance(reason, why.CollapsedPair) and not reason.variant for reason in result.reasons)
+    return whose + VERDICTS[result.verdict].format(smallest_effect=effect)
 
 
 def spell_scoped_verdict(result: Comparison | ClaimResult) -> str:
@@ -114,9 +115,9 @@ def spell_reason(reason: why.Reason, verdict: Verdict, smallest_effect: float | 
         case why.LostByCorrection(num_variants, within):
             where = "0 is outside the interval" if within is None else f"the interval is within ±{within:g}"
             return f"{where}, but not after correction for {num_variants} variants"
-        case why.EarlierLooks(num_runs, rate, is_bound):
+        case why.EarlierLooks(num_runs, rate):
             when = f"looks at {', '.join(map(str, num_runs))}" if len(num_runs) > 1 else f"a look at {num_runs[0]}"
-            alarms = "" if rate is None else f" ({'at most ' * is_bound}about {100 * rate:.1f} % false alarms)"
+            alarms = "" if rate is None else f" (about {100 * rate:.1f} % false alarms)"
             return f"runs were added after {when}: no longer a 5 % verdict{alarms}"
         case why.AboveMargin(margin):
             return ABOVE_MARGIN[verdict].format(margin=margin, negative=-margin or 0.0)

@@ -18,6 +18,8 @@ def check_scope(study: Study, resolved: Iterable[Resolved]) -> None:
             "scope 'procedure': verdicts for new training sets take cross-validation: add --fold all "
             "(split.fold = \"all\"), or choose the scope 'patients'"
         )
+    if study.scope is Scope.SEEDS and len(study.seeds) < 2:
+        raise SettingError("scope 'seeds': one seed carries no verdict for new seeds: train several (--seeds 5)")
     if study.scope is not Scope.PATIENTS:
         return
     if find_metric(study.metric)[0].of_case is None:

@@ -181,7 +181,7 @@ class Pairs:
     def _values(self) -> Floats:
         return np.array([*self.differences.values()], dtype=np.float64)
 
-    def design(self, scope: Scope, test_to_train: float | None) -> PowerDesign | None:
+    def design(self, scope: Scope, compared: Design) -> PowerDesign | None:
         """The present seeds, patients and folds with their variances; None where these cannot be estimated."""
         if not self.is_sound:
             return None
@@ -193,13 +193,13 @@ class Pairs:
                 return None
             return PatientDesign(components(self.by_patient), *self.by_patient.shape)
         values, num_seeds = self._values, self.size(Scope.SEEDS)
-        num_folds = len({run[0] for run in self.differences if not isinstance(run, int)})
-        if test_to_train is None or num_folds < 2 or len(values) != num_folds * num_seeds:
+        num_folds = len({run[0] for run in compared.runs if not isinstance(run, int)})
+        if compared.test_to_train is None or num_folds < 2 or len(values) != num_folds * num_seeds:
             return None
         parts = FoldComponents(values.var(axis=-1, ddof=1), np.zeros(()))  # one seed does not tell folds and runs apart
         if num_seeds > 1:
             parts = fold_components(values.reshape(num_folds, num_seeds))
-        return FoldDesign(parts, num_folds, num_seeds, test_to_train)
+        return FoldDesign(parts, num_folds, num_seeds, compared.test_to_train, self.size(Scope.PATIENTS))
 
     def size(self, scope: Scope) -> int:
         """The number of seeds, patients or runs."""
@@ -236,7 +236,7 @@ def compare(control: Runs, variants: Mapping[str, Runs], design: Design) -> Comp
                 smallest_effect=design.smallest_effect,
                 scope=design.scope,
                 scopes=scopes | {design.scope: _with_narrower(design.scope, scopes)},
-                design=(own := row.design(design.scope, design.test_to_train)),
+                design=(own := row.design(design.scope, design)),
                 needed=None if own is None else needed(own, design.smallest_effect, alpha=ALPHA / len(variants)),
             )
         )
@@ -270,7 +270,7 @@ def _compare_in(
         if verdict is Verdict.NO_DIFFERENCE and unlearned is not None:
             verdict, reasons = Verdict.CANNOT_TELL, (unlearned,)
         if decision.is_different[i] or decision.is_equivalent[i]:
-            reasons += cost_of_looks(design.earlier_looks, len(design.runs), len(variants), scope)
+            reasons += cost_of_looks(design.earlier_looks, design.runs, len(variants), scope)
         results[label] = ScopeResult(
             n=row.size(scope),
             difference=mean,
@@ -333,7 +333,7 @@ def _with_narrower(scope: Scope, scopes: Mapping[Scope, ScopeResult]) -> ScopeRe
 def _noise_floor(control: Runs, pairs: Sequence[Pairs], design: Design, alpha: float) -> NoiseFloor:
     healthy = [run for run in sorted(set(design.runs)) if run not in control.collapse.all_runs]
     known = [value for run in healthy if (value := finite(control.values.get(run))) is not None]
-    typical = median_design(row.design(design.scope, design.test_to_train) for row in pairs)
+    typical = median_design(row.design(design.scope, design) for row in pairs)
     return NoiseFloor(
         n=len(known),
         control_spread=spread(np.array(known, dtype=np.float64)) if len(known) >= 2 else None,

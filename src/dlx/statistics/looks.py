@@ -1,6 +1,6 @@
 """The cost of looking at verdicts before all seeds are there: the rate of false alarms."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -8,23 +8,27 @@ import numpy as np
 from dlx.statistics.decision import decide
 from dlx.statistics.estimate import over_seeds
 from dlx.statistics.reasons import EarlierLooks
+from dlx.study.run_id import RunId, seed_of
 from dlx.study.scope import Scope
 
 
-def cost_of_looks(earlier: Iterable[int], n: int, num_tests: int | None, scope: Scope) -> tuple[EarlierLooks, ...]:
-    """The looks at fewer than n runs at which a verdict was possible, as one reason; empty if there was none.
+def cost_of_looks(
+    earlier: Iterable[int], runs: Sequence[RunId], num_tests: int | None, scope: Scope
+) -> tuple[EarlierLooks, ...]:
+    """The looks at fewer runs than now at which a verdict was possible, as one reason; empty if there was none.
 
-    A look at one run, or at no fewer than now, changes nothing. Without `num_tests` (tests, one a variant, corrected
-    together) the rate of false alarms is unknown. For new patients and new training sets the rate of one variant over
-    seeds is a bound: in simulations (`tests/calibration.py`) looks cost less there, as the patients stay the same and
-    the test of cross-validation is conservative.
+    A verdict takes two runs, of other scopes than the procedure's two seeds in each fold. The rate of false alarms is
+    simulated for new seeds alone, and for `num_tests` tests, one a variant, corrected together (None: other tests).
+    docs/studies.md has the rates of the other scopes, which depend on their variances.
     """
-    looks = tuple(look for look in sorted(set(earlier)) if 2 <= look < n)
+    num_folds = max(1, len(runs) // max(1, len({seed_of(run) for run in runs})))
+    least = 2 if scope is Scope.PROCEDURE else 2 * num_folds
+    looks = tuple(look for look in sorted(set(earlier)) if least <= look < len(runs))
     if not looks:
         return ()
-    is_bound = scope is not Scope.SEEDS
-    rate = None if num_tests is None else false_alarm_rate((*looks, n), 1 if is_bound else num_tests)
-    return (EarlierLooks(looks, rate, is_bound and rate is not None),)
+    is_known = scope is Scope.SEEDS and num_tests is not None and all(look % num_folds == 0 for look in looks)
+    seeds = tuple(number // num_folds for number in (*looks, len(runs)))
+    return (EarlierLooks(looks, false_alarm_rate(seeds, num_tests) if is_known and num_tests else None),)
 
 
 @lru_cache(maxsize=64)

@@ -97,12 +97,16 @@ class PatientDesign:
 
 @dataclass(frozen=True)
 class FoldDesign:
-    """Cross-validation: its variances, the folds (two or more), the seeds in each, and n_test / n_train."""
+    """Cross-validation: its variances, the folds (two or more), the seeds in each, and n_test / n_train.
+
+    `num_patients` validate, with all folds together; 0 if their number is unknown.
+    """
 
     parts: FoldComponents
     num_folds: int
     num_seeds: int
     test_to_train: float
+    num_patients: int = 0
 
     @property
     def standard_error(self) -> float:
@@ -128,11 +132,11 @@ PowerDesign = SeedDesign | PatientDesign | FoldDesign
 
 
 def median_design(designs: Iterable[PowerDesign | None]) -> PowerDesign | None:
-    """The first design with the median of each variance over all, which have one scope; None without any."""
+    """The largest design with the median of each variance over all, which have one scope; None without any."""
     known = [design for design in designs if design is not None]
     if not known:
         return None
-    match known[0]:
+    match max(known, key=lambda design: (design.num_seeds, getattr(design, "num_patients", 0))):
         case SeedDesign() as first:
             return replace(first, variance=float(np.median([d.variance for d in known if isinstance(d, SeedDesign)])))
         case PatientDesign() as first:
@@ -158,7 +162,7 @@ class Needed:
     """What finds an effect with 80 % power; None where no number does.
 
     `seeds` at the present number of patients (in cross-validation for each of the present folds), `patients` at the
-    present number of seeds.
+    present number of seeds (in cross-validation those of all folds, if folds differ by their patients alone).
     """
 
     seeds: int | None
@@ -167,7 +171,7 @@ class Needed:
 
 def needed(design: PowerDesign, effect: float, *, alpha: float) -> Needed:
     """The seeds, or the patients, that find a true difference `effect` where the present design may not."""
-    patients = patients_needed(design, effect, alpha=alpha) if isinstance(design, PatientDesign) else None
+    patients = None if isinstance(design, SeedDesign) else patients_needed(design, effect, alpha=alpha)
     return Needed(seeds_needed(design, effect, alpha=alpha), patients)
 
 
@@ -184,13 +188,24 @@ def seeds_needed(design: PowerDesign, effect: float, *, alpha: float) -> int | N
     return fewest(lambda n: replace(design, num_seeds=n).power(effect, alpha=alpha), least=least)
 
 
-def patients_needed(design: PatientDesign, effect: float, *, alpha: float) -> int | None:
-    """The patients that find a true difference `effect` with the present seeds; None if no number does."""
-    if effect == 0.0:
+def patients_needed(design: PatientDesign | FoldDesign, effect: float, *, alpha: float) -> int | None:
+    """The patients that find a true difference `effect` with the present seeds; None if no number does.
+
+    In cross-validation those of all folds, if the folds differ by their patients alone: the part of the folds is then
+    inversely proportional to the patients. None too where one seed in each fold does not tell this part apart.
+    """
+    if effect == 0.0 or (isinstance(design, FoldDesign) and (design.num_seeds == 1 or not design.num_patients)):
         return None
     if design.standard_error == 0.0:
         return 2
-    return fewest(lambda n: replace(design, num_patients=n).power(effect, alpha=alpha))
+
+    def with_patients(n: int) -> float:
+        if isinstance(design, PatientDesign):
+            return replace(design, num_patients=n).power(effect, alpha=alpha)
+        parts = design.parts._replace(fold=design.parts.fold * design.num_patients / n)
+        return replace(design, parts=parts, num_patients=n).power(effect, alpha=alpha)
+
+    return fewest(with_patients)
 
 
 def detectable_effect(design: PowerDesign, *, alpha: float) -> float:

@@ -89,7 +89,6 @@ class EarlierLooks:
 
     num_runs: tuple[int, ...]
     false_alarm_rate: float | None
-    is_bound: bool = False  # the rate is no higher than that
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from dlx.report.figures.variant_axis import VariantAxis
 from dlx.report.rows import scopes_of
 from dlx.report.summary import Summary
 from dlx.report.words import FOR, WITHOUT_A_POINT
+from dlx.settings.text import counted
 from dlx.statistics.claims import Estimate
 from dlx.statistics.verdict import Verdict
 from dlx.study.metrics import METRICS, largest_difference
@@ -44,8 +45,15 @@ def draw_last_epoch(figure: SubFigure, summary: Summary) -> None:
     figure.legend(handles=[*by_label.values()], loc="outside lower left", ncols=2 if is_one else len(by_label), **style)
 
 
+def spread_of(estimate: Estimate) -> tuple[float, float] | None:
+    """Mean minus and plus one standard deviation."""
+    if estimate.mean is None or estimate.sd is None:
+        return None
+    return estimate.mean - estimate.sd, estimate.mean + estimate.sd
+
+
 def _draw_dice(axes: Axes, summary: Summary, axis: VariantAxis) -> None:
-    """Train and validation Dice of each variant: the mean with its interval, and each seed beside it.
+    """Train and validation Dice of each variant: the mean with its interval (with folds, its spread), and each run.
 
     Until all declared seeds have ended there is no interval, as it would be a look; where runs collapsed, no mean.
     """
@@ -57,15 +65,18 @@ def _draw_dice(axes: Axes, summary: Summary, axis: VariantAxis) -> None:
             style: dict[str, Any] = {"color": colour, "marker": marker, "label": name}
             if not variant.collapse:
                 estimate = Estimate(known)
-                interval = clipped(estimate.interval, *DICE) if estimate.n >= num_runs else None
+                ends = spread_of(estimate) if summary.header.folds else estimate.interval
+                interval = clipped(ends, *DICE) if estimate.n >= num_runs else None
                 axis.point(axes, variant.label, estimate.mean, interval, side * 4.0, **style)
             axis.dots(axes, variant.label, known, side * 8.5, colour)
             if variant.is_control and known and not variant.collapse and len(summary.variants) > 1:
                 line = axes.axhline if axis.is_flat else axes.axvline
                 style = {"color": CONTROL, "linestyle": dashes, "linewidth": 1.0, "zorder": 1.2}
                 line(Estimate(known).mean or 0.0, label="control's mean" if metric == "val_dice" else None, **style)
-    folds = f" in each of {len(summary.header.folds)} folds" * bool(summary.header.folds)
-    what = f"mean, 95 % interval, {num_seeds} seeds{folds}" if num_runs > 1 else "one seed"
+    num_folds, seeds = len(summary.header.folds), counted(num_seeds, "seed")
+    what = f"mean, 95 % interval, {seeds}" if num_runs > 1 else "one seed"
+    if num_folds:  # runs share training subjects: no interval of one variant
+        what = f"mean, standard deviation, {num_folds} folds x {seeds}"
     axes.set_title(f"Dice after the last epoch\n{what}")
     if not _has_values(summary):
         (axes.set_ylim if axis.is_flat else axes.set_xlim)(*DICE)

@@ -31,7 +31,7 @@ def folds_table(found: CrossValidation) -> Trimmed:
         ("best val Dice", "(epoch)"),
         "seconds",
     ]
-    seeds = f" x {len(header.seeds)} seeds" if has_seeds else f", seed {header.seeds[0]}"
+    seeds = f" x {counted(len(header.seeds), 'seed')}" if has_seeds else f", seed {header.seeds[0]}"
     grid = Grid(
         tuple(Column(title, is_number=True) for title in titles),
         tuple(rows),
@@ -53,7 +53,8 @@ def foot_lines(found: CrossValidation) -> list[str]:
         lines.append(f"mean over all {what}, {times}: val Dice {spell(found.over_cases)}")
     if found.interval is not None:
         low, high = (spell(end) for end in found.interval)
-        lines.append(f"95 % interval of the mean val Dice, for new training sets: {low} to {high}")
+        mean = spell(found.over_folds("val_dice").mean)
+        lines.append(f"mean over folds: val Dice {mean}, for new training sets {low} to {high} (95 %)")
     done = sum(record.result is not None for record in found.records.values())
     if done < len(header.runs):
         lines.append(f"finished runs: {done} of {len(header.runs)}; the mean over all cases and the interval need all")
