@@ -80,15 +80,22 @@ def print_summary_after(
         yield
     finally:
         done = finished(records.trials)
+        is_one_network = len(records.header.variants) == 1
+        found = cross_validate(records) if records.header.folds and is_one_network and done else None
         if as_json:
             entries = [
                 trial_entry(trial.record, trial.folder, trial.entry.fold) | {"label": trial.entry.label}
                 for trial in records.trials
                 if trial.record is not None
             ]
-            print_json(study_document(summary, entries))
+            crossed = {"cross_validation": cross_validation_entry(found)} if found else {}
+            print_json(study_document(summary, entries) | crossed)
         elif len(records.trials) == 1 and done and done[0].result is not None:
             output().show(trial_table(done[0]))
+            if per_case:
+                output().show(Trimmed(tuple(cases_tables(summary))))
+        elif found is not None:
+            output().show(folds_table(found))
             if per_case:
                 output().show(Trimmed(tuple(cases_tables(summary))))
         else:

@@ -41,10 +41,16 @@ class Column:
     title: str | tuple[str, ...]  # a line, or several
     is_number: bool = False
     may_stack: bool = False  # a number's spread may stand below its mean
+    has_parts: bool = False  # each line of the title but the first names a line of every cell
 
     @property
     def title_lines(self) -> tuple[str, ...]:
         return (self.title,) if isinstance(self.title, str) else self.title
+
+    @property
+    def part_titles(self) -> list[str]:
+        """The title of each line of a cell, with the first line of the column's."""
+        return [f"{self.title_lines[0]} {part}" for part in self.title_lines[1:]]
 
 
 @dataclass(frozen=True)
@@ -146,13 +152,15 @@ class Grid:
 
     def _list(self, width: int) -> RenderResult:
         """For each row its name (`p=0.1   n 5`), and below it the other cells, each after its title."""
-        titles = [" ".join(column.title_lines) for column in self.columns[1:]]
+        titles = [" ".join(column.title_lines) for column in self.columns[1:] if not column.has_parts]
+        titles += [title for column in self.columns[1:] if column.has_parts for title in column.part_titles]
         room = min(max((cell_len(title) for title in titles), default=0), max(width // 2 - 4, 8))
         for row in self.rows:
             yield Text()
             name, *cells = (_lines(cell) for cell in row.cells)
             head = " ".join(line.text for line in name)
-            fields = [field for field in zip(titles, cells, strict=True) if any(line.text for line in field[1])]
+            pairs = zip(self.columns[1:], cells, strict=True)
+            fields = [field for column, lines in pairs for field in _fields(column, lines)]
             if fields and len(fields[0][1]) == 1:
                 beside = f"{head}   {fields[0][0]} {fields[0][1][0].text}".rstrip()
                 if cell_len(beside) + 2 <= width:
@@ -161,6 +169,13 @@ class Grid:
             for title, lines in fields:
                 yield from _field(title, lines, room, width)
         yield Text()
+
+
+def _fields(column: Column, lines: Sequence[Styled]) -> list[tuple[str, Sequence[Styled]]]:
+    """A cell under its title, or each line under a title of its own; without cells that are empty."""
+    if column.has_parts and len(lines) == len(column.part_titles):
+        return [(title, [line]) for title, line in zip(column.part_titles, lines, strict=True)]
+    return [(" ".join(column.title_lines), lines)] if any(line.text for line in lines) else []
 
 
 def _field(title: str, lines: Sequence[Styled], room: int, width: int) -> list[RenderableType]:

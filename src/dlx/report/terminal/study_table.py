@@ -48,13 +48,16 @@ def study_table(summary: Summary, *, per_class: bool = False, per_case: bool = F
         parts.append(classes_table(summary))
     if per_case:
         parts += cases_tables(summary)
+    num_tables = len(parts)
     for variant in summary.variants:
         bad = (*variant.unfinished, *filter(None, [spell_collapse(variant.collapse)]))
         parts += [Line(f"{variant.label}: {line}", "red") for line in bad]
         parts += [Line(f"{variant.label}: {warning}", "bold red") for warning in variant.warnings]
+    has_notes = len(parts) > num_tables
     if header.control is not None and len(summary.variants) > 1:
         rows = verdict_rows(summary)
         footnotes = shared_reasons(rows)
+        parts += [Line()] * has_notes
         parts += [verdict_table(summary, rows, footnotes), *map(Line, foot_lines(summary, footnotes))]
     if summary.claims:
         parts += [Line(), claims_table(summary)]
@@ -90,7 +93,7 @@ def verdict_table(summary: Summary, rows: Sequence[VerdictRow], footnotes: Seque
     columns = (
         Column("variant"),
         Column("difference", is_number=True),
-        Column(("95 % interval", *(FOR[scope] for scope in scopes_of(summary))), is_number=True),
+        Column(("95 % interval", *(FOR[scope] for scope in scopes_of(summary))), is_number=True, has_parts=True),
         Column("verdict"),
         Column("needed"),
     )
