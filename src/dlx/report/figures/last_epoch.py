@@ -24,6 +24,8 @@ NARROWER: list[dict[str, Any]] = [
 ]
 DICE = METRICS["val_dice"].value_range
 
+LEGEND_COLUMNS = 7  # more do not fit the width of a figure
+
 
 def draw_last_epoch(figure: SubFigure, summary: Summary) -> None:
     """Draws both panels and their legend; without a comparison only the first panel."""
@@ -42,7 +44,8 @@ def draw_last_epoch(figure: SubFigure, summary: Summary) -> None:
         )
     by_label = {str(handle.get_label()): handle for handle in handles}
     style: dict[str, Any] = {"handletextpad": 0.4, "columnspacing": 1.2, "borderpad": 0.2}
-    figure.legend(handles=[*by_label.values()], loc="outside lower left", ncols=2 if is_one else len(by_label), **style)
+    num_columns = 2 if is_one else len(by_label) if len(by_label) <= LEGEND_COLUMNS else -(-len(by_label) // 2)
+    figure.legend(handles=[*by_label.values()], loc="outside lower left", ncols=num_columns, **style)
 
 
 def spread_of(estimate: Estimate) -> tuple[float, float] | None:
