@@ -11,6 +11,7 @@ from pathlib import Path
 
 from dlx.data.cache_file import FileState, Origin, read_cache, write_cache
 from dlx.data.cases import Dataset, Declaration
+from dlx.data.layouts.channel_schemes import choose_normalizer
 from dlx.data.layouts.listing import CaseFiles
 from dlx.settings.spec import Part
 from dlx.system.errors import DataError
@@ -67,6 +68,8 @@ def load_cache(path: Path, *, normalize: Part | None = None) -> Dataset:
     """
     dataset = read_cache(path)
     assert dataset is not None  # read_cache returns None only if an origin is expected
-    if normalize is not None and dataset.normalize != str(normalize):
-        raise DataError(f"{path}: prepared with data.normalize={dataset.normalize}, but the setting is {normalize}")
+    if normalize is not None:
+        chosen, _ = choose_normalizer(normalize, dataset.layout, dataset.channels)
+        if dataset.normalize != str(chosen):
+            raise DataError(f"{path}: prepared with data.normalize={dataset.normalize}, but the setting is {chosen}")
     return dataset

@@ -1,7 +1,8 @@
 """The file of a prepared data set: one safetensors file, written whole and checked when it is read.
 
-It holds the flat tensors `images` (float16, channels last), `masks` (uint8) and `thumbnails` (float16) of all cases,
-one after another, and a JSON description in its header. `cache` decides where the file lies and whether it is valid.
+It holds flat tensors of all cases, one after another: `images` (float16, channels last), `wide_images` (float32, of the
+cases that need it), `masks` (uint8), `thumbnails` (float16) and `foreground` (float32); and a JSON description in its
+header. `cache` decides where the file lies and whether it is valid.
 """
 
 import contextlib
@@ -29,8 +30,9 @@ from dlx.system.errors import DataError
 from dlx.system.files import replacing
 
 # Increase this when the file stores more about the same data: an older cache file of a folder is then rebuilt, and an
-# older file that is opened by itself is read without the additions. 2 added orientation, intensities and thumbnails.
-FILE_FORMAT = 2
+# older file that is opened by itself is read without the additions. 2 added orientation, intensities and thumbnails;
+# 3 the rounding error of float16 and images as float32.
+FILE_FORMAT = 3
 
 
 class FileState(NamedTuple):
@@ -64,6 +66,9 @@ class StoredCase(Section):
     value_hash: str
     correlations: tuple[float, float] | None = None
     notes: tuple[FileNote, ...] = ()
+    is_wide: bool = False
+    foreground_voxels: int | None = None
+    rounding_error: float | None = None
     orientation: str = ""
     prepared_hash: str = ""
     intensities: tuple[ChannelIntensities, ...] = ()
@@ -74,6 +79,9 @@ class StoredCase(Section):
 
 # What a case and its stored form have alike; the other fields are arrays, which are stored as tensors or as numbers.
 ALIKE = StoredCase.model_fields.keys() & {field.name for field in fields(Case)} - {"pad_value"}
+# The tensors and their types, in the order in which they are stored. The last two are left out if they are empty, and a
+# file of format 1 has the first two alone.
+KINDS = {"images": "F16", "masks": "U8", "thumbnails": "F16", "wide_images": "F32", "foreground": "F32"}
 
 
 class Description(Section):
@@ -95,10 +103,15 @@ def write_cache(path: Path, dataset: Dataset, origin: Origin) -> None:
         origin=origin, file_format=FILE_FORMAT, fingerprint=dataset.fingerprint, cases=described
     ).model_dump_json()
     tensors: dict[str, list[NDArray[Any]]] = {
-        "images": [case.image for case in dataset.cases],
+        "images": [case.image for case in dataset.cases if not case.is_wide],
         "masks": [case.mask for case in dataset.cases],
         "thumbnails": [case.thumbnail.image for case in dataset.cases if case.thumbnail is not None],
     }
+    optional: dict[str, list[NDArray[Any]]] = {
+        "wide_images": [case.image for case in dataset.cases if case.is_wide],
+        "foreground": [case.foreground for case in dataset.cases if case.foreground is not None],
+    }
+    tensors |= {name: arrays for name, arrays in optional.items() if arrays}
     header = _header(description, tensors)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
@@ -112,6 +125,8 @@ def _describe(case: Case) -> StoredCase:
     stored = StoredCase(
         shape=(d, h, w),
         pad_value=tuple(float(value) for value in case.pad_value),
+        is_wide=case.is_wide,
+        foreground_voxels=None if case.foreground is None else case.foreground.shape[1],
         **{name: getattr(case, name) for name in ALIKE},
     )
     if case.thumbnail is None:
@@ -127,8 +142,7 @@ def _header(description: str, tensors: dict[str, list[NDArray[Any]]]) -> bytes:
     for name, arrays in tensors.items():
         size = sum(array.size for array in arrays)
         end = start + sum(array.nbytes for array in arrays)
-        kind = "U8" if name == "masks" else "F16"
-        header[name] = {"dtype": kind, "shape": [size], "data_offsets": [start, end]}
+        header[name] = {"dtype": KINDS[name], "shape": [size], "data_offsets": [start, end]}
         start = end
     text = json.dumps(header, separators=(",", ":")).encode()
     return text + b" " * (-len(text) % 8)
@@ -157,7 +171,7 @@ def read_cache(path: Path, expected: Origin | None = None) -> Dataset | None:
             description.file_format != FILE_FORMAT or description.origin.model_dump_json() != expected.model_dump_json()
         ):
             return None
-        names = ["images", "masks", *(["thumbnails"] if description.file_format > 1 else [])]
+        names = [name for name in KINDS if name in file.keys()]  # noqa: SIM118 - not a dict
         tensors = {name: [file.get_tensor(name)] for name in names}
         if _checksums(text, tensors) != file.metadata()["crc32"]:
             raise DataError(f"{path}: damaged: the checksum of the voxels does not match")
@@ -200,25 +214,38 @@ def _description(path: Path, metadata: dict[str, str] | None) -> tuple[str, Desc
 def _dataset(path: Path, description: Description, tensors: dict[str, NDArray[Any]]) -> Dataset:
     declaration, files, stored = description.origin.declaration, description.origin.files, description.cases
     num_channels = len(declaration.channels)
-    image_shapes = [(*case.shape, num_channels) for case in stored]
-    images = _split(path, "images", tensors["images"], np.float16, image_shapes)
+    images = _images(path, tensors, stored, num_channels)
     masks = _split(path, "masks", tensors["masks"], np.uint8, [case.shape for case in stored])
     if tensors["masks"].max() >= len(declaration.class_names):
         raise DataError(f"{path}: damaged: the masks do not match the description")
     cells = [case.thumbnail_cells or (0,) for case in stored]
     thumbnails = _split(path, "thumbnails", tensors.get("thumbnails", np.empty(0, np.float16)), np.float16, cells)
+    sampled = [(num_channels, case.foreground_voxels or 0) for case in stored]
+    foregrounds = _split(path, "foreground", tensors.get("foreground", np.empty(0, np.float32)), np.float32, sampled)
     cases = tuple(
         Case(
             image=image,
             mask=mask,
             pad_value=np.array(case.pad_value, np.float32),
             thumbnail=Thumbnail(thumbnail, case.thumbnail_cell_mm) if case.thumbnail_cells else None,
+            foreground=None if case.foreground_voxels is None else foreground,
             **{name: getattr(case, name) for name in ALIKE},
         )
-        for case, image, mask, thumbnail in zip(stored, images, masks, thumbnails, strict=True)
+        for case, image, mask, thumbnail, foreground in zip(stored, images, masks, thumbnails, foregrounds, strict=True)
     )
     unit = distance_unit([file.path for file in files], [case.spacing_mm for case in stored])
     return Dataset.of(declaration, str(path), cases, description.fingerprint, unit)
+
+
+def _images(
+    path: Path, tensors: dict[str, NDArray[Any]], stored: Sequence[StoredCase], num_channels: int
+) -> list[NDArray[Any]]:
+    """The images of all cases in their order, each in the type in which it was stored."""
+    parts = {}
+    for is_wide, name, kind in ((False, "images", np.float16), (True, "wide_images", np.float32)):
+        shapes = [(*case.shape, num_channels) for case in stored if case.is_wide == is_wide]
+        parts[is_wide] = iter(_split(path, name, tensors.get(name, np.empty(0, kind)), kind, shapes))
+    return [next(parts[case.is_wide]) for case in stored]
 
 
 def _split(
@@ -228,5 +255,5 @@ def _split(
     sizes = [math.prod(shape) for shape in shapes]
     if tensor.dtype != kind or tensor.shape != (sum(sizes),):
         raise DataError(f"{path}: damaged: the {name} do not match the description")
-    parts = np.split(tensor, list(accumulate(sizes))[:-1])
+    parts = np.split(tensor, list(accumulate(sizes))[:-1]) if sizes else []
     return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]

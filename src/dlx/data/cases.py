@@ -7,6 +7,7 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,22 +27,24 @@ Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """One labelled image, prepared; it takes 2 C + 1 bytes per voxel.
+    """One labelled image, prepared; it takes 2 C + 1 bytes per voxel, or 4 C + 1.
 
-    `image` is (D, H, W, C) float16 and `mask` (D, H, W) uint8 with classes 0..K-1, both C-contiguous;
-    `spacing_mm` is (d, h, w); `pad_value` (C,) float32 fills the image outside the volume (0 fills the mask).
-    `content_hash` is the hash of the decoded image (all channels) before normalisation, `mask_hash` that of the mask,
-    `value_hash` that of the image's values, independent of the voxel type. `correlations` are those of the two
+    `image` is (D, H, W, C) float16, or float32 if `is_wide`, and `mask` (D, H, W) uint8 with classes 0..K-1, both
+    C-contiguous; `spacing_mm` is (d, h, w); `pad_value` (C,) float32 fills the image outside the volume (0 fills the
+    mask). `content_hash` is the hash of the decoded image (all channels) before normalisation, `mask_hash` that of the
+    mask, `value_hash` that of the image's values, independent of the voxel type. `correlations` are those of the two
     channels that correlate most in the foreground, before and after whitening; None without whitening. `notes` list
-    ambiguities in the headers of the files.
+    ambiguities in the headers of the files. `foreground` holds the values of some labelled voxels (C, n), if the
+    normaliser takes its statistics from the training cases (`ct`); those channels are then not normalised yet.
 
     The other fields are used for warnings only and are empty if unknown, as in prepared data written by an older dlx:
-    `orientation` (see `orientation_of`), `prepared_hash` of the prepared image in canonical orientation, `intensities`
-    of each channel and `negative_fraction` of the first channel before normalisation, and `thumbnail`.
+    `rounding_error` of float16 as a share of the noise (None also if a value is beyond float16), `orientation` (see
+    `orientation_of`), `prepared_hash` of the prepared image in canonical orientation, `intensities` of each channel and
+    `negative_fraction` of the first channel before normalisation, and `thumbnail`.
     """
 
     id: str
-    image: NDArray[np.float16]
+    image: NDArray[np.float16] | NDArray[np.float32]
     mask: NDArray[np.uint8]
     spacing_mm: tuple[float, float, float]
     pad_value: NDArray[np.float32]
@@ -50,11 +53,18 @@ class Case:
     value_hash: str = ""
     correlations: tuple[float, float] | None = None
     notes: tuple[FileNote, ...] = ()
+    foreground: NDArray[np.float32] | None = None
+    rounding_error: float | None = None
     orientation: str = ""
     prepared_hash: str = ""
     intensities: tuple[ChannelIntensities, ...] = ()
     negative_fraction: float = 0.0
     thumbnail: Thumbnail | None = None
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether the image is stored as float32."""
+        return self.image.dtype == np.float32
 
     @cached_property
     def class_voxels(self) -> tuple[int, ...]:
@@ -134,8 +144,10 @@ class Declaration(Section):
 
 
 def fingerprint(declaration: Declaration, cases: tuple[Case, ...]) -> str:
-    """32 hex digits over the decoded contents, ids, spacings, class map, normaliser and DATA_VERSION."""
-    identity = {
+    """32 hex digits over the decoded contents, ids, spacings, class map, normaliser and DATA_VERSION; and over the ids
+    of the cases stored as float32, if there are any.
+    """
+    identity: dict[str, Any] = {
         "data_version": DATA_VERSION,
         "channels": declaration.channels,
         "classes": declaration.class_names,
@@ -143,5 +155,7 @@ def fingerprint(declaration: Declaration, cases: tuple[Case, ...]) -> str:
         "normalize": str(declaration.normalize),
         "cases": [(case.id, case.mask.shape, case.spacing_mm, case.content_hash, case.mask_hash) for case in cases],
     }
+    if wide := [case.id for case in cases if case.is_wide]:
+        identity["float32"] = wide
     text = json.dumps(identity, separators=(",", ":"), sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -12,7 +12,7 @@ from dlx.data.cache_file import Origin
 from dlx.data.cases import Case as Case
 from dlx.data.cases import Dataset as Dataset
 from dlx.data.cases import Declaration
-from dlx.data.layouts.channel_schemes import remarks_on_schemes
+from dlx.data.layouts.channel_schemes import choose_normalizer
 from dlx.data.layouts.listing import DrawnListing, Listing, name_some
 from dlx.data.notes import HARMLESS, describe_notes
 from dlx.data.pictures import distance_unit
@@ -57,6 +57,7 @@ def open_dataset(
     source, path = spec.source, spec.path
     if source.name == "folder" and path is not None and path.suffix == cache.ENDING and not path.is_dir():
         dataset = _with_notes(replace(cache.load_cache(path, normalize=spec.normalize), source=str(path)))
+        dataset = dataset.with_remarks(*choose_normalizer(spec.normalize, dataset.layout, dataset.channels)[1])
         if spec.geometry == "strict" and _has_differences(dataset):
             raise DataError(f"{path}: prepared with data.geometry=image from files that data.geometry=strict refuses")
         return (
@@ -66,7 +67,7 @@ def open_dataset(
     preparation = (
         _preparation_from_files(path, listing, spec.normalize, spec.geometry)
         if path is not None and isinstance(listing, Listing)
-        else _preparation_of_drawn(source, listing, spec.normalize)
+        else _preparation_of_drawn(source, listing, choose_normalizer(spec.normalize, source.name, listing.channels)[0])
     )
     return _open(preparation, cache_dir, verify, keep, progress)
 
@@ -109,6 +110,7 @@ def _changed(before: Dataset, after: Dataset) -> list[str]:
 
 
 def _preparation_from_files(folder: Path, listing: Listing, normalize: Part, geometry: Geometry) -> Preparation:
+    normalize, schemes = choose_normalizer(normalize, listing.layout, listing.channels)
     declaration = Declaration(
         layout=listing.layout,
         channels=listing.channels,
@@ -128,7 +130,6 @@ def _preparation_from_files(folder: Path, listing: Listing, normalize: Part, geo
         return replace(dataset, distance_unit=unit)
 
     origin = Origin(declaration=declaration, files=files, groups=folder_groups(folder))
-    schemes = remarks_on_schemes(listing.channels, normalize) if listing.layout == "nnunet" else ()
     return Preparation(str(folder), str(folder.resolve()), origin, make, (*listing.remarks, *schemes), geometry)
 
 

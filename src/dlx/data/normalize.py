@@ -1,7 +1,7 @@
-"""Normalisers of intensities: each returns an image that fits into float16 and the value to pad it with.
+"""Normalisers of intensities: each returns an image as float32 and the value to pad it with.
 
 Statistics are computed in float64, one channel at a time. The caller adds the name of the case to an error message.
-The normaliser that decorrelates channels is in `whiten`.
+The normaliser that decorrelates channels is in `whiten`, that of CT in `ct`.
 """
 
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from pydantic import Field
 from dlx.system.errors import DataError
 
 FLOAT16_MAX = 65504.0
+RGB_MAX = 255.0
 
 Image = NDArray[np.float32]
 PadValue = NDArray[np.float32]
@@ -69,11 +70,24 @@ def percentile(
 
 
 def none(image: NDArray[Any]) -> tuple[Image, PadValue]:
-    """The unchanged values as float32; the pad value is 0. Raises DataError if a value is beyond float16."""
+    """The unchanged values as float32; the pad value is 0. Raises DataError if a value is not finite in float32."""
     with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite and is refused below
         unchanged = image.astype(np.float32)
-    check_range(unchanged, "choose a normaliser, such as --set data.normalize=zscore")
+    if not np.isfinite(unchanged).all():
+        raise DataError(
+            "a value is not finite or is beyond float32: choose a normaliser, such as --set data.normalize=zscore"
+        )
     return unchanged, np.zeros(len(image), np.float32)
+
+
+def rgb(image: NDArray[Any]) -> tuple[Image, PadValue]:
+    """The values divided by 255; the pad value is 0. Raises DataError if a value is not within 0 and 255."""
+    lowest, highest = float(image.min()), float(image.max())
+    if not (lowest >= 0.0 and highest <= RGB_MAX):  # also false for NaN
+        raise DataError(
+            f"values from {lowest:g} to {highest:g} are not those of 8 bits (0 to 255): try minmax:over=all"
+        )
+    return (image / np.float64(RGB_MAX)).astype(np.float32), np.zeros(len(image), np.float32)
 
 
 def foreground_of(image: NDArray[Any]) -> NDArray[np.bool_] | None:
@@ -129,7 +143,7 @@ def _mean_and_std(values: NDArray[Any], channel: int) -> tuple[float, float]:
 
 
 def check_range(values: NDArray[np.float32], remedy: str) -> None:
-    """DataError if a value is beyond 65504: prepared images are stored as float16, where it would be infinite."""
+    """DataError if a value is beyond 65504: of a normalised image, it is a mistake rather than a wide range."""
     lowest, highest = float(values.min()), float(values.max())
     if not (lowest >= -FLOAT16_MAX and highest <= FLOAT16_MAX):  # also false for NaN
         worst = lowest if -lowest > highest else highest

@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlx.data.cases import Case, Dataset, Declaration, fingerprint
+from dlx.data.ct import sample_foreground, windowed_channels
 from dlx.data.geometry import check_same_voxels
 from dlx.data.intensities import measure_intensities, negative_fraction
 from dlx.data.layouts.listing import CaseFiles, Listing, name_some
 from dlx.data.normalize import foreground_of
 from dlx.data.notes import FileNote
 from dlx.data.orientation import canonical_turn, orientation_of, turn_to_canonical
+from dlx.data.rounding import rounding_error, stored_type
 from dlx.data.thumbnails import make_thumbnail
 from dlx.data.volumes.header import Note
 from dlx.data.volumes.reading import Volume, content_hash, read_volume, value_hash
@@ -49,7 +51,7 @@ def prepare_all(
 
     Raises DataError after all cases have been tried; its message has a line per problem in the order of cases, at most
     20. Each thread needs, in bytes per voxel: the image as stored, 4 C, and 12 for statistics (0.16 GiB for 144 x 192 x
-    256 voxels with two channels of 16 bits). A prepared case takes 2 C + 1.
+    256 voxels with two channels of 16 bits). A prepared case takes 2 C + 1, or 4 C + 1 as float32.
     """
     cases: list[Case] = []
     wrong: list[str] = []
@@ -134,7 +136,8 @@ def prepare_arrays(
         normalized, pad_value = registry.load("normalizer", part.name)(image, **part.args)
     except DataError as error:
         raise DataError(f"case {case_id!r}: {error}") from error
-    channels_last = np.empty((*image.shape[1:], len(image)), np.float16)
+    rounding = rounding_error(normalized)
+    channels_last = np.empty((*image.shape[1:], len(image)), stored_type(rounding))
     channels_last[...] = np.moveaxis(normalized, 0, -1)
     classes = np.ascontiguousarray(mask, np.uint8)
     turned = turn_to_canonical(channels_last, orientation)
@@ -150,6 +153,8 @@ def prepare_arrays(
         mask_hash=content_hash(classes),
         value_hash=_joined(value_hash(channel) for channel in image),
         correlations=_correlations(image, channels_last) if part.name == "whiten" else None,
+        foreground=sample_foreground(image, classes) if any(windowed_channels(part, len(image))) else None,
+        rounding_error=rounding if rounding is not None and np.isfinite(rounding) else None,
         orientation=orientation,
         prepared_hash=value_hash(turned),
         intensities=measure_intensities(image, foreground_of(image) if is_masked else None),
@@ -158,7 +163,7 @@ def prepare_arrays(
     )
 
 
-def _correlations(image: NDArray[Any], stored: NDArray[np.float16]) -> tuple[float, float] | None:
+def _correlations(image: NDArray[Any], stored: NDArray[Any]) -> tuple[float, float] | None:
     """The strongest correlation of two channels in the foreground, before preparation and as stored."""
     foreground = foreground_of(image) if (image[0] > 0).any() else None
     before = strongest_correlation(image, foreground)

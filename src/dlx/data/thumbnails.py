@@ -24,7 +24,7 @@ class Thumbnail:
         return tuple(axis for axis, cells in enumerate(self.image.shape) if cells == 1)
 
 
-def make_thumbnail(image: NDArray[np.float16], spacing_mm: Sequence[float]) -> Thumbnail:
+def make_thumbnail(image: NDArray[Any], spacing_mm: Sequence[float]) -> Thumbnail:
     """The thumbnail of an image (D, H, W) in canonical orientation; an axis has at most as many cells as voxels."""
     extent_mm = np.array(image.shape) * np.array(spacing_mm)
     longest = LONGEST_2D if 1 in image.shape else LONGEST_3D
@@ -34,7 +34,7 @@ def make_thumbnail(image: NDArray[np.float16], spacing_mm: Sequence[float]) -> T
     return Thumbnail(small.astype(np.float16), (d, h, w))
 
 
-def resample(image: NDArray[np.float16], widths: NDArray[np.float64], cells: NDArray[np.int_]) -> NDArray[np.float32]:
+def resample(image: NDArray[Any], widths: NDArray[np.float64], cells: NDArray[np.int_]) -> NDArray[np.float32]:
     """Resamples (D, H, W) to `cells` cells per axis, each `widths` voxels wide, starting at the first corner."""
     result: NDArray[Any] = image
     for axis in np.argsort(cells / np.array(image.shape)):  # the axis that shrinks most first, as it saves most work

@@ -270,6 +270,7 @@ def _train_and_record(task: Task, job: Job, history: History) -> Iterator[StepDo
                     "epochs": [record.model_dump(mode="json") for record in history.records],
                     "settings": task.settings,
                     "label_values": list(task.resolved.dataset.label_values),
+                    "windows": [window and window.model_dump() for window in task.resolved.windows],
                 }
                 saved = checkpoint.snapshot(job, header, buffers)
                 is_best = progress.best_epoch == progress.epoch

@@ -14,6 +14,7 @@ from dlx.system.errors import SettingError, nearest
 PARTS: dict[str, dict[str, str]] = {
     "data": {
         "phantom": "dlx.data.phantom.case:phantom",
+        "ct-phantom": "dlx.data.phantom.ct:ct_phantom",
         "folder": "dlx.data.layouts.listing:folder",
     },
     "layout": {
@@ -22,11 +23,15 @@ PARTS: dict[str, dict[str, str]] = {
         "msd": "dlx.data.layouts.msd",
     },
     "normalizer": {
+        "auto": "dlx.data.normalize:zscore",  # of data whose channel names choose no other (`data.layouts`)
         "none": "dlx.data.normalize:none",
         "zscore": "dlx.data.normalize:zscore",
         "minmax": "dlx.data.normalize:minmax",
         "percentile": "dlx.data.normalize:percentile",
         "whiten": "dlx.data.whiten:whiten",
+        "ct": "dlx.data.ct:ct",
+        "rgb": "dlx.data.normalize:rgb",
+        "mixed": "dlx.data.ct:mixed",
     },
     "model": {
         "unet": "dlx.models.unet:unet",

@@ -78,7 +78,8 @@ def _terms(value: Any) -> Any:
 
 def source_from_text(value: Any) -> Any:
     """A path stands for `folder:path=...`; `folder:...`, `phantom` and `phantom:subjects=4` are parts already."""
-    if isinstance(value, str) and value.partition(":")[0] != "phantom" and not value.startswith("folder:"):
+    is_drawn = isinstance(value, str) and value.partition(":")[0] in ("phantom", "ct-phantom")
+    if isinstance(value, str) and not is_drawn and not value.startswith("folder:"):
         return {"name": "folder", "args": {"path": value}}
     return value
 
@@ -95,8 +96,8 @@ class DataSpec(Section):
 
     source: Annotated[Part, Kind("data"), BeforeValidator(source_from_text)] = Part(name="phantom")
     """The data: the path of a folder of volumes or of a prepared file, or `phantom`, which draws them."""
-    normalize: Annotated[Part, Kind("normalizer")] = Part(name="zscore")
-    """How intensities are normalised, each image by itself."""
+    normalize: Annotated[Part, Kind("normalizer")] = Part(name="auto")
+    """How intensities are normalised: `auto` takes `zscore`, unless channel names of nnU-Net (CT, noNorm) choose."""
     crop: bool = False
     """Take training patches only from the box around the labelled voxels; validation stays on whole volumes."""
     geometry: Annotated[Geometry, ADDED_LATER] = "image"

@@ -28,6 +28,7 @@ def make_job(resolved: Resolved, store: VoxelStore, seed: int, like: Job | None 
     `like` is a finished job of the same `shape_key`: its network, optimizer and captured step are reset and reused.
     """
     spec, compute = resolved.spec, resolved.compute
+    store = store.windowed(resolved.windows)
     prepare_backend(compute)
     model = _network_at_start(resolved, seed)
     if like is None:

@@ -5,6 +5,7 @@ from math import prod
 from torch import nn
 
 from dlx.data.cases import Dataset
+from dlx.data.ct import windowed_channels
 from dlx.data.splits.split import Split
 from dlx.engine.device import Compute, memory_bytes
 from dlx.engine.footprint import forward_bytes
@@ -37,7 +38,7 @@ def fit_evaluation_batch(
     if asked * prod(size) * ROOMY_BYTES_PER_VOXEL <= room:
         return spec, []
     try:
-        each = evaluation_bytes(model, len(dataset.channels), size)
+        each = evaluation_bytes(model, len(dataset.channels), size, _added_per_channel(spec, dataset))
     except Exception:  # noqa: BLE001 - a network that cannot run on the meta device may raise anything there
         return spec, []
     fitted = asked
@@ -61,7 +62,15 @@ def evaluated_size(spec: Spec, shapes: list[tuple[int, ...]], dims: int, stride:
     return max((tuple(-(-size // stride) * stride for size in one) for one in slices), key=prod)
 
 
-def evaluation_bytes(model: nn.Module, channels: int, size: tuple[int, ...]) -> int:
+def _added_per_channel(spec: Spec, dataset: Dataset) -> int:
+    """Bytes per voxel and channel that gathering takes beyond GATHERED_BYTES_PER_CHANNEL: 2 for images stored as
+    float32, 4 for a copy while they are clipped and scaled.
+    """
+    has_window = any(windowed_channels(spec.data.normalize, len(dataset.channels)))
+    return 2 * any(case.is_wide for case in dataset.cases) + 4 * has_window
+
+
+def evaluation_bytes(model: nn.Module, channels: int, size: tuple[int, ...], added_per_channel: int = 0) -> int:
     """Roughly the memory of one slice or window during evaluation; the model is on the meta device."""
-    gathered = prod(size) * (GATHERED_BYTES + GATHERED_BYTES_PER_CHANNEL * channels)
+    gathered = prod(size) * (GATHERED_BYTES + (GATHERED_BYTES_PER_CHANNEL + added_per_channel) * channels)
     return int(WORKSPACE * forward_bytes(model, (1, channels, *size))) + gathered

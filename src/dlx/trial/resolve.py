@@ -13,6 +13,7 @@ from torch import nn
 from dlx.data.batches.sampler import fit_patch_size
 from dlx.data.cases import Dataset
 from dlx.data.checks.remarks import remark_on
+from dlx.data.ct import Windows, describe_windows, windows_of
 from dlx.data.intensities import ChannelIntensities
 from dlx.data.layouts.listing import name_some
 from dlx.data.splits.choose import split_cases
@@ -22,8 +23,8 @@ from dlx.data.whiten import describe_correlations
 from dlx.engine import checkpoint
 from dlx.engine.checkpoint import InitialWeights
 from dlx.engine.device import Compute, choose_compute, memory_bytes
-from dlx.settings.binding import bind_parts, identifying_settings
-from dlx.settings.spec import Spec
+from dlx.settings.binding import bind_part, bind_parts, identifying_settings
+from dlx.settings.spec import Part, Spec
 from dlx.study.metrics import MIN_POINTS
 from dlx.study.results import RESULTS_VERSION
 from dlx.system.cpu_cores import available_cores
@@ -44,8 +45,10 @@ class Resolved:
     compute: Compute
     parameters: int
     initial: InitialWeights | None = None  # from `train.init_from`
+    windows: Windows = ()  # of the channels, if they are clipped and scaled by statistics of the training cases
     remarks: tuple[str, ...] = ()
     intensities: tuple[tuple[ChannelIntensities, ...], ...] = ()  # of each case; a dry run shows them
+    rounding_error: float | None = None  # the largest of images kept as float16, as a share of their noise
 
     def settings(self, seed: int) -> dict[str, Any]:
         """Every setting that can change the trial's numbers, as JSON: without paths and device numbers, for example."""
@@ -101,6 +104,8 @@ def resolve(spec: Spec, dataset: Dataset, *, min_validations: int = MIN_POINTS, 
         prepared_hashes={case.id: case.prepared_hash for case in dataset.cases if case.prepared_hash},
         classes=_classes(dataset) if spec.split.fold is not None and spec.split.file is None else {},
     )
+    spec = _with_normalizer(spec, dataset)
+    windows = _windows(spec, dataset, split)
     with torch.device("meta"):
         model = make_model(spec, dataset)
     dims, stride = model_geometry(model)
@@ -113,6 +118,7 @@ def resolve(spec: Spec, dataset: Dataset, *, min_validations: int = MIN_POINTS, 
         *compute.remarks,
         *dataset.remarks,
         *describe_correlations(dataset.cases),
+        *describe_windows(windows, dataset.channels, len(split.train)),
         *remark_on(dataset, split, groups),
         *warn_of_patches(spec, dataset, split, dims),
         *(warn_of_dropout(model, len(dataset.channels)) if spec.dropout.p > 0 else ()),
@@ -127,7 +133,34 @@ def resolve(spec: Spec, dataset: Dataset, *, min_validations: int = MIN_POINTS, 
     parameters = sum(parameter.numel() for parameter in model.parameters())
     _check_memory(spec, parameters, compute)
     intensities = tuple(case.intensities for case in dataset.cases)
-    return Resolved(spec, dataset, split, compute, parameters, initial, (*remarks, *split.remarks), intensities)
+    return Resolved(
+        spec=spec,
+        dataset=dataset,
+        split=split,
+        compute=compute,
+        parameters=parameters,
+        initial=initial,
+        windows=windows,
+        remarks=(*remarks, *split.remarks),
+        intensities=intensities,
+        rounding_error=max(
+            (case.rounding_error for case in dataset.cases if case.rounding_error is not None and not case.is_wide),
+            default=None,
+        ),
+    )
+
+
+def _with_normalizer(spec: Spec, dataset: Dataset) -> Spec:
+    """The spec with the normaliser that was chosen for these data in place of `auto`."""
+    if spec.data.normalize.name != "auto":
+        return spec
+    chosen = bind_part("normalizer", Part.model_validate(dataset.normalize))
+    return spec.model_copy(update={"data": spec.data.model_copy(update={"normalize": chosen})})
+
+
+def _windows(spec: Spec, dataset: Dataset, split: Split) -> Windows:
+    training = set(split.train)
+    return windows_of(spec.data.normalize, dataset.channels, [case for case in dataset.cases if case.id in training])
 
 
 def _classes(dataset: Dataset) -> dict[str, list[str]]:

@@ -1,6 +1,7 @@
 """All voxels of a data set in one flat tensor on the device, from which boxes of any case are gathered by index."""
 
 import copy
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,16 +10,19 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from dlx.data.cases import Case
+from dlx.data.ct import Windows
 from dlx.system.errors import DataError
 
 Extent = tuple[int, int, int]
 TENSORS = ("images", "masks", "shape", "offset", "pad_value")
+Windowing = tuple[Tensor, Tensor, Tensor, Tensor]  # low, high, mean and standard deviation, each (C,)
 
 
 class VoxelStore:
     """The voxels of many cases, flat: `images` (N, C) float16 and `masks` (N,) uint8, made on the host.
 
-    It takes 2 C + 1 bytes per voxel and is shared by all trials that use the same cases.
+    It takes 2 C + 1 bytes per voxel and is shared by all trials that use the same cases. If any case needs float32, all
+    images are float32, and it takes 4 C + 1; the values of the other cases stay those of float16.
     """
 
     def __init__(self, cases: Sequence[Case]) -> None:
@@ -27,7 +31,8 @@ class VoxelStore:
         shapes = [case.mask.shape for case in cases]
         sizes = [int(np.prod(shape)) for shape in shapes]
         channels = cases[0].image.shape[-1]
-        images = torch.empty((sum(sizes), channels), dtype=torch.float16)
+        is_wide = any(case.is_wide for case in cases)
+        images = torch.empty((sum(sizes), channels), dtype=torch.float32 if is_wide else torch.float16)
         masks = torch.empty(sum(sizes), dtype=torch.uint8)
         start = 0
         for case, size in zip(cases, sizes, strict=True):
@@ -45,6 +50,24 @@ class VoxelStore:
         self.offset = torch.tensor(self.offsets)  # (cases,)
         self.pad_value = torch.stack([torch.from_numpy(np.array(case.pad_value)) for case in cases])
         self.channels = channels
+        self.windowing: Windowing | None = None
+
+    def windowed(self, windows: Windows) -> "VoxelStore":
+        """A view of the store that clips and standardises the channels that have a window, in all that it gathers.
+
+        The voxels are shared with this store. The view's tensors stay as they are, so a step that reads them can be
+        captured.
+        """
+        if not any(windows):
+            return self
+        rows = [
+            (-math.inf, math.inf, 0.0, 1.0) if one is None else (one.low, one.high, one.mean, one.std)
+            for one in windows
+        ]
+        low, high, mean, std = torch.tensor(rows, dtype=torch.float32, device=self.device).unbind(1)
+        view = copy.copy(self)
+        view.windowing = (low, high, mean, std)
+        return view
 
     def to(self, device: torch.device) -> "VoxelStore":
         """A copy of the store on a device; the store itself if it is already there."""
@@ -86,7 +109,7 @@ class VoxelStore:
         """Reads, from each `case`, the box of `extent` (d, h, w) that starts at `start` (which may be negative).
 
         Images come as float32 with channels last, masks as int64. Outside the volume the image is the case's
-        `pad_value` and the mask 0.
+        `pad_value` and the mask 0. A windowed store clips and standardises the image, its pad value too.
         """
         shape = self.shape[case]  # (B, 3)
         inside, flat = None, self.offset[case].view(-1, 1, 1, 1)
@@ -104,4 +127,7 @@ class VoxelStore:
         image = self.images[flat].float()  # (B, d, h, w, C)
         pad = self.pad_value[case].view(-1, 1, 1, 1, self.channels)
         image = torch.where(inside.unsqueeze(-1), image, pad)
+        if self.windowing is not None:
+            low, high, mean, std = self.windowing
+            image = (image.clamp(low, high) - mean) / std
         return image, self.masks[flat].long() * inside

@@ -40,6 +40,7 @@ def remark_on(dataset: Dataset, split: Split, groups: Collection[str]) -> list[s
         *unlike_spacings(used),
         *negative_voxels(dataset, used),
         *squeezed_contrast(dataset, used),
+        *stored_as_float32(used),
         *([] if groups else scans_on_both_sides(split)),
         *copies_on_both_sides(dataset, split),
         *unlike_class_sizes(dataset, split),
@@ -119,8 +120,8 @@ def negative_voxels(dataset: Dataset, cases: Sequence[Case]) -> list[str]:
     return [
         f"{len(negative)} of {len(cases)} cases ({name_some([case.id for case in negative], SHOWN)}) are negative in "
         f"{_range([f'{100 * share:.0f} %' for share in (min(shares), max(shares))])} of the voxels of channel "
-        f"{dataset.channels[0]!r}, but normalisation treats voxels at or below 0 as air. For CT (Hounsfield units) or "
-        "images normalised before use --set data.normalize=zscore:over=all or percentile:over=all"
+        f"{dataset.channels[0]!r}, but normalisation treats voxels at or below 0 as air. For CT (Hounsfield units) "
+        "use --set data.normalize=ct, for images normalised before --set data.normalize=zscore:over=all"
     ]
 
 
@@ -142,6 +143,20 @@ def squeezed_contrast(dataset: Dataset, cases: Sequence[Case]) -> list[str]:
                 f"--set data.normalize={clipping} clips them"
             )
     return lines
+
+
+def stored_as_float32(cases: Sequence[Case]) -> list[str]:
+    """Cases whose values float16 would round by too much, or cannot hold."""
+    wide = [case for case in cases if case.is_wide]
+    errors = [case.rounding_error for case in wide if case.rounding_error is not None]
+    if not wide:
+        return []
+    causes = [f"float16 would round by up to {100 * max(errors):.2g} % of the image's noise"] if errors else []
+    causes += ["values are beyond float16 (65504)"] if len(errors) < len(wide) else []
+    return [
+        f"images are kept as float32, in twice the memory: in {len(wide)} of {len(cases)} cases "
+        f"({name_some([case.id for case in wide], SHOWN)}) {', or '.join(causes)}"
+    ]
 
 
 def _is_squeezed(channel: ChannelIntensities, normalizer: str) -> bool:

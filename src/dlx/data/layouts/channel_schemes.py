@@ -1,39 +1,67 @@
-"""Channel names in dataset.json that select a normalisation in nnU-Net, with the most similar setting of dlx.
+"""Channel names in dataset.json that select a normaliser, as in nnU-Net.
 
 nnU-Net treats the names `CT`, `noNorm`, `rescale_to_0_1` and `rgb_to_0_1` (in any case) as normalisation schemes, and
-z-scores all other channels (its documentation/explanation_normalization.md). dlx has one normaliser for all channels,
-`data.normalize`: these names only give a warning.
+z-scores all other channels (its documentation/explanation_normalization.md). `data.normalize=auto` does the same.
 """
 
 from collections.abc import Sequence
 
+from dlx.data.ct import Scheme
 from dlx.data.layouts.listing import name_some
+from dlx.settings.binding import bind_part
 from dlx.settings.spec import Part
-from dlx.settings.text import parse_part
 
-# name -> what nnU-Net does, and the most similar setting
-SCHEMES = {
+LAYOUTS = ("nnunet", "msd")  # whose channel names are nnU-Net's: its converter copies the Decathlon's `modality`
+
+# name -> the scheme, and what nnU-Net does
+NAMED: dict[str, tuple[Scheme, str]] = {
     "ct": (
-        "clips to the 0.5 and 99.5 percentiles of the labelled voxels of all cases, and scales all cases alike",
-        "percentile:over=all,low=0.5,high=99.5",
+        "ct",
+        "clips to the 0.5 and 99.5 percentiles of the training cases' labelled voxels and standardises by them",
     ),
-    "nonorm": ("leaves the values as they are", "none"),
-    "rescale_to_0_1": ("rescales each image to 0 to 1", "minmax"),
-    "rgb_to_0_1": ("divides by 255", "minmax"),
+    "nonorm": ("none", "leaves the values as they are"),
+    "rescale_to_0_1": ("minmax", "rescales each image to 0 to 1"),
+    "rgb_to_0_1": ("rgb", "divides by 255"),
 }
 
 
-def remarks_on_schemes(channels: Sequence[str], normalize: Part) -> tuple[str, ...]:
-    """A line for each scheme among the channel names, unless its most similar setting is in use."""
-    remarks = []
-    for scheme, (meaning, nearest) in SCHEMES.items():
-        named = [channel for channel in channels if channel.casefold() == scheme]
-        wanted = Part.model_validate(parse_part(nearest))
-        is_near = normalize.name == wanted.name and wanted.args.items() <= normalize.args.items()
-        if named and not is_near:
-            some = " (for all channels)" if len(channels) > len(named) else ""
-            remarks.append(
-                f"channel_names: nnU-Net {meaning} in a channel named {name_some(named)}; dlx uses "
-                f"data.normalize={normalize}. The most similar setting is --set data.normalize={nearest}{some}"
-            )
-    return tuple(remarks)
+def choose_normalizer(asked: Part, layout: str, channels: Sequence[str]) -> tuple[Part, tuple[str, ...]]:
+    """The normaliser of these channels, with its arguments, and a line on the channels whose names choose one.
+
+    `asked` is bound. Unless it is `auto` it is taken; `auto` is `zscore` with the same arguments if no name chooses.
+    """
+    names = [channel.casefold() for channel in channels] if layout in LAYOUTS else []
+    named = [channel for channel, name in zip(channels, names, strict=False) if name in NAMED]
+    zscore = Part(name="zscore", args=asked.args)
+    if not named:
+        return (zscore if asked.name == "auto" else asked), ()
+    schemes: list[Scheme] = [NAMED[name][0] if name in NAMED else "zscore" for name in names]
+    chosen = bind_part("normalizer", _normalizer_of(schemes))
+    if asked.name == "auto":
+        return chosen, (f"channel_names: as in nnU-Net, {_each(channels, schemes)} (data.normalize={chosen})",)
+    if asked == chosen:
+        return asked, ()
+    meanings = [f"{meaning} in a channel named {name_some(some)}" for meaning, some in _meanings(named).items()]
+    return asked, (
+        f"channel_names: nnU-Net {'; '.join(meanings)}; dlx uses data.normalize={asked}, as set. "
+        f"Its way is --set data.normalize={chosen}",
+    )
+
+
+def _normalizer_of(schemes: Sequence[Scheme]) -> Part:
+    """One normaliser for all channels if their schemes are equal."""
+    if len(set(schemes)) > 1:
+        return Part(name="mixed", args={"schemes": list(schemes)})
+    return Part(name=schemes[0], args={"over": "all"} if schemes[0] == "minmax" else {})
+
+
+def _each(channels: Sequence[str], schemes: Sequence[Scheme]) -> str:
+    """`'CT' by ct, 'PET' by zscore`."""
+    return ", ".join(f"{channel!r} by {scheme}" for channel, scheme in zip(channels, schemes, strict=True))
+
+
+def _meanings(named: Sequence[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for channel in named:
+        found.setdefault(NAMED[channel.casefold()][1], []).append(channel)
+    return found
