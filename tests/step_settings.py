@@ -17,6 +17,8 @@ def _model(name):
 STEP_SETTINGS = {
     "2d": {},
     "3d": VOLUMES,
+    "ct": {"data": {"normalize": "ct"}},
+    "ct 3d": VOLUMES | {"data": {"normalize": "mixed:schemes=[ct,zscore]"}},
     "block": {"batch": {"kind": "block", "size": 4}},
     **{f"norm {norm}": {"model": {"norm": norm}} for norm in ("batch", "instance", "group", "none")},
     **{f"down {down}": {"model": {"down": down}} for down in ("max", "average", "conv")},

@@ -38,6 +38,11 @@ def zscore(image: NDArray[Any], *, over: Over = "foreground") -> tuple[Image, Pa
     return _rescale(image, over, _mean_and_std)
 
 
+def auto(image: NDArray[Any], *, over: Over = "foreground") -> tuple[Image, PadValue]:
+    """`zscore` with the same arguments, unless channel names of nnU-Net (CT, noNorm ...) choose another normaliser."""
+    return zscore(image, over=over)
+
+
 def minmax(image: NDArray[Any], *, over: Over = "foreground") -> tuple[Image, PadValue]:
     """Each channel scaled so that its smallest value becomes 0 and its largest 1; otherwise as `zscore`."""
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dlx.data.normalize import FLOAT16_MAX
+
 LONGEST_3D, LONGEST_2D = 32, 48  # cells along the longest side; chosen by how well `copies` works (docs/log.md)
 
 
@@ -31,7 +33,7 @@ def make_thumbnail(image: NDArray[Any], spacing_mm: Sequence[float]) -> Thumbnai
     cells = np.clip(np.rint(extent_mm / extent_mm.max() * longest), 1, image.shape).astype(int)
     small = resample(image, np.array(image.shape) / cells, cells)
     d, h, w = (extent_mm / cells).tolist()
-    return Thumbnail(small.astype(np.float16), (d, h, w))
+    return Thumbnail(small.clip(-FLOAT16_MAX, FLOAT16_MAX).astype(np.float16), (d, h, w))
 
 
 def resample(image: NDArray[Any], widths: NDArray[np.float64], cells: NDArray[np.int_]) -> NDArray[np.float32]:

@@ -23,7 +23,7 @@ PARTS: dict[str, dict[str, str]] = {
         "msd": "dlx.data.layouts.msd",
     },
     "normalizer": {
-        "auto": "dlx.data.normalize:zscore",  # of data whose channel names choose no other (`data.layouts`)
+        "auto": "dlx.data.normalize:auto",
         "none": "dlx.data.normalize:none",
         "zscore": "dlx.data.normalize:zscore",
         "minmax": "dlx.data.normalize:minmax",
