@@ -211,7 +211,9 @@ def test_resuming_is_exact() -> None:
 def test_a_checkpoint_keeps_the_windows_with_which_new_scans_are_prepared(tmp_path: Path) -> None:
     asked = ["--data", SOURCE.format(1), "--set", "data.normalize=ct", "--model", "unet2:width=4,levels=2"]
     small = ["--epochs", "1", "--steps-per-epoch", "1", "--val", "subject-2", "--threads", "1", "--device", "cpu"]
-    run = CliRunner().invoke(app, ["train", *asked, *small, "--out", str(tmp_path / "run"), "--cache-dir", str(tmp_path)])
+    run = CliRunner().invoke(
+        app, ["train", *asked, *small, "--out", str(tmp_path / "run"), "--cache-dir", str(tmp_path)]
+    )
     assert run.exit_code == 0, run.output
     assert "channel 'CT': clipped to" in run.output
     (path,) = (tmp_path / "run").glob("trials/*/last.safetensors")

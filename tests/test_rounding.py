@@ -44,6 +44,9 @@ def test_the_error_is_that_of_float16_in_units_of_the_noise() -> None:
     image = (1500.0 + 10.0 * NORMAL).astype(np.float32)
     assert rounding_error(image[None]) == pytest.approx(1 / np.sqrt(12) / 10, rel=0.05)
     assert rounding_error(np.rint(image)[None]) == 0.0
+    assert rounding_error(image[None], [(0.0, 1.0)]) is None
+    clipped = rounding_error(image[None], [(1490.0, 1510.0)])
+    assert clipped == pytest.approx(1 / np.sqrt(12) / 10, rel=0.3)
     worst = np.stack([np.rint(image), image])
     assert rounding_error(worst) == rounding_error(image[None])
 

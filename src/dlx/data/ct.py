@@ -94,6 +94,14 @@ def sample_foreground(image: NDArray[Any], mask: NDArray[np.uint8]) -> NDArray[n
     return np.ascontiguousarray(image.reshape(len(image), -1)[:, labelled], np.float32)
 
 
+def ranges_of(foreground: NDArray[np.float32], has_window: Sequence[bool]) -> tuple[tuple[float, float] | None, ...]:
+    """The range of a case's labelled voxels in each channel with a window, about that to which they will be clipped."""
+    return tuple(
+        (float(values.min()), float(values.max())) if is_windowed and values.size else None
+        for values, is_windowed in zip(foreground, has_window, strict=True)
+    )
+
+
 def windows_of(normalize: Part, channels: Sequence[str], training: Sequence[Case]) -> Windows:
     """The window of each channel, from the labelled voxels of the training cases; none for channels without one.
 

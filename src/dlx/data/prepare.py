@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlx.data.cases import Case, Dataset, Declaration, fingerprint
-from dlx.data.ct import sample_foreground, windowed_channels
+from dlx.data.ct import ranges_of, sample_foreground, windowed_channels
 from dlx.data.geometry import check_same_voxels
 from dlx.data.intensities import measure_intensities, negative_fraction
 from dlx.data.layouts.listing import CaseFiles, Listing, name_some
@@ -136,10 +136,12 @@ def prepare_arrays(
         normalized, pad_value = registry.load("normalizer", part.name)(image, **part.args)
     except DataError as error:
         raise DataError(f"case {case_id!r}: {error}") from error
-    rounding = rounding_error(normalized)
+    classes = np.ascontiguousarray(mask, np.uint8)
+    has_window = windowed_channels(part, len(image))
+    foreground = sample_foreground(image, classes) if any(has_window) else None
+    rounding = rounding_error(normalized, () if foreground is None else ranges_of(foreground, has_window))
     channels_last = np.empty((*image.shape[1:], len(image)), stored_type(rounding))
     channels_last[...] = np.moveaxis(normalized, 0, -1)
-    classes = np.ascontiguousarray(mask, np.uint8)
     turned = turn_to_canonical(channels_last, orientation)
     order = canonical_turn(orientation)[0] if orientation else (0, 1, 2)
     is_masked = part.args.get("over") == "foreground"
@@ -153,7 +155,7 @@ def prepare_arrays(
         mask_hash=content_hash(classes),
         value_hash=_joined(value_hash(channel) for channel in image),
         correlations=_correlations(image, channels_last) if part.name == "whiten" else None,
-        foreground=sample_foreground(image, classes) if any(windowed_channels(part, len(image))) else None,
+        foreground=foreground,
         rounding_error=rounding if rounding is not None and np.isfinite(rounding) else None,
         orientation=orientation,
         prepared_hash=value_hash(turned),
