@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from dlx.data.normalize import FLOAT16_MAX
 
 # The rounding error above which a case is stored as float32, as a share of the noise. Independent errors add up by
-# their squares, so 5 % makes the noise 0.12 % larger, and 50 % makes it 12 % larger. Measured: at most 0.44 % (zscore) and
-# 1.2 % (minmax) on the hippocampus set.
+# their squares, so 5 % makes the noise 0.12 % larger, and 50 % makes it 12 % larger. Measured on the hippocampus set:
+# at most 0.44 % (zscore) and 1.2 % (minmax).
 MAX_ROUNDING_ERROR = 0.05
 MAX_SLICES = 8  # evenly spaced, from which noise and error are estimated (chosen, not measured)
 # Immerkaer's operator (1996, Computer Vision and Image Understanding 64, 300): a Laplacian minus a rotated one. It
