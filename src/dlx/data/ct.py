@@ -5,7 +5,7 @@ a window for each such channel, and `VoxelStore.windowed` applies it to what it 
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,6 @@ from dlx.system.errors import DataError
 MAX_FOREGROUND = 10_000
 LOW, HIGH = 0.5, 99.5  # as in nnU-Net
 Scheme = Literal["ct", "none", "rgb", "minmax", "zscore"]
-SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 
 
 class Window(Section):
