@@ -1,7 +1,8 @@
 """The file of a prepared data set: one safetensors file, written whole and checked when it is read.
 
 It holds the flat tensors `images` (float16, channels last), `masks` (uint8) and `thumbnails` (float16) of all cases,
-one after another, and a JSON description in its header. `cache` decides where the file lies and whether it is valid.
+one after another, `original_masks` (uint8) of the resampled ones, and a JSON description in its header. `cache` decides
+where the file lies and whether it is valid.
 """
 
 import contextlib
@@ -9,7 +10,7 @@ import json
 import math
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
-from dlx.data.cases import DATA_VERSION, Case, Dataset, Declaration
+from dlx.data.cases import DATA_VERSION, Case, Dataset, Declaration, Grid, Original
 from dlx.data.intensities import ChannelIntensities
 from dlx.data.notes import FileNote
 from dlx.data.pictures import distance_unit
@@ -70,6 +71,9 @@ class StoredCase(Section):
     negative_fraction: float = 0.0
     thumbnail_cells: tuple[Positive, Positive, Positive] | None = None
     thumbnail_cell_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    stored_orientation: str = ""
+    original_shape: tuple[Positive, Positive, Positive] | None = None
+    original_spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
 # What a case and its stored form have alike; the other fields are arrays, which are stored as tensors or as numbers.
@@ -82,6 +86,7 @@ class Description(Section):
     origin: Origin
     file_format: int = 1
     fingerprint: str
+    grid: Grid | None = None
     cases: Annotated[tuple[StoredCase, ...], Field(min_length=1)]
 
 
@@ -92,13 +97,16 @@ def write_cache(path: Path, dataset: Dataset, origin: Origin) -> None:
     """
     described = tuple(_describe(case) for case in dataset.cases)
     description = Description(
-        origin=origin, file_format=FILE_FORMAT, fingerprint=dataset.fingerprint, cases=described
+        origin=origin, file_format=FILE_FORMAT, fingerprint=dataset.fingerprint, grid=dataset.grid, cases=described
     ).model_dump_json()
     tensors: dict[str, list[NDArray[Any]]] = {
         "images": [case.image for case in dataset.cases],
         "masks": [case.mask for case in dataset.cases],
         "thumbnails": [case.thumbnail.image for case in dataset.cases if case.thumbnail is not None],
     }
+    originals = [case.original.mask for case in dataset.cases if case.original is not None]
+    if originals:
+        tensors["original_masks"] = originals
     header = _header(description, tensors)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as file:
@@ -114,10 +122,12 @@ def _describe(case: Case) -> StoredCase:
         pad_value=tuple(float(value) for value in case.pad_value),
         **{name: getattr(case, name) for name in ALIKE},
     )
-    if case.thumbnail is None:
-        return stored
-    d, h, w = case.thumbnail.image.shape
-    return stored.model_copy(update={"thumbnail_cells": (d, h, w), "thumbnail_cell_mm": case.thumbnail.cell_mm})
+    added: dict[str, Any] = {}
+    if case.thumbnail is not None:
+        added |= {"thumbnail_cells": case.thumbnail.image.shape, "thumbnail_cell_mm": case.thumbnail.cell_mm}
+    if case.original is not None:
+        added |= {"original_shape": case.original.mask.shape, "original_spacing_mm": case.original.spacing_mm}
+    return stored.model_copy(update=added)
 
 
 def _header(description: str, tensors: dict[str, list[NDArray[Any]]]) -> bytes:
@@ -127,7 +137,7 @@ def _header(description: str, tensors: dict[str, list[NDArray[Any]]]) -> bytes:
     for name, arrays in tensors.items():
         size = sum(array.size for array in arrays)
         end = start + sum(array.nbytes for array in arrays)
-        kind = "U8" if name == "masks" else "F16"
+        kind = "U8" if name in ("masks", "original_masks") else "F16"
         header[name] = {"dtype": kind, "shape": [size], "data_offsets": [start, end]}
         start = end
     text = json.dumps(header, separators=(",", ":")).encode()
@@ -158,6 +168,7 @@ def read_cache(path: Path, expected: Origin | None = None) -> Dataset | None:
         ):
             return None
         names = ["images", "masks", *(["thumbnails"] if description.file_format > 1 else [])]
+        names += ["original_masks"] if any(case.original_shape for case in description.cases) else []
         tensors = {name: [file.get_tensor(name)] for name in names}
         if _checksums(text, tensors) != file.metadata()["crc32"]:
             raise DataError(f"{path}: damaged: the checksum of the voxels does not match")
@@ -207,18 +218,34 @@ def _dataset(path: Path, description: Description, tensors: dict[str, NDArray[An
         raise DataError(f"{path}: damaged: the masks do not match the description")
     cells = [case.thumbnail_cells or (0,) for case in stored]
     thumbnails = _split(path, "thumbnails", tensors.get("thumbnails", np.empty(0, np.float16)), np.float16, cells)
+    originals = iter(_originals(path, description, tensors))
     cases = tuple(
         Case(
             image=image,
             mask=mask,
             pad_value=np.array(case.pad_value, np.float32),
             thumbnail=Thumbnail(thumbnail, case.thumbnail_cell_mm) if case.thumbnail_cells else None,
+            original=Original(next(originals), case.original_spacing_mm) if case.original_shape else None,
             **{name: getattr(case, name) for name in ALIKE},
         )
         for case, image, mask, thumbnail in zip(stored, images, masks, thumbnails, strict=True)
     )
-    unit = distance_unit([file.path for file in files], [case.spacing_mm for case in stored])
-    return Dataset.of(declaration, str(path), cases, description.fingerprint, unit)
+    unit = distance_unit(
+        [file.path for file in files],
+        [case.original_spacing_mm if case.original_shape else case.spacing_mm for case in stored],
+    )
+    dataset = Dataset.of(declaration, str(path), cases, description.fingerprint, unit)
+    return replace(dataset, grid=description.grid)
+
+
+def _originals(path: Path, description: Description, tensors: dict[str, NDArray[Any]]) -> list[NDArray[np.uint8]]:
+    """The original masks of the resampled cases, in their order."""
+    shapes = [case.original_shape for case in description.cases if case.original_shape]
+    if not shapes:
+        return []
+    if tensors["original_masks"].max() >= len(description.origin.declaration.class_names):
+        raise DataError(f"{path}: damaged: the original masks do not match the description")
+    return _split(path, "original masks", tensors["original_masks"], np.uint8, shapes)
 
 
 def _split(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dlx.data.intensities import ChannelIntensities
 from dlx.data.notes import FileNote
 from dlx.data.thumbnails import Thumbnail
-from dlx.settings.spec import Part, Section
+from dlx.settings.spec import Orientation, Part, Section, SpacingMm
 from dlx.study.results import DistanceUnit
 
 # Increase this when preparation gives other values for the same files: caches are rebuilt and fingerprints change.
@@ -22,6 +22,30 @@ DATA_VERSION = 2
 COUNTED_AT_ONCE = 2**20  # voxels of a mask; np.bincount's copy of them, 8 MiB, fits the processor's cache
 
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+
+
+class Grid(Section):
+    """To which voxels the cases of a set were brought, and new scans are to be brought before they are predicted.
+
+    `orientation` is a code as in `orientation_of`; empty if the axes are left as they are, or unknown. `spacing_mm` is
+    (d, h, w) in that orientation; None if spacings are left as they are. The `asked_` fields are the settings.
+    """
+
+    asked_orientation: Orientation = "common"
+    asked_spacing_mm: SpacingMm = "auto"
+    orientation: str = ""
+    spacing_mm: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Original:
+    """The mask of a case before it was resampled, (D, H, W) uint8, with its spacing (d, h, w).
+
+    Its axes run as those of the prepared image: it was turned with the image, if at all.
+    """
+
+    mask: NDArray[np.uint8]
+    spacing_mm: tuple[float, float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +59,12 @@ class Case:
     channels that correlate most in the foreground, before and after whitening; None without whitening. `notes` list
     ambiguities in the headers of the files.
 
-    The other fields are used for warnings only and are empty if unknown, as in prepared data written by an older dlx:
-    `orientation` (see `orientation_of`), `prepared_hash` of the prepared image in canonical orientation, `intensities`
-    of each channel and `negative_fraction` of the first channel before normalisation, and `thumbnail`.
+    `stored_orientation` is that of the files if the axes were turned, else empty. `original` is the mask on which the
+    case is measured if it was resampled; None if that is `mask`.
+
+    The other fields are empty if unknown, as in prepared data written by an older dlx: `orientation` of the prepared
+    image (see `orientation_of`), and for warnings only `prepared_hash` of the prepared image in canonical orientation,
+    `intensities` of each channel and `negative_fraction` of the first channel before normalisation, and `thumbnail`.
     """
 
     id: str
@@ -55,6 +82,8 @@ class Case:
     intensities: tuple[ChannelIntensities, ...] = ()
     negative_fraction: float = 0.0
     thumbnail: Thumbnail | None = None
+    stored_orientation: str = ""
+    original: Original | None = None
 
     @cached_property
     def class_voxels(self) -> tuple[int, ...]:
@@ -100,6 +129,7 @@ class Dataset:
     label_values: tuple[int, ...] = ()  # the value of each class in the mask files
     normalize: str = ""  # the normaliser with its arguments, as a user would type it
     distance_unit: DistanceUnit = "mm"  # px if the image files have no spacing
+    grid: Grid | None = None  # None before the cases are brought to one grid (`common_grid`)
 
     @classmethod
     def of(
@@ -131,6 +161,8 @@ class Declaration(Section):
     class_names: tuple[str, ...]
     label_values: tuple[int, ...]
     normalize: Part
+    orientation: Orientation = "common"
+    spacing_mm: SpacingMm = "auto"
 
 
 def fingerprint(declaration: Declaration, cases: tuple[Case, ...]) -> str:

@@ -270,6 +270,7 @@ def _train_and_record(task: Task, job: Job, history: History) -> Iterator[StepDo
                     "epochs": [record.model_dump(mode="json") for record in history.records],
                     "settings": task.settings,
                     "label_values": list(task.resolved.dataset.label_values),
+                    "grid": grid.model_dump(mode="json") if (grid := task.resolved.dataset.grid) else None,
                 }
                 saved = checkpoint.snapshot(job, header, buffers)
                 is_best = progress.best_epoch == progress.epoch
