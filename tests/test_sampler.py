@@ -51,9 +51,8 @@ def test_foreground_patches_hold_a_labelled_voxel():
     case.mask[7, 6, 1] = 1
     store = VoxelStore([case])
     plan = PatchSampler((1, 4, 4), (0,), (WHOLE,), foreground_fraction=1.0)
-    source = PatchSource(
-        store, plan, BatchSpec(size=8, slice_axis=0, foreground_fraction=1.0), 2, torch.device("cpu"), 5
-    )
+    batch = BatchSpec(size=8, slice_axis=0, foreground_fraction=1.0)
+    source = PatchSource(store, plan, batch, 2, torch.device("cpu"), 5)
     source.begin_epoch(generator(0, "order", 1))
     for step in range(5):
         _, mask = source.batch(step)

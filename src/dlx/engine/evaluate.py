@@ -32,7 +32,7 @@ class Measured:
 
     counts: Int[Tensor, "n 3 K"]  # overlap counts
     soft: Float[Tensor, "n 3 K"] | None  # the sums of the soft Dice, if requested
-    predictions: tuple[UInt8[Tensor, "D H W"], ...] = ()  # of each case, if they were kept, as its `measured_mask`
+    predictions: tuple[UInt8[Tensor, "_ _ _"], ...] = ()  # of each case, if they were kept, as its `measured_mask`
 
 
 @dataclass(frozen=True)
