@@ -11,18 +11,21 @@ import pytest
 import SimpleITK as sitk  # noqa: N813 - its usual name
 import torch
 from nibabel.orientations import axcodes2ornt, ornt_transform
+from safetensors import safe_open
 from scipy import ndimage
 
+from dlx.data.cache_file import Description, read_cache, write_cache
 from dlx.data.cases import Grid
 from dlx.data.common_grid import bring_case
 from dlx.data.dataset import Dataset, open_dataset
 from dlx.data.orientation import turn
 from dlx.data.resample import coarse_axis, new_size, resample_image, resample_mask
+from dlx.engine import checkpoint
 from dlx.engine.original_grid import to_original
 from dlx.settings.spec import DataSpec
 from dlx.system.errors import DataError, SettingError
 from dlx.trial.resolve import resolve
-from small import small_resolved, small_spec
+from small import SMALL_ARGS, small_resolved, small_spec
 
 CODES = ("LPS", "RAS", "PIR", "SLA")
 Array = np.ndarray[Any, Any]
@@ -296,3 +299,32 @@ def test_trials_on_sets_of_one_grid_keep_their_ids_whatever_the_settings_of_the_
     assert small_resolved().trial_id(0) == plain
     assert small_resolved({"data": {"spacing_mm": "none", "orientation": "stored"}}).trial_id(0) == plain
     assert small_resolved({"data": {"spacing_mm": [1, 1, 2]}}).trial_id(0) != plain
+
+
+# --- kept with what was prepared and trained ---
+
+
+def test_a_cache_file_of_a_mixed_set_from_before_there_were_grids_is_brought_to_one(tmp_path: Path) -> None:
+    folder, store = write(tmp_path / "d", MIXED_SPACINGS), tmp_path / "cache"
+    made = opened(folder, store)
+    (file,) = store.iterdir()
+    with safe_open(file, framework="numpy") as prepared:
+        origin = Description.model_validate_json(prepared.metadata()["dlx"]).origin
+    as_read = replace(opened(folder, orientation="stored", spacing_mm="none"), grid=None)
+    for _ in range(2):  # the second time from the file that the first wrote
+        write_cache(file, as_read, origin)
+        again = opened(folder, store)
+        assert (again.fingerprint, again.remarks, again.grid) == (made.fingerprint, made.remarks, made.grid)
+        kept = read_cache(file)
+        assert kept is not None
+        assert kept.fingerprint == made.fingerprint
+
+
+@pytest.mark.slow
+def test_a_checkpoint_holds_the_grid_and_the_start_says_what_was_brought_to_it(dlx: Any, tmp_path: Path) -> None:
+    folder = write(tmp_path / "d", MIXED_SPACINGS)
+    data = ("--data", str(folder), "--val", "c1")
+    result = dlx("train", *data, *SMALL_ARGS[4:], "--out", "out", "--epochs", "1")
+    (file,) = Path("out").rglob("last.safetensors")
+    assert Grid(**checkpoint.read(file).header["grid"]) == Grid(orientation="LPS", spacing_mm=ONE)
+    assert "data.orientation=common: 1 of 3 cases" in " ".join(result.stderr.split())
