@@ -206,10 +206,14 @@ def test_a_prepared_file_from_before_there_were_notes_is_still_valid(tmp_path: P
         description = json.loads(prepared.metadata()["dlx"])
     assert [case.pop("notes") for case in description["cases"]] == [[]] * 5
     assert [case.notes for case in Description.model_validate_json(json.dumps(description)).cases] == [()] * 5
-    # what decides whether the file is still valid has gained no field
+    # what decides whether the file is still valid has gained only fields that an older file has at their defaults
     assert set(description["origin"]) == {"declaration", "files", "groups", "phantom", "data_version"}
+    origin = Description.model_validate_json(json.dumps(description)).origin
+    assert description["origin"]["declaration"].pop("orientation") == "common"
+    assert description["origin"]["declaration"].pop("spacing_mm") == "auto"
     declared = {"layout", "channels", "class_names", "label_values", "normalize"}
     assert set(description["origin"]["declaration"]) == declared
+    assert Description.model_validate_json(json.dumps(description)).origin == origin
 
 
 def align(path: Path, apart_mm: float = 30.0) -> None:

@@ -51,7 +51,8 @@ def test_foreground_patches_hold_a_labelled_voxel():
     case.mask[7, 6, 1] = 1
     store = VoxelStore([case])
     plan = PatchSampler((1, 4, 4), (0,), (WHOLE,), foreground_fraction=1.0)
-    source = PatchSource(store, plan, BatchSpec(size=8, foreground_fraction=1.0), 2, torch.device("cpu"), 5)
+    batch = BatchSpec(size=8, slice_axis=0, foreground_fraction=1.0)
+    source = PatchSource(store, plan, batch, 2, torch.device("cpu"), 5)
     source.begin_epoch(generator(0, "order", 1))
     for step in range(5):
         _, mask = source.batch(step)
@@ -140,7 +141,7 @@ def test_a_block_is_one_cube_of_one_subject_taken_as_slices(axis):
 
 def test_2d_batches_lie_channels_last():
     store = VoxelStore([make_case("a", (10, 8, 6))])
-    batch = BatchSpec(size=3)
+    batch = BatchSpec(size=3, slice_axis=0)
     source = PatchSource(store, PatchSampler((1, 4, 4), (0,), (WHOLE,)), batch, 2, torch.device("cpu"), 1)
     source.begin_epoch(generator(0, "order", 1))
     assert source.batch(0)[0].is_contiguous(memory_format=torch.channels_last)

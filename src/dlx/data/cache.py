@@ -21,7 +21,9 @@ ENDING = ".safetensors"
 
 def cache_path(cache_dir: Path, place: str, declaration: Declaration) -> Path:
     """The cache file for data from `place`: a folder's absolute path, or a phantom's name and arguments."""
-    key = "\0".join((place, declaration.layout, str(declaration.normalize)))
+    grid = (declaration.orientation, str(declaration.spacing_mm))
+    added = grid if grid != ("common", "auto") else ()  # not in the names of older files
+    key = "\0".join((place, declaration.layout, str(declaration.normalize), *added))
     digest = hashlib.blake2b(key.encode(errors="surrogateescape"), digest_size=16)
     return cache_dir / f"{digest.hexdigest()}{ENDING}"
 

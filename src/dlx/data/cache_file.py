@@ -1,8 +1,9 @@
 """The file of a prepared data set: one safetensors file, written whole and checked when it is read.
 
 It holds flat tensors of all cases, one after another: `images` (float16, channels last), `wide_images` (float32, of the
-cases that need it), `masks` (uint8), `thumbnails` (float16) and `foreground` (float32); and a JSON description in its
-header. `cache` decides where the file lies and whether it is valid.
+cases that need it), `masks` (uint8), `original_masks` (uint8, of the resampled ones), `thumbnails` (float16) and
+`foreground` (float32); and a JSON description in its header. `cache` decides where the file lies and whether it is
+valid.
 """
 
 import contextlib
@@ -10,7 +11,7 @@ import json
 import math
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
-from dlx.data.cases import DATA_VERSION, Case, Dataset, Declaration
+from dlx.data.cases import DATA_VERSION, Case, Dataset, Declaration, Grid, Original
 from dlx.data.intensities import ChannelIntensities
 from dlx.data.notes import FileNote
 from dlx.data.pictures import distance_unit
@@ -75,13 +76,23 @@ class StoredCase(Section):
     negative_fraction: float = 0.0
     thumbnail_cells: tuple[Positive, Positive, Positive] | None = None
     thumbnail_cell_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    stored_orientation: str = ""
+    original_shape: tuple[Positive, Positive, Positive] | None = None
+    original_spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
 
 # What a case and its stored form have alike; the other fields are arrays, which are stored as tensors or as numbers.
 ALIKE = StoredCase.model_fields.keys() & {field.name for field in fields(Case)} - {"pad_value"}
 # The tensors and their types, in the order in which they are stored. The last two are left out if they are empty, and a
 # file of format 1 has the first two alone.
-KINDS = {"images": "F16", "masks": "U8", "thumbnails": "F16", "wide_images": "F32", "foreground": "F32"}
+KINDS = {
+    "images": "F16",
+    "masks": "U8",
+    "thumbnails": "F16",
+    "wide_images": "F32",
+    "foreground": "F32",
+    "original_masks": "U8",
+}
 
 
 class Description(Section):
@@ -90,6 +101,7 @@ class Description(Section):
     origin: Origin
     file_format: int = 1
     fingerprint: str
+    grid: Grid | None = None
     cases: Annotated[tuple[StoredCase, ...], Field(min_length=1)]
 
 
@@ -100,7 +112,7 @@ def write_cache(path: Path, dataset: Dataset, origin: Origin) -> None:
     """
     described = tuple(_describe(case) for case in dataset.cases)
     description = Description(
-        origin=origin, file_format=FILE_FORMAT, fingerprint=dataset.fingerprint, cases=described
+        origin=origin, file_format=FILE_FORMAT, fingerprint=dataset.fingerprint, grid=dataset.grid, cases=described
     ).model_dump_json()
     tensors: dict[str, list[NDArray[Any]]] = {
         "images": [case.image for case in dataset.cases if not case.is_wide],
@@ -109,6 +121,7 @@ def write_cache(path: Path, dataset: Dataset, origin: Origin) -> None:
     }
     optional: dict[str, list[NDArray[Any]]] = {
         "wide_images": [case.image for case in dataset.cases if case.is_wide],
+        "original_masks": [case.original.mask for case in dataset.cases if case.original is not None],
         "foreground": [case.foreground for case in dataset.cases if case.foreground is not None],
     }
     tensors |= {name: arrays for name, arrays in optional.items() if arrays}
@@ -129,10 +142,12 @@ def _describe(case: Case) -> StoredCase:
         foreground_voxels=None if case.foreground is None else case.foreground.shape[1],
         **{name: getattr(case, name) for name in ALIKE},
     )
-    if case.thumbnail is None:
-        return stored
-    d, h, w = case.thumbnail.image.shape
-    return stored.model_copy(update={"thumbnail_cells": (d, h, w), "thumbnail_cell_mm": case.thumbnail.cell_mm})
+    added: dict[str, Any] = {}
+    if case.thumbnail is not None:
+        added |= {"thumbnail_cells": case.thumbnail.image.shape, "thumbnail_cell_mm": case.thumbnail.cell_mm}
+    if case.original is not None:
+        added |= {"original_shape": case.original.mask.shape, "original_spacing_mm": case.original.spacing_mm}
+    return stored.model_copy(update=added)
 
 
 def _header(description: str, tensors: dict[str, list[NDArray[Any]]]) -> bytes:
@@ -222,6 +237,7 @@ def _dataset(path: Path, description: Description, tensors: dict[str, NDArray[An
     thumbnails = _split(path, "thumbnails", tensors.get("thumbnails", np.empty(0, np.float16)), np.float16, cells)
     sampled = [(num_channels, case.foreground_voxels or 0) for case in stored]
     foregrounds = _split(path, "foreground", tensors.get("foreground", np.empty(0, np.float32)), np.float32, sampled)
+    originals = iter(_originals(path, description, tensors))
     cases = tuple(
         Case(
             image=image,
@@ -229,12 +245,27 @@ def _dataset(path: Path, description: Description, tensors: dict[str, NDArray[An
             pad_value=np.array(case.pad_value, np.float32),
             thumbnail=Thumbnail(thumbnail, case.thumbnail_cell_mm) if case.thumbnail_cells else None,
             foreground=None if case.foreground_voxels is None else foreground,
+            original=Original(next(originals), case.original_spacing_mm) if case.original_shape else None,
             **{name: getattr(case, name) for name in ALIKE},
         )
         for case, image, mask, thumbnail, foreground in zip(stored, images, masks, thumbnails, foregrounds, strict=True)
     )
-    unit = distance_unit([file.path for file in files], [case.spacing_mm for case in stored])
-    return Dataset.of(declaration, str(path), cases, description.fingerprint, unit)
+    unit = distance_unit(
+        [file.path for file in files],
+        [case.original_spacing_mm if case.original_shape else case.spacing_mm for case in stored],
+    )
+    dataset = Dataset.of(declaration, str(path), cases, description.fingerprint, unit)
+    return replace(dataset, grid=description.grid)
+
+
+def _originals(path: Path, description: Description, tensors: dict[str, NDArray[Any]]) -> list[NDArray[np.uint8]]:
+    """The original masks of the resampled cases, in their order."""
+    shapes = [case.original_shape for case in description.cases if case.original_shape]
+    if not shapes:
+        return []
+    if tensors["original_masks"].max() >= len(description.origin.declaration.class_names):
+        raise DataError(f"{path}: damaged: the original masks do not match the description")
+    return _split(path, "original masks", tensors["original_masks"], np.uint8, shapes)
 
 
 def _images(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from dlx.data.intensities import ChannelIntensities
 from dlx.data.notes import FileNote
 from dlx.data.thumbnails import Thumbnail
-from dlx.settings.spec import Part, Section
+from dlx.settings.spec import Orientation, Part, Section, SpacingMm
 from dlx.study.results import DistanceUnit
 
 # Increase this when preparation gives other values for the same files: caches are rebuilt and fingerprints change.
@@ -23,6 +23,30 @@ DATA_VERSION = 2
 COUNTED_AT_ONCE = 2**20  # voxels of a mask; np.bincount's copy of them, 8 MiB, fits the processor's cache
 
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+
+
+class Grid(Section):
+    """To which voxels the cases of a set were brought, and new scans are to be brought before they are predicted.
+
+    `orientation` is a code as in `orientation_of`; empty if the axes are left as they are, or unknown. `spacing_mm` is
+    (d, h, w) in that orientation; None if spacings are left as they are. The `asked_` fields are the settings.
+    """
+
+    asked_orientation: Orientation = "common"
+    asked_spacing_mm: SpacingMm = "auto"
+    orientation: str = ""
+    spacing_mm: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Original:
+    """The mask of a case before it was resampled, (D, H, W) uint8, with its spacing (d, h, w).
+
+    Its axes run as those of the prepared image: it was turned with the image, if at all.
+    """
+
+    mask: NDArray[np.uint8]
+    spacing_mm: tuple[float, float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,10 +61,13 @@ class Case:
     ambiguities in the headers of the files. `foreground` holds the values of some labelled voxels (C, n), if the
     normaliser takes its statistics from the training cases (`ct`); those channels are then not normalised yet.
 
-    The other fields are used for warnings only and are empty if unknown, as in prepared data written by an older dlx:
-    `rounding_error` of float16 as a share of the noise (None also if a value is beyond float16), `orientation` (see
-    `orientation_of`), `prepared_hash` of the prepared image in canonical orientation, `intensities` of each channel and
-    `negative_fraction` of the first channel before normalisation, and `thumbnail`.
+    `stored_orientation` is that of the files if the axes were turned, else empty. `original` is the mask on which the
+    case is measured if it was resampled; None if that is `mask`.
+
+    The other fields are empty if unknown, as in prepared data written by an older dlx: `orientation` of the prepared
+    image (see `orientation_of`), and for warnings only `rounding_error` of float16 as a share of the noise (None also
+    if a value is beyond float16), `prepared_hash` of the prepared image in canonical orientation, `intensities` of each
+    channel and `negative_fraction` of the first channel before normalisation, and `thumbnail`.
     """
 
     id: str
@@ -60,6 +87,8 @@ class Case:
     intensities: tuple[ChannelIntensities, ...] = ()
     negative_fraction: float = 0.0
     thumbnail: Thumbnail | None = None
+    stored_orientation: str = ""
+    original: Original | None = None
 
     @property
     def is_wide(self) -> bool:
@@ -110,6 +139,7 @@ class Dataset:
     label_values: tuple[int, ...] = ()  # the value of each class in the mask files
     normalize: str = ""  # the normaliser with its arguments, as a user would type it
     distance_unit: DistanceUnit = "mm"  # px if the image files have no spacing
+    grid: Grid | None = None  # None before the cases are brought to one grid (`common_grid`)
 
     @classmethod
     def of(
@@ -141,6 +171,8 @@ class Declaration(Section):
     class_names: tuple[str, ...]
     label_values: tuple[int, ...]
     normalize: Part
+    orientation: Orientation = "common"
+    spacing_mm: SpacingMm = "auto"
 
 
 def fingerprint(declaration: Declaration, cases: tuple[Case, ...]) -> str:

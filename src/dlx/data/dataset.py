@@ -12,6 +12,7 @@ from dlx.data.cache_file import Origin
 from dlx.data.cases import Case as Case
 from dlx.data.cases import Dataset as Dataset
 from dlx.data.cases import Declaration
+from dlx.data.common_grid import describe_grid, has_changes, to_common_grid
 from dlx.data.layouts.channel_schemes import choose_normalizer
 from dlx.data.layouts.listing import DrawnListing, Listing, name_some
 from dlx.data.notes import HARMLESS, describe_notes
@@ -56,7 +57,8 @@ def open_dataset(
     spec = bind_parts(spec)
     source, path = spec.source, spec.path
     if source.name == "folder" and path is not None and path.suffix == cache.ENDING and not path.is_dir():
-        dataset = _with_notes(replace(cache.load_cache(path, normalize=spec.normalize), source=str(path)))
+        loaded = _on_asked_grid(cache.load_cache(path, normalize=spec.normalize), spec)
+        dataset = _with_notes(replace(loaded, source=str(path)))
         dataset = dataset.with_remarks(*choose_normalizer(spec.normalize, dataset.layout, dataset.channels)[1])
         if spec.geometry == "strict" and _has_differences(dataset):
             raise DataError(f"{path}: prepared with data.geometry=image from files that data.geometry=strict refuses")
@@ -65,9 +67,9 @@ def open_dataset(
         )
     listing = registry.load("data", source.name)(**source.args)
     preparation = (
-        _preparation_from_files(path, listing, spec.normalize, spec.geometry)
+        _preparation_from_files(path, listing, spec)
         if path is not None and isinstance(listing, Listing)
-        else _preparation_of_drawn(source, listing, choose_normalizer(spec.normalize, source.name, listing.channels)[0])
+        else _preparation_of_drawn(source, listing, spec)
     )
     return _open(preparation, cache_dir, verify, keep, progress)
 
@@ -75,14 +77,24 @@ def open_dataset(
 def _open(
     preparation: Preparation, cache_dir: Path | None, verify: bool, keep: bool, progress: prepare.ReportProgress | None
 ) -> Dataset:
+    declared = preparation.origin.declaration
+
+    def make() -> Dataset:
+        return to_common_grid(preparation.make(progress), declared.orientation, declared.spacing_mm)
+
     if cache_dir is None:
-        return _with_notes(preparation.make(progress)).with_remarks(*preparation.remarks)
-    file = cache.cache_path(cache_dir, preparation.place, preparation.origin.declaration)
+        return _with_notes(make()).with_remarks(*preparation.remarks)
+    file = cache.cache_path(cache_dir, preparation.place, declared)
     kept, remarks = cache.find(file, preparation.origin)
+    if kept is not None and kept.grid is None:  # written by a dlx that brought cases to no common grid
+        together = to_common_grid(kept, declared.orientation, declared.spacing_mm)
+        if keep and has_changes(together.cases):
+            remarks += cache.keep(file, together, preparation.origin)
+        kept = together
     is_refused = kept is not None and preparation.geometry == "strict" and _has_differences(kept)
     if kept is not None and not verify and not is_refused:
         return _with_notes(replace(kept, source=preparation.source)).with_remarks(*preparation.remarks)
-    dataset = preparation.make(progress)
+    dataset = make()
     if kept is not None and kept.fingerprint != dataset.fingerprint:
         changed = f"the content of {name_some(_changed(kept, dataset))} changed, but size and time did not"
         remarks = (f"{changed}; the cache file was rebuilt",)
@@ -94,8 +106,23 @@ def _open(
 
 
 def _with_notes(dataset: Dataset) -> Dataset:
-    """The data set with a remark for each kind of note on its files."""
-    return dataset.with_remarks(*describe_notes(note for case in dataset.cases for note in case.notes))
+    """The data set with a remark for each kind of note on its files, and on cases that were turned or resampled."""
+    notes = describe_notes(note for case in dataset.cases for note in case.notes)
+    return dataset.with_remarks(*notes, *describe_grid(dataset))
+
+
+def _on_asked_grid(dataset: Dataset, spec: DataSpec) -> Dataset:
+    """A prepared file's data on the grid that the settings ask for; DataError if it was made on another one."""
+    grid = dataset.grid
+    if grid is None or not has_changes(dataset.cases):
+        return to_common_grid(dataset, spec.orientation, spec.spacing_mm)
+    for key, made, asked in (
+        ("orientation", grid.asked_orientation, spec.orientation),
+        ("spacing_mm", grid.asked_spacing_mm, spec.spacing_mm),
+    ):
+        if made != asked:
+            raise DataError(f"{dataset.source}: prepared with data.{key}={made}, but the setting is {asked}")
+    return dataset
 
 
 def _has_differences(dataset: Dataset) -> bool:
@@ -109,14 +136,17 @@ def _changed(before: Dataset, after: Dataset) -> list[str]:
     return [case.id for case in after.cases if known[case.id] != (case.content_hash, case.mask_hash, case.spacing_mm)]
 
 
-def _preparation_from_files(folder: Path, listing: Listing, normalize: Part, geometry: Geometry) -> Preparation:
-    normalize, schemes = choose_normalizer(normalize, listing.layout, listing.channels)
+def _preparation_from_files(folder: Path, listing: Listing, spec: DataSpec) -> Preparation:
+    normalize, schemes = choose_normalizer(spec.normalize, listing.layout, listing.channels)
+    geometry = spec.geometry
     declaration = Declaration(
         layout=listing.layout,
         channels=listing.channels,
         class_names=listing.class_names,
         label_values=listing.label_values,
         normalize=normalize,
+        orientation=spec.orientation,
+        spacing_mm=spec.spacing_mm,
     )
     # Sizes and times are taken before reading, so that a change during reading invalidates the cache file.
     files = tuple(state for case in listing.cases for state in cache.state_of(folder, case))
@@ -133,13 +163,15 @@ def _preparation_from_files(folder: Path, listing: Listing, normalize: Part, geo
     return Preparation(str(folder), str(folder.resolve()), origin, make, (*listing.remarks, *schemes), geometry)
 
 
-def _preparation_of_drawn(source: Part, listing: DrawnListing, normalize: Part) -> Preparation:
+def _preparation_of_drawn(source: Part, listing: DrawnListing, spec: DataSpec) -> Preparation:
     declaration = Declaration(
         layout=source.name,
         channels=listing.channels,
         class_names=listing.class_names,
         label_values=tuple(range(len(listing.class_names))),
-        normalize=normalize,
+        normalize=choose_normalizer(spec.normalize, source.name, listing.channels)[0],
+        orientation=spec.orientation,
+        spacing_mm=spec.spacing_mm,
     )
 
     def make(progress: prepare.ReportProgress | None) -> Dataset:

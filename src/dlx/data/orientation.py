@@ -1,4 +1,4 @@
-"""Anatomical orientation of array axes: codes of three letters, and reordering to the canonical orientation."""
+"""Anatomical orientation of array axes: codes of three letters, and reordering from one orientation to another."""
 
 from typing import Any
 
@@ -27,13 +27,27 @@ def turn_to_canonical(array: NDArray[Any], orientation: str) -> NDArray[Any]:
     """A view of (D, H, W, ...) whose x, y, z run to the left, back and up; unchanged if `orientation` is empty."""
     if not orientation:
         return array
-    order, flips = canonical_turn(orientation)
+    return turn(array, orientation, CANONICAL)
+
+
+def turn(array: NDArray[Any], orientation: str, wanted: str) -> NDArray[Any]:
+    """A view of (D, H, W, ...), which is stored as `orientation`, whose x, y, z run as `wanted` says.
+
+    The two exchanged turn it back. If one of the two is empty, the array is unchanged.
+    """
+    order, flips = find_turn(orientation, wanted)
     return np.flip(array.transpose(*order, *range(3, array.ndim)), flips)
 
 
-def canonical_turn(orientation: str) -> tuple[tuple[int, int, int], tuple[int, ...]]:
-    """The order of array axes that makes them canonical, and the axes to flip after reordering."""
-    pairs = [next(k for k, pair in enumerate(AXES) if letter in pair) for letter in orientation]
-    d, h, w = (2 - pairs.index(k) for k in (2, 1, 0))  # array axis 0 is z
-    flips = tuple(position for position, axis in enumerate((d, h, w)) if orientation[2 - axis] not in CANONICAL)
+def find_turn(orientation: str, wanted: str) -> tuple[tuple[int, int, int], tuple[int, ...]]:
+    """The order of array axes (D, H, W) from one orientation to another, and the axes to flip after reordering."""
+    if not orientation or not wanted:
+        return (0, 1, 2), ()
+    stored = [_axis_of(letter) for letter in orientation]
+    d, h, w = (2 - stored.index(_axis_of(letter)) for letter in reversed(wanted))  # array axis 0 is z
+    flips = tuple(at for at, axis in enumerate((d, h, w)) if orientation[2 - axis] != wanted[2 - at])
     return (d, h, w), flips
+
+
+def _axis_of(letter: str) -> int:
+    return next(k for k, pair in enumerate(AXES) if letter in pair)

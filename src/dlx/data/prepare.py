@@ -20,7 +20,7 @@ from dlx.data.intensities import measure_intensities, negative_fraction
 from dlx.data.layouts.listing import CaseFiles, Listing, name_some
 from dlx.data.normalize import foreground_of
 from dlx.data.notes import FileNote
-from dlx.data.orientation import canonical_turn, orientation_of, turn_to_canonical
+from dlx.data.orientation import CANONICAL, find_turn, orientation_of, turn_to_canonical
 from dlx.data.rounding import rounding_error, stored_type
 from dlx.data.thumbnails import make_thumbnail
 from dlx.data.volumes.header import Note
@@ -143,7 +143,7 @@ def prepare_arrays(
     channels_last = np.empty((*image.shape[1:], len(image)), stored_type(rounding))
     channels_last[...] = np.moveaxis(normalized, 0, -1)
     turned = turn_to_canonical(channels_last, orientation)
-    order = canonical_turn(orientation)[0] if orientation else (0, 1, 2)
+    order, _ = find_turn(orientation, CANONICAL)
     is_masked = part.args.get("over") == "foreground"
     return Case(
         id=case_id,

@@ -4,7 +4,8 @@ A 2D network gets the whole slices of a case in large batches; a 3D one gets sli
 averaged with Gaussian weights. Cases never share a batch, so the score of a case does not depend on other cases.
 
 The class probabilities of a whole case are never in memory: they are computed in pieces, some slices or a slab at a
-time, and only the predicted class of each voxel is kept.
+time, and only the predicted class of each voxel is kept. Cases that were resampled are measured on their original
+voxels, to which their probabilities are brought back.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,10 +18,9 @@ from torch import Tensor, nn
 
 from dlx.data.batches.voxels import Extent, VoxelStore
 from dlx.engine.device import Compute
+from dlx.engine.original_grid import Place, to_original
 from dlx.models.network import evaluation_mode
 from dlx.scoring.overlap import overlap_counts, soft_overlap
-
-Place = tuple[slice, slice, slice]
 
 PIECE_SIZE = 2**24  # probabilities in a piece: 64 MiB, as fast as whole batches where it was measured
 MAX_EXACT_SOFT = 2**27  # probabilities (classes times voxels): 512 MiB; four classes of 256 x 256 x 512
@@ -32,7 +32,7 @@ class Measured:
 
     counts: Int[Tensor, "n 3 K"]  # overlap counts
     soft: Float[Tensor, "n 3 K"] | None  # the sums of the soft Dice, if requested
-    predictions: tuple[UInt8[Tensor, "D H W"], ...] = ()  # of each case, if they were kept
+    predictions: tuple[UInt8[Tensor, "_ _ _"], ...] = ()  # of each case, if they were kept, as its `measured_mask`
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,11 @@ class Evaluator:
         counts, soft, predictions = [], [], []
         with evaluation_mode(model), torch.inference_mode():
             for case in cases:
-                prediction = torch.empty(self.store.shapes[case], dtype=torch.uint8, device=self.compute.device)
-                mask = self.store.mask(case).to(self.compute.device)
+                shape = self.store.measured_shapes[case]
+                prediction = torch.empty(shape, dtype=torch.uint8, device=self.compute.device)
+                mask = self.store.measured_mask(case).to(self.compute.device)
                 sums = SoftSums(self.num_classes * mask.numel() <= MAX_EXACT_SOFT) if self.with_soft_dice else None
-                for place, probabilities in self.pieces(model, case):
+                for place, probabilities in self.measured_pieces(model, case):
                     prediction[place] = probabilities.argmax(0).to(torch.uint8)
                     if sums is not None:
                         sums.add(probabilities, mask[place])
@@ -70,6 +71,14 @@ class Evaluator:
                 if keep_predictions:
                     predictions.append(prediction.cpu())
         return Measured(torch.stack(counts).cpu(), torch.stack(soft).cpu() if soft else None, tuple(predictions))
+
+    def measured_pieces(self, model: nn.Module, case: int) -> Iterator[tuple[Place, Float[Tensor, "K d h w"]]]:
+        """As `pieces`, on the voxels on which the case is measured: those of its files, with axes as the image's."""
+        pieces = self.pieces(model, case)
+        if not self.store.is_resampled[case]:
+            return pieces
+        shape, original = self.store.shapes[case], self.store.measured_shapes[case]
+        return to_original(pieces, self._piece_axis, shape, original, PIECE_SIZE)
 
     def pieces(self, model: nn.Module, case: int) -> Iterator[tuple[Place, Float[Tensor, "K d h w"]]]:
         """The class probabilities of one whole case, on the training device: the position of each piece in (D, H, W)

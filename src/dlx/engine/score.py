@@ -65,12 +65,12 @@ def _surfaces(
     number of threads changes no score; numpy and scipy release the GIL most of the time.
     """
     store = job.evaluator.store
-    masks = [store.mask(case).cpu().numpy() for case in cases]
+    masks = [store.measured_mask(case).cpu().numpy() for case in cases]
     classes = range(1, len(job.class_names))
 
     def score(row: int, k: int) -> SurfaceScores:
         predicted: NDArray[np.uint8] = predictions[row].numpy()
-        return surface_scores(predicted == k, masks[row] == k, store.spacings_mm[cases[row]], tolerance_mm)
+        return surface_scores(predicted == k, masks[row] == k, store.measured_spacings_mm[cases[row]], tolerance_mm)
 
     pool = ThreadPoolExecutor(surface_threads(job.compute.threads, max((mask.size for mask in masks), default=1)))
     try:

@@ -271,6 +271,7 @@ def _train_and_record(task: Task, job: Job, history: History) -> Iterator[StepDo
                     "settings": task.settings,
                     "label_values": list(task.resolved.dataset.label_values),
                     "windows": [window and window.model_dump() for window in task.resolved.windows],
+                    "grid": grid.model_dump(mode="json") if (grid := task.resolved.dataset.grid) else None,
                 }
                 saved = checkpoint.snapshot(job, header, buffers)
                 is_best = progress.best_epoch == progress.epoch

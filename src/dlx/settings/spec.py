@@ -88,7 +88,29 @@ def _names(value: Any) -> Any:
     return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
 
+def _spacing(value: Any) -> Any:
+    """Refuses what is neither a word nor three numbers, with one message for all; `1,1,3` is three numbers."""
+    if isinstance(value, str) and value not in SPACING_WAYS:
+        value = [number.strip() for number in value.strip("[]").split(",")]
+    if isinstance(value, str):
+        return value
+    try:
+        numbers = tuple(float(number) for number in value)
+    except (TypeError, ValueError):
+        numbers = ()
+    if len(numbers) != 3 or not all(MIN_SPACING_MM <= number <= MAX_SPACING_MM for number in numbers):
+        raise ValueError(
+            f"expected {', '.join(SPACING_WAYS)} or three spacings [x, y, z] from {MIN_SPACING_MM} to {MAX_SPACING_MM} "
+            f"mm (got {shorten(repr(value))})"
+        )
+    return numbers
+
+
 Geometry = Literal["image", "strict"]
+Orientation = Literal["common", "LPS", "stored"]
+SPACING_WAYS = ("auto", "median", "none")
+MIN_SPACING_MM, MAX_SPACING_MM = 0.001, 100.0  # microscopy of single cells to thick slices
+SpacingMm = Annotated[Literal["auto", "median", "none"] | tuple[float, float, float], BeforeValidator(_spacing)]
 
 
 class DataSpec(Section):
@@ -102,6 +124,10 @@ class DataSpec(Section):
     """Take training patches only from the box around the labelled voxels; validation stays on whole volumes."""
     geometry: Annotated[Geometry, ADDED_LATER] = "image"
     """Headers that differ though the voxels correspond: `image` uses the image's with a warning, `strict` refuses."""
+    orientation: Annotated[Orientation, ADDED_LATER] = "common"
+    """How axes run: all cases as most are stored (`common`), all to left, back and up (`LPS`), or each as `stored`."""
+    spacing_mm: Annotated[SpacingMm, ADDED_LATER] = "auto"
+    """The voxel size, [x, y, z] or the set's `median`, that cases are resampled to; `auto`: `none` if all are alike."""
 
     @property
     def path(self) -> Path | None:
@@ -168,8 +194,8 @@ class BatchSpec(Section):
     """Patches in a batch; with `block` the number of slices, which is the depth of the cube."""
     patch_size_px: tuple[Positive, ...] | None = None
     """The size of a patch, [H, W] or [D, H, W]; by default the training subjects' median, at most 64 (3D: 48)."""
-    slice_axis: Literal[0, 1, 2] = 0
-    """The array axis (D, H, W) along which the slices of a 2D network are stacked."""
+    slice_axis: Literal["auto", 0, 1, 2] = "auto"
+    """The array axis (D, H, W) of a 2D network's slices; `auto`: the one with by far the largest spacing, else 0."""
     foreground_fraction: Fraction = 0.0
     """The share of patches that are centred on a labelled voxel."""
 
@@ -178,6 +204,12 @@ class BatchSpec(Section):
         """`patch_size_px` of a resolved spec, where it is never None."""
         assert self.patch_size_px is not None
         return self.patch_size_px
+
+    @property
+    def fitted_slice_axis(self) -> int:
+        """`slice_axis` of a resolved spec, where it is never `auto`."""
+        assert self.slice_axis != "auto"
+        return self.slice_axis
 
 
 class AugmentSpec(Section):

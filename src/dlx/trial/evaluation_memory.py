@@ -58,7 +58,7 @@ def evaluated_size(spec: Spec, shapes: list[tuple[int, ...]], dims: int, stride:
     """The size of a window, or of the largest slice after padding for the network."""
     if dims == 3:
         return spec.batch.fitted_patch_size_px
-    slices = [tuple(size for axis, size in enumerate(shape) if axis != spec.batch.slice_axis) for shape in shapes]
+    slices = [shape[:axis] + shape[axis + 1 :] for axis in [spec.batch.fitted_slice_axis] for shape in shapes]
     return max((tuple(-(-size // stride) * stride for size in one) for one in slices), key=prod)
 
 

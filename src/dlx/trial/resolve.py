@@ -7,15 +7,18 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from dlx.data.batches.sampler import fit_patch_size
 from dlx.data.cases import Dataset
 from dlx.data.checks.remarks import remark_on
+from dlx.data.common_grid import spell_spacing
 from dlx.data.ct import Windows, describe_windows, windows_of
 from dlx.data.intensities import ChannelIntensities
 from dlx.data.layouts.listing import name_some
+from dlx.data.resample import coarse_axis
 from dlx.data.splits.choose import split_cases
 from dlx.data.splits.groups import load_groups
 from dlx.data.splits.split import Split
@@ -56,6 +59,8 @@ class Resolved:
         if self.spec.dropout.p == 0.0:  # kind and place then change no number: all sweeps share one control
             spec["dropout"] = {"p": 0.0}
         spec["data"]["source"] = {"fingerprint": self.dataset.fingerprint}
+        for key in ("orientation", "spacing_mm"):  # the fingerprint says what they changed
+            spec["data"].pop(key, None)
         spec["split"] = {"train": list(self.split.train), "val": list(self.split.val)}
         spec["compute"] = {
             "device": self.compute.device.type,
@@ -110,6 +115,7 @@ def resolve(spec: Spec, dataset: Dataset, *, min_validations: int = MIN_POINTS, 
         model = make_model(spec, dataset)
     dims, stride = model_geometry(model)
     compute = _fit_precision(spec, compute, dims)
+    spec, axis_remarks = fit_slice_axis(spec, dataset, split, dims)
     spec = _fit_patch(spec, dataset, split, dims, stride)
     spec = _fit_evaluation(spec, dataset, split, min_validations)
     _check_norms(spec, model, stride)
@@ -117,6 +123,7 @@ def resolve(spec: Spec, dataset: Dataset, *, min_validations: int = MIN_POINTS, 
     remarks = [
         *compute.remarks,
         *dataset.remarks,
+        *axis_remarks,
         *describe_correlations(dataset.cases),
         *describe_windows(windows, dataset.channels, len(split.train)),
         *remark_on(dataset, split, groups),
@@ -193,9 +200,30 @@ def _fit_patch(spec: Spec, dataset: Dataset, split: Split, dims: int, stride: in
     train = set(split.train)
     trained = [case.mask.shape for case in dataset.cases if case.id in train]
     if dims == 2:
-        trained = [tuple(size for axis, size in enumerate(shape) if axis != spec.batch.slice_axis) for shape in trained]
+        slice_axis = spec.batch.fitted_slice_axis
+        trained = [tuple(size for axis, size in enumerate(shape) if axis != slice_axis) for shape in trained]
     fitted = fit_patch_size(asked, trained, stride)
     return spec.model_copy(update={"batch": spec.batch.model_copy(update={"patch_size_px": fitted})})
+
+
+def fit_slice_axis(spec: Spec, dataset: Dataset, split: Split, dims: int) -> tuple[Spec, list[str]]:
+    """The spec with `batch.slice_axis` as a number, and a remark if the slices are not those along the first axis.
+
+    `auto` is the coarse axis of the median spacing of the cases (see `coarse_axis`), if all of them are volumes.
+    """
+    if spec.batch.slice_axis != "auto":
+        return spec, []
+    used = [case for case in dataset.cases if case.id in {*split.train, *split.val}]
+    d, h, w = np.median([case.spacing_mm for case in used], axis=0).tolist()
+    are_volumes = all(min(case.mask.shape) > 1 for case in used)
+    axis = coarse_axis((d, h, w)) or 0 if dims == 2 and are_volumes else 0
+    fitted = spec.model_copy(update={"batch": spec.batch.model_copy(update={"slice_axis": axis})})
+    if axis == 0:
+        return fitted, []
+    return fitted, [
+        f"batch.slice_axis=auto: slices are taken along array axis {axis} (D, H, W), the coarse one of "
+        f"{spell_spacing((d, h, w))} (x, y, z)"
+    ]
 
 
 def _fit_evaluation(spec: Spec, dataset: Dataset, split: Split, at_least: int) -> Spec:

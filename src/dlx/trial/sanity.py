@@ -23,13 +23,13 @@ def warn_of_patches(spec: Spec, dataset: Dataset, split: Split, dims: int) -> li
     remarks = []
     if dims == 2:
         median = np.median(sizes, axis=0)
-        others = [axis for axis in range(3) if axis != spec.batch.slice_axis]
+        others = [axis for axis in range(3) if axis != spec.batch.fitted_slice_axis]
         thinnest = int(np.argmin(median))
         is_thin = MAX_SIDE_RATIO * median[thinnest] < median[others].max()
-        if thinnest in others and is_thin and median[spec.batch.slice_axis] > 1:
+        if thinnest in others and is_thin and median[spec.batch.fitted_slice_axis] > 1:
             small, large = (f"{median[axis]:.0f}" for axis in sorted(others, key=lambda axis: median[axis]))
             remarks.append(
-                f"batch.slice_axis: slices along array axis {spec.batch.slice_axis} are {large} x {small}; "
+                f"batch.slice_axis: slices along array axis {spec.batch.fitted_slice_axis} are {large} x {small}; "
                 f"did you mean batch.slice_axis={thinnest}?"
             )
         spanned = sizes[:, others]

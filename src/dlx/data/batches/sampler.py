@@ -104,7 +104,7 @@ def box_extent(patch_size_px: tuple[int, ...], batch: BatchSpec) -> Extent:
     if len(patch_size_px) == 3:
         return patch_size_px[0], patch_size_px[1], patch_size_px[2]
     sides = list(patch_size_px)
-    sides.insert(batch.slice_axis, batch.size if batch.kind == "block" else 1)
+    sides.insert(batch.fitted_slice_axis, batch.size if batch.kind == "block" else 1)
     return sides[0], sides[1], sides[2]
 
 
@@ -125,7 +125,7 @@ class PatchSource:
         num_steps: int,
     ) -> None:
         self.store, self.sampler, self.dims, self.device, self.num_steps = store, sampler, dims, device, num_steps
-        self.slice_axis = batch.slice_axis
+        self.slice_axis = batch.fitted_slice_axis
         self.num_boxes = 1 if batch.kind == "block" and dims == 2 else batch.size
         self.is_block = batch.kind == "block" and dims == 2
         self.foreground = None

@@ -3,18 +3,21 @@
 import copy
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dlx.data.cases import Case
 from dlx.data.ct import Windows
+from dlx.data.orientation import turn
 from dlx.system.errors import DataError
 
 Extent = tuple[int, int, int]
-TENSORS = ("images", "masks", "shape", "offset", "pad_value")
+TENSORS = ("images", "masks", "shape", "offset", "pad_value", "original_masks")
 Windowing = tuple[Tensor, Tensor, Tensor, Tensor]  # low, high, mean and standard deviation, each (C,)
 
 
@@ -22,7 +25,8 @@ class VoxelStore:
     """The voxels of many cases, flat: `images` (N, C) float16 and `masks` (N,) uint8, made on the host.
 
     It takes 2 C + 1 bytes per voxel and is shared by all trials that use the same cases. If any case needs float32, all
-    images are float32, and it takes 4 C + 1; the values of the other cases stay those of float16.
+    images are float32, and it takes 4 C + 1; the values of the other cases stay those of float16. Cases that were
+    resampled have their original masks beside: one byte per original voxel.
     """
 
     def __init__(self, cases: Sequence[Case]) -> None:
@@ -42,7 +46,6 @@ class VoxelStore:
         self.ids = tuple(case.id for case in cases)
         self.index = {case_id: position for position, case_id in enumerate(self.ids)}
         self.shapes: list[Extent] = [(int(d), int(h), int(w)) for d, h, w in shapes]
-        self.spacings_mm = [case.spacing_mm for case in cases]
         self.boxes = [case.label_box for case in cases]
         self.images, self.masks = images, masks
         self.shape = torch.tensor(self.shapes)  # (cases, 3)
@@ -51,6 +54,7 @@ class VoxelStore:
         self.pad_value = torch.stack([torch.from_numpy(np.array(case.pad_value)) for case in cases])
         self.channels = channels
         self.windowing: Windowing | None = None
+        self._keep_originals(cases)
 
     def windowed(self, windows: Windows) -> "VoxelStore":
         """A view of the store that clips and standardises the channels that have a window, in all that it gathers.
@@ -69,6 +73,21 @@ class VoxelStore:
         view.windowing = (low, high, mean, std)
         return view
 
+    def _keep_originals(self, cases: Sequence[Case]) -> None:
+        """The masks on which cases are measured, with their voxel sizes and orientations."""
+        originals = [case.original for case in cases]
+        self.is_resampled = [original is not None for original in originals]
+        measured = [case.mask if case.original is None else case.original.mask for case in cases]
+        self.measured_shapes: list[Extent] = [(int(d), int(h), int(w)) for d, h, w in (mask.shape for mask in measured)]
+        self.measured_spacings_mm = [
+            case.spacing_mm if case.original is None else case.original.spacing_mm for case in cases
+        ]
+        self.orientations = [(case.orientation, case.stored_orientation) for case in cases]
+        flat = [np.array(original.mask).reshape(-1) for original in originals if original is not None]
+        sizes = [0 if original is None else original.mask.size for original in originals]
+        self.original_masks = torch.from_numpy(np.concatenate(flat)) if flat else torch.empty(0, dtype=torch.uint8)
+        self._original_offsets = [0, *np.cumsum(sizes)[:-1].tolist()]
+
     def to(self, device: torch.device) -> "VoxelStore":
         """A copy of the store on a device; the store itself if it is already there."""
         if device == self.device:
@@ -86,7 +105,7 @@ class VoxelStore:
     @property
     def nbytes(self) -> int:
         """The bytes of all voxels, images and masks."""
-        return self.images.nbytes + self.masks.nbytes
+        return self.images.nbytes + self.masks.nbytes + self.original_masks.nbytes
 
     @property
     def device(self) -> torch.device:
@@ -102,6 +121,19 @@ class VoxelStore:
         depth, height, width = self.shapes[case]
         start = self.offsets[case]
         return self.masks[start : start + self.voxels(case)].view(depth, height, width)
+
+    def measured_mask(self, case: int) -> UInt8[Tensor, "D H W"]:
+        """The mask on which a case is measured: the original one if it was resampled. Its axes run as the image's."""
+        if not self.is_resampled[case]:
+            return self.mask(case)
+        depth, height, width = self.measured_shapes[case]
+        start = self._original_offsets[case]
+        return self.original_masks[start : start + depth * height * width].view(depth, height, width)
+
+    def as_stored(self, array: NDArray[Any], case: int) -> NDArray[Any]:
+        """A view of an array (D, H, W) of measured voxels with the axes of the case's files."""
+        orientation, stored = self.orientations[case]
+        return turn(array, orientation, stored)
 
     def gather(
         self, case: Int[Tensor, " B"], start: Int[Tensor, "B 3"], extent: Extent

@@ -11,6 +11,7 @@ import numpy as np
 
 from dlx.data.cases import Case, Dataset
 from dlx.data.checks.scan_names import guess_persons, scans_of
+from dlx.data.common_grid import spell_spacing
 from dlx.data.intensities import ChannelIntensities
 from dlx.data.layouts.listing import list_some, name_some, natural_key
 from dlx.data.splits.groups import GROUPS
@@ -80,9 +81,9 @@ def unlike_orientations(cases: Sequence[Case]) -> list[str]:
     what = ", ".join(f"{len(ids)} as {code} ({name_some(ids, SHOWN)})" for code, ids in others.items())
     total = sum(map(len, by_code.values()))
     return [
-        f"mixed orientation: of {total} cases, {what}; the rest as {common}. dlx does not reorient images, so "
-        "the network sees anatomy in different directions: store all cases in one orientation (SimpleITK.DICOMOrient, "
-        "image and mask) before training"
+        f"mixed orientation: of {total} cases, {what}; the rest as {common}. With data.orientation=stored the "
+        "network sees anatomy in different directions; data.orientation=common, the default, turns the cases to one "
+        "orientation"
     ]
 
 
@@ -90,23 +91,21 @@ def unlike_spacings(cases: Sequence[Case]) -> list[str]:
     """Cases whose voxel size differs from the median."""
     if not cases:
         return []
+    if any(case.original is not None for case in cases):  # resampled: differences come from rounding sizes
+        return []
     spacings = np.array([case.spacing_mm for case in cases])
     usual = np.median(spacings, axis=0)
     ratios = np.maximum(spacings / usual, usual / spacings).max(axis=1)
     others = [case for case, ratio in zip(cases, ratios, strict=True) if ratio > 1 + UNLIKE_SPACING]
     if not others:
         return []
-    shown = list_some([f"{case.id!r} {_spacing(case.spacing_mm)}" for case in others], SHOWN)
+    shown = list_some([f"{case.id!r} {spell_spacing(case.spacing_mm)}" for case in others], SHOWN)
     return [
         f"mixed spacing: {len(others)} of {len(cases)} cases differ by more than "
         f"{100 * UNLIKE_SPACING:.0f} % from the "
-        f"median {_spacing(usual.tolist())} ({shown}). dlx does not resample, so the network sees the same "
-        "anatomy in several sizes: resample before training"
+        f"median {spell_spacing(usual.tolist())} ({shown}), so the network sees the same anatomy in several "
+        "sizes; data.spacing_mm=median resamples the cases to one spacing"
     ]
-
-
-def _spacing(spacing_mm: Sequence[float]) -> str:
-    return " x ".join(f"{size:.3g}" for size in reversed(spacing_mm)) + " mm"
 
 
 def negative_voxels(dataset: Dataset, cases: Sequence[Case]) -> list[str]:

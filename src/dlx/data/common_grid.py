@@ -1,0 +1,176 @@
+"""Brings the cases of a set to one orientation and one voxel size, after they were read and before anything else.
+
+A set whose cases agree stays as it is, with its fingerprint. Case by case arithmetic is in `orientation` and
+`resample`.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+
+from dlx.data.cases import Case, Dataset, Grid, Original
+from dlx.data.layouts.listing import name_some
+from dlx.data.orientation import CANONICAL, find_turn, turn
+from dlx.data.resample import coarse_axis, new_size, resample_image, resample_mask
+from dlx.settings.spec import Orientation, SpacingMm
+from dlx.settings.text import counted
+from dlx.system.cpu_cores import available_cores
+
+Spacing = tuple[float, float, float]
+
+GRID_VERSION = 1  # increase it when turning or resampling gives other values; part of the fingerprint of changed sets
+ALIKE = 0.01  # relative: a case whose spacing differs by less from the wanted one is not resampled
+SHOWN = 3  # cases in a line
+MAX_THREADS = 4  # as in `prepare`: each resamples one case at a time
+
+
+def to_common_grid(dataset: Dataset, orientation: Orientation, spacing_mm: SpacingMm) -> Dataset:
+    """The data set with all cases in one orientation and with one voxel size, as the settings ask.
+
+    A case that need not change stays the same object. The voxel size of a resampled case is its field of view by its
+    number of voxels, so it may differ from the wanted one by half a voxel in all. Old and new cases are in memory at
+    the same time.
+    """
+    codes = [case.orientation for case in dataset.cases]
+    target = _target_orientation(codes, orientation)
+    turned_mm = [_turned_spacing(case, target) for case in dataset.cases]
+    wanted_mm = _target_spacing(dataset, turned_mm, target, spacing_mm)
+    grid = Grid(asked_orientation=orientation, asked_spacing_mm=spacing_mm, orientation=target, spacing_mm=wanted_mm)
+    pool = ThreadPoolExecutor(min(MAX_THREADS, available_cores()))
+    try:
+        cases = tuple(pool.map(lambda case: bring_case(case, grid), dataset.cases))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return replace(dataset, cases=cases, grid=grid, fingerprint=_fingerprint(dataset, cases, grid))
+
+
+def bring_case(case: Case, grid: Grid) -> Case:
+    """A case, as it was read, in the orientation and with the voxel size of a grid."""
+    turned = _turned(case, grid.orientation)
+    return turned if grid.spacing_mm is None else _resampled(turned, grid.spacing_mm)
+
+
+def has_changes(cases: Sequence[Case]) -> bool:
+    """Whether any of the cases was turned or resampled."""
+    return any(case.stored_orientation or case.original is not None for case in cases)
+
+
+def describe_grid(dataset: Dataset) -> list[str]:
+    """Lines for the user: which cases were turned, and to which voxel size all were resampled, and why."""
+    grid, lines = dataset.grid, []
+    if grid is None:
+        return []
+    by_code: dict[str, list[str]] = {}
+    for case in dataset.cases:
+        if case.stored_orientation:
+            by_code.setdefault(case.stored_orientation, []).append(case.id)
+    if by_code:
+        stored = ", ".join(f"{len(ids)} stored as {code} ({name_some(ids, SHOWN)})" for code, ids in by_code.items())
+        total = sum(map(len, by_code.values()))
+        why = ", as most are" if grid.asked_orientation == "common" else ""
+        lines.append(
+            f"data.orientation={grid.asked_orientation}: {total} of {counted(len(dataset.cases), 'case')} were turned "
+            f"to {grid.orientation}{why}: {stored}"
+        )
+    resampled = [case for case in dataset.cases if case.original is not None]
+    if resampled and grid.spacing_mm is not None:
+        before = np.array([case.original.spacing_mm if case.original else case.spacing_mm for case in dataset.cases])
+        median = ", the median of the set" if isinstance(grid.asked_spacing_mm, str) else ""
+        ranges = f"from {spell_spacing(before.min(axis=0))} to {spell_spacing(before.max(axis=0))}"
+        lines.append(
+            f"data.spacing_mm={_spell_setting(grid.asked_spacing_mm)}: {len(resampled)} of "
+            f"{counted(len(dataset.cases), 'case')} were resampled to voxels of {spell_spacing(grid.spacing_mm)}"
+            f"{median} (stored: {ranges}); they are measured on their original voxels"
+        )
+    return lines
+
+
+def spell_spacing(spacing_mm: Sequence[float]) -> str:
+    """`0.5 x 0.5 x 5 mm`, x first, of a spacing (d, h, w)."""
+    return " x ".join(f"{size:.3g}" for size in reversed([*spacing_mm])) + " mm"
+
+
+def _spell_setting(spacing_mm: SpacingMm) -> str:
+    return spacing_mm if isinstance(spacing_mm, str) else f"[{','.join(f'{size:g}' for size in spacing_mm)}]"
+
+
+def _target_orientation(codes: Sequence[str], orientation: Orientation) -> str:
+    """The code to which cases are turned; empty if they stay as they are, or if no case has one."""
+    known = Counter(code for code in codes if code)
+    if orientation == "stored" or not known:
+        return ""
+    return CANONICAL if orientation == "LPS" else known.most_common(1)[0][0]  # of equally many, the first case's
+
+
+def _target_spacing(
+    dataset: Dataset, turned_mm: Sequence[Spacing], target: str, spacing_mm: SpacingMm
+) -> Spacing | None:
+    """The voxel size (d, h, w) to which cases are resampled; None if they stay as they are."""
+    if isinstance(spacing_mm, tuple):
+        x, y, z = spacing_mm
+        return z, y, x
+    is_guess = dataset.distance_unit == "px" or any(
+        note.kind in ("screen", "resolution") for case in dataset.cases for note in case.notes
+    )
+    is_mixed = not target and len({case.orientation for case in dataset.cases}) > 1
+    if spacing_mm == "none" or (spacing_mm == "auto" and (is_guess or is_mixed)):
+        return None
+    d, h, w = np.median(np.array(turned_mm), axis=0).tolist()
+    return d, h, w
+
+
+def _turned_spacing(case: Case, target: str) -> Spacing:
+    order, _ = find_turn(case.orientation, target)
+    d, h, w = (case.spacing_mm[axis] for axis in order)
+    return d, h, w
+
+
+def _turned(case: Case, target: str) -> Case:
+    if not target or case.orientation in ("", target):
+        return case
+    return replace(
+        case,
+        image=np.ascontiguousarray(turn(case.image, case.orientation, target)),
+        mask=np.ascontiguousarray(turn(case.mask, case.orientation, target)),
+        spacing_mm=_turned_spacing(case, target),
+        orientation=target,
+        stored_orientation=case.orientation,
+    )
+
+
+def _resampled(case: Case, wanted_mm: Spacing) -> Case:
+    d, h, w = case.mask.shape
+    size = new_size((d, h, w), case.spacing_mm, wanted_mm)
+    pairs = zip(case.spacing_mm, wanted_mm, strict=True)
+    if size == (d, h, w) or all(max(one / other, other / one) <= 1 + ALIKE for one, other in pairs):
+        return case
+    coarse = coarse_axis(case.spacing_mm)
+    apart = coarse_axis(wanted_mm) if coarse is None else coarse
+    steps = zip((d, h, w), case.spacing_mm, size, strict=True)
+    new_d, new_h, new_w = (old * step / new for old, step, new in steps)
+    return replace(
+        case,
+        image=resample_image(case.image, size, apart),
+        mask=resample_mask(case.mask, size, apart),
+        spacing_mm=(new_d, new_h, new_w),
+        original=Original(case.mask, case.spacing_mm),
+    )
+
+
+def _fingerprint(dataset: Dataset, cases: Sequence[Case], grid: Grid) -> str:
+    """The fingerprint of the set as it was read, and of what was changed; the former alone if nothing was."""
+    if not has_changes(cases):
+        return dataset.fingerprint
+    identity = {
+        "read": dataset.fingerprint,
+        "grid_version": GRID_VERSION,
+        "spacing_mm": grid.spacing_mm,
+        "turned": [(case.id, case.stored_orientation, case.orientation) for case in cases if case.stored_orientation],
+    }
+    text = json.dumps(identity, separators=(",", ":"), sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
