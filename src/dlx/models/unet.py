@@ -12,12 +12,29 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dlx.models.blocks import CONV, MAX_GROUPS, ConvBlock, Dims, Down, Groups, Norm, make_down
+from dlx.models.blocks import (
+    CONV,
+    MAX_GROUPS,
+    TRANSPOSED,
+    Activation,
+    ConvBlock,
+    Dims,
+    Down,
+    Groups,
+    Norm,
+    Up,
+    make_down,
+)
 from dlx.models.network import Network
 from dlx.settings.spec import ADDED_LATER, DropoutSpec
+from dlx.system.errors import SettingError
 
 Width = Annotated[int, Field(ge=1, le=4096, description="Channels of the first level; they double at each level.")]
 Levels = Annotated[int, Field(ge=1, le=7, description="How often the features are halved.")]
+MaxWidth = Annotated[
+    Annotated[int, Field(ge=1)] | None,
+    Field(description="No level has more channels than this (nnU-Net: 320 in 3D, 512 in 2D)."),
+]
 DownNorm = Annotated[Norm, Field(description="A normalisation after `down`.")]
 
 
@@ -28,6 +45,9 @@ class UNet(Network):
     first and the layers that halve the features last, so that `unet` and `unet2` of one seed start with the same
     encoder, and networks that differ in `down` with the same blocks. `groups` is the largest number of groups of norm
     "group".
+
+    With `up` "transposed" the first block of a decoder level is a transposed 2x2 convolution alone, as in nnU-Net:
+    2 + 2 blocks a level. SettingError where blocks are shared and `up` or `max_width` give them other shapes.
     """
 
     groups: ClassVar = Network.groups | {"encoder": ("encoder", "downs")}
@@ -47,21 +67,28 @@ class UNet(Network):
         groups: Annotated[Groups, ADDED_LATER] = MAX_GROUPS,
         down: Annotated[Down, ADDED_LATER] = "max",
         down_norm: Annotated[DownNorm, ADDED_LATER] = "none",
+        up: Annotated[Up, ADDED_LATER] = "nearest",
+        activation: Annotated[Activation, ADDED_LATER] = "relu",
+        max_width: Annotated[MaxWidth, ADDED_LATER] = None,
     ) -> None:
         super().__init__(dims)
         self.stride = 2 ** (levels - 1)
-        widths = [width * 2**level for level in range(levels)]
-        block = partial(ConvBlock, norm=norm, dims=dims, groups=groups)
+        widths = level_widths(width, levels, max_width)
+        if shares_blocks and levels > 1 and (up == "transposed" or widths[-1] != 2 * widths[-2]):
+            cause = "up=transposed" if up == "transposed" else f"max_width={max_width}"
+            raise SettingError(f"model 'unet': its shared blocks do not fit {cause}: use unet2")
+        block = partial(ConvBlock, norm=norm, dims=dims, groups=groups, activation=activation)
         self.encoder = nn.ModuleList(
             nn.ModuleList([block(before, after), block(after, after)])
             for before, after in zip([in_channels, *widths[:-1]], widths, strict=True)
         )
         self.decoder = nn.ModuleList()
         for level in range(levels - 2, -1, -1):  # from the deepest up
-            up = block(widths[level + 1], widths[level])
-            merge = up if shares_blocks else block(2 * widths[level], widths[level])
-            last = cast(nn.ModuleList, self.encoder[level])[1] if shares_blocks else block(widths[level], widths[level])
-            self.decoder.append(nn.ModuleList([up, merge, last]))
+            deeper, here = widths[level + 1], widths[level]
+            double = TRANSPOSED[dims](deeper, here, 2, stride=2) if up == "transposed" else block(deeper, here)
+            merge = double if shares_blocks else block(2 * here, here)
+            last = cast(nn.ModuleList, self.encoder[level])[1] if shares_blocks else block(here, here)
+            self.decoder.append(nn.ModuleList([double, merge, last]))
         self.head = CONV[dims](widths[0], num_classes, 1)
         self.downs = nn.ModuleList(make_down(down, down_norm, channels, dims, groups) for channels in widths[:-1])
         self.add_dropouts(dropout)
@@ -79,8 +106,9 @@ class UNet(Network):
     def decode(self, maps: list[Tensor]) -> Tensor:
         features = maps.pop()
         for level, blocks in enumerate(self.decoder):
-            up, merge, last = cast(nn.ModuleList, blocks)
-            features = self.after_block(f"decoder{level}_0", up(features, upsample=True))
+            double, merge, last = cast(nn.ModuleList, blocks)
+            doubled = double(features, upsample=True) if isinstance(double, ConvBlock) else double(features)
+            features = self.after_block(f"decoder{level}_0", doubled)
             features = self.after_block(f"decoder{level}_1", merge(torch.cat([maps.pop(), features], dim=1)))
             features = self.after_block(f"decoder{level}_2", last(features))
         return features
@@ -91,6 +119,13 @@ class UNet(Network):
         for level, down in enumerate(self.downs, start=1):
             levels[f"encoder{level}"] += down.parameters()
         return levels
+
+
+def level_widths(width: int, levels: int, max_width: int | None = None) -> list[int]:
+    """The channels of each level: doubled from level to level, at most `max_width`, which is not below `width`."""
+    if max_width is not None and max_width < width:
+        raise SettingError(f"model: max_width {max_width} is below the width of the first level, {width}")
+    return [min(width * 2**level, max_width or width * 2**level) for level in range(levels)]
 
 
 unet = partial(UNet, True)
