@@ -23,6 +23,7 @@ from dlx.models.blocks import (
     Groups,
     Norm,
     Up,
+    crop_to,
     make_down,
 )
 from dlx.models.network import Network
@@ -34,6 +35,10 @@ Levels = Annotated[int, Field(ge=1, le=7, description="How often the features ar
 MaxWidth = Annotated[
     Annotated[int, Field(ge=1)] | None,
     Field(description="No level has more channels than this (nnU-Net: 320 in 3D, 512 in 2D)."),
+]
+DeepLevels = Annotated[
+    int,
+    Field(ge=0, description="How many coarser levels are trained too, by heads of their own: at most levels - 2."),
 ]
 DownNorm = Annotated[Norm, Field(description="A normalisation after `down`.")]
 
@@ -48,9 +53,12 @@ class UNet(Network):
 
     With `up` "transposed" the first block of a decoder level is a transposed 2x2 convolution alone, as in nnU-Net:
     2 + 2 blocks a level. SettingError where blocks are shared and `up` or `max_width` give them other shapes.
+
+    With `deep_supervision` n the n decoder levels before the last have a 1x1 convolution to logits each, made after all
+    else. They are used in training only (`forward_levels`): evaluation is that of the network without them.
     """
 
-    groups: ClassVar = Network.groups | {"encoder": ("encoder", "downs")}
+    groups: ClassVar = Network.groups | {"encoder": ("encoder", "downs"), "head": ("head", "coarse_heads")}
     blocks_per_level: ClassVar = {"encoder": 2, "decoder": 3}
 
     def __init__(
@@ -70,8 +78,14 @@ class UNet(Network):
         up: Annotated[Up, ADDED_LATER] = "nearest",
         activation: Annotated[Activation, ADDED_LATER] = "relu",
         max_width: Annotated[MaxWidth, ADDED_LATER] = None,
+        deep_supervision: Annotated[DeepLevels, ADDED_LATER] = 0,
     ) -> None:
         super().__init__(dims)
+        if deep_supervision > max(0, levels - 2):
+            raise SettingError(
+                f"model: deep_supervision {deep_supervision} needs {deep_supervision + 2} levels or more (got {levels})"
+            )
+        self.deep_supervision = deep_supervision
         self.stride = 2 ** (levels - 1)
         widths = level_widths(width, levels, max_width)
         if shares_blocks and levels > 1 and (up == "transposed" or widths[-1] != 2 * widths[-2]):
@@ -91,7 +105,19 @@ class UNet(Network):
             self.decoder.append(nn.ModuleList([double, merge, last]))
         self.head = CONV[dims](widths[0], num_classes, 1)
         self.downs = nn.ModuleList(make_down(down, down_norm, channels, dims, groups) for channels in widths[:-1])
+        supervised = widths[1 : 1 + deep_supervision]
+        self.coarse_heads = nn.ModuleList(CONV[dims](channels, num_classes, 1) for channels in supervised)
         self.add_dropouts(dropout)
+
+    def forward_levels(self, image: Tensor) -> list[Tensor]:
+        sizes = tuple(image.shape[2:])
+        decoded: list[Tensor] = []
+        features = self.decode(self._encode_padded(image), decoded)
+        logits = [crop_to(self.head(features), sizes)]
+        for level, head in enumerate(self.coarse_heads, start=1):
+            coarse = head(decoded[-1 - level])
+            logits.append(crop_to(coarse, tuple(-(-size // 2**level) for size in sizes)))
+        return logits
 
     def encode(self, image: Tensor) -> list[Tensor]:
         """The features of each level, the deepest last."""
@@ -103,7 +129,8 @@ class UNet(Network):
             maps.append(features)
         return maps
 
-    def decode(self, maps: list[Tensor]) -> Tensor:
+    def decode(self, maps: list[Tensor], decoded: list[Tensor] | None = None) -> Tensor:
+        """The features for `head`; the features after each level of the decoder are appended to `decoded`."""
         features = maps.pop()
         for level, blocks in enumerate(self.decoder):
             double, merge, last = cast(nn.ModuleList, blocks)
@@ -111,6 +138,8 @@ class UNet(Network):
             features = self.after_block(f"decoder{level}_0", doubled)
             features = self.after_block(f"decoder{level}_1", merge(torch.cat([maps.pop(), features], dim=1)))
             features = self.after_block(f"decoder{level}_2", last(features))
+            if decoded is not None:
+                decoded.append(features)
         return features
 
     def level_parameters(self) -> dict[str, list[nn.Parameter]]:

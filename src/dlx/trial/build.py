@@ -17,6 +17,7 @@ from dlx.engine.fit import Job
 from dlx.engine.randomness import weights_from
 from dlx.engine.step import TrainStep
 from dlx.settings.spec import AugmentSpec, Spec
+from dlx.training.deep_supervision import DeepSupervision
 from dlx.trial.factories import make_loss, make_model, make_optimizer, make_scheduler, model_geometry
 from dlx.trial.resolve import Resolved
 
@@ -78,7 +79,7 @@ def _make_step(resolved: Resolved, store: VoxelStore, model: nn.Module) -> Train
     num_classes = len(resolved.dataset.classes)
     return TrainStep(
         model,
-        make_loss(spec.loss, num_classes).to(compute.device),
+        _make_loss(spec, num_classes, model).to(compute.device),
         make_optimizer(model, spec),
         PatchSource(store, plan, spec.batch, dims, compute.device, spec.train.steps_per_epoch),
         compute,
@@ -89,6 +90,11 @@ def _make_step(resolved: Resolved, store: VoxelStore, model: nn.Module) -> Train
         with_probes=spec.evaluate.probes,
         num_classes=num_classes,
     )
+
+
+def _make_loss(spec: Spec, num_classes: int, model: nn.Module) -> nn.Module:
+    loss = make_loss(spec.loss, num_classes)
+    return DeepSupervision(loss) if getattr(model, "deep_supervision", 0) else loss
 
 
 def _make_augmenter(resolved: Resolved) -> Augmenter | None:
