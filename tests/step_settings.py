@@ -6,6 +6,7 @@ from dlx.settings import registry
 
 STRONG_AUGMENTATION = {"flip": 0.5, "rotate_deg": 20, "scale": 0.2, "intensity": 0.1, "noise": 0.1}
 DEEP = {"model": {"levels": 4, "deep_supervision": 2}}
+CHANCES = dict.fromkeys(("blur", "contrast", "low_resolution", "gamma_inverted", "gamma"), 0.5)
 VOLUMES = {"model": {"dims": 3}, "batch": {"patch_size_px": [16, 16, 16], "size": 2}}
 
 
@@ -36,6 +37,9 @@ STEP_SETTINGS = {
     **{kind: {"dropout": {"p": 0.3, "kind": kind}} for kind in ("dropout", "dropout2d")},
     "dropout3d": VOLUMES | {"dropout": {"p": 0.3, "kind": "dropout3d"}},
     **{f"augment {key}": {"augment": {key: value}} for key, value in STRONG_AUGMENTATION.items()},
+    **{f"augment {key}": {"augment": {key: chance}} for key, chance in CHANCES.items()},
+    "augment, chances": {"augment": CHANCES | {"flip": 0.5, "flip_axes": [0]}},
+    "augment 3d, chances": VOLUMES | {"augment": CHANCES | {"flip": 0.5, "flip_axes": [0, 1]}},
     "augment": {"augment": STRONG_AUGMENTATION},
     "augment 3d": VOLUMES | {"augment": STRONG_AUGMENTATION},
     "augment block": {"batch": {"kind": "block", "size": 4}, "augment": STRONG_AUGMENTATION},

@@ -105,6 +105,7 @@ def resolve(spec: Spec, dataset: Dataset, *, min_validations: int = MIN_POINTS, 
         model = make_model(spec, dataset)
     dims, stride = model_geometry(model)
     compute = _fit_precision(spec, compute, dims)
+    _check_axes(spec, dims)
     spec = _fit_patch(spec, dataset, split, dims, stride)
     spec = _fit_evaluation(spec, dataset, split, min_validations)
     _check_norms(spec, model, stride)
@@ -147,6 +148,14 @@ def _fit_precision(spec: Spec, compute: Compute, dims: int) -> Compute:
     if spec.compute.precision == "bf16":
         raise SettingError("compute.precision: bf16 gradients of 3D convolutions are wrong on a CPU; use float32")
     return replace(compute, precision="float32")
+
+
+def _check_axes(spec: Spec, dims: int) -> None:
+    """SettingError if an axis is named that patches of the network do not have."""
+    asked = {"augment.flip_axes": spec.augment.flip_axes}
+    for key, axes in asked.items():
+        if axes and max(axes) >= dims:
+            raise SettingError(f"{key}: patches of a {dims}D network have the axes 0 to {dims - 1} (got {max(axes)})")
 
 
 def _fit_patch(spec: Spec, dataset: Dataset, split: Split, dims: int, stride: int) -> Spec:
