@@ -54,6 +54,8 @@ def test_the_same_settings_name_the_same_trial_whether_spelled_out_or_not():
         {"split": {"seed": 4}},
         {"scheduler": "cosine"},
         {"loss": "ce"},
+        {"evaluate": {"mirror": True}},
+        {"augment": {"gamma": 0.3}},
     ],
 )
 def test_whatever_can_change_the_numbers_changes_the_name(change):

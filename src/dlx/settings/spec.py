@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, model_validator
 from pydantic.fields import FieldInfo
 
 from dlx.settings.text import parse_part, shorten, split_outside_brackets
@@ -286,6 +286,8 @@ class EvaluateSpec(Section):
     """The share by which the windows of a 3D network overlap."""
     surface_tolerance_mm: Rate = 1.0
     """The distance within which surfaces count as equal in the surface Dice."""
+    mirror: Annotated[StrictBool | Axes, ADDED_LATER] = False
+    """Predict the mean over all flips along these axes of slices or windows; true: along `augment.flip_axes`."""
     probes: Annotated[bool, ADDED_LATER] = False
     """Record features and gradients of each level of the network, once an epoch."""
 
@@ -332,6 +334,12 @@ class Spec(Section):
     train: TrainSpec = TrainSpec()
     evaluate: EvaluateSpec = EvaluateSpec()
     compute: ComputeSpec = ComputeSpec()
+
+    def mirrored_axes(self, dims: int) -> tuple[int, ...]:
+        """The axes of a slice or window along which predictions are mirrored; none without `evaluate.mirror`."""
+        if isinstance(self.evaluate.mirror, bool):
+            return (self.augment.flip_axes or tuple(range(dims))) if self.evaluate.mirror else ()
+        return self.evaluate.mirror
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> Self:

@@ -137,6 +137,7 @@ def _assemble(resolved: Resolved, store: VoxelStore, seed: int, step: TrainStep,
         batch_size=spec.evaluate.batch_size,
         overlap_fraction=spec.evaluate.overlap_fraction,
         with_soft_dice=spec.evaluate.soft_dice,
+        mirrored_axes=spec.mirrored_axes(dims),
     )
     return Job(
         seed=seed,
