@@ -5,6 +5,8 @@ import inspect
 from dlx.settings import registry
 
 STRONG_AUGMENTATION = {"flip": 0.5, "rotate_deg": 20, "scale": 0.2, "intensity": 0.1, "noise": 0.1}
+DEEP = {"model": {"levels": 4, "deep_supervision": 2}}
+CHANCES = dict.fromkeys(("blur", "contrast", "low_resolution", "gamma_inverted", "gamma"), 0.5)
 VOLUMES = {"model": {"dims": 3}, "batch": {"patch_size_px": [16, 16, 16], "size": 2}}
 
 
@@ -22,9 +24,24 @@ STEP_SETTINGS = {
     "block": {"batch": {"kind": "block", "size": 4}},
     **{f"norm {norm}": {"model": {"norm": norm}} for norm in ("batch", "instance", "group", "none")},
     **{f"down {down}": {"model": {"down": down}} for down in ("max", "average", "conv")},
+    "up transposed": {"model": {"up": "transposed"}},
+    "up transposed, 3d": VOLUMES | {"model": {"dims": 3, "up": "transposed", "norm": "instance"}},
+    "leaky relu": {"model": {"activation": "leaky-relu"}},
+    "deep supervision": DEEP,
+    "deep supervision, 3d": VOLUMES | {"model": {"dims": 3, "levels": 3, "deep_supervision": 1}},
+    "deep supervision, odd sizes": DEEP | {"batch": {"patch_size_px": [15, 9]}},
+    "deep supervision, probes and ema": DEEP | {"evaluate": {"probes": True}, "train": {"ema_decay": 0.9}},
+    **{
+        f"deep supervision, {name}": DEEP | {"loss": name, "dropout": {"p": 0.3}}
+        for name in sorted(registry.PARTS["loss"])
+    },
+    "max width": {"model": {"max_width": 6}},
     **{kind: {"dropout": {"p": 0.3, "kind": kind}} for kind in ("dropout", "dropout2d")},
     "dropout3d": VOLUMES | {"dropout": {"p": 0.3, "kind": "dropout3d"}},
     **{f"augment {key}": {"augment": {key: value}} for key, value in STRONG_AUGMENTATION.items()},
+    **{f"augment {key}": {"augment": {key: chance}} for key, chance in CHANCES.items()},
+    "augment, chances": {"augment": CHANCES | {"flip": 0.5, "flip_axes": [0]}},
+    "augment 3d, chances": VOLUMES | {"augment": CHANCES | {"flip": 0.5, "flip_axes": [0, 1]}},
     "augment": {"augment": STRONG_AUGMENTATION},
     "augment 3d": VOLUMES | {"augment": STRONG_AUGMENTATION},
     "augment block": {"batch": {"kind": "block", "size": 4}, "augment": STRONG_AUGMENTATION},

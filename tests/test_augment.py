@@ -9,9 +9,12 @@ from dlx.data.batches.augment import Augmenter, rotations
 from dlx.engine import checkpoint
 from dlx.engine.fit import TrialProgress, begin_epoch, fit
 from dlx.settings.spec import AugmentSpec
+from dlx.system.errors import SettingError
 from small import small_job, small_resolved
 
-ALL = {"flip": 0.5, "rotate_deg": 30.0, "scale": 0.3, "intensity": 0.2, "noise": 0.1}
+OLD = {"flip": 0.5, "rotate_deg": 30.0, "scale": 0.3, "intensity": 0.2, "noise": 0.1}
+CHANCES = {"blur": 0.5, "contrast": 0.5, "low_resolution": 0.5, "gamma_inverted": 0.5, "gamma": 0.5}
+ALL = OLD | CHANCES
 
 
 def augmenter(dims=2, batch=4, channels=2, steps=3, seed=0, size=None, **asked):
@@ -44,6 +47,19 @@ def test_a_sure_flip_turns_every_axis():
     moved, labels = augmenter(flip=1.0)(image, mask, AT)
     assert torch.equal(moved, image.flip(2, 3))
     assert torch.equal(labels, mask.flip(1, 2))
+
+
+@pytest.mark.parametrize(("axes", "turned"), [([0], [2]), ([1], [3]), ([0, 1], [2, 3])])
+def test_flips_are_along_the_axes_that_are_asked_for(axes, turned):
+    image, mask = batch()
+    moved, labels = augmenter(flip=1.0, flip_axes=axes)(image, mask, AT)
+    assert torch.equal(moved, image.flip(turned))
+    assert torch.equal(labels, mask.flip([axis - 1 for axis in turned]))
+
+
+def test_an_axis_that_patches_do_not_have_is_refused():
+    with pytest.raises(SettingError, match=r"augment\.flip_axes.*2D.*got 2"):
+        small_resolved({"augment": {"flip_axes": [0, 2]}})
 
 
 def test_flips_are_coins_for_each_patch_and_axis():
@@ -122,6 +138,57 @@ def test_one_kind_leaves_the_draws_of_another_as_they_are():
     both, alone = augmenter(**ALL), augmenter(flip=0.5)
     assert torch.equal(both.flips, alone.flips)
     assert torch.equal(augmenter(intensity=0.2).gain, both.gain)
+
+
+def test_the_draws_of_the_first_kinds_are_those_of_a_fixed_order():
+    # a table of the stream as it was before other kinds were added: recorded trials depend on it
+    made = augmenter(seed=5, **OLD)
+    stream = torch.Generator().manual_seed(5)
+
+    def uniform(*sizes):
+        return torch.rand((3, 4, *sizes), generator=stream, dtype=torch.float64)
+
+    flips, angles, sizes, gain, shift, noise = uniform(2), uniform(3), uniform(1), uniform(2), uniform(2), uniform()
+    assert torch.equal(made.flips, flips < 0.5)
+    turned = rotations((2 * angles - 1) * math.radians(30), 2) / (1.3 ** (2 * sizes - 1)).unsqueeze(-1)
+    assert torch.equal(made.affine[..., :-1], turned.float())
+    assert torch.equal(made.gain, (1.2 ** (2 * gain - 1)).float())
+    assert torch.equal(made.shift, ((2 * shift - 1) * 0.2).float())
+    assert torch.equal(made.noise_sd, (noise * 0.1).float())
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("kind", CHANCES)
+def test_each_chance_changes_its_share_of_the_patches_and_leaves_the_others_bit_for_bit(kind, dims):
+    made = augmenter(dims, batch=400, size=(6,) * dims, **{kind: 0.25})
+    format_ = torch.channels_last if dims == 2 else torch.channels_last_3d
+    image = torch.randn(400, 2, *[6] * dims, generator=torch.Generator().manual_seed(1)).to(memory_format=format_)
+    mask = torch.zeros(400, *[6] * dims, dtype=torch.int64)
+    before = image.clone()
+    changed, labels = made(image, mask, AT)
+    is_changed = (changed != before).flatten(1).any(1)
+    assert is_changed.double().mean().item() == pytest.approx(0.25, abs=4 * math.sqrt(0.25 * 0.75 / 400))
+    assert torch.equal(image, before)  # not in place: the batch may be the store's
+    assert torch.equal(labels, mask)
+    assert changed.isfinite().all()
+    assert changed.is_contiguous(memory_format=format_)
+    drawn = {"blur": "blur_sigmas", "low_resolution": "low_sizes", "gamma_inverted": "inverted_exponents"}
+    drawn |= {"contrast": "contrast", "gamma": "exponents"}
+    neutral = {"blur": 0, "low_resolution": 6}.get(kind, 1)
+    asked = (getattr(made, drawn[kind])[0] != neutral).any(1)
+    assert not (is_changed & ~asked).any()
+
+
+def test_half_of_the_factors_are_below_one_and_all_are_between_the_ends():
+    made = augmenter(contrast=1.0, contrast_range=[0.5, 4.0], gamma=1.0, gamma_range=[2.0, 3.0], batch=200)
+    assert 0.5 <= made.contrast.min() < 0.52 < 3.9 < made.contrast.max() <= 4.0
+    assert (made.contrast < 1).double().mean().item() == pytest.approx(0.5, abs=0.06)
+    assert 2.0 <= made.exponents.min() < 2.05 < 2.95 < made.exponents.max() <= 3.0
+
+
+def test_ends_in_the_wrong_order_are_refused():
+    with pytest.raises(ValueError, match="lower end first"):
+        AugmentSpec(gamma_range=(1.5, 0.7))
 
 
 def results(job):

@@ -22,7 +22,9 @@ from small import make_store, small_job, small_resolved, small_spec
 def test_every_argument_is_filled_in():
     spec = small_resolved().spec
     sizes = {"width": 4, "levels": 2, "norm": "batch", "dims": 2}
-    assert spec.model.args == sizes | {"groups": 8, "down": "max", "down_norm": "none"}
+    later = {"groups": 8, "down": "max", "down_norm": "none", "up": "nearest", "activation": "relu", "max_width": None}
+    later["deep_supervision"] = 0
+    assert spec.model.args == sizes | later
     assert small_resolved().settings(0)["model"] == {"name": "unet2", "args": sizes}  # older trials keep their names
     assert spec.data.source.args == {"subjects": 4, "size": 24, "seed": 0}
     assert spec.optimizer.name.args["beta1"] == 0.9
@@ -41,6 +43,10 @@ def test_the_same_settings_name_the_same_trial_whether_spelled_out_or_not():
         {"model": {"down": "average"}},
         {"model": {"down_norm": "batch"}},
         {"model": {"groups": 2}},
+        {"model": {"up": "transposed"}},
+        {"model": {"activation": "leaky-relu"}},
+        {"model": {"max_width": 6}},
+        {"model": {"levels": 3, "deep_supervision": 1}},
         {"optimizer": {"lr": 0.011}},
         {"train": {"epochs": 4}},
         {"compute": {"threads": 2}},
@@ -48,6 +54,8 @@ def test_the_same_settings_name_the_same_trial_whether_spelled_out_or_not():
         {"split": {"seed": 4}},
         {"scheduler": "cosine"},
         {"loss": "ce"},
+        {"evaluate": {"mirror": True}},
+        {"augment": {"gamma": 0.3}},
     ],
 )
 def test_whatever_can_change_the_numbers_changes_the_name(change):

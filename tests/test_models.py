@@ -232,6 +232,70 @@ def test_parameters_of_the_two_networks_worked_by_hand():
     assert count[1] - count[0] == 2_325_120
 
 
+def test_parameters_of_the_other_ways_worked_by_hand():
+    def block(before, after, taps=27):
+        return taps * before * after + after + 2 * after  # weights, bias, the norm's scale and shift
+
+    def up(before, after):
+        return 8 * before * after + after  # a transposed 2 x 2 x 2 convolution with bias, without a norm
+
+    options = {"width": 32, "levels": 6, "dims": 3, "norm": "instance", "up": "transposed", "max_width": 320}
+    with torch.device("meta"):
+        model = unet2(1, 3, **options, activation="leaky-relu")
+    widths = [32, 64, 128, 256, 320, 320]
+    expected = sum(block(a, b) + block(b, b) for a, b in itertools.pairwise([1, *widths]))
+    expected += sum(up(b, a) + block(2 * a, a) + block(a, a) for a, b in itertools.pairwise(widths))
+    assert sum(p.numel() for p in model.parameters()) == expected + 32 * 3 + 3
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_transposed_convolution_and_a_leaky_relu_are_where_they_belong(dims):
+    torch.manual_seed(0)
+    model = unet2(2, 4, width=4, levels=2, dims=dims, norm="none", up="transposed", activation="leaky-relu")
+    weights, image = model.state_dict(), image_for(model, *[8] * dims)
+    conv, pool, transposed = {
+        2: (F.conv2d, F.max_pool2d, F.conv_transpose2d),
+        3: (F.conv3d, F.max_pool3d, F.conv_transpose3d),
+    }[dims]
+
+    def layer(function, name, x, **options):
+        return function(x, weights[f"{name}.weight"], weights[f"{name}.bias"], **options)
+
+    def block(name, x):
+        x = layer(conv, f"{name}.conv", x, padding=1)
+        return torch.where(x > 0, x, 0.01 * x)
+
+    skip = block("encoder.0.1", block("encoder.0.0", image))
+    deep = block("encoder.1.1", block("encoder.1.0", pool(skip, 2)))
+    merged = block("decoder.0.1", torch.cat([skip, layer(transposed, "decoder.0.0", deep, stride=2)], 1))
+    expected = layer(conv, "head", block("decoder.0.2", merged))
+    torch.testing.assert_close(model(image), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("norm", ["batch", "instance", "none"])
+@pytest.mark.parametrize("options", [{"up": "transposed"}, {"activation": "leaky-relu"}, {"max_width": 6}], ids=str)
+def test_every_other_way_trains_in_channels_last(dims, norm, options):
+    model = unet2(2, 4, DropoutSpec(p=0.1), width=4, levels=3, dims=dims, norm=norm, **options)
+    memory_format = torch.channels_last if dims == 2 else torch.channels_last_3d
+    image = image_for(model, *[13] * dims).to(memory_format=memory_format)
+    logits = model.to(memory_format=memory_format)(image)
+    assert logits.shape == (2, 4, *[13] * dims)
+    logits.square().mean().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("options", [{"up": "transposed"}, {"max_width": 6}], ids=str)
+def test_what_shared_blocks_cannot_be_is_refused(options):
+    with pytest.raises(SettingError, match=f"{next(iter(options))}=.*unet2"):
+        unet(2, 4, width=4, levels=3, **options)
+
+
+def test_a_cap_below_the_first_level_is_refused():
+    with pytest.raises(SettingError, match=r"max_width 8 .* 16"):
+        unet2(2, 4, width=16, max_width=8)
+
+
 def reference_logits(weights, image, is_shared):
     """The notes' network of two levels in plain functions, evaluated: the blocks are named as in their description."""
 

@@ -38,6 +38,8 @@ TABLES = [
     ("cosine", {}, {0: 1, 100: (1 + math.sqrt(0.5)) / 2, 200: 0.5, 300: (1 - math.sqrt(0.5)) / 2}),
     ("cosine", {"t_max": 50}, {0: 1, 25: 0.5, 50: 0, 75: 0.5, 100: 1, 150: 0, 325: 0.5, 350: 0}),
     ("cosine", {"eta_min": 0.002}, {0: 1, 200: 0.55, 399: 0.1 + 0.45 * (1 + math.cos(math.pi * 399 / 400))}),
+    ("poly", {}, {0: 1, 100: 0.75**0.9, 200: 0.5**0.9, 399: (1 / 400) ** 0.9}),
+    ("poly", {"power": 2.0}, {0: 1, 100: 0.75**2, 200: 0.25, 399: (1 / 400) ** 2}),
     ("plateau", {}, {0: 1, 200: 1, 399: 1}),
     ("lambda", {}, {0: 0.1, 20: 0.55, 40: 1, 220: 0.5, 399: 1 / 360}),
     ("lambda", {"points": [[0.25, 0.5], [0.5, 1.0]]}, {0: 0.5, 100: 0.5, 150: 0.75, 200: 1, 399: 1}),
@@ -251,6 +253,7 @@ RECORDED = [
             o, N - 30, lr_scheduler.ConstantLR(o, factor=1.0), lr_scheduler.LinearLR(o, 1.0, 0.0, total_iters=30)
         ),
     ),
+    ("poly", {}, lambda e: LR * ((N - e) / N) ** 0.9, lambda o: lr_scheduler.PolynomialLR(o, N, 0.9)),
     ("exponential", {"gamma": 0.99}, lambda e: LR * 0.99**e, lambda o: lr_scheduler.ExponentialLR(o, 0.99)),
     (
         "step",

@@ -3,6 +3,8 @@
 A 2D network gets the whole slices of a case in large batches; a 3D one gets sliding windows, whose probabilities are
 averaged with Gaussian weights. Cases never share a batch, so the score of a case does not depend on other cases.
 
+With mirroring, the probabilities of a batch are the mean over all its flips, summed one flip at a time.
+
 The class probabilities of a whole case are never in memory: they are computed in pieces, some slices or a slab at a
 time, and only the predicted class of each voxel is kept. Cases that were resampled are measured on their original
 voxels, to which their probabilities are brought back.
@@ -10,7 +12,7 @@ voxels, to which their probabilities are brought back.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, combinations, product
 
 import torch
 from jaxtyping import Float, Int, UInt8
@@ -49,6 +51,7 @@ class Evaluator:
     batch_size: int
     overlap_fraction: float
     with_soft_dice: bool = False
+    mirrored_axes: tuple[int, ...] = ()  # of a slice or window
 
     def measure(self, model: nn.Module, cases: Sequence[int], *, keep_predictions: bool = False) -> "Measured":
         """Measures each case with the model in evaluation mode. Counts are copied to the host once, at the end;
@@ -96,6 +99,30 @@ class Evaluator:
         image, _ = self.store.gather(cases, torch.tensor(starts, device=device), extent)
         return image.to(self.compute.device).movedim(-1, 1)
 
+    def _predict(self, model: nn.Module, images: Tensor, part_size: int) -> Float[Tensor, "n K *S"]:
+        """The logits of slices or windows; with mirroring, the mean of their probabilities over all flips.
+
+        Mirroring adds the sum and the flipped images to the memory; the probabilities of a flip are computed for
+        `part_size` images at a time.
+        """
+        memory_format = torch.channels_last if self.dims == 2 else torch.channels_last_3d
+        if not self.mirrored_axes:
+            with self.compute.autocast():
+                logits: Tensor = model(images.contiguous(memory_format=memory_format))
+            return logits
+        total = torch.zeros(len(images), self.num_classes, *images.shape[2:], device=images.device)
+        flips = subsets(self.mirrored_axes)
+        for flip in flips:
+            axes = [2 + axis for axis in flip]
+            with self.compute.autocast():
+                logits = model(images.flip(axes).contiguous(memory_format=memory_format))
+            for summed, part in zip(torch.split(total, part_size), torch.split(logits, part_size), strict=True):
+                summed += part.float().softmax(1).flip(axes)
+        return total.div_(len(flips))
+
+    def _probabilities(self, predicted: Float[Tensor, "n K *S"]) -> Float[Tensor, "n K *S"]:
+        return predicted if self.mirrored_axes else predicted.float().softmax(1)
+
     def _by_slices(self, model: nn.Module, case: int) -> Iterator[tuple[Place, Float[Tensor, "K d h w"]]]:
         shape, axis = self.store.shapes[case], self.slice_axis
         padded = [-(-size // self.stride) * self.stride for size in shape]
@@ -107,11 +134,11 @@ class Evaluator:
             extent[axis] = min(self.batch_size, shape[axis] - first)
             box = self._gather(case, [(corner[0], corner[1], corner[2])], (extent[0], extent[1], extent[2]))
             slices = box[0].movedim(1 + axis, 0)  # (n, C, h, w)
-            with self.compute.autocast():
-                logits = model(slices.contiguous(memory_format=torch.channels_last))
+            part_size = max(1, PIECE_SIZE // (area * self.num_classes))
+            predicted = self._predict(model, slices, part_size)
             del box, slices
-            for part in logits.split(max(1, PIECE_SIZE // (area * self.num_classes))):
-                piece = part.float().softmax(1).movedim(0, 1 + axis)[:, : shape[0], : shape[1], : shape[2]]
+            for part in torch.split(predicted, part_size):
+                piece = self._probabilities(part).movedim(0, 1 + axis)[:, : shape[0], : shape[1], : shape[2]]
                 place = [slice(None)] * 3
                 place[axis] = slice(first, first + len(part))
                 first += len(part)
@@ -128,11 +155,10 @@ class Evaluator:
         slab = Slab(self.num_classes, extent, (max(shape[1], extent[1]), max(shape[2], extent[2])), self.compute.device)
         for first in range(0, len(starts), self.batch_size):
             group = starts[first : first + self.batch_size]
-            with self.compute.autocast():
-                logits = model(self._gather(case, group, extent).contiguous(memory_format=torch.channels_last_3d))
-            for start, window in zip(group, logits, strict=True):
+            predicted = self._predict(model, self._gather(case, group, extent), 1)
+            for start, window in zip(group, predicted, strict=True):
                 yield from slab.finish(start[0], shape)
-                slab.add(window.float()[None].softmax(1)[0], start)
+                slab.add(self._probabilities(window[None])[0], start)
         yield from slab.finish(shape[0], shape)
 
 
@@ -199,6 +225,11 @@ class SoftSums:
             return torch.stack(self.sums).sum(0)
         probabilities = torch.cat([piece for piece, _ in self.kept], 1 + axis)
         return soft_overlap(probabilities[None], torch.cat([mask for _, mask in self.kept], axis)[None])
+
+
+def subsets(axes: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """All choices of the axes, from none to all: 2^n of n axes."""
+    return list(chain.from_iterable(combinations(axes, count) for count in range(len(axes) + 1)))
 
 
 def window_starts(size: int, window: int, overlap_fraction: float) -> list[int]:

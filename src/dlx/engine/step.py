@@ -29,6 +29,7 @@ class StepMeasurements:
 class TrainStep:
     """Gathers a batch, runs it forward and backward, and updates the weights; nothing in it waits for the device.
 
+    The loss of a network with deep supervision is of a list of logits, from the full size down.
     `work` runs the step: operation by operation, or captured.
     """
 
@@ -51,6 +52,7 @@ class TrainStep:
         self.source, self.compute = source, compute
         self.clip_grad_norm, self.average, self.with_soft_dice = clip_grad_norm, average, with_soft_dice
         self.augmenter = augmenter
+        self.is_deeply_supervised = getattr(model, "deep_supervision", 0) > 0
         self.losses = torch.zeros(source.num_steps, device=compute.device)
         self.soft = torch.zeros(source.num_steps, 3, num_classes, device=compute.device)
         self.at = torch.zeros(1, dtype=torch.int64, device=compute.device)
@@ -74,8 +76,9 @@ class TrainStep:
         if self.augmenter is not None:
             image, mask = self.augmenter(image, mask, self.at)
         with self.compute.autocast():
-            logits = self.model(image)
-        loss = self.loss(logits, mask)
+            outputs = self.model.forward_levels(image) if self.is_deeply_supervised else self.model(image)  # type: ignore[operator]
+        logits = outputs[0] if self.is_deeply_supervised else outputs
+        loss = self.loss(outputs, mask)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if self.clip_grad_norm is not None:

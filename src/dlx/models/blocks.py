@@ -22,6 +22,14 @@ Down = Annotated[
     Literal["max", "average", "conv"],
     Field(description="What halves the features between levels: a 2x2 pool, or a 3x3 convolution of stride 2."),
 ]
+Up = Annotated[
+    Literal["nearest", "transposed"],
+    Field(description="What doubles the features: nearest neighbour and 3x3 convolution, or a 2x2 transposed one."),
+]
+Activation = Annotated[
+    Literal["relu", "leaky-relu"],
+    Field(description="What follows each norm: ReLU, or leaky ReLU with a slope of 0.01."),
+]
 Dims = Annotated[Literal[2, 3], Field(description="2: a network of slices; 3: one of volumes, which takes 3D patches.")]
 Groups = Annotated[
     int,
@@ -32,10 +40,12 @@ Groups = Annotated[
 ]
 
 CONV: dict[int, type[nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+TRANSPOSED: dict[int, type[nn.ConvTranspose2d | nn.ConvTranspose3d]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 MAX_POOL: dict[int, type[nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 AVERAGE_POOL: dict[int, type[nn.Module]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 BATCH_NORM: dict[int, type[nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 MAX_GROUPS = 8
+LEAKY_SLOPE = 0.01  # torch's default, and nnU-Net's
 
 
 def make_norm(norm: Norm, channels: int, dims: Dims, groups: int = MAX_GROUPS) -> nn.Module:
@@ -91,19 +101,29 @@ def make_dropouts(
 
 
 class ConvBlock(nn.Module):
-    """3x3 convolution with padding 1 and bias, normalisation, ReLU: (B, in, *S) -> (B, out, *S)."""
+    """3x3 convolution with padding 1 and bias, normalisation, activation: (B, in, *S) -> (B, out, *S)."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, norm: Norm = "batch", dims: Dims = 2, groups: int = MAX_GROUPS
+        self,
+        in_channels: int,
+        out_channels: int,
+        norm: Norm = "batch",
+        dims: Dims = 2,
+        groups: int = MAX_GROUPS,
+        activation: Activation = "relu",
     ) -> None:
         super().__init__()
+        self.is_leaky = activation == "leaky-relu"
         self.conv = CONV[dims](in_channels, out_channels, 3, padding=1)
         self.norm = make_norm(norm, out_channels, dims, groups)
 
     def forward(self, features: Float[Tensor, "B I *S"], *, upsample: bool = False) -> Float[Tensor, "B O *T"]:
         """With `upsample`, the features are first enlarged x2 (nearest neighbour)."""
         convolved = self._upsample_conv(features) if upsample else self.conv(features)
-        return F.relu(self.norm(convolved), inplace=True)
+        normed = self.norm(convolved)
+        if self.is_leaky:
+            return F.leaky_relu(normed, LEAKY_SLOPE, inplace=True)
+        return F.relu(normed, inplace=True)
 
     def _upsample_conv(self, features: Tensor) -> Tensor:
         # on the meta device operations are counted: the standard form is used there, as in papers

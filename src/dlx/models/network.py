@@ -39,6 +39,7 @@ class Network(nn.Module):
         "head": ("head",),
     }
     blocks_per_level: ClassVar[dict[str, int]] = {"encoder": 1, "decoder": 1}
+    deep_supervision = 0  # how many coarser levels have logits of their own in training: `forward_levels`
     head: nn.Module
     dropouts: nn.ModuleDict
 
@@ -59,6 +60,13 @@ class Network(nn.Module):
         """Sizes that `stride` does not divide are padded with zeros and the logits cropped back."""
         logits = self.head(self.decode(self._encode_padded(image)))
         return crop_to(logits, tuple(image.shape[2:]))
+
+    def forward_levels(self, image: Float[Tensor, "B C *S"]) -> list[Tensor]:
+        """What is trained with deep supervision: the logits, then those of `deep_supervision` coarser levels.
+
+        Level i has sizes ceil(S / 2^i).
+        """
+        return [self.forward(image)]
 
     def embed(self, image: Float[Tensor, "B C *S"]) -> Float[Tensor, "B F"]:
         """The feature vector: the mean of each channel of the deepest feature map."""

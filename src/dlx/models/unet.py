@@ -12,12 +12,34 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dlx.models.blocks import CONV, MAX_GROUPS, ConvBlock, Dims, Down, Groups, Norm, make_down
+from dlx.models.blocks import (
+    CONV,
+    MAX_GROUPS,
+    TRANSPOSED,
+    Activation,
+    ConvBlock,
+    Dims,
+    Down,
+    Groups,
+    Norm,
+    Up,
+    crop_to,
+    make_down,
+)
 from dlx.models.network import Network
 from dlx.settings.spec import ADDED_LATER, DropoutSpec
+from dlx.system.errors import SettingError
 
 Width = Annotated[int, Field(ge=1, le=4096, description="Channels of the first level; they double at each level.")]
 Levels = Annotated[int, Field(ge=1, le=7, description="How often the features are halved.")]
+MaxWidth = Annotated[
+    Annotated[int, Field(ge=1)] | None,
+    Field(description="No level has more channels than this (nnU-Net: 320 in 3D, 512 in 2D)."),
+]
+DeepLevels = Annotated[
+    int,
+    Field(ge=0, description="How many coarser levels are trained too, by heads of their own: at most levels - 2."),
+]
 DownNorm = Annotated[Norm, Field(description="A normalisation after `down`.")]
 
 
@@ -28,9 +50,15 @@ class UNet(Network):
     first and the layers that halve the features last, so that `unet` and `unet2` of one seed start with the same
     encoder, and networks that differ in `down` with the same blocks. `groups` is the largest number of groups of norm
     "group".
+
+    With `up` "transposed" the first block of a decoder level is a transposed 2x2 convolution alone, as in nnU-Net:
+    2 + 2 blocks a level. SettingError where blocks are shared and `up` or `max_width` give them other shapes.
+
+    With `deep_supervision` n the n decoder levels before the last have a 1x1 convolution to logits each, made after all
+    else. They are used in training only (`forward_levels`): evaluation is that of the network without them.
     """
 
-    groups: ClassVar = Network.groups | {"encoder": ("encoder", "downs")}
+    groups: ClassVar = Network.groups | {"encoder": ("encoder", "downs"), "head": ("head", "coarse_heads")}
     blocks_per_level: ClassVar = {"encoder": 2, "decoder": 3}
 
     def __init__(
@@ -47,24 +75,49 @@ class UNet(Network):
         groups: Annotated[Groups, ADDED_LATER] = MAX_GROUPS,
         down: Annotated[Down, ADDED_LATER] = "max",
         down_norm: Annotated[DownNorm, ADDED_LATER] = "none",
+        up: Annotated[Up, ADDED_LATER] = "nearest",
+        activation: Annotated[Activation, ADDED_LATER] = "relu",
+        max_width: Annotated[MaxWidth, ADDED_LATER] = None,
+        deep_supervision: Annotated[DeepLevels, ADDED_LATER] = 0,
     ) -> None:
         super().__init__(dims)
+        if deep_supervision > max(0, levels - 2):
+            raise SettingError(
+                f"model: deep_supervision {deep_supervision} needs {deep_supervision + 2} levels or more (got {levels})"
+            )
+        self.deep_supervision = deep_supervision
         self.stride = 2 ** (levels - 1)
-        widths = [width * 2**level for level in range(levels)]
-        block = partial(ConvBlock, norm=norm, dims=dims, groups=groups)
+        widths = level_widths(width, levels, max_width)
+        if shares_blocks and levels > 1 and (up == "transposed" or widths[-1] != 2 * widths[-2]):
+            cause = "up=transposed" if up == "transposed" else f"max_width={max_width}"
+            raise SettingError(f"model 'unet': its shared blocks do not fit {cause}: use unet2")
+        block = partial(ConvBlock, norm=norm, dims=dims, groups=groups, activation=activation)
         self.encoder = nn.ModuleList(
             nn.ModuleList([block(before, after), block(after, after)])
             for before, after in zip([in_channels, *widths[:-1]], widths, strict=True)
         )
         self.decoder = nn.ModuleList()
         for level in range(levels - 2, -1, -1):  # from the deepest up
-            up = block(widths[level + 1], widths[level])
-            merge = up if shares_blocks else block(2 * widths[level], widths[level])
-            last = cast(nn.ModuleList, self.encoder[level])[1] if shares_blocks else block(widths[level], widths[level])
-            self.decoder.append(nn.ModuleList([up, merge, last]))
+            deeper, here = widths[level + 1], widths[level]
+            double = TRANSPOSED[dims](deeper, here, 2, stride=2) if up == "transposed" else block(deeper, here)
+            merge = double if shares_blocks else block(2 * here, here)
+            last = cast(nn.ModuleList, self.encoder[level])[1] if shares_blocks else block(here, here)
+            self.decoder.append(nn.ModuleList([double, merge, last]))
         self.head = CONV[dims](widths[0], num_classes, 1)
         self.downs = nn.ModuleList(make_down(down, down_norm, channels, dims, groups) for channels in widths[:-1])
+        supervised = widths[1 : 1 + deep_supervision]
+        self.coarse_heads = nn.ModuleList(CONV[dims](channels, num_classes, 1) for channels in supervised)
         self.add_dropouts(dropout)
+
+    def forward_levels(self, image: Tensor) -> list[Tensor]:
+        sizes = tuple(image.shape[2:])
+        decoded: list[Tensor] = []
+        features = self.decode(self._encode_padded(image), decoded)
+        logits = [crop_to(self.head(features), sizes)]
+        for level, head in enumerate(self.coarse_heads, start=1):
+            coarse = head(decoded[-1 - level])
+            logits.append(crop_to(coarse, tuple(-(-size // 2**level) for size in sizes)))
+        return logits
 
     def encode(self, image: Tensor) -> list[Tensor]:
         """The features of each level, the deepest last."""
@@ -76,13 +129,17 @@ class UNet(Network):
             maps.append(features)
         return maps
 
-    def decode(self, maps: list[Tensor]) -> Tensor:
+    def decode(self, maps: list[Tensor], decoded: list[Tensor] | None = None) -> Tensor:
+        """The features for `head`; the features after each level of the decoder are appended to `decoded`."""
         features = maps.pop()
         for level, blocks in enumerate(self.decoder):
-            up, merge, last = cast(nn.ModuleList, blocks)
-            features = self.after_block(f"decoder{level}_0", up(features, upsample=True))
+            double, merge, last = cast(nn.ModuleList, blocks)
+            doubled = double(features, upsample=True) if isinstance(double, ConvBlock) else double(features)
+            features = self.after_block(f"decoder{level}_0", doubled)
             features = self.after_block(f"decoder{level}_1", merge(torch.cat([maps.pop(), features], dim=1)))
             features = self.after_block(f"decoder{level}_2", last(features))
+            if decoded is not None:
+                decoded.append(features)
         return features
 
     def level_parameters(self) -> dict[str, list[nn.Parameter]]:
@@ -91,6 +148,13 @@ class UNet(Network):
         for level, down in enumerate(self.downs, start=1):
             levels[f"encoder{level}"] += down.parameters()
         return levels
+
+
+def level_widths(width: int, levels: int, max_width: int | None = None) -> list[int]:
+    """The channels of each level: doubled from level to level, at most `max_width`, which is not below `width`."""
+    if max_width is not None and max_width < width:
+        raise SettingError(f"model: max_width {max_width} is below the width of the first level, {width}")
+    return [min(width * 2**level, max_width or width * 2**level) for level in range(levels)]
 
 
 unet = partial(UNet, True)

@@ -88,6 +88,7 @@ PARTS: dict[str, dict[str, str]] = {
         "step": "dlx.training.schedules:step",
         "multistep": "dlx.training.schedules:multistep",
         "cosine": "dlx.training.schedules:cosine",
+        "poly": "dlx.training.schedules:poly",
         "plateau": "dlx.training.schedules:plateau",
         "lambda": "dlx.training.schedules:from_rule",
     },

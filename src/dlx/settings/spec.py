@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, model_validator
 from pydantic.fields import FieldInfo
 
 from dlx.settings.text import parse_part, shorten, split_outside_brackets
 
 Positive = Annotated[int, Field(ge=1, le=1_000_000)]  # a larger number is most likely a typing error
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Share = Annotated[float, Field(gt=0.0, le=1.0)]
 Rate = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
 ADDED_LATER = "added later"  # marks a setting that older trials do not have: at its default no trial id contains it
@@ -212,6 +213,19 @@ class BatchSpec(Section):
         return self.slice_axis
 
 
+def _rises(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] > ends[1]:
+        raise ValueError(f"expected the lower end first (got {ends[0]:g}, {ends[1]:g})")
+    return ends
+
+
+Ends = Annotated[tuple[Rate, Rate], AfterValidator(_rises)]
+# axes of a patch: (H, W) or (D, H, W); whether the network has as many is checked when a trial is resolved
+Axes = Annotated[
+    tuple[Literal[0, 1, 2], ...], Field(min_length=1), AfterValidator(lambda axes: tuple(sorted(set(axes))))
+]
+
+
 class AugmentSpec(Section):
     """Random changes of every training patch; validation sees none. All off by default."""
 
@@ -225,6 +239,26 @@ class AugmentSpec(Section):
     """The largest change of intensity, per channel: 0.2 is times 1 / 1.2 to 1.2, and up to 0.2 more or less."""
     noise: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
     """The largest standard deviation of Gaussian noise."""
+    flip_axes: Annotated[Axes | None, ADDED_LATER] = None
+    """The patch's axes along which `flip` applies, from 0, as in [0, 1]; by default all. The last is left-right."""
+    blur: Annotated[Fraction, ADDED_LATER] = 0.0
+    """The chance of a Gaussian blur of a patch."""
+    blur_sigma_px: Annotated[Ends, ADDED_LATER] = (0.5, 1.0)
+    """The standard deviation of the blur, drawn for each channel between these ends."""
+    contrast: Annotated[Fraction, ADDED_LATER] = 0.0
+    """The chance of another contrast of a patch: distances from each channel's mean are scaled, its range is kept."""
+    contrast_range: Annotated[Ends, ADDED_LATER] = (0.75, 1.25)
+    """The factor of the contrast, drawn for each channel: below 1 in half of the draws, above 1 in the others."""
+    low_resolution: Annotated[Fraction, ADDED_LATER] = 0.0
+    """The chance of a simulated low resolution of a patch: sampled down (nearest) and up again (linear)."""
+    low_resolution_range: Annotated[tuple[Share, Share], AfterValidator(_rises), ADDED_LATER] = (0.5, 1.0)
+    """The share of the voxels along each axis that the low resolution keeps, between these ends."""
+    gamma: Annotated[Fraction, ADDED_LATER] = 0.0
+    """The chance of a gamma change of a patch: each channel to a power, with its mean and deviation restored."""
+    gamma_inverted: Annotated[Fraction, ADDED_LATER] = 0.0
+    """The chance of a gamma change of the negative of a patch, before and apart from that of `gamma`."""
+    gamma_range: Annotated[Ends, ADDED_LATER] = (0.7, 1.5)
+    """The exponent of a gamma change, drawn for each channel: below 1 in half of the draws, above 1 in the others."""
 
 
 class DropoutSpec(Section):
@@ -285,6 +319,8 @@ class EvaluateSpec(Section):
     """The share by which the windows of a 3D network overlap."""
     surface_tolerance_mm: Rate = 1.0
     """The distance within which surfaces count as equal in the surface Dice."""
+    mirror: Annotated[StrictBool | Axes, ADDED_LATER] = False
+    """Predict the mean over all flips along these axes of slices or windows; true: along `augment.flip_axes`."""
     probes: Annotated[bool, ADDED_LATER] = False
     """Record features and gradients of each level of the network, once an epoch."""
 
@@ -331,6 +367,12 @@ class Spec(Section):
     train: TrainSpec = TrainSpec()
     evaluate: EvaluateSpec = EvaluateSpec()
     compute: ComputeSpec = ComputeSpec()
+
+    def mirrored_axes(self, dims: int) -> tuple[int, ...]:
+        """The axes of a slice or window along which predictions are mirrored; none without `evaluate.mirror`."""
+        if isinstance(self.evaluate.mirror, bool):
+            return (self.augment.flip_axes or tuple(range(dims))) if self.evaluate.mirror else ()
+        return self.evaluate.mirror
 
     @model_validator(mode="after")
     def _sizes_agree(self) -> Self:

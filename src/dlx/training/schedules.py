@@ -35,6 +35,7 @@ FORMULAS = {
     "step": "lr * gamma^floor(e / step_size); step_size = 0.3 N, gamma = 0.1",
     "multistep": "lr * gamma^(number of milestones <= e); milestones at N/2, 3N/4, 7N/8, gamma = 0.1",
     "cosine": "eta_min + (lr - eta_min) * (1 + cos(pi * e / t_max)) / 2; t_max = N, eta_min = 0",
+    "poly": "lr * (1 - e / N)^power; power = 0.9",
     "plateau": "lr * factor^(times that Dice stood still for more than patience epochs); factor = 0.1, patience = N/10",
     "lambda": "lr * f(e / N), f linear between points, per group if given; 0.1, 1 at N/10, 0 at N",
 }
@@ -122,6 +123,16 @@ def cosine(
     if eta_min > lowest:
         raise SettingError(f"scheduler 'cosine': eta_min {eta_min:g} is above the learning rate {lowest:g}")
     return CosineAnnealingLR(optimizer, t_max if t_max is not None else num_epochs, eta_min)
+
+
+def poly(
+    optimizer: Optimizer,
+    num_epochs: int,
+    *,
+    power: Annotated[float, Field(gt=0.0, description="The exponent: 1 is a straight line down to 0.")] = 0.9,
+) -> LRScheduler:
+    """Falls with the epochs that are left, to a power: nnU-Net's schedule (Isensee et al. 2021)."""
+    return LambdaLR(optimizer, lambda epoch: max(0.0, 1 - epoch / num_epochs) ** power)
 
 
 def plateau(

@@ -17,6 +17,7 @@ from dlx.engine.fit import Job
 from dlx.engine.randomness import weights_from
 from dlx.engine.step import TrainStep
 from dlx.settings.spec import AugmentSpec, Spec
+from dlx.training.deep_supervision import DeepSupervision
 from dlx.trial.factories import make_loss, make_model, make_optimizer, make_scheduler, model_geometry
 from dlx.trial.resolve import Resolved
 
@@ -79,7 +80,7 @@ def _make_step(resolved: Resolved, store: VoxelStore, model: nn.Module) -> Train
     num_classes = len(resolved.dataset.classes)
     return TrainStep(
         model,
-        make_loss(spec.loss, num_classes).to(compute.device),
+        _make_loss(spec, num_classes, model).to(compute.device),
         make_optimizer(model, spec),
         PatchSource(store, plan, spec.batch, dims, compute.device, spec.train.steps_per_epoch),
         compute,
@@ -90,6 +91,11 @@ def _make_step(resolved: Resolved, store: VoxelStore, model: nn.Module) -> Train
         with_probes=spec.evaluate.probes,
         num_classes=num_classes,
     )
+
+
+def _make_loss(spec: Spec, num_classes: int, model: nn.Module) -> nn.Module:
+    loss = make_loss(spec.loss, num_classes)
+    return DeepSupervision(loss) if getattr(model, "deep_supervision", 0) else loss
 
 
 def _make_augmenter(resolved: Resolved) -> Augmenter | None:
@@ -132,6 +138,7 @@ def _assemble(resolved: Resolved, store: VoxelStore, seed: int, step: TrainStep,
         batch_size=spec.evaluate.batch_size,
         overlap_fraction=spec.evaluate.overlap_fraction,
         with_soft_dice=spec.evaluate.soft_dice,
+        mirrored_axes=spec.mirrored_axes(dims),
     )
     return Job(
         seed=seed,

@@ -39,6 +39,8 @@ def fit_evaluation_batch(
         return spec, []
     try:
         each = evaluation_bytes(model, len(dataset.channels), size, _added_per_channel(spec, dataset))
+        if spec.mirrored_axes(dims):  # the flipped image, and the sum of the probabilities
+            each += 4 * prod(size) * (len(dataset.channels) + len(dataset.classes))
     except Exception:  # noqa: BLE001 - a network that cannot run on the meta device may raise anything there
         return spec, []
     fitted = asked

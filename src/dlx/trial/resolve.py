@@ -116,8 +116,9 @@ def resolve(spec: Spec, dataset: Dataset, *, min_validations: int = MIN_POINTS, 
     dims, stride = model_geometry(model)
     compute = _fit_precision(spec, compute, dims)
     spec, axis_remarks = fit_slice_axis(spec, dataset, split, dims)
+    _check_axes(spec, dims)
     spec = _fit_patch(spec, dataset, split, dims, stride)
-    spec = _fit_evaluation(spec, dataset, split, min_validations)
+    spec = _fit_evaluation(spec, dataset, split, min_validations, num_flips=2 ** len(spec.mirrored_axes(dims)))
     _check_norms(spec, model, stride)
     spec, batch_remarks = fit_evaluation_batch(spec, model, dataset, split, compute) if fits_batch else (spec, [])
     remarks = [
@@ -189,6 +190,14 @@ def _fit_precision(spec: Spec, compute: Compute, dims: int) -> Compute:
     return replace(compute, precision="float32")
 
 
+def _check_axes(spec: Spec, dims: int) -> None:
+    """SettingError if an axis is named that patches of the network do not have."""
+    asked = {"augment.flip_axes": spec.augment.flip_axes or (), "evaluate.mirror": spec.mirrored_axes(dims)}
+    for key, axes in asked.items():
+        if axes and max(axes) >= dims:
+            raise SettingError(f"{key}: patches of a {dims}D network have the axes 0 to {dims - 1} (got {max(axes)})")
+
+
 def _fit_patch(spec: Spec, dataset: Dataset, split: Split, dims: int, stride: int) -> Spec:
     asked = spec.batch.patch_size_px
     if asked is not None and len(asked) != dims:
@@ -226,19 +235,20 @@ def fit_slice_axis(spec: Spec, dataset: Dataset, split: Split, dims: int) -> tup
     ]
 
 
-def _fit_evaluation(spec: Spec, dataset: Dataset, split: Split, at_least: int) -> Spec:
+def _fit_evaluation(spec: Spec, dataset: Dataset, split: Split, at_least: int, num_flips: int) -> Spec:
     """Fills in `evaluate.every`, if it is not given: validation then costs a tenth of training.
 
     The cost is the number of voxels that pass through the network; a training voxel counts three times (forward and
-    backward). The evaluated training subset is not counted. A trial is validated `at_least` times if it has as many
-    epochs, whatever that costs; in every epoch if the scheduler or `train.patience` depends on the validation Dice.
+    backward), a mirrored one `num_flips` times. The evaluated training subset is not counted. A trial is validated
+    `at_least` times if it has as many epochs, whatever that costs; in every epoch if the scheduler or `train.patience`
+    depends on the validation Dice.
     """
     if spec.evaluate.every is not None:
         return spec
     patch = prod(spec.batch.fitted_patch_size_px)
     trained = 3 * patch * spec.batch.size * spec.train.steps_per_epoch
     val = set(split.val)
-    validated = sum(case.mask.size for case in dataset.cases if case.id in val)
+    validated = num_flips * sum(case.mask.size for case in dataset.cases if case.id in val)
     is_watched = spec.scheduler.name == "plateau" or spec.train.patience is not None
     times = spec.train.epochs if is_watched else max(1, spec.train.epochs * trained // (10 * validated))
     every = -(-spec.train.epochs // times)  # spread evenly, the last epoch among them

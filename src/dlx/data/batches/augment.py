@@ -1,7 +1,8 @@
-"""Augmentation of a batch on its device: flips, rotation and scaling, intensity, noise; each is off by default.
+"""Augmentation of a batch on its device: flips, rotation and scaling, then changes of intensities; all off by default.
 
 The changes are drawn on the host, a whole epoch at a time, from a separate random stream: trials of one seed see the
-same changes, and enabling another kind of change does not alter the draws of the others.
+same changes, and enabling another kind of change does not alter the draws of the others. Each kind is computed for all
+patches of the batch; the draws of patches that are left alone are such that it changes nothing there.
 """
 
 import math
@@ -11,6 +12,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from dlx.data.batches.intensity_changes import blur, change_contrast, change_gamma, simulate_low_resolution
 from dlx.settings.spec import AugmentSpec
 
 
@@ -31,6 +33,7 @@ class Augmenter:
         device: torch.device,
     ) -> None:
         self.spec, self.dims, self.shape = spec, len(patch_size_px), (num_steps, batch_size)
+        self.sizes = patch_size_px
         dims = self.dims
         sides = torch.tensor(patch_size_px[::-1], dtype=torch.float32)  # (x, y(, z))
         # computed here because at each step it would be a copy from the host
@@ -41,6 +44,12 @@ class Augmenter:
         self.gain = torch.zeros(*self.shape, channels, device=device)
         self.shift = torch.zeros(*self.shape, channels, device=device)
         self.noise_sd = torch.zeros(self.shape, device=device)
+        self.blur_radius = math.ceil(4 * spec.blur_sigma_px[1])  # four standard deviations, as scipy's filter
+        self.blur_sigmas = torch.zeros(*self.shape, channels, device=device)
+        self.contrast = torch.zeros(*self.shape, channels, device=device)
+        self.low_sizes = torch.zeros(*self.shape, dims, dtype=torch.int64, device=device)
+        self.inverted_exponents = torch.zeros(*self.shape, channels, device=device)
+        self.exponents = torch.zeros(*self.shape, channels, device=device)
 
     def begin_epoch(self, draws: torch.Generator, noise_seed: int) -> None:
         """Draws all kinds of changes of the next epoch, also disabled ones, and copies them to the device."""
@@ -50,13 +59,23 @@ class Augmenter:
             return torch.rand((*self.shape, *sizes), generator=draws, dtype=torch.float64)
 
         spec, channels = self.spec, self.gain.shape[-1]
-        self.flips.copy_(uniform(self.dims) < spec.flip)
+        is_flipped = torch.tensor([spec.flip_axes is None or axis in spec.flip_axes for axis in range(self.dims)])
+        self.flips.copy_((uniform(self.dims) < spec.flip) & is_flipped)
         angles = (2 * uniform(3) - 1) * math.radians(spec.rotate_deg)
         sizes = (1 + spec.scale) ** (2 * uniform(1) - 1)  # as often smaller as larger
         self.affine[..., :-1].copy_(rotations(angles, self.dims) / sizes.unsqueeze(-1))
         self.gain.copy_((1 + spec.intensity) ** (2 * uniform(channels) - 1))
         self.shift.copy_((2 * uniform(channels) - 1) * spec.intensity)
         self.noise_sd.copy_(uniform() * spec.noise)
+        # Kinds that were added later are drawn after the older ones, whose draws so stay what they were.
+        low, high = spec.blur_sigma_px
+        self.blur_sigmas.copy_((uniform(1) < spec.blur) * (low + (high - low) * uniform(channels)))
+        self.contrast.copy_(_factors(uniform(1) < spec.contrast, uniform(channels), spec.contrast_range))
+        low, high = spec.low_resolution_range
+        shares = torch.where(uniform(1) < spec.low_resolution, low + (high - low) * uniform(1), 1.0)
+        self.low_sizes.copy_((shares * torch.tensor(self.sizes)).round().clamp(min=1))
+        for exponents, chance in ((self.inverted_exponents, spec.gamma_inverted), (self.exponents, spec.gamma)):
+            exponents.copy_(_factors(uniform(1) < chance, uniform(channels), spec.gamma_range))
 
     def __call__(
         self, image: Float[Tensor, "B C *S"], mask: Int64[Tensor, "B *S"], at: Int64[Tensor, "1"]
@@ -74,7 +93,22 @@ class Augmenter:
         if spec.noise > 0:
             sd = self.noise_sd.index_select(0, at).view(per_channel)
             image = image + sd * torch.empty_like(image).normal_(generator=self.noise)
-        return image, mask
+        return self._change_intensities(image, at), mask
+
+    def _change_intensities(self, image: Tensor, at: Tensor) -> Tensor:
+        """The kinds with a chance for each patch, in nnU-Net's order: blur, contrast, low resolution, gamma."""
+        spec = self.spec
+        if spec.blur > 0:
+            image = blur(image, self.blur_sigmas.index_select(0, at)[0], self.blur_radius)
+        if spec.contrast > 0:
+            image = change_contrast(image, self.contrast.index_select(0, at)[0])
+        if spec.low_resolution > 0:
+            image = simulate_low_resolution(image, self.low_sizes.index_select(0, at)[0])
+        if spec.gamma_inverted > 0:
+            image = -change_gamma(-image, self.inverted_exponents.index_select(0, at)[0])
+        if spec.gamma > 0:
+            image = change_gamma(image, self.exponents.index_select(0, at)[0])
+        return image
 
     def _flip(self, image: Tensor, mask: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
         flips = self.flips.index_select(0, at)[0]  # (B, dims)
@@ -96,6 +130,16 @@ class Augmenter:
         )
         format_ = torch.channels_last if self.dims == 2 else torch.channels_last_3d
         return moved.contiguous(memory_format=format_), labels.squeeze(1).long()
+
+
+def _factors(is_changed: Tensor, uniform: Tensor, ends: tuple[float, float]) -> Tensor:
+    """1 where nothing is changed. Half of the draws are below 1 and half above, if the ends are on both sides of it."""
+    low, high = ends
+    if low < 1 < high:
+        drawn = torch.where(uniform < 0.5, low + (1 - low) * 2 * uniform, 1 + (high - 1) * (2 * uniform - 1))
+    else:
+        drawn = low + (high - low) * uniform
+    return torch.where(is_changed, drawn, 1.0)
 
 
 def rotations(angles: Float[Tensor, "S B 3"], dims: int) -> Float[Tensor, "S B D D"]:
