@@ -163,4 +163,5 @@ def _patch_sampler(spec: Spec, store: VoxelStore, train: tuple[int, ...]) -> Pat
     whole = [tuple((0, size) for size in store.shapes[case]) for case in train]
     boxes = [store.boxes[case] for case in train] if spec.data.crop else whole
     extent = box_extent(spec.batch.fitted_patch_size_px, spec.batch)
-    return PatchSampler(extent, train, tuple(boxes), spec.batch.foreground_fraction)  # type: ignore[arg-type]
+    batch = spec.batch
+    return PatchSampler(extent, train, tuple(boxes), batch.foreground_fraction, batch.foreground_by)  # type: ignore[arg-type]

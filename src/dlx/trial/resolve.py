@@ -31,7 +31,7 @@ from dlx.system.errors import SettingError
 from dlx.training import schedules
 from dlx.trial.evaluation_memory import fit_evaluation_batch
 from dlx.trial.factories import make_loss, make_model, make_optimizer, make_scheduler, model_geometry
-from dlx.trial.sanity import warn_of_dropout, warn_of_patches, warn_of_threads
+from dlx.trial.sanity import warn_of_dropout, warn_of_foreground, warn_of_patches, warn_of_threads
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,7 @@ def resolve(spec: Spec, dataset: Dataset, *, min_validations: int = MIN_POINTS, 
         *describe_correlations(dataset.cases),
         *remark_on(dataset, split, groups),
         *warn_of_patches(spec, dataset, split, dims),
+        *warn_of_foreground(spec.batch),
         *(warn_of_dropout(model, len(dataset.channels)) if spec.dropout.p > 0 else ()),
         *(warn_of_threads(compute.threads, available_cores()) if compute.device.type == "cpu" else ()),
         *_check_parts(spec, model, dataset),
