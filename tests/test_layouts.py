@@ -224,7 +224,8 @@ def test_harmless_irregularities_give_a_remark(tmp_path: Path) -> None:
     ("change", "cause"),
     [
         ({"labels": {"background": 0, "tumour": [1, 2]}}, "label 'tumour' is a region"),
-        ({"labels": {"background": 0, "ignore": 1}}, "label 'ignore': an ignore label is not supported"),
+        ({"labels": {"background": 0, "ignore": 1}}, "1 classes"),
+        ({"labels": {"background": 0, "left": 2, "ignore": 1}}, "'ignore' has the value 1; it must be the highest"),
         (
             {"labels": {"0": "background", "1": "left"}},
             "label '0' must have a whole number, not a text .*name -> value",

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
-from dlx.data.cases import DATA_VERSION, Case, Dataset, Declaration
+from dlx.data.cases import DATA_VERSION, IGNORED, Case, Dataset, Declaration
 from dlx.data.intensities import ChannelIntensities
 from dlx.data.notes import FileNote
 from dlx.data.pictures import distance_unit
@@ -203,7 +203,7 @@ def _dataset(path: Path, description: Description, tensors: dict[str, NDArray[An
     image_shapes = [(*case.shape, num_channels) for case in stored]
     images = _split(path, "images", tensors["images"], np.float16, image_shapes)
     masks = _split(path, "masks", tensors["masks"], np.uint8, [case.shape for case in stored])
-    if tensors["masks"].max() >= len(declaration.class_names):
+    if not _has_declared_classes(tensors["masks"], declaration):
         raise DataError(f"{path}: damaged: the masks do not match the description")
     cells = [case.thumbnail_cells or (0,) for case in stored]
     thumbnails = _split(path, "thumbnails", tensors.get("thumbnails", np.empty(0, np.float16)), np.float16, cells)
@@ -219,6 +219,12 @@ def _dataset(path: Path, description: Description, tensors: dict[str, NDArray[An
     )
     unit = distance_unit([file.path for file in files], [case.spacing_mm for case in stored])
     return Dataset.of(declaration, str(path), cases, description.fingerprint, unit)
+
+
+def _has_declared_classes(masks: NDArray[np.uint8], declaration: Declaration) -> bool:
+    if declaration.ignored_value is not None:
+        masks = masks[masks != IGNORED]
+    return bool(masks.max(initial=0) < len(declaration.label_values))
 
 
 def _split(

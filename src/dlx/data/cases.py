@@ -7,6 +7,7 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,9 @@ from dlx.study.results import DistanceUnit
 DATA_VERSION = 2
 COUNTED_AT_ONCE = 2**20  # voxels of a mask; np.bincount's copy of them, 8 MiB, fits the processor's cache
 
+# The value of voxels under an ignore label in all prepared masks; no class has it. They count in no loss and no metric.
+IGNORED = 255
+
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 
@@ -28,7 +32,7 @@ Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 class Case:
     """One labelled image, prepared; it takes 2 C + 1 bytes per voxel.
 
-    `image` is (D, H, W, C) float16 and `mask` (D, H, W) uint8 with classes 0..K-1, both C-contiguous;
+    `image` is (D, H, W, C) float16 and `mask` (D, H, W) uint8 with classes 0..K-1 or IGNORED, both C-contiguous;
     `spacing_mm` is (d, h, w); `pad_value` (C,) float32 fills the image outside the volume (0 fills the mask).
     `content_hash` is the hash of the decoded image (all channels) before normalisation, `mask_hash` that of the mask,
     `value_hash` that of the image's values, independent of the voxel type. `correlations` are those of the two
@@ -58,11 +62,20 @@ class Case:
 
     @cached_property
     def class_voxels(self) -> tuple[int, ...]:
-        """The number of mask voxels of each class, up to the largest class in the mask."""
+        """The number of mask voxels of each class, up to the largest class in the mask; ignored ones are not counted.
+
+        Empty if all voxels are ignored.
+        """
         voxels, counts = self.mask.ravel(), np.zeros(256, np.int64)
         for start in range(0, voxels.size, COUNTED_AT_ONCE):  # np.bincount makes a copy of 8 bytes per voxel
             counts += np.bincount(voxels[start : start + COUNTED_AT_ONCE], minlength=256)
-        return tuple(counts[: np.flatnonzero(counts)[-1] + 1].tolist())
+        counts[IGNORED] = 0
+        return tuple(np.trim_zeros(counts, "b").tolist())
+
+    @property
+    def ignored_fraction(self) -> float:
+        """The share of the voxels that are ignored."""
+        return 1.0 - sum(self.class_voxels) / self.mask.size
 
     @cached_property
     def classes(self) -> frozenset[int]:
@@ -71,8 +84,8 @@ class Case:
 
     @cached_property
     def label_box(self) -> Box:
-        """The half-open bounds of the non-zero labels along D, H, W; the whole volume if there are none."""
-        labelled = self.mask != 0
+        """The half-open bounds of the voxels of classes 1 and up along D, H, W; the whole volume if there are none."""
+        labelled = (self.mask != 0) & (self.mask != IGNORED)
         spans = []
         for axis, size in enumerate(labelled.shape):
             others = tuple(other for other in range(3) if other != axis)
@@ -98,6 +111,7 @@ class Dataset:
     fingerprint: str
     remarks: tuple[str, ...] = ()
     label_values: tuple[int, ...] = ()  # the value of each class in the mask files
+    ignored_value: int | None = None  # the value of the ignore label in the mask files, IGNORED in prepared masks
     normalize: str = ""  # the normaliser with its arguments, as a user would type it
     distance_unit: DistanceUnit = "mm"  # px if the image files have no spacing
 
@@ -114,6 +128,7 @@ class Dataset:
             cases=cases,
             fingerprint=fingerprint,
             label_values=declared.label_values,
+            ignored_value=declared.ignored_value,
             normalize=str(declared.normalize),
             distance_unit=unit,
         )
@@ -131,11 +146,12 @@ class Declaration(Section):
     class_names: tuple[str, ...]
     label_values: tuple[int, ...]
     normalize: Part
+    ignored_value: int | None = None
 
 
 def fingerprint(declaration: Declaration, cases: tuple[Case, ...]) -> str:
     """32 hex digits over the decoded contents, ids, spacings, class map, normaliser and DATA_VERSION."""
-    identity = {
+    identity: dict[str, Any] = {
         "data_version": DATA_VERSION,
         "channels": declaration.channels,
         "classes": declaration.class_names,
@@ -143,5 +159,7 @@ def fingerprint(declaration: Declaration, cases: tuple[Case, ...]) -> str:
         "normalize": str(declaration.normalize),
         "cases": [(case.id, case.mask.shape, case.spacing_mm, case.content_hash, case.mask_hash) for case in cases],
     }
+    if declaration.ignored_value is not None:  # not there without one, so that older fingerprints stay
+        identity["ignored_value"] = declaration.ignored_value
     text = json.dumps(identity, separators=(",", ":"), sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

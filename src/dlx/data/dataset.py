@@ -9,16 +9,16 @@ from pathlib import Path
 
 from dlx.data import cache, prepare
 from dlx.data.cache_file import Origin
+from dlx.data.cases import IGNORED, Declaration
 from dlx.data.cases import Case as Case
 from dlx.data.cases import Dataset as Dataset
-from dlx.data.cases import Declaration
 from dlx.data.layouts.channel_schemes import remarks_on_schemes
 from dlx.data.layouts.listing import DrawnListing, Listing, name_some
 from dlx.data.notes import HARMLESS, describe_notes
 from dlx.data.pictures import distance_unit
 from dlx.data.splits.groups import folder_groups
 from dlx.settings import registry
-from dlx.settings.binding import bind_parts
+from dlx.settings.binding import bind_parts, identifying_part
 from dlx.settings.spec import DataSpec, Geometry, Part
 from dlx.system.errors import DataError
 
@@ -114,6 +114,7 @@ def _preparation_from_files(folder: Path, listing: Listing, normalize: Part, geo
         channels=listing.channels,
         class_names=listing.class_names,
         label_values=listing.label_values,
+        ignored_value=listing.ignored_value,
         normalize=normalize,
     )
     # Sizes and times are taken before reading, so that a change during reading invalidates the cache file.
@@ -139,6 +140,7 @@ def _preparation_of_drawn(source: Part, listing: DrawnListing, normalize: Part) 
         class_names=listing.class_names,
         label_values=tuple(range(len(listing.class_names))),
         normalize=normalize,
+        ignored_value=IGNORED if listing.has_ignored else None,
     )
 
     def make(progress: prepare.ReportProgress | None) -> Dataset:
@@ -148,5 +150,6 @@ def _preparation_of_drawn(source: Part, listing: DrawnListing, normalize: Part) 
 
         return prepare.prepare_all(declaration, str(source), len(listing.case_ids), one, progress)
 
+    source = identifying_part("data", source)
     drawn = f"{source} version {listing.version}"
     return Preparation(str(source), drawn, Origin(declaration=declaration, phantom=drawn), make)

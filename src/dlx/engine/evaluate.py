@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from dlx.data.batches.voxels import Extent, VoxelStore
 from dlx.engine.device import Compute
 from dlx.models.network import evaluation_mode
-from dlx.scoring.overlap import overlap_counts, soft_overlap
+from dlx.scoring.outputs import Outputs
 
 Place = tuple[slice, slice, slice]
 
@@ -32,7 +32,7 @@ class Measured:
 
     counts: Int[Tensor, "n 3 K"]  # overlap counts
     soft: Float[Tensor, "n 3 K"] | None  # the sums of the soft Dice, if requested
-    predictions: tuple[UInt8[Tensor, "D H W"], ...] = ()  # of each case, if they were kept
+    predictions: tuple[UInt8[Tensor, "D H W"], ...] = ()  # of each case, if they were kept; ignored voxels left out
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Evaluator:
 
     store: VoxelStore
     compute: Compute
-    num_classes: int
+    outputs: Outputs
     dims: int
     stride: int
     slice_axis: int
@@ -59,12 +59,13 @@ class Evaluator:
             for case in cases:
                 prediction = torch.empty(self.store.shapes[case], dtype=torch.uint8, device=self.compute.device)
                 mask = self.store.mask(case).to(self.compute.device)
-                sums = SoftSums(self.num_classes * mask.numel() <= MAX_EXACT_SOFT) if self.with_soft_dice else None
+                sums = SoftSums(self.outputs, mask.numel()) if self.with_soft_dice else None
                 for place, probabilities in self.pieces(model, case):
-                    prediction[place] = probabilities.argmax(0).to(torch.uint8)
+                    prediction[place] = self.outputs.predict(probabilities)
                     if sums is not None:
                         sums.add(probabilities, mask[place])
-                counts.append(overlap_counts(prediction, mask, self.num_classes))
+                self.outputs.leave_out(prediction, mask)
+                counts.append(self.outputs.counts(prediction, mask))
                 if sums is not None:
                     soft.append(sums.total(self._piece_axis))
                 if keep_predictions:
@@ -101,8 +102,8 @@ class Evaluator:
             with self.compute.autocast():
                 logits = model(slices.contiguous(memory_format=torch.channels_last))
             del box, slices
-            for part in logits.split(max(1, PIECE_SIZE // (area * self.num_classes))):
-                piece = part.float().softmax(1).movedim(0, 1 + axis)[:, : shape[0], : shape[1], : shape[2]]
+            for part in logits.split(max(1, PIECE_SIZE // (area * self.outputs.num_outputs))):
+                piece = self.outputs.probabilities(part).movedim(0, 1 + axis)[:, : shape[0], : shape[1], : shape[2]]
                 place = [slice(None)] * 3
                 place[axis] = slice(first, first + len(part))
                 first += len(part)
@@ -116,14 +117,15 @@ class Evaluator:
         extent = (self.window[0], self.window[1], self.window[2])
         grids = [window_starts(n, w, self.overlap_fraction) for n, w in zip(shape, extent, strict=True)]
         starts = [(d, h, w) for d, h, w in product(*grids)]
-        slab = Slab(self.num_classes, extent, (max(shape[1], extent[1]), max(shape[2], extent[2])), self.compute.device)
+        plane = (max(shape[1], extent[1]), max(shape[2], extent[2]))
+        slab = Slab(self.outputs.num_outputs, extent, plane, self.compute.device)
         for first in range(0, len(starts), self.batch_size):
             group = starts[first : first + self.batch_size]
             with self.compute.autocast():
                 logits = model(self._gather(case, group, extent).contiguous(memory_format=torch.channels_last_3d))
             for start, window in zip(group, logits, strict=True):
                 yield from slab.finish(start[0], shape)
-                slab.add(window.float()[None].softmax(1)[0], start)
+                slab.add(self.outputs.probabilities(window[None])[0], start)
         yield from slab.finish(shape[0], shape)
 
 
@@ -173,8 +175,9 @@ class SoftSums:
     evaluation was done in pieces, so that recorded values repeat; larger ones are summed piece by piece.
     """
 
-    def __init__(self, is_exact: bool) -> None:
-        self.is_exact = is_exact
+    def __init__(self, outputs: Outputs, num_voxels: int) -> None:
+        self.outputs = outputs
+        self.is_exact = outputs.num_outputs * num_voxels <= MAX_EXACT_SOFT
         self.kept: list[tuple[Tensor, Tensor]] = []
         self.sums: list[Tensor] = []
 
@@ -182,14 +185,14 @@ class SoftSums:
         if self.is_exact:
             self.kept.append((probabilities, mask))
         else:
-            self.sums.append(soft_overlap(probabilities[None], mask[None]))
+            self.sums.append(self.outputs.soft_sums(probabilities[None], mask[None]))
 
     def total(self, axis: int) -> Float[Tensor, "3 K"]:
         """The sums over all pieces, which follow one another along an axis of (D, H, W)."""
         if not self.is_exact:
             return torch.stack(self.sums).sum(0)
         probabilities = torch.cat([piece for piece, _ in self.kept], 1 + axis)
-        return soft_overlap(probabilities[None], torch.cat([mask for _, mask in self.kept], axis)[None])
+        return self.outputs.soft_sums(probabilities[None], torch.cat([mask for _, mask in self.kept], axis)[None])
 
 
 def window_starts(size: int, window: int, overlap_fraction: float) -> list[int]:

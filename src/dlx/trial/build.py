@@ -17,7 +17,7 @@ from dlx.engine.fit import Job
 from dlx.engine.randomness import weights_from
 from dlx.engine.step import TrainStep
 from dlx.settings.spec import AugmentSpec, Spec
-from dlx.trial.factories import make_loss, make_model, make_optimizer, make_scheduler, model_geometry
+from dlx.trial.factories import make_loss, make_model, make_optimizer, make_scheduler, model_geometry, outputs_of
 from dlx.trial.resolve import Resolved
 
 
@@ -75,10 +75,10 @@ def _make_step(resolved: Resolved, store: VoxelStore, model: nn.Module) -> Train
     train = tuple(store.index[case] for case in resolved.split.train)
     dims, _ = model_geometry(model)
     plan = _patch_sampler(spec, store, train)
-    num_classes = len(resolved.dataset.classes)
+    outputs = outputs_of(resolved.dataset)
     return TrainStep(
         model,
-        make_loss(spec.loss, num_classes).to(compute.device),
+        make_loss(spec.loss, outputs).to(compute.device),
         make_optimizer(model, spec),
         PatchSource(store, plan, spec.batch, dims, compute.device, spec.train.steps_per_epoch),
         compute,
@@ -87,7 +87,7 @@ def _make_step(resolved: Resolved, store: VoxelStore, model: nn.Module) -> Train
         augmenter=_make_augmenter(resolved),
         with_soft_dice=spec.evaluate.soft_dice,
         with_probes=spec.evaluate.probes,
-        num_classes=num_classes,
+        outputs=outputs,
     )
 
 
@@ -123,7 +123,7 @@ def _assemble(resolved: Resolved, store: VoxelStore, seed: int, step: TrainStep,
     evaluator = Evaluator(
         store=store,
         compute=compute,
-        num_classes=len(dataset.classes),
+        outputs=outputs_of(dataset),
         dims=dims,
         stride=stride,
         slice_axis=spec.batch.slice_axis,

@@ -30,7 +30,7 @@ from dlx.system.cpu_cores import available_cores
 from dlx.system.errors import SettingError
 from dlx.training import schedules
 from dlx.trial.evaluation_memory import fit_evaluation_batch
-from dlx.trial.factories import make_loss, make_model, make_optimizer, make_scheduler, model_geometry
+from dlx.trial.factories import make_loss, make_model, make_optimizer, make_scheduler, model_geometry, outputs_of
 from dlx.trial.sanity import warn_of_dropout, warn_of_foreground, warn_of_patches, warn_of_threads
 
 
@@ -217,7 +217,7 @@ def _check_parts(spec: Spec, model: nn.Module, dataset: Dataset) -> list[str]:
     before anything is trained. Returns remarks for the user.
     """
     remarks = []
-    make_loss(spec.loss, len(dataset.classes))
+    make_loss(spec.loss, outputs_of(dataset))
     make_scheduler(make_optimizer(model, spec), spec)
     rates = schedules.rates(spec.scheduler.name, spec.scheduler.args, spec.optimizer.lr, spec.train.epochs)
     collapse = schedules.early_collapse(rates)

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dlx.data.batches.voxels import Extent, VoxelStore
+from dlx.data.cases import IGNORED
 from dlx.settings.spec import BatchSpec, ForegroundBy
 
 NUM_VALUES = 256  # of a mask, which is uint8
@@ -28,7 +29,7 @@ class Foreground:
     def __init__(self, masks: Iterable[Tensor], *, by_class: bool = False) -> None:  # each (D, H, W); sizes may differ
         flat, shapes, counts = [], [], []
         for mask in masks:
-            index = mask.flatten().nonzero().squeeze(1)
+            index = ((mask != 0) & (mask != IGNORED)).flatten().nonzero().squeeze(1)
             if by_class:
                 classes = mask.flatten()[index]
                 counts.append(torch.bincount(classes.cpu(), minlength=NUM_VALUES))

@@ -21,7 +21,7 @@ from pydantic import Field
 from dlx.settings import registry
 from dlx.system.errors import DataError, SettingError, nearest
 
-MAX_CLASSES = 256  # masks are uint8
+MAX_CLASSES = 255  # masks are uint8, of which one value is reserved for ignored voxels
 MAX_FOLDERS = 100  # subfolders in which a layout is searched for, to give a hint
 
 
@@ -39,8 +39,8 @@ class Listing:
     """The contents of a folder, from file names and `dataset.json` alone.
 
     `label_values[k]` is the value of class k in the mask files, `class_names[k]` its name; class 0 is the background,
-    with value 0. `cases` are in natural order of their ids. `remarks` are lines for the user on harmless
-    irregularities.
+    with value 0. `ignored_value` is that of the ignore label, None without one. `cases` are in natural order of their
+    ids. `remarks` are lines for the user on harmless irregularities.
     """
 
     layout: str
@@ -51,14 +51,16 @@ class Listing:
     allow_rgb: bool = False  # the one image file of a case may hold R, G, B as the channels
     allow_4d: bool = False  # the one image file of a case may hold the channels along a fourth axis
     remarks: tuple[str, ...] = ()
+    ignored_value: int | None = None
 
 
 @dataclass(frozen=True)
 class DrawnListing:
     """The cases of a data source that draws them instead of reading files, as the phantom does.
 
-    `case(index)` draws the image (C, D, H, W) and the mask (D, H, W) of `case_ids[index]`. `spacing_mm` is (d, h, w).
-    `version` is to increase whenever the source draws other values.
+    `case(index)` draws the image (C, D, H, W) and the mask (D, H, W) of `case_ids[index]`, in which voxels may be
+    IGNORED if `has_ignored`. `spacing_mm` is (d, h, w). `version` is to increase whenever the source draws other
+    values.
     """
 
     version: int
@@ -67,6 +69,7 @@ class DrawnListing:
     case_ids: tuple[str, ...]
     spacing_mm: tuple[float, float, float]
     case: Callable[[int], tuple[NDArray[np.float32], NDArray[np.uint8]]]
+    has_ignored: bool = False
 
 
 def natural_key(text: str) -> tuple[tuple[Any, ...], str]:

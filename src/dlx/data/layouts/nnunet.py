@@ -1,6 +1,6 @@
 """nnU-Net v2 raw data: `dataset.json`, `imagesTr/CASE_0000.*` (one file per channel), `labelsTr/CASE.*`.
 
-Only file names and `dataset.json` are read. Labels that are regions (lists) and the ignore label are refused, because
+Only file names and `dataset.json` are read. Labels that are regions (lists) are refused, because
 the losses and metrics of dlx need one class per voxel. The format is described in nnU-Net's
 documentation/dataset_format.md (github.com/MIC-DKFZ/nnUNet).
 """
@@ -13,6 +13,7 @@ from dlx.data.layouts.listing import CaseFiles, Listing, name_some, natural_key
 from dlx.system.errors import DataError, nearest
 
 LOOKED_FOR = "dataset.json with channel_names, imagesTr/CASE_0000.* and labelsTr/CASE.*"
+IGNORE = "ignore"  # the name that nnU-Net reserves for voxels that nobody labelled
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".tif", ".tiff")
 RGB_ENDINGS = (".png", ".tif", ".tiff")  # formats whose one file may hold three channels
 
@@ -25,14 +26,14 @@ def is_layout(folder: Path) -> bool:
 def list_cases(folder: Path) -> Listing:
     """The cases of an nnU-Net v2 folder.
 
-    Raises DataError if dataset.json is missing or wrong, or uses regions or an ignore label, and if a case lacks a
+    Raises DataError if dataset.json is missing or wrong, or uses regions, and if a case lacks a
     channel or its label, or has an undeclared channel.
     """
     description = read_dataset_json(folder)
     if "dataset" in description.values:
         raise DataError(f"{description.path}: lists file paths under 'dataset', which is not supported")
     channels = description.channel_names("channel_names")
-    class_names, label_values = _labels(description)
+    class_names, label_values, ignored_value = _labels(description)
     ending = _ending(description)
     masks = {name.removesuffix(ending): folder / "labelsTr" / name for name in _files(folder, "labelsTr", ending)}
     images, remarks = _images(folder, ending)
@@ -51,24 +52,31 @@ def list_cases(folder: Path) -> Listing:
         cases=cases,
         allow_rgb=is_rgb,
         remarks=(*remarks, *description.count_remark(len(cases))),
+        ignored_value=ignored_value,
     )
 
 
-def _labels(description: DatasetJson) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def _labels(description: DatasetJson) -> tuple[tuple[str, ...], tuple[int, ...], int | None]:
+    """Class names and values, and the value of the ignore label, which must be the highest, as in nnU-Net."""
     labels: list[tuple[str, int]] = []
     for name, value in description.table("labels").items():
         where = f"{description.path}: label {name!r}"
         if isinstance(value, list):
             raise DataError(f"{where} is a region (a list of values): regions are not supported")
-        if name == "ignore":
-            raise DataError(f"{where}: an ignore label is not supported")
         if type(value) is not int:
             hint = " (nnU-Net v2 expects name -> value)" if isinstance(value, str) else ""
             raise DataError(f"{where} must have a whole number, not {kind_of(value)}{hint}")
         if value < 0:
             raise DataError(f"{where} has the value {value}; values count from 0 (background)")
         labels.append((name, value))
-    return ordered_labels(labels)
+    ignored = [value for name, value in labels if name == IGNORE]
+    highest = max((value for name, value in labels if name != IGNORE), default=0)
+    if ignored and ignored[0] <= highest:
+        raise DataError(
+            f"{description.path}: label '{IGNORE}' has the value {ignored[0]}; it must be the highest (above {highest})"
+        )
+    class_names, label_values = ordered_labels([label for label in labels if label[0] != IGNORE])
+    return class_names, label_values, ignored[0] if ignored else None
 
 
 def _ending(description: DatasetJson) -> str:
