@@ -11,6 +11,7 @@ LEAVING_OUT = [  # losses that can leave ignored voxels out
     if "valid" in inspect.signature(registry.load("loss", name).forward).parameters
 ]
 SPARSE = {"data": {"source": "phantom:subjects=4,size=24,labelled_every=3"}}
+NESTED = {"data": {"source": "phantom:subjects=4,size=24,regions=true"}}
 VOLUMES = {"model": {"dims": 3}, "batch": {"patch_size_px": [16, 16, 16], "size": 2}}
 
 
@@ -43,6 +44,8 @@ STEP_SETTINGS = {
     "sum of losses": {"loss": "dice+ce+focal:gamma=2+lovasz"},
     **{f"ignored voxels, {name}": SPARSE | {"loss": name, "evaluate": {"soft_dice": True}} for name in LEAVING_OUT},
     "ignored voxels, lovasz sorted": SPARSE | {"loss": "lovasz:bins=none"},
+    "regions": NESTED | {"evaluate": {"soft_dice": True}},
+    "regions, ignored voxels": {"data": {"source": "phantom:subjects=4,size=24,regions=true,labelled_every=3"}},
     "ema": {"train": {"ema_decay": 0.9}},
     "soft dice": {"evaluate": {"soft_dice": True}},
     "probes": {"evaluate": {"probes": True}, "dropout": {"p": 0.3}},

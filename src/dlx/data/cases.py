@@ -98,9 +98,11 @@ class Case:
 class Dataset:
     """All cases of a data set, in natural order of their ids.
 
-    `channels` and `classes` are names (class 0 is the background); `layout` is that of the folder (or `phantom`),
-    `source` is what the user named. `fingerprint` depends on everything about the data that can change a trial's
-    numbers, but not on paths or times. `remarks` are lines for the user.
+    `channels` and `classes` are names (class 0 is the background). With `regions`, the classes after the first are
+    regions, which may overlap: `regions[r]` are the classes of the masks that make up region r, `region_order[r]` is
+    the class that is written into a mask for it, later regions over earlier ones. `layout` is that of the folder (or
+    `phantom`), `source` is what the user named. `fingerprint` depends on everything about the data that can change a
+    trial's numbers, but not on paths or times. `remarks` are lines for the user.
     """
 
     layout: str
@@ -112,6 +114,8 @@ class Dataset:
     remarks: tuple[str, ...] = ()
     label_values: tuple[int, ...] = ()  # the value of each class in the mask files
     ignored_value: int | None = None  # the value of the ignore label in the mask files, IGNORED in prepared masks
+    regions: tuple[tuple[int, ...], ...] = ()
+    region_order: tuple[int, ...] = ()
     normalize: str = ""  # the normaliser with its arguments, as a user would type it
     distance_unit: DistanceUnit = "mm"  # px if the image files have no spacing
 
@@ -129,9 +133,17 @@ class Dataset:
             fingerprint=fingerprint,
             label_values=declared.label_values,
             ignored_value=declared.ignored_value,
+            regions=declared.regions,
+            region_order=declared.region_order,
             normalize=str(declared.normalize),
             distance_unit=unit,
         )
+
+    def class_voxels(self, case: Case) -> tuple[int, ...]:
+        """The number of a case's voxels in each of `classes`; those of a region in each of its classes together."""
+        voxels = (*case.class_voxels, *[0] * len(self.label_values or self.classes))
+        regions = [(0,), *self.regions] if self.regions else [(k,) for k in range(len(self.classes))]
+        return tuple(sum(voxels[k] for k in region) for region in regions)
 
     def with_remarks(self, *remarks: str) -> "Dataset":
         """The same data with more remarks."""
@@ -147,6 +159,8 @@ class Declaration(Section):
     label_values: tuple[int, ...]
     normalize: Part
     ignored_value: int | None = None
+    regions: tuple[tuple[int, ...], ...] = ()
+    region_order: tuple[int, ...] = ()
 
 
 def fingerprint(declaration: Declaration, cases: tuple[Case, ...]) -> str:
@@ -161,5 +175,7 @@ def fingerprint(declaration: Declaration, cases: tuple[Case, ...]) -> str:
     }
     if declaration.ignored_value is not None:  # not there without one, so that older fingerprints stay
         identity["ignored_value"] = declaration.ignored_value
+    if declaration.regions:
+        identity |= {"regions": declaration.regions, "region_order": declaration.region_order}
     text = json.dumps(identity, separators=(",", ":"), sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -115,6 +115,8 @@ def _preparation_from_files(folder: Path, listing: Listing, normalize: Part, geo
         class_names=listing.class_names,
         label_values=listing.label_values,
         ignored_value=listing.ignored_value,
+        regions=listing.regions,
+        region_order=listing.region_order,
         normalize=normalize,
     )
     # Sizes and times are taken before reading, so that a change during reading invalidates the cache file.
@@ -138,9 +140,11 @@ def _preparation_of_drawn(source: Part, listing: DrawnListing, normalize: Part) 
         layout=source.name,
         channels=listing.channels,
         class_names=listing.class_names,
-        label_values=tuple(range(len(listing.class_names))),
+        label_values=listing.label_values or tuple(range(len(listing.class_names))),
         normalize=normalize,
         ignored_value=IGNORED if listing.has_ignored else None,
+        regions=listing.regions,
+        region_order=listing.region_order,
     )
 
     def make(progress: prepare.ReportProgress | None) -> Dataset:

@@ -270,6 +270,9 @@ def _train_and_record(task: Task, job: Job, history: History) -> Iterator[StepDo
                     "epochs": [record.model_dump(mode="json") for record in history.records],
                     "settings": task.settings,
                     "label_values": list(task.resolved.dataset.label_values),
+                    "ignored_value": task.resolved.dataset.ignored_value,
+                    "regions": [list(region) for region in task.resolved.dataset.regions],
+                    "region_order": list(task.resolved.dataset.region_order),
                 }
                 saved = checkpoint.snapshot(job, header, buffers)
                 is_best = progress.best_epoch == progress.epoch

@@ -8,10 +8,13 @@ atomics on CUDA, so that a run can repeat bit for bit.
 A loss whose `forward` also takes `valid`, a bool mask (B, *S), can be used with data that have an ignore label: it
 leaves out the other voxels, whose class in `mask` is then 0, as if they were not in the batch; their gradient is 0, and
 a batch without a valid voxel has the loss 0.
+
+A loss with a method `of_regions(logits, target, valid)` can be used with regions, which may overlap: `logits` and the
+bool `target` are (B, R, *S), and the probability of each region is the sigmoid of its logit.
 """
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 import torch
@@ -51,6 +54,18 @@ class CrossEntropy(nn.Module):
         weights = weights * valid
         return -(weights * log_p).sum() / weights.sum().clamp_min(torch.finfo(log_p.dtype).tiny)
 
+    def of_regions(
+        self, logits: Float[Tensor, "B R *S"], target: Bool[Tensor, "B R *S"], valid: Bool[Tensor, "B *S"] | None = None
+    ) -> Float[Tensor, ""]:
+        """Binary cross-entropy, the mean over voxels and regions, weighted by those of `class_weights` but the first,
+        which is that of the background."""
+        logits = full_precision(logits)
+        costs = nn.functional.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none")
+        weights = self.weights[1:].to(logits.dtype).view(1, -1, *[1] * (logits.ndim - 2)).expand_as(costs)
+        if valid is not None:
+            weights = weights * valid.unsqueeze(1)
+        return (weights * costs).sum() / weights.sum().clamp_min(torch.finfo(logits.dtype).tiny)
+
 
 class SoftDice(nn.Module):
     """Soft Dice loss, in 0..1.
@@ -83,7 +98,20 @@ class SoftDice(nn.Module):
         g = one_hot(mask, p.shape[1]).to(p.dtype)
         if valid is not None:
             p, g = p * valid.unsqueeze(1), g * valid.unsqueeze(1)
-        p, g = p[:, self.first_class :].flatten(2), g[:, self.first_class :].flatten(2)
+        return self._of_classes(p[:, self.first_class :], g[:, self.first_class :])
+
+    def of_regions(
+        self, logits: Float[Tensor, "B R *S"], target: Bool[Tensor, "B R *S"], valid: Bool[Tensor, "B *S"] | None = None
+    ) -> Float[Tensor, ""]:
+        """The mean over regions, of which none is the background; p are the sigmoids of the logits."""
+        p = torch.sigmoid(full_precision(logits))
+        g = target.to(p.dtype)
+        if valid is not None:
+            p, g = p * valid.unsqueeze(1), g * valid.unsqueeze(1)
+        return self._of_classes(p, g)
+
+    def _of_classes(self, p: Tensor, g: Tensor) -> Tensor:
+        p, g = p.flatten(2), g.flatten(2)
         # Products and sums instead of einsum, which autocast would run in bfloat16.
         summed = (0, 2) if self.batch else (2,)
         overlap, sizes = (p * g).sum(summed), p.sum(summed) + g.sum(summed)
@@ -136,21 +164,37 @@ class SumLoss(nn.Module):
     """The sum of its terms, each called with the same logits and mask.
 
     With `has_ignored`, voxels of the mask may be IGNORED; each term must take `valid` (see `takes_valid`). Without it
-    nothing is computed for them.
+    nothing is computed for them. With `regions`, sets of classes of the mask, each term must have `of_regions`.
     """
 
-    def __init__(self, terms: Iterable[nn.Module], *, has_ignored: bool = False):
+    def __init__(self, terms: Iterable[nn.Module], *, has_ignored: bool = False, regions: Sequence[Sequence[int]] = ()):
         super().__init__()
         self.terms = nn.ModuleList(terms)
         self.has_ignored = has_ignored
+        self.register_buffer("members", _members(regions) if regions else None)
+        self.members: Tensor | None
         if not self.terms:
             raise ValueError("a sum of losses needs a term")
 
     def forward(self, logits: Float[Tensor, "B K *S"], mask: Int64[Tensor, "B *S"]) -> Float[Tensor, ""]:
-        if not self.has_ignored:
+        valid = None
+        if self.has_ignored:
+            valid = mask != IGNORED
+            mask = mask * valid
+        if self.members is not None:
+            target = self.members[mask].movedim(-1, 1)
+            return torch.stack([term.of_regions(logits, target, valid) for term in self.terms]).sum()  # type: ignore[operator]
+        if valid is None:
             return torch.stack([term(logits, mask) for term in self.terms]).sum()
-        valid = mask != IGNORED
-        return torch.stack([term(logits, mask * valid, valid) for term in self.terms]).sum()
+        return torch.stack([term(logits, mask, valid) for term in self.terms]).sum()
+
+
+def _members(regions: Sequence[Sequence[int]]) -> Bool[Tensor, "K R"]:
+    """Which classes of a mask (rows) belong to which region (columns)."""
+    members = torch.zeros(1 + max(map(max, regions)), len(regions), dtype=torch.bool)
+    for r, classes in enumerate(regions):
+        members[list(classes), r] = True
+    return members
 
 
 def takes_valid(term: nn.Module) -> bool:

@@ -74,7 +74,7 @@ def _make_step(resolved: Resolved, store: VoxelStore, model: nn.Module) -> Train
     decay = spec.train.ema_decay
     train = tuple(store.index[case] for case in resolved.split.train)
     dims, _ = model_geometry(model)
-    plan = _patch_sampler(spec, store, train)
+    plan = _patch_sampler(spec, store, train, resolved.dataset.regions)
     outputs = outputs_of(resolved.dataset)
     return TrainStep(
         model,
@@ -159,9 +159,18 @@ def evenly_spaced(cases: tuple[int, ...], count: int) -> tuple[int, ...]:
     return tuple(cases[(2 * position + 1) * len(cases) // (2 * count)] for position in range(count))
 
 
-def _patch_sampler(spec: Spec, store: VoxelStore, train: tuple[int, ...]) -> PatchSampler:
+def _patch_sampler(
+    spec: Spec, store: VoxelStore, train: tuple[int, ...], regions: tuple[tuple[int, ...], ...]
+) -> PatchSampler:
     whole = [tuple((0, size) for size in store.shapes[case]) for case in train]
     boxes = [store.boxes[case] for case in train] if spec.data.crop else whole
     extent = box_extent(spec.batch.fitted_patch_size_px, spec.batch)
     batch = spec.batch
-    return PatchSampler(extent, train, tuple(boxes), batch.foreground_fraction, batch.foreground_by)  # type: ignore[arg-type]
+    return PatchSampler(
+        extent,
+        train,
+        tuple(boxes),  # type: ignore[arg-type]
+        batch.foreground_fraction,
+        batch.foreground_by,
+        regions,
+    )

@@ -32,16 +32,20 @@ def model_geometry(model: nn.Module) -> tuple[int, int]:
 
 def outputs_of(dataset: Dataset) -> Outputs:
     """What the outputs of a network for these data mean."""
-    return Outputs(len(dataset.classes), has_ignored=dataset.ignored_value is not None)
+    return Outputs(len(dataset.classes), dataset.ignored_value is not None, dataset.regions, dataset.region_order)
 
 
 def make_loss(terms: tuple[Part, ...], outputs: Outputs) -> nn.Module:
-    """The sum of the named losses; SettingError if the data have ignored voxels that a loss cannot leave out."""
-    made = [_make("loss", term, outputs.num_outputs) for term in terms]
+    """The sum of the named losses; SettingError for one that cannot be used with the ignored voxels or the regions of
+    the data.
+    """
+    made = [_make("loss", term, outputs.num_classes) for term in terms]
     for part, term in zip(terms, made, strict=True):
         if outputs.has_ignored and not takes_valid(term):
             raise SettingError(f"loss '{part.name}' cannot leave out the voxels of the data's ignore label")
-    return SumLoss(made, has_ignored=outputs.has_ignored)
+        if outputs.regions and not hasattr(term, "of_regions"):
+            raise SettingError(f"loss '{part.name}' needs exclusive classes, but the data have regions: use dice or ce")
+    return SumLoss(made, has_ignored=outputs.has_ignored, regions=outputs.regions)
 
 
 def parameter_groups(model: nn.Module, spec: Spec) -> list[dict[str, Any]]:

@@ -133,7 +133,10 @@ def resolve(spec: Spec, dataset: Dataset, *, min_validations: int = MIN_POINTS, 
 
 def _classes(dataset: Dataset) -> dict[str, list[str]]:
     """Case -> the names of the classes that its mask has."""
-    return {case.id: [dataset.classes[k] for k in sorted(case.classes)] for case in dataset.cases}
+    return {
+        case.id: [name for name, voxels in zip(dataset.classes, dataset.class_voxels(case), strict=True) if voxels]
+        for case in dataset.cases
+    }
 
 
 def _describe_initial(initial: InitialWeights, total: int, path: str) -> str:

@@ -23,10 +23,13 @@ class Foreground:
     """The positions of the labelled voxels of some cases, on the host: a flat index of 4 bytes per voxel.
 
     The voxels of a case are in memory order; with `by_class` class by class, and in memory order within a class.
-    `class_counts` holds the voxels of each class, background first (with 0), and is only there with `by_class`.
+    `class_counts` holds the voxels of each class, background first (with 0), and is only there with `by_class`. If
+    there are `regions`, sets of classes that may overlap, these are drawn instead of classes.
     """
 
-    def __init__(self, masks: Iterable[Tensor], *, by_class: bool = False) -> None:  # each (D, H, W); sizes may differ
+    def __init__(  # each mask is (D, H, W); sizes may differ
+        self, masks: Iterable[Tensor], *, by_class: bool = False, regions: Sequence[Sequence[int]] = ()
+    ) -> None:
         flat, shapes, counts = [], [], []
         for mask in masks:
             index = ((mask != 0) & (mask != IGNORED)).flatten().nonzero().squeeze(1)
@@ -38,7 +41,10 @@ class Foreground:
             shapes.append(tuple(mask.shape))
         self.counts = torch.tensor([len(index) for index in flat])  # (cases,)
         self.flat = torch.cat(flat)
-        self.class_counts = torch.stack(counts) if by_class else None  # (cases, NUM_VALUES)
+        self.class_counts: Tensor | None = None  # (cases, classes)
+        self._members: Tensor | None = None
+        if by_class:
+            self.class_counts, self._members = _counts_and_members(counts, regions)
         self._first = self.counts.cumsum(0) - self.counts
         self._shapes = torch.tensor(shapes)
 
@@ -50,19 +56,35 @@ class Foreground:
         Without `class_`, any labelled voxel by `voxel`; with it (and `by_class`) one of the classes that the case has
         by `class_`, then one of its voxels by `voxel`.
         """
-        if class_ is None or self.class_counts is None:
+        if class_ is None or self.class_counts is None or self._members is None:
             return (voxel * self.counts[case]).long()
-        counts = self.class_counts[case]  # (n, NUM_VALUES)
-        nth = (class_ * (counts > 0).sum(1)).long()  # of the classes that the case has, from 0
-        chosen = ((counts > 0).cumsum(1) <= nth.unsqueeze(1)).sum(1, keepdim=True)
-        before = (counts.cumsum(1) - counts).gather(1, chosen).squeeze(1)
-        return before + (voxel * counts.gather(1, chosen).squeeze(1)).long()
+        is_there = (self.class_counts @ self._members.T > 0)[case]  # (n, sets)
+        nth = (class_ * is_there.sum(1)).long()  # of the sets that the case has, from 0
+        chosen = (is_there.cumsum(1) <= nth.unsqueeze(1)).sum(1)
+        counts = self.class_counts[case]  # (n, classes)
+        within = counts * self._members[chosen]
+        at = (voxel * within.sum(1)).long().unsqueeze(1)  # the number of the voxel in its set, class by class
+        class_at = (within.cumsum(1) <= at).sum(1, keepdim=True)
+        skipped = (counts - within).cumsum(1).gather(1, class_at)  # of classes before it that are not in the set
+        return (at + skipped).squeeze(1)
 
     def position(self, case: Int[Tensor, " n"], which: Int[Tensor, " n"]) -> Int[Tensor, "n 3"]:
         """The (D, H, W) position of labelled voxel number `which` (counted from 0, in memory order) of each case."""
         flat = self.flat[self._first[case] + which].long()
         _, height, width = self._shapes[case].unbind(1)
         return torch.stack([flat // (height * width), flat // width % height, flat % width], 1)
+
+
+def _counts_and_members(
+    counts: list[Tensor], regions: Sequence[Sequence[int]]
+) -> tuple[Int[Tensor, "cases classes"], Int[Tensor, "sets classes"]]:
+    """The voxels of each class in each case, and which classes (1) belong to which set: a region, or one class."""
+    highest = max([1, *(int(k) for of_case in counts for k in of_case.nonzero()), *(k for one in regions for k in one)])
+    sets = regions or [[k] for k in range(1, highest + 1)]
+    members = torch.zeros(len(sets), highest + 1, dtype=torch.int64)
+    for row, classes in zip(members, sets, strict=True):
+        row[list(classes)] = 1
+    return torch.stack(counts)[:, : highest + 1], members
 
 
 @dataclass(frozen=True)
@@ -78,6 +100,7 @@ class PatchSampler:
     boxes: tuple[tuple[tuple[int, int], tuple[int, int], tuple[int, int]], ...]
     foreground_fraction: float = 0.0
     foreground_by: ForegroundBy = "voxel"
+    regions: tuple[tuple[int, ...], ...] = ()
 
     def draw_epoch(
         self, num_steps: int, batch_size: int, order: torch.Generator, foreground: Foreground | None = None
@@ -165,7 +188,7 @@ class PatchSource:
         self.foreground = None
         if sampler.foreground_fraction:
             masks = (store.mask(case) for case in sampler.cases)
-            self.foreground = Foreground(masks, by_class=sampler.foreground_by == "class")
+            self.foreground = Foreground(masks, by_class=sampler.foreground_by == "class", regions=sampler.regions)
         self.drawn: tuple[Tensor, Tensor] | None = None  # on the host
         self.cases = torch.zeros(num_steps, self.num_boxes, dtype=torch.int64, device=store.device)
         self.starts = torch.zeros(num_steps, self.num_boxes, 3, dtype=torch.int64, device=store.device)

@@ -49,8 +49,8 @@ def remark_on(dataset: Dataset, split: Split, groups: Collection[str]) -> list[s
 
 def untrained_classes(dataset: Dataset, split: Split) -> list[str]:
     """Classes that no training case has."""
-    present = frozenset[int]().union(*(case.classes for case in _of(dataset, split.train)))
-    absent = [name for k, name in enumerate(dataset.classes) if k not in present]
+    cases = _of(dataset, split.train)
+    absent = [name for k, name in enumerate(dataset.classes) if not any(dataset.class_voxels(c)[k] for c in cases)]
     return [f"no training case has the class {name_some(absent)}"] if absent else []
 
 
@@ -235,7 +235,7 @@ def unlike_class_sizes(dataset: Dataset, split: Split) -> list[str]:
 def _voxels_per_case(dataset: Dataset, ids: Sequence[str]) -> list[float]:
     totals = Counter[int]()
     for case in _of(dataset, ids):
-        totals.update(dict(enumerate(case.class_voxels)))
+        totals.update(dict(enumerate(dataset.class_voxels(case))))
     return [totals[k] / len(ids) for k in range(len(dataset.classes))]
 
 

@@ -27,6 +27,7 @@ MAX_SUBJECTS = 10_000
 
 CHANNELS = ("T1", "T2")
 CLASS_NAMES = ("background", "CSF", "GM", "WM")
+REGIONS = {"head": (CSF, GM, WM), "brain": (GM, WM), "white matter": (WM,)}  # with `regions`
 
 Image = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.uint8]
@@ -45,10 +46,16 @@ def phantom(
         Field(ge=1, le=MAX_SIZE_PX, description="Only every n-th slice along z has labels; the others are ignored."),
         ADDED_LATER,
     ] = 1,
+    regions: Annotated[
+        bool,
+        Field(description="Nested regions instead of tissues: head, in it brain (GM and WM), in it white matter."),
+        ADDED_LATER,
+    ] = False,
 ) -> DrawnListing:
     """The data source `phantom`: `subject-1` ... `subject-N` of `size` voxels, one number or (x, y, z), 1 mm apart.
 
-    With `labelled_every` above 1 all other slices of the masks have the ignore label, as in sparse annotation.
+    With `labelled_every` above 1 all other slices of the masks have the ignore label, as in sparse annotation. With
+    `regions` the classes are those of `REGIONS`, nested as the regions of a tumour in BraTS; the masks are the same.
     """
     size_px = (size, size, size) if isinstance(size, int) else size
     ids = tuple(f"subject-{number + 1}" for number in range(subjects))
@@ -58,8 +65,18 @@ def phantom(
         mask[np.arange(len(mask)) % labelled_every != labelled_every // 2] = IGNORED
         return image, mask
 
-    has_ignored = labelled_every > 1
-    return DrawnListing(PHANTOM_VERSION, CHANNELS, CLASS_NAMES, ids, (1.0, 1.0, 1.0), draw, has_ignored)
+    return DrawnListing(
+        PHANTOM_VERSION,
+        CHANNELS,
+        ("background", *REGIONS) if regions else CLASS_NAMES,
+        ids,
+        (1.0, 1.0, 1.0),
+        draw,
+        has_ignored=labelled_every > 1,
+        label_values=tuple(range(len(CLASS_NAMES))),
+        regions=tuple(REGIONS.values()) if regions else (),
+        region_order=(CSF, GM, WM) if regions else (),
+    )
 
 
 def phantom_case(index: int, *, seed: int, size_px: tuple[int, int, int]) -> tuple[Image, Mask]:
