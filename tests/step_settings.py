@@ -7,6 +7,13 @@ from dlx.settings import registry
 STRONG_AUGMENTATION = {"flip": 0.5, "rotate_deg": 20, "scale": 0.2, "intensity": 0.1, "noise": 0.1}
 DEEP = {"model": {"levels": 4, "deep_supervision": 2}}
 CHANCES = dict.fromkeys(("blur", "contrast", "low_resolution", "gamma_inverted", "gamma"), 0.5)
+LEAVING_OUT = [  # losses that can leave ignored voxels out
+    name
+    for name in sorted(registry.PARTS["loss"])
+    if "valid" in inspect.signature(registry.load("loss", name).forward).parameters
+]
+SPARSE = {"data": {"source": "phantom:subjects=4,size=24,labelled_every=3"}}
+NESTED = {"data": {"source": "phantom:subjects=4,size=24,regions=true"}}
 VOLUMES = {"model": {"dims": 3}, "batch": {"patch_size_px": [16, 16, 16], "size": 2}}
 
 
@@ -54,6 +61,10 @@ STEP_SETTINGS = {
     **{f"loss {name}": {"loss": name} for name in sorted(registry.PARTS["loss"])},
     "lovasz, sorted": {"loss": "lovasz:bins=none"},
     "sum of losses": {"loss": "dice+ce+focal:gamma=2+lovasz"},
+    **{f"ignored voxels, {name}": SPARSE | {"loss": name, "evaluate": {"soft_dice": True}} for name in LEAVING_OUT},
+    "ignored voxels, lovasz sorted": SPARSE | {"loss": "lovasz:bins=none"},
+    "regions": NESTED | {"evaluate": {"soft_dice": True}},
+    "regions, ignored voxels": {"data": {"source": "phantom:subjects=4,size=24,regions=true,labelled_every=3"}},
     "ema": {"train": {"ema_decay": 0.9}},
     "soft dice": {"evaluate": {"soft_dice": True}},
     "probes": {"evaluate": {"probes": True}, "dropout": {"p": 0.3}},

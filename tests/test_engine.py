@@ -85,7 +85,7 @@ def test_one_batch_is_learnt_by_heart():
 def probabilities_of(job, case):
     """The class probabilities of a whole case, put together from their pieces."""
     evaluator = job.evaluator
-    whole = torch.full((evaluator.num_classes, *evaluator.store.shapes[case]), torch.nan)
+    whole = torch.full((evaluator.outputs.num_outputs, *evaluator.store.shapes[case]), torch.nan)
     with torch.no_grad():
         for place, piece in evaluator.pieces(job.model, case):
             assert whole[(slice(None), *place)].isnan().all(), "a voxel that is there twice"

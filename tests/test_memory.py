@@ -11,6 +11,7 @@ from dlx.engine import evaluate
 from dlx.engine.footprint import PeakBytes, forward_bytes
 from dlx.engine.score import score_set, surface_threads
 from dlx.run.plan import make_plan
+from dlx.scoring.outputs import Outputs
 from dlx.study.axes import Variant
 from dlx.study.study import Study
 from dlx.system import memory
@@ -103,7 +104,7 @@ def test_peak_memory_does_not_grow_with_classes_times_the_voxels_of_a_case(monke
     peaks = []
     for num_classes in (4, 44):
         job.model = Classes(job.evaluator.dims, num_classes)
-        peaks.append(peak_of_evaluation(job, num_classes=num_classes))
+        peaks.append(peak_of_evaluation(job, outputs=Outputs(num_classes)))
     assert (peaks[1] - peaks[0]) / 40 < 2 * voxels  # a float32 for each class and voxel would be 4
 
 

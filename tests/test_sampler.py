@@ -6,6 +6,7 @@ from dlx.data.batches.sampler import Foreground, PatchSampler, PatchSource, box_
 from dlx.data.batches.voxels import VoxelStore
 from dlx.engine.randomness import generator
 from dlx.settings.spec import BatchSpec
+from small import small_job, small_resolved
 from test_voxel_store import make_case
 
 WHOLE = ((0, 10), (0, 8), (0, 6))
@@ -153,3 +154,80 @@ def test_patch_size_is_the_median_rounded_up_to_the_stride_and_limited():
     assert fit_patch_size(None, [(192, 144)], stride=8) == (64, 64)
     assert fit_patch_size(None, [(36, 50, 35)], stride=8) == (40, 48, 40)
     assert fit_patch_size((64, 32), [(50, 35)], stride=8) == (64, 32)
+
+
+def test_patches_by_class_are_centred_on_each_of_the_cases_classes_equally_often():
+    """A rare class (1 voxel of 73) gets half of the patches of a case; a case with one class gets that one."""
+    first, second = make_case("a", (10, 8, 6)), make_case("b", (9, 9, 9))
+    first.mask[:], second.mask[:] = 0, 0
+    first.mask[2:8, 2:6, 1:4] = 1
+    first.mask[5, 4, 2] = 2
+    second.mask[4, 4, 4] = 3
+    store = VoxelStore([first, second])
+    boxes = (WHOLE, ((0, 9), (0, 9), (0, 9)))
+    plan = PatchSampler((1, 3, 3), (0, 1), boxes, foreground_fraction=1.0, foreground_by="class")
+    foreground = Foreground([store.mask(0), store.mask(1)], by_class=True)
+    cases, starts = plan.draw_epoch(300, 8, generator(0, "order", 1), foreground)
+    centres = starts + torch.tensor(plan.extent) // 2
+    found = torch.tensor(
+        [
+            [int(store.mask(int(c))[tuple(at)]) for c, at in zip(*row, strict=True)]
+            for row in zip(cases, centres.tolist(), strict=True)
+        ]
+    )
+    assert set(found[cases == 1].tolist()) == {3}
+    num_first = int((cases == 0).sum())
+    rare = int((found[cases == 0] == 2).sum())
+    assert abs(rare - num_first / 2) < 4 * (num_first / 4) ** 0.5  # four standard deviations
+    assert set(found[cases == 0].tolist()) == {1, 2}
+
+
+def test_the_voxels_of_a_class_are_drawn_equally_often():
+    case = make_case("a", (4, 4, 4))
+    case.mask[:] = 0
+    case.mask[:2] = 1
+    case.mask[3, 3, :] = 2
+    foreground = Foreground([torch.from_numpy(case.mask)], by_class=True)
+    at = torch.zeros(4000, dtype=torch.int64)
+    draws = torch.rand(2, 4000, generator=generator(0, "order", 1), dtype=torch.float64)
+    positions = foreground.position(at, foreground.draw(at, draws[0], draws[1]))
+    seen = {tuple(p): 0 for p in torch.from_numpy(case.mask).nonzero().tolist()}
+    for position in positions.tolist():
+        seen[tuple(position)] += 1  # KeyError for a voxel without a label
+    assert all(abs(n - 2000 / 32) < 4 * 62.5**0.5 for p, n in seen.items() if p[0] < 2)
+    assert all(abs(n - 500) < 4 * 500**0.5 for p, n in seen.items() if p[0] == 3)
+
+
+def test_how_foreground_voxels_are_drawn_changes_no_case_and_no_other_patch():
+    cases = [make_case(str(n), (10, 8, 6), seed=n) for n in range(3)]
+    cases[2].mask[:] = 0  # no labelled voxel: its patches lie anywhere
+    masks = [torch.from_numpy(case.mask) for case in cases]
+    drawn = {}
+    for by in ("voxel", "class"):
+        plan = PatchSampler((1, 4, 4), (0, 1, 2), (WHOLE,) * 3, foreground_fraction=0.4, foreground_by=by)
+        drawn[by] = plan.draw_epoch(100, 8, generator(0, "order", 1), Foreground(masks, by_class=by == "class"))
+    assert torch.equal(drawn["voxel"][0], drawn["class"][0])
+    assert torch.equal(drawn["voxel"][1][drawn["voxel"][0] == 2], drawn["class"][1][drawn["class"][0] == 2])
+    is_same = (drawn["voxel"][1] == drawn["class"][1]).all(-1)
+    assert 0.6 < float(is_same.float().mean()) < 0.9  # 0.4 * 2 / 3 of the patches are on foreground voxels
+
+
+def test_voxels_by_class_are_kept_in_four_bytes_each_too():
+    mask = torch.from_numpy(make_case("a", (10, 8, 6)).mask)
+    kept = Foreground([mask, torch.zeros_like(mask)], by_class=True)
+    assert (kept.flat.dtype, kept.counts.tolist()) == (torch.int32, [int((mask > 0).sum()), 0])
+    every = torch.arange(len(kept.flat))
+    of_each = [mask[tuple(p)] for p in kept.position(torch.zeros_like(every), every).tolist()]
+    assert of_each == sorted(of_each)
+
+
+def test_the_setting_reaches_the_patches_of_a_trial_and_is_in_no_id_at_its_default():
+    share = {"batch": {"foreground_fraction": 1.0}}
+    by_class = {"batch": {"foreground_by": "class"}}
+    sources = [small_job(share, change).step.source for change in ({}, by_class)]
+    for source in sources:
+        source.begin_epoch(generator(0, "order", 1))
+    assert torch.equal(sources[0].cases, sources[1].cases)
+    assert not torch.equal(sources[0].starts, sources[1].starts)
+    assert "foreground_by" not in small_resolved(share).settings(0)["batch"]
+    assert small_resolved(share).trial_id(0) != small_resolved(share, by_class).trial_id(0)

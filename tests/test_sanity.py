@@ -6,8 +6,8 @@ import torch
 from dlx.data.splits.split import Split
 from dlx.models.unet import unet2
 from dlx.settings import registry
-from dlx.settings.spec import DropoutSpec
-from dlx.trial.sanity import warn_of_dropout, warn_of_patches, warn_of_threads
+from dlx.settings.spec import BatchSpec, DropoutSpec
+from dlx.trial.sanity import warn_of_dropout, warn_of_foreground, warn_of_patches, warn_of_threads
 from small import small_resolved
 from test_voxel_store import make_case
 
@@ -79,3 +79,10 @@ def test_the_path_of_the_features_decides_and_not_the_settings(where):
 def test_a_trial_with_dropout_gets_one_warning_and_one_without_gets_none():
     assert sum("batch norm" in remark for remark in small_resolved({"dropout": {"p": 0.1}}).remarks) == 1
     assert small_resolved().remarks == ()
+
+
+def test_a_draw_by_class_without_foreground_patches_gives_a_warning():
+    (remark,) = warn_of_foreground(BatchSpec(foreground_by="class"))
+    assert "batch.foreground_fraction" in remark
+    assert warn_of_foreground(BatchSpec(foreground_by="class", foreground_fraction=0.1)) == []
+    assert warn_of_foreground(BatchSpec()) == []

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
-from dlx.data.cases import DATA_VERSION, Case, Dataset, Declaration, Grid, Original
+from dlx.data.cases import DATA_VERSION, IGNORED, Case, Dataset, Declaration, Grid, Original
 from dlx.data.intensities import ChannelIntensities
 from dlx.data.notes import FileNote
 from dlx.data.pictures import distance_unit
@@ -231,7 +231,7 @@ def _dataset(path: Path, description: Description, tensors: dict[str, NDArray[An
     num_channels = len(declaration.channels)
     images = _images(path, tensors, stored, num_channels)
     masks = _split(path, "masks", tensors["masks"], np.uint8, [case.shape for case in stored])
-    if tensors["masks"].max() >= len(declaration.class_names):
+    if not _has_declared_classes(tensors["masks"], declaration):
         raise DataError(f"{path}: damaged: the masks do not match the description")
     cells = [case.thumbnail_cells or (0,) for case in stored]
     thumbnails = _split(path, "thumbnails", tensors.get("thumbnails", np.empty(0, np.float16)), np.float16, cells)
@@ -263,7 +263,7 @@ def _originals(path: Path, description: Description, tensors: dict[str, NDArray[
     shapes = [case.original_shape for case in description.cases if case.original_shape]
     if not shapes:
         return []
-    if tensors["original_masks"].max() >= len(description.origin.declaration.class_names):
+    if not _has_declared_classes(tensors["original_masks"], description.origin.declaration):
         raise DataError(f"{path}: damaged: the original masks do not match the description")
     return _split(path, "original masks", tensors["original_masks"], np.uint8, shapes)
 
@@ -277,6 +277,12 @@ def _images(
         shapes = [(*case.shape, num_channels) for case in stored if case.is_wide == is_wide]
         parts[is_wide] = iter(_split(path, name, tensors.get(name, np.empty(0, kind)), kind, shapes))
     return [next(parts[case.is_wide]) for case in stored]
+
+
+def _has_declared_classes(masks: NDArray[np.uint8], declaration: Declaration) -> bool:
+    if declaration.ignored_value is not None:
+        masks = masks[masks != IGNORED]
+    return bool(masks.max(initial=0) < len(declaration.label_values))
 
 
 def _split(

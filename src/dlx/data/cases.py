@@ -22,6 +22,9 @@ from dlx.study.results import DistanceUnit
 DATA_VERSION = 2
 COUNTED_AT_ONCE = 2**20  # voxels of a mask; np.bincount's copy of them, 8 MiB, fits the processor's cache
 
+# The value of voxels under an ignore label in all prepared masks; no class has it. They count in no loss and no metric.
+IGNORED = 255
+
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 
@@ -53,11 +56,11 @@ class Original:
 class Case:
     """One labelled image, prepared; it takes 2 C + 1 bytes per voxel, or 4 C + 1.
 
-    `image` is (D, H, W, C) float16, or float32 if `is_wide`, and `mask` (D, H, W) uint8 with classes 0..K-1, both
-    C-contiguous; `spacing_mm` is (d, h, w); `pad_value` (C,) float32 fills the image outside the volume (0 fills the
-    mask). `content_hash` is the hash of the decoded image (all channels) before normalisation, `mask_hash` that of the
-    mask, `value_hash` that of the image's values, independent of the voxel type. `correlations` are those of the two
-    channels that correlate most in the foreground, before and after whitening; None without whitening. `notes` list
+    `image` is (D, H, W, C) float16, or float32 if `is_wide`, and `mask` (D, H, W) uint8 with classes 0..K-1 or IGNORED,
+    both C-contiguous; `spacing_mm` is (d, h, w); `pad_value` (C,) float32 fills the image outside the volume (0 fills
+    the mask). `content_hash` is the hash of the decoded image (all channels) before normalisation, `mask_hash` that of
+    the mask, `value_hash` that of the image's values, independent of the voxel type. `correlations` are those of the
+    two channels that correlate most in the foreground, before and after whitening; None without whitening. `notes` list
     ambiguities in the headers of the files. `foreground` holds the values of some labelled voxels (C, n), if the
     normaliser takes its statistics from the training cases (`ct`); those channels are then not normalised yet.
 
@@ -97,11 +100,20 @@ class Case:
 
     @cached_property
     def class_voxels(self) -> tuple[int, ...]:
-        """The number of mask voxels of each class, up to the largest class in the mask."""
+        """The number of mask voxels of each class, up to the largest class in the mask; ignored ones are not counted.
+
+        Empty if all voxels are ignored.
+        """
         voxels, counts = self.mask.ravel(), np.zeros(256, np.int64)
         for start in range(0, voxels.size, COUNTED_AT_ONCE):  # np.bincount makes a copy of 8 bytes per voxel
             counts += np.bincount(voxels[start : start + COUNTED_AT_ONCE], minlength=256)
-        return tuple(counts[: np.flatnonzero(counts)[-1] + 1].tolist())
+        counts[IGNORED] = 0
+        return tuple(np.trim_zeros(counts, "b").tolist())
+
+    @property
+    def ignored_fraction(self) -> float:
+        """The share of the voxels that are ignored."""
+        return 1.0 - sum(self.class_voxels) / self.mask.size
 
     @cached_property
     def classes(self) -> frozenset[int]:
@@ -110,8 +122,8 @@ class Case:
 
     @cached_property
     def label_box(self) -> Box:
-        """The half-open bounds of the non-zero labels along D, H, W; the whole volume if there are none."""
-        labelled = self.mask != 0
+        """The half-open bounds of the voxels of classes 1 and up along D, H, W; the whole volume if there are none."""
+        labelled = (self.mask != 0) & (self.mask != IGNORED)
         spans = []
         for axis, size in enumerate(labelled.shape):
             others = tuple(other for other in range(3) if other != axis)
@@ -124,9 +136,11 @@ class Case:
 class Dataset:
     """All cases of a data set, in natural order of their ids.
 
-    `channels` and `classes` are names (class 0 is the background); `layout` is that of the folder (or `phantom`),
-    `source` is what the user named. `fingerprint` depends on everything about the data that can change a trial's
-    numbers, but not on paths or times. `remarks` are lines for the user.
+    `channels` and `classes` are names (class 0 is the background). With `regions`, the classes after the first are
+    regions, which may overlap: `regions[r]` are the classes of the masks that make up region r, `region_order[r]` is
+    the class that is written into a mask for it, later regions over earlier ones. `layout` is that of the folder (or
+    `phantom`), `source` is what the user named. `fingerprint` depends on everything about the data that can change a
+    trial's numbers, but not on paths or times. `remarks` are lines for the user.
     """
 
     layout: str
@@ -137,6 +151,9 @@ class Dataset:
     fingerprint: str
     remarks: tuple[str, ...] = ()
     label_values: tuple[int, ...] = ()  # the value of each class in the mask files
+    ignored_value: int | None = None  # the value of the ignore label in the mask files, IGNORED in prepared masks
+    regions: tuple[tuple[int, ...], ...] = ()
+    region_order: tuple[int, ...] = ()
     normalize: str = ""  # the normaliser with its arguments, as a user would type it
     distance_unit: DistanceUnit = "mm"  # px if the image files have no spacing
     grid: Grid | None = None  # None before the cases are brought to one grid (`common_grid`)
@@ -154,9 +171,18 @@ class Dataset:
             cases=cases,
             fingerprint=fingerprint,
             label_values=declared.label_values,
+            ignored_value=declared.ignored_value,
+            regions=declared.regions,
+            region_order=declared.region_order,
             normalize=str(declared.normalize),
             distance_unit=unit,
         )
+
+    def class_voxels(self, case: Case) -> tuple[int, ...]:
+        """The number of a case's voxels in each of `classes`; those of a region in each of its classes together."""
+        voxels = (*case.class_voxels, *[0] * len(self.label_values or self.classes))
+        regions = [(0,), *self.regions] if self.regions else [(k,) for k in range(len(self.classes))]
+        return tuple(sum(voxels[k] for k in region) for region in regions)
 
     def with_remarks(self, *remarks: str) -> "Dataset":
         """The same data with more remarks."""
@@ -173,6 +199,9 @@ class Declaration(Section):
     normalize: Part
     orientation: Orientation = "common"
     spacing_mm: SpacingMm = "auto"
+    ignored_value: int | None = None
+    regions: tuple[tuple[int, ...], ...] = ()
+    region_order: tuple[int, ...] = ()
 
 
 def fingerprint(declaration: Declaration, cases: tuple[Case, ...]) -> str:
@@ -189,5 +218,9 @@ def fingerprint(declaration: Declaration, cases: tuple[Case, ...]) -> str:
     }
     if wide := [case.id for case in cases if case.is_wide]:
         identity["float32"] = wide
+    if declaration.ignored_value is not None:  # not there without one, so that older fingerprints stay
+        identity["ignored_value"] = declaration.ignored_value
+    if declaration.regions:
+        identity |= {"regions": declaration.regions, "region_order": declaration.region_order}
     text = json.dumps(identity, separators=(",", ":"), sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from dlx.data.cases import Case
+from dlx.data.cases import IGNORED, Case
 from dlx.data.normalize import Image, PadValue, minmax, none, rgb, zscore
 from dlx.settings.spec import Part, Section
 from dlx.system.errors import DataError
@@ -88,7 +88,7 @@ def windowed_channels(normalize: Part, num_channels: int) -> tuple[bool, ...]:
 
 def sample_foreground(image: NDArray[Any], mask: NDArray[np.uint8]) -> NDArray[np.float32]:
     """(C, n): the values of up to MAX_FOREGROUND labelled voxels, evenly spaced in memory order."""
-    labelled = np.flatnonzero(mask)
+    labelled = np.flatnonzero((mask != 0) & (mask != IGNORED))
     labelled = labelled[:: -(-labelled.size // MAX_FOREGROUND) or 1]
     return np.ascontiguousarray(image.reshape(len(image), -1)[:, labelled], np.float32)
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from dlx.data import cache, prepare
 from dlx.data.cache_file import Origin
+from dlx.data.cases import IGNORED, Declaration
 from dlx.data.cases import Case as Case
 from dlx.data.cases import Dataset as Dataset
-from dlx.data.cases import Declaration
 from dlx.data.common_grid import describe_grid, has_changes, to_common_grid
 from dlx.data.layouts.channel_schemes import choose_normalizer
 from dlx.data.layouts.listing import DrawnListing, Listing, name_some
@@ -19,7 +19,7 @@ from dlx.data.notes import HARMLESS, describe_notes
 from dlx.data.pictures import distance_unit
 from dlx.data.splits.groups import folder_groups
 from dlx.settings import registry
-from dlx.settings.binding import bind_parts
+from dlx.settings.binding import bind_parts, identifying_part
 from dlx.settings.spec import DataSpec, Geometry, Part
 from dlx.system.errors import DataError
 
@@ -144,6 +144,9 @@ def _preparation_from_files(folder: Path, listing: Listing, spec: DataSpec) -> P
         channels=listing.channels,
         class_names=listing.class_names,
         label_values=listing.label_values,
+        ignored_value=listing.ignored_value,
+        regions=listing.regions,
+        region_order=listing.region_order,
         normalize=normalize,
         orientation=spec.orientation,
         spacing_mm=spec.spacing_mm,
@@ -168,10 +171,13 @@ def _preparation_of_drawn(source: Part, listing: DrawnListing, spec: DataSpec) -
         layout=source.name,
         channels=listing.channels,
         class_names=listing.class_names,
-        label_values=tuple(range(len(listing.class_names))),
+        label_values=listing.label_values or tuple(range(len(listing.class_names))),
         normalize=choose_normalizer(spec.normalize, source.name, listing.channels)[0],
         orientation=spec.orientation,
         spacing_mm=spec.spacing_mm,
+        ignored_value=IGNORED if listing.has_ignored else None,
+        regions=listing.regions,
+        region_order=listing.region_order,
     )
 
     def make(progress: prepare.ReportProgress | None) -> Dataset:
@@ -181,5 +187,6 @@ def _preparation_of_drawn(source: Part, listing: DrawnListing, spec: DataSpec) -
 
         return prepare.prepare_all(declaration, str(source), len(listing.case_ids), one, progress)
 
+    source = identifying_part("data", source)
     drawn = f"{source} version {listing.version}"
     return Preparation(str(source), drawn, Origin(declaration=declaration, phantom=drawn), make)

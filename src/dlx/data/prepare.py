@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dlx.data.cases import Case, Dataset, Declaration, fingerprint
+from dlx.data.cases import IGNORED, Case, Dataset, Declaration, fingerprint
 from dlx.data.ct import ranges_of, sample_foreground, windowed_channels
 from dlx.data.geometry import check_same_voxels
 from dlx.data.intensities import measure_intensities, negative_fraction
@@ -104,7 +104,7 @@ def prepare_files(listing: Listing, declaration: Declaration, files: CaseFiles, 
     notes = {path: [*volume.notes] for path, volume in volumes.items()}
     for path in (*files.images[1:], files.mask):
         notes[path] += check_same_voxels(first, volumes[path], str(files.images[0]), path.name, geometry=geometry)
-    classes = to_classes(mask.array, listing.label_values, files.mask)
+    classes = to_classes(mask.array, listing.label_values, files.mask, listing.ignored_value)
     channels = [volumes[path].array for path in files.images]
     image = channels[0] if len(channels) == 1 else np.concatenate(channels)
     if len(image) != len(listing.channels):
@@ -177,8 +177,10 @@ def _joined(hashes: Iterable[str]) -> str:
     return hashlib.blake2b("".join(hashes).encode(), digest_size=16).hexdigest()
 
 
-def to_classes(labels: NDArray[Any], label_values: Sequence[int], path: Path) -> NDArray[np.uint8]:
-    """The classes (D, H, W) of a label volume (1, D, H, W): `label_values[k]` becomes k.
+def to_classes(
+    labels: NDArray[Any], label_values: Sequence[int], path: Path, ignored_value: int | None = None
+) -> NDArray[np.uint8]:
+    """The classes (D, H, W) of a label volume (1, D, H, W): `label_values[k]` becomes k, `ignored_value` IGNORED.
 
     Raises DataError with file, values and voxel counts if voxels have undeclared values.
     """
@@ -193,6 +195,10 @@ def to_classes(labels: NDArray[Any], label_values: Sequence[int], path: Path) ->
         of_class = volume == value
         classes[of_class] = k
         known |= of_class
+    if ignored_value is not None:
+        is_ignored = volume == ignored_value
+        classes[is_ignored] = IGNORED
+        known |= is_ignored
     if not known.all():
         _refuse_labels(volume[~known], label_values, path)
     return classes

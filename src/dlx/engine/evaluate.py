@@ -22,7 +22,7 @@ from dlx.data.batches.voxels import Extent, VoxelStore
 from dlx.engine.device import Compute
 from dlx.engine.original_grid import Place, to_original
 from dlx.models.network import evaluation_mode
-from dlx.scoring.overlap import overlap_counts, soft_overlap
+from dlx.scoring.outputs import Outputs
 
 PIECE_SIZE = 2**24  # probabilities in a piece: 64 MiB, as fast as whole batches where it was measured
 MAX_EXACT_SOFT = 2**27  # probabilities (classes times voxels): 512 MiB; four classes of 256 x 256 x 512
@@ -34,7 +34,7 @@ class Measured:
 
     counts: Int[Tensor, "n 3 K"]  # overlap counts
     soft: Float[Tensor, "n 3 K"] | None  # the sums of the soft Dice, if requested
-    predictions: tuple[UInt8[Tensor, "_ _ _"], ...] = ()  # of each case, if they were kept, as its `measured_mask`
+    predictions: tuple[UInt8[Tensor, "_ _ _"], ...] = ()  # of each case, if kept, on the voxels of its measured mask
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Evaluator:
 
     store: VoxelStore
     compute: Compute
-    num_classes: int
+    outputs: Outputs
     dims: int
     stride: int
     slice_axis: int
@@ -63,12 +63,13 @@ class Evaluator:
                 shape = self.store.measured_shapes[case]
                 prediction = torch.empty(shape, dtype=torch.uint8, device=self.compute.device)
                 mask = self.store.measured_mask(case).to(self.compute.device)
-                sums = SoftSums(self.num_classes * mask.numel() <= MAX_EXACT_SOFT) if self.with_soft_dice else None
+                sums = SoftSums(self.outputs, mask.numel()) if self.with_soft_dice else None
                 for place, probabilities in self.measured_pieces(model, case):
-                    prediction[place] = probabilities.argmax(0).to(torch.uint8)
+                    prediction[place] = self.outputs.predict(probabilities)
                     if sums is not None:
                         sums.add(probabilities, mask[place])
-                counts.append(overlap_counts(prediction, mask, self.num_classes))
+                self.outputs.leave_out(prediction, mask)
+                counts.append(self.outputs.counts(prediction, mask))
                 if sums is not None:
                     soft.append(sums.total(self._piece_axis))
                 if keep_predictions:
@@ -110,18 +111,18 @@ class Evaluator:
             with self.compute.autocast():
                 logits: Tensor = model(images.contiguous(memory_format=memory_format))
             return logits
-        total = torch.zeros(len(images), self.num_classes, *images.shape[2:], device=images.device)
+        total = torch.zeros(len(images), self.outputs.num_outputs, *images.shape[2:], device=images.device)
         flips = subsets(self.mirrored_axes)
         for flip in flips:
             axes = [2 + axis for axis in flip]
             with self.compute.autocast():
                 logits = model(images.flip(axes).contiguous(memory_format=memory_format))
             for summed, part in zip(torch.split(total, part_size), torch.split(logits, part_size), strict=True):
-                summed += part.float().softmax(1).flip(axes)
+                summed += self.outputs.probabilities(part).flip(axes)
         return total.div_(len(flips))
 
     def _probabilities(self, predicted: Float[Tensor, "n K *S"]) -> Float[Tensor, "n K *S"]:
-        return predicted if self.mirrored_axes else predicted.float().softmax(1)
+        return predicted if self.mirrored_axes else self.outputs.probabilities(predicted)
 
     def _by_slices(self, model: nn.Module, case: int) -> Iterator[tuple[Place, Float[Tensor, "K d h w"]]]:
         shape, axis = self.store.shapes[case], self.slice_axis
@@ -134,7 +135,7 @@ class Evaluator:
             extent[axis] = min(self.batch_size, shape[axis] - first)
             box = self._gather(case, [(corner[0], corner[1], corner[2])], (extent[0], extent[1], extent[2]))
             slices = box[0].movedim(1 + axis, 0)  # (n, C, h, w)
-            part_size = max(1, PIECE_SIZE // (area * self.num_classes))
+            part_size = max(1, PIECE_SIZE // (area * self.outputs.num_outputs))
             predicted = self._predict(model, slices, part_size)
             del box, slices
             for part in torch.split(predicted, part_size):
@@ -152,7 +153,8 @@ class Evaluator:
         extent = (self.window[0], self.window[1], self.window[2])
         grids = [window_starts(n, w, self.overlap_fraction) for n, w in zip(shape, extent, strict=True)]
         starts = [(d, h, w) for d, h, w in product(*grids)]
-        slab = Slab(self.num_classes, extent, (max(shape[1], extent[1]), max(shape[2], extent[2])), self.compute.device)
+        plane = (max(shape[1], extent[1]), max(shape[2], extent[2]))
+        slab = Slab(self.outputs.num_outputs, extent, plane, self.compute.device)
         for first in range(0, len(starts), self.batch_size):
             group = starts[first : first + self.batch_size]
             predicted = self._predict(model, self._gather(case, group, extent), 1)
@@ -208,8 +210,9 @@ class SoftSums:
     evaluation was done in pieces, so that recorded values repeat; larger ones are summed piece by piece.
     """
 
-    def __init__(self, is_exact: bool) -> None:
-        self.is_exact = is_exact
+    def __init__(self, outputs: Outputs, num_voxels: int) -> None:
+        self.outputs = outputs
+        self.is_exact = outputs.num_outputs * num_voxels <= MAX_EXACT_SOFT
         self.kept: list[tuple[Tensor, Tensor]] = []
         self.sums: list[Tensor] = []
 
@@ -217,14 +220,14 @@ class SoftSums:
         if self.is_exact:
             self.kept.append((probabilities, mask))
         else:
-            self.sums.append(soft_overlap(probabilities[None], mask[None]))
+            self.sums.append(self.outputs.soft_sums(probabilities[None], mask[None]))
 
     def total(self, axis: int) -> Float[Tensor, "3 K"]:
         """The sums over all pieces, which follow one another along an axis of (D, H, W)."""
         if not self.is_exact:
             return torch.stack(self.sums).sum(0)
         probabilities = torch.cat([piece for piece, _ in self.kept], 1 + axis)
-        return soft_overlap(probabilities[None], torch.cat([mask for _, mask in self.kept], axis)[None])
+        return self.outputs.soft_sums(probabilities[None], torch.cat([mask for _, mask in self.kept], axis)[None])
 
 
 def subsets(axes: tuple[int, ...]) -> list[tuple[int, ...]]:

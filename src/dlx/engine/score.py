@@ -64,13 +64,14 @@ def _surfaces(
     """The scores of each case's foreground classes. One thread scores a class of a case from start to end, so the
     number of threads changes no score; numpy and scipy release the GIL most of the time.
     """
-    store = job.evaluator.store
+    store, outputs = job.evaluator.store, job.evaluator.outputs
     masks = [store.measured_mask(case).cpu().numpy() for case in cases]
     classes = range(1, len(job.class_names))
 
     def score(row: int, k: int) -> SurfaceScores:
         predicted: NDArray[np.uint8] = predictions[row].numpy()
-        return surface_scores(predicted == k, masks[row] == k, store.measured_spacings_mm[cases[row]], tolerance_mm)
+        is_there = outputs.is_predicted(predicted, k), outputs.is_true(masks[row], k)
+        return surface_scores(*is_there, store.measured_spacings_mm[cases[row]], tolerance_mm)
 
     pool = ThreadPoolExecutor(surface_threads(job.compute.threads, max((mask.size for mask in masks), default=1)))
     try:

@@ -11,7 +11,8 @@ from dlx.engine.average import WeightAverage
 from dlx.engine.capture import Captured, Eager
 from dlx.engine.device import Compute
 from dlx.engine.probes import Prober
-from dlx.scoring.overlap import mean_foreground, soft_dice_from_sums, soft_overlap
+from dlx.scoring.outputs import Outputs
+from dlx.scoring.overlap import mean_foreground, soft_dice_from_sums
 from dlx.study.results import DropoutSample, LevelProbe
 
 
@@ -46,7 +47,7 @@ class TrainStep:
         augmenter: Augmenter | None = None,
         with_soft_dice: bool = False,
         with_probes: bool = False,
-        num_classes: int,
+        outputs: Outputs,
     ) -> None:
         self.model, self.loss, self.optimizer = model, loss, optimizer
         self.source, self.compute = source, compute
@@ -54,7 +55,8 @@ class TrainStep:
         self.augmenter = augmenter
         self.is_deeply_supervised = getattr(model, "deep_supervision", 0) > 0
         self.losses = torch.zeros(source.num_steps, device=compute.device)
-        self.soft = torch.zeros(source.num_steps, 3, num_classes, device=compute.device)
+        self.outputs = outputs
+        self.soft = torch.zeros(source.num_steps, 3, outputs.num_classes, device=compute.device)
         self.at = torch.zeros(1, dtype=torch.int64, device=compute.device)
         self.prober = Prober(model) if with_probes else None
         self.work: Eager | Captured = Eager()
@@ -86,7 +88,8 @@ class TrainStep:
         self.optimizer.step()
         self.losses.index_copy_(0, self.at, loss.detach().view(1))
         if self.with_soft_dice:
-            self.soft.index_copy_(0, self.at, soft_overlap(logits.detach().float().softmax(1), mask)[None])
+            probabilities = self.outputs.probabilities(logits.detach())
+            self.soft.index_copy_(0, self.at, self.outputs.soft_sums(probabilities, mask)[None])
 
     def measurements(self) -> StepMeasurements:
         """Copies the epoch's measurements to the host: the only device synchronisation of an epoch's steps."""

@@ -272,6 +272,9 @@ def _train_and_record(task: Task, job: Job, history: History) -> Iterator[StepDo
                     "label_values": list(task.resolved.dataset.label_values),
                     "windows": [window and window.model_dump() for window in task.resolved.windows],
                     "grid": grid.model_dump(mode="json") if (grid := task.resolved.dataset.grid) else None,
+                    "ignored_value": task.resolved.dataset.ignored_value,
+                    "regions": [list(region) for region in task.resolved.dataset.regions],
+                    "region_order": list(task.resolved.dataset.region_order),
                 }
                 saved = checkpoint.snapshot(job, header, buffers)
                 is_best = progress.best_epoch == progress.epoch

@@ -95,12 +95,17 @@ def identifying_settings(section: Section) -> dict[str, Any]:
 
 
 def _identify(kind: str, part: Part) -> dict[str, Any]:
+    return identifying_part(kind, part).model_dump(mode="json")
+
+
+def identifying_part(kind: str, part: Part) -> Part:
+    """A bound part without the arguments that were added later and have their default."""
     fields = argument_schema(registry.load(kind, part.name)).model_fields
-    settings: dict[str, Any] = part.model_dump(mode="json")
-    for key, value in part.args.items():
-        if ADDED_LATER in fields[key].metadata and value == fields[key].default:
-            del settings["args"][key]
-    return settings
+
+    def is_kept(key: str, value: Any) -> bool:
+        return ADDED_LATER not in fields[key].metadata or value != fields[key].default
+
+    return Part(name=part.name, args={key: value for key, value in part.args.items() if is_kept(key, value)})
 
 
 def first_cause(error: ValidationError) -> str:

@@ -182,6 +182,9 @@ class SplitSpec(Section):
         return self
 
 
+ForegroundBy = Literal["voxel", "class"]
+
+
 class BatchSpec(Section):
     """What one training step sees.
 
@@ -199,6 +202,8 @@ class BatchSpec(Section):
     """The array axis (D, H, W) of a 2D network's slices; `auto`: the one with by far the largest spacing, else 0."""
     foreground_fraction: Fraction = 0.0
     """The share of patches that are centred on a labelled voxel."""
+    foreground_by: Annotated[ForegroundBy, ADDED_LATER] = "voxel"
+    """The labelled voxel: any `voxel` of the case, or one of a `class` drawn first, so that rare ones are seen too."""
 
     @property
     def fitted_patch_size_px(self) -> tuple[int, ...]:

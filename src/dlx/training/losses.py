@@ -4,16 +4,25 @@
 Every loss takes logits (B, K, *S) of any float type and a mask (B, *S) of classes 0..K-1, in 2D or 3D, and returns one
 scalar in float32 (float64 for float64 logits), under autocast too. No loss waits for the device, and none sums with
 atomics on CUDA, so that a run can repeat bit for bit.
+
+A loss whose `forward` also takes `valid`, a bool mask (B, *S), can be used with data that have an ignore label: it
+leaves out the other voxels, whose class in `mask` is then 0, as if they were not in the batch; their gradient is 0, and
+a batch without a valid voxel has the loss 0.
+
+A loss with a method `of_regions(logits, target, valid)` can be used with regions, which may overlap: `logits` and the
+bool `target` are (B, R, *S), and the probability of each region is the sigmoid of its logit.
 """
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from pydantic import Field
 from torch import Tensor, nn
 
+from dlx.data.cases import IGNORED
 from dlx.system.errors import SettingError
 from dlx.training.lovasz import full_precision, one_hot
 
@@ -35,10 +44,27 @@ class CrossEntropy(nn.Module):
         self.register_buffer("weights", _weights(num_classes, class_weights))
         self.weights: Tensor
 
-    def forward(self, logits: Float[Tensor, "B K *S"], mask: Int64[Tensor, "B *S"]) -> Float[Tensor, ""]:
+    def forward(
+        self, logits: Float[Tensor, "B K *S"], mask: Int64[Tensor, "B *S"], valid: Bool[Tensor, "B *S"] | None = None
+    ) -> Float[Tensor, ""]:
         log_p = _log_p_of_mask(full_precision(logits), mask)
         weights = self.weights.to(log_p.dtype)[mask]
-        return -(weights * log_p).sum() / weights.sum()
+        if valid is None:
+            return -(weights * log_p).sum() / weights.sum()
+        weights = weights * valid
+        return -(weights * log_p).sum() / weights.sum().clamp_min(torch.finfo(log_p.dtype).tiny)
+
+    def of_regions(
+        self, logits: Float[Tensor, "B R *S"], target: Bool[Tensor, "B R *S"], valid: Bool[Tensor, "B *S"] | None = None
+    ) -> Float[Tensor, ""]:
+        """Binary cross-entropy, the mean over voxels and regions, weighted by those of `class_weights` but the first,
+        which is that of the background."""
+        logits = full_precision(logits)
+        costs = nn.functional.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none")
+        weights = self.weights[1:].to(logits.dtype).view(1, -1, *[1] * (logits.ndim - 2)).expand_as(costs)
+        if valid is not None:
+            weights = weights * valid.unsqueeze(1)
+        return (weights * costs).sum() / weights.sum().clamp_min(torch.finfo(logits.dtype).tiny)
 
 
 class SoftDice(nn.Module):
@@ -65,10 +91,27 @@ class SoftDice(nn.Module):
         self.smooth = smooth
         self.batch = batch
 
-    def forward(self, logits: Float[Tensor, "B K *S"], mask: Int64[Tensor, "B *S"]) -> Float[Tensor, ""]:
+    def forward(
+        self, logits: Float[Tensor, "B K *S"], mask: Int64[Tensor, "B *S"], valid: Bool[Tensor, "B *S"] | None = None
+    ) -> Float[Tensor, ""]:
         p = torch.softmax(full_precision(logits), dim=1)
         g = one_hot(mask, p.shape[1]).to(p.dtype)
-        p, g = p[:, self.first_class :].flatten(2), g[:, self.first_class :].flatten(2)
+        if valid is not None:
+            p, g = p * valid.unsqueeze(1), g * valid.unsqueeze(1)
+        return self._of_classes(p[:, self.first_class :], g[:, self.first_class :])
+
+    def of_regions(
+        self, logits: Float[Tensor, "B R *S"], target: Bool[Tensor, "B R *S"], valid: Bool[Tensor, "B *S"] | None = None
+    ) -> Float[Tensor, ""]:
+        """The mean over regions, of which none is the background; p are the sigmoids of the logits."""
+        p = torch.sigmoid(full_precision(logits))
+        g = target.to(p.dtype)
+        if valid is not None:
+            p, g = p * valid.unsqueeze(1), g * valid.unsqueeze(1)
+        return self._of_classes(p, g)
+
+    def _of_classes(self, p: Tensor, g: Tensor) -> Tensor:
+        p, g = p.flatten(2), g.flatten(2)
         # Products and sums instead of einsum, which autocast would run in bfloat16.
         summed = (0, 2) if self.batch else (2,)
         overlap, sizes = (p * g).sum(summed), p.sum(summed) + g.sum(summed)
@@ -104,27 +147,59 @@ class Focal(nn.Module):
         self.gamma = gamma
         self.double_softmax = double_softmax
 
-    def forward(self, logits: Float[Tensor, "B K *S"], mask: Int64[Tensor, "B *S"]) -> Float[Tensor, ""]:
+    def forward(
+        self, logits: Float[Tensor, "B K *S"], mask: Int64[Tensor, "B *S"], valid: Bool[Tensor, "B *S"] | None = None
+    ) -> Float[Tensor, ""]:
         logits = full_precision(logits)
         if self.double_softmax:
             logits = torch.softmax(logits, dim=1)
         log_p = _log_p_of_mask(logits, mask)
         # 1 - p without cancellation, and above 0, where the slope of x^gamma is infinite for gamma < 1.
         missing = (-torch.expm1(log_p)).clamp_min(torch.finfo(log_p.dtype).tiny)
-        return -(self.weights.to(log_p.dtype)[mask] * missing**self.gamma * log_p).mean()
+        costs = self.weights.to(log_p.dtype)[mask] * missing**self.gamma * log_p
+        return -costs.mean() if valid is None else -(costs * valid).sum() / valid.sum().clamp_min(1)
 
 
 class SumLoss(nn.Module):
-    """The sum of its terms, each called with the same logits and mask."""
+    """The sum of its terms, each called with the same logits and mask.
 
-    def __init__(self, terms: Iterable[nn.Module]):
+    With `has_ignored`, voxels of the mask may be IGNORED; each term must take `valid` (see `takes_valid`). Without it
+    nothing is computed for them. With `regions`, sets of classes of the mask, each term must have `of_regions`.
+    """
+
+    def __init__(self, terms: Iterable[nn.Module], *, has_ignored: bool = False, regions: Sequence[Sequence[int]] = ()):
         super().__init__()
         self.terms = nn.ModuleList(terms)
+        self.has_ignored = has_ignored
+        self.register_buffer("members", _members(regions) if regions else None)
+        self.members: Tensor | None
         if not self.terms:
             raise ValueError("a sum of losses needs a term")
 
     def forward(self, logits: Float[Tensor, "B K *S"], mask: Int64[Tensor, "B *S"]) -> Float[Tensor, ""]:
-        return torch.stack([term(logits, mask) for term in self.terms]).sum()
+        valid = None
+        if self.has_ignored:
+            valid = mask != IGNORED
+            mask = mask * valid
+        if self.members is not None:
+            target = self.members[mask].movedim(-1, 1)
+            return torch.stack([term.of_regions(logits, target, valid) for term in self.terms]).sum()  # type: ignore[operator]
+        if valid is None:
+            return torch.stack([term(logits, mask) for term in self.terms]).sum()
+        return torch.stack([term(logits, mask, valid) for term in self.terms]).sum()
+
+
+def _members(regions: Sequence[Sequence[int]]) -> Bool[Tensor, "K R"]:
+    """Which classes of a mask (rows) belong to which region (columns)."""
+    members = torch.zeros(1 + max(map(max, regions)), len(regions), dtype=torch.bool)
+    for r, classes in enumerate(regions):
+        members[list(classes), r] = True
+    return members
+
+
+def takes_valid(term: nn.Module) -> bool:
+    """Whether a loss can leave voxels out: its `forward` has a parameter `valid`."""
+    return "valid" in inspect.signature(type(term).forward).parameters
 
 
 def _log_p_of_mask(logits: Tensor, mask: Tensor) -> Tensor:

@@ -33,19 +33,25 @@ class LovaszSoftmax(nn.Module):
         super().__init__()
         self.bins = bins
 
-    def forward(self, logits: Float[Tensor, "B K *S"], mask: Int64[Tensor, "B *S"]) -> Float[Tensor, ""]:
+    def forward(
+        self, logits: Float[Tensor, "B K *S"], mask: Int64[Tensor, "B *S"], valid: Bool[Tensor, "B *S"] | None = None
+    ) -> Float[Tensor, ""]:
         p = torch.softmax(full_precision(logits), dim=1).movedim(1, 0).flatten(1)
         is_class = one_hot(mask, p.shape[0]).movedim(1, 0).flatten(1)
         errors = (is_class.to(p.dtype) - p).abs()
+        if valid is not None:  # an error of 0 is ranked last and costs nothing
+            valid = valid.flatten()
+            is_class, errors = is_class & valid, errors * valid
         if self.bins is None:
             errors, order = errors.sort(dim=1, descending=True)
             steps = jaccard_steps(is_class.gather(1, order), p.dtype)
         else:
-            steps = binned_steps(errors.detach(), is_class, self.bins)
+            steps = binned_steps(errors.detach(), is_class, self.bins, valid)
         per_class = (errors * steps).sum(dim=1)
         # A product instead of indexing: the host does not need to know which classes are present.
         present = is_class.any(dim=1).to(p.dtype)
-        return (per_class * present).sum() / present.sum()
+        num_present = present.sum() if valid is None else present.sum().clamp_min(1.0)
+        return (per_class * present).sum() / num_present
 
 
 def jaccard_steps(is_class: Bool[Tensor, "K N"], dtype: torch.dtype) -> Float[Tensor, "K N"]:
@@ -64,28 +70,39 @@ def jaccard_steps(is_class: Bool[Tensor, "K N"], dtype: torch.dtype) -> Float[Te
     return torch.where(is_class, 1.0 / union, intersection / (union * (union - 1.0).clamp_min(1.0)))
 
 
-def binned_steps(errors: Float[Tensor, "K N"], is_class: Bool[Tensor, "K N"], bins: int) -> Float[Tensor, "K N"]:
+def binned_steps(
+    errors: Float[Tensor, "K N"], is_class: Bool[Tensor, "K N"], bins: int, valid: Bool[Tensor, " N"] | None = None
+) -> Float[Tensor, "K N"]:
     """`jaccard_steps` for voxels in any order: the loss's increase in each bin is divided among the voxels of the bin.
+    Voxels that are not `valid` are in no bin, and their step is 0.
 
     Voxels of the class get one share and the others another, since the former reduce the intersection and the latter
     increase the union (with one share for both, gradients were wrong by 43 %).
     """
-    counts, place = _histogram(errors, is_class, bins)
-    return torch.gather(_shares(counts).to(errors.dtype).flatten(1), 1, place)
+    counts, place = _histogram(errors, is_class, bins, valid)
+    shares = _shares(counts).to(errors.dtype).flatten(1)
+    if valid is not None:
+        shares = torch.nn.functional.pad(shares, (0, 1))  # of the voxels in no bin
+    return torch.gather(shares, 1, place)
 
 
-def _histogram(errors: Tensor, is_class: Tensor, bins: int) -> tuple[Int64[Tensor, "K 2 bins"], Int64[Tensor, "K N"]]:
+def _histogram(
+    errors: Tensor, is_class: Tensor, bins: int, valid: Tensor | None
+) -> tuple[Int64[Tensor, "K 2 bins"], Int64[Tensor, "K N"]]:
     """The number of voxels of the class (row 1) and of others (row 0) by bin, the largest errors first, and the index
-    at which each voxel was counted. Integers, so that sums with atomics on CUDA repeat bit for bit."""
-    num_classes = len(errors)
+    at which each voxel was counted (2 bins, after the last one, if it is not valid). Integers, so that sums with
+    atomics on CUDA repeat bit for bit."""
+    num_classes, num_places = len(errors), 2 * bins if valid is None else 2 * bins + 1
     bin_ = ((1.0 - errors) * bins).long().clamp_(0, bins - 1)
     place = bin_ + is_class * bins
+    if valid is not None:
+        place = torch.where(valid, place, 2 * bins)
     if errors.device.type == "cpu":
-        rows = [torch.bincount(row, minlength=2 * bins) for row in place]
-        return torch.stack(rows).view(num_classes, 2, bins), place
-    counts = torch.zeros(num_classes, 2 * bins, dtype=torch.int64, device=errors.device)
-    counts.scatter_add_(1, place, torch.ones_like(place))
-    return counts.view(num_classes, 2, bins), place
+        counts = torch.stack([torch.bincount(row, minlength=num_places) for row in place])
+    else:
+        counts = torch.zeros(num_classes, num_places, dtype=torch.int64, device=errors.device)
+        counts.scatter_add_(1, place, torch.ones_like(place))
+    return counts[:, : 2 * bins].reshape(num_classes, 2, bins), place
 
 
 def _shares(counts: Int64[Tensor, "K 2 bins"]) -> Float[Tensor, "K 2 bins"]:

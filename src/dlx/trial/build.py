@@ -16,9 +16,10 @@ from dlx.engine.evaluate import Evaluator
 from dlx.engine.fit import Job
 from dlx.engine.randomness import weights_from
 from dlx.engine.step import TrainStep
+from dlx.scoring.outputs import Outputs
 from dlx.settings.spec import AugmentSpec, Spec
 from dlx.training.deep_supervision import DeepSupervision
-from dlx.trial.factories import make_loss, make_model, make_optimizer, make_scheduler, model_geometry
+from dlx.trial.factories import make_loss, make_model, make_optimizer, make_scheduler, model_geometry, outputs_of
 from dlx.trial.resolve import Resolved
 
 
@@ -76,11 +77,11 @@ def _make_step(resolved: Resolved, store: VoxelStore, model: nn.Module) -> Train
     decay = spec.train.ema_decay
     train = tuple(store.index[case] for case in resolved.split.train)
     dims, _ = model_geometry(model)
-    plan = _patch_sampler(spec, store, train)
-    num_classes = len(resolved.dataset.classes)
+    plan = _patch_sampler(spec, store, train, resolved.dataset.regions)
+    outputs = outputs_of(resolved.dataset)
     return TrainStep(
         model,
-        _make_loss(spec, num_classes, model).to(compute.device),
+        _make_loss(spec, outputs, model).to(compute.device),
         make_optimizer(model, spec),
         PatchSource(store, plan, spec.batch, dims, compute.device, spec.train.steps_per_epoch),
         compute,
@@ -89,12 +90,12 @@ def _make_step(resolved: Resolved, store: VoxelStore, model: nn.Module) -> Train
         augmenter=_make_augmenter(resolved),
         with_soft_dice=spec.evaluate.soft_dice,
         with_probes=spec.evaluate.probes,
-        num_classes=num_classes,
+        outputs=outputs,
     )
 
 
-def _make_loss(spec: Spec, num_classes: int, model: nn.Module) -> nn.Module:
-    loss = make_loss(spec.loss, num_classes)
+def _make_loss(spec: Spec, outputs: Outputs, model: nn.Module) -> nn.Module:
+    loss = make_loss(spec.loss, outputs)
     return DeepSupervision(loss) if getattr(model, "deep_supervision", 0) else loss
 
 
@@ -130,7 +131,7 @@ def _assemble(resolved: Resolved, store: VoxelStore, seed: int, step: TrainStep,
     evaluator = Evaluator(
         store=store,
         compute=compute,
-        num_classes=len(dataset.classes),
+        outputs=outputs_of(dataset),
         dims=dims,
         stride=stride,
         slice_axis=spec.batch.fitted_slice_axis,
@@ -167,8 +168,18 @@ def evenly_spaced(cases: tuple[int, ...], count: int) -> tuple[int, ...]:
     return tuple(cases[(2 * position + 1) * len(cases) // (2 * count)] for position in range(count))
 
 
-def _patch_sampler(spec: Spec, store: VoxelStore, train: tuple[int, ...]) -> PatchSampler:
+def _patch_sampler(
+    spec: Spec, store: VoxelStore, train: tuple[int, ...], regions: tuple[tuple[int, ...], ...]
+) -> PatchSampler:
     whole = [tuple((0, size) for size in store.shapes[case]) for case in train]
     boxes = [store.boxes[case] for case in train] if spec.data.crop else whole
     extent = box_extent(spec.batch.fitted_patch_size_px, spec.batch)
-    return PatchSampler(extent, train, tuple(boxes), spec.batch.foreground_fraction)  # type: ignore[arg-type]
+    batch = spec.batch
+    return PatchSampler(
+        extent,
+        train,
+        tuple(boxes),  # type: ignore[arg-type]
+        batch.foreground_fraction,
+        batch.foreground_by,
+        regions,
+    )

@@ -6,10 +6,11 @@ import torch
 from torch import nn
 
 from dlx.data.cases import Dataset
+from dlx.scoring.outputs import Outputs
 from dlx.settings import registry
 from dlx.settings.spec import PART_KINDS, Part, Spec
 from dlx.system.errors import SettingError
-from dlx.training.losses import SumLoss
+from dlx.training.losses import SumLoss, takes_valid
 
 
 def _make(key: str, part: Part, *given: Any) -> Any:
@@ -19,7 +20,7 @@ def _make(key: str, part: Part, *given: Any) -> Any:
 
 def make_model(spec: Spec, dataset: Dataset) -> nn.Module:
     """The spec's network for the data's channels and classes, initialised, on torch's current default device."""
-    model: nn.Module = _make("model", spec.model, len(dataset.channels), len(dataset.classes), spec.dropout)
+    model: nn.Module = _make("model", spec.model, len(dataset.channels), outputs_of(dataset).num_outputs, spec.dropout)
     _make("init", spec.init, model)
     return model
 
@@ -29,9 +30,22 @@ def model_geometry(model: nn.Module) -> tuple[int, int]:
     return int(model.dims), int(model.stride)  # type: ignore[arg-type]
 
 
-def make_loss(terms: tuple[Part, ...], num_classes: int) -> nn.Module:
-    """The sum of the named losses."""
-    return SumLoss([_make("loss", term, num_classes) for term in terms])
+def outputs_of(dataset: Dataset) -> Outputs:
+    """What the outputs of a network for these data mean."""
+    return Outputs(len(dataset.classes), dataset.ignored_value is not None, dataset.regions, dataset.region_order)
+
+
+def make_loss(terms: tuple[Part, ...], outputs: Outputs) -> nn.Module:
+    """The sum of the named losses; SettingError for one that cannot be used with the ignored voxels or the regions of
+    the data.
+    """
+    made = [_make("loss", term, outputs.num_classes) for term in terms]
+    for part, term in zip(terms, made, strict=True):
+        if outputs.has_ignored and not takes_valid(term):
+            raise SettingError(f"loss '{part.name}' cannot leave out the voxels of the data's ignore label")
+        if outputs.regions and not hasattr(term, "of_regions"):
+            raise SettingError(f"loss '{part.name}' needs exclusive classes, but the data have regions: use dice or ce")
+    return SumLoss(made, has_ignored=outputs.has_ignored, regions=outputs.regions)
 
 
 def parameter_groups(model: nn.Module, spec: Spec) -> list[dict[str, Any]]:

@@ -34,8 +34,8 @@ from dlx.system.cpu_cores import available_cores
 from dlx.system.errors import SettingError
 from dlx.training import schedules
 from dlx.trial.evaluation_memory import fit_evaluation_batch
-from dlx.trial.factories import make_loss, make_model, make_optimizer, make_scheduler, model_geometry
-from dlx.trial.sanity import warn_of_dropout, warn_of_patches, warn_of_threads
+from dlx.trial.factories import make_loss, make_model, make_optimizer, make_scheduler, model_geometry, outputs_of
+from dlx.trial.sanity import warn_of_dropout, warn_of_foreground, warn_of_patches, warn_of_threads
 
 
 @dataclass(frozen=True)
@@ -129,6 +129,7 @@ def resolve(spec: Spec, dataset: Dataset, *, min_validations: int = MIN_POINTS, 
         *describe_windows(windows, dataset.channels, len(split.train)),
         *remark_on(dataset, split, groups),
         *warn_of_patches(spec, dataset, split, dims),
+        *warn_of_foreground(spec.batch),
         *(warn_of_dropout(model, len(dataset.channels)) if spec.dropout.p > 0 else ()),
         *(warn_of_threads(compute.threads, available_cores()) if compute.device.type == "cpu" else ()),
         *_check_parts(spec, model, dataset),
@@ -173,7 +174,10 @@ def _windows(spec: Spec, dataset: Dataset, split: Split) -> Windows:
 
 def _classes(dataset: Dataset) -> dict[str, list[str]]:
     """Case -> the names of the classes that its mask has."""
-    return {case.id: [dataset.classes[k] for k in sorted(case.classes)] for case in dataset.cases}
+    return {
+        case.id: [name for name, voxels in zip(dataset.classes, dataset.class_voxels(case), strict=True) if voxels]
+        for case in dataset.cases
+    }
 
 
 def _describe_initial(initial: InitialWeights, total: int, path: str) -> str:
@@ -287,7 +291,7 @@ def _check_parts(spec: Spec, model: nn.Module, dataset: Dataset) -> list[str]:
     before anything is trained. Returns remarks for the user.
     """
     remarks = []
-    make_loss(spec.loss, len(dataset.classes))
+    make_loss(spec.loss, outputs_of(dataset))
     make_scheduler(make_optimizer(model, spec), spec)
     rates = schedules.rates(spec.scheduler.name, spec.scheduler.args, spec.optimizer.lr, spec.train.epochs)
     collapse = schedules.early_collapse(rates)

@@ -9,7 +9,7 @@ from torch import nn
 from dlx.data.cases import Case, Dataset
 from dlx.data.splits.split import Split
 from dlx.models.dropout import Dropout, dropout_modules
-from dlx.settings.spec import Spec
+from dlx.settings.spec import BatchSpec, Spec
 from dlx.settings.text import counted
 from dlx.trial.factories import model_geometry
 
@@ -38,6 +38,16 @@ def warn_of_patches(spec: Spec, dataset: Dataset, split: Split, dims: int) -> li
         asked, largest = spell_size(patch.tolist()), spell_size(spanned.max(axis=0).tolist())
         remarks.append(f"batch.patch_size_px: patches of {asked} are mostly padding; no image is larger than {largest}")
     return remarks
+
+
+def warn_of_foreground(batch: BatchSpec) -> list[str]:
+    """A choice of foreground voxels that no patch uses."""
+    if batch.foreground_by == "voxel" or batch.foreground_fraction > 0:
+        return []
+    return [
+        "batch.foreground_by: 'class' changes nothing, because no patch is centred on a labelled voxel: "
+        "set batch.foreground_fraction (nnU-Net: 0.33)"
+    ]
 
 
 def warn_of_dropout(model: nn.Module, num_channels: int) -> list[str]:

@@ -53,6 +53,7 @@ def head_lines(plan: "Plan") -> list[str]:
     loss = "+".join(str(term.name) for term in spec.loss)
     threads = f", {counted(compute.threads, 'thread')}" if compute.device.type == "cpu" else ""
     channels, classes = ", ".join(dataset.channels), ", ".join(dataset.classes[1:])
+    classes += " (regions)" if dataset.regions else ""
     length = f"{counted(spec.train.epochs, 'epoch')} of {counted(spec.train.steps_per_epoch, 'step')}"
     kind = "slices" if spec.batch.kind == "block" else "patches"
     subset = training_subset(resolved)

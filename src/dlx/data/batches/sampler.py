@@ -13,28 +13,78 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from dlx.data.batches.voxels import Extent, VoxelStore
-from dlx.settings.spec import BatchSpec
+from dlx.data.cases import IGNORED
+from dlx.settings.spec import BatchSpec, ForegroundBy
+
+NUM_VALUES = 256  # of a mask, which is uint8
 
 
 class Foreground:
-    """The positions of the labelled voxels of some cases, on the host: a flat index of 4 bytes per voxel."""
+    """The positions of the labelled voxels of some cases, on the host: a flat index of 4 bytes per voxel.
 
-    def __init__(self, masks: Iterable[Tensor]) -> None:  # each (D, H, W); sizes may differ
-        flat, shapes = [], []
+    The voxels of a case are in memory order; with `by_class` class by class, and in memory order within a class.
+    `class_counts` holds the voxels of each class, background first (with 0), and is only there with `by_class`. If
+    there are `regions`, sets of classes that may overlap, these are drawn instead of classes.
+    """
+
+    def __init__(  # each mask is (D, H, W); sizes may differ
+        self, masks: Iterable[Tensor], *, by_class: bool = False, regions: Sequence[Sequence[int]] = ()
+    ) -> None:
+        flat, shapes, counts = [], [], []
         for mask in masks:
-            index = mask.flatten().nonzero().squeeze(1)
+            index = ((mask != 0) & (mask != IGNORED)).flatten().nonzero().squeeze(1)
+            if by_class:
+                classes = mask.flatten()[index]
+                counts.append(torch.bincount(classes.cpu(), minlength=NUM_VALUES))
+                index = torch.cat([index[classes == k] for k in counts[-1].nonzero().squeeze(1).tolist()] or [index])
             flat.append(index.to(torch.int32 if mask.numel() < 2**31 else torch.int64).cpu())
             shapes.append(tuple(mask.shape))
         self.counts = torch.tensor([len(index) for index in flat])  # (cases,)
         self.flat = torch.cat(flat)
+        self.class_counts: Tensor | None = None  # (cases, classes)
+        self._members: Tensor | None = None
+        if by_class:
+            self.class_counts, self._members = _counts_and_members(counts, regions)
         self._first = self.counts.cumsum(0) - self.counts
         self._shapes = torch.tensor(shapes)
+
+    def draw(
+        self, case: Int[Tensor, " n"], voxel: Float[Tensor, " n"], class_: Float[Tensor, " n"] | None
+    ) -> Int[Tensor, " n"]:
+        """The number of a labelled voxel of each case, which must have one, from uniform draws in [0, 1).
+
+        Without `class_`, any labelled voxel by `voxel`; with it (and `by_class`) one of the classes that the case has
+        by `class_`, then one of its voxels by `voxel`.
+        """
+        if class_ is None or self.class_counts is None or self._members is None:
+            return (voxel * self.counts[case]).long()
+        is_there = (self.class_counts @ self._members.T > 0)[case]  # (n, sets)
+        nth = (class_ * is_there.sum(1)).long()  # of the sets that the case has, from 0
+        chosen = (is_there.cumsum(1) <= nth.unsqueeze(1)).sum(1)
+        counts = self.class_counts[case]  # (n, classes)
+        within = counts * self._members[chosen]
+        at = (voxel * within.sum(1)).long().unsqueeze(1)  # the number of the voxel in its set, class by class
+        class_at = (within.cumsum(1) <= at).sum(1, keepdim=True)
+        skipped = (counts - within).cumsum(1).gather(1, class_at)  # of classes before it that are not in the set
+        return (at + skipped).squeeze(1)
 
     def position(self, case: Int[Tensor, " n"], which: Int[Tensor, " n"]) -> Int[Tensor, "n 3"]:
         """The (D, H, W) position of labelled voxel number `which` (counted from 0, in memory order) of each case."""
         flat = self.flat[self._first[case] + which].long()
         _, height, width = self._shapes[case].unbind(1)
         return torch.stack([flat // (height * width), flat // width % height, flat % width], 1)
+
+
+def _counts_and_members(
+    counts: list[Tensor], regions: Sequence[Sequence[int]]
+) -> tuple[Int[Tensor, "cases classes"], Int[Tensor, "sets classes"]]:
+    """The voxels of each class in each case, and which classes (1) belong to which set: a region, or one class."""
+    highest = max([1, *(int(k) for of_case in counts for k in of_case.nonzero()), *(k for one in regions for k in one)])
+    sets = regions or [[k] for k in range(1, highest + 1)]
+    members = torch.zeros(len(sets), highest + 1, dtype=torch.int64)
+    for row, classes in zip(members, sets, strict=True):
+        row[list(classes)] = 1
+    return torch.stack(counts)[:, : highest + 1], members
 
 
 @dataclass(frozen=True)
@@ -49,6 +99,8 @@ class PatchSampler:
     cases: tuple[int, ...]
     boxes: tuple[tuple[tuple[int, int], tuple[int, int], tuple[int, int]], ...]
     foreground_fraction: float = 0.0
+    foreground_by: ForegroundBy = "voxel"
+    regions: tuple[tuple[int, ...], ...] = ()
 
     def draw_epoch(
         self, num_steps: int, batch_size: int, order: torch.Generator, foreground: Foreground | None = None
@@ -56,7 +108,9 @@ class PatchSampler:
         """Case indices and start corners for every patch of an epoch, drawn on the host from `order`.
 
         Cases are drawn uniformly. `foreground` holds the labelled voxels of each entry of `cases`. It is needed if
-        `foreground_fraction` is above zero: this fraction of the patches is centred on a labelled voxel.
+        `foreground_fraction` is above zero: this fraction of the patches is centred on a labelled voxel, which
+        `foreground_by` draws from all of the case, or from a class that is drawn first. The draws of `class` come last:
+        all others, and so cases and other patches, are the same for both.
         """
         shape = (num_steps, batch_size)
         picked = torch.randint(len(self.cases), shape, generator=order)
@@ -74,9 +128,12 @@ class PatchSampler:
     ) -> Tensor:
         counts = foreground.counts[picked]
         chance = torch.rand(picked.shape, generator=order, dtype=torch.float64)
-        which = (torch.rand(picked.shape, generator=order, dtype=torch.float64) * counts).long()
+        voxel = torch.rand(picked.shape, generator=order, dtype=torch.float64)
+        is_by_class = self.foreground_by == "class"
+        class_ = torch.rand(picked.shape, generator=order, dtype=torch.float64) if is_by_class else None
         chosen = (chance < self.foreground_fraction) & (counts > 0)
-        centre = foreground.position(picked[chosen], which[chosen]) - torch.tensor(self.extent) // 2
+        which = foreground.draw(picked[chosen], voxel[chosen], None if class_ is None else class_[chosen])
+        centre = foreground.position(picked[chosen], which) - torch.tensor(self.extent) // 2
         low, room = low[chosen], room[chosen]
         placed = torch.minimum(torch.maximum(centre, low), low + room.clamp(min=0))
         start = start.clone()
@@ -130,7 +187,8 @@ class PatchSource:
         self.is_block = batch.kind == "block" and dims == 2
         self.foreground = None
         if sampler.foreground_fraction:
-            self.foreground = Foreground(store.mask(case) for case in sampler.cases)
+            masks = (store.mask(case) for case in sampler.cases)
+            self.foreground = Foreground(masks, by_class=sampler.foreground_by == "class", regions=sampler.regions)
         self.drawn: tuple[Tensor, Tensor] | None = None  # on the host
         self.cases = torch.zeros(num_steps, self.num_boxes, dtype=torch.int64, device=store.device)
         self.starts = torch.zeros(num_steps, self.num_boxes, 3, dtype=torch.int64, device=store.device)

@@ -36,6 +36,7 @@ def remark_on(dataset: Dataset, split: Split, groups: Collection[str]) -> list[s
     used = _of(dataset, [*split.train, *split.val])
     return [
         *untrained_classes(dataset, split),
+        *ignored_voxels(dataset, used),
         *repeated_images(dataset, split),
         *unlike_orientations(used),
         *unlike_spacings(used),
@@ -50,9 +51,19 @@ def remark_on(dataset: Dataset, split: Split, groups: Collection[str]) -> list[s
 
 def untrained_classes(dataset: Dataset, split: Split) -> list[str]:
     """Classes that no training case has."""
-    present = frozenset[int]().union(*(case.classes for case in _of(dataset, split.train)))
-    absent = [name for k, name in enumerate(dataset.classes) if k not in present]
+    cases = _of(dataset, split.train)
+    absent = [name for k, name in enumerate(dataset.classes) if not any(dataset.class_voxels(c)[k] for c in cases)]
     return [f"no training case has the class {name_some(absent)}"] if absent else []
+
+
+def ignored_voxels(dataset: Dataset, cases: Sequence[Case]) -> list[str]:
+    """How much of the masks has the ignore label."""
+    if dataset.ignored_value is None or not cases:
+        return []
+    shares = [case.ignored_fraction for case in cases]
+    line = f"ignore label: {100 * sum(shares) / len(shares):.1f} % of the voxels are left out of losses and metrics"
+    without = [case.id for case, share in zip(cases, shares, strict=True) if share == 1.0]
+    return [f"{line}; all of {counted(len(without), 'case')} ({name_some(without, SHOWN)})" if without else line]
 
 
 def repeated_images(dataset: Dataset, split: Split) -> list[str]:
@@ -238,7 +249,7 @@ def unlike_class_sizes(dataset: Dataset, split: Split) -> list[str]:
 def _voxels_per_case(dataset: Dataset, ids: Sequence[str]) -> list[float]:
     totals = Counter[int]()
     for case in _of(dataset, ids):
-        totals.update(dict(enumerate(case.class_voxels)))
+        totals.update(dict(enumerate(dataset.class_voxels(case))))
     return [totals[k] / len(ids) for k in range(len(dataset.classes))]
 
 

@@ -21,7 +21,8 @@ from pydantic import Field
 from dlx.settings import registry
 from dlx.system.errors import DataError, SettingError, nearest
 
-MAX_CLASSES = 256  # masks are uint8
+MAX_CLASSES = 255  # masks are uint8, of which one value is reserved for ignored voxels
+MAX_REGIONS = 8  # predicted regions are the bits of a uint8
 MAX_FOLDERS = 100  # subfolders in which a layout is searched for, to give a hint
 
 
@@ -39,8 +40,9 @@ class Listing:
     """The contents of a folder, from file names and `dataset.json` alone.
 
     `label_values[k]` is the value of class k in the mask files, `class_names[k]` its name; class 0 is the background,
-    with value 0. `cases` are in natural order of their ids. `remarks` are lines for the user on harmless
-    irregularities.
+    with value 0. `ignored_value` is that of the ignore label, None without one. `cases` are in natural order of their
+    ids. `remarks` are lines for the user on harmless irregularities. With `regions` and `region_order` the names after
+    the first are those of regions, and `label_values` are those of the masks (see `Dataset`).
     """
 
     layout: str
@@ -51,14 +53,19 @@ class Listing:
     allow_rgb: bool = False  # the one image file of a case may hold R, G, B as the channels
     allow_4d: bool = False  # the one image file of a case may hold the channels along a fourth axis
     remarks: tuple[str, ...] = ()
+    ignored_value: int | None = None
+    regions: tuple[tuple[int, ...], ...] = ()
+    region_order: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class DrawnListing:
     """The cases of a data source that draws them instead of reading files, as the phantom does.
 
-    `case(index)` draws the image (C, D, H, W) and the mask (D, H, W) of `case_ids[index]`. `spacing_mm` is (d, h, w).
-    `version` is to increase whenever the source draws other values.
+    `case(index)` draws the image (C, D, H, W) and the mask (D, H, W) of `case_ids[index]`, in which voxels may be
+    IGNORED if `has_ignored`. `spacing_mm` is (d, h, w). `version` is to increase whenever the source draws other
+    values. With `regions` and `region_order` the names after the first are those of regions (see `Dataset`), and
+    `label_values` are the masks' classes; by default as many as there are names.
     """
 
     version: int
@@ -67,6 +74,10 @@ class DrawnListing:
     case_ids: tuple[str, ...]
     spacing_mm: tuple[float, float, float]
     case: Callable[[int], tuple[NDArray[np.float32], NDArray[np.uint8]]]
+    has_ignored: bool = False
+    label_values: tuple[int, ...] = ()
+    regions: tuple[tuple[int, ...], ...] = ()
+    region_order: tuple[int, ...] = ()
 
 
 def natural_key(text: str) -> tuple[tuple[Any, ...], str]:
@@ -191,12 +202,15 @@ def _check_listing(root: Path, listing: Listing) -> None:
     if not listing.cases:
         raise DataError(f"{root}: the {listing.layout} folder contains no labelled case")
     values = listing.label_values
-    if not listing.channels or not values or len(values) != len(listing.class_names):
+    num_named = len(listing.regions) + 1 if listing.regions else len(values)
+    if not listing.channels or not values or num_named != len(listing.class_names):
         raise DataError(f"{root}: no channel or no class is declared")
     if values[0] != 0:
         raise DataError(f"{root}: the labels have no background (value 0)")
     if len(values) > MAX_CLASSES or len(values) < 2:
         raise DataError(f"{root}: {len(values)} classes including the background; expected 2 to {MAX_CLASSES}")
+    if len(listing.regions) > MAX_REGIONS:
+        raise DataError(f"{root}: {len(listing.regions)} regions; expected {MAX_REGIONS} or fewer")
     for what, items in (
         ("label value", values),
         ("class name", listing.class_names),

@@ -1,18 +1,20 @@
 """nnU-Net v2 raw data: `dataset.json`, `imagesTr/CASE_0000.*` (one file per channel), `labelsTr/CASE.*`.
 
-Only file names and `dataset.json` are read. Labels that are regions (lists) and the ignore label are refused, because
-the losses and metrics of dlx need one class per voxel. The format is described in nnU-Net's
+Only file names and `dataset.json` are read. The format is described in nnU-Net's
 documentation/dataset_format.md (github.com/MIC-DKFZ/nnUNet).
 """
 
 import re
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from dlx.data.layouts.dataset_json import NAME, DatasetJson, has_keys, kind_of, ordered_labels, read_dataset_json
 from dlx.data.layouts.listing import CaseFiles, Listing, name_some, natural_key
 from dlx.system.errors import DataError, nearest
 
 LOOKED_FOR = "dataset.json with channel_names, imagesTr/CASE_0000.* and labelsTr/CASE.*"
+IGNORE = "ignore"  # the name that nnU-Net reserves for voxels that nobody labelled
+ORDER = "regions_class_order"
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".png", ".tif", ".tiff")
 RGB_ENDINGS = (".png", ".tif", ".tiff")  # formats whose one file may hold three channels
 
@@ -25,14 +27,14 @@ def is_layout(folder: Path) -> bool:
 def list_cases(folder: Path) -> Listing:
     """The cases of an nnU-Net v2 folder.
 
-    Raises DataError if dataset.json is missing or wrong, or uses regions or an ignore label, and if a case lacks a
+    Raises DataError if dataset.json is missing or wrong, and if a case lacks a
     channel or its label, or has an undeclared channel.
     """
     description = read_dataset_json(folder)
     if "dataset" in description.values:
         raise DataError(f"{description.path}: lists file paths under 'dataset', which is not supported")
     channels = description.channel_names("channel_names")
-    class_names, label_values = _labels(description)
+    labels = _labels(description)
     ending = _ending(description)
     masks = {name.removesuffix(ending): folder / "labelsTr" / name for name in _files(folder, "labelsTr", ending)}
     images, remarks = _images(folder, ending)
@@ -46,29 +48,80 @@ def list_cases(folder: Path) -> Listing:
     return Listing(
         layout="nnunet",
         channels=channels,
-        class_names=class_names,
-        label_values=label_values,
         cases=cases,
         allow_rgb=is_rgb,
         remarks=(*remarks, *description.count_remark(len(cases))),
+        **labels._asdict(),
     )
 
 
-def _labels(description: DatasetJson) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    labels: list[tuple[str, int]] = []
-    for name, value in description.table("labels").items():
-        where = f"{description.path}: label {name!r}"
-        if isinstance(value, list):
-            raise DataError(f"{where} is a region (a list of values): regions are not supported")
-        if name == "ignore":
-            raise DataError(f"{where}: an ignore label is not supported")
+class Labels(NamedTuple):
+    """The labels that a description declares, as a `Listing` has them."""
+
+    class_names: tuple[str, ...]
+    label_values: tuple[int, ...]
+    ignored_value: int | None = None
+    regions: tuple[tuple[int, ...], ...] = ()
+    region_order: tuple[int, ...] = ()
+
+
+def _labels(description: DatasetJson) -> Labels:
+    """The labels, which are regions if one of them has several values. The ignore label must have the highest value."""
+    table = {name: _values(description, name, value) for name, value in description.table("labels").items()}
+    if len(table.get(IGNORE, [0])) > 1:
+        raise DataError(f"{description.path}: label '{IGNORE}' must have one value, and has {len(table[IGNORE])}")
+    ignored = table.pop(IGNORE, [None])[0]
+    highest = max((value for values in table.values() for value in values), default=0)
+    if ignored is not None and ignored <= highest:
+        raise DataError(
+            f"{description.path}: label '{IGNORE}' has the value {ignored}; it must be the highest (above {highest})"
+        )
+    if any(len(values) > 1 for values in table.values()):
+        return _regions(description, table, ignored)
+    class_names, label_values = ordered_labels([(name, values[0]) for name, values in table.items()])
+    return Labels(class_names, label_values, ignored)
+
+
+def _values(description: DatasetJson, name: str, declared: Any) -> list[int]:
+    """The values of a label: one, or those of a region."""
+    where = f"{description.path}: label {name!r}"
+    if declared == []:
+        raise DataError(f"{where} is a region without values")
+    values = declared if isinstance(declared, list) else [declared]
+    for value in values:
         if type(value) is not int:
             hint = " (nnU-Net v2 expects name -> value)" if isinstance(value, str) else ""
             raise DataError(f"{where} must have a whole number, not {kind_of(value)}{hint}")
         if value < 0:
             raise DataError(f"{where} has the value {value}; values count from 0 (background)")
-        labels.append((name, value))
-    return ordered_labels(labels)
+    return values
+
+
+def _regions(description: DatasetJson, table: dict[str, list[int]], ignored: int | None) -> Labels:
+    """Regions in the order in which they are declared, and the class that is written for each."""
+    backgrounds = [name for name, values in table.items() if values == [0]]
+    regions = {name: values for name, values in table.items() if values != [0]}
+    if len(backgrounds) != 1:
+        raise DataError(f"{description.path}: the labels have no background (value 0), or several")
+    for name, values in regions.items():
+        if 0 in values or len(set(values)) != len(values):
+            raise DataError(f"{description.path}: region {name!r} contains the background (0), or a value twice")
+    label_values = tuple(sorted({0}.union(*regions.values())))
+    order = description.values.get(ORDER)
+    if not isinstance(order, list) or len(order) != len(regions):
+        raise DataError(
+            f"{description.path}: '{ORDER}' must list a value for each of the {len(regions)} regions, in their order"
+        )
+    for name, value in zip(regions, order, strict=True):
+        if type(value) is not int or value not in regions[name]:
+            raise DataError(f"{description.path}: '{ORDER}': {value!r} is not a value of region {name!r}")
+    return Labels(
+        (backgrounds[0], *regions),
+        label_values,
+        ignored,
+        tuple(tuple(sorted(map(label_values.index, values))) for values in regions.values()),
+        tuple(map(label_values.index, order)),
+    )
 
 
 def _ending(description: DatasetJson) -> str:

@@ -6,17 +6,18 @@ This module has the intensities, the cases and the data source `phantom`. `anato
 As at six months of age, GM and WM have nearly the same intensity in T1; T2 and the shape of the cortex separate them.
 """
 
-from functools import partial
 from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
+from dlx.data.cases import IGNORED
 from dlx.data.layouts.listing import DrawnListing
 from dlx.data.phantom.anatomy import BACKGROUND, CSF, GM, WM, draw_labels
 from dlx.data.phantom.noise import Draw, Field3, Stream
 from dlx.data.phantom.shapes import frame_for
+from dlx.settings.spec import ADDED_LATER
 from dlx.system.errors import SettingError
 
 PHANTOM_VERSION = 1  # part of the data's fingerprint: increase it with every change to the drawn volumes
@@ -26,6 +27,7 @@ MAX_SUBJECTS = 10_000
 
 CHANNELS = ("T1", "T2")
 CLASS_NAMES = ("background", "CSF", "GM", "WM")
+REGIONS = {"head": (CSF, GM, WM), "brain": (GM, WM), "white matter": (WM,)}  # with `regions`
 
 Image = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.uint8]
@@ -39,12 +41,42 @@ def phantom(
         Extent | tuple[Extent, Extent, Extent], Field(description="Voxels along each axis: one number, or [x, y, z].")
     ] = 64,
     seed: Annotated[int, Field(ge=0, le=MAX_SEED, description="The seed of the subjects' anatomy and noise.")] = 0,
+    labelled_every: Annotated[
+        int,
+        Field(ge=1, le=MAX_SIZE_PX, description="Only every n-th slice along z has labels; the others are ignored."),
+        ADDED_LATER,
+    ] = 1,
+    regions: Annotated[
+        bool,
+        Field(description="Nested regions instead of tissues: head, in it brain (GM and WM), in it white matter."),
+        ADDED_LATER,
+    ] = False,
 ) -> DrawnListing:
-    """The data source `phantom`: `subject-1` ... `subject-N` of `size` voxels, one number or (x, y, z), 1 mm apart."""
+    """The data source `phantom`: `subject-1` ... `subject-N` of `size` voxels, one number or (x, y, z), 1 mm apart.
+
+    With `labelled_every` above 1 all other slices of the masks have the ignore label, as in sparse annotation. With
+    `regions` the classes are those of `REGIONS`, nested as the regions of a tumour in BraTS; the masks are the same.
+    """
     size_px = (size, size, size) if isinstance(size, int) else size
     ids = tuple(f"subject-{number + 1}" for number in range(subjects))
-    draw = partial(phantom_case, seed=seed, size_px=size_px)
-    return DrawnListing(PHANTOM_VERSION, CHANNELS, CLASS_NAMES, ids, (1.0, 1.0, 1.0), draw)
+
+    def draw(index: int) -> tuple[Image, Mask]:
+        image, mask = phantom_case(index, seed=seed, size_px=size_px)
+        mask[np.arange(len(mask)) % labelled_every != labelled_every // 2] = IGNORED
+        return image, mask
+
+    return DrawnListing(
+        PHANTOM_VERSION,
+        CHANNELS,
+        ("background", *REGIONS) if regions else CLASS_NAMES,
+        ids,
+        (1.0, 1.0, 1.0),
+        draw,
+        has_ignored=labelled_every > 1,
+        label_values=tuple(range(len(CLASS_NAMES))),
+        regions=tuple(REGIONS.values()) if regions else (),
+        region_order=(CSF, GM, WM) if regions else (),
+    )
 
 
 def phantom_case(index: int, *, seed: int, size_px: tuple[int, int, int]) -> tuple[Image, Mask]:
