@@ -15,7 +15,7 @@ from safetensors import safe_open
 from scipy import ndimage
 
 from dlx.data.cache_file import Description, read_cache, write_cache
-from dlx.data.cases import Grid
+from dlx.data.cases import IGNORED, Grid
 from dlx.data.common_grid import bring_case
 from dlx.data.dataset import Dataset, open_dataset
 from dlx.data.orientation import turn
@@ -141,6 +141,17 @@ def by_simpleitk(array: Array, size: tuple[int, ...], interpolator: int) -> Arra
         volume, size[::-1], sitk.Transform(), interpolator, start, step, np.eye(3).ravel(), 0.0, sitk.sitkFloat32, True
     )
     return np.asarray(sitk.GetArrayFromImage(filled))
+
+
+def test_an_image_of_float32_stays_one_and_ignored_voxels_are_a_class_of_their_own() -> None:
+    values = np.random.default_rng(0).standard_normal((6, 6, 6, 1)).astype(np.float32) * 1e5  # beyond float16
+    resampled = resample_image(values, (12, 6, 6))
+    assert resampled.dtype == np.float32
+    assert np.isfinite(resampled).all()
+    mask = np.zeros((6, 6, 6), np.uint8)
+    mask[:3], mask[3:, :3] = IGNORED, 2
+    fine = resample_mask(mask, (12, 6, 6))
+    np.testing.assert_array_equal(fine, mask.repeat(2, axis=0))
 
 
 def test_voxels_lie_at_the_edges_of_the_field_of_view() -> None:

@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from dlx.cli.main import app
-from dlx.data.cases import Case, Dataset
+from dlx.data.cases import IGNORED, Case, Dataset
 from dlx.data.ct import MAX_FOREGROUND, Window, ct, describe_windows, mixed, sample_foreground, windows_of
 from dlx.data.dataset import open_dataset
 from dlx.data.normalize import zscore
@@ -83,6 +83,11 @@ def test_percentiles_are_settings() -> None:
     (window,) = windows_of(tight, ["CT"], [case_of(list(range(11)))])
     assert window is not None
     assert (window.low, window.high) == (1.0, 9.0)
+
+
+def test_ignored_voxels_are_not_sampled() -> None:
+    mask = np.array([[[0, 1, IGNORED, 2]]], np.uint8)
+    assert sample_foreground(np.arange(4.0).reshape(1, 1, 1, 4), mask).tolist() == [[1.0, 3.0]]
 
 
 def test_large_masks_are_sampled_evenly_and_alike_each_time() -> None:

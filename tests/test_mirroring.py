@@ -41,7 +41,7 @@ class MeanOverFlips(nn.Module):
 
 
 def probabilities_of(evaluator, model, case):
-    whole = torch.empty(evaluator.num_classes, *evaluator.store.shapes[case])
+    whole = torch.empty(evaluator.outputs.num_outputs, *evaluator.store.shapes[case])
     model.eval()
     with torch.inference_mode():
         for place, piece in evaluator.pieces(model, case):
@@ -61,6 +61,23 @@ def test_a_mirrored_prediction_is_the_mean_of_explicit_flips(changes, axes):
     )
     assert not torch.allclose(mirrored, probabilities_of(plain, job.model, case), rtol=0, atol=1e-4)
     torch.testing.assert_close(mirrored.sum(0), torch.ones(mirrored.shape[1:]), rtol=0, atol=1e-5)
+
+
+def test_the_probabilities_of_regions_are_averaged_over_the_flips_each_by_itself():
+    regions = {"data": {"source": "phantom:subjects=3,size=24,regions=true"}}
+    job = small_job(regions, {"evaluate": {"mirror": [0]}})
+    case = job.val_cases[0]
+    found = probabilities_of(job.evaluator, job.model, case)
+    plain = dataclasses.replace(job.evaluator, mirrored_axes=())
+
+    class Flipped(nn.Module):
+        def forward(self, image):
+            return job.model(image.flip(2)).flip(2)
+
+    once, twice = probabilities_of(plain, job.model, case), probabilities_of(plain, Flipped(), case)
+    assert found.shape[0] == 3
+    torch.testing.assert_close(found, (once + twice) / 2, rtol=0, atol=1e-6)
+    assert not torch.allclose(found.sum(0), torch.ones(found.shape[1:]), rtol=0, atol=1e-2)  # they may overlap
 
 
 def test_a_network_of_single_voxels_predicts_the_same_mirrored():
