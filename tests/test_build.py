@@ -26,7 +26,8 @@ def test_every_argument_is_filled_in():
     later["deep_supervision"] = 0
     assert spec.model.args == sizes | later
     assert small_resolved().settings(0)["model"] == {"name": "unet2", "args": sizes}  # older trials keep their names
-    assert spec.data.source.args == {"subjects": 4, "size": 24, "seed": 0}
+    drawn = {"subjects": 4, "size": 24, "seed": 0}
+    assert spec.data.source.args == drawn | {"labelled_every": 1, "regions": False}
     assert spec.optimizer.name.args["beta1"] == 0.9
 
 

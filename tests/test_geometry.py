@@ -209,8 +209,8 @@ def test_a_prepared_file_from_before_there_were_notes_is_still_valid(tmp_path: P
     # what decides whether the file is still valid has gained only fields that an older file has at their defaults
     assert set(description["origin"]) == {"declaration", "files", "groups", "phantom", "data_version"}
     origin = Description.model_validate_json(json.dumps(description)).origin
-    assert description["origin"]["declaration"].pop("orientation") == "common"
-    assert description["origin"]["declaration"].pop("spacing_mm") == "auto"
+    added = {"orientation": "common", "spacing_mm": "auto", "ignored_value": None, "regions": [], "region_order": []}
+    assert {name: description["origin"]["declaration"].pop(name) for name in added} == added
     declared = {"layout", "channels", "class_names", "label_values", "normalize"}
     assert set(description["origin"]["declaration"]) == declared
     assert Description.model_validate_json(json.dumps(description)).origin == origin

@@ -19,6 +19,7 @@ from torch import nn
 from dlx.data.batches.voxels import VoxelStore
 from dlx.data.cases import Dataset
 from dlx.data.dataset import open_dataset
+from dlx.scoring.outputs import Outputs
 from dlx.scoring.overlap import dice_from_counts
 from dlx.settings.spec import DataSpec
 from small import small_job
@@ -84,7 +85,7 @@ def dice_of(prediction: np.ndarray[Any, Any], image: np.ndarray[Any, Any]) -> li
 def test_a_scan_keeps_the_dice_of_its_own_voxels_however_it_is_saved(folder: Path, dims: int) -> None:
     changes = {} if dims == 2 else {"model": {"dims": 3}, "batch": {"patch_size_px": [32, 32, 32]}}
     store = VoxelStore(opened(folder).cases)
-    evaluator = replace(small_job(changes).evaluator, store=store, num_classes=3)
+    evaluator = replace(small_job(changes).evaluator, store=store, outputs=Outputs(3))
     measured = evaluator.measure(Thresholds(), range(len(store.ids)), keep_predictions=True)
     dice = dice_from_counts(measured.counts)[:, 1:]
     assert (dice < 0.97).all()  # a wrong geometry could not hide behind a perfect score
