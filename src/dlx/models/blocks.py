@@ -7,7 +7,9 @@ from jaxtyping import Float
 from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
+from dlx.models.conv3d import MIN_DEPTH, Conv3d
 from dlx.models.dropout import Dropout
+from dlx.models.instance_norm import InstanceNorm
 from dlx.models.upconv import upsample_conv
 from dlx.settings.spec import DropoutSpec
 from dlx.system.errors import SettingError
@@ -39,7 +41,7 @@ Groups = Annotated[
     ),
 ]
 
-CONV: dict[int, type[nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+CONV: dict[int, type[nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: Conv3d}
 TRANSPOSED: dict[int, type[nn.ConvTranspose2d | nn.ConvTranspose3d]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 MAX_POOL: dict[int, type[nn.Module]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 AVERAGE_POOL: dict[int, type[nn.Module]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
@@ -49,16 +51,12 @@ LEAKY_SLOPE = 0.01  # torch's default, and nnU-Net's
 
 
 def make_norm(norm: Norm, channels: int, dims: Dims, groups: int = MAX_GROUPS) -> nn.Module:
-    """A normalisation layer. Group normalisation uses the largest number of groups <= `groups` that divides `channels`.
-
-    Instance normalisation is group normalisation with one group per channel: torch's InstanceNorm computes the same,
-    but on the CPU it turns channels-last features into contiguous ones.
-    """
+    """A normalisation layer; that of groups takes the largest number <= `groups` that divides `channels`."""
     match norm:
         case "batch":
             return BATCH_NORM[dims](channels)
         case "instance":
-            return nn.GroupNorm(channels, channels)
+            return InstanceNorm(channels)
         case "group":
             fitting = max(count for count in range(1, min(groups, channels) + 1) if channels % count == 0)
             return nn.GroupNorm(fitting, channels)
@@ -126,8 +124,10 @@ class ConvBlock(nn.Module):
         return F.relu(normed, inplace=True)
 
     def _upsample_conv(self, features: Tensor) -> Tensor:
-        # on the meta device operations are counted: the standard form is used there, as in papers
-        if features.ndim == 4 and not features.is_meta:
+        # on the meta device operations are counted: the standard form is used there, as in papers; in 3D the fast form
+        # was measured on CPUs only, and for small volumes `Conv3d` knows what is right
+        is_fast_in_3d = features.device.type == "cpu" and features.shape[2] >= MIN_DEPTH
+        if not features.is_meta and (features.ndim == 4 or is_fast_in_3d):
             assert self.conv.bias is not None
             return upsample_conv(features, self.conv.weight, self.conv.bias)
         convolved: Tensor = self.conv(F.interpolate(features, scale_factor=2.0, mode="nearest"))

@@ -1,11 +1,13 @@
-"""Nearest x2 upsampling and a 3x3 convolution as one 2x2 convolution of the small map, for 2D feature maps.
+"""Nearest x2 upsampling and a 3x3 convolution as one 2x2 convolution of the small map, in 2D and 3D.
 
 Each pixel of the upsampled map repeats one of the small map, so of the nine products a 3x3 kernel forms there, those
 that fall on the same small pixel share it: rows (w0, w1 + w2) for even output rows, (w0 + w1, w2) for odd ones, columns
 likewise. One convolution of 2x2 kernels with four times the channels gives the four parities of the output; they are
-then interleaved. Equal up to rounding, 16/36 of the multiplications, and the upsampled map is never written.
+then interleaved. Equal up to rounding, 16/36 of the multiplications (in 3D 64/216), and the upsampled map is never
+written.
 """
 
+from itertools import product
 from typing import Any
 
 import torch
@@ -13,13 +15,15 @@ import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 from jaxtyping import Float
 from torch import Tensor
 
-PARITIES = [(column, row) for column in (0, 1) for row in (0, 1)]
+from dlx.models.conv3d import convolution_backward, weight_gradient
+
+MEMORY_FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
 def upsample_conv(
-    features: Float[Tensor, "B I h w"], weight: Float[Tensor, "O I 3 3"], bias: Float[Tensor, " O"]
-) -> Float[Tensor, "B O H W"]:
-    """`conv2d(upsample(features), weight, bias, padding=1)`, channels last, with H = 2 h and W = 2 w."""
+    features: Float[Tensor, "B I *S"], weight: Float[Tensor, "O I *three"], bias: Float[Tensor, " O"]
+) -> Float[Tensor, "B O *T"]:
+    """`conv(upsample(features), weight, bias, padding=1)`, channels last; the sizes T are twice S."""
     if torch.is_autocast_enabled(features.device.type):
         dtype = torch.get_autocast_dtype(features.device.type)
         features, weight, bias = features.to(dtype), weight.to(dtype), bias.to(dtype)
@@ -32,34 +36,57 @@ class UpsampleConv(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        num_out, (height, width) = weight.shape[0], features.shape[2:]
-        kernels = fold_taps(fold_taps(weight, 2), 4).flatten(0, 2)  # (column parity, row parity, O), I, 2, 2
-        kernels = kernels.contiguous(memory_format=torch.channels_last)
-        parities = F.conv2d(features, kernels, bias.repeat(4), padding=1).permute(0, 2, 3, 1)  # B, h + 1, w + 1, 4 O
-        size = (features.shape[0], num_out, 2 * height, 2 * width)
-        upsampled = torch.empty(size, dtype=parities.dtype, device=parities.device, memory_format=torch.channels_last)
-        for index, (column, row) in enumerate(PARITIES):
-            channels = slice(index * num_out, (index + 1) * num_out)
-            part = parities[:, row : row + height, column : column + width, channels]
-            upsampled.permute(0, 2, 3, 1)[:, row::2, column::2] = part
+        num_out, sizes = weight.shape[0], features.shape[2:]
+        dims = len(sizes)
+        for axis in range(dims):
+            weight = fold_taps(weight, 2 + 2 * axis)
+        kernels = weight.flatten(0, dims)  # (parities of the last axis first, O), I, 2, 2(, 2)
+        kernels = kernels.contiguous(memory_format=MEMORY_FORMATS[dims])
+        convolve = F.conv2d if dims == 2 else F.conv3d
+        parities = convolve(features, kernels, bias.repeat(2**dims), padding=1).movedim(1, -1)  # B, S + 1, 2^dims O
+        size = (len(features), num_out, *(2 * size for size in sizes))
+        upsampled = torch.empty(size, dtype=parities.dtype, device=parities.device, memory_format=MEMORY_FORMATS[dims])
+        for part, out in parts(num_out, tuple(sizes)):
+            upsampled.movedim(1, -1)[out] = parities[part]
         ctx.save_for_backward(features, kernels)
         return upsampled
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         features, kernels = ctx.saved_tensors
-        num_out, (height, width) = kernels.shape[0] // 4, features.shape[2:]
-        upsampled = gradient.permute(0, 2, 3, 1)
-        parities = upsampled.new_zeros(features.shape[0], height + 1, width + 1, 4 * num_out)
-        for index, (column, row) in enumerate(PARITIES):
-            channels = slice(index * num_out, (index + 1) * num_out)
-            parities[:, row : row + height, column : column + width, channels] = upsampled[:, row::2, column::2]
-        to_features, to_kernels, to_bias = torch.ops.aten.convolution_backward(
-            parities.permute(0, 3, 1, 2), features, kernels, [4 * num_out],
-            [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, True, True],
-        )  # fmt: skip
-        to_weight = unfold_taps(unfold_taps(to_kernels.unflatten(0, (2, 2, num_out)), 4), 2)
-        return to_features, to_weight, to_bias.view(4, num_out).sum(0)
+        sizes = features.shape[2:]
+        dims = len(sizes)
+        num_out = kernels.shape[0] // 2**dims
+        upsampled = gradient.movedim(1, -1)
+        parities = upsampled.new_zeros(len(features), *(size + 1 for size in sizes), 2**dims * num_out)
+        for part, out in parts(num_out, tuple(sizes)):
+            parities[part] = upsampled[out]
+        to_features, to_kernels, to_bias = gradients_of_convolution(parities.movedim(-1, 1), features, kernels)
+        to_weight = to_kernels.view(*[2] * dims, num_out, *to_kernels.shape[1:])
+        for axis in reversed(range(dims)):
+            to_weight = unfold_taps(to_weight, 2 + 2 * axis)
+        return to_features, to_weight, to_bias.view(2**dims, num_out).sum(0)
+
+
+def parts(num_out: int, sizes: tuple[int, ...]) -> list[tuple[tuple[slice, ...], tuple[slice, ...]]]:
+    """Where each parity lies in the convolved map (B, S + 1, 2^dims O) and in the upsampled one (B, 2 S, O)."""
+    found = []
+    for index, parities in enumerate(product((0, 1), repeat=len(sizes))):
+        each = tuple(reversed(parities))  # the last axis was folded last, so its parity comes first
+        windows = (slice(parity, parity + size) for parity, size in zip(each, sizes, strict=True))
+        part = (slice(None), *windows, slice(index * num_out, (index + 1) * num_out))
+        found.append((part, (slice(None), *(slice(parity, None, 2) for parity in each))))
+    return found
+
+
+def gradients_of_convolution(gradient: Tensor, features: Tensor, kernels: Tensor) -> list[Tensor]:
+    """Of features, kernels and bias of the 2x2 convolution with padding 1."""
+    ones = [1] * (features.ndim - 2)
+    is_wrong_in_onednn = features.ndim == 5 and features.dtype == torch.bfloat16 and features.device.type == "cpu"
+    if not is_wrong_in_onednn:
+        return convolution_backward(gradient, features, kernels, ones, ones, [True, True, True])
+    to_features = convolution_backward(gradient, features, kernels, ones, ones, [True, False, False])
+    return [*to_features, *weight_gradient(features, gradient, kernels, ones, ones)]
 
 
 def fold_taps(kernel: Tensor, axis: int) -> Tensor:

@@ -114,7 +114,6 @@ def resolve(spec: Spec, dataset: Dataset, *, min_validations: int = MIN_POINTS, 
     with torch.device("meta"):
         model = make_model(spec, dataset)
     dims, stride = model_geometry(model)
-    compute = _fit_precision(spec, compute, dims)
     spec, axis_remarks = fit_slice_axis(spec, dataset, split, dims)
     _check_axes(spec, dims)
     spec = _fit_patch(spec, dataset, split, dims, stride)
@@ -183,15 +182,6 @@ def _classes(dataset: Dataset) -> dict[str, list[str]]:
 def _describe_initial(initial: InitialWeights, total: int, path: str) -> str:
     missing = f"; not in it or of another shape: {name_some(initial.missing)}" if initial.missing else ""
     return f"{total - len(initial.missing)} of {total} tensors from {path}{missing}"
-
-
-def _fit_precision(spec: Spec, compute: Compute, dims: int) -> Compute:
-    """float32 for 3D networks on a CPU, where oneDNN's bf16 gradients of 3D convolutions are wrong (docs/log.md)."""
-    if dims == 2 or compute.device.type != "cpu" or compute.precision == "float32":
-        return compute
-    if spec.compute.precision == "bf16":
-        raise SettingError("compute.precision: bf16 gradients of 3D convolutions are wrong on a CPU; use float32")
-    return replace(compute, precision="float32")
 
 
 def _check_axes(spec: Spec, dims: int) -> None:

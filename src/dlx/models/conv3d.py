@@ -1,0 +1,111 @@
+"""3D convolutions in bf16 on a CPU that avoid the bf16 kernels of oneDNN that are wrong (docs/log.md; torch 2.13.0).
+
+- The kernel for the gradient of the weights is off by 90 % or infinite for volumes two voxels deep, and with a stride
+  of 2 it writes beyond its buffers. Here that gradient is a sum over 2D convolutions, one for each tap of the first
+  axis: the 2D kernel is right, and takes as long.
+- The forward kernel is wrong for one channel that is one voxel deep, and on processors with AMX for outputs one voxel
+  wide with a stride (pytorch/pytorch#169688). Such small volumes are convolved in float32.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - torch's own spelling
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+MIN_DEPTH = 3  # of features in bf16: twice the reach of the known faults, and a smaller volume costs little
+
+
+class Conv3d(nn.Conv3d):
+    """torch's Conv3d, without groups or dilation, with right results and gradients under bf16 autocast on a CPU."""
+
+    def forward(self, features: Float[Tensor, "B I D H W"]) -> Float[Tensor, "B O E P Q"]:
+        if features.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+            return super().forward(features)
+        if torch.get_autocast_dtype("cpu") != torch.bfloat16 or self.kernel_size == (1, 1, 1):
+            return super().forward(features)
+        depth, _, width = features.shape[2:]
+        if depth < MIN_DEPTH or width <= self.stride[2]:
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(features.float()).bfloat16()
+        bias = None if self.bias is None else self.bias.bfloat16()
+        assert not isinstance(self.padding, str)
+        convolved: Tensor = Bf16Conv3d.apply(  # type: ignore[no-untyped-call]
+            features.bfloat16(), self.weight.bfloat16(), bias, self.stride, self.padding
+        )
+        return convolved
+
+
+class Bf16Conv3d(torch.autograd.Function):
+    """`conv3d` with the gradient of the weights by 2D convolutions."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, weight: Tensor, bias: Tensor | None, stride: Sequence[int], padding: Sequence[int]
+    ) -> Tensor:
+        ctx.save_for_backward(features, weight)
+        ctx.stride, ctx.padding = stride, padding
+        return F.conv3d(features, weight, bias, stride, padding)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None, None]:
+        features, weight = ctx.saved_tensors
+        to_features = None
+        if ctx.needs_input_grad[0]:
+            wanted = [True, False, False]
+            (to_features,) = convolution_backward(gradient, features, weight, ctx.stride, ctx.padding, wanted)
+        to_weight, to_bias = weight_gradient(features, gradient, weight, ctx.stride, ctx.padding)
+        return to_features, to_weight, to_bias if ctx.needs_input_grad[2] else None, None, None
+
+
+def weight_gradient(
+    features: Float[Tensor, "B I D H W"],
+    gradient: Float[Tensor, "B O E P Q"],
+    weight: Float[Tensor, "O I d h w"],
+    stride: Sequence[int],
+    padding: Sequence[int],
+) -> tuple[Float[Tensor, "O I d h w"], Float[Tensor, " O"]]:
+    """The gradients of weight and bias of a 3D convolution, in `weight`'s type, summed in float32 over 2D convolutions.
+
+    Tap k of the first axis multiplies output slice e with input slice e * stride + k - padding, where there is one:
+    for each sample these slices are the batch of one 2D convolution.
+    """
+    features, gradient = features.transpose(1, 2), gradient.transpose(1, 2)  # (B, slices, channels, rows, columns)
+    depth, num_slices, step = features.shape[1], gradient.shape[1], stride[0]
+    to_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
+    to_bias = gradient.sum((0, 1, 3, 4), dtype=torch.float32)
+    kernels = weight[:, :, 0].contiguous(memory_format=torch.channels_last)  # of which only the shape matters
+    for tap in range(weight.shape[2]):
+        offset = tap - padding[0]
+        first = max(0, -(offset // step))  # the first output slice with an input slice
+        last = min(num_slices, (depth - 1 - offset) // step + 1)
+        if first >= last:
+            continue
+        begin, end = first * step + offset, (last - 1) * step + offset + 1
+        for sample in range(len(features)):
+            to_weight[:, :, tap] += convolution_backward(
+                gradient[sample, first:last], features[sample, begin:end:step], kernels, stride[1:], padding[1:],
+                [False, True, False],
+            )[0]  # fmt: skip
+    return to_weight.to(weight.dtype), to_bias.to(weight.dtype)
+
+
+def convolution_backward(
+    gradient: Tensor,
+    features: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    wanted: list[bool],
+) -> list[Tensor]:
+    """torch's gradients of a convolution without dilation and groups: those `wanted` of features, weight and bias."""
+    dims = len(stride)
+    gradients = torch.ops.aten.convolution_backward(
+        gradient, features, weight, [weight.shape[0]], list(stride), list(padding),
+        [1] * dims, False, [0] * dims, 1, wanted,
+    )  # fmt: skip
+    return [found for found, is_wanted in zip(gradients, wanted, strict=True) if is_wanted]
