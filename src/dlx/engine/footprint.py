@@ -56,3 +56,18 @@ def forward_bytes(model: nn.Module, shape: tuple[int, ...]) -> int:
     with evaluation_mode(model), torch.no_grad(), counter:
         model(torch.empty(shape, device="meta").contiguous(memory_format=memory_format))
     return counter.peak
+
+
+def training_bytes(model: nn.Module, shape: tuple[int, ...]) -> int:
+    """Bytes that a forward and backward pass over images of this shape (B, C, *S) takes at its peak, in float32, with
+    the images and the gradients of the weights. The model is on the meta device, and its gradients are left unset.
+    """
+    counter = PeakBytes()
+    memory_format = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
+    try:
+        with torch.enable_grad(), counter:
+            logits = model(torch.empty(shape, device="meta").contiguous(memory_format=memory_format))
+            logits.sum().backward()
+    finally:
+        model.zero_grad(set_to_none=True)
+    return counter.peak

@@ -32,7 +32,11 @@ Activation = Annotated[
     Literal["relu", "leaky-relu"],
     Field(description="What follows each norm: ReLU, or leaky ReLU with a slope of 0.01."),
 ]
-Dims = Annotated[Literal[2, 3], Field(description="2: a network of slices; 3: one of volumes, which takes 3D patches.")]
+Dims = Literal[2, 3]
+AskedDims = Annotated[
+    Literal[2, 3, "auto"],
+    Field(description="2: a network of slices; 3: one of volumes, which takes 3D patches; auto: what suits the data."),
+]
 Groups = Annotated[
     int,
     Field(
@@ -48,6 +52,13 @@ AVERAGE_POOL: dict[int, type[nn.Module]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 BATCH_NORM: dict[int, type[nn.Module]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 MAX_GROUPS = 8
 LEAKY_SLOPE = 0.01  # torch's default, and nnU-Net's
+
+
+def known_dims(dims: Literal[2, 3, "auto"]) -> Dims:
+    """The number of dimensions; SettingError for `auto`, which is replaced where the data are known."""
+    if dims == "auto":
+        raise SettingError("model.dims: auto needs data: give 2 or 3")
+    return dims
 
 
 def make_norm(norm: Norm, channels: int, dims: Dims, groups: int = MAX_GROUPS) -> nn.Module:

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dlx.models.blocks import Dims, check_axes, crop_to, make_dropouts, pad_to_multiple
+from dlx.models.blocks import Dims, check_axes, crop_to, known_dims, make_dropouts, pad_to_multiple
 from dlx.settings.spec import DropoutSpec
 
 
@@ -43,9 +43,9 @@ class Network(nn.Module):
     head: nn.Module
     dropouts: nn.ModuleDict
 
-    def __init__(self, dims: Dims) -> None:
+    def __init__(self, dims: Literal[2, 3, "auto"]) -> None:
         super().__init__()
-        self.dims: Dims = dims
+        self.dims: Dims = known_dims(dims)
         self.on_block: Callable[[str, Tensor], None] | None = None  # called with each block's name and output
 
     def encode(self, image: Tensor) -> list[Tensor]:

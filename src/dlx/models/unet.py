@@ -17,8 +17,8 @@ from dlx.models.blocks import (
     MAX_GROUPS,
     TRANSPOSED,
     Activation,
+    AskedDims,
     ConvBlock,
-    Dims,
     Down,
     Groups,
     Norm,
@@ -71,7 +71,7 @@ class UNet(Network):
         width: Width = 64,
         levels: Levels = 4,
         norm: Norm = "batch",
-        dims: Dims = 2,
+        dims: AskedDims = 2,
         groups: Annotated[Groups, ADDED_LATER] = MAX_GROUPS,
         down: Annotated[Down, ADDED_LATER] = "max",
         down_norm: Annotated[DownNorm, ADDED_LATER] = "none",
@@ -81,6 +81,7 @@ class UNet(Network):
         deep_supervision: Annotated[DeepLevels, ADDED_LATER] = 0,
     ) -> None:
         super().__init__(dims)
+        dims = self.dims
         if deep_supervision > max(0, levels - 2):
             raise SettingError(
                 f"model: deep_supervision {deep_supervision} needs {deep_supervision + 2} levels or more (got {levels})"

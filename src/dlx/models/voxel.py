@@ -12,7 +12,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from dlx.models.blocks import CONV, MAX_GROUPS, Dims, Groups, Norm, make_norm
+from dlx.models.blocks import CONV, MAX_GROUPS, AskedDims, Dims, Groups, Norm, make_norm
 from dlx.models.network import Network
 from dlx.settings.spec import DropoutSpec
 
@@ -51,10 +51,11 @@ class VoxelClassifier(Network):
         features: Features = "raw",
         width: Annotated[int, Field(ge=1, le=4096, description="Channels of the hidden layers.")] = 64,
         norm: Norm = "batch",
-        dims: Dims = 2,
+        dims: AskedDims = 2,
         groups: Groups = MAX_GROUPS,
     ) -> None:
         super().__init__(dims)
+        dims = self.dims
         self.features: Features = features
         num_features = in_channels * (1 if features == "raw" else 1 + 3 * len(SIGMAS_PX))
         self.encoder = nn.ModuleList(VoxelBlock(before, width, norm, dims, groups) for before in (num_features, width))

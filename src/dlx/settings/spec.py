@@ -194,8 +194,8 @@ class BatchSpec(Section):
 
     kind: Literal["patches", "block"] = "patches"
     """What a batch is: patches of random subjects, or the slices of one random cube of one subject."""
-    size: Positive = 16
-    """Patches in a batch; with `block` the number of slices, which is the depth of the cube."""
+    size: Positive | Literal["auto"] = 16
+    """Patches in a batch, `auto`: see `max_voxels`; with `block` the number of slices, the depth of the cube."""
     patch_size_px: tuple[Positive, ...] | None = None
     """The size of a patch, [H, W] or [D, H, W]; by default the training subjects' median, at most 64 (3D: 48)."""
     slice_axis: Literal["auto", 0, 1, 2] = "auto"
@@ -204,6 +204,20 @@ class BatchSpec(Section):
     """The share of patches that are centred on a labelled voxel."""
     foreground_by: Annotated[ForegroundBy, ADDED_LATER] = "voxel"
     """The labelled voxel: any `voxel` of the case, or one of a `class` drawn first, so that rare ones are seen too."""
+    max_voxels: Annotated[int, Field(ge=1, le=10**12), ADDED_LATER] = 200_000
+    """With size=auto: as many patches of about the median shape as have so many voxels and fit into the memory."""
+
+    @model_validator(mode="after")
+    def _blocks_have_a_size(self) -> Self:
+        if self.kind == "block" and self.size == "auto":
+            raise ValueError("size: auto is for patches; a block needs a number of slices")
+        return self
+
+    @property
+    def fitted_size(self) -> int:
+        """`size` of a resolved spec, where it is never `auto`."""
+        assert self.size != "auto"
+        return self.size
 
     @property
     def fitted_patch_size_px(self) -> tuple[int, ...]:

@@ -105,7 +105,7 @@ def _make_augmenter(resolved: Resolved) -> Augmenter | None:
         return None
     channels, steps = len(resolved.dataset.channels), spec.train.steps_per_epoch
     return Augmenter(
-        spec.augment, steps, spec.batch.size, channels, spec.batch.fitted_patch_size_px, resolved.compute.device
+        spec.augment, steps, spec.batch.fitted_size, channels, spec.batch.fitted_patch_size_px, resolved.compute.device
     )
 
 

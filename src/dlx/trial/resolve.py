@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from dlx.data.batches.sampler import fit_patch_size
 from dlx.data.cases import Dataset
 from dlx.data.checks.remarks import remark_on
 from dlx.data.common_grid import spell_spacing
@@ -35,6 +34,7 @@ from dlx.system.errors import SettingError
 from dlx.training import schedules
 from dlx.trial.evaluation_memory import fit_evaluation_batch
 from dlx.trial.factories import make_loss, make_model, make_optimizer, make_scheduler, model_geometry, outputs_of
+from dlx.trial.fit_batch import fit_batch, fit_dims
 from dlx.trial.sanity import warn_of_dropout, warn_of_foreground, warn_of_patches, warn_of_threads
 
 
@@ -109,6 +109,7 @@ def resolve(spec: Spec, dataset: Dataset, *, min_validations: int = MIN_POINTS, 
         prepared_hashes={case.id: case.prepared_hash for case in dataset.cases if case.prepared_hash},
         classes=_classes(dataset) if spec.split.fold is not None and spec.split.file is None else {},
     )
+    spec, dims_remarks = fit_dims(spec, dataset, split)
     spec = _with_normalizer(spec, dataset)
     windows = _windows(spec, dataset, split)
     with torch.device("meta"):
@@ -116,14 +117,17 @@ def resolve(spec: Spec, dataset: Dataset, *, min_validations: int = MIN_POINTS, 
     dims, stride = model_geometry(model)
     spec, axis_remarks = fit_slice_axis(spec, dataset, split, dims)
     _check_axes(spec, dims)
-    spec = _fit_patch(spec, dataset, split, dims, stride)
+    _check_patch(spec, dims)
+    spec, batch_size_remarks = fit_batch(spec, model, dataset, split, compute)
     spec = _fit_evaluation(spec, dataset, split, min_validations, num_flips=2 ** len(spec.mirrored_axes(dims)))
     _check_norms(spec, model, stride)
     spec, batch_remarks = fit_evaluation_batch(spec, model, dataset, split, compute) if fits_batch else (spec, [])
     remarks = [
         *compute.remarks,
         *dataset.remarks,
+        *dims_remarks,
         *axis_remarks,
+        *batch_size_remarks,
         *describe_correlations(dataset.cases),
         *describe_windows(windows, dataset.channels, len(split.train)),
         *remark_on(dataset, split, groups),
@@ -192,7 +196,8 @@ def _check_axes(spec: Spec, dims: int) -> None:
             raise SettingError(f"{key}: patches of a {dims}D network have the axes 0 to {dims - 1} (got {max(axes)})")
 
 
-def _fit_patch(spec: Spec, dataset: Dataset, split: Split, dims: int, stride: int) -> Spec:
+def _check_patch(spec: Spec, dims: int) -> None:
+    """SettingError for a patch or a batch of other dimensions than the network's."""
     asked = spec.batch.patch_size_px
     if asked is not None and len(asked) != dims:
         raise SettingError(
@@ -200,13 +205,6 @@ def _fit_patch(spec: Spec, dataset: Dataset, split: Split, dims: int, stride: in
         )
     if spec.batch.kind == "block" and dims == 3:
         raise SettingError("batch.kind: 'block' is for 2D networks; a 3D network needs 'patches'")
-    train = set(split.train)
-    trained = [case.mask.shape for case in dataset.cases if case.id in train]
-    if dims == 2:
-        slice_axis = spec.batch.fitted_slice_axis
-        trained = [tuple(size for axis, size in enumerate(shape) if axis != slice_axis) for shape in trained]
-    fitted = fit_patch_size(asked, trained, stride)
-    return spec.model_copy(update={"batch": spec.batch.model_copy(update={"patch_size_px": fitted})})
 
 
 def fit_slice_axis(spec: Spec, dataset: Dataset, split: Split, dims: int) -> tuple[Spec, list[str]]:
@@ -240,7 +238,7 @@ def _fit_evaluation(spec: Spec, dataset: Dataset, split: Split, at_least: int, n
     if spec.evaluate.every is not None:
         return spec
     patch = prod(spec.batch.fitted_patch_size_px)
-    trained = 3 * patch * spec.batch.size * spec.train.steps_per_epoch
+    trained = 3 * patch * spec.batch.fitted_size * spec.train.steps_per_epoch
     val = set(split.val)
     validated = num_flips * sum(case.mask.size for case in dataset.cases if case.id in val)
     is_watched = spec.scheduler.name == "plateau" or spec.train.patience is not None
@@ -268,7 +266,7 @@ def _check_norms(spec: Spec, model: nn.Module, stride: int) -> None:
     grouped = [module for module in model.modules() if isinstance(module, nn.GroupNorm)]
     widest = max(grouped, key=lambda norm: norm.num_channels, default=None)
     is_instance = widest is not None and widest.num_groups == widest.num_channels
-    if (is_batch or is_instance) and spec.batch.size * deepest == 1:
+    if (is_batch or is_instance) and spec.batch.fitted_size * deepest == 1:
         patch = " x ".join(map(str, spec.batch.fitted_patch_size_px))
         raise SettingError(
             f"model '{spec.model}': one patch of {patch} is one voxel at the deepest level, but its norm needs more "

@@ -63,7 +63,7 @@ def head_lines(plan: "Plan") -> list[str]:
         f"split    {split_words(plan)}",
         f"network  {spec.model.name}{_sizes(spec.model)}, {resolved.parameters:,} parameters; loss {loss}; "
         f"{spec.optimizer.name.name}, {spec.scheduler.name}",
-        f"training {length}, {spec.batch.size} {kind} of {patch}; validated {every_epochs(spec)}{measured}",
+        f"training {length}, {spec.batch.fitted_size} {kind} of {patch}; validated {every_epochs(spec)}{measured}",
         f"device   {compute.device}, {compute.precision}{threads}",
     ]
 

@@ -150,10 +150,14 @@ def fit_patch_size(asked: tuple[int, ...] | None, shapes: Sequence[tuple[int, ..
     """
     if asked is not None:
         return asked
-    dims = len(shapes[0])
-    limit = max(stride, 64 if dims == 2 else 48)
+    limit = max(stride, 64 if len(shapes[0]) == 2 else 48)
+    return tuple(min(limit, side) for side in median_patch(shapes, stride))
+
+
+def median_patch(shapes: Sequence[tuple[int, ...]], stride: int) -> tuple[int, ...]:
+    """The median size along each axis, rounded up to a multiple of `stride`."""
     medians = np.median(np.array(shapes), axis=0)
-    return tuple(min(limit, -(-int(np.ceil(median)) // stride) * stride) for median in medians)
+    return tuple(-(-int(np.ceil(median)) // stride) * stride for median in medians)
 
 
 def box_extent(patch_size_px: tuple[int, ...], batch: BatchSpec) -> Extent:
@@ -161,7 +165,7 @@ def box_extent(patch_size_px: tuple[int, ...], batch: BatchSpec) -> Extent:
     if len(patch_size_px) == 3:
         return patch_size_px[0], patch_size_px[1], patch_size_px[2]
     sides = list(patch_size_px)
-    sides.insert(batch.fitted_slice_axis, batch.size if batch.kind == "block" else 1)
+    sides.insert(batch.fitted_slice_axis, batch.fitted_size if batch.kind == "block" else 1)
     return sides[0], sides[1], sides[2]
 
 
@@ -183,7 +187,7 @@ class PatchSource:
     ) -> None:
         self.store, self.sampler, self.dims, self.device, self.num_steps = store, sampler, dims, device, num_steps
         self.slice_axis = batch.fitted_slice_axis
-        self.num_boxes = 1 if batch.kind == "block" and dims == 2 else batch.size
+        self.num_boxes = 1 if batch.kind == "block" and dims == 2 else batch.fitted_size
         self.is_block = batch.kind == "block" and dims == 2
         self.foreground = None
         if sampler.foreground_fraction:

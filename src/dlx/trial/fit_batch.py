@@ -1,0 +1,124 @@
+"""What `auto` means for these data: a network of slices or of volumes, and the size and number of patches in a step."""
+
+import sys
+from collections.abc import Callable
+from math import prod
+
+import numpy as np
+from torch import nn
+
+from dlx.data.batches.sampler import fit_patch_size, median_patch
+from dlx.data.cases import Case, Dataset
+from dlx.data.common_grid import spell_spacing
+from dlx.data.resample import coarse_axis
+from dlx.data.splits.split import Split
+from dlx.engine.device import Compute, memory_bytes
+from dlx.engine.footprint import training_bytes
+from dlx.settings.spec import Part, Spec
+from dlx.trial.factories import model_geometry
+
+MIN_SIDE_3D = 8  # voxels: the median volume of a 3D network is at least as thick
+MIN_PATCHES = {2: 8, 3: 2}  # of a step with `batch.size=auto`: the patch shrinks until as many fit
+WORKSPACE = 2  # measured: training took up to 1.9 times its tensors in float32, and 1.2 times in bf16 (docs/log.md)
+MEMORY_FRACTION = 0.5  # of the device's memory, for the patches of a step; the rest is for voxels, weights, evaluation
+
+
+def fit_dims(spec: Spec, dataset: Dataset, split: Split) -> tuple[Spec, list[str]]:
+    """The spec with `model.dims=auto` replaced, and a remark: 3 for volumes, 2 for slices and thick slices.
+
+    2 if a training case is a single slice, if the median voxel has a coarse axis (`coarse_axis`), or if the median
+    volume is thinner than MIN_SIDE_3D voxels. The spec's model is bound.
+    """
+    if spec.model.args.get("dims") != "auto":
+        return spec, []
+    cases = training_cases(dataset, split)
+    spacing = np.median([case.spacing_mm for case in cases], axis=0)
+    d, h, w = spacing.tolist()
+    shape = np.median([case.mask.shape for case in cases], axis=0)
+    if min(min(case.mask.shape) for case in cases) == 1:
+        dims, cause = 2, "the images are single slices"
+    elif coarse_axis((d, h, w)) is not None:
+        dims, cause = 2, f"thick slices, voxels of {spell_spacing((d, h, w))} (x, y, z)"
+    elif shape.min() < MIN_SIDE_3D:
+        dims, cause = 2, f"the volumes are {shape.min():g} voxels thick"
+    else:
+        dims, cause = 3, f"volumes of about {' x '.join(f'{side:g}' for side in shape)} voxels"
+    model = Part(name=spec.model.name, args={**spec.model.args, "dims": dims})
+    return spec.model_copy(update={"model": model}), [f"model.dims=auto: {dims} ({cause})"]
+
+
+def fit_batch(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, compute: Compute) -> tuple[Spec, list[str]]:
+    """The spec with the size of a patch and the number of patches filled in, and a remark on a number that was chosen.
+
+    With `batch.size=auto` patches start from the training cases' median shape. A step has `batch.max_voxels` voxels at
+    most, fewer if these would take more than MEMORY_FRACTION of the memory of the device (not of what is free now: the
+    same trial then gets the same id again); the longest sides are shortened until MIN_PATCHES fit. `model` is on the
+    meta device.
+    """
+    dims, stride = model_geometry(model)
+    shapes = [case.mask.shape for case in training_cases(dataset, split)]
+    if dims == 2:
+        slice_axis = spec.batch.fitted_slice_axis
+        shapes = [tuple(size for axis, size in enumerate(shape) if axis != slice_axis) for shape in shapes]
+    asked, remarks = spec.batch.patch_size_px, []
+    if spec.batch.size != "auto":
+        patch, count = fit_patch_size(asked, shapes, stride), spec.batch.size
+    else:
+        memory = memory_bytes(compute.device)
+        patch, count = filled(
+            asked or median_patch(shapes, stride),
+            stride if asked is None else None,
+            MIN_PATCHES[dims],
+            spec.batch.max_voxels,
+            lambda patch: voxels_in_memory(model, len(dataset.channels), patch, memory),
+        )
+        remarks = [f"batch.size=auto: {count} patches of {' x '.join(map(str, patch))} a step"]
+    batch = spec.batch.model_copy(update={"patch_size_px": patch, "size": count})
+    return spec.model_copy(update={"batch": batch}), remarks
+
+
+def filled(
+    patch: tuple[int, ...],
+    stride: int | None,
+    min_patches: int,
+    max_voxels: int,
+    in_memory: Callable[[tuple[int, ...]], int],
+) -> tuple[tuple[int, ...], int]:
+    """The size of a patch and the number of patches, one or more, that have at most `max_voxels` and at most as many
+    voxels as `in_memory` says of the size.
+
+    The size is that of `patch`; with a stride it is `shortened` until `min_patches` fit.
+    """
+    patch = shortened(patch, stride, max_voxels // min_patches)
+    allowed = min(max_voxels, in_memory(patch))
+    patch = shortened(patch, stride, allowed // min_patches)
+    return patch, max(1, allowed // prod(patch))
+
+
+def shortened(patch: tuple[int, ...], stride: int | None, max_voxels: int) -> tuple[int, ...]:
+    """The patch with its longest side shortened by `stride` again and again until it has at most `max_voxels`.
+
+    No side becomes shorter than `stride`, so the result may have more. Without a stride the patch stays.
+    """
+    if stride is None:
+        return patch
+    sides = list(patch)
+    while prod(sides) > max_voxels and max(sides) > stride:
+        sides[sides.index(max(sides))] -= stride
+    return tuple(sides)
+
+
+def voxels_in_memory(model: nn.Module, channels: int, patch: tuple[int, ...], memory: int | None) -> int:
+    """How many voxels of patches can be trained on at once within MEMORY_FRACTION of `memory` bytes."""
+    if memory is None:
+        return sys.maxsize
+    try:
+        taken = WORKSPACE * training_bytes(model, (1, channels, *patch))
+    except Exception:  # noqa: BLE001 - a network that cannot run on the meta device may raise anything there
+        return sys.maxsize
+    return int(memory * MEMORY_FRACTION * prod(patch) / taken)
+
+
+def training_cases(dataset: Dataset, split: Split) -> list[Case]:
+    chosen = set(split.train)
+    return [case for case in dataset.cases if case.id in chosen]

@@ -1,0 +1,108 @@
+"""What `model.dims=auto` and `batch.size=auto` choose for given data and memory."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dlx.engine.footprint import training_bytes
+from dlx.system.errors import SettingError
+from dlx.trial.factories import make_model
+from dlx.trial.fit_batch import filled, shortened, voxels_in_memory
+from dlx.trial.resolve import resolve
+from small import small_resolved, small_spec
+
+AUTO = {"model": {"dims": "auto"}, "batch": {"size": "auto", "patch_size_px": None}}
+
+
+def with_shapes(dataset, shape, spacing):
+    """The data with every case cut to `shape`, and voxels of `spacing` mm."""
+    window = tuple(slice(0, size) for size in shape)
+    cases = [
+        replace(case, image=case.image[window], mask=case.mask[window], spacing_mm=spacing) for case in dataset.cases
+    ]
+    return replace(dataset, cases=tuple(cases))
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "dims"),
+    [
+        ((24, 24, 24), (1.0, 1.0, 1.0), 3),
+        ((24, 24, 24), (3.0, 1.0, 1.0), 3),
+        ((24, 24, 24), (3.1, 1.0, 1.0), 2),  # thick slices
+        ((24, 24, 24), (1.0, 1.0, 3.1), 2),
+        ((8, 24, 24), (1.0, 1.0, 1.0), 3),
+        ((7, 24, 24), (1.0, 1.0, 1.0), 2),  # a thin volume
+        ((1, 24, 24), (1.0, 1.0, 1.0), 2),  # single slices
+    ],
+)
+def test_dims_auto_is_3_for_volumes_and_2_for_slices(shape, spacing, dims):
+    dataset = with_shapes(small_resolved().dataset, shape, spacing)
+    resolved = resolve(small_spec(AUTO), dataset)
+    assert resolved.spec.model.args["dims"] == dims
+    assert len(resolved.spec.batch.patch_size_px) == dims
+    assert any(f"model.dims=auto: {dims} " in remark for remark in resolved.remarks)
+
+
+def test_dims_given_are_kept_and_give_the_same_trial_as_auto_that_chose_them():
+    auto = small_resolved(AUTO)
+    given = small_resolved(AUTO, {"model": {"dims": 3}})
+    assert auto.trial_id(0) == given.trial_id(0)
+
+
+def test_without_data_auto_is_refused():
+    dataset = small_resolved().dataset
+    with pytest.raises(SettingError, match=r"model\.dims"):
+        make_model(small_spec(AUTO), dataset)
+
+
+@pytest.mark.parametrize(
+    ("dims", "max_voxels", "patch", "size"),
+    [
+        (3, 3 * 24**3, (24, 24, 24), 3),
+        (3, 4 * 24**3 - 1, (24, 24, 24), 3),
+        (3, 2 * 22 * 24 * 24, (22, 24, 24), 2),  # two patches must fit: the first of the longest sides is shortened
+        (2, 200_000, (24, 24), 347),
+        (2, 8 * 576, (24, 24), 8),
+        (2, 8 * 576 - 1, (22, 24), 8),
+    ],
+)
+def test_size_auto_fills_the_voxels_with_patches_of_the_median_shape(dims, max_voxels, patch, size):
+    resolved = small_resolved(AUTO, {"model": {"dims": dims}, "batch": {"max_voxels": max_voxels}})
+    assert (resolved.spec.batch.patch_size_px, resolved.spec.batch.size) == (patch, size)
+
+
+def test_a_patch_that_is_given_is_kept():
+    resolved = small_resolved(AUTO, {"batch": {"patch_size_px": [8, 16, 12], "max_voxels": 10_000}})
+    assert (resolved.spec.batch.patch_size_px, resolved.spec.batch.size) == ((8, 16, 12), 6)
+
+
+@pytest.mark.parametrize(
+    ("in_memory", "patch", "size"),
+    [(10**9, (24, 24, 24), 14), (50_000, (24, 24, 24), 3), (2 * 24 * 24 * 22, (22, 24, 24), 2), (1, (2, 2, 2), 1)],
+)
+def test_little_memory_gives_fewer_and_then_smaller_patches(in_memory, patch, size):
+    assert filled((24, 24, 24), 2, 2, 200_000, lambda _: in_memory) == (patch, size)
+
+
+def test_the_voxels_in_memory_are_those_of_half_of_it_and_twice_the_tensors():
+    resolved = small_resolved(AUTO)
+    with torch.device("meta"):
+        model = make_model(resolved.spec, resolved.dataset)
+    taken = training_bytes(model, (1, 2, 16, 16, 16))
+    assert taken > 4 * 4 * 16**3  # the first level alone keeps four float32 features of each voxel
+    assert voxels_in_memory(model, 2, (16, 16, 16), memory=40 * taken) == 10 * 16**3
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_a_block_needs_a_number_of_slices():
+    with pytest.raises(SettingError, match="block needs a number"):
+        small_spec({"batch": {"kind": "block", "size": "auto"}})
+
+
+@pytest.mark.parametrize(
+    ("patch", "max_voxels", "expected"),
+    [((40, 56, 40), 10**9, (40, 56, 40)), ((40, 56, 40), 40 * 48 * 40, (40, 48, 40)), ((16, 8), 1, (8, 8))],
+)
+def test_the_longest_side_is_shortened_by_the_stride(patch, max_voxels, expected):
+    assert shortened(patch, 8, max_voxels) == expected
