@@ -82,7 +82,7 @@ def test_a_patch_that_is_given_is_kept():
     [(10**9, (24, 24, 24), 14), (50_000, (24, 24, 24), 3), (2 * 24 * 24 * 22, (22, 24, 24), 2), (1, (2, 2, 2), 1)],
 )
 def test_little_memory_gives_fewer_and_then_smaller_patches(in_memory, patch, size):
-    assert filled((24, 24, 24), 2, 2, 200_000, lambda _: in_memory) == (patch, size)
+    assert filled((24, 24, 24), 2, 2, 200_000, lambda _: in_memory) == (patch, size, in_memory < 200_000)
 
 
 def test_the_voxels_in_memory_are_those_of_half_of_it_and_twice_the_tensors():

@@ -48,7 +48,7 @@ def fit_dims(spec: Spec, dataset: Dataset, split: Split) -> tuple[Spec, list[str
 
 
 def fit_batch(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, compute: Compute) -> tuple[Spec, list[str]]:
-    """The spec with the size of a patch and the number of patches filled in, and a remark on a number that was chosen.
+    """The spec with the size of a patch and the number of patches filled in, and a remark if memory limits them.
 
     With `batch.size=auto` patches start from the training cases' median shape. A step has `batch.max_voxels` voxels at
     most, fewer if these would take more than MEMORY_FRACTION of the memory of the device (not of what is free now: the
@@ -65,14 +65,17 @@ def fit_batch(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, comp
         patch, count = fit_patch_size(asked, shapes, stride), spec.batch.size
     else:
         memory = memory_bytes(compute.device)
-        patch, count = filled(
+        patch, count, is_limited_by_memory = filled(
             asked or median_patch(shapes, stride),
             stride if asked is None else None,
             MIN_PATCHES[dims],
             spec.batch.max_voxels,
             lambda patch: voxels_in_memory(model, len(dataset.channels), patch, memory),
         )
-        remarks = [f"batch.size=auto: {count} patches of {' x '.join(map(str, patch))} a step"]
+        if is_limited_by_memory:
+            remarks = [
+                f"batch.size=auto: batch.max_voxels={spec.batch.max_voxels:,} do not fit into half of the memory"
+            ]
     batch = spec.batch.model_copy(update={"patch_size_px": patch, "size": count})
     return spec.model_copy(update={"batch": batch}), remarks
 
@@ -83,16 +86,17 @@ def filled(
     min_patches: int,
     max_voxels: int,
     in_memory: Callable[[tuple[int, ...]], int],
-) -> tuple[tuple[int, ...], int]:
-    """The size of a patch and the number of patches, one or more, that have at most `max_voxels` and at most as many
-    voxels as `in_memory` says of the size.
+) -> tuple[tuple[int, ...], int, bool]:
+    """The size of a patch, the number of patches, one or more, and whether it is the memory that limits them.
 
-    The size is that of `patch`; with a stride it is `shortened` until `min_patches` fit.
+    They have at most `max_voxels`, and at most as many as `in_memory` says of the size. The size is that of `patch`;
+    with a stride it is `shortened` until `min_patches` fit.
     """
     patch = shortened(patch, stride, max_voxels // min_patches)
-    allowed = min(max_voxels, in_memory(patch))
+    room = in_memory(patch)
+    allowed = min(max_voxels, room)
     patch = shortened(patch, stride, allowed // min_patches)
-    return patch, max(1, allowed // prod(patch))
+    return patch, max(1, allowed // prod(patch)), room < max_voxels
 
 
 def shortened(patch: tuple[int, ...], stride: int | None, max_voxels: int) -> tuple[int, ...]:

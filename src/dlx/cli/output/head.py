@@ -92,8 +92,9 @@ def training_subset(resolved: "Resolved") -> str:
 
 
 def _sizes(model: Part) -> str:
-    """` (width 16, 3 levels)` if the network has these arguments."""
-    sizes = [f"width {model.args['width']}"] if "width" in model.args else []
+    """` (3D, width 16, 3 levels)` if the network has these arguments; 2D is not named."""
+    sizes = ["3D"] if model.args.get("dims") == 3 else []
+    sizes += [f"width {model.args['width']}"] if "width" in model.args else []
     sizes += [counted(model.args["levels"], "level")] if "levels" in model.args else []
     return f" ({', '.join(sizes)})" if sizes else ""
 
