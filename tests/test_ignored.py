@@ -22,6 +22,7 @@ from dlx.scoring.outputs import Outputs
 from dlx.settings import registry
 from dlx.settings.spec import DataSpec, Part
 from dlx.system.errors import DataError, SettingError
+from dlx.training.deep_supervision import DeepSupervision
 from dlx.training.losses import SumLoss
 from dlx.trial.build import make_job
 from dlx.trial.factories import make_loss
@@ -85,6 +86,36 @@ def test_a_batch_of_ignored_voxels_alone_has_no_loss_and_no_gradient(name, args)
     loss = leaving_out(name, args)(logits, torch.full((2, 4, 4), IGNORED))
     assert loss.item() == 0.0
     assert not torch.autograd.grad(loss, logits)[0].any()
+
+
+@every_loss
+def test_a_sample_of_ignored_voxels_alone_counts_as_if_it_were_not_in_the_batch(name, args):
+    logits, mask = some_logits(2, K, 9, 7).requires_grad_(), some_mask(2, 9, 7)
+    mask[1] = IGNORED
+    together, alone = leaving_out(name, args)(logits, mask), leaving_out(name, args)(logits[:1], mask[:1])
+    assert together.item() == pytest.approx(alone.item(), rel=1e-12)
+    gradients = [torch.autograd.grad(loss, logits)[0] for loss in (together, alone)]
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("regions", [(), ((1, 2, 3), (2, 3), (3,))])
+@pytest.mark.parametrize("num_ignored", [1, 3])
+def test_dice_of_each_sample_is_the_mean_over_samples_with_a_valid_voxel_to_the_bit(regions, num_ignored):
+    logits, mask = some_logits(1 + num_ignored, len(regions) or K, 9, 7), some_mask(1 + num_ignored, 9, 7)
+    mask[1:] = IGNORED
+    loss = SumLoss([build("dice", batch=False)], has_ignored=True, regions=regions)
+    assert loss(logits, mask).item() == loss(logits[:1], mask[:1]).item() > 0.1
+
+
+def test_deep_supervision_is_the_mean_over_the_levels_that_have_a_valid_voxel():
+    """Only an even row is valid, in which no centre of a coarse voxel lies: the second level has no valid voxel."""
+    logits = [some_logits(1, K, 8, 8), some_logits(1, K, 4, 4)]
+    mask = torch.full((1, 8, 8), IGNORED)
+    mask[:, 2] = some_mask(1, 8)
+    for name in LEAVING_OUT:
+        loss = leaving_out(name, {})
+        assert DeepSupervision(loss)(logits, mask).item() == loss(logits[0], mask).item() > 0.0
+        assert DeepSupervision(loss)(logits, torch.full_like(mask, IGNORED)).item() == 0.0
 
 
 class NoValid(nn.Module):
