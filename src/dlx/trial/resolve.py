@@ -101,13 +101,14 @@ def resolve(spec: Spec, dataset: Dataset, *, min_validations: int = MIN_POINTS, 
     spec = bind_parts(spec)
     compute = choose_compute(spec.compute)
     groups = load_groups(spec.split, spec.data.path)
+    has_own_folds = spec.split.fold is not None and spec.split.file is None
     split = split_cases(
         [case.id for case in dataset.cases],
         {case.id: case.value_hash for case in dataset.cases},
         groups,
         spec.split,
         prepared_hashes={case.id: case.prepared_hash for case in dataset.cases if case.prepared_hash},
-        classes=_classes(dataset) if spec.split.fold is not None and spec.split.file is None else {},
+        classes={case.id: dataset.classes_of(case) for case in dataset.cases} if has_own_folds else {},
     )
     spec = _with_normalizer(spec, dataset)
     windows = _windows(spec, dataset, split)
@@ -169,14 +170,6 @@ def _with_normalizer(spec: Spec, dataset: Dataset) -> Spec:
 def _windows(spec: Spec, dataset: Dataset, split: Split) -> Windows:
     training = set(split.train)
     return windows_of(spec.data.normalize, dataset.channels, [case for case in dataset.cases if case.id in training])
-
-
-def _classes(dataset: Dataset) -> dict[str, list[str]]:
-    """Case -> the names of the classes that its mask has."""
-    return {
-        case.id: [name for name, voxels in zip(dataset.classes, dataset.class_voxels(case), strict=True) if voxels]
-        for case in dataset.cases
-    }
 
 
 def _describe_initial(initial: InitialWeights, total: int, path: str) -> str:
