@@ -1,5 +1,6 @@
 """How many slices or windows are evaluated at once: the default, or fewer if they would not fit into the memory."""
 
+from collections.abc import Sequence
 from math import prod
 
 from torch import nn
@@ -60,8 +61,13 @@ def evaluated_size(spec: Spec, shapes: list[tuple[int, ...]], dims: int, stride:
     """The size of a window, or of the largest slice after padding for the network."""
     if dims == 3:
         return spec.batch.fitted_patch_size_px
-    slices = [shape[:axis] + shape[axis + 1 :] for axis in [spec.batch.fitted_slice_axis] for shape in shapes]
+    slices = slice_sizes(shapes, spec.batch.fitted_slice_axis)
     return max((tuple(-(-size // stride) * stride for size in one) for one in slices), key=prod)
+
+
+def slice_sizes(shapes: Sequence[tuple[int, ...]], axis: int) -> list[tuple[int, ...]]:
+    """The size of the slices of each shape (D, H, W) along an axis."""
+    return [shape[:axis] + shape[axis + 1 :] for shape in shapes]
 
 
 def _added_per_channel(spec: Spec, dataset: Dataset) -> int:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -33,9 +34,9 @@ from dlx.study.results import RESULTS_VERSION
 from dlx.system.cpu_cores import available_cores
 from dlx.system.errors import SettingError
 from dlx.training import schedules
-from dlx.trial.evaluation_memory import fit_evaluation_batch
+from dlx.trial.evaluation_memory import fit_evaluation_batch, slice_sizes
 from dlx.trial.factories import make_loss, make_model, make_optimizer, make_scheduler, model_geometry, outputs_of
-from dlx.trial.sanity import warn_of_dropout, warn_of_foreground, warn_of_patches, warn_of_threads
+from dlx.trial.sanity import spell_size, warn_of_dropout, warn_of_foreground, warn_of_patches, warn_of_threads
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def resolve(spec: Spec, dataset: Dataset, *, min_validations: int = MIN_POINTS, 
     _check_axes(spec, dims)
     spec = _fit_patch(spec, dataset, split, dims, stride)
     spec = _fit_evaluation(spec, dataset, split, min_validations, num_flips=2 ** len(spec.mirrored_axes(dims)))
-    _check_norms(spec, model, stride)
+    _check_norms(spec, model, dataset, split)
     spec, batch_remarks = fit_evaluation_batch(spec, model, dataset, split, compute) if fits_batch else (spec, [])
     remarks = [
         *compute.remarks,
@@ -254,19 +255,44 @@ def _check_memory(spec: Spec, parameters: int, compute: Compute) -> None:
         )
 
 
-def _check_norms(spec: Spec, model: nn.Module, stride: int) -> None:
-    """Refuses batches that leave one value per channel at the deepest level: torch cannot normalise it."""
-    deepest = prod(-(-size // stride) for size in spec.batch.fitted_patch_size_px)
+def _check_norms(spec: Spec, model: nn.Module, dataset: Dataset, split: Split) -> None:
+    """Refuses sizes that leave a norm one value per channel at the deepest level: torch cannot normalise it.
+
+    Batch norm takes the values of a whole batch in training, and none in evaluation; instance norm takes those of one
+    patch, window or slice.
+    """
+    dims, stride = model_geometry(model)
+    patch = spec.batch.fitted_patch_size_px
+    seen = [("one patch", patch)]
+    if dims == 2:  # evaluation takes whole slices
+        used = {*split.train, *split.val}
+        shapes = [case.mask.shape for case in dataset.cases if case.id in used]
+        seen += [("an evaluated slice", size) for size in slice_sizes(shapes, spec.batch.fitted_slice_axis)]
+    what, smallest = min(seen, key=lambda one: _num_deepest(one[1], stride))
+    if _has_instance_norm(model) and _num_deepest(smallest, stride) == 1:
+        remedy = "a larger batch.patch_size_px, " if smallest == patch else ""
+        raise SettingError(
+            f"model '{spec.model}': {what} of {spell_size(smallest)} is one voxel at the deepest level, but instance "
+            f"norm needs more than one: set {remedy}fewer model.levels or another model.norm"
+        )
     is_batch = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    if is_batch and spec.batch.size * _num_deepest(patch, stride) == 1:
+        raise SettingError(
+            f"model '{spec.model}': one patch of {spell_size(patch)} is one voxel at the deepest level, but its norm "
+            "needs more than one value per channel: set a larger batch.size or batch.patch_size_px, or model.norm=none"
+        )
+
+
+def _has_instance_norm(model: nn.Module) -> bool:
+    """Whether the widest group norm has a group for each channel; narrow layers of other group norms may have too."""
     grouped = [module for module in model.modules() if isinstance(module, nn.GroupNorm)]
     widest = max(grouped, key=lambda norm: norm.num_channels, default=None)
-    is_instance = widest is not None and widest.num_groups == widest.num_channels
-    if (is_batch or is_instance) and spec.batch.size * deepest == 1:
-        patch = " x ".join(map(str, spec.batch.fitted_patch_size_px))
-        raise SettingError(
-            f"model '{spec.model}': one patch of {patch} is one voxel at the deepest level, but its norm needs more "
-            "than one value per channel: set a larger batch.size or batch.patch_size_px, or model.norm=none"
-        )
+    return widest is not None and widest.num_groups == widest.num_channels
+
+
+def _num_deepest(size: Sequence[int], stride: int) -> int:
+    """The number of voxels at the deepest level of a network, whose input is padded to a multiple of its stride."""
+    return prod(-(-one // stride) for one in size)
 
 
 def _check_parts(spec: Spec, model: nn.Module, dataset: Dataset) -> list[str]:
