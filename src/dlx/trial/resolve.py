@@ -36,7 +36,13 @@ from dlx.system.errors import SettingError
 from dlx.training import schedules
 from dlx.trial.evaluation_memory import fit_evaluation_batch, slice_sizes
 from dlx.trial.factories import make_loss, make_model, make_optimizer, make_scheduler, model_geometry, outputs_of
-from dlx.trial.sanity import spell_size, warn_of_dropout, warn_of_foreground, warn_of_patches, warn_of_threads
+from dlx.trial.sanity import (
+    spell_size,
+    warn_of_dropout,
+    warn_of_patches,
+    warn_of_settings_without_effect,
+    warn_of_threads,
+)
 
 
 @dataclass(frozen=True)
@@ -130,7 +136,7 @@ def resolve(spec: Spec, dataset: Dataset, *, min_validations: int = MIN_POINTS, 
         *describe_windows(windows, dataset.channels, len(split.train)),
         *remark_on(dataset, split, groups),
         *warn_of_patches(spec, dataset, split, dims),
-        *warn_of_foreground(spec.batch),
+        *warn_of_settings_without_effect(spec),
         *(warn_of_dropout(model, len(dataset.channels)) if spec.dropout.p > 0 else ()),
         *(warn_of_threads(compute.threads, available_cores()) if compute.device.type == "cpu" else ()),
         *_check_parts(spec, model, dataset),
