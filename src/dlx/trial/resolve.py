@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -108,47 +108,32 @@ def resolve(spec: Spec, dataset: Dataset, *, min_validations: int = MIN_POINTS, 
     spec = bind_parts(spec)
     compute = choose_compute(spec.compute)
     groups = load_groups(spec.split, spec.data.path)
-    has_own_folds = spec.split.fold is not None and spec.split.file is None
-    split = split_cases(
-        [case.id for case in dataset.cases],
-        {case.id: case.value_hash for case in dataset.cases},
-        groups,
-        spec.split,
-        prepared_hashes={case.id: case.prepared_hash for case in dataset.cases if case.prepared_hash},
-        classes={case.id: dataset.classes_of(case) for case in dataset.cases} if has_own_folds else {},
-    )
+    split = _split(spec, dataset, groups)
     spec = _with_normalizer(spec, dataset)
     windows = _windows(spec, dataset, split)
     with torch.device("meta"):
         model = make_model(spec, dataset)
-    dims, stride = model_geometry(model)
-    spec, axis_remarks = fit_slice_axis(spec, dataset, split, dims)
-    _check_axes(spec, dims)
-    spec = _fit_patch(spec, dataset, split, dims, stride)
-    spec = _fit_evaluation(spec, dataset, split, min_validations, num_flips=2 ** len(spec.mirrored_axes(dims)))
+    spec, fitted = _fit(spec, model, dataset, split, min_validations)
+    spec, reduced = fit_evaluation_batch(spec, model, dataset, split, compute) if fits_batch else (spec, [])
     _check_norms(spec, model, dataset, split)
-    spec, batch_remarks = fit_evaluation_batch(spec, model, dataset, split, compute) if fits_batch else (spec, [])
+    part_remarks = _check_parts(spec, model, dataset)
+    initial, start_remarks = _initial_weights(spec, model)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    _check_memory(spec, parameters, compute)
     remarks = [
         *compute.remarks,
         *dataset.remarks,
-        *axis_remarks,
+        *fitted,
         *describe_correlations(dataset.cases),
         *describe_windows(windows, dataset.channels, len(split.train)),
         *remark_on(dataset, split, groups),
-        *warn_of_patches(spec, dataset, split, dims),
-        *warn_of_settings_without_effect(spec),
-        *(warn_of_dropout(model, len(dataset.channels)) if spec.dropout.p > 0 else ()),
-        *(warn_of_threads(compute.threads, available_cores()) if compute.device.type == "cpu" else ()),
-        *_check_parts(spec, model, dataset),
-        *batch_remarks,
+        *_warnings(spec, model, dataset, split, compute),
+        *part_remarks,
+        *reduced,
+        *start_remarks,
+        *split.remarks,
     ]
-    initial = None
-    if spec.train.init_from is not None:
-        initial = checkpoint.initial_weights(model, Path(spec.train.init_from))
-        remarks.append(_describe_initial(initial, len(model.state_dict()), spec.train.init_from))
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    _check_memory(spec, parameters, compute)
-    intensities = tuple(case.intensities for case in dataset.cases)
+    errors = [case.rounding_error for case in dataset.cases if case.rounding_error is not None and not case.is_wide]
     return Resolved(
         spec=spec,
         dataset=dataset,
@@ -157,13 +142,43 @@ def resolve(spec: Spec, dataset: Dataset, *, min_validations: int = MIN_POINTS, 
         parameters=parameters,
         initial=initial,
         windows=windows,
-        remarks=(*remarks, *split.remarks),
-        intensities=intensities,
-        rounding_error=max(
-            (case.rounding_error for case in dataset.cases if case.rounding_error is not None and not case.is_wide),
-            default=None,
-        ),
+        remarks=tuple(remarks),
+        intensities=tuple(case.intensities for case in dataset.cases),
+        rounding_error=max(errors, default=None),
     )
+
+
+def _split(spec: Spec, dataset: Dataset, groups: Mapping[str, str]) -> Split:
+    has_own_folds = spec.split.fold is not None and spec.split.file is None
+    return split_cases(
+        [case.id for case in dataset.cases],
+        {case.id: case.value_hash for case in dataset.cases},
+        groups,
+        spec.split,
+        prepared_hashes={case.id: case.prepared_hash for case in dataset.cases if case.prepared_hash},
+        classes={case.id: dataset.classes_of(case) for case in dataset.cases} if has_own_folds else {},
+    )
+
+
+def _fit(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, min_validations: int) -> tuple[Spec, list[str]]:
+    """The spec with slice axis, patch size and interval of validation as numbers, in this order: each depends on those
+    before it. With remarks.
+    """
+    dims, stride = model_geometry(model)
+    spec, remarks = fit_slice_axis(spec, dataset, split, dims)
+    _check_axes(spec, dims)
+    spec = _fit_patch(spec, dataset, split, dims, stride)
+    return _fit_evaluation(spec, dataset, split, min_validations, 2 ** len(spec.mirrored_axes(dims))), remarks
+
+
+def _warnings(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, compute: Compute) -> list[str]:
+    """Those of `trial.sanity`."""
+    return [
+        *warn_of_patches(spec, dataset, split, model_geometry(model)[0]),
+        *warn_of_settings_without_effect(spec),
+        *(warn_of_dropout(model, len(dataset.channels)) if spec.dropout.p > 0 else ()),
+        *(warn_of_threads(compute.threads, available_cores()) if compute.device.type == "cpu" else ()),
+    ]
 
 
 def _with_normalizer(spec: Spec, dataset: Dataset) -> Spec:
@@ -179,9 +194,14 @@ def _windows(spec: Spec, dataset: Dataset, split: Split) -> Windows:
     return windows_of(spec.data.normalize, dataset.channels, [case for case in dataset.cases if case.id in training])
 
 
-def _describe_initial(initial: InitialWeights, total: int, path: str) -> str:
+def _initial_weights(spec: Spec, model: nn.Module) -> tuple[InitialWeights | None, list[str]]:
+    """The weights of `train.init_from`, and a remark on them."""
+    path = spec.train.init_from
+    if path is None:
+        return None, []
+    initial, total = checkpoint.initial_weights(model, Path(path)), len(model.state_dict())
     missing = f"; not in it or of another shape: {name_some(initial.missing)}" if initial.missing else ""
-    return f"{total - len(initial.missing)} of {total} tensors from {path}{missing}"
+    return initial, [f"{total - len(initial.missing)} of {total} tensors from {path}{missing}"]
 
 
 def _check_axes(spec: Spec, dims: int) -> None:
@@ -290,7 +310,11 @@ def _check_norms(spec: Spec, model: nn.Module, dataset: Dataset, split: Split) -
 
 
 def _has_instance_norm(model: nn.Module) -> bool:
-    """Whether the widest group norm has a group for each channel; narrow layers of other group norms may have too."""
+    """Whether a norm takes the values of one channel of one sample. With few channels any group norm has a group for
+    each, so the widest one decides.
+    """
+    if any(isinstance(module, nn.modules.instancenorm._InstanceNorm) for module in model.modules()):
+        return True
     grouped = [module for module in model.modules() if isinstance(module, nn.GroupNorm)]
     widest = max(grouped, key=lambda norm: norm.num_channels, default=None)
     return widest is not None and widest.num_groups == widest.num_channels
