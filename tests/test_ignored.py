@@ -122,12 +122,15 @@ def test_deep_supervision_is_the_mean_over_the_levels_that_have_a_valid_voxel():
 
 
 class NoValid(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+
     def forward(self, logits, mask):
         return logits.mean()
 
 
 def test_a_loss_that_cannot_leave_voxels_out_is_refused_for_such_data_only(monkeypatch):
-    monkeypatch.setattr(registry, "load", lambda *_: lambda _: NoValid())
+    monkeypatch.setitem(registry.PARTS["loss"], "mine", f"{__name__}:NoValid")
     make_loss((Part(name="mine"),), Outputs(K))
     with pytest.raises(SettingError, match="loss 'mine' cannot leave out"):
         make_loss((Part(name="mine"),), Outputs(K, has_ignored=True))
