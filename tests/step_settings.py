@@ -62,6 +62,8 @@ STEP_SETTINGS = {
     "lovasz, sorted": {"loss": "lovasz:bins=none"},
     "sum of losses": {"loss": "dice+ce+focal:gamma=2+lovasz"},
     **{f"ignored voxels, {name}": SPARSE | {"loss": name, "evaluate": {"soft_dice": True}} for name in LEAVING_OUT},
+    "ignored voxels, dice of each sample": SPARSE | {"loss": "dice:batch=false"},
+    "ignored voxels, deep supervision": SPARSE | DEEP,
     "ignored voxels, lovasz sorted": SPARSE | {"loss": "lovasz:bins=none"},
     "regions": NESTED | {"evaluate": {"soft_dice": True}},
     "regions, ignored voxels": {"data": {"source": "phantom:subjects=4,size=24,regions=true,labelled_every=3"}},

@@ -138,6 +138,11 @@ def test_a_subset_is_spread_evenly():
 
 
 ONE_VALUE = {"batch": {"size": 1, "patch_size_px": [2, 2]}}  # halved once
+ONE_VOXEL = {
+    "model": {"dims": 3, "levels": 4, "norm": "instance"},
+    "batch": {"size": 2, "patch_size_px": [8, 8, 8]},
+}
+SMALL_SLICES = {"model": {"levels": 6, "norm": "instance"}, "batch": {"patch_size_px": [64, 64]}}  # 24 x 24, padded
 
 
 @pytest.mark.parametrize(
@@ -151,6 +156,8 @@ ONE_VALUE = {"batch": {"size": 1, "patch_size_px": [2, 2]}}  # halved once
         ({"loss": "focal:class_weights=[0.5,0.5]"}, "class_weights"),
         (ONE_VALUE, "model 'unet2:.*one patch of 2 x 2 is one voxel"),
         ((ONE_VALUE | {"model": {"norm": "instance"}}), "model 'unet2:.*one patch of 2 x 2 is one voxel"),
+        (ONE_VOXEL, "model 'unet2:.*one patch of 8 x 8 x 8 is one voxel"),
+        (SMALL_SLICES, "model 'unet2:.*an evaluated slice of 24 x 24 is one voxel"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(change, words):
@@ -165,12 +172,17 @@ def test_what_does_not_fit_together_is_refused(change, words):
         ONE_VALUE | {"model": {"norm": "group", "width": 8}},
         {"batch": {"size": 1, "patch_size_px": [2, 4]}},
         {"batch": {"size": 2, "patch_size_px": [2, 2]}},
+        ONE_VOXEL | {"batch": {"size": 1, "patch_size_px": [8, 8, 16]}},
+        SMALL_SLICES | {"model": {"levels": 6, "norm": "batch"}},
+        SMALL_SLICES | {"model": {"levels": 5, "norm": "instance"}},
     ],
 )
-def test_batches_with_two_values_a_group_at_the_deepest_level_train(change):
-    job = small_job(change)
+def test_batches_with_two_values_a_group_at_the_deepest_level_train_and_are_evaluated(change):
+    job = small_job(change, {"evaluate": {"batch_size": 1}})
     begin_epoch(job, TrialProgress(), 1)
     job.step(0)
+    job.model.eval()
+    job.evaluator.measure(job.model, job.val_cases)
 
 
 def test_settings_of_all_variants_are_checked_before_data_are_read_and_equal_data_are_read_once(tmp_path):

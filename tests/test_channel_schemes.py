@@ -41,6 +41,15 @@ def test_names_choose_as_in_nnunet_and_the_choice_is_reported(channels: list[str
     assert choose_normalizer(normalizer, layout, channels) == (normalizer, ())
 
 
+@pytest.mark.parametrize(
+    ("channels", "is_lost"), [(["CT"], True), (["noNorm", "CT"], True), (["CT", "PET"], False), (["T1"], False)]
+)
+def test_an_argument_that_the_chosen_normaliser_does_not_take_is_reported(channels: list[str], is_lost: bool) -> None:
+    _, lines = choose_normalizer(bound("auto:over=all"), "nnunet", channels)
+    assert any("data.normalize.over has no effect" in line for line in lines) == is_lost
+    assert not any("no effect" in line for line in choose_normalizer(bound("auto"), "nnunet", channels)[1])
+
+
 @pytest.mark.parametrize("name", ["T1", "zscore", "cta", "CT1", "MRI", ""])
 @pytest.mark.parametrize("over", ["foreground", "all"])
 def test_other_names_are_z_scored_without_a_remark(name: str, over: str) -> None:

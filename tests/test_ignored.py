@@ -1,5 +1,6 @@
 """Voxels under an ignore label: in no loss, no gradient, no metric and no sample, and no output of the network."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,19 +10,22 @@ import torch
 from torch import nn
 
 from dlx.data import cache_file
-from dlx.data.batches.sampler import Foreground
+from dlx.data.batches.sampler import Foreground, PatchSampler, PatchSource
+from dlx.data.batches.valid_voxels import ValidVoxels
 from dlx.data.cases import IGNORED
 from dlx.data.checks.remarks import ignored_voxels
 from dlx.data.dataset import open_dataset
 from dlx.data.prepare import to_classes
 from dlx.engine import checkpoint
 from dlx.engine.fit import TrialProgress, fit
+from dlx.engine.randomness import generator
 from dlx.engine.score import score_trial
 from dlx.records.schema import EpochRecord
 from dlx.scoring.outputs import Outputs
 from dlx.settings import registry
 from dlx.settings.spec import DataSpec, Part
 from dlx.system.errors import DataError, SettingError
+from dlx.training.deep_supervision import DeepSupervision
 from dlx.training.losses import SumLoss
 from dlx.trial.build import make_job
 from dlx.trial.factories import make_loss
@@ -87,13 +91,46 @@ def test_a_batch_of_ignored_voxels_alone_has_no_loss_and_no_gradient(name, args)
     assert not torch.autograd.grad(loss, logits)[0].any()
 
 
+@every_loss
+def test_a_sample_of_ignored_voxels_alone_counts_as_if_it_were_not_in_the_batch(name, args):
+    logits, mask = some_logits(2, K, 9, 7).requires_grad_(), some_mask(2, 9, 7)
+    mask[1] = IGNORED
+    together, alone = leaving_out(name, args)(logits, mask), leaving_out(name, args)(logits[:1], mask[:1])
+    assert together.item() == pytest.approx(alone.item(), rel=1e-12)
+    gradients = [torch.autograd.grad(loss, logits)[0] for loss in (together, alone)]
+    torch.testing.assert_close(*gradients, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("regions", [(), ((1, 2, 3), (2, 3), (3,))])
+@pytest.mark.parametrize("num_ignored", [1, 3])
+def test_dice_of_each_sample_is_the_mean_over_samples_with_a_valid_voxel_to_the_bit(regions, num_ignored):
+    logits, mask = some_logits(1 + num_ignored, len(regions) or K, 9, 7), some_mask(1 + num_ignored, 9, 7)
+    mask[1:] = IGNORED
+    loss = SumLoss([build("dice", batch=False)], has_ignored=True, regions=regions)
+    assert loss(logits, mask).item() == loss(logits[:1], mask[:1]).item() > 0.1
+
+
+def test_deep_supervision_is_the_mean_over_the_levels_that_have_a_valid_voxel():
+    """Only an even row is valid, in which no centre of a coarse voxel lies: the second level has no valid voxel."""
+    logits = [some_logits(1, K, 8, 8), some_logits(1, K, 4, 4)]
+    mask = torch.full((1, 8, 8), IGNORED)
+    mask[:, 2] = some_mask(1, 8)
+    for name in LEAVING_OUT:
+        loss = leaving_out(name, {})
+        assert DeepSupervision(loss)(logits, mask).item() == loss(logits[0], mask).item() > 0.0
+        assert DeepSupervision(loss)(logits, torch.full_like(mask, IGNORED)).item() == 0.0
+
+
 class NoValid(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+
     def forward(self, logits, mask):
         return logits.mean()
 
 
 def test_a_loss_that_cannot_leave_voxels_out_is_refused_for_such_data_only(monkeypatch):
-    monkeypatch.setattr(registry, "load", lambda *_: lambda _: NoValid())
+    monkeypatch.setitem(registry.PARTS["loss"], "mine", f"{__name__}:NoValid")
     make_loss((Part(name="mine"),), Outputs(K))
     with pytest.raises(SettingError, match="loss 'mine' cannot leave out"):
         make_loss((Part(name="mine"),), Outputs(K, has_ignored=True))
@@ -175,6 +212,92 @@ def test_ignored_voxels_are_no_foreground_and_in_no_box_and_no_class():
     assert (case.class_voxels, case.ignored_fraction, case.label_box) == ((), 1.0, ((0, 2), (0, 2), (0, 2)))
 
 
+def test_each_valid_voxel_of_a_box_is_drawn_by_its_number():
+    masks = [torch.randint(3, shape, generator=torch.Generator().manual_seed(0)) for shape in [(5, 6, 7), (4, 3, 9)]]
+    masks = [torch.where(mask == 2, IGNORED, mask).to(torch.uint8) for mask in masks]
+    masks[1][-1, -1, -1] = 1  # a run at the end
+    boxes = [((1, 4), (0, 6), (2, 7)), ((0, 4), (0, 3), (0, 9))]
+    kept = ValidVoxels([masks[0], torch.full((2, 2, 2), IGNORED), masks[1]], [boxes[0], ((0, 2),) * 3, boxes[1]])
+    for case, mask, ((d, d_end), (h, h_end), (w, w_end)) in zip((0, 2), masks, boxes, strict=True):
+        expected = (mask[d:d_end, h:h_end, w:w_end] != IGNORED).nonzero() + torch.tensor([d, h, w])
+        count = len(expected)
+        assert kept.counts.tolist()[case] == count
+        uniform = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+        assert torch.equal(kept.draw(torch.full((count,), case), uniform), expected)
+    assert kept.counts[1] == 0
+
+
+PATCHES = {
+    "slices": {},
+    "slices along another axis": {"batch": {"slice_axis": 2}},
+    "slices of the labelled box": {"data": {"crop": True}},
+    "slices, half on foreground": {"batch": {"foreground_fraction": 0.5}},
+    "volumes": {"model": {"dims": 3}, "batch": {"patch_size_px": [1, 16, 16], "size": 4}},
+    "block": {"batch": {"kind": "block", "size": 2}},
+}
+
+
+def sources(change):
+    """The batches of a trial, and those that it would draw if nothing of its data were ignored."""
+    source = small_job(SPARSE, change).step.source
+    plain = dataclasses.replace(source.sampler, has_ignored=False)
+    batch = small_resolved(SPARSE, change).spec.batch
+    other = PatchSource(source.store, plain, batch, source.dims, source.device, source.num_steps)
+    return source, other
+
+
+def valid_patches(source):
+    """Whether each patch of two epochs holds a voxel that is not ignored."""
+    found = []
+    for epoch in (1, 2):
+        source.begin_epoch(generator(0, "order", epoch))
+        for cases, starts in zip(source.cases, source.starts, strict=True):
+            for case, start in zip(cases.tolist(), starts.tolist(), strict=True):
+                ends = (at + size for at, size in zip(start, source.sampler.extent, strict=True))
+                place = tuple(slice(max(0, at), end) for at, end in zip(start, ends, strict=True))
+                found.append(bool((source.store.mask(case)[place] != IGNORED).any()))
+    return found
+
+
+@pytest.mark.parametrize("change", PATCHES.values(), ids=PATCHES)
+def test_every_patch_holds_a_voxel_that_is_not_ignored(change):
+    source, other = sources(change)
+    assert all(valid_patches(source))
+    if source.slice_axis == 0:  # the axis along which two of three slices are ignored
+        assert not all(valid_patches(other))
+    else:
+        assert all(valid_patches(other))
+
+
+def test_patches_are_drawn_uniformly_from_the_valid_voxels_and_cases_as_before():
+    source, other = sources({"train": {"steps_per_epoch": 300}})
+    for one in (source, other):
+        one.begin_epoch(generator(0, "order", 1))
+    assert torch.equal(source.cases, other.cases)
+    depths = source.starts[..., 0].flatten()
+    assert set(depths.tolist()) == set(range(1, 24, 3))
+    # 1200 draws of 8 slices: standard deviation 11.5; four of them
+    assert (depths.bincount(minlength=24)[1::3] - 150).abs().max() < 46
+    # of 24 voxels along an axis, patches of 16 around the first 9 start at 0 and around the last 8 at 8
+    assert 0.3 < float((source.starts[..., 1] == 0).float().mean()) < 0.45
+
+
+def test_patches_on_foreground_are_the_same_whether_or_not_others_avoid_ignored_voxels():
+    source, other = sources({"batch": {"foreground_fraction": 1.0}})
+    for one in (source, other):
+        one.begin_epoch(generator(0, "order", 1))
+    assert source.index_bytes() == other.index_bytes()
+
+
+def test_a_case_of_ignored_voxels_alone_is_drawn_from_as_if_nothing_were_ignored():
+    masks, boxes = [torch.full((9, 9, 9), IGNORED, dtype=torch.uint8)], (((0, 9),) * 3,)
+    plan = PatchSampler((1, 4, 4), (0,), boxes)
+    plain, drawn = (
+        plan.draw_epoch(20, 4, generator(0, "order", 1), valid=valid) for valid in (None, ValidVoxels(masks, boxes))
+    )
+    assert torch.equal(plain[1], drawn[1])
+
+
 def test_the_network_has_no_output_for_ignored_voxels_and_a_note_says_how_many_there_are():
     resolved = small_resolved(SPARSE)
     assert resolved.dataset.classes == ("background", "CSF", "GM", "WM")
@@ -189,6 +312,7 @@ def test_data_without_an_ignore_label_are_trained_without_any_of_this():
     job = small_job()
     assert not job.step.loss.has_ignored
     assert not job.evaluator.outputs.has_ignored
+    assert job.step.source.valid is None
 
 
 def test_a_mask_of_labels_becomes_classes_and_ignored_voxels(tmp_path):

@@ -11,7 +11,8 @@ from dlx.engine import evaluate
 from dlx.engine.fit import TrialProgress, fit
 from dlx.settings.spec import Spec
 from dlx.system.errors import SettingError
-from dlx.trial import evaluation_memory
+from dlx.trial.evaluation_memory import bytes_of_each
+from dlx.trial.factories import make_model
 from small import small_job, small_resolved
 
 WINDOWS = {"model": {"dims": 3}, "batch": {"patch_size_px": [8, 16, 12], "size": 2}}
@@ -143,10 +144,14 @@ def test_validations_are_as_many_times_rarer_as_there_are_flips():
     assert mirrored.spec.evaluate.every == pytest.approx(4 * plain.spec.evaluate.every, abs=4)
 
 
-def test_the_sum_over_flips_counts_where_the_evaluated_batch_is_fitted(monkeypatch):
-    each = 24 * 24 * 4 * 100
-    monkeypatch.setattr(evaluation_memory, "evaluation_bytes", lambda *_: each)
-    monkeypatch.setattr(evaluation_memory, "ROOMY_BYTES_PER_VOXEL", 10**9)
-    monkeypatch.setattr(evaluation_memory, "memory_bytes", lambda _: 4 * 64 * each)
-    assert small_resolved().spec.evaluate.batch_size == 64
-    assert small_resolved({"evaluate": {"mirror": True}}).spec.evaluate.batch_size == 32
+@pytest.mark.parametrize(
+    ("source", "outputs"), [("phantom:subjects=4,size=24", 4), ("phantom:subjects=4,size=24,regions=true", 3)]
+)
+def test_the_flipped_image_and_the_sum_over_flips_count_in_the_memory_of_an_evaluated_slice(source, outputs):
+    found = []
+    for mirror in (False, True):
+        resolved = small_resolved({"data": {"source": source}, "evaluate": {"mirror": mirror}})
+        with torch.device("meta"):
+            model = make_model(resolved.spec, resolved.dataset)
+        found.append(bytes_of_each(resolved.spec, model, resolved.dataset, (24, 24)))
+    assert found[1] - found[0] == 4 * 24 * 24 * (2 + outputs)  # float32, two channels

@@ -65,8 +65,9 @@ def four(**change: tuple[Image, Image]) -> dict[str, tuple[Image, Image]]:
     return {name: change.get(name, made(seed)) for seed, name in enumerate(("c0", "c1", "c2", "c3"))}
 
 
-def resolved(folder: Path, *val: str, **split: Any) -> Resolved:
-    spec = small_spec({"data": {"source": str(folder)}, "split": {"val_fraction": None, "val": val, **split}})
+def resolved(folder: Path, *val: str, spacing_mm: str = "auto", **split: Any) -> Resolved:
+    data = {"source": str(folder), "spacing_mm": spacing_mm}
+    spec = small_spec({"data": data, "split": {"val_fraction": None, "val": val or None, **split}})
     return resolve(spec, open_dataset(spec.data, cache_dir=None))
 
 
@@ -251,3 +252,38 @@ def test_a_dry_run_names_validation_cases_persons_and_intensities(tmp_path: Path
     means = [made(seed)[0].mean() for seed in range(5)]
     assert (lowest, highest) == (pytest.approx(min(means), rel=1e-6), pytest.approx(max(means), rel=1e-6))
     assert isinstance(document["study"]["remarks"], list)
+
+
+@pytest.fixture
+def vanishing(tmp_path: Path) -> Path:
+    """Six cases, of which two have smaller voxels and in them one of class 2, which resampling to the median removes.
+
+    Both would validate in fold 0 of 2 if class 2 were unknown.
+    """
+    images = {f"c{n}": made(n) for n in range(6)}
+    small = ("c1", "c4")
+    for name in small:
+        images[name][1][10, 12, 14] = 2
+    return write(tmp_path / "d", images, **dict.fromkeys(small, with_spacing(0.4, 0.4, 0.4)))
+
+
+@pytest.mark.parametrize("fold", [0, 1])
+def test_folds_depend_on_the_classes_of_the_files_and_not_on_the_voxel_size(vanishing: Path, fold: int) -> None:
+    splits = [
+        resolved(vanishing, spacing_mm=spacing, fold=fold, folds=2).split for spacing in ("none", "auto", "median")
+    ]
+    assert splits[0] == splits[1] == splits[2]
+    assert len({"c1", "c4"} & set(splits[0].val)) == 1
+
+
+def test_a_class_that_resampling_removes_from_training_cases_is_reported(vanishing: Path) -> None:
+    both, one = (remarks(opened(vanishing), *val) for val in (("c0",), ("c4",)))
+    for lines, cases in ((both, "2 training cases ('c1', 'c4')"), (one, "1 training case ('c1')")):
+        line = only(lines, "resampling removed")
+        assert line.startswith("data.spacing_mm:")
+        assert "'two'" in line
+        assert cases in line
+        assert not any("no training case" in other for other in lines)
+    assert any(line.startswith("no validation case has the class 'two'") for line in both)
+    assert not any("no validation case" in line for line in one)  # it is measured on the mask of the file
+    assert not any("resampling removed" in line for line in remarks(opened(vanishing, spacing_mm="none")))

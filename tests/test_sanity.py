@@ -6,8 +6,14 @@ import torch
 from dlx.data.splits.split import Split
 from dlx.models.unet import unet2
 from dlx.settings import registry
-from dlx.settings.spec import BatchSpec, DropoutSpec
-from dlx.trial.sanity import warn_of_dropout, warn_of_foreground, warn_of_patches, warn_of_threads
+from dlx.settings.spec import AugmentSpec, DropoutSpec, Spec
+from dlx.trial.sanity import (
+    NEEDS,
+    warn_of_dropout,
+    warn_of_patches,
+    warn_of_settings_without_effect,
+    warn_of_threads,
+)
 from small import small_resolved
 from test_voxel_store import make_case
 
@@ -81,8 +87,43 @@ def test_a_trial_with_dropout_gets_one_warning_and_one_without_gets_none():
     assert small_resolved().remarks == ()
 
 
-def test_a_draw_by_class_without_foreground_patches_gives_a_warning():
-    (remark,) = warn_of_foreground(BatchSpec(foreground_by="class"))
-    assert "batch.foreground_fraction" in remark
-    assert warn_of_foreground(BatchSpec(foreground_by="class", foreground_fraction=0.1)) == []
-    assert warn_of_foreground(BatchSpec()) == []
+WITHOUT_EFFECT = {
+    "batch.foreground_by": "class",
+    "augment.flip_axes": [0],
+    "augment.blur_sigma_px": [0.5, 2.0],
+    "augment.contrast_range": [0.5, 1.25],
+    "augment.low_resolution_range": [0.25, 1.0],
+    "augment.gamma_range": [0.5, 1.5],
+}
+
+
+def spec_with(**settings):
+    tables = {}
+    for key, value in settings.items():
+        section, name = key.split(".")
+        tables.setdefault(section, {})[name] = value
+    return Spec.model_validate(tables)
+
+
+def test_every_augmentation_setting_that_is_no_chance_or_size_needs_one():
+    changed = {f"augment.{key}" for key, field in AugmentSpec.model_fields.items() if field.default != 0.0}
+    assert changed == {key for key in NEEDS if key.startswith("augment.")}
+    assert set(NEEDS) == set(WITHOUT_EFFECT)
+
+
+@pytest.mark.parametrize(("key", "value"), WITHOUT_EFFECT.items())
+def test_a_setting_that_another_switches_off_gives_a_warning(key, value):
+    assert key in NEEDS
+    (remark,) = warn_of_settings_without_effect(spec_with(**{key: value}))
+    assert remark.startswith(f"{key}: has no effect")
+    for needed in NEEDS[key]:
+        assert needed in remark
+        on = True if needed == "evaluate.mirror" else 0.1
+        assert warn_of_settings_without_effect(spec_with(**{key: value, needed: on})) == []
+        assert warn_of_settings_without_effect(spec_with(**{needed: on})) == []
+    assert remark in small_resolved({key.split(".")[0]: {key.split(".")[1]: value}}).remarks
+
+
+def test_axes_of_flips_have_no_effect_on_a_prediction_mirrored_along_other_axes():
+    (remark,) = warn_of_settings_without_effect(spec_with(**{"augment.flip_axes": [0], "evaluate.mirror": [1]}))
+    assert remark.startswith("augment.flip_axes")

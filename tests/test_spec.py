@@ -1,7 +1,8 @@
 import pytest
 from pydantic import ValidationError
 
-from dlx.settings.spec import Part, Spec
+from dlx.settings import registry
+from dlx.settings.spec import DataSpec, Part, Spec
 
 
 @pytest.mark.parametrize("text", ["step:step_size=30,gamma=0.1", "unet2", "focal:class_weights=[0.1,0.4]"])
@@ -27,6 +28,16 @@ def test_a_path_is_short_for_a_folder():
     assert part == Part(name="folder", args={"path": "../data/my scans", "layout": "iseg"})
     assert Part.model_validate(str(part)) == part
     assert Spec.model_validate({"data": {"source": "folder"}}).data.source.args == {"path": "folder"}
+
+
+def test_a_source_of_the_registry_is_a_part_and_anything_else_a_path(monkeypatch):
+    monkeypatch.setitem(registry.PARTS["data"], "drawn", "nowhere:drawn")
+    for name in set(registry.PARTS["data"]) - {"folder"}:
+        assert DataSpec(source=name).source == Part(name=name)
+        assert DataSpec(source=f"{name}:subjects=4").source == Part(name=name, args={"subjects": 4})
+    assert DataSpec(source="folder:path=x").source == Part(name="folder", args={"path": "x"})
+    for path in ("folder", "./phantom", "phantoms"):
+        assert DataSpec(source=path).source == Part(name="folder", args={"path": path})
 
 
 def test_a_spec_survives_json():

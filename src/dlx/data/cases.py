@@ -104,11 +104,12 @@ class Case:
 
         Empty if all voxels are ignored.
         """
-        voxels, counts = self.mask.ravel(), np.zeros(256, np.int64)
-        for start in range(0, voxels.size, COUNTED_AT_ONCE):  # np.bincount makes a copy of 8 bytes per voxel
-            counts += np.bincount(voxels[start : start + COUNTED_AT_ONCE], minlength=256)
-        counts[IGNORED] = 0
-        return tuple(np.trim_zeros(counts, "b").tolist())
+        return _count_classes(self.mask)
+
+    @cached_property
+    def measured_voxels(self) -> tuple[int, ...]:
+        """`class_voxels` of the mask on which the case is measured: `original`, if it was resampled."""
+        return self.class_voxels if self.original is None else _count_classes(self.original.mask)
 
     @property
     def ignored_fraction(self) -> float:
@@ -130,6 +131,14 @@ class Case:
             at = np.flatnonzero(labelled.any(axis=others))
             spans.append((int(at[0]), int(at[-1]) + 1) if at.size else (0, size))
         return spans[0], spans[1], spans[2]
+
+
+def _count_classes(mask: NDArray[np.uint8]) -> tuple[int, ...]:
+    voxels, counts = mask.ravel(), np.zeros(256, np.int64)
+    for start in range(0, voxels.size, COUNTED_AT_ONCE):  # np.bincount makes a copy of 8 bytes per voxel
+        counts += np.bincount(voxels[start : start + COUNTED_AT_ONCE], minlength=256)
+    counts[IGNORED] = 0
+    return tuple(np.trim_zeros(counts, "b").tolist())
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +189,15 @@ class Dataset:
 
     def class_voxels(self, case: Case) -> tuple[int, ...]:
         """The number of a case's voxels in each of `classes`; those of a region in each of its classes together."""
-        voxels = (*case.class_voxels, *[0] * len(self.label_values or self.classes))
+        return self._of_classes(case.class_voxels)
+
+    def classes_of(self, case: Case) -> tuple[str, ...]:
+        """The names of those of `classes` that are in the mask on which a case is measured."""
+        voxels = self._of_classes(case.measured_voxels)
+        return tuple(name for name, number in zip(self.classes, voxels, strict=True) if number)
+
+    def _of_classes(self, of_labels: tuple[int, ...]) -> tuple[int, ...]:
+        voxels = (*of_labels, *[0] * len(self.label_values or self.classes))
         regions = [(0,), *self.regions] if self.regions else [(k,) for k in range(len(self.classes))]
         return tuple(sum(voxels[k] for k in region) for region in regions)
 

@@ -159,13 +159,7 @@ def make_plan(
     study = _with_folds(study.model_copy(update={"variants": variants}))
     datasets = _open_data(study, cache_dir=cache_dir, verify=verify_data, keep=keep_cache, progress=progress)
     resolved = _resolve_as_begun(study, datasets, folder, known_trials)
-    for fold in study.splits:
-        of_fold = {variant.label: resolved[variant.label, fold] for variant in study.variants}
-        _check_comparable(of_fold, study.seeds[0])
-        check_measured(study, {label: one.spec for label, one in of_fold.items()})
-    for dataset in datasets.values():
-        check_classes(study, dataset.classes[1:])
-    check_scope(study, resolved.values())
+    _check_study(study, resolved)
     stores = host_stores(resolved.values())
     slim = {place: one.without_voxels() for place, one in resolved.items()}
     trials = tuple(_make_task(trial, slim[trial.label, trial.fold], folder) for trial in study.trials())
@@ -174,8 +168,6 @@ def make_plan(
     parallel, parallel_remarks = choose_parallel(list(slim.values()), max_parallel, study, lack)
     notes = [*_common_remarks(resolved), *_fold_remarks(study, resolved), *remarks, *_seed_remarks(study)]
     notes += [*filter(None, on_host), *parallel_remarks]
-    first, *_ = resolved.values()
-    persons = dict(first.split.persons)
     return Plan(
         study=study,
         command=command,
@@ -184,9 +176,14 @@ def make_plan(
         stores=stores,
         max_parallel=parallel,
         remarks=tuple(dict.fromkeys(notes)),
-        num_persons=len({persons.get(case.id, case.id) for case in first.dataset.cases}),
+        num_persons=_num_persons(next(iter(resolved.values()))),
         has_workers=lack is None,
     )
+
+
+def _num_persons(resolved: Resolved) -> int:
+    persons = dict(resolved.split.persons)
+    return len({persons.get(case.id, case.id) for case in resolved.dataset.cases})
 
 
 def _fold_remarks(study: Study, resolved: Grid) -> list[str]:
@@ -282,6 +279,17 @@ def _naming(variant: Variant, study: Study, fold: int | None = None) -> Iterator
         which = [f"variant '{variant.label}'"] if len(study.variants) > 1 else []
         which += [f"fold {fold}"] if fold else []  # what is wrong in fold 0 most likely is so in all
         raise SettingError(": ".join([", ".join(which)] * bool(which) + [str(error)])) from None
+
+
+def _check_study(study: Study, resolved: Grid) -> None:
+    """Refuses variants that cannot be compared, and a metric, classes or a scope that the trials do not give."""
+    for fold in study.splits:
+        of_fold = {variant.label: resolved[variant.label, fold] for variant in study.variants}
+        _check_comparable(of_fold, study.seeds[0])
+        check_measured(study, {label: one.spec for label, one in of_fold.items()})
+    for one in resolved.values():
+        check_classes(study, one.dataset.classes[1:])
+    check_scope(study, resolved.values())
 
 
 def _check_comparable(resolved: dict[str, Resolved], seed: int) -> None:

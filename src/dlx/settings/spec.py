@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, model_validator
 from pydantic.fields import FieldInfo
 
+from dlx.settings.registry import PARTS
 from dlx.settings.text import parse_part, shorten, split_outside_brackets
 
 Positive = Annotated[int, Field(ge=1, le=1_000_000)]  # a larger number is most likely a typing error
@@ -79,10 +80,11 @@ def _terms(value: Any) -> Any:
 
 def source_from_text(value: Any) -> Any:
     """A path stands for `folder:path=...`; `folder:...`, `phantom` and `phantom:subjects=4` are parts already."""
-    is_drawn = isinstance(value, str) and value.partition(":")[0] in ("phantom", "ct-phantom")
-    if isinstance(value, str) and not is_drawn and not value.startswith("folder:"):
-        return {"name": "folder", "args": {"path": value}}
-    return value
+    if not isinstance(value, str):
+        return value
+    name, colon, _ = value.partition(":")
+    is_part = name in PARTS["data"] and (name != "folder" or colon)  # a folder may be named `folder`
+    return value if is_part else {"name": "folder", "args": {"path": value}}
 
 
 def _names(value: Any) -> Any:

@@ -73,7 +73,8 @@ class SoftDice(nn.Module):
     One minus the mean over classes of (2 sum p g + smooth) / (sum p + sum g + smooth): p are the softmax probabilities,
     g the one-hot mask (Milletari et al. 2016, but p and g are not squared, as in Drozdzal et al. 2016). The default of
     `smooth` only prevents 0 / 0 for a class that occurs nowhere. With `batch` the sums run over the whole batch, so a
-    class may be missing from some patches; otherwise over each sample, and the mean also over samples.
+    class may be missing from some patches; otherwise over each sample, and the mean also over samples (those that have
+    a `valid` voxel).
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class SoftDice(nn.Module):
         g = one_hot(mask, p.shape[1]).to(p.dtype)
         if valid is not None:
             p, g = p * valid.unsqueeze(1), g * valid.unsqueeze(1)
-        return self._of_classes(p[:, self.first_class :], g[:, self.first_class :])
+        return self._of_classes(p[:, self.first_class :], g[:, self.first_class :], valid)
 
     def of_regions(
         self, logits: Float[Tensor, "B R *S"], target: Bool[Tensor, "B R *S"], valid: Bool[Tensor, "B *S"] | None = None
@@ -108,14 +109,19 @@ class SoftDice(nn.Module):
         g = target.to(p.dtype)
         if valid is not None:
             p, g = p * valid.unsqueeze(1), g * valid.unsqueeze(1)
-        return self._of_classes(p, g)
+        return self._of_classes(p, g, valid)
 
-    def _of_classes(self, p: Tensor, g: Tensor) -> Tensor:
+    def _of_classes(self, p: Tensor, g: Tensor, valid: Tensor | None) -> Tensor:
+        """The loss of (B, K, *S) that are 0 where they are not `valid`."""
         p, g = p.flatten(2), g.flatten(2)
         # Products and sums instead of einsum, which autocast would run in bfloat16.
         summed = (0, 2) if self.batch else (2,)
         overlap, sizes = (p * g).sum(summed), p.sum(summed) + g.sum(summed)
-        return 1.0 - ((2.0 * overlap + self.smooth) / (sizes + self.smooth)).mean()
+        scores = (2.0 * overlap + self.smooth) / (sizes + self.smooth)
+        if self.batch or valid is None:
+            return 1.0 - scores.mean()
+        is_counted = valid.flatten(1).any(1)  # a sample without a valid voxel would score 1
+        return ((1.0 - scores.mean(1)) * is_counted).sum() / is_counted.sum().clamp_min(1)
 
 
 class Focal(nn.Module):

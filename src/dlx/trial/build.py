@@ -77,8 +77,8 @@ def _make_step(resolved: Resolved, store: VoxelStore, model: nn.Module) -> Train
     decay = spec.train.ema_decay
     train = tuple(store.index[case] for case in resolved.split.train)
     dims, _ = model_geometry(model)
-    plan = _patch_sampler(spec, store, train, resolved.dataset.regions)
     outputs = outputs_of(resolved.dataset)
+    plan = _patch_sampler(spec, store, train, outputs)
     return TrainStep(
         model,
         _make_loss(spec, outputs, model).to(compute.device),
@@ -168,18 +168,16 @@ def evenly_spaced(cases: tuple[int, ...], count: int) -> tuple[int, ...]:
     return tuple(cases[(2 * position + 1) * len(cases) // (2 * count)] for position in range(count))
 
 
-def _patch_sampler(
-    spec: Spec, store: VoxelStore, train: tuple[int, ...], regions: tuple[tuple[int, ...], ...]
-) -> PatchSampler:
+def _patch_sampler(spec: Spec, store: VoxelStore, train: tuple[int, ...], outputs: Outputs) -> PatchSampler:
     whole = [tuple((0, size) for size in store.shapes[case]) for case in train]
     boxes = [store.boxes[case] for case in train] if spec.data.crop else whole
-    extent = box_extent(spec.batch.fitted_patch_size_px, spec.batch)
     batch = spec.batch
     return PatchSampler(
-        extent,
+        box_extent(batch.fitted_patch_size_px, batch),
         train,
         tuple(boxes),  # type: ignore[arg-type]
         batch.foreground_fraction,
         batch.foreground_by,
-        regions,
+        outputs.regions,
+        outputs.has_ignored,
     )

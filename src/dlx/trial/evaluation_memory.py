@@ -1,5 +1,6 @@
 """How many slices or windows are evaluated at once: the default, or fewer if they would not fit into the memory."""
 
+from collections.abc import Sequence
 from math import prod
 
 from torch import nn
@@ -10,7 +11,7 @@ from dlx.data.splits.split import Split
 from dlx.engine.device import Compute, memory_bytes
 from dlx.engine.footprint import forward_bytes
 from dlx.settings.spec import EvaluateSpec, Spec
-from dlx.trial.factories import model_geometry
+from dlx.trial.factories import model_geometry, outputs_of
 
 # The share of the device's memory for a batch of evaluation: a quarter leaves room for voxels, weights, other trials.
 MEMORY_FRACTION = 0.25
@@ -38,9 +39,7 @@ def fit_evaluation_batch(
     if asked * prod(size) * ROOMY_BYTES_PER_VOXEL <= room:
         return spec, []
     try:
-        each = evaluation_bytes(model, len(dataset.channels), size, _added_per_channel(spec, dataset))
-        if spec.mirrored_axes(dims):  # the flipped image, and the sum of the probabilities
-            each += 4 * prod(size) * (len(dataset.channels) + len(dataset.classes))
+        each = bytes_of_each(spec, model, dataset, size)
     except Exception:  # noqa: BLE001 - a network that cannot run on the meta device may raise anything there
         return spec, []
     fitted = asked
@@ -60,8 +59,22 @@ def evaluated_size(spec: Spec, shapes: list[tuple[int, ...]], dims: int, stride:
     """The size of a window, or of the largest slice after padding for the network."""
     if dims == 3:
         return spec.batch.fitted_patch_size_px
-    slices = [shape[:axis] + shape[axis + 1 :] for axis in [spec.batch.fitted_slice_axis] for shape in shapes]
+    slices = slice_sizes(shapes, spec.batch.fitted_slice_axis)
     return max((tuple(-(-size // stride) * stride for size in one) for one in slices), key=prod)
+
+
+def slice_sizes(shapes: Sequence[tuple[int, ...]], axis: int) -> list[tuple[int, ...]]:
+    """The size of the slices of each shape (D, H, W) along an axis."""
+    return [shape[:axis] + shape[axis + 1 :] for shape in shapes]
+
+
+def bytes_of_each(spec: Spec, model: nn.Module, dataset: Dataset, size: tuple[int, ...]) -> int:
+    """Roughly the memory of one slice or window of this size during evaluation; the model is on the meta device."""
+    dims, _ = model_geometry(model)
+    each = evaluation_bytes(model, len(dataset.channels), size, _added_per_channel(spec, dataset))
+    if spec.mirrored_axes(dims):  # the flipped image, and the sum of the probabilities
+        each += 4 * prod(size) * (len(dataset.channels) + outputs_of(dataset).num_outputs)
+    return each
 
 
 def _added_per_channel(spec: Spec, dataset: Dataset) -> int:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -32,10 +33,16 @@ from dlx.study.results import RESULTS_VERSION
 from dlx.system.cpu_cores import available_cores
 from dlx.system.errors import SettingError
 from dlx.training import schedules
-from dlx.trial.evaluation_memory import fit_evaluation_batch
+from dlx.trial.evaluation_memory import fit_evaluation_batch, slice_sizes
 from dlx.trial.factories import make_loss, make_model, make_optimizer, make_scheduler, model_geometry, outputs_of
 from dlx.trial.fit_batch import fit_batch, fit_dims
-from dlx.trial.sanity import warn_of_dropout, warn_of_foreground, warn_of_patches, warn_of_threads
+from dlx.trial.sanity import (
+    spell_size,
+    warn_of_dropout,
+    warn_of_patches,
+    warn_of_settings_without_effect,
+    warn_of_threads,
+)
 
 
 @dataclass(frozen=True)
@@ -101,50 +108,34 @@ def resolve(spec: Spec, dataset: Dataset, *, min_validations: int = MIN_POINTS, 
     spec = bind_parts(spec)
     compute = choose_compute(spec.compute)
     groups = load_groups(spec.split, spec.data.path)
-    split = split_cases(
-        [case.id for case in dataset.cases],
-        {case.id: case.value_hash for case in dataset.cases},
-        groups,
-        spec.split,
-        prepared_hashes={case.id: case.prepared_hash for case in dataset.cases if case.prepared_hash},
-        classes=_classes(dataset) if spec.split.fold is not None and spec.split.file is None else {},
-    )
-    spec, dims_remarks = fit_dims(spec, dataset, split)
+    split = _split(spec, dataset, groups)
+    spec, chosen = fit_dims(spec, dataset, split)
     spec = _with_normalizer(spec, dataset)
     windows = _windows(spec, dataset, split)
     with torch.device("meta"):
         model = make_model(spec, dataset)
-    dims, stride = model_geometry(model)
-    spec, axis_remarks = fit_slice_axis(spec, dataset, split, dims)
-    _check_axes(spec, dims)
-    _check_patch(spec, dims)
-    spec, batch_size_remarks = fit_batch(spec, model, dataset, split, compute)
-    spec = _fit_evaluation(spec, dataset, split, min_validations, num_flips=2 ** len(spec.mirrored_axes(dims)))
-    _check_norms(spec, model, stride)
-    spec, batch_remarks = fit_evaluation_batch(spec, model, dataset, split, compute) if fits_batch else (spec, [])
+    spec, fitted = _fit(spec, model, dataset, split, compute, min_validations)
+    spec, reduced = fit_evaluation_batch(spec, model, dataset, split, compute) if fits_batch else (spec, [])
+    _check_norms(spec, model, dataset, split)
+    part_remarks = _check_parts(spec, model, dataset)
+    initial, start_remarks = _initial_weights(spec, model)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    _check_memory(spec, parameters, compute)
     remarks = [
         *compute.remarks,
         *dataset.remarks,
-        *dims_remarks,
-        *axis_remarks,
-        *batch_size_remarks,
+        *chosen,
+        *fitted,
         *describe_correlations(dataset.cases),
         *describe_windows(windows, dataset.channels, len(split.train)),
         *remark_on(dataset, split, groups),
-        *warn_of_patches(spec, dataset, split, dims),
-        *warn_of_foreground(spec.batch),
-        *(warn_of_dropout(model, len(dataset.channels)) if spec.dropout.p > 0 else ()),
-        *(warn_of_threads(compute.threads, available_cores()) if compute.device.type == "cpu" else ()),
-        *_check_parts(spec, model, dataset),
-        *batch_remarks,
+        *_warnings(spec, model, dataset, split, compute),
+        *part_remarks,
+        *reduced,
+        *start_remarks,
+        *split.remarks,
     ]
-    initial = None
-    if spec.train.init_from is not None:
-        initial = checkpoint.initial_weights(model, Path(spec.train.init_from))
-        remarks.append(_describe_initial(initial, len(model.state_dict()), spec.train.init_from))
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    _check_memory(spec, parameters, compute)
-    intensities = tuple(case.intensities for case in dataset.cases)
+    errors = [case.rounding_error for case in dataset.cases if case.rounding_error is not None and not case.is_wide]
     return Resolved(
         spec=spec,
         dataset=dataset,
@@ -153,13 +144,47 @@ def resolve(spec: Spec, dataset: Dataset, *, min_validations: int = MIN_POINTS, 
         parameters=parameters,
         initial=initial,
         windows=windows,
-        remarks=(*remarks, *split.remarks),
-        intensities=intensities,
-        rounding_error=max(
-            (case.rounding_error for case in dataset.cases if case.rounding_error is not None and not case.is_wide),
-            default=None,
-        ),
+        remarks=tuple(remarks),
+        intensities=tuple(case.intensities for case in dataset.cases),
+        rounding_error=max(errors, default=None),
     )
+
+
+def _split(spec: Spec, dataset: Dataset, groups: Mapping[str, str]) -> Split:
+    has_own_folds = spec.split.fold is not None and spec.split.file is None
+    return split_cases(
+        [case.id for case in dataset.cases],
+        {case.id: case.value_hash for case in dataset.cases},
+        groups,
+        spec.split,
+        prepared_hashes={case.id: case.prepared_hash for case in dataset.cases if case.prepared_hash},
+        classes={case.id: dataset.classes_of(case) for case in dataset.cases} if has_own_folds else {},
+    )
+
+
+def _fit(
+    spec: Spec, model: nn.Module, dataset: Dataset, split: Split, compute: Compute, min_validations: int
+) -> tuple[Spec, list[str]]:
+    """The spec with slice axis, patches and interval of validation as numbers, in this order: each depends on those
+    before it. With remarks.
+    """
+    dims, _ = model_geometry(model)
+    spec, axis_remarks = fit_slice_axis(spec, dataset, split, dims)
+    _check_axes(spec, dims)
+    _check_patch(spec, dims)
+    spec, batch_remarks = fit_batch(spec, model, dataset, split, compute)
+    spec = _fit_evaluation(spec, dataset, split, min_validations, 2 ** len(spec.mirrored_axes(dims)))
+    return spec, [*axis_remarks, *batch_remarks]
+
+
+def _warnings(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, compute: Compute) -> list[str]:
+    """Those of `trial.sanity`."""
+    return [
+        *warn_of_patches(spec, dataset, split, model_geometry(model)[0]),
+        *warn_of_settings_without_effect(spec),
+        *(warn_of_dropout(model, len(dataset.channels)) if spec.dropout.p > 0 else ()),
+        *(warn_of_threads(compute.threads, available_cores()) if compute.device.type == "cpu" else ()),
+    ]
 
 
 def _with_normalizer(spec: Spec, dataset: Dataset) -> Spec:
@@ -175,17 +200,14 @@ def _windows(spec: Spec, dataset: Dataset, split: Split) -> Windows:
     return windows_of(spec.data.normalize, dataset.channels, [case for case in dataset.cases if case.id in training])
 
 
-def _classes(dataset: Dataset) -> dict[str, list[str]]:
-    """Case -> the names of the classes that its mask has."""
-    return {
-        case.id: [name for name, voxels in zip(dataset.classes, dataset.class_voxels(case), strict=True) if voxels]
-        for case in dataset.cases
-    }
-
-
-def _describe_initial(initial: InitialWeights, total: int, path: str) -> str:
+def _initial_weights(spec: Spec, model: nn.Module) -> tuple[InitialWeights | None, list[str]]:
+    """The weights of `train.init_from`, and a remark on them."""
+    path = spec.train.init_from
+    if path is None:
+        return None, []
+    initial, total = checkpoint.initial_weights(model, Path(path)), len(model.state_dict())
     missing = f"; not in it or of another shape: {name_some(initial.missing)}" if initial.missing else ""
-    return f"{total - len(initial.missing)} of {total} tensors from {path}{missing}"
+    return initial, [f"{total - len(initial.missing)} of {total} tensors from {path}{missing}"]
 
 
 def _check_axes(spec: Spec, dims: int) -> None:
@@ -259,19 +281,48 @@ def _check_memory(spec: Spec, parameters: int, compute: Compute) -> None:
         )
 
 
-def _check_norms(spec: Spec, model: nn.Module, stride: int) -> None:
-    """Refuses batches that leave one value per channel at the deepest level: torch cannot normalise it."""
-    deepest = prod(-(-size // stride) for size in spec.batch.fitted_patch_size_px)
+def _check_norms(spec: Spec, model: nn.Module, dataset: Dataset, split: Split) -> None:
+    """Refuses sizes that leave a norm one value per channel at the deepest level: torch cannot normalise it.
+
+    Batch norm takes the values of a whole batch in training, and none in evaluation; instance norm takes those of one
+    patch, window or slice.
+    """
+    dims, stride = model_geometry(model)
+    patch = spec.batch.fitted_patch_size_px
+    seen = [("one patch", patch)]
+    if dims == 2:  # evaluation takes whole slices
+        used = {*split.train, *split.val}
+        shapes = [case.mask.shape for case in dataset.cases if case.id in used]
+        seen += [("an evaluated slice", size) for size in slice_sizes(shapes, spec.batch.fitted_slice_axis)]
+    what, smallest = min(seen, key=lambda one: _num_deepest(one[1], stride))
+    if _has_instance_norm(model) and _num_deepest(smallest, stride) == 1:
+        remedy = "a larger batch.patch_size_px, " if smallest == patch else ""
+        raise SettingError(
+            f"model '{spec.model}': {what} of {spell_size(smallest)} is one voxel at the deepest level, but instance "
+            f"norm needs more than one: set {remedy}fewer model.levels or another model.norm"
+        )
     is_batch = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+    if is_batch and spec.batch.fitted_size * _num_deepest(patch, stride) == 1:
+        raise SettingError(
+            f"model '{spec.model}': one patch of {spell_size(patch)} is one voxel at the deepest level, but its norm "
+            "needs more than one value per channel: set a larger batch.size or batch.patch_size_px, or model.norm=none"
+        )
+
+
+def _has_instance_norm(model: nn.Module) -> bool:
+    """Whether a norm takes the values of one channel of one sample. With few channels any group norm has a group for
+    each, so the widest one decides.
+    """
+    if any(isinstance(module, nn.modules.instancenorm._InstanceNorm) for module in model.modules()):
+        return True
     grouped = [module for module in model.modules() if isinstance(module, nn.GroupNorm)]
     widest = max(grouped, key=lambda norm: norm.num_channels, default=None)
-    is_instance = widest is not None and widest.num_groups == widest.num_channels
-    if (is_batch or is_instance) and spec.batch.fitted_size * deepest == 1:
-        patch = " x ".join(map(str, spec.batch.fitted_patch_size_px))
-        raise SettingError(
-            f"model '{spec.model}': one patch of {patch} is one voxel at the deepest level, but its norm needs more "
-            "than one value per channel: set a larger batch.size or batch.patch_size_px, or model.norm=none"
-        )
+    return widest is not None and widest.num_groups == widest.num_channels
+
+
+def _num_deepest(size: Sequence[int], stride: int) -> int:
+    """The number of voxels at the deepest level of a network, whose input is padded to a multiple of its stride."""
+    return prod(-(-one // stride) for one in size)
 
 
 def _check_parts(spec: Spec, model: nn.Module, dataset: Dataset) -> list[str]:

@@ -1,6 +1,8 @@
 """Warnings about settings that are legal but probably mistakes; `dlx.data.checks.remarks` has those about data."""
 
 from collections.abc import Sequence
+from functools import reduce
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,11 +11,22 @@ from torch import nn
 from dlx.data.cases import Case, Dataset
 from dlx.data.splits.split import Split
 from dlx.models.dropout import Dropout, dropout_modules
-from dlx.settings.spec import BatchSpec, Spec
+from dlx.settings.spec import Spec
 from dlx.settings.text import counted
 from dlx.trial.factories import model_geometry
 
 MAX_SIDE_RATIO = 4  # of a slice: one that is longer was probably cut along the wrong axis (chosen, not measured)
+
+# A setting -> those of which one must be on for it to change anything. The kind and place of dropout are not here: they
+# are set for a whole sweep, in which the control has p = 0.
+NEEDS = {
+    "batch.foreground_by": ("batch.foreground_fraction",),
+    "augment.flip_axes": ("augment.flip", "evaluate.mirror"),
+    "augment.blur_sigma_px": ("augment.blur",),
+    "augment.contrast_range": ("augment.contrast",),
+    "augment.low_resolution_range": ("augment.low_resolution",),
+    "augment.gamma_range": ("augment.gamma", "augment.gamma_inverted"),
+}
 
 
 def warn_of_patches(spec: Spec, dataset: Dataset, split: Split, dims: int) -> list[str]:
@@ -40,14 +53,23 @@ def warn_of_patches(spec: Spec, dataset: Dataset, split: Split, dims: int) -> li
     return remarks
 
 
-def warn_of_foreground(batch: BatchSpec) -> list[str]:
-    """A choice of foreground voxels that no patch uses."""
-    if batch.foreground_by == "voxel" or batch.foreground_fraction > 0:
-        return []
+def warn_of_settings_without_effect(spec: Spec) -> list[str]:
+    """Settings that were set, but whose effect another setting switches off; see `NEEDS`."""
+    defaults = Spec()
     return [
-        "batch.foreground_by: 'class' changes nothing, because no patch is centred on a labelled voxel: "
-        "set batch.foreground_fraction (nnU-Net: 0.33)"
+        f"{key}: has no effect, because {' and '.join(needed)} {'is' if len(needed) == 1 else 'are'} off"
+        for key, needed in NEEDS.items()
+        if _value(spec, key) != _value(defaults, key) and not any(_is_on(_value(spec, one)) for one in needed)
     ]
+
+
+def _value(spec: Spec, key: str) -> Any:
+    return reduce(getattr, key.split("."), spec)
+
+
+def _is_on(value: Any) -> bool:
+    """Whether a chance is above 0, or a switch is on; axes of `evaluate.mirror` take the place of `flip_axes`."""
+    return value is True or (isinstance(value, float) and value > 0)
 
 
 def warn_of_dropout(model: nn.Module, num_channels: int) -> list[str]:

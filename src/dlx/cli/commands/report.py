@@ -36,12 +36,9 @@ def report(
     from dlx.records.folder import StudyFolder
     from dlx.records.merge import merge_studies
     from dlx.report.summary import summarize_study
-    from dlx.system.errors import SettingError
 
-    unused = {"--out": out is not None, "--per-class": per_class, "--per-case": per_case}
-    if plan and any(unused.values()):
-        name = next(name for name, is_given in unused.items() if is_given)
-        raise SettingError(f"{name} and --plan cannot be combined: --plan prints designs alone and writes no files")
+    if plan:
+        check_options_of_plan(has_out=out is not None, per_class=per_class, per_case=per_case)
     records = merge_studies([(folder, read_study(folder)) for folder in folders])
     summary = summarize_study(records)
     studies = [StudyFolder(folder) for folder in folders if folder.is_dir()]
@@ -57,6 +54,15 @@ def report(
         written = write_report(stem, summary, records, with_png=folders[0].is_dir())
     if not as_json:
         note(f"\nwritten:      {', '.join(str(path) for path in written)}")
+
+
+def check_options_of_plan(*, has_out: bool, per_class: bool, per_case: bool) -> None:
+    """SettingError for an option that `--plan` cannot take."""
+    from dlx.system.errors import SettingError
+
+    unused = {"--out": has_out, "--per-class": per_class, "--per-case": per_case}
+    for name in (name for name, is_given in unused.items() if is_given):
+        raise SettingError(f"{name} and --plan cannot be combined: --plan prints designs alone and writes no files")
 
 
 def print_plan(summary: "Summary", *, as_json: bool) -> None:

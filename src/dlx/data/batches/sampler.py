@@ -1,7 +1,7 @@
 """The patches of each step: drawn on the host from the order stream, an epoch at a time; gathered on the device.
 
 A 2D network's patches are slices: boxes one voxel thick along the slice axis. With `batch.kind` = `block`, a batch is
-all slices of one cube of one subject.
+all slices of one cube of one subject. Patches of data with an ignore label contain a voxel that is not ignored.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from dlx.data.batches.valid_voxels import ValidVoxels
 from dlx.data.batches.voxels import Extent, VoxelStore
-from dlx.data.cases import IGNORED
+from dlx.data.cases import IGNORED, Box
 from dlx.settings.spec import BatchSpec, ForegroundBy
 
 NUM_VALUES = 256  # of a mask, which is uint8
@@ -97,13 +98,19 @@ class PatchSampler:
 
     extent: Extent
     cases: tuple[int, ...]
-    boxes: tuple[tuple[tuple[int, int], tuple[int, int], tuple[int, int]], ...]
+    boxes: tuple[Box, ...]
     foreground_fraction: float = 0.0
     foreground_by: ForegroundBy = "voxel"
     regions: tuple[tuple[int, ...], ...] = ()
+    has_ignored: bool = False
 
     def draw_epoch(
-        self, num_steps: int, batch_size: int, order: torch.Generator, foreground: Foreground | None = None
+        self,
+        num_steps: int,
+        batch_size: int,
+        order: torch.Generator,
+        foreground: Foreground | None = None,
+        valid: ValidVoxels | None = None,
     ) -> tuple[Int[Tensor, "S B"], Int[Tensor, "S B 3"]]:
         """Case indices and start corners for every patch of an epoch, drawn on the host from `order`.
 
@@ -111,6 +118,10 @@ class PatchSampler:
         `foreground_fraction` is above zero: this fraction of the patches is centred on a labelled voxel, which
         `foreground_by` draws from all of the case, or from a class that is drawn first. The draws of `class` come last:
         all others, and so cases and other patches, are the same for both.
+
+        `valid` holds the voxels within the box of each entry of `cases` that are not ignored, for data with an ignore
+        label: the other patches are then centred on one of these, drawn uniformly, as nnU-Net does (its
+        base_data_loader.py). A case without one is drawn from as if nothing were ignored.
         """
         shape = (num_steps, batch_size)
         picked = torch.randint(len(self.cases), shape, generator=order)
@@ -119,6 +130,9 @@ class PatchSampler:
         room = size - torch.tensor(self.extent)  # (S, B, 3): negative where the box is smaller
         uniform = torch.rand((*shape, 3), generator=order, dtype=torch.float64)
         start = low + torch.where(room >= 0, (uniform * (room + 1)).long(), room // 2)
+        if valid is not None:
+            chosen = valid.counts[picked] > 0
+            start = self._centre(start, chosen, valid.draw(picked[chosen], uniform[chosen][:, 0]), low, room)
         if self.foreground_fraction > 0 and foreground is not None:
             start = self._centre_on_foreground(start, picked, low, room, order, foreground)
         return torch.tensor(self.cases)[picked], start
@@ -133,9 +147,13 @@ class PatchSampler:
         class_ = torch.rand(picked.shape, generator=order, dtype=torch.float64) if is_by_class else None
         chosen = (chance < self.foreground_fraction) & (counts > 0)
         which = foreground.draw(picked[chosen], voxel[chosen], None if class_ is None else class_[chosen])
-        centre = foreground.position(picked[chosen], which) - torch.tensor(self.extent) // 2
+        return self._centre(start, chosen, foreground.position(picked[chosen], which), low, room)
+
+    def _centre(self, start: Tensor, chosen: Tensor, position: Tensor, low: Tensor, room: Tensor) -> Tensor:
+        """The starts with the `chosen` patches around voxels at these positions, but inside their boxes."""
         low, room = low[chosen], room[chosen]
-        placed = torch.minimum(torch.maximum(centre, low), low + room.clamp(min=0))
+        centred = position - torch.tensor(self.extent) // 2
+        placed = torch.minimum(torch.maximum(centred, low), low + room.clamp(min=0))
         start = start.clone()
         start[chosen] = torch.where(room >= 0, placed, start[chosen])
         return start
@@ -193,6 +211,9 @@ class PatchSource:
         if sampler.foreground_fraction:
             masks = (store.mask(case) for case in sampler.cases)
             self.foreground = Foreground(masks, by_class=sampler.foreground_by == "class", regions=sampler.regions)
+        self.valid = None
+        if sampler.has_ignored:
+            self.valid = ValidVoxels((store.mask(case) for case in sampler.cases), sampler.boxes)
         self.drawn: tuple[Tensor, Tensor] | None = None  # on the host
         self.cases = torch.zeros(num_steps, self.num_boxes, dtype=torch.int64, device=store.device)
         self.starts = torch.zeros(num_steps, self.num_boxes, 3, dtype=torch.int64, device=store.device)
@@ -201,7 +222,7 @@ class PatchSource:
 
     def begin_epoch(self, order: torch.Generator) -> None:
         """Draws all patches of the next epoch and copies their indices to the store's device, once per epoch."""
-        cases, starts = self.sampler.draw_epoch(self.num_steps, self.num_boxes, order, self.foreground)
+        cases, starts = self.sampler.draw_epoch(self.num_steps, self.num_boxes, order, self.foreground, self.valid)
         self.drawn = (cases, starts)
         self.cases.copy_(cases)
         self.starts.copy_(starts)

@@ -36,6 +36,7 @@ def remark_on(dataset: Dataset, split: Split, groups: Collection[str]) -> list[s
     used = _of(dataset, [*split.train, *split.val])
     return [
         *untrained_classes(dataset, split),
+        *vanished_classes(dataset, split),
         *ignored_voxels(dataset, used),
         *repeated_images(dataset, split),
         *unlike_orientations(used),
@@ -51,9 +52,25 @@ def remark_on(dataset: Dataset, split: Split, groups: Collection[str]) -> list[s
 
 def untrained_classes(dataset: Dataset, split: Split) -> list[str]:
     """Classes that no training case has."""
-    cases = _of(dataset, split.train)
-    absent = [name for k, name in enumerate(dataset.classes) if not any(dataset.class_voxels(c)[k] for c in cases)]
+    present = _classes_of(dataset, split.train)
+    absent = [name for name in dataset.classes if name not in present]
     return [f"no training case has the class {name_some(absent)}"] if absent else []
+
+
+def vanished_classes(dataset: Dataset, split: Split) -> list[str]:
+    """Classes that resampling removed from the masks of training cases: validation still measures them."""
+    vanished: dict[str, list[str]] = {}
+    for case in _of(dataset, split.train):
+        kept = dict(zip(dataset.classes, dataset.class_voxels(case), strict=True))
+        for name in dataset.classes_of(case):
+            if not kept[name]:
+                vanished.setdefault(name, []).append(case.id)
+    return [
+        f"data.spacing_mm: resampling removed the class {name!r} from {counted(len(ids), 'training case')} "
+        f"({name_some(ids, SHOWN)}), in which it is too small for the new voxels: set smaller ones, or "
+        "data.spacing_mm=none"
+        for name, ids in vanished.items()
+    ]
 
 
 def ignored_voxels(dataset: Dataset, cases: Sequence[Case]) -> list[str]:
@@ -228,7 +245,8 @@ def unlike_class_sizes(dataset: Dataset, split: Split) -> list[str]:
     """Classes without a validation case, or with ten times as many voxels per case on one side as on the other."""
     sides = [_voxels_per_case(dataset, ids) for ids in (split.train, split.val)]
     lines = []
-    absent = [name for k, name in enumerate(dataset.classes) if sides[0][k] > 0 and sides[1][k] == 0]
+    trained, validated = (_classes_of(dataset, ids) for ids in (split.train, split.val))
+    absent = [name for name in dataset.classes if name in trained - validated]
     if absent:
         lines.append(
             f"no validation case has the class {name_some(absent)}: its validation Dice is 0 if the network predicts "
@@ -251,6 +269,11 @@ def _voxels_per_case(dataset: Dataset, ids: Sequence[str]) -> list[float]:
     for case in _of(dataset, ids):
         totals.update(dict(enumerate(dataset.class_voxels(case))))
     return [totals[k] / len(ids) for k in range(len(dataset.classes))]
+
+
+def _classes_of(dataset: Dataset, ids: Sequence[str]) -> set[str]:
+    """The classes that any of these cases is measured on."""
+    return {name for case in _of(dataset, ids) for name in dataset.classes_of(case)}
 
 
 def _of(dataset: Dataset, ids: Sequence[str]) -> list[Case]:

@@ -38,7 +38,9 @@ def choose_normalizer(asked: Part, layout: str, channels: Sequence[str]) -> tupl
     schemes: list[Scheme] = [NAMED[name][0] if name in NAMED else "zscore" for name in names]
     chosen = bind_part("normalizer", _normalizer_of(schemes))
     if asked.name == "auto":
-        return chosen, (f"channel_names: as in nnU-Net, {_each(channels, schemes)} (data.normalize={chosen})",)
+        line = f"channel_names: as in nnU-Net, {_each(channels, schemes)} (data.normalize={chosen})"
+        is_lost = asked != bind_part("normalizer", Part(name="auto")) and not {"zscore", "minmax"} & set(schemes)
+        return chosen, (f"{line}; data.normalize.over has no effect on them" if is_lost else line,)
     if asked == chosen:
         return asked, ()
     meanings = [f"{meaning} in a channel named {name_some(some)}" for meaning, some in _meanings(named).items()]

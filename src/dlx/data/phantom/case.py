@@ -24,6 +24,7 @@ PHANTOM_VERSION = 1  # part of the data's fingerprint: increase it with every ch
 MIN_SIZE_PX, MAX_SIZE_PX = 16, 512
 MAX_SEED = 2**64 - 1
 MAX_SUBJECTS = 10_000
+SPACING_MM = (1.0, 1.0, 1.0)
 
 CHANNELS = ("T1", "T2")
 CLASS_NAMES = ("background", "CSF", "GM", "WM")
@@ -33,14 +34,19 @@ Image = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.uint8]
 Extent = Annotated[int, Field(ge=MIN_SIZE_PX, le=MAX_SIZE_PX)]
 
+# settings of all drawn data
+Subjects = Annotated[int, Field(ge=1, le=MAX_SUBJECTS, description="The number of subjects.")]
+Size = Annotated[
+    Extent | tuple[Extent, Extent, Extent], Field(description="Voxels along each axis: one number, or [x, y, z].")
+]
+Seed = Annotated[int, Field(ge=0, le=MAX_SEED, description="The seed of the subjects' anatomy and noise.")]
+
 
 def phantom(
     *,
-    subjects: Annotated[int, Field(ge=1, le=MAX_SUBJECTS, description="The number of subjects.")] = 10,
-    size: Annotated[
-        Extent | tuple[Extent, Extent, Extent], Field(description="Voxels along each axis: one number, or [x, y, z].")
-    ] = 64,
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED, description="The seed of the subjects' anatomy and noise.")] = 0,
+    subjects: Subjects = 10,
+    size: Size = 64,
+    seed: Seed = 0,
     labelled_every: Annotated[
         int,
         Field(ge=1, le=MAX_SIZE_PX, description="Only every n-th slice along z has labels; the others are ignored."),
@@ -57,11 +63,9 @@ def phantom(
     With `labelled_every` above 1 all other slices of the masks have the ignore label, as in sparse annotation. With
     `regions` the classes are those of `REGIONS`, nested as the regions of a tumour in BraTS; the masks are the same.
     """
-    size_px = (size, size, size) if isinstance(size, int) else size
-    ids = tuple(f"subject-{number + 1}" for number in range(subjects))
 
     def draw(index: int) -> tuple[Image, Mask]:
-        image, mask = phantom_case(index, seed=seed, size_px=size_px)
+        image, mask = phantom_case(index, seed=seed, size_px=whole_size(size))
         mask[np.arange(len(mask)) % labelled_every != labelled_every // 2] = IGNORED
         return image, mask
 
@@ -69,14 +73,24 @@ def phantom(
         PHANTOM_VERSION,
         CHANNELS,
         ("background", *REGIONS) if regions else CLASS_NAMES,
-        ids,
-        (1.0, 1.0, 1.0),
+        subject_ids(subjects),
+        SPACING_MM,
         draw,
         has_ignored=labelled_every > 1,
         label_values=tuple(range(len(CLASS_NAMES))),
         regions=tuple(REGIONS.values()) if regions else (),
         region_order=(CSF, GM, WM) if regions else (),
     )
+
+
+def subject_ids(subjects: int) -> tuple[str, ...]:
+    """`subject-1` ... `subject-N`."""
+    return tuple(f"subject-{number + 1}" for number in range(subjects))
+
+
+def whole_size(size: int | tuple[int, int, int]) -> tuple[int, int, int]:
+    """(x, y, z), also of one number."""
+    return (size, size, size) if isinstance(size, int) else size
 
 
 def phantom_case(index: int, *, seed: int, size_px: tuple[int, int, int]) -> tuple[Image, Mask]:

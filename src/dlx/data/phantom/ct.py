@@ -12,7 +12,18 @@ from pydantic import Field
 
 from dlx.data.layouts.listing import DrawnListing
 from dlx.data.phantom.anatomy import BACKGROUND, CSF, GM, WM, draw_labels
-from dlx.data.phantom.case import CLASS_NAMES, MAX_SEED, MAX_SUBJECTS, Extent, Image, Mask
+from dlx.data.phantom.case import (
+    CLASS_NAMES,
+    MAX_SUBJECTS,
+    SPACING_MM,
+    Image,
+    Mask,
+    Seed,
+    Size,
+    Subjects,
+    subject_ids,
+    whole_size,
+)
 from dlx.data.phantom.noise import Draw, Field3, Stream
 from dlx.data.phantom.shapes import Frame, frame_for
 from dlx.system.errors import SettingError
@@ -27,11 +38,9 @@ NOISE_HU = (4.0, 6.0)  # of a routine head scan, in all but air
 
 def ct_phantom(
     *,
-    subjects: Annotated[int, Field(ge=1, le=MAX_SUBJECTS, description="The number of subjects.")] = 10,
-    size: Annotated[
-        Extent | tuple[Extent, Extent, Extent], Field(description="Voxels along each axis: one number, or [x, y, z].")
-    ] = 64,
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED, description="The seed of the subjects' anatomy and noise.")] = 0,
+    subjects: Subjects = 10,
+    size: Size = 64,
+    seed: Seed = 0,
     metal: Annotated[
         int, Field(ge=0, le=MAX_SUBJECTS, description="The subject with metal of 30,000 HU in the skull; 0: none.")
     ] = 1,
@@ -39,10 +48,8 @@ def ct_phantom(
     """`subject-1` ... `subject-N` of `size` voxels, one number or (x, y, z), 1 mm apart; the anatomy is `phantom`'s."""
     if metal > subjects:
         raise SettingError(f"data.source.metal: there is no subject {metal} among {subjects}")
-    size_px = (size, size, size) if isinstance(size, int) else size
-    ids = tuple(f"subject-{number + 1}" for number in range(subjects))
-    draw = partial(ct_phantom_case, seed=seed, size_px=size_px, metal=metal)
-    return DrawnListing(CT_PHANTOM_VERSION, ("CT",), CLASS_NAMES, ids, (1.0, 1.0, 1.0), draw)
+    draw = partial(ct_phantom_case, seed=seed, size_px=whole_size(size), metal=metal)
+    return DrawnListing(CT_PHANTOM_VERSION, ("CT",), CLASS_NAMES, subject_ids(subjects), SPACING_MM, draw)
 
 
 def ct_phantom_case(index: int, *, seed: int, size_px: tuple[int, int, int], metal: int = 0) -> tuple[Image, Mask]:
