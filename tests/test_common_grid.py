@@ -24,7 +24,7 @@ from dlx.engine import checkpoint
 from dlx.engine.original_grid import to_original
 from dlx.settings.spec import DataSpec
 from dlx.system.errors import DataError, SettingError
-from dlx.trial.resolve import resolve
+from dlx.trial.resolve import fit_slice_axis, resolve
 from small import SMALL_ARGS, small_resolved, small_spec
 
 CODES = ("LPS", "RAS", "PIR", "SLA")
@@ -204,7 +204,9 @@ def test_unlike_spacings_are_resampled_to_the_median_and_alike_ones_stay(tmp_pat
     assert changed.original is not None
     assert changed.original.spacing_mm == (0.5, 1.0, 2.0)
     np.testing.assert_array_equal(changed.original.mask, boxes((12, 14, 16)))
-    assert any("data.spacing_mm=auto: 1 of 3 cases were resampled to voxels of 1 x 1 x 1 mm" in r for r in data.remarks)
+    (line,) = (remark for remark in data.remarks if "data.spacing_mm=auto" in remark)
+    assert "1 of 3 cases were resampled to voxels of 1 x 1 x 1 mm" in line
+    assert "the median of all cases" in line
     near = opened(write(tmp_path / "b", {"c0": ("LPS", ONE), "c1": ("LPS", (1.009, 1.0, 1.0)), "c2": ("LPS", ONE)}))
     assert near.remarks == ()
     assert all(case.original is None for case in near.cases)
@@ -303,6 +305,19 @@ def test_slices_lie_along_the_coarse_axis_of_anisotropic_volumes(axis: int) -> N
     assert len(said) == (axis != 0)
     fixed = resolve(small_spec({"batch": {"slice_axis": 1}}), with_spacing(spacing))  # type: ignore[arg-type]
     assert fixed.spec.batch.slice_axis == 1
+
+
+def test_the_slice_axis_is_chosen_by_the_training_cases_alone() -> None:
+    resolved = small_resolved()
+    thick = dict.fromkeys(resolved.split.val, (0.5, 0.5, 5.0))
+    cases = tuple(replace(case, spacing_mm=thick.get(case.id, ONE)) for case in resolved.dataset.cases)
+    assert len(resolved.split.val) > 0
+    many = [replace(case, id=f"{case.id}-{k}") for case in cases if case.id in thick for k in range(4)]
+    dataset = replace(resolved.dataset, cases=(*(case for case in cases if case.id not in thick), *many))
+    spec, remarks = fit_slice_axis(
+        small_spec(), dataset, replace(resolved.split, val=tuple(case.id for case in many)), dims=2
+    )
+    assert (spec.batch.slice_axis, remarks) == (0, [])
 
 
 def test_trials_on_sets_of_one_grid_keep_their_ids_whatever_the_settings_of_the_grid() -> None:

@@ -80,7 +80,7 @@ def describe_grid(dataset: Dataset) -> list[str]:
     resampled = [case for case in dataset.cases if case.original is not None]
     if resampled and grid.spacing_mm is not None:
         before = np.array([case.original.spacing_mm if case.original else case.spacing_mm for case in dataset.cases])
-        median = ", the median of the set" if isinstance(grid.asked_spacing_mm, str) else ""
+        median = ", the median of all cases, also those that validate" if isinstance(grid.asked_spacing_mm, str) else ""
         ranges = f"from {spell_spacing(before.min(axis=0))} to {spell_spacing(before.max(axis=0))}"
         lines.append(
             f"data.spacing_mm={_spell_setting(grid.asked_spacing_mm)}: {len(resampled)} of "
@@ -110,7 +110,10 @@ def _target_orientation(codes: Sequence[str], orientation: Orientation) -> str:
 def _target_spacing(
     dataset: Dataset, turned_mm: Sequence[Spacing], target: str, spacing_mm: SpacingMm
 ) -> Spacing | None:
-    """The voxel size (d, h, w) to which cases are resampled; None if they stay as they are."""
+    """The voxel size (d, h, w) to which cases are resampled; None if they stay as they are.
+
+    The median is over all cases, before any split, as in nnU-Net: all folds and variants then train on the same voxels.
+    """
     if isinstance(spacing_mm, tuple):
         x, y, z = spacing_mm
         return z, y, x
