@@ -14,6 +14,7 @@ from nibabel.orientations import axcodes2ornt, ornt_transform
 from safetensors import safe_open
 from scipy import ndimage
 
+from dlx.data import cache_file, common_grid
 from dlx.data.cache_file import Description, read_cache, write_cache
 from dlx.data.cases import IGNORED, Grid
 from dlx.data.common_grid import bring_case
@@ -344,6 +345,34 @@ def test_a_cache_file_of_a_mixed_set_from_before_there_were_grids_is_brought_to_
         kept = read_cache(file)
         assert kept is not None
         assert kept.fingerprint == made.fingerprint
+
+
+@pytest.mark.parametrize(("name", "cases"), [("TURN_VERSION", MIXED_CODES), ("RESAMPLE_VERSION", MIXED_SPACINGS)])
+def test_a_cache_file_is_made_anew_when_turning_or_resampling_changed(
+    name: str, cases: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, store = write(tmp_path / "d", cases), tmp_path / "cache"
+    before = opened(folder, store)
+    for module in (cache_file, common_grid):
+        monkeypatch.setattr(module, name, getattr(module, name) + 1)
+    (file,) = store.iterdir()
+    with pytest.raises(DataError, match="another version"):
+        opened(file)
+    after = opened(folder, store)
+    assert after.fingerprint != before.fingerprint
+    assert "another version" in after.remarks[-1]
+    assert "another version" not in opened(folder, store).remarks[-1]
+
+
+def test_other_versions_of_resampling_leave_cache_and_fingerprint_of_alike_cases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, store = write(tmp_path / "d", dict.fromkeys(MIXED_CODES, ("RAS", ONE))), tmp_path / "cache"
+    before = opened(folder, store)
+    for module in (cache_file, common_grid):
+        monkeypatch.setattr(module, "RESAMPLE_VERSION", 1000)
+    again = opened(folder, store)
+    assert (again.fingerprint, again.remarks) == (before.fingerprint, ())
 
 
 @pytest.mark.slow

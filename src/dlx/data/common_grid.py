@@ -15,15 +15,14 @@ import numpy as np
 
 from dlx.data.cases import Case, Dataset, Grid, Original
 from dlx.data.layouts.listing import name_some
-from dlx.data.orientation import CANONICAL, find_turn, turn
-from dlx.data.resample import coarse_axis, new_size, resample_image, resample_mask
+from dlx.data.orientation import CANONICAL, TURN_VERSION, find_turn, turn
+from dlx.data.resample import RESAMPLE_VERSION, coarse_axis, new_size, resample_image, resample_mask
 from dlx.settings.spec import Orientation, SpacingMm
 from dlx.settings.text import counted
 from dlx.system.cpu_cores import available_cores
 
 Spacing = tuple[float, float, float]
 
-GRID_VERSION = 1  # increase it when turning or resampling gives other values; part of the fingerprint of changed sets
 ALIKE = 0.01  # relative: a case whose spacing differs by less from the wanted one is not resampled
 SHOWN = 3  # cases in a line
 MAX_THREADS = 4  # as in `prepare`: each resamples one case at a time
@@ -171,9 +170,11 @@ def _fingerprint(dataset: Dataset, cases: Sequence[Case], grid: Grid) -> str:
         return dataset.fingerprint
     identity = {
         "read": dataset.fingerprint,
-        "grid_version": GRID_VERSION,
+        "grid_version": TURN_VERSION,
         "spacing_mm": grid.spacing_mm,
         "turned": [(case.id, case.stored_orientation, case.orientation) for case in cases if case.stored_orientation],
     }
+    if any(case.original is not None for case in cases):
+        identity["resample_version"] = RESAMPLE_VERSION
     text = json.dumps(identity, separators=(",", ":"), sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

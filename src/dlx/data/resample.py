@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 Size = tuple[int, int, int]
 SpacingDHW = tuple[float, float, float]
 
+# Increase this when resampling gives other values: part of the fingerprint of sets with resampled cases, whose cache
+# files are then made anew.
+RESAMPLE_VERSION = 1
 MAX_ISOTROPIC = 3.0  # ratio of the largest to the smallest spacing of volumes that count as isotropic (nnU-Net)
 
 
