@@ -10,14 +10,25 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
 from dlx.data.cases import Case, Dataset, Grid, Original
+from dlx.data.ct import windowed_channels
 from dlx.data.layouts.listing import name_some
 from dlx.data.orientation import CANONICAL, TURN_VERSION, find_turn, turn
-from dlx.data.resample import RESAMPLE_VERSION, coarse_axis, new_size, resample_image, resample_mask
-from dlx.settings.spec import Orientation, SpacingMm
+from dlx.data.resample import (
+    MASK_BYTES_PER_VOXEL,
+    RESAMPLE_VERSION,
+    Size,
+    coarse_axis,
+    new_size,
+    resample_image,
+    resample_mask,
+)
+from dlx.settings.binding import bind_part
+from dlx.settings.spec import Orientation, Part, SpacingMm
 from dlx.settings.text import counted
 from dlx.system.cpu_cores import available_cores
 
@@ -26,6 +37,7 @@ Spacing = tuple[float, float, float]
 ALIKE = 0.01  # relative: a case whose spacing differs by less from the wanted one is not resampled
 SHOWN = 3  # cases in a line
 MAX_THREADS = 4  # as in `prepare`: each resamples one case at a time
+MAX_RESAMPLING_BYTES = 3 * 2**30  # of all threads together, as for surface distances (`engine/score.py`)
 
 
 def to_common_grid(dataset: Dataset, orientation: Orientation, spacing_mm: SpacingMm) -> Dataset:
@@ -40,18 +52,40 @@ def to_common_grid(dataset: Dataset, orientation: Orientation, spacing_mm: Spaci
     turned_mm = [_turned_spacing(case, target) for case in dataset.cases]
     wanted_mm = _target_spacing(dataset, turned_mm, target, spacing_mm)
     grid = Grid(asked_orientation=orientation, asked_spacing_mm=spacing_mm, orientation=target, spacing_mm=wanted_mm)
-    pool = ThreadPoolExecutor(min(MAX_THREADS, available_cores()))
+    normalizer = bind_part("normalizer", Part.model_validate(dataset.normalize))
+    is_windowed = windowed_channels(normalizer, len(dataset.channels))
+    pool = ThreadPoolExecutor(_threads(dataset.cases, grid))
     try:
-        cases = tuple(pool.map(lambda case: bring_case(case, grid), dataset.cases))
+        cases = tuple(pool.map(lambda case: bring_case(case, grid, is_windowed), dataset.cases))
     finally:
         pool.shutdown(cancel_futures=True)
     return replace(dataset, cases=cases, grid=grid, fingerprint=_fingerprint(dataset, cases, grid))
 
 
-def bring_case(case: Case, grid: Grid) -> Case:
-    """A case, as it was read, in the orientation and with the voxel size of a grid."""
+def bring_case(case: Case, grid: Grid, is_windowed: Sequence[bool]) -> Case:
+    """A case, as it was read, in the orientation and with the voxel size of a grid.
+
+    `is_windowed` says of each channel whether it will be clipped later (see `windowed_channels`). It is interpolated
+    linearly, as splines would carry what is to be clipped, such as metal, into its neighbours.
+    """
     turned = _turned(case, grid.orientation)
-    return turned if grid.spacing_mm is None else _resampled(turned, grid.spacing_mm)
+    return turned if grid.spacing_mm is None else _resampled(turned, grid.spacing_mm, is_windowed)
+
+
+def _threads(cases: Sequence[Case], grid: Grid) -> int:
+    """How many cases are resampled at once: fewer where they are large."""
+    sizes = [max(case.mask.size, prod(_size_on(case, grid))) for case in cases]
+    most = MAX_RESAMPLING_BYTES // (MASK_BYTES_PER_VOXEL * max(sizes))
+    return max(1, min(MAX_THREADS, available_cores(), most))
+
+
+def _size_on(case: Case, grid: Grid) -> Size:
+    """The size (d, h, w) that a case, as it was read, has on a grid."""
+    order, _ = find_turn(case.orientation, grid.orientation)
+    d, h, w = (case.mask.shape[axis] for axis in order)
+    if grid.spacing_mm is None:
+        return d, h, w
+    return new_size((d, h, w), _turned_spacing(case, grid.orientation), grid.spacing_mm)
 
 
 def has_changes(cases: Sequence[Case]) -> bool:
@@ -145,7 +179,7 @@ def _turned(case: Case, target: str) -> Case:
     )
 
 
-def _resampled(case: Case, wanted_mm: Spacing) -> Case:
+def _resampled(case: Case, wanted_mm: Spacing, is_windowed: Sequence[bool]) -> Case:
     d, h, w = case.mask.shape
     size = new_size((d, h, w), case.spacing_mm, wanted_mm)
     pairs = zip(case.spacing_mm, wanted_mm, strict=True)
@@ -157,7 +191,7 @@ def _resampled(case: Case, wanted_mm: Spacing) -> Case:
     new_d, new_h, new_w = (old * step / new for old, step, new in steps)
     return replace(
         case,
-        image=resample_image(case.image, size, apart),
+        image=resample_image(case.image, size, apart, is_linear=is_windowed),
         mask=resample_mask(case.mask, size, apart),
         spacing_mm=(new_d, new_h, new_w),
         original=Original(case.mask, case.spacing_mm),
