@@ -18,10 +18,11 @@ from scipy import ndimage
 from dlx.data import cache_file, common_grid
 from dlx.data.cache_file import Description, read_cache, write_cache
 from dlx.data.cases import IGNORED, Grid
+from dlx.data.checks.remarks import unlike_spacings
 from dlx.data.common_grid import bring_case
 from dlx.data.dataset import Dataset, open_dataset
 from dlx.data.orientation import turn
-from dlx.data.resample import MASK_BYTES_PER_VOXEL, coarse_axis, new_size, resample_image, resample_mask
+from dlx.data.resample import MASK_BYTES_PER_VOXEL, coarse_axis, median_spacing, new_size, resample_image, resample_mask
 from dlx.engine import checkpoint
 from dlx.engine.original_grid import to_original
 from dlx.settings.spec import DataSpec
@@ -237,10 +238,32 @@ def test_the_coarse_axis_takes_the_nearest_plane_and_the_others_splines() -> Non
 
 
 def test_only_a_single_axis_of_more_than_three_times_the_smallest_spacing_is_coarse() -> None:
-    assert coarse_axis((5.0, 0.5, 0.5)) == 0
-    assert coarse_axis((0.5, 0.5, 1.6)) == 2
-    assert coarse_axis((1.5, 0.5, 0.5)) is None
-    assert coarse_axis((5.0, 5.0, 0.5)) is None
+    size = (2, 3, 4)
+    assert coarse_axis((5.0, 0.5, 0.5), size) == 0
+    assert coarse_axis((0.5, 0.5, 1.6), size) == 2
+    assert coarse_axis((1.5, 0.5, 0.5), size) is None
+    assert coarse_axis((5.0, 5.0, 0.5), size) is None
+    assert coarse_axis((5.0, 0.5, 0.5), (1, 3, 4)) is None
+    assert coarse_axis((0.1, 0.5, 5.0), (1, 3, 4)) == 2
+
+
+def test_the_thickness_of_single_slices_is_no_voxel_size(tmp_path: Path) -> None:
+    thick = {f"c{k}": ("LPS", (1.0, 1.0, mm)) for k, mm in enumerate((1.0, 1.0, 1.0, 5.0))}
+    slices = opened(write(tmp_path / "slices", thick, (1, 32, 32)))
+    assert [case.mask.shape for case in slices.cases] == [(1, 32, 32)] * 4
+    assert [case.spacing_mm[0] for case in slices.cases] == [1.0, 1.0, 1.0, 5.0]
+    assert unlike_spacings(slices.cases) == []
+    pixels = {"c0": ("LPS", (1.0, 1.0, 5.0)), "c1": ("LPS", (0.5, 1.0, 2.0)), "c2": ("LPS", (1.0, 1.0, 2.0))}
+    finer = opened(write(tmp_path / "pixels", pixels, (1, 32, 32)))
+    assert [case.mask.shape for case in finer.cases] == [(1, 32, 32), (1, 32, 16), (1, 32, 32)]
+    assert finer.cases[1].spacing_mm == (2.0, 1.0, 1.0)
+    asked = opened(tmp_path / "slices", spacing_mm=[1, 2, 2])
+    assert [case.mask.shape for case in asked.cases] == [(1, 16, 32)] * 4
+
+
+def test_the_median_of_an_axis_is_over_volumes_with_several_voxels_along_it() -> None:
+    spacings = [(9.0, 1.0, 2.0), (2.0, 1.0, 4.0), (3.0, 1.0, 6.0)]
+    assert median_spacing(spacings, [(1, 8, 1), (4, 8, 1), (4, 8, 1)]) == (2.5, 1.0, 4.0)
 
 
 def test_unlike_spacings_are_resampled_to_the_median_and_alike_ones_stay(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from dlx.data.resample import (
     RESAMPLE_VERSION,
     Size,
     coarse_axis,
+    median_spacing,
     new_size,
     resample_image,
     resample_mask,
@@ -81,11 +82,10 @@ def _threads(cases: Sequence[Case], grid: Grid) -> int:
 
 def _size_on(case: Case, grid: Grid) -> Size:
     """The size (d, h, w) that a case, as it was read, has on a grid."""
-    order, _ = find_turn(case.orientation, grid.orientation)
-    d, h, w = (case.mask.shape[axis] for axis in order)
+    size = _turned_size(case, grid.orientation)
     if grid.spacing_mm is None:
-        return d, h, w
-    return new_size((d, h, w), _turned_spacing(case, grid.orientation), grid.spacing_mm)
+        return size
+    return new_size(size, _turned_spacing(case, grid.orientation), grid.spacing_mm)
 
 
 def has_changes(cases: Sequence[Case]) -> bool:
@@ -156,7 +156,13 @@ def _target_spacing(
     is_mixed = not target and len({case.orientation for case in dataset.cases}) > 1
     if spacing_mm == "none" or (spacing_mm == "auto" and (is_guess or is_mixed)):
         return None
-    d, h, w = np.median(np.array(turned_mm), axis=0).tolist()
+    sizes = [_turned_size(case, target) for case in dataset.cases]
+    return median_spacing(turned_mm, sizes)
+
+
+def _turned_size(case: Case, target: str) -> Size:
+    order, _ = find_turn(case.orientation, target)
+    d, h, w = (case.mask.shape[axis] for axis in order)
     return d, h, w
 
 
@@ -182,11 +188,10 @@ def _turned(case: Case, target: str) -> Case:
 def _resampled(case: Case, wanted_mm: Spacing, is_windowed: Sequence[bool]) -> Case:
     d, h, w = case.mask.shape
     size = new_size((d, h, w), case.spacing_mm, wanted_mm)
-    pairs = zip(case.spacing_mm, wanted_mm, strict=True)
-    if size == (d, h, w) or all(max(one / other, other / one) <= 1 + ALIKE for one, other in pairs):
+    if size == (d, h, w) or _are_alike(case.spacing_mm, wanted_mm, (d, h, w)):
         return case
-    coarse = coarse_axis(case.spacing_mm)
-    apart = coarse_axis(wanted_mm) if coarse is None else coarse
+    coarse = coarse_axis(case.spacing_mm, (d, h, w))
+    apart = coarse_axis(wanted_mm, (d, h, w)) if coarse is None else coarse
     steps = zip((d, h, w), case.spacing_mm, size, strict=True)
     new_d, new_h, new_w = (old * step / new for old, step, new in steps)
     return replace(
@@ -196,6 +201,12 @@ def _resampled(case: Case, wanted_mm: Spacing, is_windowed: Sequence[bool]) -> C
         spacing_mm=(new_d, new_h, new_w),
         original=Original(case.mask, case.spacing_mm),
     )
+
+
+def _are_alike(spacing_mm: Spacing, wanted_mm: Spacing, size: Size) -> bool:
+    """Whether spacings agree along all axes of more than one voxel."""
+    sizes = zip(spacing_mm, wanted_mm, size, strict=True)
+    return all(max(one / other, other / one) <= 1 + ALIKE for one, other, n in sizes if n > 1)
 
 
 def _fingerprint(dataset: Dataset, cases: Sequence[Case], grid: Grid) -> str:

@@ -27,16 +27,30 @@ MAX_ISOTROPIC = 3.0  # ratio of the largest to the smallest spacing of volumes t
 
 
 def new_size(size: Size, spacing_mm: SpacingDHW, wanted_mm: SpacingDHW) -> Size:
-    """The number of voxels along each axis after resampling: rounded, at least 1."""
+    """The number of voxels along each axis after resampling: rounded, at least 1. An axis of one voxel keeps it, as the
+    thickness of a single slice is no distance between voxels.
+    """
     sizes = zip(size, spacing_mm, wanted_mm, strict=True)
-    d, h, w = (max(1, round(n * step / wanted)) for n, step, wanted in sizes)
+    d, h, w = (1 if n == 1 else max(1, round(n * step / wanted)) for n, step, wanted in sizes)
     return d, h, w
 
 
-def coarse_axis(spacing_mm: SpacingDHW) -> int | None:
-    """The axis whose spacing is more than three times the smallest; None if there is none or if there are two."""
-    coarse = [axis for axis in range(3) if spacing_mm[axis] > MAX_ISOTROPIC * min(spacing_mm)]
+def coarse_axis(spacing_mm: SpacingDHW, size: Size) -> int | None:
+    """The axis whose spacing is more than three times the smallest; None if there is none or if there are two.
+
+    Axes of one voxel are left out, as that has a thickness and no spacing.
+    """
+    axes = [axis for axis in range(3) if size[axis] > 1]
+    coarse = [axis for axis in axes if spacing_mm[axis] > MAX_ISOTROPIC * min(spacing_mm[other] for other in axes)]
     return coarse[0] if len(coarse) == 1 else None
+
+
+def median_spacing(spacings_mm: Sequence[SpacingDHW], sizes: Sequence[Size]) -> SpacingDHW:
+    """The median spacing of each axis over the volumes with more than one voxel along it; over all if none has."""
+    spacings, has_spacing = np.array(spacings_mm), np.array(sizes) > 1
+    counted = np.where(has_spacing | ~has_spacing.any(axis=0), spacings, np.nan)
+    d, h, w = np.nanmedian(counted, axis=0).tolist()
+    return d, h, w
 
 
 def resample_image(

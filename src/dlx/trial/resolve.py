@@ -230,7 +230,7 @@ def fit_slice_axis(spec: Spec, dataset: Dataset, split: Split, dims: int) -> tup
     trained = [case for case in dataset.cases if case.id in training]
     d, h, w = np.median([case.spacing_mm for case in trained], axis=0).tolist()
     are_volumes = all(min(case.mask.shape) > 1 for case in trained)
-    axis = coarse_axis((d, h, w)) or 0 if dims == 2 and are_volumes else 0
+    axis = coarse_axis((d, h, w), trained[0].mask.shape) or 0 if dims == 2 and are_volumes else 0
     fitted = spec.model_copy(update={"batch": spec.batch.model_copy(update={"slice_axis": axis})})
     if axis == 0:
         return fitted, []
