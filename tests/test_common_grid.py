@@ -315,6 +315,13 @@ def test_a_prepared_file_that_was_resampled_is_opened_with_its_own_settings_only
         opened(file, orientation="LPS")
 
 
+def test_a_voxel_size_that_would_exceed_the_memory_is_refused_with_the_case_and_a_remedy(tmp_path: Path) -> None:
+    folder = write(tmp_path / "d", MIXED_SPACINGS | {"c1": ("LPS", (5000.0, 5000.0, 5000.0))})
+    with pytest.raises(DataError, match=r"c1.*5000 x 5000 x 5000 mm.*80000 x 70000 x 60000.*data\.spacing_mm=none"):
+        opened(folder)
+    assert len(opened(folder, spacing_mm="none").cases) == 3
+
+
 @pytest.mark.parametrize("value", ["thick", [1, 1], [1, 1, 0], [1, 1, "x"], 3])
 def test_a_spacing_that_is_none_is_refused_with_what_is_expected(value: Any) -> None:
     with pytest.raises(SettingError, match=r"data\.spacing_mm: expected auto, median, none or three spacings"):

@@ -32,6 +32,8 @@ from dlx.settings.binding import bind_part
 from dlx.settings.spec import Orientation, Part, SpacingMm
 from dlx.settings.text import counted
 from dlx.system.cpu_cores import available_cores
+from dlx.system.errors import DataError
+from dlx.system.memory import host_memory_bytes
 
 Spacing = tuple[float, float, float]
 
@@ -47,6 +49,8 @@ def to_common_grid(dataset: Dataset, orientation: Orientation, spacing_mm: Spaci
     A case that need not change stays the same object. The voxel size of a resampled case is its field of view by its
     number of voxels, so it may differ from the wanted one by half a voxel in all. Old and new cases are in memory at
     the same time.
+
+    Raises DataError, before any case is resampled, if the new ones would not fit this machine's memory.
     """
     codes = [case.orientation for case in dataset.cases]
     target = _target_orientation(codes, orientation)
@@ -55,6 +59,7 @@ def to_common_grid(dataset: Dataset, orientation: Orientation, spacing_mm: Spaci
     grid = Grid(asked_orientation=orientation, asked_spacing_mm=spacing_mm, orientation=target, spacing_mm=wanted_mm)
     normalizer = bind_part("normalizer", Part.model_validate(dataset.normalize))
     is_windowed = windowed_channels(normalizer, len(dataset.channels))
+    _check_memory(dataset.cases, grid)
     pool = ThreadPoolExecutor(_threads(dataset.cases, grid))
     try:
         cases = tuple(pool.map(lambda case: bring_case(case, grid, is_windowed), dataset.cases))
@@ -71,6 +76,28 @@ def bring_case(case: Case, grid: Grid, is_windowed: Sequence[bool]) -> Case:
     """
     turned = _turned(case, grid.orientation)
     return turned if grid.spacing_mm is None else _resampled(turned, grid.spacing_mm, is_windowed)
+
+
+def _check_memory(cases: Sequence[Case], grid: Grid) -> None:
+    """DataError, naming the case that would become largest, if the resampled cases exceed the memory."""
+    sizes = {case.id: _size_on(case, grid) for case in cases}
+    changed = [case for case in cases if sizes[case.id] != _turned_size(case, grid.orientation)]
+    memory = host_memory_bytes()
+    if not changed or memory is None or grid.spacing_mm is None:
+        return
+    largest = max(changed, key=lambda case: prod(sizes[case.id]))
+    kept = sum(prod(sizes[case.id]) * (case.image[0, 0, 0].nbytes + 1) for case in changed)
+    needed = kept + MASK_BYTES_PER_VOXEL * prod(sizes[largest.id])
+    if needed <= memory:
+        return
+    d, h, w = sizes[largest.id]
+    stored = spell_spacing(_turned_spacing(largest, grid.orientation))
+    raise DataError(
+        f"case {largest.id!r}: resampled from voxels of {stored} to {spell_spacing(grid.spacing_mm)} it would have "
+        f"{w} x {h} x {d} voxels, and resampling all cases would take {needed / 2**30:,.0f} GiB of memory, of which "
+        f"there are {memory / 2**30:,.0f} GiB: check the spacing in its header, or leave the cases as they are "
+        "(data.spacing_mm=none)"
+    )
 
 
 def _threads(cases: Sequence[Case], grid: Grid) -> int:
@@ -125,7 +152,7 @@ def describe_grid(dataset: Dataset) -> list[str]:
 
 def spell_spacing(spacing_mm: Sequence[float]) -> str:
     """`0.5 x 0.5 x 5 mm`, x first, of a spacing (d, h, w)."""
-    return " x ".join(f"{size:.3g}" for size in reversed([*spacing_mm])) + " mm"
+    return " x ".join(f"{size:.3g}" if size < 1000 else f"{size:.0f}" for size in reversed([*spacing_mm])) + " mm"
 
 
 def _spell_setting(spacing_mm: SpacingMm) -> str:
