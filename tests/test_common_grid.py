@@ -322,6 +322,19 @@ def test_a_voxel_size_that_would_exceed_the_memory_is_refused_with_the_case_and_
     assert len(opened(folder, spacing_mm="none").cases) == 3
 
 
+@pytest.mark.parametrize("value", ["median", [1, 1, 2]])
+def test_one_voxel_size_for_axes_in_unlike_anatomical_order_is_refused(value: Any, tmp_path: Path) -> None:
+    mixed = write(tmp_path / "a", MIXED_CODES)
+    with pytest.raises(
+        SettingError, match=r"data\.orientation=stored.*c0 \(LPS\).*c3 \(PIR\).*data\.orientation=common"
+    ):
+        opened(mixed, orientation="stored", spacing_mm=value)
+    assert opened(mixed, orientation="stored", spacing_mm=[0.5, 0.5, 0.5]).cases[0].spacing_mm == (0.5, 0.5, 0.5)
+    assert len(opened(mixed, spacing_mm=value).cases) == 4
+    opposite = write(tmp_path / "b", {"c0": ("LPS", ONE), "c1": ("RAS", ONE)})
+    assert len(opened(opposite, orientation="stored", spacing_mm=value).cases) == 2
+
+
 @pytest.mark.parametrize("value", ["thick", [1, 1], [1, 1, 0], [1, 1, "x"], 3])
 def test_a_spacing_that_is_none_is_refused_with_what_is_expected(value: Any) -> None:
     with pytest.raises(SettingError, match=r"data\.spacing_mm: expected auto, median, none or three spacings"):

@@ -32,7 +32,7 @@ from dlx.settings.binding import bind_part
 from dlx.settings.spec import Orientation, Part, SpacingMm
 from dlx.settings.text import counted
 from dlx.system.cpu_cores import available_cores
-from dlx.system.errors import DataError
+from dlx.system.errors import DataError, SettingError
 from dlx.system.memory import host_memory_bytes
 
 Spacing = tuple[float, float, float]
@@ -50,7 +50,8 @@ def to_common_grid(dataset: Dataset, orientation: Orientation, spacing_mm: Spaci
     number of voxels, so it may differ from the wanted one by half a voxel in all. Old and new cases are in memory at
     the same time.
 
-    Raises DataError, before any case is resampled, if the new ones would not fit this machine's memory.
+    Raises DataError, before any case is resampled, if the new ones would not fit this machine's memory. Raises
+    SettingError for a voxel size that would mean different anatomical axes in different cases.
     """
     codes = [case.orientation for case in dataset.cases]
     target = _target_orientation(codes, orientation)
@@ -174,6 +175,8 @@ def _target_spacing(
 
     The median is over all cases, before any split, as in nnU-Net: all folds and variants then train on the same voxels.
     """
+    if not target and (spacing_mm == "median" or (isinstance(spacing_mm, tuple) and len({*spacing_mm}) > 1)):
+        _check_axes_agree(dataset.cases, spacing_mm)
     if isinstance(spacing_mm, tuple):
         x, y, z = spacing_mm
         return z, y, x
@@ -185,6 +188,22 @@ def _target_spacing(
         return None
     sizes = [_turned_size(case, target) for case in dataset.cases]
     return median_spacing(turned_mm, sizes)
+
+
+def _check_axes_agree(cases: Sequence[Case], spacing_mm: SpacingMm) -> None:
+    """SettingError if the anatomical axes of cases that are not turned differ in order; their directions may differ.
+
+    Cases without a known orientation are not compared.
+    """
+    known = [case for case in cases if case.orientation]
+    others = [case for case in known if find_turn(case.orientation, known[0].orientation)[0] != (0, 1, 2)]
+    if others:
+        named = name_some([f"{case.id} ({case.orientation})" for case in (known[0], *others)], SHOWN)
+        raise SettingError(
+            f"data.spacing_mm={_spell_setting(spacing_mm)} with data.orientation=stored: the axes of the cases are in "
+            f"unlike anatomical order ({named}), so one voxel size would mean different axes in each; set "
+            "data.orientation=common, or data.spacing_mm=none or one size for all axes, as in [1, 1, 1]"
+        )
 
 
 def _turned_size(case: Case, target: str) -> Size:
