@@ -421,20 +421,23 @@ def test_trials_on_sets_of_one_grid_keep_their_ids_whatever_the_settings_of_the_
 # --- kept with what was prepared and trained ---
 
 
-def test_a_cache_file_of_a_mixed_set_from_before_there_were_grids_is_brought_to_one(tmp_path: Path) -> None:
+def test_a_cache_file_of_a_mixed_set_from_before_there_were_grids_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, store = write(tmp_path / "d", MIXED_SPACINGS), tmp_path / "cache"
     made = opened(folder, store)
     (file,) = store.iterdir()
     with safe_open(file, framework="numpy") as prepared:
         origin = Description.model_validate_json(prepared.metadata()["dlx"]).origin
     as_read = replace(opened(folder, orientation="stored", spacing_mm="none"), grid=None)
-    for _ in range(2):  # the second time from the file that the first wrote
+    with monkeypatch.context() as older:
+        older.setattr(cache_file, "FILE_FORMAT", 2)
         write_cache(file, as_read, origin)
-        again = opened(folder, store)
-        assert (again.fingerprint, again.remarks, again.grid) == (made.fingerprint, made.remarks, made.grid)
-        kept = read_cache(file)
-        assert kept is not None
-        assert kept.fingerprint == made.fingerprint
+    again = opened(folder, store)
+    assert (again.fingerprint, again.remarks, again.grid) == (made.fingerprint, made.remarks, made.grid)
+    kept = read_cache(file)
+    assert kept is not None
+    assert kept.fingerprint == made.fingerprint
 
 
 @pytest.mark.parametrize(("name", "cases"), [("TURN_VERSION", MIXED_CODES), ("RESAMPLE_VERSION", MIXED_SPACINGS)])

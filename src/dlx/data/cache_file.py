@@ -34,7 +34,8 @@ from dlx.system.files import replacing
 
 # Increase this when the file stores more about the same data: an older cache file of a folder is then rebuilt, and an
 # older file that is opened by itself is read without the additions. 2 added orientation, intensities and thumbnails;
-# 3 the rounding error of float16 and images as float32.
+# 3 the rounding error of float16, images as float32, values of labelled voxels (`foreground`), and the common grid with
+# the original masks.
 FILE_FORMAT = 3
 
 
@@ -85,8 +86,8 @@ class StoredCase(Section):
 
 # What a case and its stored form have alike; the other fields are arrays, which are stored as tensors or as numbers.
 ALIKE = StoredCase.model_fields.keys() & {field.name for field in fields(Case)} - {"pad_value"}
-# The tensors and their types, in the order in which they are stored. The last two are left out if they are empty, and a
-# file of format 1 has the first two alone.
+# The tensors and their types. The last three are left out if they are empty, and a file of format 1 has the first two
+# alone.
 KINDS = {
     "images": "F16",
     "masks": "U8",
