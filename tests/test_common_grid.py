@@ -1,6 +1,7 @@
 """One orientation and one voxel size for all cases of a set, against nibabel, SimpleITK, scipy and numbers by hand."""
 
 import json
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,19 @@ from nibabel.orientations import axcodes2ornt, ornt_transform
 from safetensors import safe_open
 from scipy import ndimage
 
+from dlx.data import cache_file, common_grid
 from dlx.data.cache_file import Description, read_cache, write_cache
 from dlx.data.cases import IGNORED, Grid
+from dlx.data.checks.remarks import unlike_spacings
 from dlx.data.common_grid import bring_case
 from dlx.data.dataset import Dataset, open_dataset
 from dlx.data.orientation import turn
-from dlx.data.resample import coarse_axis, new_size, resample_image, resample_mask
+from dlx.data.resample import MASK_BYTES_PER_VOXEL, coarse_axis, median_spacing, new_size, resample_image, resample_mask
 from dlx.engine import checkpoint
 from dlx.engine.original_grid import to_original
 from dlx.settings.spec import DataSpec
 from dlx.system.errors import DataError, SettingError
-from dlx.trial.resolve import resolve
+from dlx.trial.resolve import fit_slice_axis, resolve
 from small import SMALL_ARGS, small_resolved, small_spec
 
 CODES = ("LPS", "RAS", "PIR", "SLA")
@@ -170,6 +173,52 @@ def test_a_mask_is_resampled_as_each_class_by_itself(size: tuple[int, int, int])
     assert is_clear.mean() > 0.9
 
 
+@pytest.mark.parametrize(
+    ("old", "new"), [((10, 11, 12), (15, 7, 12)), ((1, 9, 9), (1, 12, 5)), ((2, 2, 2), (40, 1, 3))]
+)
+def test_an_image_is_resampled_as_by_scipys_zoom_within_its_former_range(old: Any, new: Any) -> None:
+    image = np.random.default_rng(0).standard_normal(old).astype(np.float32)
+    factors = [after / before for before, after in zip(old, new, strict=True)]
+    for is_linear, order in ((False, 3), (True, 1)):
+        expected = ndimage.zoom(image, factors, order=order, mode="nearest", grid_mode=True)
+        found = resample_image(image[..., None], new, is_linear=[is_linear])[..., 0]
+        np.testing.assert_allclose(found, expected.clip(image.min(), image.max()), rtol=0, atol=2e-6)
+
+
+def test_resampling_stays_finite_in_float16_and_within_the_range_of_each_channel() -> None:
+    edge = np.zeros((4, 4, 16, 2), np.float16)
+    edge[:, :, 8:, 0], edge[:, :, 8:, 1] = 65000, -1  # a spline overshoots 65000 to more than float16 holds
+    resampled = resample_image(edge, (4, 4, 40))
+    assert (resampled[..., 0].min(), resampled[..., 0].max()) == (0, 65000)
+    assert (resampled[..., 1].min(), resampled[..., 1].max()) == (-1, 0)
+
+
+@pytest.mark.parametrize("size", [(1, 1024, 1024), (2, 1024, 1024)])
+def test_resampling_needs_little_memory_even_for_slices(size: tuple[int, int, int]) -> None:
+    image, mask = np.zeros((1, 512, 512, 1), np.float16), np.eye(512, dtype=np.uint8)[None]
+    resample_image(image[:, :8, :8], (1, 9, 9))  # loads scipy
+    for resample, most in (
+        (lambda: resample_image(image, size), 2 + 9),
+        (lambda: resample_mask(mask, size), MASK_BYTES_PER_VOXEL),
+    ):
+        tracemalloc.start()
+        resample()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < most * np.prod(size) + 12 * 2**20
+
+
+def test_channels_that_are_clipped_later_do_not_ring_beside_metal(tmp_path: Path) -> None:
+    folder = write(tmp_path / "d", {"c0": ("LPS", ONE)})
+    path = folder / "imagesTr/c0_0000.nii.gz"
+    values = np.full((12, 14, 16), 34, np.float32)
+    values[:, :, :8], values[:2] = 900, -1000  # metal beside tissue; air in the first planes
+    sitk.WriteImage(sitk.GetImageFromArray(values), path)
+    spline, linear = (opened(folder, spacing_mm=[0.4, 1, 1], normalize=name).cases[0] for name in ("none", "ct"))
+    assert spline.image[8:].min() < 0
+    assert (linear.image[8:].min(), linear.image[8:].max()) == (34, 900)
+
+
 def test_a_mask_that_lacks_low_classes_keeps_those_it_has() -> None:
     mask = np.full((4, 4, 4), 3, np.uint8)
     mask[2:] = 200
@@ -183,16 +232,38 @@ def test_the_coarse_axis_takes_the_nearest_plane_and_the_others_splines() -> Non
     nearest = [0, 1, 1, 2, 3, 3, 4, 5, 5]  # floor((k + 1/2) 6 / 9)
     values = image[..., 0].astype(np.float32)
     planes = [ndimage.zoom(values[k], (1.5, 1), mode="nearest", grid_mode=True) for k in nearest]
-    np.testing.assert_allclose(apart, planes, rtol=1e-3)
+    np.testing.assert_allclose(apart, np.clip(planes, values.min(), values.max()), rtol=1e-3)
     mask = boxes((6, 20, 20))
     np.testing.assert_array_equal(resample_mask(mask, (9, 20, 20), 0), mask[nearest])
 
 
 def test_only_a_single_axis_of_more_than_three_times_the_smallest_spacing_is_coarse() -> None:
-    assert coarse_axis((5.0, 0.5, 0.5)) == 0
-    assert coarse_axis((0.5, 0.5, 1.6)) == 2
-    assert coarse_axis((1.5, 0.5, 0.5)) is None
-    assert coarse_axis((5.0, 5.0, 0.5)) is None
+    size = (2, 3, 4)
+    assert coarse_axis((5.0, 0.5, 0.5), size) == 0
+    assert coarse_axis((0.5, 0.5, 1.6), size) == 2
+    assert coarse_axis((1.5, 0.5, 0.5), size) is None
+    assert coarse_axis((5.0, 5.0, 0.5), size) is None
+    assert coarse_axis((5.0, 0.5, 0.5), (1, 3, 4)) is None
+    assert coarse_axis((0.1, 0.5, 5.0), (1, 3, 4)) == 2
+
+
+def test_the_thickness_of_single_slices_is_no_voxel_size(tmp_path: Path) -> None:
+    thick = {f"c{k}": ("LPS", (1.0, 1.0, mm)) for k, mm in enumerate((1.0, 1.0, 1.0, 5.0))}
+    slices = opened(write(tmp_path / "slices", thick, (1, 32, 32)))
+    assert [case.mask.shape for case in slices.cases] == [(1, 32, 32)] * 4
+    assert [case.spacing_mm[0] for case in slices.cases] == [1.0, 1.0, 1.0, 5.0]
+    assert unlike_spacings(slices.cases) == []
+    pixels = {"c0": ("LPS", (1.0, 1.0, 5.0)), "c1": ("LPS", (0.5, 1.0, 2.0)), "c2": ("LPS", (1.0, 1.0, 2.0))}
+    finer = opened(write(tmp_path / "pixels", pixels, (1, 32, 32)))
+    assert [case.mask.shape for case in finer.cases] == [(1, 32, 32), (1, 32, 16), (1, 32, 32)]
+    assert finer.cases[1].spacing_mm == (2.0, 1.0, 1.0)
+    asked = opened(tmp_path / "slices", spacing_mm=[1, 2, 2])
+    assert [case.mask.shape for case in asked.cases] == [(1, 16, 32)] * 4
+
+
+def test_the_median_of_an_axis_is_over_volumes_with_several_voxels_along_it() -> None:
+    spacings = [(9.0, 1.0, 2.0), (2.0, 1.0, 4.0), (3.0, 1.0, 6.0)]
+    assert median_spacing(spacings, [(1, 8, 1), (4, 8, 1), (4, 8, 1)]) == (2.5, 1.0, 4.0)
 
 
 def test_unlike_spacings_are_resampled_to_the_median_and_alike_ones_stay(tmp_path: Path) -> None:
@@ -204,7 +275,9 @@ def test_unlike_spacings_are_resampled_to_the_median_and_alike_ones_stay(tmp_pat
     assert changed.original is not None
     assert changed.original.spacing_mm == (0.5, 1.0, 2.0)
     np.testing.assert_array_equal(changed.original.mask, boxes((12, 14, 16)))
-    assert any("data.spacing_mm=auto: 1 of 3 cases were resampled to voxels of 1 x 1 x 1 mm" in r for r in data.remarks)
+    (line,) = (remark for remark in data.remarks if "data.spacing_mm=auto" in remark)
+    assert "1 of 3 cases were resampled to voxels of 1 x 1 x 1 mm" in line
+    assert "the median of all cases" in line
     near = opened(write(tmp_path / "b", {"c0": ("LPS", ONE), "c1": ("LPS", (1.009, 1.0, 1.0)), "c2": ("LPS", ONE)}))
     assert near.remarks == ()
     assert all(case.original is None for case in near.cases)
@@ -242,6 +315,26 @@ def test_a_prepared_file_that_was_resampled_is_opened_with_its_own_settings_only
         opened(file, orientation="LPS")
 
 
+def test_a_voxel_size_that_would_exceed_the_memory_is_refused_with_the_case_and_a_remedy(tmp_path: Path) -> None:
+    folder = write(tmp_path / "d", MIXED_SPACINGS | {"c1": ("LPS", (5000.0, 5000.0, 5000.0))})
+    with pytest.raises(DataError, match=r"c1.*5000 x 5000 x 5000 mm.*80000 x 70000 x 60000.*data\.spacing_mm=none"):
+        opened(folder)
+    assert len(opened(folder, spacing_mm="none").cases) == 3
+
+
+@pytest.mark.parametrize("value", ["median", [1, 1, 2]])
+def test_one_voxel_size_for_axes_in_unlike_anatomical_order_is_refused(value: Any, tmp_path: Path) -> None:
+    mixed = write(tmp_path / "a", MIXED_CODES)
+    with pytest.raises(
+        SettingError, match=r"data\.orientation=stored.*c0 \(LPS\).*c3 \(PIR\).*data\.orientation=common"
+    ):
+        opened(mixed, orientation="stored", spacing_mm=value)
+    assert opened(mixed, orientation="stored", spacing_mm=[0.5, 0.5, 0.5]).cases[0].spacing_mm == (0.5, 0.5, 0.5)
+    assert len(opened(mixed, spacing_mm=value).cases) == 4
+    opposite = write(tmp_path / "b", {"c0": ("LPS", ONE), "c1": ("RAS", ONE)})
+    assert len(opened(opposite, orientation="stored", spacing_mm=value).cases) == 2
+
+
 @pytest.mark.parametrize("value", ["thick", [1, 1], [1, 1, 0], [1, 1, "x"], 3])
 def test_a_spacing_that_is_none_is_refused_with_what_is_expected(value: Any) -> None:
     with pytest.raises(SettingError, match=r"data\.spacing_mm: expected auto, median, none or three spacings"):
@@ -252,7 +345,7 @@ def test_a_new_scan_is_brought_to_the_grid_of_a_set(tmp_path: Path) -> None:
     grid = Grid(orientation="LPS", spacing_mm=ONE)
     folder = write(tmp_path / "d", {"new": ("PIR", (2.0, 1.0, 0.5))})
     (scan,) = opened(folder, orientation="stored", spacing_mm="none").cases
-    brought = bring_case(scan, grid)
+    brought = bring_case(scan, grid, (False,))
     assert (brought.spacing_mm, brought.orientation, brought.mask.shape) == (ONE, "LPS", (6, 14, 32))
 
 
@@ -305,6 +398,19 @@ def test_slices_lie_along_the_coarse_axis_of_anisotropic_volumes(axis: int) -> N
     assert fixed.spec.batch.slice_axis == 1
 
 
+def test_the_slice_axis_is_chosen_by_the_training_cases_alone() -> None:
+    resolved = small_resolved()
+    thick = dict.fromkeys(resolved.split.val, (0.5, 0.5, 5.0))
+    cases = tuple(replace(case, spacing_mm=thick.get(case.id, ONE)) for case in resolved.dataset.cases)
+    assert len(resolved.split.val) > 0
+    many = [replace(case, id=f"{case.id}-{k}") for case in cases if case.id in thick for k in range(4)]
+    dataset = replace(resolved.dataset, cases=(*(case for case in cases if case.id not in thick), *many))
+    spec, remarks = fit_slice_axis(
+        small_spec(), dataset, replace(resolved.split, val=tuple(case.id for case in many)), dims=2
+    )
+    assert (spec.batch.slice_axis, remarks) == (0, [])
+
+
 def test_trials_on_sets_of_one_grid_keep_their_ids_whatever_the_settings_of_the_grid() -> None:
     plain = small_resolved({"batch": {"slice_axis": 0}}).trial_id(0)
     assert small_resolved().trial_id(0) == plain
@@ -315,20 +421,51 @@ def test_trials_on_sets_of_one_grid_keep_their_ids_whatever_the_settings_of_the_
 # --- kept with what was prepared and trained ---
 
 
-def test_a_cache_file_of_a_mixed_set_from_before_there_were_grids_is_brought_to_one(tmp_path: Path) -> None:
+def test_a_cache_file_of_a_mixed_set_from_before_there_were_grids_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, store = write(tmp_path / "d", MIXED_SPACINGS), tmp_path / "cache"
     made = opened(folder, store)
     (file,) = store.iterdir()
     with safe_open(file, framework="numpy") as prepared:
         origin = Description.model_validate_json(prepared.metadata()["dlx"]).origin
     as_read = replace(opened(folder, orientation="stored", spacing_mm="none"), grid=None)
-    for _ in range(2):  # the second time from the file that the first wrote
+    with monkeypatch.context() as older:
+        older.setattr(cache_file, "FILE_FORMAT", 2)
         write_cache(file, as_read, origin)
-        again = opened(folder, store)
-        assert (again.fingerprint, again.remarks, again.grid) == (made.fingerprint, made.remarks, made.grid)
-        kept = read_cache(file)
-        assert kept is not None
-        assert kept.fingerprint == made.fingerprint
+    again = opened(folder, store)
+    assert (again.fingerprint, again.remarks, again.grid) == (made.fingerprint, made.remarks, made.grid)
+    kept = read_cache(file)
+    assert kept is not None
+    assert kept.fingerprint == made.fingerprint
+
+
+@pytest.mark.parametrize(("name", "cases"), [("TURN_VERSION", MIXED_CODES), ("RESAMPLE_VERSION", MIXED_SPACINGS)])
+def test_a_cache_file_is_made_anew_when_turning_or_resampling_changed(
+    name: str, cases: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, store = write(tmp_path / "d", cases), tmp_path / "cache"
+    before = opened(folder, store)
+    for module in (cache_file, common_grid):
+        monkeypatch.setattr(module, name, getattr(module, name) + 1)
+    (file,) = store.iterdir()
+    with pytest.raises(DataError, match="another version"):
+        opened(file)
+    after = opened(folder, store)
+    assert after.fingerprint != before.fingerprint
+    assert "another version" in after.remarks[-1]
+    assert "another version" not in opened(folder, store).remarks[-1]
+
+
+def test_other_versions_of_resampling_leave_cache_and_fingerprint_of_alike_cases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, store = write(tmp_path / "d", dict.fromkeys(MIXED_CODES, ("RAS", ONE))), tmp_path / "cache"
+    before = opened(folder, store)
+    for module in (cache_file, common_grid):
+        monkeypatch.setattr(module, "RESAMPLE_VERSION", 1000)
+    again = opened(folder, store)
+    assert (again.fingerprint, again.remarks) == (before.fingerprint, ())
 
 
 @pytest.mark.slow

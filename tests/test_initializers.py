@@ -47,6 +47,16 @@ def test_the_variance_of_the_weights_is_that_of_the_formula(name, args, variance
     assert abs(weight.mean().item()) < 3.3 * math.sqrt(variance / weight.numel())
 
 
+@pytest.mark.parametrize("mode", ["fan_in", "fan_out"])
+def test_a_transposed_convolution_that_halves_the_channels_gets_half_the_variance(mode):
+    torch.manual_seed(0)
+    layer = nn.ConvTranspose2d(64, 32, 2, 2, bias=False)
+    registry.load("initializer", "kaiming-normal")(layer, mode=mode)
+    needed = {"fan_in": 2 / 64, "fan_out": 2 / (4 * 32)}[mode]  # products in an output pixel, in an input's gradient
+    weight = layer.weight
+    assert weight.var().item() == pytest.approx(needed / 2, rel=3.3 * math.sqrt(2 / weight.numel()))
+
+
 @pytest.mark.parametrize(
     ("name", "bound"),
     [

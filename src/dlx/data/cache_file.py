@@ -24,7 +24,9 @@ from safetensors import SafetensorError, safe_open
 from dlx.data.cases import DATA_VERSION, IGNORED, Case, Dataset, Declaration, Grid, Original
 from dlx.data.intensities import ChannelIntensities
 from dlx.data.notes import FileNote
+from dlx.data.orientation import TURN_VERSION
 from dlx.data.pictures import distance_unit
+from dlx.data.resample import RESAMPLE_VERSION
 from dlx.data.thumbnails import Thumbnail
 from dlx.settings.spec import Positive, Section
 from dlx.system.errors import DataError
@@ -32,7 +34,8 @@ from dlx.system.files import replacing
 
 # Increase this when the file stores more about the same data: an older cache file of a folder is then rebuilt, and an
 # older file that is opened by itself is read without the additions. 2 added orientation, intensities and thumbnails;
-# 3 the rounding error of float16 and images as float32.
+# 3 the rounding error of float16, images as float32, values of labelled voxels (`foreground`), and the common grid with
+# the original masks.
 FILE_FORMAT = 3
 
 
@@ -83,8 +86,8 @@ class StoredCase(Section):
 
 # What a case and its stored form have alike; the other fields are arrays, which are stored as tensors or as numbers.
 ALIKE = StoredCase.model_fields.keys() & {field.name for field in fields(Case)} - {"pad_value"}
-# The tensors and their types, in the order in which they are stored. The last two are left out if they are empty, and a
-# file of format 1 has the first two alone.
+# The tensors and their types. The last three are left out if they are empty, and a file of format 1 has the first two
+# alone.
 KINDS = {
     "images": "F16",
     "masks": "U8",
@@ -102,6 +105,8 @@ class Description(Section):
     file_format: int = 1
     fingerprint: str
     grid: Grid | None = None
+    turn_version: int = 1
+    resample_version: int = 1
     cases: Annotated[tuple[StoredCase, ...], Field(min_length=1)]
 
 
@@ -112,7 +117,13 @@ def write_cache(path: Path, dataset: Dataset, origin: Origin) -> None:
     """
     described = tuple(_describe(case) for case in dataset.cases)
     description = Description(
-        origin=origin, file_format=FILE_FORMAT, fingerprint=dataset.fingerprint, grid=dataset.grid, cases=described
+        origin=origin,
+        file_format=FILE_FORMAT,
+        fingerprint=dataset.fingerprint,
+        grid=dataset.grid,
+        turn_version=TURN_VERSION,
+        resample_version=RESAMPLE_VERSION,
+        cases=described,
     ).model_dump_json()
     tensors: dict[str, list[NDArray[Any]]] = {
         "images": [case.image for case in dataset.cases if not case.is_wide],
@@ -178,7 +189,8 @@ def read_cache(path: Path, expected: Origin | None = None) -> Dataset | None:
     """The data set in a file. With `expected`, None if the file has another origin or an older format; this is checked
     before voxels are read.
 
-    Raises DataError if the file is missing, not a prepared data set, damaged, or of another data version.
+    Raises DataError if the file is missing, not a prepared data set, damaged, or of another data version; or if cases
+    were turned or resampled in another way than this dlx does.
     """
     with _opened(path) as file:
         text, description = _description(path, file.metadata())
@@ -219,11 +231,19 @@ def _description(path: Path, metadata: dict[str, str] | None) -> tuple[str, Desc
     text = metadata["dlx"]
     if f"{zlib.crc32(text.encode()):08x}" != metadata["crc32"].partition(" ")[0]:
         raise DataError(f"{path}: damaged: the checksum of the description does not match")
-    version = json.loads(text)["origin"]["data_version"]
-    if version != DATA_VERSION:
-        versions = f"its data version is {version}, this dlx has {DATA_VERSION}"
+    _check_version(path, "data version", json.loads(text)["origin"]["data_version"], DATA_VERSION)
+    description = Description.model_validate_json(text)
+    if any(case.stored_orientation for case in description.cases):
+        _check_version(path, "version of turning", description.turn_version, TURN_VERSION)
+    if any(case.original_shape for case in description.cases):
+        _check_version(path, "version of resampling", description.resample_version, RESAMPLE_VERSION)
+    return text, description
+
+
+def _check_version(path: Path, what: str, found: int, present: int) -> None:
+    if found != present:
+        versions = f"its {what} is {found}, this dlx has {present}"
         raise DataError(f"{path}: made by another version of dlx ({versions}): prepare the data again")
-    return text, Description.model_validate_json(text)
 
 
 def _dataset(path: Path, description: Description, tensors: dict[str, NDArray[Any]]) -> Dataset:

@@ -10,23 +10,37 @@ from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
 from dlx.data.cases import Case, Dataset, Grid, Original
+from dlx.data.ct import windowed_channels
 from dlx.data.layouts.listing import name_some
-from dlx.data.orientation import CANONICAL, find_turn, turn
-from dlx.data.resample import coarse_axis, new_size, resample_image, resample_mask
-from dlx.settings.spec import Orientation, SpacingMm
+from dlx.data.orientation import CANONICAL, TURN_VERSION, find_turn, turn
+from dlx.data.resample import (
+    MASK_BYTES_PER_VOXEL,
+    RESAMPLE_VERSION,
+    Size,
+    coarse_axis,
+    median_spacing,
+    new_size,
+    resample_image,
+    resample_mask,
+)
+from dlx.settings.binding import bind_part
+from dlx.settings.spec import Orientation, Part, SpacingMm
 from dlx.settings.text import counted
 from dlx.system.cpu_cores import available_cores
+from dlx.system.errors import DataError, SettingError
+from dlx.system.memory import host_memory_bytes
 
 Spacing = tuple[float, float, float]
 
-GRID_VERSION = 1  # increase it when turning or resampling gives other values; part of the fingerprint of changed sets
 ALIKE = 0.01  # relative: a case whose spacing differs by less from the wanted one is not resampled
 SHOWN = 3  # cases in a line
 MAX_THREADS = 4  # as in `prepare`: each resamples one case at a time
+MAX_RESAMPLING_BYTES = 3 * 2**30  # of all threads together, as for surface distances (`engine/score.py`)
 
 
 def to_common_grid(dataset: Dataset, orientation: Orientation, spacing_mm: SpacingMm) -> Dataset:
@@ -35,24 +49,71 @@ def to_common_grid(dataset: Dataset, orientation: Orientation, spacing_mm: Spaci
     A case that need not change stays the same object. The voxel size of a resampled case is its field of view by its
     number of voxels, so it may differ from the wanted one by half a voxel in all. Old and new cases are in memory at
     the same time.
+
+    Raises DataError, before any case is resampled, if the new ones would not fit this machine's memory. Raises
+    SettingError for a voxel size that would mean different anatomical axes in different cases.
     """
     codes = [case.orientation for case in dataset.cases]
     target = _target_orientation(codes, orientation)
     turned_mm = [_turned_spacing(case, target) for case in dataset.cases]
     wanted_mm = _target_spacing(dataset, turned_mm, target, spacing_mm)
     grid = Grid(asked_orientation=orientation, asked_spacing_mm=spacing_mm, orientation=target, spacing_mm=wanted_mm)
-    pool = ThreadPoolExecutor(min(MAX_THREADS, available_cores()))
+    normalizer = bind_part("normalizer", Part.model_validate(dataset.normalize))
+    is_windowed = windowed_channels(normalizer, len(dataset.channels))
+    _check_memory(dataset.cases, grid)
+    pool = ThreadPoolExecutor(_threads(dataset.cases, grid))
     try:
-        cases = tuple(pool.map(lambda case: bring_case(case, grid), dataset.cases))
+        cases = tuple(pool.map(lambda case: bring_case(case, grid, is_windowed), dataset.cases))
     finally:
         pool.shutdown(cancel_futures=True)
     return replace(dataset, cases=cases, grid=grid, fingerprint=_fingerprint(dataset, cases, grid))
 
 
-def bring_case(case: Case, grid: Grid) -> Case:
-    """A case, as it was read, in the orientation and with the voxel size of a grid."""
+def bring_case(case: Case, grid: Grid, is_windowed: Sequence[bool]) -> Case:
+    """A case, as it was read, in the orientation and with the voxel size of a grid.
+
+    `is_windowed` says of each channel whether it will be clipped later (see `windowed_channels`). It is interpolated
+    linearly, as splines would carry what is to be clipped, such as metal, into its neighbours.
+    """
     turned = _turned(case, grid.orientation)
-    return turned if grid.spacing_mm is None else _resampled(turned, grid.spacing_mm)
+    return turned if grid.spacing_mm is None else _resampled(turned, grid.spacing_mm, is_windowed)
+
+
+def _check_memory(cases: Sequence[Case], grid: Grid) -> None:
+    """DataError, naming the case that would become largest, if the resampled cases exceed the memory."""
+    sizes = {case.id: _size_on(case, grid) for case in cases}
+    changed = [case for case in cases if sizes[case.id] != _turned_size(case, grid.orientation)]
+    memory = host_memory_bytes()
+    if not changed or memory is None or grid.spacing_mm is None:
+        return
+    largest = max(changed, key=lambda case: prod(sizes[case.id]))
+    kept = sum(prod(sizes[case.id]) * (case.image[0, 0, 0].nbytes + 1) for case in changed)
+    needed = kept + MASK_BYTES_PER_VOXEL * prod(sizes[largest.id])
+    if needed <= memory:
+        return
+    d, h, w = sizes[largest.id]
+    stored = spell_spacing(_turned_spacing(largest, grid.orientation))
+    raise DataError(
+        f"case {largest.id!r}: resampled from voxels of {stored} to {spell_spacing(grid.spacing_mm)} it would have "
+        f"{w} x {h} x {d} voxels, and resampling all cases would take {needed / 2**30:,.0f} GiB of memory, of which "
+        f"there are {memory / 2**30:,.0f} GiB: check the spacing in its header, or leave the cases as they are "
+        "(data.spacing_mm=none)"
+    )
+
+
+def _threads(cases: Sequence[Case], grid: Grid) -> int:
+    """How many cases are resampled at once: fewer where they are large."""
+    sizes = [max(case.mask.size, prod(_size_on(case, grid))) for case in cases]
+    most = MAX_RESAMPLING_BYTES // (MASK_BYTES_PER_VOXEL * max(sizes))
+    return max(1, min(MAX_THREADS, available_cores(), most))
+
+
+def _size_on(case: Case, grid: Grid) -> Size:
+    """The size (d, h, w) that a case, as it was read, has on a grid."""
+    size = _turned_size(case, grid.orientation)
+    if grid.spacing_mm is None:
+        return size
+    return new_size(size, _turned_spacing(case, grid.orientation), grid.spacing_mm)
 
 
 def has_changes(cases: Sequence[Case]) -> bool:
@@ -80,7 +141,7 @@ def describe_grid(dataset: Dataset) -> list[str]:
     resampled = [case for case in dataset.cases if case.original is not None]
     if resampled and grid.spacing_mm is not None:
         before = np.array([case.original.spacing_mm if case.original else case.spacing_mm for case in dataset.cases])
-        median = ", the median of the set" if isinstance(grid.asked_spacing_mm, str) else ""
+        median = ", the median of all cases, also those that validate" if isinstance(grid.asked_spacing_mm, str) else ""
         ranges = f"from {spell_spacing(before.min(axis=0))} to {spell_spacing(before.max(axis=0))}"
         lines.append(
             f"data.spacing_mm={_spell_setting(grid.asked_spacing_mm)}: {len(resampled)} of "
@@ -92,7 +153,7 @@ def describe_grid(dataset: Dataset) -> list[str]:
 
 def spell_spacing(spacing_mm: Sequence[float]) -> str:
     """`0.5 x 0.5 x 5 mm`, x first, of a spacing (d, h, w)."""
-    return " x ".join(f"{size:.3g}" for size in reversed([*spacing_mm])) + " mm"
+    return " x ".join(f"{size:.3g}" if size < 1000 else f"{size:.0f}" for size in reversed([*spacing_mm])) + " mm"
 
 
 def _spell_setting(spacing_mm: SpacingMm) -> str:
@@ -110,7 +171,12 @@ def _target_orientation(codes: Sequence[str], orientation: Orientation) -> str:
 def _target_spacing(
     dataset: Dataset, turned_mm: Sequence[Spacing], target: str, spacing_mm: SpacingMm
 ) -> Spacing | None:
-    """The voxel size (d, h, w) to which cases are resampled; None if they stay as they are."""
+    """The voxel size (d, h, w) to which cases are resampled; None if they stay as they are.
+
+    The median is over all cases, before any split, as in nnU-Net: all folds and variants then train on the same voxels.
+    """
+    if not target and (spacing_mm == "median" or (isinstance(spacing_mm, tuple) and len({*spacing_mm}) > 1)):
+        _check_axes_agree(dataset.cases, spacing_mm)
     if isinstance(spacing_mm, tuple):
         x, y, z = spacing_mm
         return z, y, x
@@ -120,7 +186,29 @@ def _target_spacing(
     is_mixed = not target and len({case.orientation for case in dataset.cases}) > 1
     if spacing_mm == "none" or (spacing_mm == "auto" and (is_guess or is_mixed)):
         return None
-    d, h, w = np.median(np.array(turned_mm), axis=0).tolist()
+    sizes = [_turned_size(case, target) for case in dataset.cases]
+    return median_spacing(turned_mm, sizes)
+
+
+def _check_axes_agree(cases: Sequence[Case], spacing_mm: SpacingMm) -> None:
+    """SettingError if the anatomical axes of cases that are not turned differ in order; their directions may differ.
+
+    Cases without a known orientation are not compared.
+    """
+    known = [case for case in cases if case.orientation]
+    others = [case for case in known if find_turn(case.orientation, known[0].orientation)[0] != (0, 1, 2)]
+    if others:
+        named = name_some([f"{case.id} ({case.orientation})" for case in (known[0], *others)], SHOWN)
+        raise SettingError(
+            f"data.spacing_mm={_spell_setting(spacing_mm)} with data.orientation=stored: the axes of the cases are in "
+            f"unlike anatomical order ({named}), so one voxel size would mean different axes in each; set "
+            "data.orientation=common, or data.spacing_mm=none or one size for all axes, as in [1, 1, 1]"
+        )
+
+
+def _turned_size(case: Case, target: str) -> Size:
+    order, _ = find_turn(case.orientation, target)
+    d, h, w = (case.mask.shape[axis] for axis in order)
     return d, h, w
 
 
@@ -143,23 +231,28 @@ def _turned(case: Case, target: str) -> Case:
     )
 
 
-def _resampled(case: Case, wanted_mm: Spacing) -> Case:
+def _resampled(case: Case, wanted_mm: Spacing, is_windowed: Sequence[bool]) -> Case:
     d, h, w = case.mask.shape
     size = new_size((d, h, w), case.spacing_mm, wanted_mm)
-    pairs = zip(case.spacing_mm, wanted_mm, strict=True)
-    if size == (d, h, w) or all(max(one / other, other / one) <= 1 + ALIKE for one, other in pairs):
+    if size == (d, h, w) or _are_alike(case.spacing_mm, wanted_mm, (d, h, w)):
         return case
-    coarse = coarse_axis(case.spacing_mm)
-    apart = coarse_axis(wanted_mm) if coarse is None else coarse
+    coarse = coarse_axis(case.spacing_mm, (d, h, w))
+    apart = coarse_axis(wanted_mm, (d, h, w)) if coarse is None else coarse
     steps = zip((d, h, w), case.spacing_mm, size, strict=True)
     new_d, new_h, new_w = (old * step / new for old, step, new in steps)
     return replace(
         case,
-        image=resample_image(case.image, size, apart),
+        image=resample_image(case.image, size, apart, is_linear=is_windowed),
         mask=resample_mask(case.mask, size, apart),
         spacing_mm=(new_d, new_h, new_w),
         original=Original(case.mask, case.spacing_mm),
     )
+
+
+def _are_alike(spacing_mm: Spacing, wanted_mm: Spacing, size: Size) -> bool:
+    """Whether spacings agree along all axes of more than one voxel."""
+    sizes = zip(spacing_mm, wanted_mm, size, strict=True)
+    return all(max(one / other, other / one) <= 1 + ALIKE for one, other, n in sizes if n > 1)
 
 
 def _fingerprint(dataset: Dataset, cases: Sequence[Case], grid: Grid) -> str:
@@ -168,9 +261,11 @@ def _fingerprint(dataset: Dataset, cases: Sequence[Case], grid: Grid) -> str:
         return dataset.fingerprint
     identity = {
         "read": dataset.fingerprint,
-        "grid_version": GRID_VERSION,
+        "grid_version": TURN_VERSION,
         "spacing_mm": grid.spacing_mm,
         "turned": [(case.id, case.stored_orientation, case.orientation) for case in cases if case.stored_orientation],
     }
+    if any(case.original is not None for case in cases):
+        identity["resample_version"] = RESAMPLE_VERSION
     text = json.dumps(identity, separators=(",", ":"), sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

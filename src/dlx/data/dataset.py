@@ -86,11 +86,6 @@ def _open(
         return _with_notes(make()).with_remarks(*preparation.remarks)
     file = cache.cache_path(cache_dir, preparation.place, declared)
     kept, remarks = cache.find(file, preparation.origin)
-    if kept is not None and kept.grid is None:  # written by a dlx that brought cases to no common grid
-        together = to_common_grid(kept, declared.orientation, declared.spacing_mm)
-        if keep and has_changes(together.cases):
-            remarks += cache.keep(file, together, preparation.origin)
-        kept = together
     is_refused = kept is not None and preparation.geometry == "strict" and _has_differences(kept)
     if kept is not None and not verify and not is_refused:
         return _with_notes(replace(kept, source=preparation.source)).with_remarks(*preparation.remarks)

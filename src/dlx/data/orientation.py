@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 CANONICAL = "LPS"
+# Increase this when turning gives other arrays: part of the fingerprint of sets with turned or resampled cases.
+TURN_VERSION = 1
 AXES = ("RL", "AP", "IS")  # anatomical axes; each runs from the first letter towards the second
 
 

@@ -261,7 +261,7 @@ class AugmentSpec(Section):
     noise: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.0
     """The largest standard deviation of Gaussian noise."""
     flip_axes: Annotated[Axes | None, ADDED_LATER] = None
-    """The patch's axes along which `flip` applies, from 0, as in [0, 1]; by default all. The last is left-right."""
+    """The axes of a patch that `flip` mirrors, from 0; by default all. With data.orientation=LPS, W is left-right."""
     blur: Annotated[Fraction, ADDED_LATER] = 0.0
     """The chance of a Gaussian blur of a patch."""
     blur_sigma_px: Annotated[Ends, ADDED_LATER] = (0.5, 1.0)

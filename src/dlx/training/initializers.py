@@ -3,6 +3,11 @@
 Each takes a network with torch's initial weights. All but `torch` redraw the weights of convolutions and linear layers
 (from torch's default generator, which the engine seeds with the weights' stream) and set their biases to zero; scales
 and shifts of norms stay 1 and 0. A 3x3 convolution from I to O channels has fan_in 9 I and fan_out 9 O.
+
+Transposed convolutions (`model.up=transposed`) have weights of I rows and O columns, which torch reads as O channels to
+I. With kernel 2 and stride 2 in 2D it takes 4 O as fan_in and 4 I as fan_out, but an output pixel sums I products, and
+the gradient of an input pixel 4 O. Where the channels are halved (O = I / 2), `kaiming-*` gives them, by either mode,
+half the variance that keeps the mean square; `orthogonal` makes a row of each input channel.
 """
 
 from collections.abc import Callable
@@ -30,7 +35,8 @@ def leave(model: nn.Module) -> None:
 def kaiming_normal(model: nn.Module, *, mode: Mode = "fan_in") -> None:
     """Normal, variance 2 / fan (He et al. 2015, arXiv 1502.01852, section 2.2), for layers that ReLU follows.
 
-    fan_in keeps the mean square of features in the forward pass, fan_out that of gradients in the backward pass.
+    fan_in keeps the mean square of features in the forward pass, fan_out that of gradients in the backward pass; not so
+    in transposed convolutions (see above).
     """
     _draw(model, lambda weight: nn.init.kaiming_normal_(weight, mode=mode, nonlinearity="relu"))
 

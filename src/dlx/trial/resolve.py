@@ -232,14 +232,15 @@ def _check_patch(spec: Spec, dims: int) -> None:
 def fit_slice_axis(spec: Spec, dataset: Dataset, split: Split, dims: int) -> tuple[Spec, list[str]]:
     """The spec with `batch.slice_axis` as a number, and a remark if the slices are not those along the first axis.
 
-    `auto` is the coarse axis of the median spacing of the cases (see `coarse_axis`), if all of them are volumes.
+    `auto` is the coarse axis of the training cases' median spacing (see `coarse_axis`), if all of them are volumes.
     """
     if spec.batch.slice_axis != "auto":
         return spec, []
-    used = [case for case in dataset.cases if case.id in {*split.train, *split.val}]
-    d, h, w = np.median([case.spacing_mm for case in used], axis=0).tolist()
-    are_volumes = all(min(case.mask.shape) > 1 for case in used)
-    axis = coarse_axis((d, h, w)) or 0 if dims == 2 and are_volumes else 0
+    training = set(split.train)
+    trained = [case for case in dataset.cases if case.id in training]
+    d, h, w = np.median([case.spacing_mm for case in trained], axis=0).tolist()
+    are_volumes = all(min(case.mask.shape) > 1 for case in trained)
+    axis = coarse_axis((d, h, w), trained[0].mask.shape) or 0 if dims == 2 and are_volumes else 0
     fitted = spec.model_copy(update={"batch": spec.batch.model_copy(update={"slice_axis": axis})})
     if axis == 0:
         return fitted, []

@@ -14,6 +14,7 @@ from dlx.data.checks.scan_names import guess_persons, scans_of
 from dlx.data.common_grid import spell_spacing
 from dlx.data.intensities import ChannelIntensities
 from dlx.data.layouts.listing import list_some, name_some, natural_key
+from dlx.data.resample import median_spacing
 from dlx.data.splits.groups import GROUPS
 from dlx.data.splits.split import Split
 from dlx.settings.text import counted
@@ -121,9 +122,10 @@ def unlike_spacings(cases: Sequence[Case]) -> list[str]:
         return []
     if any(case.original is not None for case in cases):  # resampled: differences come from rounding sizes
         return []
-    spacings = np.array([case.spacing_mm for case in cases])
-    usual = np.median(spacings, axis=0)
-    ratios = np.maximum(spacings / usual, usual / spacings).max(axis=1)
+    spacings, sizes = [case.spacing_mm for case in cases], [case.mask.shape for case in cases]
+    usual = np.array(median_spacing(spacings, sizes))
+    ratios = np.maximum(spacings / usual, usual / spacings)
+    ratios = np.where(np.array(sizes) > 1, ratios, 1.0).max(axis=1)
     others = [case for case, ratio in zip(cases, ratios, strict=True) if ratio > 1 + UNLIKE_SPACING]
     if not others:
         return []
