@@ -189,7 +189,7 @@ def test_the_notes_recipe_is_the_notes_study():
 
 
 def test_an_unknown_recipe_is_refused_with_the_known_ones():
-    with pytest.raises(SettingError, match=r"did you mean 'quick'\? \(known: notes, quick\)"):
+    with pytest.raises(SettingError, match=r"did you mean 'quick'\? \(known: notes, quick, strong\)"):
         read_recipe("quik")
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from dlx.data.batches.sampler import fit_patch_size, median_patch
 from dlx.data.cases import Case, Dataset
 from dlx.data.common_grid import spell_spacing
-from dlx.data.resample import coarse_axis
+from dlx.data.resample import coarse_axis, median_spacing
 from dlx.data.splits.split import Split
 from dlx.engine.device import Compute, memory_bytes
 from dlx.engine.footprint import training_bytes
@@ -32,13 +32,12 @@ def fit_dims(spec: Spec, dataset: Dataset, split: Split) -> tuple[Spec, list[str
     if spec.model.args.get("dims") != "auto":
         return spec, []
     cases = training_cases(dataset, split)
-    spacing = np.median([case.spacing_mm for case in cases], axis=0)
-    d, h, w = spacing.tolist()
+    spacing = median_spacing([case.spacing_mm for case in cases], [case.mask.shape for case in cases])
     shape = np.median([case.mask.shape for case in cases], axis=0)
     if min(min(case.mask.shape) for case in cases) == 1:
         dims, cause = 2, "the images are single slices"
-    elif coarse_axis((d, h, w)) is not None:
-        dims, cause = 2, f"thick slices, voxels of {spell_spacing((d, h, w))} (x, y, z)"
+    elif coarse_axis(spacing, cases[0].mask.shape) is not None:
+        dims, cause = 2, f"thick slices, voxels of {spell_spacing(spacing)} (x, y, z)"
     elif shape.min() < MIN_SIDE_3D:
         dims, cause = 2, f"the volumes are {shape.min():g} voxels thick"
     else:
