@@ -214,6 +214,21 @@ def test_compare_schedulers_knows_all_of_them_and_draws_their_rates(dlx):
     assert "█▇" in result.stdout
 
 
+def test_variants_of_one_schedule_share_a_row_of_the_dry_run(dlx):
+    changes = {
+        "base": "",
+        "wide": "model.width = 8",
+        "tail": 'scheduler = "linear-tail"',
+        "decay": "optimizer.weight_decay = 0.1",
+    }
+    written = "".join(f'[[axes.tables]]\nlabel = "{label}"\n{setting}\n' for label, setting in changes.items())
+    Path("study.toml").write_text(f'question = "?"\nseeds = 1{BASE}[[axes]]\nname = "change"\n{written}')
+    shown = dlx("run", "study.toml", "--dry-run").stdout
+    table = shown[shown.index("learning rate by epoch") :]
+    rows = [line.split("  ")[1] for line in table.splitlines()[4:] if line.startswith("  ")]
+    assert [row for row in rows if row] == ["all but tail", "cosine", "tail", "linear-tail"]
+
+
 @pytest.mark.slow
 def test_schedules_can_be_chosen_and_the_constant_rate_is_the_control(dlx):
     args = ["compare-schedulers", "--scheduler", "step:step_size=1,gamma=0.1", "--scheduler", "cosine", "--seeds", "2"]

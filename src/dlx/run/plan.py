@@ -338,7 +338,8 @@ def _common_remarks(resolved: Grid) -> list[str]:
     for remark, places in having.items():
         labels, some = (list(dict.fromkeys(column)) for column in zip(*places, strict=True))
         which = "" if len(some) == len(folds) else f"{_spell_folds(some)}: "
-        lines.append(f"{which}{_whose(labels, every)}{remark}")
+        whose = name_variants(labels, every)
+        lines.append(f"{which}{whose}{': ' * bool(whose)}{remark}")
     return lines
 
 
@@ -346,12 +347,12 @@ def _spell_folds(folds: list[int | None]) -> str:
     return f"fold{'s' * (len(folds) > 1)} {', '.join(map(str, folds))}"
 
 
-def _whose(labels: list[str], every: list[str]) -> str:
-    """The prefix of a remark: `p=0.1; p=0.2: `, or `all but p=0: ` if that is shorter; empty if it is about all."""
+def name_variants(labels: list[str], every: list[str]) -> str:
+    """`p=0.1; p=0.2`, or `all but p=0` if that is shorter; empty for all of them."""
     others = [label for label in every if label not in labels]
     if not others:
         return ""
-    return f"all but {'; '.join(others)}: " if len(others) < len(labels) - 1 else f"{'; '.join(labels)}: "
+    return f"all but {'; '.join(others)}" if len(others) < len(labels) - 1 else "; ".join(labels)
 
 
 def data_name(spec: Spec) -> str:

@@ -182,16 +182,20 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 def schedules_table(plan: "Plan") -> Trimmed:
-    """Each schedule's formula, and its rate over the epochs as a sparkline."""
+    """Each schedule's variants, its formula, and its rate over the epochs as a sparkline."""
+    from dlx.run.plan import name_variants
     from dlx.training.schedules import FORMULAS, rates
 
-    rows = []
+    having: dict[tuple[str, str, tuple[float, ...]], list[str]] = {}
     for variant in plan.study.variants:
-        spec, scheduler = variant.spec, str(variant.spec.scheduler)
-        drawn = rates(spec.scheduler.name, spec.scheduler.args, spec.optimizer.lr, spec.train.epochs)
-        named = [Styled(variant.label)]
-        named += [] if scheduler in variant.label else [Styled(scheduler, "dim")]
-        rows.append(Row((named, FORMULAS[spec.scheduler.name], sparkline(drawn))))
+        spec = variant.spec
+        drawn = tuple(rates(spec.scheduler.name, spec.scheduler.args, spec.optimizer.lr, spec.train.epochs))
+        having.setdefault((str(spec.scheduler), spec.scheduler.name, drawn), []).append(variant.label)
+    every, rows = [variant.label for variant in plan.study.variants], []
+    for (scheduler, name, drawn), labels in having.items():
+        named = [Styled(name_variants(labels, every))]
+        named += [] if scheduler in labels[0] else [Styled(scheduler, "dim")]
+        rows.append(Row((named, FORMULAS[name], sparkline(list(drawn)))))
     columns = (Column("variant"), Column("formula"), Column("rate", is_number=True))
     return Trimmed((Grid(columns, tuple(rows), title="learning rate by epoch e (0 first) of N"),))
 
