@@ -53,7 +53,7 @@ class TrainOptions:
     init_from: Text = option(MODEL, "Start from the weights of this checkpoint.", sets="train.init_from")
     recipe: Text = option(
         TRAINING,
-        "Settings to start from: quick (minutes on a CPU) or notes (the study in full).",
+        "Settings to start from: quick (minutes on a CPU), strong (a better baseline) or notes (the study in full).",
         show_default="quick",
     )
     config: Path | None = option(TRAINING, "TOML file of settings that override the recipe's.")
