@@ -85,6 +85,7 @@ bench-peers: setup
 # a step beside peers, the time to a Dice, the cost as work grows; half an hour on two quiet cores
 bench: bench-peers
 	$(BIN)/python -m benchmarks.run --device cpu $(BENCH)
+	$(BIN)/python -m benchmarks.run --dims 3 --device cpu $(BENCH)
 	$(BIN)/python -m benchmarks.time_to_dice --device cpu $(BENCH)
 	$(BIN)/python -m benchmarks.scaling --device cpu $(BENCH)
 	$(BIN)/python -m benchmarks.report

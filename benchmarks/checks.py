@@ -5,7 +5,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.contenders import COMPILED, CROSS_ENTROPY, DLX, MONAI, MONAI_BF16, NNUNET, NOTES, TUNED
+from benchmarks.contenders import (
+    COMPILED,
+    CROSS_ENTROPY,
+    DLX,
+    DLX_FLOAT32,
+    MONAI,
+    MONAI_BF16,
+    NNUNET,
+    NNUNET_BF16,
+    NOTES,
+    TUNED,
+)
 
 NOT_MEASURED = "not measured here"
 
@@ -32,6 +43,29 @@ def step_checks(document: dict[str, Any]) -> list[CheckLine]:
         share_line(share, 0.80),
         lovasz_line(document),
     ]
+
+
+def step_3d_checks(document: dict[str, Any]) -> list[CheckLine]:
+    """The lines about a CPU's step in 3D."""
+    return [
+        convolution_line(document, DLX_FLOAT32, 0.7),
+        convolution_line(document, DLX, 0.7),
+        at_least(document, "times MONAI as it comes (float32)", 1.3, MONAI),
+        at_least(document, "times MONAI in bf16", 1.3, MONAI_BF16),
+        at_least(document, "times nnU-Net's trainer with our network (float32)", 1.3, NNUNET),
+        at_least(document, "times nnU-Net's trainer with our network in bf16", 1.3, NNUNET_BF16),
+    ]
+
+
+def convolution_line(document: dict[str, Any], name: str, target: float) -> CheckLine:
+    """The step's standard operations a second, in those of its convolutions by themselves in float32."""
+    ceilings = document["ceilings"]
+    rate = ceilings["convolution_float32_gflops"]
+    shares = [ceilings["step_gflop"] / step / rate for step in times(document, name)]
+    line = f"{name}: standard FLOPs of the step in the float32 convolutions' rate"
+    if not shares:
+        return CheckLine(line, f"at least {target}")
+    return CheckLine(line, f"at least {target}", spread(shares), statistics.median(shares) >= target)
 
 
 def gpu_checks(document: dict[str, Any]) -> list[CheckLine]:

@@ -22,7 +22,9 @@ def draw(document: dict[str, Any], path: Path) -> Path | None:
         return None
     mpl.use("svg")
     with mpl.rc_context(STYLE):
-        made = {"step": draw_step, "dice": draw_dice, "scaling": draw_scaling}[document["kind"]](document)
+        made = {"step": draw_step, "step-3d": draw_step, "dice": draw_dice, "scaling": draw_scaling}[document["kind"]](
+            document
+        )
         made.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
     return path
 
@@ -45,10 +47,12 @@ def draw_step(document: dict[str, Any]) -> Any:
         offset = {"xytext": (5, 0), "textcoords": "offset points", "va": "center"}
         axes.annotate(f"{medians[name]:.3g}", (max(steps), row), **offset)
     ceilings = document["ceilings"]
-    floor = ceilings["step_gflop"] / ceilings["matmul_bf16_gflops"]
-    axes.axvline(
-        floor, color="black", linestyle=":", linewidth=1, label="the step's operations as bf16 matrix products"
-    )
+    floors = {"the step's operations as bf16 matrix products": ("matmul_bf16_gflops", ":")}
+    if "convolution_float32_gflops" in ceilings:
+        floors["its convolutions by themselves in float32"] = ("convolution_float32_gflops", "--")
+    for label, (rate, style) in floors.items():
+        floor = ceilings["step_gflop"] / ceilings[rate]
+        axes.axvline(floor, color="black", linestyle=style, linewidth=1, label=label)
     figure.legend(loc="outside lower right", frameon=False)
     axes.set_yticks(range(len(runs)), [_with_precision(name, precision[name]) for name in runs])
     axes.invert_yaxis()

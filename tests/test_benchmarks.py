@@ -13,41 +13,119 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import report  # noqa: E402
-from benchmarks.checks import dice_checks, gpu_checks, step_checks  # noqa: E402
-from benchmarks.contenders import CONTENDERS  # noqa: E402
-from benchmarks.plain import PlainUNet2, count_parameters, lovasz_softmax, standard_gflop  # noqa: E402
+from benchmarks.checks import dice_checks, gpu_checks, step_3d_checks, step_checks  # noqa: E402
+from benchmarks.contenders import CONTENDERS, CONTENDERS_3D  # noqa: E402
+from benchmarks.contenders.ceilings import convolutions_of, convolutions_s  # noqa: E402
+from benchmarks.plain import (  # noqa: E402
+    LOSSES,
+    PlainUNet2,
+    PlainUNet3d,
+    count_parameters,
+    lovasz_softmax,
+    standard_gflop,
+)
 from benchmarks.run import run_contender  # noqa: E402
-from benchmarks.workload import Workload  # noqa: E402
+from benchmarks.workload import STEP_3D, Workload, as_text, from_text  # noqa: E402
 
+from dlx.models.unet import unet2  # noqa: E402
+from dlx.training.losses import CrossEntropy, SoftDice, SumLoss  # noqa: E402
 from dlx.training.lovasz import LovaszSoftmax  # noqa: E402
 from dlx.trial.build import make_model  # noqa: E402
 
 TINY = Workload(width=4, slices=8, side=16, volume=20, warm_up=1, steps=1, threads=1)
 PARAMETERS = count_parameters(PlainUNet2(2, 4, 4))
-IN_PROCESS = [c for c in CONTENDERS if c.module != "nnunet_trainer" and c.variant != "compile"]
+TINY_3D = replace(STEP_3D, width=2, patch=(24, 32, 24), volume=36, warm_up=1, steps=1, threads=1)
+EVERY = {2: (CONTENDERS, TINY, PARAMETERS), 3: (CONTENDERS_3D, TINY_3D, count_parameters(PlainUNet3d(1, 3, 2)))}
 
 
-@pytest.mark.parametrize("contender", IN_PROCESS, ids=lambda contender: contender.name)
-def test_contender_trains_a_step_with_as_many_parameters_as_dlx(contender):
+def in_process(dims):
+    return [c for c in EVERY[dims][0] if c.module != "nnunet_trainer" and c.variant != "compile"]
+
+
+@pytest.mark.parametrize(
+    ("dims", "contender"),
+    [
+        pytest.param(dims, contender, id=f"{dims}D, {contender.name}")
+        for dims in EVERY
+        for contender in in_process(dims)
+    ],
+)
+def test_contender_trains_a_step_with_as_many_parameters_as_dlx(dims, contender):
     if contender.module == "monai_loop":
         pytest.importorskip("monai")
+    _, tiny, parameters = EVERY[dims]
     module = importlib.import_module(f"benchmarks.contenders.{contender.module}")
-    step, facts = module.make_step(replace(TINY, precision=contender.precision, loss=contender.loss or TINY.loss))
+    step, facts = module.make_step(replace(tiny, precision=contender.precision, loss=contender.loss or tiny.loss))
     step(0)
     step(1)
-    assert facts["parameters"] == PARAMETERS
+    assert facts["parameters"] == parameters
 
 
+@pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("name", ["nnU-Net's trainer, our network", "nnU-Net, stock"])
-def test_nnunet_trains_a_step_in_a_process_of_its_own(name):
-    contender = next(contender for contender in CONTENDERS if contender.name == name)
+def test_nnunet_trains_a_step_in_a_process_of_its_own(name, dims):
+    contenders, tiny, parameters = EVERY[dims]
+    contender = next(contender for contender in contenders if contender.name == name)
     try:
         contender.python()
     except LookupError as missing:
         pytest.skip(str(missing))
-    run = run_contender(contender, TINY)
+    run = run_contender(contender, tiny)
     assert run.get("error") is None
-    assert (run["parameters"] == PARAMETERS) == (contender.variant != "stock")
+    assert (run["parameters"] == parameters) == (contender.variant != "stock")
+
+
+def test_a_workload_survives_the_command_line():
+    assert from_text(as_text(TINY_3D)) == TINY_3D
+    assert from_text(as_text(TINY)) == TINY
+
+
+def test_a_step_in_3d_takes_patches_of_the_volumes():
+    images, masks = TINY_3D.volumes()
+    boxes = TINY_3D.boxes()[1]
+    image, mask = TINY_3D.cut(images, masks, boxes)
+    assert tuple(image.shape) == TINY_3D.batch_shape == (2, 1, 24, 32, 24)
+    subject, (d, h, w) = boxes[1]
+    assert image[1, 0, 3, 4, 5].item() == images[subject, 0, d.start + 3, h.start + 4, w.start + 5]
+    assert mask[1, 3, 4, 5].item() == masks[subject, d.start + 3, h.start + 4, w.start + 5]
+
+
+def test_the_plain_network_in_3d_gives_dlx_s_logits_with_its_weights():
+    ours = unet2(1, 3, width=2, norm="instance", dims=3, up="transposed", activation="leaky-relu")
+    plain = PlainUNet3d(1, 3, 2)
+    with torch.no_grad():
+        for target, source in zip(in_order_of_calls(plain), ours.parameters(), strict=True):
+            target.copy_(source.normal_(std=0.2))
+    image = torch.randn(2, 1, 16, 24, 16, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(plain(image), ours(image), rtol=1e-4, atol=1e-4)
+
+
+def in_order_of_calls(plain):
+    """Parameters in the order of dlx's: level by level, where the plain decoder keeps its two kinds of layers apart."""
+    levels = [layer for pair in zip(plain.up, plain.merge, strict=True) for layer in pair]
+    return [tensor for module in (plain.encoder, *levels, plain.head) for tensor in module.parameters()]
+
+
+def test_the_plain_loss_in_3d_is_dlx_s_in_value_and_gradient():
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.randint(2, (2, 4, 5, 6), generator=generator)  # the last of three classes is absent
+    logits = torch.randn(2, 3, 4, 5, 6, generator=generator, requires_grad=True)
+    results = []
+    for loss in (LOSSES["dice+ce"], SumLoss([SoftDice(3), CrossEntropy(3)])):
+        value = loss(logits, mask)
+        results.append((value, *torch.autograd.grad(value, logits)))
+    torch.testing.assert_close(*results)
+
+
+def test_the_ceiling_of_convolutions_counts_those_of_the_step():
+    layers = convolutions_of(TINY_3D)
+    assert len(layers) == 8 + 3 * 3 + 1  # encoder, decoder, head
+    assert layers[0][1] == (2, 1, 24, 32, 24)
+    assert layers[-1][1] == (2, 2, 24, 32, 24)
+    assert convolutions_s(TINY_3D) > 0
+    # by hand: a 3x3x3 convolution takes 2 * 27 * inputs * outputs operations a voxel, thrice with both gradients
+    first = 2 * 2 * 27 * 1 * 2 * 24 * 32 * 24  # twice only: there is no gradient to the image
+    assert standard_gflop(TINY_3D) > first * 2 / 1e9
 
 
 @pytest.mark.slow
@@ -59,7 +137,8 @@ def test_a_contender_that_ends_with_an_error_is_a_row_that_says_why():
 
 def test_plain_network_has_the_parameters_and_operations_of_the_notes():
     assert count_parameters(PlainUNet2(2, 4, 64)) == 8_563_652
-    assert standard_gflop(64, 64, 2, 4) == pytest.approx(18.60, abs=0.005)
+    assert standard_gflop(Workload(slices=1)) == pytest.approx(18.60, abs=0.005)
+    assert standard_gflop(Workload()) == pytest.approx(64 * 18.60, abs=0.5)
 
 
 def test_plain_lovasz_is_dlx_s_exact_one_in_value_and_gradient():
@@ -129,6 +208,31 @@ def test_checks_say_what_holds_and_what_was_not_measured():
     assert any(line.target == "at most 3.0 ms" and line.holds is False for line in gpu_checks(DOCUMENT))
 
 
+DOCUMENT_3D = {
+    **step_document(
+        **{
+            "dlx": [1.0, 1.1, 1.0],
+            "dlx, float32": [2.0, 2.0, 2.5],
+            "MONAI, as it comes": [1.2, 1.2, 1.2],
+            "nnU-Net's trainer, our network": [2.6, 2.6, 2.6],
+        }
+    ),
+    "kind": "step-3d",
+    "workload": {"width": 16, "slices": 64, "side": 64, "patch": [40, 56, 40], "patches": 2, "loss": "dice+ce"},
+}
+DOCUMENT_3D["ceilings"] = {**DOCUMENT_3D["ceilings"], "convolution_float32_gflops": 1000.0}
+
+
+def test_checks_in_3d_are_in_units_of_the_convolutions():
+    float32, ours, monai, _, nnunet, _ = step_3d_checks(DOCUMENT_3D)
+    assert (float32.measured, float32.holds) == ("0.85 (0.68 to 0.85)", True)
+    assert (ours.measured, ours.holds) == ("1.70 (1.55 to 1.70)", True)
+    assert (monai.measured, monai.holds) == ("1.20 (1.09 to 1.20)", False)
+    assert nnunet.holds is True
+    rows = {row["name"]: row for row in report.summarize(DOCUMENT_3D)}
+    assert rows["dlx, float32"]["of_float32_convolution"] == pytest.approx(0.85)
+
+
 def dice_document(ours, theirs):
     runs = {"dlx": ours, "MONAI, as it comes": theirs}
     made = {
@@ -153,13 +257,16 @@ def test_the_summary_is_made_of_the_newest_records(tmp_path):
     words = {"labels": {"width": "w"}, "seconds": {"width": "s"}, "memory": {"width": "MiB"}}
     scaling = {**DOCUMENT, "kind": "scaling", "axes": {"width": point}, **words, "note": "a note"}
     old = step_document(dlx=[99.0])
-    for day, document in ((1, old), (2, DOCUMENT), (1, dice_document([20.0], [80.0])), (1, scaling)):
+    dice = dice_document([20.0], [80.0])
+    for day, document in ((1, old), (2, DOCUMENT), (3, DOCUMENT_3D), (1, dice), (1, scaling)):
         name = f"2026-01-0{day}-{document['kind']}-cpu.json"
         (tmp_path / name).write_text(json.dumps(document), encoding="utf-8")
     text = report.write_summary(tmp_path).read_text(encoding="utf-8")
     assert "missing: not here" in text
     assert "99.0" not in text
-    assert {path.name for path in tmp_path.glob("*.svg")} == {"step-cpu.svg", "dice-cpu.svg", "scaling-cpu.svg"}
+    assert "3D, 2 patches of 40 x 56 x 40" in text
+    kinds = ("step", "step-3d", "dice", "scaling")
+    assert {path.name for path in tmp_path.glob("*.svg")} == {f"{kind}-cpu.svg" for kind in kinds}
 
 
 def test_the_plain_network_of_the_hippocampus_run_is_dlx_s_own():
