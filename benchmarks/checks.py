@@ -100,6 +100,21 @@ def dice_checks(document: dict[str, Any]) -> list[CheckLine]:
     return [line, *(share_of_peer(document, peer, took, missed) for peer in document["runs"] if peer != "dlx")]
 
 
+def dice_curve_checks(document: dict[str, Any], name: str = "dlx, strong") -> list[CheckLine]:
+    """The lines about the strong recipe: its Dice after its whole command, evaluation included."""
+    run = document["runs"].get(name, {})
+    lines = []
+    for target, limit_s in ((0.88, 900.0), (0.885, 2700.0)):
+        line = f"mean Dice of {name}, its whole command within {limit_s / 60:.0f} minutes"
+        if "looks" not in run:
+            lines.append(CheckLine(line, f"at least {target}"))
+            continue
+        dice, wall_s = run["looks"][-1][1], run["wall_s"]
+        measured = f"{dice:.4f} after {wall_s / 60:.1f} minutes"
+        lines.append(CheckLine(line, f"at least {target}", measured, dice >= target and wall_s <= limit_s))
+    return lines
+
+
 def share_of_peer(document: dict[str, Any], peer: str, took: Sequence[float | None], missed: str) -> CheckLine:
     """dlx's time in the peer's. A peer that did not get there counts with its limit: the share is then below that."""
     name, target = f"of the time of {peer}", "at most 1/3"

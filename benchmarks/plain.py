@@ -4,6 +4,8 @@ In 2D they are written from docs/notes.md; in 3D they are dlx's `unet2` with ins
 up-convolutions, soft Dice with cross-entropy, and AdamW.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
@@ -144,6 +146,21 @@ LOSSES = {
     "ce": lambda logits, mask: F.cross_entropy(logits.float(), mask),
     "dice+ce": dice_and_cross_entropy,
 }
+
+
+def mean_dice(pairs: Sequence[tuple[Tensor, Tensor]], classes: int) -> float:
+    """Hard Dice of (prediction, mask) of each case: a class's mean over the cases that have it, then the mean of the
+    classes but the background; dlx's definition, for interpreters that have no dlx."""
+    means = []
+    for label in range(1, classes):
+        counts = [
+            (((a == label) & (b == label)).sum().item(), (a == label).sum().item() + (b == label).sum().item())
+            for a, b in pairs
+        ]
+        of_cases = [2 * overlap / both for overlap, both in counts if both]
+        if of_cases:
+            means.append(sum(of_cases) / len(of_cases))
+    return sum(means) / len(means) if means else 0.0
 
 
 def count_parameters(model: nn.Module) -> int:

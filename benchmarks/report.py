@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import figure
-from benchmarks.checks import CheckLine, dice_checks, gpu_checks, per_repeat, step_3d_checks, step_checks
+from benchmarks.checks import (
+    CheckLine,
+    dice_checks,
+    dice_curve_checks,
+    gpu_checks,
+    per_repeat,
+    step_3d_checks,
+    step_checks,
+)
 from benchmarks.contenders import DLX
 from benchmarks.records import BUSY_CORES, RESULTS, newest
 
@@ -114,6 +122,35 @@ def dice_report(document: dict[str, Any]) -> str:
     return "\n\n".join([title, table(heads, cells), document["note"], check_table(dice_checks(document))])
 
 
+CURVE_DICE = (0.85, 0.86, 0.87, 0.88, 0.885)  # to which the table of Dice over time gives the minutes
+
+
+def dice_curve_report(document: dict[str, Any]) -> str:
+    """Minutes of training to each Dice, by the looks of each contender, and what must hold."""
+    heads = ["contender", *(f"min to {dice:g}" for dice in CURVE_DICE), "last Dice", "min in all", "steps"]
+    heads += ["parameters", "evaluation min"]
+    cells = []
+    for name, run in document["runs"].items():
+        if "error" in run:
+            cells.append([name, f"missing: {run['error']}", *[""] * (len(heads) - 2)])
+            continue
+        reached = (next((at for at, found in run["looks"] if found >= dice), None) for dice in CURVE_DICE)
+        last_s, last_dice = run["looks"][-1]
+        cells.append(
+            [
+                f"{name} (ended early: {run['ended']})" if "ended" in run else name,
+                *("" if at is None else f"{at / 60:.1f}" for at in reached),
+                f"{last_dice:.4f}",
+                f"{last_s / 60:.1f}",
+                str(run["steps"]),
+                f"{run['parameters']:,}",
+                f"{run['looking_s'] / 60:.1f}",
+            ]
+        )
+    title = f"Dice over the time of training on the hippocampus fold, {place(document)}"
+    return "\n\n".join([title, table(heads, cells), document["note"], check_table(dice_curve_checks(document))])
+
+
 def scaling_report(document: dict[str, Any]) -> str:
     """The points of a scaling record."""
     parts = [f"Cost as work grows, dlx, {place(document)}"]
@@ -152,7 +189,13 @@ def place(document: dict[str, Any]) -> str:
 def write_summary(folder: Path = RESULTS) -> Path:
     """`README.md` from the newest record of each kind, with the figures beside it."""
     parts = ["# Measured", "Made from the newest records by `python -m benchmarks.report`; do not edit."]
-    makers = {"step": step_report, "step-3d": step_report, "dice": dice_report, "scaling": scaling_report}
+    makers = {
+        "step": step_report,
+        "step-3d": step_report,
+        "dice": dice_report,
+        "dice-curve": dice_curve_report,
+        "scaling": scaling_report,
+    }
     for device in ("cpu", "cuda"):
         for kind, report in makers.items():
             document = newest(kind, device, folder)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PEERS = Path(__file__).parents[1] / ".venv-nnunet/bin/python"  # made by `make bench-peers`
+NEEDS = {"monai_loop": "monai", "monai_3d_dice": "monai", "nnunet_trainer": "nnunetv2", "nnunet_dice": "nnunetv2"}
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Contender:
 
     def python(self) -> str:
         """The interpreter that has what it needs; LookupError says what is missing."""
-        needs = {"monai_loop": "monai", "nnunet_trainer": "nnunetv2"}.get(self.module)
+        needs = NEEDS.get(self.module)
         if needs is None or importlib.util.find_spec(needs) is not None:
             return sys.executable
         if needs == "nnunetv2" and PEERS.exists():
@@ -37,7 +38,7 @@ DLX, CROSS_ENTROPY = "dlx", "dlx, cross-entropy"
 NOTES, TUNED, COMPILED = "notes' loop", "tuned loop", "tuned loop, compiled"
 MONAI, MONAI_BF16 = "MONAI, as it comes", "MONAI, bf16"
 NNUNET, NNUNET_BF16 = "nnU-Net's trainer, our network", "nnU-Net's trainer, bf16"
-DLX_FLOAT32 = "dlx, float32"
+DLX_FLOAT32, NNUNET_STOCK = "dlx, float32", "nnU-Net, stock"
 
 CONTENDERS = (
     Contender(DLX, "dlx_engine"),
@@ -54,9 +55,7 @@ CONTENDERS = (
     Contender(
         "nnU-Net's trainer, its loss", "nnunet_trainer", "float32", "own", note="its own loss (Dice + CE) and SGD"
     ),
-    Contender(
-        "nnU-Net, stock", "nnunet_trainer", "float32", "stock", note="unequal work: its own network, loss and SGD"
-    ),
+    Contender(NNUNET_STOCK, "nnunet_trainer", "float32", "stock", note="unequal work: its own network, loss and SGD"),
 )
 
 CONTENDERS_3D = (
@@ -67,7 +66,5 @@ CONTENDERS_3D = (
     Contender(MONAI_BF16, "monai_loop"),
     Contender(NNUNET, "nnunet_trainer", precision="float32"),
     Contender(NNUNET_BF16, "nnunet_trainer"),
-    Contender(
-        "nnU-Net, stock", "nnunet_trainer", "float32", "stock", note="unequal work: its own network, loss and SGD"
-    ),
+    Contender(NNUNET_STOCK, "nnunet_trainer", "float32", "stock", note="unequal work: its own network, loss and SGD"),
 )
