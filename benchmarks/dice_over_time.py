@@ -32,9 +32,9 @@ PEERS = {
 NOTE = (
     "Times count from typing the command, reading and preparation included; evaluation is left out for all, and "
     "stated. dlx: a cold cache of decoded data; its rate falls to zero at its own end. MONAI: the settings of its "
-    "tutorial for this set (DynUNet, 9 patches of 40 x 56 x 40, SGD). nnU-Net: its own planning, preprocessing, loader, "
-    "augmentation and 3d_fullres network; its rate is planned for 1000 epochs of 250 steps. Both are float32 and ended "
-    "at the limit, with a last look that is mirrored. The split is dlx's for all."
+    "tutorial for this set (DynUNet, 9 patches of 40 x 56 x 40, SGD). nnU-Net: its own planning, preprocessing, "
+    "loader, augmentation and 3d_fullres network; its rate is planned for 1000 epochs of 250 steps. Both are float32 "
+    "and ended at the limit, with a last look that is mirrored. The split is dlx's for all."
 )
 
 

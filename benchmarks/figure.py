@@ -119,7 +119,7 @@ def draw_dice_curve(document: dict[str, Any]) -> Any:
 
 
 def _label_ends(axes: Any, ends: list[tuple[float, float, str, str]]) -> None:
-    """Each text beside the end of its curve; of ends at about the same minute the lower ones move down until they fit."""
+    """Each text beside the end of its curve; where two would overlap, the lower one moves down until it fits."""
     apart = 0.05 * (axes.get_ylim()[1] - CURVE_FLOOR)  # the height of a line of text
     placed: list[tuple[float, float]] = []
     for minute, dice, text, color in sorted(ends, key=lambda end: -end[1]):

@@ -1,9 +1,9 @@
 """MONAI in 3D on a folder of volumes, as its tutorials train the hippocampus set: a peer of the Dice over time.
 
 The settings are those of `modules/dynunet_pipeline` of Project-MONAI/tutorials for task 04, first stage: DynUNet with
-instance norm and one supervised coarser level, nine random crops of 40 x 56 x 40 of nine volumes a step, two of three
-centred on the foreground, augmentation, Dice with cross-entropy, SGD with momentum 0.99 at a constant rate of 0.1,
-gradients clipped to norm 12, sliding windows that overlap by half. Float32, as MONAI comes on a CPU. Its looks are
+instance norm and one supervised coarser level, a random crop of 40 x 56 x 40 of each of nine volumes a step, two of
+three centred on the foreground, augmentation, Dice with cross-entropy, SGD with momentum 0.99 at a constant rate of
+0.1, gradients clipped to norm 12, sliding windows that overlap by half. Float32, as MONAI comes on a CPU. Its looks are
 without mirroring, but for the last, which is mirrored as the tutorial's validation is.
 """
 
