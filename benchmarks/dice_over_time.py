@@ -96,7 +96,7 @@ def split_of(data: Path) -> dict[str, Any]:
     spec = make_spec(merge(read_recipe("quick"), changes))
     resolved = resolve(spec, open_dataset(spec.data, cache_dir=None))
     sides = {"train": list(resolved.split.train), "val": list(resolved.split.val)}
-    return {**sides, "classes": len(resolved.dataset.class_names)}
+    return {**sides, "classes": len(resolved.dataset.classes)}
 
 
 def run_dlx(args: argparse.Namespace, recipe: str) -> dict[str, Any]:
@@ -122,27 +122,26 @@ def run_peer(args: argparse.Namespace, peer: Contender, split: dict[str, Any]) -
         python = peer.python()
     except LookupError as missing:
         return {"error": str(missing)}
-    with tempfile.TemporaryFile("w+") as errors:
-        environment = {**records.child_environment(), "BENCHMARK_STARTED": repr(time.time())}
-        command = [python, "-m", f"benchmarks.contenders.{peer.module}", json.dumps(task)]
-        process = subprocess.Popen(
+    environment = {**records.child_environment(), "BENCHMARK_STARTED": repr(time.time())}
+    command = [python, "-m", f"benchmarks.contenders.{peer.module}", json.dumps(task)]
+    run: dict[str, Any] = {}
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment, cwd=records.ROOT
-        )
-        run: dict[str, Any] = {}
+        ) as process,
+    ):
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith('{"looks"'):
                 run = {"seed": args.seed, **json.loads(line)}
-                print(
-                    f"{peer.name:20} {run['looks'][-1][0]:.0f} s: {run['looks'][-1][1]:.4f}",
-                    file=sys.stderr,
-                    flush=True,
-                )
+                at, dice = run["looks"][-1]
+                print(f"{peer.name:20} {at:.0f} s: {dice:.4f}", file=sys.stderr, flush=True)
         if process.wait() == 0 and run:
             return run
         errors.seek(0)
         why = (errors.read().strip().splitlines() or ["no message"])[-1]
-        return {**run, "ended": why} if run else {"error": why}
+    return {**run, "ended": why} if run else {"error": why}
 
 
 if __name__ == "__main__":
