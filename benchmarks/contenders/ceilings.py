@@ -20,7 +20,7 @@ def ceilings(workload: Workload) -> dict[str, float]:
     """Medians of seven runs; sizes at which the rates had levelled off."""
     is_cuda = workload.device.startswith("cuda")
     side, copied_mib = (8192, 4096) if is_cuda else (2048, 512)
-    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     rates = {}
     for name, dtype in (("bf16", torch.bfloat16), ("float32", torch.float32)):
         a, b = (torch.randn(side, side, device=workload.device).to(dtype) for _ in range(2))
