@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PEERS := benchmarks/.venv-nnunet
 BENCH :=
 
-.PHONY: setup demo test test-all test-gpu lint format types docs fuzz races soak memory faults calibrate bench-peers bench bench-gpu experiments-gpu check clean
+.PHONY: setup demo test test-all test-gpu lint format types docs fuzz races soak memory faults calibrate bench-peers bench bench-dice bench-gpu experiments-gpu check clean
 .DEFAULT_GOAL := check
 
 setup: $(STAMP)
@@ -82,11 +82,17 @@ bench-peers: setup
 	  && $(PEERS)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt -r benchmarks/peers.txt \
 	  && touch $(PEERS)/.installed; } || { rm -rf $(PEERS); echo "nnU-Net could not be installed: its rows are missing"; }
 
-# a step beside peers, the time to a Dice, the cost as work grows; half an hour on two quiet cores
+# a step beside peers in 2D and 3D, the time to a Dice, the cost as work grows; half an hour on two quiet cores
 bench: bench-peers
 	$(BIN)/python -m benchmarks.run --device cpu $(BENCH)
+	$(BIN)/python -m benchmarks.run --dims 3 --device cpu $(BENCH)
 	$(BIN)/python -m benchmarks.time_to_dice --device cpu $(BENCH)
 	$(BIN)/python -m benchmarks.scaling --device cpu $(BENCH)
+	$(BIN)/python -m benchmarks.report
+
+# Dice over the time of training, beside MONAI and nnU-Net as they come: two hours and a half on two quiet cores
+bench-dice: bench-peers
+	$(BIN)/python -m benchmarks.dice_over_time --device cpu $(BENCH)
 	$(BIN)/python -m benchmarks.report
 
 bench-gpu: bench-peers

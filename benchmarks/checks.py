@@ -5,7 +5,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.contenders import COMPILED, CROSS_ENTROPY, DLX, MONAI, MONAI_BF16, NNUNET, NOTES, TUNED
+from benchmarks.contenders import (
+    COMPILED,
+    CROSS_ENTROPY,
+    DLX,
+    DLX_FLOAT32,
+    MONAI,
+    MONAI_BF16,
+    NNUNET,
+    NNUNET_BF16,
+    NOTES,
+    TUNED,
+)
 
 NOT_MEASURED = "not measured here"
 
@@ -32,6 +43,29 @@ def step_checks(document: dict[str, Any]) -> list[CheckLine]:
         share_line(share, 0.80),
         lovasz_line(document),
     ]
+
+
+def step_3d_checks(document: dict[str, Any]) -> list[CheckLine]:
+    """The lines about a CPU's step in 3D."""
+    return [
+        convolution_line(document, DLX_FLOAT32, 0.7),
+        convolution_line(document, DLX, 0.7),
+        at_least(document, "times MONAI as it comes (float32)", 1.3, MONAI),
+        at_least(document, "times MONAI in bf16", 1.3, MONAI_BF16),
+        at_least(document, "times nnU-Net's trainer with our network (float32)", 1.3, NNUNET),
+        at_least(document, "times nnU-Net's trainer with our network in bf16", 1.3, NNUNET_BF16),
+    ]
+
+
+def convolution_line(document: dict[str, Any], name: str, target: float) -> CheckLine:
+    """The step's standard operations a second, in those of its convolutions by themselves in float32."""
+    ceilings = document["ceilings"]
+    rate = ceilings["convolution_float32_gflops"]
+    shares = [ceilings["step_gflop"] / step / rate for step in times(document, name)]
+    line = f"{name}: standard FLOPs of the step in the float32 convolutions' rate"
+    if not shares:
+        return CheckLine(line, f"at least {target}")
+    return CheckLine(line, f"at least {target}", spread(shares), statistics.median(shares) >= target)
 
 
 def gpu_checks(document: dict[str, Any]) -> list[CheckLine]:
@@ -64,6 +98,21 @@ def dice_checks(document: dict[str, Any]) -> list[CheckLine]:
     if took:
         line = CheckLine(name, target, missed or spread(took, "s"), not missed and max(took) <= 45.0)
     return [line, *(share_of_peer(document, peer, took, missed) for peer in document["runs"] if peer != "dlx")]
+
+
+def dice_curve_checks(document: dict[str, Any], name: str = "dlx, strong") -> list[CheckLine]:
+    """The lines about the strong recipe: its Dice after its whole command, evaluation included."""
+    run = document["runs"].get(name, {})
+    lines = []
+    for target, limit_s in ((0.88, 900.0), (0.885, 2700.0)):
+        line = f"mean Dice of {name}, its whole command within {limit_s / 60:.0f} minutes"
+        if "looks" not in run:
+            lines.append(CheckLine(line, f"at least {target}"))
+            continue
+        dice, wall_s = run["looks"][-1][1], run["wall_s"]
+        measured = f"{dice:.4f} after {wall_s / 60:.1f} minutes"
+        lines.append(CheckLine(line, f"at least {target}", measured, dice >= target and wall_s <= limit_s))
+    return lines
 
 
 def share_of_peer(document: dict[str, Any], peer: str, took: Sequence[float | None], missed: str) -> CheckLine:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 OURS, OTHERS, UNEQUAL = "#0072b2", "#8c8c8c", "#d9d9d9"
+CURVE_FLOOR = 0.7  # of the Dice that is shown over time: below it curves only show that training began
 STYLE = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -22,7 +23,7 @@ def draw(document: dict[str, Any], path: Path) -> Path | None:
         return None
     mpl.use("svg")
     with mpl.rc_context(STYLE):
-        made = {"step": draw_step, "dice": draw_dice, "scaling": draw_scaling}[document["kind"]](document)
+        made = DRAWINGS[document["kind"]](document)
         made.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
     return path
 
@@ -45,10 +46,12 @@ def draw_step(document: dict[str, Any]) -> Any:
         offset = {"xytext": (5, 0), "textcoords": "offset points", "va": "center"}
         axes.annotate(f"{medians[name]:.3g}", (max(steps), row), **offset)
     ceilings = document["ceilings"]
-    floor = ceilings["step_gflop"] / ceilings["matmul_bf16_gflops"]
-    axes.axvline(
-        floor, color="black", linestyle=":", linewidth=1, label="the step's operations as bf16 matrix products"
-    )
+    floors = {"the step's operations as bf16 matrix products": ("matmul_bf16_gflops", ":")}
+    if "convolution_float32_gflops" in ceilings:
+        floors["its convolutions by themselves in float32"] = ("convolution_float32_gflops", "--")
+    for label, (rate, style) in floors.items():
+        floor = ceilings["step_gflop"] / ceilings[rate]
+        axes.axvline(floor, color="black", linestyle=style, linewidth=1, label=label)
     figure.legend(loc="outside lower right", frameon=False)
     axes.set_yticks(range(len(runs)), [_with_precision(name, precision[name]) for name in runs])
     axes.invert_yaxis()
@@ -84,6 +87,51 @@ def draw_dice(document: dict[str, Any]) -> Any:
     return figure
 
 
+CURVE_COLORS = {"dlx, strong": "#0072b2", "dlx, quick": "#56b4e9", "MONAI": "#d55e00", "nnU-Net": "#444444"}
+MINUTES = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60)
+
+
+def draw_dice_curve(document: dict[str, Any]) -> Any:
+    """Validation Dice against the minutes of training, on a logarithmic axis, each curve labelled at its end."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.8, 3.6), layout="constrained")
+    axes = figure.subplots()
+    curves = {name: run["looks"] for name, run in document["runs"].items() if "looks" in run}
+    ends = []
+    for name, looks in curves.items():
+        minutes, dice = zip(*((at / 60, found) for at, found in looks), strict=True)
+        color = next((color for start, color in CURVE_COLORS.items() if name.startswith(start)), OTHERS)
+        axes.plot(minutes, dice, "o-", color=color, markersize=3.5, linewidth=1.4)
+        ends.append((minutes[-1], dice[-1], f"{name} {dice[-1]:.3f}", color))
+    axes.set_xscale("log")
+    first = min((looks[0][0] / 60 for looks in curves.values()), default=1.0)
+    last = max((end[0] for end in ends), default=60.0)
+    axes.set_xlim(0.8 * first, 1.2 * last)
+    shown = [tick for tick in MINUTES if 0.8 * first <= tick <= 1.2 * last]
+    axes.set_xticks(shown, [f"{tick:g}" for tick in shown])
+    axes.minorticks_off()
+    axes.set_ylim(CURVE_FLOOR, max([0.9, *(dice + 0.005 for _, dice, _, _ in ends)]))
+    axes.grid(axis="y", color="#e5e5e5", linewidth=0.6)
+    axes.set_xlabel("minutes from typing the command, evaluation left out")
+    axes.set_ylabel("mean hard Dice, held-out volumes")
+    _label_ends(axes, ends)
+    return figure
+
+
+def _label_ends(axes: Any, ends: list[tuple[float, float, str, str]]) -> None:
+    """Each text beside the end of its curve; where two would overlap, the lower one moves down until it fits."""
+    apart = 0.05 * (axes.get_ylim()[1] - CURVE_FLOOR)  # the height of a line of text
+    placed: list[tuple[float, float]] = []
+    for minute, dice, text, color in sorted(ends, key=lambda end: -end[1]):
+        at = max(dice, CURVE_FLOOR)
+        while any(abs(at - other) < apart and 0.5 < minute / when < 2 for when, other in placed):
+            at -= apart / 4
+        placed.append((minute, at))
+        offset = {"xytext": (6, 0), "textcoords": "offset points", "va": "center"}
+        axes.annotate(text, (minute, at), color=color, annotation_clip=False, **offset)
+
+
 def draw_scaling(document: dict[str, Any]) -> Any:
     """A column for each thing that grows: seconds above, memory below."""
     from matplotlib.figure import Figure
@@ -103,3 +151,12 @@ def draw_scaling(document: dict[str, Any]) -> Any:
             axes.set_xlabel(document["labels"][axis] if row else "")
             axes.set_xticks(at, [f"{value:g}" for value in at])
     return figure
+
+
+DRAWINGS = {
+    "step": draw_step,
+    "step-3d": draw_step,
+    "dice": draw_dice,
+    "dice-curve": draw_dice_curve,
+    "scaling": draw_scaling,
+}

@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import figure
-from benchmarks.checks import CheckLine, dice_checks, gpu_checks, per_repeat, step_checks
+from benchmarks.checks import (
+    CheckLine,
+    dice_checks,
+    dice_curve_checks,
+    gpu_checks,
+    per_repeat,
+    step_3d_checks,
+    step_checks,
+)
 from benchmarks.contenders import DLX
 from benchmarks.records import BUSY_CORES, RESULTS, newest
 
@@ -17,6 +25,7 @@ from benchmarks.records import BUSY_CORES, RESULTS, newest
 def summarize(document: dict[str, Any]) -> list[dict[str, Any]]:
     """A row a contender: the median over repeats of a step's time, its range, memory, and its ratio to dlx's."""
     ceilings, rows = document["ceilings"], []
+    convolution = ceilings.get("convolution_float32_gflops")  # measured in 3D
     for name, runs in document["runs"].items():
         done = [run for run in runs if "step_s" in run]
         if not done:
@@ -36,6 +45,7 @@ def summarize(document: dict[str, Any]) -> list[dict[str, Any]]:
                 "cold_s": statistics.median(run["cold_s"] for run in done),
                 "peak_mib": statistics.median(run["peak_mib"] for run in done),
                 "of_bf16_matmul": rate / ceilings["matmul_bf16_gflops"],
+                "of_float32_convolution": rate / convolution if convolution else None,
                 "times_dlx": statistics.median(ratio) if ratio else None,
             }
         )
@@ -45,11 +55,15 @@ def summarize(document: dict[str, Any]) -> list[dict[str, Any]]:
 def step_report(document: dict[str, Any]) -> str:
     """The table of a step record, the ceilings of the same call, and what must hold."""
     workload, notes = document["workload"], document.get("notes", {})
+    is_3d = bool(workload.get("patch"))
+    heads = ["contender", "precision", "parameters", "step s (range)", "times dlx", "of bf16 product"]
+    heads += ["of float32 convolutions"] if is_3d else []
+    heads += ["first step done after s", "memory MiB"]
     cells = []
     for row in summarize(document):
         name = f"{row['name']} ({notes[row['name']]})" if row["name"] in notes else row["name"]
         if "missing" in row:
-            cells.append([name, f"missing: {row['missing']}", "", "", "", "", "", ""])
+            cells.append([name, f"missing: {row['missing']}", *[""] * (len(heads) - 2)])
             continue
         cells.append(
             [
@@ -59,23 +73,37 @@ def step_report(document: dict[str, Any]) -> str:
                 f"{seconds(row['step_s'])} ({seconds(row['range_s'][0])} to {seconds(row['range_s'][1])})",
                 "" if row["times_dlx"] is None else f"{row['times_dlx']:.2f}",
                 f"{row['of_bf16_matmul']:.2f}",
+                *([f"{row['of_float32_convolution']:.2f}"] if is_3d else []),
                 f"{row['cold_s']:.1f}",
                 f"{row['peak_mib']:.0f}",
             ]
         )
-    heads = ["contender", "precision", "parameters", "step s (range)", "times dlx", "of bf16 product"]
-    heads += ["first step done after s", "memory MiB"]
+    is_gpu = document["device"].startswith("cuda")
+    checks = step_3d_checks(document) if is_3d else gpu_checks(document) if is_gpu else step_checks(document)
+    return "\n\n".join([_step_title(document), table(heads, cells), _ceilings(document), check_table(checks)])
+
+
+def _step_title(document: dict[str, Any]) -> str:
+    workload = document["workload"]
     size = f"{workload['slices']} slices of {workload['side']} x {workload['side']}"
-    title = f"One training step of `unet2`, width {workload['width']}, {size}, {workload['loss']}, {place(document)}"
+    if workload.get("patch"):
+        size = f"3D, {workload['patches']} patches of {' x '.join(map(str, workload['patch']))}"
+    return f"One training step of `unet2`, width {workload['width']}, {size}, {workload['loss']}, {place(document)}"
+
+
+def _ceilings(document: dict[str, Any]) -> str:
     ceilings = document["ceilings"]
-    below = (
-        f"Medians of {max(len(runs) for runs in document['runs'].values())} repeats in the order ABBA. Measured in the "
-        f"same call: matrix product {ceilings['matmul_bf16_gflops']:.0f} GFLOP/s in bf16, "
-        f"{ceilings['matmul_float32_gflops']:.0f} in float32; copy {ceilings['copy_gb_per_s']:.0f} GB/s. The step's "
-        f"standard operations: {ceilings['step_gflop']:.0f} GFLOP."
+    rates = (
+        f"matrix product {ceilings['matmul_bf16_gflops']:.0f} GFLOP/s in bf16, {ceilings['matmul_float32_gflops']:.0f} "
+        f"in float32; copy {ceilings['copy_gb_per_s']:.0f} GB/s"
     )
-    checks = gpu_checks(document) if document["device"].startswith("cuda") else step_checks(document)
-    return "\n\n".join([title, table(heads, cells), below, check_table(checks)])
+    if "convolution_float32_gflops" in ceilings:
+        rate = ceilings["convolution_float32_gflops"]
+        rates += f"; the step's convolutions by themselves, float32, channels last: {rate:.0f} GFLOP/s"
+    return (
+        f"Medians of {max(len(runs) for runs in document['runs'].values())} repeats in the order ABBA. Measured in the "
+        f"same call: {rates}. The step's standard operations: {ceilings['step_gflop']:.0f} GFLOP."
+    )
 
 
 def dice_report(document: dict[str, Any]) -> str:
@@ -92,6 +120,35 @@ def dice_report(document: dict[str, Any]) -> str:
     heads = ["contender", "seed", "s to it", "last Dice", "whole command s"]
     title = f"Time to {document['target']} mean hard Dice on the hippocampus fold, {place(document)}"
     return "\n\n".join([title, table(heads, cells), document["note"], check_table(dice_checks(document))])
+
+
+CURVE_DICE = (0.85, 0.86, 0.87, 0.88, 0.885)  # to which the table of Dice over time gives the minutes
+
+
+def dice_curve_report(document: dict[str, Any]) -> str:
+    """Minutes of training to each Dice, by the looks of each contender, and what must hold."""
+    heads = ["contender", *(f"min to {dice:g}" for dice in CURVE_DICE), "last Dice", "min in all", "steps"]
+    heads += ["parameters", "evaluation min"]
+    cells = []
+    for name, run in document["runs"].items():
+        if "error" in run:
+            cells.append([name, f"missing: {run['error']}", *[""] * (len(heads) - 2)])
+            continue
+        reached = (next((at for at, found in run["looks"] if found >= dice), None) for dice in CURVE_DICE)
+        last_s, last_dice = run["looks"][-1]
+        cells.append(
+            [
+                f"{name} (ended early: {run['ended']})" if "ended" in run else name,
+                *("" if at is None else f"{at / 60:.1f}" for at in reached),
+                f"{last_dice:.4f}",
+                f"{last_s / 60:.1f}",
+                str(run["steps"]),
+                f"{run['parameters']:,}",
+                f"{run['looking_s'] / 60:.1f}",
+            ]
+        )
+    title = f"Dice over the time of training on the hippocampus fold, {place(document)}"
+    return "\n\n".join([title, table(heads, cells), document["note"], check_table(dice_curve_checks(document))])
 
 
 def scaling_report(document: dict[str, Any]) -> str:
@@ -132,7 +189,13 @@ def place(document: dict[str, Any]) -> str:
 def write_summary(folder: Path = RESULTS) -> Path:
     """`README.md` from the newest record of each kind, with the figures beside it."""
     parts = ["# Measured", "Made from the newest records by `python -m benchmarks.report`; do not edit."]
-    makers = {"step": step_report, "dice": dice_report, "scaling": scaling_report}
+    makers = {
+        "step": step_report,
+        "step-3d": step_report,
+        "dice": dice_report,
+        "dice-curve": dice_curve_report,
+        "scaling": scaling_report,
+    }
     for device in ("cpu", "cuda"):
         for kind, report in makers.items():
             document = newest(kind, device, folder)

@@ -1,7 +1,7 @@
 """A training step beside peers and ceilings: `make bench` (CPU), `make bench-gpu`. Each contender is a process of its
 own, in the order ABBA, at least three times; the table has medians, their spread, and ratios within this call.
 
-    python -m benchmarks.run [--device cpu] [--repeats 3] [--width 64] [--only NAME,NAME] [--force]
+    python -m benchmarks.run [--dims 3] [--device cpu] [--repeats 3] [--width 64] [--only NAME,NAME] [--force]
 """
 
 import argparse
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import records, report
-from benchmarks.contenders import CONTENDERS, Contender
-from benchmarks.workload import Workload, as_text
+from benchmarks.contenders import CONTENDERS, CONTENDERS_3D, Contender
+from benchmarks.workload import STEP_3D, Workload, as_text
 
 LIMIT_S = 900  # of one process: a contender that hangs is a missing row
 
@@ -69,19 +69,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--width", type=int, default=Workload.width)
-    parser.add_argument("--steps", type=int, help="timed steps at most; 4 on a CPU, 60 in blocks of 20 on a GPU")
+    parser.add_argument("--dims", type=int, choices=(2, 3), default=2, help="the notes' slices, or patches in 3D")
+    parser.add_argument("--width", type=int, help="64 by default, 16 in 3D")
+    parser.add_argument("--steps", type=int, help="timed at most; 4 (in 3D 10) on a CPU, 60 in blocks of 20 on a GPU")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--only", help="contenders by name, separated by ';'")
     parser.add_argument("--out", type=Path, help="the record's file; by default a dated one in benchmarks/results")
     parser.add_argument("--force", action="store_true", help="measure on a busy machine too")
     args = parser.parse_args()
     quiet = records.require_quiet(force=args.force)
-    steps = {"steps": args.steps} if args.steps else {}
-    asked = {**timing(args.device), **steps}
-    workload = Workload(device=args.device, width=args.width, threads=args.threads, **asked)
+    asked = timing(args.device) | {name: given for name in ("width", "steps") if (given := getattr(args, name))}
+    workload = replace(STEP_3D if args.dims == 3 else Workload(), device=args.device, threads=args.threads, **asked)
     wanted = None if args.only is None else args.only.split(";")
-    contenders = [contender for contender in CONTENDERS if wanted is None or contender.name in wanted]
+    everyone = CONTENDERS_3D if args.dims == 3 else CONTENDERS
+    contenders = [contender for contender in everyone if wanted is None or contender.name in wanted]
     ceilings = run_once("ceilings", workload)
     if "error" in ceilings:
         raise SystemExit(f"the ceilings could not be measured: {ceilings['error']}")
@@ -94,7 +95,7 @@ def main() -> None:
         "runs": measure(workload, contenders, args.repeats),
         "notes": {contender.name: contender.note for contender in contenders if contender.note},
     }
-    path = records.write_record("step", document, args.out)
+    path = records.write_record("step-3d" if args.dims == 3 else "step", document, args.out)
     print(f"\n{report.step_report(document)}\n\n{path}")
 
 

@@ -11,12 +11,12 @@ import argparse
 import json
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 from benchmarks import records, report
+from benchmarks.contenders import dlx_dice
 
 DATA = records.ROOT.parent / "shared/data/Task04_Hippocampus"
 RECIPES = {"MONAI, as it comes": "plain", "MONAI, our recipe": "equal"}
@@ -31,41 +31,20 @@ NOTE = (
 
 def run_dlx(args: argparse.Namespace, seed: int) -> dict[str, Any]:
     """`dlx train` as a user types it; its split is in the result, for the peer to take over."""
-    with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, "-m", "dlx", "train", "--data", str(args.data), "--fold", "0", "--folds", "5"]
-        command += ["--device", args.device, "--seed", str(seed), "--cache-dir", f"{scratch}/cache"]
-        command += ["--out", f"{scratch}/run", "--quiet", *args.dlx]
-        started = time.time()
-        result = subprocess.run(
-            command, capture_output=True, text=True, env=records.child_environment(), cwd=records.ROOT, check=False
-        )
-        wall_s = time.time() - started
-        if result.returncode != 0:
-            return {"error": (result.stderr.strip().splitlines() or ["no message"])[-1]}
-        folder = next(Path(scratch).glob("run/trials/*/epochs.jsonl")).parent
-        epochs = [json.loads(line) for line in (folder / "epochs.jsonl").read_text(encoding="utf-8").splitlines()]
-        outcome = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    dice = outcome["result"]["val"]["dice"]
+    try:
+        trained = dlx_dice.train(args.data, args.device, seed, args.dlx)
+    except RuntimeError as error:
+        return {"error": str(error)}
     return {
         "seed": seed,
-        "reached_s": wall_s if dice >= args.target else None,
-        "dice": dice,
-        "looks": [*looks_of(epochs, wall_s - outcome["run"]["seconds"]), [wall_s, dice]],
-        "steps": outcome["settings"]["train"]["steps_per_epoch"] * len(epochs),
-        "wall_s": wall_s,
-        "parameters": outcome["parameters"],
-        "split": outcome["settings"]["split"],
+        "reached_s": trained.wall_s if trained.dice >= args.target else None,
+        "dice": trained.dice,
+        "looks": [*trained.looks(counts_evaluation=True), [trained.wall_s, trained.dice]],
+        "steps": trained.steps,
+        "wall_s": trained.wall_s,
+        "parameters": trained.outcome["parameters"],
+        "split": trained.outcome["settings"]["split"],
     }
-
-
-def looks_of(epochs: list[dict[str, Any]], before_s: float) -> list[list[float]]:
-    """When each validated epoch but the last ended, and its Dice; start-up and reading are taken as `before_s`."""
-    looks, at = [], before_s
-    for epoch in epochs[:-1]:
-        at += epoch["run"]["train_s"] + epoch["run"]["evaluate_s"]
-        if epoch["result"]["val_dice"] is not None:
-            looks.append([at, epoch["result"]["val_dice"]])
-    return looks
 
 
 def run_monai(args: argparse.Namespace, recipe: str, seed: int, split: dict[str, list[str]]) -> dict[str, Any]:

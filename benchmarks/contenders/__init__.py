@@ -1,5 +1,6 @@
-"""Who runs in the step benchmark, in the order of the table. All train with the same volumes, batch, loss, optimizer
-and number of parameters, but for the rows that say otherwise; the precision of each is in the table.
+"""Who runs in the step benchmark, in the order of the tables of 2D and of 3D. All of a table train with the same
+volumes, batch, loss, optimizer and number of parameters, but for the rows that say otherwise; the precision of each is
+in the table.
 """
 
 import importlib.util
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PEERS = Path(__file__).parents[1] / ".venv-nnunet/bin/python"  # made by `make bench-peers`
+NEEDS = {"monai_loop": "monai", "monai_3d_dice": "monai", "nnunet_trainer": "nnunetv2", "nnunet_dice": "nnunetv2"}
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Contender:
 
     def python(self) -> str:
         """The interpreter that has what it needs; LookupError says what is missing."""
-        needs = {"monai_loop": "monai", "nnunet_trainer": "nnunetv2"}.get(self.module)
+        needs = NEEDS.get(self.module)
         if needs is None or importlib.util.find_spec(needs) is not None:
             return sys.executable
         if needs == "nnunetv2" and PEERS.exists():
@@ -36,11 +38,12 @@ DLX, CROSS_ENTROPY = "dlx", "dlx, cross-entropy"
 NOTES, TUNED, COMPILED = "notes' loop", "tuned loop", "tuned loop, compiled"
 MONAI, MONAI_BF16 = "MONAI, as it comes", "MONAI, bf16"
 NNUNET, NNUNET_BF16 = "nnU-Net's trainer, our network", "nnU-Net's trainer, bf16"
+DLX_FLOAT32, NNUNET_STOCK = "dlx, float32", "nnU-Net, stock"
 
 CONTENDERS = (
     Contender(DLX, "dlx_engine"),
     Contender(CROSS_ENTROPY, "dlx_engine", loss="ce", note="another loss"),
-    Contender("dlx, float32", "dlx_engine", precision="float32"),
+    Contender(DLX_FLOAT32, "dlx_engine", precision="float32"),
     Contender(NOTES, "notes_loop", precision="float32"),
     Contender("notes' loop, bf16", "notes_loop"),
     Contender(TUNED, "tuned_loop"),
@@ -52,7 +55,16 @@ CONTENDERS = (
     Contender(
         "nnU-Net's trainer, its loss", "nnunet_trainer", "float32", "own", note="its own loss (Dice + CE) and SGD"
     ),
-    Contender(
-        "nnU-Net, stock", "nnunet_trainer", "float32", "stock", note="unequal work: its own network, loss and SGD"
-    ),
+    Contender(NNUNET_STOCK, "nnunet_trainer", "float32", "stock", note="unequal work: its own network, loss and SGD"),
+)
+
+CONTENDERS_3D = (
+    Contender(DLX, "dlx_engine"),
+    Contender(DLX_FLOAT32, "dlx_engine", precision="float32"),
+    Contender(TUNED, "tuned_loop"),
+    Contender(MONAI, "monai_loop", precision="float32"),
+    Contender(MONAI_BF16, "monai_loop"),
+    Contender(NNUNET, "nnunet_trainer", precision="float32"),
+    Contender(NNUNET_BF16, "nnunet_trainer"),
+    Contender(NNUNET_STOCK, "nnunet_trainer", "float32", "stock", note="unequal work: its own network, loss and SGD"),
 )

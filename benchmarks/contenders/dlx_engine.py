@@ -1,4 +1,5 @@
-"""dlx's own engine, with the notes recipe's settings on the same volumes."""
+"""dlx's own engine on the same volumes, with the notes recipe's settings or in 3D with those of the strong recipe's
+network."""
 
 from typing import Any
 
@@ -50,6 +51,10 @@ def spec_of(workload: Workload) -> Spec:
         "evaluate": {"soft_dice": False},
         "compute": {"device": workload.device, "precision": workload.precision, "threads": workload.threads},
     }
+    if workload.dims == 3:
+        changes["batch"] = {"kind": "patches", "size": workload.patches, "patch_size_px": list(workload.patch)}
+        changes["model"] |= {"dims": 3, "norm": "instance", "activation": "leaky-relu", "up": "transposed"}
+        changes["optimizer"] = {"name": "adamw:beta2=0.95", "lr": 2e-3, "weight_decay": 1e-2}
     if workload.loss != "lovasz+focal":
         changes["loss"] = workload.loss
     return make_spec(merge(read_recipe("notes"), changes))

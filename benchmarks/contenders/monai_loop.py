@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.plain import LOSSES, PlainUNet2, count_parameters
+from benchmarks.plain import LOSSES, channels_last, count_parameters, make_network, make_optimizer
 from benchmarks.workload import Step, Workload, main
 
 
@@ -23,29 +23,30 @@ def make_step(workload: Workload) -> tuple[Step, dict[str, Any]]:
     device = torch.device(workload.device)
     images, masks = workload.volumes()
     cases = [{"image": image, "label": mask[None]} for image, mask in zip(images, masks, strict=True)]
-    extent = (workload.slices, workload.side, workload.side)
     transforms = Compose(
         [
             EnsureTyped(keys=["image", "label"], device=device, track_meta=False),
-            RandSpatialCropd(keys=["image", "label"], roi_size=extent, random_size=False),
+            RandSpatialCropd(keys=["image", "label"], roi_size=workload.extent, random_size=False),
         ]
     )
-    repeats = -(-workload.count // len(cases))  # one long epoch: the end of an epoch is not timed for any contender
+    volumes = workload.patches if workload.patch else 1  # a step
+    # one long epoch: the end of an epoch is not timed for any contender
+    repeats = -(-workload.count * volumes // len(cases))
     dataset = CacheDataset(cases * repeats, transforms, num_workers=None, copy_cache=False, progress=False)
-    batches = iter(ThreadDataLoader(dataset, batch_size=1, num_workers=0, shuffle=True))
-    model = PlainUNet2(workload.channels, workload.classes, workload.width).to(device)
-    if workload.is_bf16:
-        model = model.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(model.parameters(), lr=2e-4, weight_decay=5e-4)
+    batches = iter(ThreadDataLoader(dataset, batch_size=volumes, num_workers=0, shuffle=True))
+    memory_format = channels_last(workload) if workload.is_bf16 else torch.contiguous_format
+    model = make_network(workload).to(device, memory_format=memory_format)
+    optimizer = make_optimizer(workload, model)
     loss_of = LOSSES[workload.loss]
     total = 0.0
 
     def step(_: int) -> None:
         nonlocal total
         batch = next(batches)
-        image = batch["image"][0].transpose(0, 1)  # the cube's slices become the batch
-        mask = batch["label"][0, 0].long()
-        image = image.contiguous(memory_format=torch.channels_last if workload.is_bf16 else torch.contiguous_format)
+        image, mask = batch["image"], batch["label"][:, 0].long()
+        if not workload.patch:
+            image, mask = image[0].transpose(0, 1), mask[0]  # the cube's slices become the batch
+        image = image.contiguous(memory_format=memory_format)
         optimizer.zero_grad()
         with torch.autocast(device.type, torch.bfloat16, enabled=workload.is_bf16):
             logits = model(image)

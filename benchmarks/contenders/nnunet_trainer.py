@@ -8,7 +8,7 @@ them out favours nnU-Net. torch.compile is on where the trainer turns it on: on 
 Variants:
 - "" (equal work): our network, the loss and the optimizer of all contenders.
 - own: our network, its own loss (Dice + cross-entropy, no deep supervision) and optimizer (SGD, Nesterov 0.99).
-- stock (unequal work): the network it plans for such slices, deep supervision, its own loss and optimizer.
+- stock (unequal work): the network it plans for such slices or patches, deep supervision, its own loss and optimizer.
 
 In bf16 the network runs under autocast to bf16, which the trainer itself would not do on a CPU.
 """
@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.plain import LOSSES, PlainUNet2, count_parameters
+from benchmarks.plain import LOSSES, count_parameters, make_network, make_optimizer
 from benchmarks.workload import Step, Workload, main
 
 DATASET = "Dataset999_Random"
@@ -67,31 +67,36 @@ def make_trainer(workload: Workload, folder: Path) -> Any:
         def configure_optimizers(self) -> tuple[torch.optim.Optimizer, Any]:
             if workload.variant == "own":
                 return super().configure_optimizers()
-            return torch.optim.Adam(self.network.parameters(), lr=2e-4, weight_decay=5e-4), None
+            return make_optimizer(workload, self.network), None
 
     plans, dataset = make_plans(workload, folder)
     kind = nnUNetTrainer if workload.variant == "stock" else Trainer
-    trainer = kind(plans, "2d", 0, dataset, torch.device(workload.device))
+    trainer = kind(plans, configuration(workload), 0, dataset, torch.device(workload.device))
     trainer.enable_deep_supervision = workload.variant == "stock"
     trainer.initialize()
     trainer.network.train()
     return trainer
 
 
-class Network(PlainUNet2):
+class Network(nn.Module):
     """Our network; under autocast to bf16 where that is asked for."""
 
     def __init__(self, workload: Workload) -> None:
-        super().__init__(workload.channels, workload.classes, workload.width)
+        super().__init__()
+        self.network = make_network(workload)
         self.is_autocast = workload.is_bf16 and workload.device == "cpu"  # on CUDA the trainer's own autocast rules
 
     def forward(self, image: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.is_autocast):
-            return super().forward(image)
+            return self.network(image)
+
+
+def configuration(workload: Workload) -> str:
+    return "2d" if workload.dims == 2 else "3d_fullres"
 
 
 def make_plans(workload: Workload, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What its own planner plans in 2D for images of the workload's slices, and the dataset.json of such images."""
+    """What its own planner plans for images of the workload's slices or patches, and the dataset.json of these."""
     from nnunetv2.experiment_planning.experiment_planners.default_experiment_planner import ExperimentPlanner
 
     dataset = {
@@ -101,22 +106,23 @@ def make_plans(workload: Workload, folder: Path) -> tuple[dict[str, Any], dict[s
         "file_ending": ".nii.gz",
         "dataset": {"case": {"images": ["case.nii.gz"], "label": "case.nii.gz"}},
     }
-    shape = [workload.slices, workload.side, workload.side]
+    shape = list(workload.extent)
     fingerprint = {"spacings": [[1.0] * 3], "shapes_after_crop": [shape], "median_relative_size_after_cropping": 1.0}
-    for name, path in ((dataset, f"raw/{DATASET}/dataset.json"), (fingerprint, f"preprocessed/{DATASET}/")):
+    for content, path in ((dataset, f"raw/{DATASET}/dataset.json"), (fingerprint, f"preprocessed/{DATASET}/")):
         target = folder / (path if path.endswith("json") else path + "dataset_fingerprint.json")
         target.parent.mkdir(parents=True)
-        target.write_text(json.dumps(name))
+        target.write_text(json.dumps(content))
     planner = ExperimentPlanner(DATASET)
-    sides = np.array(shape[1:])
-    plan = planner.get_plans_for_configuration(np.ones(2), sides, "nnUNetPlans_2d", 1e9, {})
+    name, sides = configuration(workload), np.array(shape[-workload.dims :])
+    plan = planner.get_plans_for_configuration(np.ones(workload.dims), sides, f"nnUNetPlans_{name}", 1e9, {})
+    plan |= {"batch_dice": True, "batch_size": workload.batch_shape[0]}
     prepared = folder / f"preprocessed/{DATASET}/{plan['data_identifier']}"
     prepared.mkdir()
     (prepared / "case.npz").touch()  # the trainer asks for the kind of its prepared files, and reads none
     plans = {
         "dataset_name": DATASET,
         "plans_name": "nnUNetPlans",
-        "configurations": {"2d": {**plan, "batch_dice": True, "batch_size": workload.slices}},
+        "configurations": {name: plan},
         "label_manager": "LabelManager",
         "continue_training": False,
     }
@@ -126,14 +132,14 @@ def make_plans(workload: Workload, folder: Path) -> tuple[dict[str, Any], dict[s
 def make_batch(workload: Workload, index: int, trainer: Any) -> dict[str, Any]:
     """A step's batch as its loader hands it over; with deep supervision a target for each resolution."""
     generator = torch.Generator().manual_seed(index)
-    shape = (workload.slices, workload.side, workload.side)
-    data = torch.randn(shape[0], workload.channels, *shape[1:], generator=generator)
-    target = torch.randint(workload.classes, (shape[0], 1, *shape[1:]), generator=generator).to(torch.int16)
+    batch, channels, *sides = workload.batch_shape
+    data = torch.randn(batch, channels, *sides, generator=generator)
+    target = torch.randint(workload.classes, (batch, 1, *sides), generator=generator).to(torch.int16)
     scales = trainer._get_deep_supervision_scales() if workload.variant == "stock" else None
     if scales is None:
         return {"data": data, "target": target}
-    steps = [tuple(round(1 / scale) for scale in level) for level in scales]
-    return {"data": data, "target": [target[:, :, ::h, ::w].contiguous() for h, w in steps]}
+    levels = [tuple(slice(None, None, round(1 / scale)) for scale in level) for level in scales]
+    return {"data": data, "target": [target[(slice(None), slice(None), *level)].contiguous() for level in levels]}
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.plain import LOSSES, PlainUNet2, count_parameters
+from benchmarks.plain import LOSSES, count_parameters, make_network, make_optimizer
 from benchmarks.workload import Step, Workload, main
 
 
@@ -13,17 +13,14 @@ def make_step(workload: Workload) -> tuple[Step, dict[str, Any]]:
     device = torch.device(workload.device)
     images, masks = workload.volumes()
     boxes = workload.boxes()
-    model = PlainUNet2(workload.channels, workload.classes, workload.width).to(device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=2e-4, weight_decay=5e-4)
+    model = make_network(workload).to(device)
+    optimizer = make_optimizer(workload, model)
     loss_of = LOSSES[workload.loss]
     total = 0.0
 
     def step(index: int) -> None:
         nonlocal total
-        subject, box = boxes[index]
-        cube = torch.from_numpy(images[(subject, slice(None), *box)])  # (C, d, h, w)
-        image = cube.transpose(0, 1).contiguous().to(device)
-        mask = torch.from_numpy(masks[(subject, *box)].astype("int64")).to(device)
+        image, mask = (tensor.to(device) for tensor in workload.cut(images, masks, boxes[index]))
         optimizer.zero_grad()
         with torch.autocast(device.type, torch.bfloat16, enabled=workload.is_bf16):
             logits = model(image)
