@@ -5,11 +5,15 @@ import re
 
 import pytest
 import torch
+from torch import nn
 
 from dlx.data.dataset import open_dataset
 from dlx.engine import checkpoint
+from dlx.engine.device import does_bf16_well, has_amx
 from dlx.engine.fit import TrialProgress, begin_epoch
+from dlx.models.unet import UNet
 from dlx.run.plan import make_plan
+from dlx.settings import registry
 from dlx.settings.layers import nest, parse_assignment
 from dlx.study.axes import Variant
 from dlx.study.study import Study
@@ -214,3 +218,48 @@ def test_none_is_typed_without_quotes():
     assert small_resolved({"model": "unet2:width=4,levels=2,norm=none"}).spec.model.args["norm"] == "none"
     with pytest.raises(SettingError, match="unknown scheduler 'none'"):
         small_resolved(nest([parse_assignment("scheduler=none")]))
+
+
+class Mixed(UNet):
+    """A U-Net of 3D; with `has_own` its head is torch's convolution, whose gradients in bf16 are wrong on a CPU."""
+
+    def __init__(self, in_channels, num_classes, dropout, *, has_own: bool = False):
+        super().__init__(False, in_channels, num_classes, dropout, width=4, levels=2, dims=3)
+        if has_own:
+            self.head = nn.Conv3d(4, num_classes, 3, padding=1)
+
+
+@pytest.mark.skipif(not does_bf16_well(torch.device("cpu")), reason="this CPU has no bf16 units")
+@pytest.mark.parametrize(
+    ("has_own", "precision", "chosen"),
+    [
+        (False, "bf16", "bf16"),
+        (False, "auto", "float32" if has_amx() else "bf16"),
+        (True, "auto", "float32"),
+        (True, "bf16", None),
+    ],
+)
+def test_in_3d_torchs_own_convolution_never_trains_in_bf16_on_a_cpu(monkeypatch, has_own, precision, chosen):
+    monkeypatch.setitem(registry.PARTS["model"], "mixed", f"{__name__}:Mixed")
+    changes = {"model": {"name": "mixed", "has_own": has_own}, "batch": {"patch_size_px": [8, 16, 16]}}
+    changes["compute"] = {"precision": precision}
+    if chosen is not None:
+        assert small_resolved(changes).compute.precision == chosen
+        return
+    with pytest.raises(SettingError, match=r"compute\.precision.*Conv3d"):
+        small_resolved(changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "count"),
+    [
+        ({}, 0),
+        ({"model": {"norm": "instance"}}, 1),
+        ({"model": {"dims": 3}, "batch": {"patch_size_px": None}}, 1),
+        ({"model": {"dims": 3, "up": "transposed"}, "batch": {"patch_size_px": None}}, 0),
+        ({"data": {"source": "phantom:subjects=4,size=24,labelled_every=3"}}, 1),
+    ],
+    ids=["plain", "instance norm", "nearest in 3D", "transposed in 3D", "ignored voxels"],
+)
+def test_a_trial_whose_numbers_a_change_reached_says_so_in_its_id(changes, count):
+    assert len(small_resolved(changes).settings(0).get("revisions", [])) == count

@@ -44,10 +44,43 @@ def test_dims_auto_is_3_for_volumes_and_2_for_slices(shape, spacing, dims):
     assert any(f"model.dims=auto: {dims} " in remark for remark in resolved.remarks)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_single_slices_are_slices_along_the_axis_of_one_voxel(axis):
+    shape = tuple(1 if at == axis else 24 for at in range(3))
+    spec = resolve(small_spec(AUTO), with_shapes(small_resolved().dataset, shape, (1.0, 1.0, 1.0))).spec
+    assert (spec.model.args["dims"], spec.batch.slice_axis) == (2, axis)
+    assert spec.batch.patch_size_px == (24, 24)
+
+
 def test_dims_given_are_kept_and_give_the_same_trial_as_auto_that_chose_them():
     auto = small_resolved(AUTO)
     given = small_resolved(AUTO, {"model": {"dims": 3}})
     assert auto.trial_id(0) == given.trial_id(0)
+
+
+def test_the_folds_of_a_cross_validation_agree_in_dims():
+    dataset = small_resolved().dataset
+    cases = [
+        replace(case, image=case.image[:depth], mask=case.mask[:depth])
+        for case, depth in zip(dataset.cases, (6, 7, 8, 24), strict=True)
+    ]
+    dataset = replace(dataset, cases=tuple(cases))
+    splits = [{"split": {"val_fraction": None, "fold": fold, "folds": 2}} for fold in (0, 1)]
+    assert len({resolve(small_spec(AUTO, split), dataset).spec.model.args["dims"] for split in splits}) == 1
+
+
+def test_max_voxels_are_in_no_trial_id_but_through_what_they_chose():
+    ids = {small_resolved(AUTO, {"batch": {"max_voxels": voxels}}).trial_id(0) for voxels in (200_000, 200_001)}
+    assert len(ids) == 1
+    without_auto = small_resolved({"batch": {"max_voxels": 5}})
+    assert without_auto.trial_id(0) == small_resolved().trial_id(0)
+    assert any("batch.max_voxels: has no effect" in remark for remark in without_auto.remarks)
+
+
+@pytest.mark.parametrize("size", [0, -1, "big", 2.5, True])
+def test_a_batch_size_that_is_neither_a_number_nor_auto_is_refused_by_its_name(size):
+    with pytest.raises(SettingError, match=r"^batch\.size: expected the number of patches.* or auto"):
+        small_spec({"batch": {"size": size}})
 
 
 def test_without_data_auto_is_refused():
@@ -89,9 +122,10 @@ def test_the_voxels_in_memory_are_those_of_half_of_it_and_twice_the_tensors():
     resolved = small_resolved(AUTO)
     with torch.device("meta"):
         model = make_model(resolved.spec, resolved.dataset)
-    taken = training_bytes(model, (1, 2, 16, 16, 16))
-    assert taken > 4 * 4 * 16**3  # the first level alone keeps four float32 features of each voxel
-    assert voxels_in_memory(model, 2, (16, 16, 16), memory=40 * taken) == 10 * 16**3
+    taken = [training_bytes(model, (count, 2, 16, 16, 16)) for count in (1, 2, 3)]
+    assert taken[0] > 4 * 4 * 16**3  # the first level alone keeps four float32 features of each voxel
+    assert taken[2] - taken[1] == pytest.approx(taken[1] - taken[0], rel=0.01)
+    assert voxels_in_memory(model, 2, (16, 16, 16), memory=40 * (taken[1] - taken[0])) == 10 * 16**3
     assert all(parameter.grad is None for parameter in model.parameters())
 
 

@@ -9,16 +9,17 @@ from dlx.models.upconv import upsample_conv
 
 
 def plain(features, weight, bias):
-    return F.conv2d(F.interpolate(features, scale_factor=2.0, mode="nearest"), weight, bias, padding=1)
+    convolve = F.conv2d if features.ndim == 4 else F.conv3d
+    return convolve(F.interpolate(features, scale_factor=2.0, mode="nearest"), weight, bias, padding=1)
 
 
 def draw(shape, out_channels=5, dtype=torch.float64):
     noise = torch.Generator().manual_seed(0)
-    sizes = (shape, (out_channels, shape[1], 3, 3), (out_channels,))
+    sizes = (shape, (out_channels, shape[1], *[3] * (len(shape) - 2)), (out_channels,))
     return [torch.randn(size, dtype=dtype, generator=noise).requires_grad_() for size in sizes]
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (1, 2, 1, 1), (3, 4, 7, 2)])
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (1, 2, 1, 1), (3, 4, 7, 2), (2, 3, 4, 5, 3), (1, 2, 1, 1, 1)])
 def test_it_equals_upsampling_and_convolving_and_so_do_its_gradients(shape):
     inputs = draw(shape)
     expected, result = plain(*inputs), upsample_conv(*inputs)

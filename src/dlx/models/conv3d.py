@@ -72,12 +72,13 @@ def weight_gradient(
     """The gradients of weight and bias of a 3D convolution, in `weight`'s type, summed in float32 over 2D convolutions.
 
     Tap k of the first axis multiplies output slice e with input slice e * stride + k - padding, where there is one:
-    for each sample these slices are the batch of one 2D convolution.
+    for each sample these slices are the batch of one 2D convolution. The first tap that meets all output slices gives
+    the gradient of the bias too, which costs less than a sum of its own.
     """
     features, gradient = features.transpose(1, 2), gradient.transpose(1, 2)  # (B, slices, channels, rows, columns)
     depth, num_slices, step = features.shape[1], gradient.shape[1], stride[0]
     to_weight = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
-    to_bias = gradient.sum((0, 1, 3, 4), dtype=torch.float32)
+    to_bias: Tensor | None = None
     kernels = weight[:, :, 0].contiguous(memory_format=torch.channels_last)  # of which only the shape matters
     for tap in range(weight.shape[2]):
         offset = tap - padding[0]
@@ -86,11 +87,19 @@ def weight_gradient(
         if first >= last:
             continue
         begin, end = first * step + offset, (last - 1) * step + offset + 1
-        for sample in range(len(features)):
-            to_weight[:, :, tap] += convolution_backward(
+        has_all = to_bias is None and (first, last) == (0, num_slices)
+        found = [
+            convolution_backward(
                 gradient[sample, first:last], features[sample, begin:end:step], kernels, stride[1:], padding[1:],
-                [False, True, False],
-            )[0]  # fmt: skip
+                [False, True, has_all],
+            )
+            for sample in range(len(features))
+        ]  # fmt: skip
+        to_weight[:, :, tap] = sum(of_sample[0].to(torch.float32) for of_sample in found)
+        if has_all:
+            to_bias = torch.stack([of_sample[1].to(torch.float32) for of_sample in found]).sum(0)
+    if to_bias is None:
+        to_bias = gradient.sum((0, 1, 3, 4), dtype=torch.float32)
     return to_weight.to(weight.dtype), to_bias.to(weight.dtype)
 
 

@@ -36,9 +36,8 @@ class PerSampleNorm(torch.autograd.Function):
         means = torch.empty(features.shape[:2], dtype=weight.dtype)
         inverse_sds = torch.empty_like(means)
         for index, sample in enumerate(torch.split(features, 1)):
-            normalized[index : index + 1], means[index], inverse_sds[index] = torch.native_batch_norm(
-                sample, weight, bias, None, None, True, 0.0, eps
-            )
+            written = (normalized[index : index + 1], means[index], inverse_sds[index])
+            torch.native_batch_norm(sample, weight, bias, None, None, True, 0.0, eps, out=written)
         ctx.save_for_backward(features, weight, means, inverse_sds)
         ctx.eps = eps
         return normalized

@@ -149,6 +149,14 @@ def _fold(value: Any) -> Any:
     return value
 
 
+def _batch_size(value: Any) -> Any:
+    """Refuses what is neither a number of patches nor `auto`, with one message for both."""
+    is_number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    if value != "auto" and not is_number:
+        raise ValueError(f"expected the number of patches, 1 or more, or auto (got {shorten(repr(value))})")
+    return value
+
+
 SPLIT_WAYS = ("val", "fold", "val_fraction", "file")
 ALL_FOLDS: Literal["all"] = "all"  # of `split.fold`: cross-validation
 
@@ -196,10 +204,11 @@ class BatchSpec(Section):
 
     kind: Literal["patches", "block"] = "patches"
     """What a batch is: patches of random subjects, or the slices of one random cube of one subject."""
-    size: Positive | Literal["auto"] = 16
+    size: Annotated[Positive | Literal["auto"], BeforeValidator(_batch_size)] = 16
     """Patches in a batch, `auto`: see `max_voxels`; with `block` the number of slices, the depth of the cube."""
     patch_size_px: tuple[Positive, ...] | None = None
-    """The size of a patch, [H, W] or [D, H, W]; by default the training subjects' median, at most 64 (3D: 48)."""
+    """The size of a patch, [H, W] or [D, H, W]; by default the training subjects' median, at most 64 (3D: 48) unless
+    size=auto."""
     slice_axis: Literal["auto", 0, 1, 2] = "auto"
     """The array axis (D, H, W) of a 2D network's slices; `auto`: the one with by far the largest spacing, else 0."""
     foreground_fraction: Fraction = 0.0
@@ -207,7 +216,7 @@ class BatchSpec(Section):
     foreground_by: Annotated[ForegroundBy, ADDED_LATER] = "voxel"
     """The labelled voxel: any `voxel` of the case, or one of a `class` drawn first, so that rare ones are seen too."""
     max_voxels: Annotated[int, Field(ge=1, le=10**12), ADDED_LATER] = 200_000
-    """With size=auto: as many patches of about the median shape as have so many voxels and fit into the memory."""
+    """With size=auto: the voxels of a step, in patches of about the median shape; fewer if the memory is small."""
 
     @model_validator(mode="after")
     def _blocks_have_a_size(self) -> Self:

@@ -14,7 +14,7 @@ from dlx.data.resample import coarse_axis, median_spacing
 from dlx.data.splits.split import Split
 from dlx.engine.device import Compute, memory_bytes
 from dlx.engine.footprint import training_bytes
-from dlx.settings.spec import Part, Spec
+from dlx.settings.spec import BatchSpec, Part, Spec
 from dlx.trial.factories import model_geometry
 
 MIN_SIDE_3D = 8  # voxels: the median volume of a 3D network is at least as thick
@@ -23,19 +23,19 @@ WORKSPACE = 2  # measured: training took up to 1.9 times its tensors in float32,
 MEMORY_FRACTION = 0.5  # of the device's memory, for the patches of a step; the rest is for voxels, weights, evaluation
 
 
-def fit_dims(spec: Spec, dataset: Dataset, split: Split) -> tuple[Spec, list[str]]:
+def fit_dims(spec: Spec, dataset: Dataset) -> tuple[Spec, list[str]]:
     """The spec with `model.dims=auto` replaced, and a remark: 3 for volumes, 2 for slices and thick slices.
 
-    2 if a training case is a single slice, if the median voxel has a coarse axis (`coarse_axis`), or if the median
-    volume is thinner than MIN_SIDE_3D voxels. The spec's model is bound.
+    2 if the median voxel has a coarse axis (`coarse_axis`), or if the median volume is thinner than MIN_SIDE_3D voxels.
+    The medians are over all cases, so that the folds of a cross-validation agree. The spec's model is bound.
     """
     if spec.model.args.get("dims") != "auto":
         return spec, []
-    cases = training_cases(dataset, split)
+    cases = dataset.cases
     spacing = median_spacing([case.spacing_mm for case in cases], [case.mask.shape for case in cases])
     shape = np.median([case.mask.shape for case in cases], axis=0)
-    if min(min(case.mask.shape) for case in cases) == 1:
-        dims, cause = 2, "the images are single slices"
+    if shape.min() == 1:
+        dims, cause = 2, "single slices"
     elif coarse_axis(spacing, cases[0].mask.shape) is not None:
         dims, cause = 2, f"thick slices, voxels of {spell_spacing(spacing)} (x, y, z)"
     elif shape.min() < MIN_SIDE_3D:
@@ -61,6 +61,8 @@ def fit_batch(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, comp
         shapes = [tuple(size for axis, size in enumerate(shape) if axis != slice_axis) for shape in shapes]
     asked, remarks = spec.batch.patch_size_px, []
     if spec.batch.size != "auto":
+        if spec.batch.max_voxels != BatchSpec().max_voxels:
+            remarks = ["batch.max_voxels: has no effect, because batch.size is not auto"]
         patch, count = fit_patch_size(asked, shapes, stride), spec.batch.size
     else:
         memory = memory_bytes(compute.device)
@@ -73,7 +75,8 @@ def fit_batch(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, comp
         )
         if is_limited_by_memory:
             remarks = [
-                f"batch.size=auto: batch.max_voxels={spec.batch.max_voxels:,} do not fit into half of the memory"
+                f"batch.size=auto: {count} patches of {' x '.join(map(str, patch))}, because batch.max_voxels="
+                f"{spec.batch.max_voxels:,} would take more than half of the memory"
             ]
     batch = spec.batch.model_copy(update={"patch_size_px": patch, "size": count})
     return spec.model_copy(update={"batch": batch}), remarks
@@ -116,10 +119,11 @@ def voxels_in_memory(model: nn.Module, channels: int, patch: tuple[int, ...], me
     if memory is None:
         return sys.maxsize
     try:
-        taken = WORKSPACE * training_bytes(model, (1, channels, *patch))
+        one, two = (training_bytes(model, (count, channels, *patch)) for count in (1, 2))
     except Exception:  # noqa: BLE001 - a network that cannot run on the meta device may raise anything there
         return sys.maxsize
-    return int(memory * MEMORY_FRACTION * prod(patch) / taken)
+    each = WORKSPACE * (two - one)  # what is taken once, such as the gradients of the weights, is small beside a step
+    return int(memory * MEMORY_FRACTION * prod(patch) / each)
 
 
 def training_cases(dataset: Dataset, split: Split) -> list[Case]:

@@ -25,7 +25,7 @@ from dlx.data.splits.split import Split
 from dlx.data.whiten import describe_correlations
 from dlx.engine import checkpoint
 from dlx.engine.checkpoint import InitialWeights
-from dlx.engine.device import Compute, choose_compute, memory_bytes
+from dlx.engine.device import Compute, choose_compute, has_amx, memory_bytes
 from dlx.settings.binding import bind_part, bind_parts, identifying_settings
 from dlx.settings.spec import Part, Spec
 from dlx.study.metrics import MIN_POINTS
@@ -36,6 +36,7 @@ from dlx.training import schedules
 from dlx.trial.evaluation_memory import fit_evaluation_batch, slice_sizes
 from dlx.trial.factories import make_loss, make_model, make_optimizer, make_scheduler, model_geometry, outputs_of
 from dlx.trial.fit_batch import fit_batch, fit_dims
+from dlx.trial.revisions import revisions
 from dlx.trial.sanity import (
     spell_size,
     warn_of_dropout,
@@ -68,6 +69,7 @@ class Resolved:
         spec["data"]["source"] = {"fingerprint": self.dataset.fingerprint}
         for key in ("orientation", "spacing_mm"):  # the fingerprint says what they changed
             spec["data"].pop(key, None)
+        spec["batch"].pop("max_voxels", None)  # size and patch_size_px say what it changed
         spec["split"] = {"train": list(self.split.train), "val": list(self.split.val)}
         spec["compute"] = {
             "device": self.compute.device.type,
@@ -80,8 +82,10 @@ class Resolved:
             spec["compute"]["is_captured"] = self.compute.captures
         if self.initial is not None:
             spec["train"]["init_from"] = self.initial.digest
+        revised = revisions(self.spec, self.dataset, self.compute)
         return {
             "results_version": RESULTS_VERSION,
+            **({"revisions": revised} if revised else {}),
             "seed": seed,
             "channels": list(self.dataset.channels),
             "classes": list(self.dataset.classes),
@@ -109,11 +113,12 @@ def resolve(spec: Spec, dataset: Dataset, *, min_validations: int = MIN_POINTS, 
     compute = choose_compute(spec.compute)
     groups = load_groups(spec.split, spec.data.path)
     split = _split(spec, dataset, groups)
-    spec, chosen = fit_dims(spec, dataset, split)
+    spec, chosen = fit_dims(spec, dataset)
     spec = _with_normalizer(spec, dataset)
     windows = _windows(spec, dataset, split)
     with torch.device("meta"):
         model = make_model(spec, dataset)
+    compute = _fit_precision(spec, model, compute)
     spec, fitted = _fit(spec, model, dataset, split, compute, min_validations)
     spec, reduced = fit_evaluation_batch(spec, model, dataset, split, compute) if fits_batch else (spec, [])
     _check_norms(spec, model, dataset, split)
@@ -210,6 +215,27 @@ def _initial_weights(spec: Spec, model: nn.Module) -> tuple[InitialWeights | Non
     return initial, [f"{total - len(initial.missing)} of {total} tensors from {path}{missing}"]
 
 
+def _fit_precision(spec: Spec, model: nn.Module, compute: Compute) -> Compute:
+    """float32 for 3D convolutions on a CPU that are not known to be right in bf16 (`models/conv3d.py`).
+
+    These are torch's own of more than one voxel, and all of them on processors with AMX, where none was tested: there
+    bf16 has to be asked for.
+    """
+    if compute.device.type != "cpu" or compute.precision == "float32":
+        return compute
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv3d)]
+    if any(type(module) is nn.Conv3d and max(module.kernel_size) > 1 for module in convolutions):
+        if spec.compute.precision == "bf16":
+            raise SettingError(
+                f"compute.precision: bf16 gradients of torch's Conv3d are wrong on a CPU; use float32, or "
+                f"dlx.models.conv3d.Conv3d in '{spec.model.name}'"
+            )
+        return replace(compute, precision="float32")
+    if convolutions and spec.compute.precision == "auto" and has_amx():
+        return replace(compute, precision="float32")
+    return compute
+
+
 def _check_axes(spec: Spec, dims: int) -> None:
     """SettingError if an axis is named that patches of the network do not have."""
     asked = {"augment.flip_axes": spec.augment.flip_axes or (), "evaluate.mirror": spec.mirrored_axes(dims)}
@@ -232,21 +258,24 @@ def _check_patch(spec: Spec, dims: int) -> None:
 def fit_slice_axis(spec: Spec, dataset: Dataset, split: Split, dims: int) -> tuple[Spec, list[str]]:
     """The spec with `batch.slice_axis` as a number, and a remark if the slices are not those along the first axis.
 
-    `auto` is the coarse axis of the training cases' median spacing (see `coarse_axis`), if all of them are volumes.
+    `auto` is the axis of one voxel of single slices, or for volumes the coarse axis of the training cases' median
+    spacing (see `coarse_axis`).
     """
     if spec.batch.slice_axis != "auto":
         return spec, []
     training = set(split.train)
     trained = [case for case in dataset.cases if case.id in training]
     d, h, w = np.median([case.spacing_mm for case in trained], axis=0).tolist()
+    single = [axis for axis in range(3) if all(case.mask.shape[axis] == 1 for case in trained)]
     are_volumes = all(min(case.mask.shape) > 1 for case in trained)
-    axis = coarse_axis((d, h, w), trained[0].mask.shape) or 0 if dims == 2 and are_volumes else 0
+    coarse = coarse_axis((d, h, w), trained[0].mask.shape) if are_volumes else next(iter(single), None)
+    axis = coarse or 0 if dims == 2 else 0
     fitted = spec.model_copy(update={"batch": spec.batch.model_copy(update={"slice_axis": axis})})
     if axis == 0:
         return fitted, []
     return fitted, [
-        f"batch.slice_axis=auto: slices are taken along array axis {axis} (D, H, W), the coarse one of "
-        f"{spell_spacing((d, h, w))} (x, y, z)"
+        f"batch.slice_axis=auto: slices are taken along array axis {axis} (D, H, W), "
+        + (f"the coarse one of {spell_spacing((d, h, w))} (x, y, z)" if are_volumes else "which has one voxel")
     ]
 
 
