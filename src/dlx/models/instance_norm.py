@@ -12,16 +12,17 @@ class InstanceNorm(nn.GroupNorm):
     """Each channel of each sample with mean 0 and variance 1, then scaled and shifted: (B, C, *S) -> (B, C, *S).
 
     It is group normalisation with one group per channel. torch's InstanceNorm computes the same, but on a CPU it turns
-    channels-last features into contiguous ones. Training on a CPU takes `PerSampleNorm`: torch's gradient of group
-    normalisation is slow for channels-last features, in bf16 half of a 3D training step (docs/log.md).
+    channels-last features into contiguous ones. Training in 3D on a CPU takes `PerSampleNorm`: torch's gradient of
+    group normalisation is slow for channels-last features, in bf16 half of a 3D training step (docs/log.md). In 2D it
+    is not taken, because recorded studies have other roundings.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, channels)
 
     def forward(self, features: Float[Tensor, "B C *S"]) -> Float[Tensor, "B C *S"]:
-        trains_on_cpu = features.device.type == "cpu" and features.requires_grad and torch.is_grad_enabled()
-        if not trains_on_cpu:
+        trains = features.requires_grad and torch.is_grad_enabled()
+        if not trains or features.ndim != 5 or features.device.type != "cpu":
             return super().forward(features)
         normalized: Tensor = PerSampleNorm.apply(features, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]
         return normalized

@@ -10,11 +10,11 @@ from dlx.settings.spec import Spec
 
 def revisions(spec: Spec, dataset: Dataset, compute: Compute) -> list[str]:
     """The changes that reach a trial of this bound spec, in the order in which they were made."""
-    args, is_on_cpu = spec.model.args, compute.device.type == "cpu"
-    is_enlarged_in_3d = (args.get("dims"), args.get("up")) == (3, "nearest")
+    args = spec.model.args
+    is_3d_on_cpu = args.get("dims") == 3 and compute.device.type == "cpu"
     changes = {
-        "instance norm on a CPU by batch norm of each sample": is_on_cpu and args.get("norm") == "instance",
-        "up-convolution in 3D on a CPU of the small map": is_on_cpu and is_enlarged_in_3d,
+        "instance norm in 3D on a CPU by batch norm of each sample": is_3d_on_cpu and args.get("norm") == "instance",
+        "up-convolution in 3D on a CPU of the small map": is_3d_on_cpu and args.get("up") == "nearest",
         "patches and losses of data with ignored voxels": dataset.ignored_value is not None,
     }
     return [change for change, is_reached in changes.items() if is_reached]
