@@ -44,6 +44,7 @@ def draw_step(document: dict[str, Any]) -> Any:
         axes.barh(row, medians[name], color=color, height=0.7)
         axes.plot([min(steps), max(steps)], [row, row], color="black", linewidth=1.2)
         offset = {"xytext": (5, 0), "textcoords": "offset points", "va": "center"}
+        offset["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
         axes.annotate(f"{medians[name]:.3g}", (max(steps), row), **offset)
     ceilings = document["ceilings"]
     floors = {"the step's operations as bf16 matrix products": ("matmul_bf16_gflops", ":")}
