@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -186,6 +187,11 @@ class Dataset:
             normalize=str(declared.normalize),
             distance_unit=unit,
         )
+
+    def cases_of(self, ids: Iterable[str]) -> list[Case]:
+        """The cases with these ids, in the order of `cases`."""
+        wanted = set(ids)
+        return [case for case in self.cases if case.id in wanted]
 
     def class_voxels(self, case: Case) -> tuple[int, ...]:
         """The number of a case's voxels in each of `classes`; those of a region in each of its classes together."""

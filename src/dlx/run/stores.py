@@ -23,10 +23,7 @@ def host_stores(resolved: Iterable[Resolved]) -> Stores:
     for one in resolved:
         datasets[one.dataset.fingerprint] = one.dataset
         wanted.setdefault(one.dataset.fingerprint, set()).update((*one.split.train, *one.split.val))
-    return {
-        fingerprint: VoxelStore([case for case in dataset.cases if case.id in wanted[fingerprint]])
-        for fingerprint, dataset in datasets.items()
-    }
+    return {fingerprint: VoxelStore(dataset.cases_of(wanted[fingerprint])) for fingerprint, dataset in datasets.items()}
 
 
 def put_on_device(store: VoxelStore, device: torch.device) -> VoxelStore:

@@ -33,8 +33,8 @@ def fit_evaluation_batch(
     if asked != EvaluateSpec().batch_size or memory is None:
         return spec, []
     dims, stride = model_geometry(model)
-    used = {*split.train, *split.val}
-    size = evaluated_size(spec, [case.mask.shape for case in dataset.cases if case.id in used], dims, stride)
+    used = dataset.cases_of([*split.train, *split.val])
+    size = evaluated_size(spec, [case.mask.shape for case in used], dims, stride)
     room = min(int(memory * MEMORY_FRACTION), MAX_EVALUATION_BYTES)
     if asked * prod(size) * ROOMY_BYTES_PER_VOXEL <= room:
         return spec, []

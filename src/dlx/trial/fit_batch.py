@@ -8,13 +8,14 @@ import numpy as np
 from torch import nn
 
 from dlx.data.batches.sampler import fit_patch_size, median_patch
-from dlx.data.cases import Case, Dataset
+from dlx.data.cases import Dataset
 from dlx.data.common_grid import spell_spacing
 from dlx.data.resample import coarse_axis, median_spacing
 from dlx.data.splits.split import Split
 from dlx.engine.device import Compute, memory_bytes
 from dlx.engine.footprint import training_bytes
 from dlx.settings.spec import BatchSpec, Part, Spec
+from dlx.trial.evaluation_memory import slice_sizes
 from dlx.trial.factories import model_geometry
 
 MIN_SIDE_3D = 8  # voxels: the median volume of a 3D network is at least as thick
@@ -55,10 +56,9 @@ def fit_batch(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, comp
     meta device.
     """
     dims, stride = model_geometry(model)
-    shapes = [case.mask.shape for case in training_cases(dataset, split)]
+    shapes: list[tuple[int, ...]] = [case.mask.shape for case in dataset.cases_of(split.train)]
     if dims == 2:
-        slice_axis = spec.batch.fitted_slice_axis
-        shapes = [tuple(size for axis, size in enumerate(shape) if axis != slice_axis) for shape in shapes]
+        shapes = slice_sizes(shapes, spec.batch.fitted_slice_axis)
     asked, remarks = spec.batch.patch_size_px, []
     if spec.batch.size != "auto":
         if spec.batch.max_voxels != BatchSpec().max_voxels:
@@ -124,8 +124,3 @@ def voxels_in_memory(model: nn.Module, channels: int, patch: tuple[int, ...], me
         return sys.maxsize
     each = WORKSPACE * (two - one)  # what is taken once, such as the gradients of the weights, is small beside a step
     return int(memory * MEMORY_FRACTION * prod(patch) / each)
-
-
-def training_cases(dataset: Dataset, split: Split) -> list[Case]:
-    chosen = set(split.train)
-    return [case for case in dataset.cases if case.id in chosen]

@@ -201,8 +201,7 @@ def _with_normalizer(spec: Spec, dataset: Dataset) -> Spec:
 
 
 def _windows(spec: Spec, dataset: Dataset, split: Split) -> Windows:
-    training = set(split.train)
-    return windows_of(spec.data.normalize, dataset.channels, [case for case in dataset.cases if case.id in training])
+    return windows_of(spec.data.normalize, dataset.channels, dataset.cases_of(split.train))
 
 
 def _initial_weights(spec: Spec, model: nn.Module) -> tuple[InitialWeights | None, list[str]]:
@@ -263,8 +262,7 @@ def fit_slice_axis(spec: Spec, dataset: Dataset, split: Split, dims: int) -> tup
     """
     if spec.batch.slice_axis != "auto":
         return spec, []
-    training = set(split.train)
-    trained = [case for case in dataset.cases if case.id in training]
+    trained = dataset.cases_of(split.train)
     d, h, w = np.median([case.spacing_mm for case in trained], axis=0).tolist()
     single = [axis for axis in range(3) if all(case.mask.shape[axis] == 1 for case in trained)]
     are_volumes = all(min(case.mask.shape) > 1 for case in trained)
@@ -291,8 +289,7 @@ def _fit_evaluation(spec: Spec, dataset: Dataset, split: Split, at_least: int, n
         return spec
     patch = prod(spec.batch.fitted_patch_size_px)
     trained = 3 * patch * spec.batch.fitted_size * spec.train.steps_per_epoch
-    val = set(split.val)
-    validated = num_flips * sum(case.mask.size for case in dataset.cases if case.id in val)
+    validated = num_flips * sum(case.mask.size for case in dataset.cases_of(split.val))
     is_watched = spec.scheduler.name == "plateau" or spec.train.patience is not None
     times = spec.train.epochs if is_watched else max(1, spec.train.epochs * trained // (10 * validated))
     every = -(-spec.train.epochs // times)  # spread evenly, the last epoch among them
@@ -321,8 +318,7 @@ def _check_norms(spec: Spec, model: nn.Module, dataset: Dataset, split: Split) -
     patch = spec.batch.fitted_patch_size_px
     seen = [("one patch", patch)]
     if dims == 2:  # evaluation takes whole slices
-        used = {*split.train, *split.val}
-        shapes = [case.mask.shape for case in dataset.cases if case.id in used]
+        shapes = [case.mask.shape for case in dataset.cases_of([*split.train, *split.val])]
         seen += [("an evaluated slice", size) for size in slice_sizes(shapes, spec.batch.fitted_slice_axis)]
     what, smallest = min(seen, key=lambda one: _num_deepest(one[1], stride))
     if _has_instance_norm(model) and _num_deepest(smallest, stride) == 1:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dlx.data.cases import Case, Dataset
+from dlx.data.cases import Dataset
 from dlx.data.splits.split import Split
 from dlx.models.dropout import Dropout, dropout_modules
 from dlx.settings.spec import Spec
@@ -31,7 +31,7 @@ NEEDS = {
 
 def warn_of_patches(spec: Spec, dataset: Dataset, split: Split, dims: int) -> list[str]:
     """Slices cut along the wrong axis, and patches that are mostly padding."""
-    sizes = np.array([case.mask.shape for case in _training(dataset, split)])
+    sizes = np.array([case.mask.shape for case in dataset.cases_of(split.train)])
     spanned = sizes
     remarks = []
     if dims == 2:
@@ -115,8 +115,3 @@ def warn_of_threads(threads: int, cores: int) -> list[str]:
 def spell_size(size: Sequence[int]) -> str:
     """`48 x 36`."""
     return " x ".join(map(str, size))
-
-
-def _training(dataset: Dataset, split: Split) -> list[Case]:
-    wanted = set(split.train)
-    return [case for case in dataset.cases if case.id in wanted]

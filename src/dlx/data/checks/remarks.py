@@ -34,7 +34,7 @@ _copy_lines: WeakKeyDictionary[Dataset, dict[tuple[tuple[str, ...], ...], list[s
 
 def remark_on(dataset: Dataset, split: Split, groups: Collection[str]) -> list[str]:
     """All warnings about these data; `groups` are the cases whose person the user declared."""
-    used = _of(dataset, [*split.train, *split.val])
+    used = dataset.cases_of([*split.train, *split.val])
     return [
         *untrained_classes(dataset, split),
         *vanished_classes(dataset, split),
@@ -61,7 +61,7 @@ def untrained_classes(dataset: Dataset, split: Split) -> list[str]:
 def vanished_classes(dataset: Dataset, split: Split) -> list[str]:
     """Classes that resampling removed from the masks of training cases: validation still measures them."""
     vanished: dict[str, list[str]] = {}
-    for case in _of(dataset, split.train):
+    for case in dataset.cases_of(split.train):
         kept = dict(zip(dataset.classes, dataset.class_voxels(case), strict=True))
         for name in dataset.classes_of(case):
             if not kept[name]:
@@ -88,7 +88,7 @@ def repeated_images(dataset: Dataset, split: Split) -> list[str]:
     """Images that occur twice among the training cases."""
     lines = []
     first: dict[str, str] = {}
-    for case in _of(dataset, split.train):
+    for case in dataset.cases_of(split.train):
         twin = first.setdefault(case.value_hash, case.id)
         if twin != case.id:
             lines.append(
@@ -268,19 +268,14 @@ def unlike_class_sizes(dataset: Dataset, split: Split) -> list[str]:
 
 def _voxels_per_case(dataset: Dataset, ids: Sequence[str]) -> list[float]:
     totals = Counter[int]()
-    for case in _of(dataset, ids):
+    for case in dataset.cases_of(ids):
         totals.update(dict(enumerate(dataset.class_voxels(case))))
     return [totals[k] / len(ids) for k in range(len(dataset.classes))]
 
 
 def _classes_of(dataset: Dataset, ids: Sequence[str]) -> set[str]:
     """The classes that any of these cases is measured on."""
-    return {name for case in _of(dataset, ids) for name in dataset.classes_of(case)}
-
-
-def _of(dataset: Dataset, ids: Sequence[str]) -> list[Case]:
-    wanted = set(ids)
-    return [case for case in dataset.cases if case.id in wanted]
+    return {name for case in dataset.cases_of(ids) for name in dataset.classes_of(case)}
 
 
 def _range(bounds: list[str]) -> str:
