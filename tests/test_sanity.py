@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,19 +19,14 @@ from small import small_resolved
 from test_voxel_store import make_case
 
 
-class Data:
-    def __init__(self, *cases):
-        self.cases = cases
-        self.classes = ("background", "one", "two")
-
-
 def split(*ids):
     return Split(train=ids, val=("v",))
 
 
 def remarks_of(shape, **batch):
     spec = small_resolved({"batch": batch}).spec
-    return warn_of_patches(spec, Data(make_case("a", shape)), split("a"), 2)
+    dataset = replace(small_resolved().dataset, cases=(make_case("a", shape),))
+    return warn_of_patches(spec, dataset, split("a"), 2)
 
 
 def test_slices_cut_along_the_wrong_axis_give_a_warning():
