@@ -4,7 +4,7 @@ In 2D they are written from docs/notes.md; in 3D they are dlx's `unet2` with ins
 up-convolutions, soft Dice with cross-entropy, and AdamW.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -20,22 +20,26 @@ def conv_block(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
-class PlainUNet2(nn.Module):
-    """`unet2`: (B, C, H, W) -> logits (B, K, H, W); the same blocks and the same number of parameters."""
+def conv_block_3d(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv3d(inputs, outputs, 3, padding=1),
+        nn.InstanceNorm3d(outputs, affine=True),
+        nn.LeakyReLU(0.01, inplace=True),
+    )
 
-    def __init__(self, channels: int, classes: int, width: int, levels: int = 4) -> None:
+
+class PlainUNet(nn.Module):
+    """The blocks of encoder and decoder, and the forward pass; a subclass adds `pool`, `enlarge`, `up` and `head`."""
+
+    def __init__(self, block: Callable[[int, int], nn.Module], channels: int, widths: list[int]) -> None:
         super().__init__()
-        widths = [width * 2**level for level in range(levels)]
         self.encoder = nn.ModuleList(
-            nn.Sequential(conv_block(before, after), conv_block(after, after))
+            nn.Sequential(block(before, after), block(after, after))
             for before, after in zip([channels, *widths[:-1]], widths, strict=True)
         )
-        self.pool, self.enlarge = nn.MaxPool2d(2), nn.Upsample(scale_factor=2, mode="nearest")
-        self.up = nn.ModuleList(conv_block(2 * wide, wide) for wide in reversed(widths[:-1]))
         self.merge = nn.ModuleList(
-            nn.Sequential(conv_block(2 * wide, wide), conv_block(wide, wide)) for wide in reversed(widths[:-1])
+            nn.Sequential(block(2 * wide, wide), block(wide, wide)) for wide in reversed(widths[:-1])
         )
-        self.head = nn.Conv2d(width, classes, 1)
 
     def forward(self, image: Tensor) -> Tensor:
         skips = []
@@ -49,41 +53,26 @@ class PlainUNet2(nn.Module):
         return self.head(features)
 
 
-def conv_block_3d(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv3d(inputs, outputs, 3, padding=1),
-        nn.InstanceNorm3d(outputs, affine=True),
-        nn.LeakyReLU(0.01, inplace=True),
-    )
+class PlainUNet2(PlainUNet):
+    """`unet2`: (B, C, H, W) -> logits (B, K, H, W); the same blocks and the same number of parameters."""
+
+    def __init__(self, channels: int, classes: int, width: int, levels: int = 4) -> None:
+        widths = [width * 2**level for level in range(levels)]
+        super().__init__(conv_block, channels, widths)
+        self.pool, self.enlarge = nn.MaxPool2d(2), nn.Upsample(scale_factor=2, mode="nearest")
+        self.up = nn.ModuleList(conv_block(2 * wide, wide) for wide in reversed(widths[:-1]))
+        self.head = nn.Conv2d(width, classes, 1)
 
 
-class PlainUNet3d(nn.Module):
+class PlainUNet3d(PlainUNet):
     """`unet2:dims=3,norm=instance,activation=leaky-relu,up=transposed`: (B, C, D, H, W) -> logits (B, K, D, H, W)."""
 
     def __init__(self, channels: int, classes: int, width: int, levels: int = 4) -> None:
-        super().__init__()
         widths = [width * 2**level for level in range(levels)]
-        self.encoder = nn.ModuleList(
-            nn.Sequential(conv_block_3d(before, after), conv_block_3d(after, after))
-            for before, after in zip([channels, *widths[:-1]], widths, strict=True)
-        )
-        self.pool = nn.MaxPool3d(2)
+        super().__init__(conv_block_3d, channels, widths)
+        self.pool, self.enlarge = nn.MaxPool3d(2), nn.Identity()
         self.up = nn.ModuleList(nn.ConvTranspose3d(2 * wide, wide, 2, stride=2) for wide in reversed(widths[:-1]))
-        self.merge = nn.ModuleList(
-            nn.Sequential(conv_block_3d(2 * wide, wide), conv_block_3d(wide, wide)) for wide in reversed(widths[:-1])
-        )
         self.head = nn.Conv3d(width, classes, 1)
-
-    def forward(self, image: Tensor) -> Tensor:
-        skips = []
-        features = image
-        for level, block in enumerate(self.encoder):
-            features = block(self.pool(features) if level else features)
-            skips.append(features)
-        skips.pop()
-        for up, merge in zip(self.up, self.merge, strict=True):
-            features = merge(torch.cat([skips.pop(), up(features)], 1))
-        return self.head(features)
 
 
 def make_network(workload: Workload) -> PlainUNet2 | PlainUNet3d:
