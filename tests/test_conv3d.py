@@ -61,6 +61,16 @@ def test_a_convolution_in_bf16_has_the_gradients_of_float32(depth, sides, channe
     assert_near_float32(Conv3d(*channels, 3, stride, padding=1), (depth, *sides))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{"groups": 4}, {"dilation": 2, "padding": 2}, {"padding": "same"}, {"padding_mode": "replicate"}],
+    ids=["groups", "dilation", "padding by name", "padding mode"],
+)
+def test_a_convolution_with_other_options_has_them_too(options):
+    torch.manual_seed(0)
+    assert_near_float32(Conv3d(8, 8, 3, **{"padding": 1} | options), (5, 6, 7))
+
+
 @pytest.mark.parametrize(("depth", "sides"), list(itertools.product(DEPTHS, SIDES)))
 @pytest.mark.parametrize("kind", ["one by one", "transposed"])
 def test_the_other_convolutions_of_our_networks_have_them_too(depth, sides, kind):

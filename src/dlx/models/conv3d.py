@@ -2,7 +2,7 @@
 
 - The kernel for the gradient of the weights is off by 90 % or infinite for volumes two voxels deep, and with a stride
   of 2 it writes beyond its buffers. Here that gradient is a sum over 2D convolutions, one for each tap of the first
-  axis: the 2D kernel is right, and takes as long.
+  axis: the 2D kernel is right, and takes about as long.
 - The forward kernel is wrong for one channel that is one voxel deep, and on processors with AMX for outputs one voxel
   wide with a stride (pytorch/pytorch#169688). Such small volumes are convolved in float32.
 """
@@ -16,11 +16,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-MIN_DEPTH = 3  # of features in bf16: twice the reach of the known faults, and a smaller volume costs little
+MIN_DEPTH = 3  # of features in bf16: the known faults are at depths of one and two, and such volumes cost little
 
 
 class Conv3d(nn.Conv3d):
-    """torch's Conv3d, without groups or dilation, with right results and gradients under bf16 autocast on a CPU."""
+    """torch's Conv3d with right results and gradients under bf16 autocast on a CPU.
+
+    With groups, dilation, or a padding other than a number of zeros it computes in float32 there.
+    """
 
     def forward(self, features: Float[Tensor, "B I D H W"]) -> Float[Tensor, "B O E P Q"]:
         if features.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
@@ -28,11 +31,11 @@ class Conv3d(nn.Conv3d):
         if torch.get_autocast_dtype("cpu") != torch.bfloat16 or self.kernel_size == (1, 1, 1):
             return super().forward(features)
         depth, _, width = features.shape[2:]
-        if depth < MIN_DEPTH or width <= self.stride[2]:
+        is_plain = self.groups == 1 and set(self.dilation) == {1} and self.padding_mode == "zeros"
+        if isinstance(self.padding, str) or not is_plain or depth < MIN_DEPTH or width <= self.stride[2]:
             with torch.autocast("cpu", enabled=False):
                 return super().forward(features.float()).bfloat16()
         bias = None if self.bias is None else self.bias.bfloat16()
-        assert not isinstance(self.padding, str)
         convolved: Tensor = Bf16Conv3d.apply(  # type: ignore[no-untyped-call]
             features.bfloat16(), self.weight.bfloat16(), bias, self.stride, self.padding
         )
