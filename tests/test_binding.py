@@ -1,10 +1,12 @@
+from contextlib import suppress
+from itertools import product
 from typing import Annotated, Literal
 
 import pytest
 from pydantic import Field
 
 from dlx.settings import registry
-from dlx.settings.binding import bind_arguments, bind_part
+from dlx.settings.binding import argument_schema, bind_arguments, bind_part
 from dlx.settings.spec import Part
 from dlx.system.errors import SettingError
 
@@ -51,3 +53,21 @@ def test_an_unknown_name_is_refused_with_the_nearest():
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in registry.PARTS for name in registry.PARTS[kind]])
 def test_every_registered_name_leads_to_something(kind, name):
     assert registry.load(kind, name) is not None
+
+
+KINDS = [kind for kind in registry.PARTS if kind not in ("layout", "metric")]
+WRONG = [-1e9, 0.123, "zzz", [1, "x"], {"q": 1}, None]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_message_about_any_argument_has_its_name_and_no_word_of_the_checking_library(kind):
+    refusals = 0
+    for name in registry.PARTS[kind]:
+        for argument, wrong in product(argument_schema(registry.load(kind, name)).model_fields, WRONG):
+            with suppress(SettingError):
+                bind_part(kind, Part(name=name, args={argument: wrong}))
+                continue
+            with pytest.raises(SettingError, match=rf"^{kind} '{name}': \w+(\.\w+)*: (?!Input|Field)"):
+                bind_part(kind, Part(name=name, args={argument: wrong}))
+            refusals += 1
+    assert refusals > 0

@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
-from dlx.engine.footprint import training_bytes
+from dlx.engine.footprint import forward_bytes, training_bytes
 from dlx.system.errors import SettingError
+from dlx.trial.evaluation_memory import evaluation_bytes
 from dlx.trial.factories import make_model
 from dlx.trial.fit_batch import filled, shortened, voxels_in_memory
 from dlx.trial.resolve import resolve
@@ -112,10 +114,16 @@ def test_a_patch_that_is_given_is_kept():
 
 @pytest.mark.parametrize(
     ("in_memory", "patch", "size"),
-    [(10**9, (24, 24, 24), 14), (50_000, (24, 24, 24), 3), (2 * 24 * 24 * 22, (22, 24, 24), 2), (1, (2, 2, 2), 1)],
+    [
+        (None, (24, 24, 24), 14),
+        (10**9, (24, 24, 24), 14),
+        (50_000, (24, 24, 24), 3),
+        (2 * 24 * 24 * 22, (22, 24, 24), 2),
+        (1, (2, 2, 2), 1),
+    ],
 )
 def test_little_memory_gives_fewer_and_then_smaller_patches(in_memory, patch, size):
-    assert filled((24, 24, 24), 2, 2, 200_000, lambda _: in_memory) == (patch, size, in_memory < 200_000)
+    assert filled((24, 24, 24), 2, 2, 200_000, lambda _: in_memory) == (patch, size, in_memory)
 
 
 def test_the_voxels_in_memory_are_those_of_half_of_it_and_twice_the_tensors():
@@ -127,6 +135,20 @@ def test_the_voxels_in_memory_are_those_of_half_of_it_and_twice_the_tensors():
     assert taken[2] - taken[1] == pytest.approx(taken[1] - taken[0], rel=0.01)
     assert voxels_in_memory(model, 2, (16, 16, 16), memory=40 * (taken[1] - taken[0])) == 10 * 16**3
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+class Counting(nn.Module):
+    """A network whose computation depends on its values, so that it cannot run on the meta device."""
+
+    def forward(self, images):
+        return images * images.sum().item()
+
+
+def test_the_memory_of_a_network_that_cannot_run_on_the_meta_device_is_unknown():
+    assert forward_bytes(Counting(), (1, 1, 8, 8)) is None
+    assert training_bytes(Counting(), (1, 1, 8, 8)) is None
+    assert evaluation_bytes(Counting(), 1, (8, 8)) is None
+    assert voxels_in_memory(Counting(), 1, (8, 8), memory=2**30) is None
 
 
 def test_a_block_needs_a_number_of_slices():

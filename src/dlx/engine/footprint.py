@@ -47,27 +47,35 @@ class PeakBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.live -= size
 
 
-def forward_bytes(model: nn.Module, shape: tuple[int, ...]) -> int:
+def forward_bytes(model: nn.Module, shape: tuple[int, ...]) -> int | None:
     """Bytes that a forward pass over images of this shape (B, C, *S) takes at its peak, in evaluation mode and float32,
-    with the images and without the weights. The model is on the meta device.
+    with the images and without the weights. The model is on the meta device; None if it cannot run there.
     """
-    counter = PeakBytes()
-    memory_format = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
-    with evaluation_mode(model), torch.no_grad(), counter:
-        model(torch.empty(shape, device="meta").contiguous(memory_format=memory_format))
-    return counter.peak
+    with evaluation_mode(model), torch.no_grad():
+        return _peak_bytes(lambda: model(_images(shape)))
 
 
-def training_bytes(model: nn.Module, shape: tuple[int, ...]) -> int:
+def training_bytes(model: nn.Module, shape: tuple[int, ...]) -> int | None:
     """Bytes that a forward and backward pass over images of this shape (B, C, *S) takes at its peak, in float32, with
-    the images and the gradients of the weights. The model is on the meta device, and its gradients are left unset.
+    the images and the gradients of the weights. The model is on the meta device, and its gradients are left unset; None
+    if it cannot run there.
     """
-    counter = PeakBytes()
-    memory_format = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
     try:
-        with torch.enable_grad(), counter:
-            logits = model(torch.empty(shape, device="meta").contiguous(memory_format=memory_format))
-            logits.sum().backward()
+        with torch.enable_grad():
+            return _peak_bytes(lambda: model(_images(shape)).sum().backward())
     finally:
         model.zero_grad(set_to_none=True)
+
+
+def _images(shape: tuple[int, ...]) -> Tensor:
+    memory_format = torch.channels_last if len(shape) == 4 else torch.channels_last_3d
+    return torch.empty(shape, device="meta").contiguous(memory_format=memory_format)
+
+
+def _peak_bytes(run: Callable[[], object]) -> int | None:
+    try:
+        with PeakBytes() as counter:
+            run()
+    except Exception:  # noqa: BLE001 - a network that cannot run on the meta device may raise anything there
+        return None
     return counter.peak

@@ -83,9 +83,8 @@ class UNet(Network):
         super().__init__(dims)
         dims = self.dims
         if deep_supervision > max(0, levels - 2):
-            raise SettingError(
-                f"model: deep_supervision {deep_supervision} needs {deep_supervision + 2} levels or more (got {levels})"
-            )
+            expected = f"{max(0, levels - 2)} or less with {levels} levels"
+            raise SettingError(f"model.deep_supervision: expected {expected} (got {deep_supervision})")
         self.deep_supervision = deep_supervision
         self.stride = 2 ** (levels - 1)
         widths = level_widths(width, levels, max_width)

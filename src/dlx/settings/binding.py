@@ -1,6 +1,7 @@
 """The arguments of named parts: checked against the signature of the part's factory, and filled in."""
 
 import inspect
+import re
 from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
@@ -24,9 +25,15 @@ EXPECTED = {
     **dict.fromkeys(("float_type", "float_parsing"), "a number"),
     **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
     "string_type": "a text",
+    **dict.fromkeys(("list_type", "tuple_type"), "a list"),
+    "dict_type": "a table",
+    "missing": "a value",
     **dict.fromkeys(("model_type", "model_attributes_type"), "a name or a table"),
     "literal_error": "{expected}",
 }
+
+# As pydantic names a type of a union in the location of an error: `constrained-int`, `tuple[int, ...]`.
+_UNION_MEMBER = re.compile(r"[-\[]|^(int|float|str|bool)$")
 
 
 @cache
@@ -111,7 +118,7 @@ def identifying_part(kind: str, part: Part) -> Part:
 def first_cause(error: ValidationError) -> str:
     """Pydantic's first complaint on one line: `key: what was expected (got value)`."""
     first = error.errors(include_url=False)[0]
-    key = ".".join(str(step) for step in first["loc"])
+    key = spelled_key(first["loc"])
     cause = first["msg"].removeprefix("Value error, ")
     if first["type"] in EXPECTED:
         limits = {name: _spell_limit(value) for name, value in first.get("ctx", {}).items()}
@@ -119,6 +126,11 @@ def first_cause(error: ValidationError) -> str:
     is_plain = first["type"] in ("missing", "value_error", "extra_forbidden")
     got = "" if is_plain else f" (got {shorten(repr(first['input']))})"
     return f"{key}: {cause}{got}" if key else f"{cause}{got}"
+
+
+def spelled_key(location: tuple[int | str, ...]) -> str:
+    """The key of a setting from pydantic's location of an error, without its names of the types of a union."""
+    return ".".join(str(step) for step in location if isinstance(step, int) or _UNION_MEMBER.search(step) is None)
 
 
 def _spell_limit(limit: Any) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dlx.settings import registry
-from dlx.settings.binding import first_cause
+from dlx.settings.binding import first_cause, spelled_key
 from dlx.settings.spec import PART_KINDS, SPLIT_WAYS, Part, Spec, setting_fields, source_from_text
 from dlx.settings.text import parse_value, shorten
 from dlx.system.characters import encodable
@@ -251,7 +251,7 @@ def make_spec(settings: Settings) -> Spec:
         return Spec.model_validate(settings)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        key = ".".join(str(step) for step in first["loc"])
+        key = spelled_key(first["loc"])
         if first["type"] == "extra_forbidden":
             raise SettingError(f"unknown setting '{key}': {_nearest_setting(key)}") from None
         inner = [setting.key for setting in setting_fields() if setting.key.startswith(f"{key}.")]

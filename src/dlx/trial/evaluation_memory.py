@@ -38,10 +38,9 @@ def fit_evaluation_batch(
     room = min(int(memory * MEMORY_FRACTION), MAX_EVALUATION_BYTES)
     if asked * prod(size) * ROOMY_BYTES_PER_VOXEL <= room:
         return spec, []
-    try:
-        each = bytes_of_each(spec, model, dataset, size)
-    except Exception:  # noqa: BLE001 - a network that cannot run on the meta device may raise anything there
-        return spec, []
+    each = bytes_of_each(spec, model, dataset, size)
+    if each is None:
+        return spec, [f"evaluate.batch_size: the memory that this network takes is unknown, so it stays {asked}"]
     fitted = asked
     while fitted > 1 and fitted * each > room:
         fitted //= 2
@@ -68,11 +67,13 @@ def slice_sizes(shapes: Sequence[tuple[int, ...]], axis: int) -> list[tuple[int,
     return [shape[:axis] + shape[axis + 1 :] for shape in shapes]
 
 
-def bytes_of_each(spec: Spec, model: nn.Module, dataset: Dataset, size: tuple[int, ...]) -> int:
-    """Roughly the memory of one slice or window of this size during evaluation; the model is on the meta device."""
+def bytes_of_each(spec: Spec, model: nn.Module, dataset: Dataset, size: tuple[int, ...]) -> int | None:
+    """Roughly the memory of one slice or window of this size during evaluation; the model is on the meta device. None
+    if it cannot run there.
+    """
     dims, _ = model_geometry(model)
     each = evaluation_bytes(model, len(dataset.channels), size, _added_per_channel(spec, dataset))
-    if spec.mirrored_axes(dims):  # the flipped image, and the sum of the probabilities
+    if each is not None and spec.mirrored_axes(dims):  # the flipped image, and the sum of the probabilities
         each += 4 * prod(size) * (len(dataset.channels) + outputs_of(dataset).num_outputs)
     return each
 
@@ -85,7 +86,10 @@ def _added_per_channel(spec: Spec, dataset: Dataset) -> int:
     return 2 * any(case.is_wide for case in dataset.cases) + 4 * has_window
 
 
-def evaluation_bytes(model: nn.Module, channels: int, size: tuple[int, ...], added_per_channel: int = 0) -> int:
-    """Roughly the memory of one slice or window during evaluation; the model is on the meta device."""
+def evaluation_bytes(model: nn.Module, channels: int, size: tuple[int, ...], added_per_channel: int = 0) -> int | None:
+    """Roughly the memory of one slice or window during evaluation; the model is on the meta device. None if it cannot
+    run there.
+    """
     gathered = prod(size) * (GATHERED_BYTES + (GATHERED_BYTES_PER_CHANNEL + added_per_channel) * channels)
-    return int(WORKSPACE * forward_bytes(model, (1, channels, *size))) + gathered
+    forward = forward_bytes(model, (1, channels, *size))
+    return None if forward is None else int(WORKSPACE * forward) + gathered

@@ -1,6 +1,5 @@
 """What `auto` means for these data: a network of slices or of volumes, and the size and number of patches in a step."""
 
-import sys
 from collections.abc import Callable
 from math import prod
 
@@ -66,14 +65,18 @@ def fit_batch(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, comp
         patch, count = fit_patch_size(asked, shapes, stride), spec.batch.size
     else:
         memory = memory_bytes(compute.device)
-        patch, count, is_limited_by_memory = filled(
+        patch, count, room = filled(
             asked or median_patch(shapes, stride),
             stride if asked is None else None,
             MIN_PATCHES[dims],
             spec.batch.max_voxels,
             lambda patch: voxels_in_memory(model, len(dataset.channels), patch, memory),
         )
-        if is_limited_by_memory:
+        if room is None:
+            remarks = [
+                "batch.size=auto: not limited by memory: how much the network takes or the device has is unknown"
+            ]
+        elif room < spec.batch.max_voxels:
             remarks = [
                 f"batch.size=auto: {count} patches of {' x '.join(map(str, patch))}, because batch.max_voxels="
                 f"{spec.batch.max_voxels:,} would take more than half of the memory"
@@ -87,18 +90,18 @@ def filled(
     stride: int | None,
     min_patches: int,
     max_voxels: int,
-    in_memory: Callable[[tuple[int, ...]], int],
-) -> tuple[tuple[int, ...], int, bool]:
-    """The size of a patch, the number of patches, one or more, and whether it is the memory that limits them.
+    in_memory: Callable[[tuple[int, ...]], int | None],
+) -> tuple[tuple[int, ...], int, int | None]:
+    """The size of a patch, the number of patches, one or more, and what `in_memory` says.
 
-    They have at most `max_voxels`, and at most as many as `in_memory` says of the size. The size is that of `patch`;
-    with a stride it is `shortened` until `min_patches` fit.
+    They have at most `max_voxels`, and at most as many as `in_memory` says of the size (None: no limit). The size is
+    that of `patch`; with a stride it is `shortened` until `min_patches` fit.
     """
     patch = shortened(patch, stride, max_voxels // min_patches)
     room = in_memory(patch)
-    allowed = min(max_voxels, room)
+    allowed = max_voxels if room is None else min(max_voxels, room)
     patch = shortened(patch, stride, allowed // min_patches)
-    return patch, max(1, allowed // prod(patch)), room < max_voxels
+    return patch, max(1, allowed // prod(patch)), room
 
 
 def shortened(patch: tuple[int, ...], stride: int | None, max_voxels: int) -> tuple[int, ...]:
@@ -114,13 +117,15 @@ def shortened(patch: tuple[int, ...], stride: int | None, max_voxels: int) -> tu
     return tuple(sides)
 
 
-def voxels_in_memory(model: nn.Module, channels: int, patch: tuple[int, ...], memory: int | None) -> int:
-    """How many voxels of patches can be trained on at once within MEMORY_FRACTION of `memory` bytes."""
+def voxels_in_memory(model: nn.Module, channels: int, patch: tuple[int, ...], memory: int | None) -> int | None:
+    """How many voxels of patches can be trained on at once within MEMORY_FRACTION of `memory` bytes.
+
+    None if the memory is None, or if the model cannot run on the meta device.
+    """
     if memory is None:
-        return sys.maxsize
-    try:
-        one, two = (training_bytes(model, (count, channels, *patch)) for count in (1, 2))
-    except Exception:  # noqa: BLE001 - a network that cannot run on the meta device may raise anything there
-        return sys.maxsize
+        return None
+    one, two = (training_bytes(model, (count, channels, *patch)) for count in (1, 2))
+    if one is None or two is None:
+        return None
     each = WORKSPACE * (two - one)  # what is taken once, such as the gradients of the weights, is small beside a step
     return int(memory * MEMORY_FRACTION * prod(patch) / each)
