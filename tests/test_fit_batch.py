@@ -71,12 +71,23 @@ def test_the_folds_of_a_cross_validation_agree_in_dims():
     assert len({resolve(small_spec(AUTO, split), dataset).spec.model.args["dims"] for split in splits}) == 1
 
 
-def test_max_voxels_are_in_no_trial_id_but_through_what_they_chose():
-    ids = {small_resolved(AUTO, {"batch": {"max_voxels": voxels}}).trial_id(0) for voxels in (200_000, 200_001)}
-    assert len(ids) == 1
-    without_auto = small_resolved({"batch": {"max_voxels": 5}})
+def test_limits_of_a_batch_are_in_no_trial_id_but_through_what_they_chose():
+    limits = ({}, {"max_voxels": 200_001}, {"max_patches": 15})
+    assert len({small_resolved(AUTO, {"batch": limit}).trial_id(0) for limit in limits}) == 1
+    without_auto = small_resolved({"batch": {"max_voxels": 5, "max_patches": 5}})
     assert without_auto.trial_id(0) == small_resolved().trial_id(0)
-    assert any("batch.max_voxels: has no effect" in remark for remark in without_auto.remarks)
+    for limit in ("max_voxels", "max_patches"):
+        assert f"batch.{limit}: has no effect, because batch.size is not auto" in without_auto.remarks
+
+
+@pytest.mark.parametrize(("dims", "norm"), [(2, "batch"), (3, "instance")])
+def test_norm_auto_is_batch_in_2d_and_instance_in_3d(dims, norm):
+    auto, given = (
+        small_resolved(AUTO, {"model": {"dims": dims, "norm": asked, "down": "conv", "down_norm": asked}})
+        for asked in ("auto", norm)
+    )
+    assert auto.spec.model.args["norm"] == auto.spec.model.args["down_norm"] == norm
+    assert auto.trial_id(0) == given.trial_id(0)
 
 
 @pytest.mark.parametrize("size", [0, -1, "big", 2.5, True])
@@ -97,7 +108,7 @@ def test_without_data_auto_is_refused():
         (3, 3 * 24**3, (24, 24, 24), 3),
         (3, 4 * 24**3 - 1, (24, 24, 24), 3),
         (3, 2 * 22 * 24 * 24, (22, 24, 24), 2),  # two patches must fit: the first of the longest sides is shortened
-        (2, 200_000, (24, 24), 347),
+        (2, 200_000, (24, 24), 16),
         (2, 8 * 576, (24, 24), 8),
         (2, 8 * 576 - 1, (22, 24), 8),
     ],

@@ -73,8 +73,9 @@ def _images(shape: tuple[int, ...]) -> Tensor:
 
 
 def _peak_bytes(run: Callable[[], object]) -> int | None:
+    counter = PeakBytes()
     try:
-        with PeakBytes() as counter:
+        with counter:
             run()
     except Exception:  # noqa: BLE001 - a network that cannot run on the meta device may raise anything there
         return None

@@ -16,10 +16,11 @@ from dlx.system.errors import SettingError
 
 # `norm=none` on a command line is read as None
 Norm = Annotated[
-    Literal["batch", "none", "instance", "group"],
+    Literal["batch", "none", "instance", "group", "auto"],
     BeforeValidator(lambda value: "none" if value is None else value),
-    Field(description="The normalisation after each convolution."),
+    Field(description="The normalisation after each convolution; auto: batch in 2D, instance in 3D."),
 ]
+FittedNorm = Literal["batch", "none", "instance", "group"]
 Down = Annotated[
     Literal["max", "average", "conv"],
     Field(description="What halves the features between levels: a 2x2 pool, or a 3x3 convolution of stride 2."),
@@ -61,9 +62,16 @@ def known_dims(dims: Literal[2, 3, "auto"]) -> Dims:
     return dims
 
 
+def fitted_norm(norm: Norm, dims: Dims) -> FittedNorm:
+    """The normalisation that `auto` means with this number of dimensions; any other stays."""
+    if norm == "auto":
+        return "batch" if dims == 2 else "instance"
+    return norm
+
+
 def make_norm(norm: Norm, channels: int, dims: Dims, groups: int = MAX_GROUPS) -> nn.Module:
     """A normalisation layer; that of groups takes the largest number <= `groups` that divides `channels`."""
-    match norm:
+    match fitted_norm(norm, dims):
         case "batch":
             return BATCH_NORM[dims](channels)
         case "instance":

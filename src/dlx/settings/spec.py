@@ -217,6 +217,8 @@ class BatchSpec(Section):
     """The labelled voxel: any `voxel` of the case, or one of a `class` drawn first, so that rare ones are seen too."""
     max_voxels: Annotated[int, Field(ge=1, le=10**12), ADDED_LATER] = 200_000
     """With size=auto: the voxels of a step, in patches of about the median shape; fewer if the memory is small."""
+    max_patches: Annotated[Positive, ADDED_LATER] = 16
+    """With size=auto: the largest number of patches of a step."""
 
     @model_validator(mode="after")
     def _blocks_have_a_size(self) -> Self:

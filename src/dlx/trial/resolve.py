@@ -35,7 +35,7 @@ from dlx.system.errors import SettingError
 from dlx.training import schedules
 from dlx.trial.evaluation_memory import fit_evaluation_batch, slice_sizes
 from dlx.trial.factories import make_loss, make_model, make_optimizer, make_scheduler, model_geometry, outputs_of
-from dlx.trial.fit_batch import fit_batch, fit_dims
+from dlx.trial.fit_batch import fit_batch, fit_network
 from dlx.trial.revisions import revisions
 from dlx.trial.sanity import (
     spell_size,
@@ -69,7 +69,8 @@ class Resolved:
         spec["data"]["source"] = {"fingerprint": self.dataset.fingerprint}
         for key in ("orientation", "spacing_mm"):  # the fingerprint says what they changed
             spec["data"].pop(key, None)
-        spec["batch"].pop("max_voxels", None)  # size and patch_size_px say what it changed
+        for limit in ("max_voxels", "max_patches"):
+            spec["batch"].pop(limit, None)  # size and patch_size_px say what it changed
         spec["split"] = {"train": list(self.split.train), "val": list(self.split.val)}
         spec["compute"] = {
             "device": self.compute.device.type,
@@ -113,7 +114,7 @@ def resolve(spec: Spec, dataset: Dataset, *, min_validations: int = MIN_POINTS, 
     compute = choose_compute(spec.compute)
     groups = load_groups(spec.split, spec.data.path)
     split = _split(spec, dataset, groups)
-    spec, chosen = fit_dims(spec, dataset)
+    spec, chosen = fit_network(spec, dataset)
     spec = _with_normalizer(spec, dataset)
     windows = _windows(spec, dataset, split)
     with torch.device("meta"):
