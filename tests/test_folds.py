@@ -259,4 +259,4 @@ def test_a_scope_is_declared_and_late_once_results_are_there(dlx):
     assert (document["study"]["scope"], document["scope"]) == ("patients", "patients")
     assert document["study"]["declared_late"] == []
     document = json.loads(dlx(*sweep, "--out", "out", "--scope", "seeds", "--json").stdout)
-    assert (document["scope"], document["study"]["declared_late"]) == ("seeds", ["scope"])
+    assert (document["scope"], document["study"]["declared_late"]) == ("seeds", ["scope: patients -> seeds"])

@@ -70,11 +70,16 @@ def _declare(plan: Plan, archived: StudyRecords | None) -> None:
         folder.write_splits(splits_document(plan.splits))
 
 
+def _spell(value: str | float | None) -> str:
+    return "not declared" if value is None else str(value)
+
+
 def _late(before: StudyHeader, header: StudyHeader, *, has_results: bool) -> list[str]:
     """What was late before, and the declarations that changed although there were results."""
     late = list(before.declared_late)
     if has_results:
-        late += [key.replace("_", " ") for key in DECLARED if getattr(before, key) != getattr(header, key)]
+        declared = [(key.replace("_", " "), getattr(before, key), getattr(header, key)) for key in DECLARED]
+        late += [f"{name}: {_spell(old)} -> {_spell(new)}" for name, old, new in declared if old != new]
         if before.scope is None and header.scope is None and bool(before.folds) != bool(header.folds):
             late.append("scope")  # without a declared one it follows from the folds
         late += [claim["text"] for claim in header.claims if claim not in before.claims]
