@@ -27,7 +27,8 @@ from dlx.engine import checkpoint
 from dlx.engine.original_grid import to_original
 from dlx.settings.spec import DataSpec
 from dlx.system.errors import DataError, SettingError
-from dlx.trial.resolve import fit_slice_axis, resolve
+from dlx.trial.fit_batch import fit_slice_axis
+from dlx.trial.resolve import resolve
 from small import SMALL_ARGS, small_resolved, small_spec
 
 CODES = ("LPS", "RAS", "PIR", "SLA")

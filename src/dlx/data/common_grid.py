@@ -80,7 +80,7 @@ def bring_case(case: Case, grid: Grid, is_windowed: Sequence[bool]) -> Case:
 
 
 def _check_memory(cases: Sequence[Case], grid: Grid) -> None:
-    """DataError, naming the case that would become largest, if the resampled cases exceed the memory."""
+    """DataError, naming the case that would become largest, if the cases with resampled copies exceed the memory."""
     sizes = {case.id: _size_on(case, grid) for case in cases}
     changed = [case for case in cases if sizes[case.id] != _turned_size(case, grid.orientation)]
     memory = host_memory_bytes()
@@ -88,7 +88,8 @@ def _check_memory(cases: Sequence[Case], grid: Grid) -> None:
         return
     largest = max(changed, key=lambda case: prod(sizes[case.id]))
     kept = sum(prod(sizes[case.id]) * (case.image[0, 0, 0].nbytes + 1) for case in changed)
-    needed = kept + MASK_BYTES_PER_VOXEL * prod(sizes[largest.id])
+    before = sum(case.image.nbytes + case.mask.nbytes for case in cases)
+    needed = before + kept + MASK_BYTES_PER_VOXEL * prod(sizes[largest.id])
     if needed <= memory:
         return
     d, h, w = sizes[largest.id]

@@ -53,6 +53,12 @@ def median_spacing(spacings_mm: Sequence[SpacingDHW], sizes: Sequence[Size]) -> 
     return d, h, w
 
 
+def median_shape(sizes: Sequence[Size]) -> Size:
+    """The median number of voxels of volumes along each axis, rounded down."""
+    d, h, w = np.median(sizes, axis=0).astype(int).tolist()
+    return d, h, w
+
+
 def resample_image(
     image: NDArray[np.float16] | NDArray[np.float32],
     size: Size,

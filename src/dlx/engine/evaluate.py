@@ -5,8 +5,9 @@ averaged with Gaussian weights. Cases never share a batch, so the score of a cas
 
 With mirroring, the probabilities of a batch are the mean over all its flips, summed one flip at a time.
 
-The class probabilities of a whole case are never in memory: they are computed in pieces, some slices or a slab at a
-time, and only the predicted class of each voxel is kept. Cases that were resampled are measured on their original
+Class probabilities are computed in pieces, and only the predicted class of each voxel is kept: some slices at a time,
+or in 3D a slab as deep as one window. So those of a whole case are in memory only if a window is as deep as the case
+(or, for the soft Dice, if they are small: `SoftSums`). Cases that were resampled are measured on their original
 voxels, to which their probabilities are brought back.
 """
 
@@ -166,6 +167,11 @@ class Evaluator:
 
 class Slab:
     """Weighted sums of windows' probabilities, for the planes of a case that later windows can still overlap."""
+
+    @staticmethod
+    def nbytes(num_classes: int, extent: Extent, plane: tuple[int, int]) -> int:
+        """The bytes of the sums and of their weights."""
+        return 4 * (num_classes + 1) * extent[0] * plane[0] * plane[1]
 
     def __init__(self, num_classes: int, extent: Extent, plane: tuple[int, int], device: torch.device) -> None:
         self.first = 0  # the depth of the first plane

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dlx.models.network import evaluation_mode
+from dlx.models.network import evaluation_mode, training_outputs
 
 
 class PeakBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -55,14 +55,20 @@ def forward_bytes(model: nn.Module, shape: tuple[int, ...]) -> int | None:
         return _peak_bytes(lambda: model(_images(shape)))
 
 
-def training_bytes(model: nn.Module, shape: tuple[int, ...]) -> int | None:
+def training_bytes(model: nn.Module, loss: nn.Module, shape: tuple[int, ...]) -> int | None:
     """Bytes that a forward and backward pass over images of this shape (B, C, *S) takes at its peak, in float32, with
-    the images and the gradients of the weights. The model is on the meta device, and its gradients are left unset; None
-    if it cannot run there.
+    images, masks, the logits of all levels and the gradients of the weights.
+
+    The model is on the meta device, and its gradients are left unset; None if it or the loss cannot run there.
     """
+
+    def run() -> None:
+        mask = torch.empty(shape[0], *shape[2:], dtype=torch.int64, device="meta")
+        loss(training_outputs(model, _images(shape)), mask).backward()
+
     try:
         with torch.enable_grad():
-            return _peak_bytes(lambda: model(_images(shape)).sum().backward())
+            return _peak_bytes(run)
     finally:
         model.zero_grad(set_to_none=True)
 

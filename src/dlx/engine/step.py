@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dlx.data.batches.augment import Augmenter
 from dlx.data.batches.sampler import PatchSource
@@ -11,6 +11,7 @@ from dlx.engine.average import WeightAverage
 from dlx.engine.capture import Captured, Eager
 from dlx.engine.device import Compute
 from dlx.engine.probes import Prober
+from dlx.models.network import training_outputs
 from dlx.scoring.outputs import Outputs
 from dlx.scoring.overlap import mean_foreground, soft_dice_from_sums
 from dlx.study.results import DropoutSample, LevelProbe
@@ -53,7 +54,6 @@ class TrainStep:
         self.source, self.compute = source, compute
         self.clip_grad_norm, self.average, self.with_soft_dice = clip_grad_norm, average, with_soft_dice
         self.augmenter = augmenter
-        self.is_deeply_supervised = getattr(model, "deep_supervision", 0) > 0
         self.losses = torch.zeros(source.num_steps, device=compute.device)
         self.outputs = outputs
         self.soft = torch.zeros(source.num_steps, 3, outputs.num_classes, device=compute.device)
@@ -78,8 +78,8 @@ class TrainStep:
         if self.augmenter is not None:
             image, mask = self.augmenter(image, mask, self.at)
         with self.compute.autocast():
-            outputs = self.model.forward_levels(image) if self.is_deeply_supervised else self.model(image)  # type: ignore[operator]
-        logits = outputs[0] if self.is_deeply_supervised else outputs
+            outputs = training_outputs(self.model, image)
+        logits = outputs if isinstance(outputs, Tensor) else outputs[0]
         loss = self.loss(outputs, mask)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

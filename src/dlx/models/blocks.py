@@ -42,7 +42,7 @@ Groups = Annotated[
     int,
     Field(
         ge=1,
-        description="With norm=group: at most so many groups, as divide the channels.",
+        description="With norm=group: the largest number of groups; fewer if it does not divide the channels.",
     ),
 ]
 
@@ -144,7 +144,7 @@ class ConvBlock(nn.Module):
 
     def _upsample_conv(self, features: Tensor) -> Tensor:
         # on the meta device operations are counted: the standard form is used there, as in papers; in 3D the fast form
-        # was measured on CPUs only, and for small volumes `Conv3d` knows what is right
+        # was measured on CPUs only, and small volumes go through `Conv3d`, which computes them in float32
         is_fast_in_3d = features.device.type == "cpu" and features.shape[2] >= MIN_DEPTH
         if not features.is_meta and (features.ndim == 4 or is_fast_in_3d):
             assert self.conv.bias is not None

@@ -20,7 +20,7 @@ MIN_DEPTH = 3  # of features in bf16: the known faults are at depths of one and 
 
 
 class Conv3d(nn.Conv3d):
-    """torch's Conv3d with right results and gradients under bf16 autocast on a CPU.
+    """torch's Conv3d with correct results and gradients under bf16 autocast on a CPU.
 
     With groups, dilation, or a padding other than a number of zeros it computes in float32 there.
     """

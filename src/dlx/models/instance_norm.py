@@ -13,8 +13,8 @@ class InstanceNorm(nn.GroupNorm):
 
     It is group normalisation with one group per channel. torch's InstanceNorm computes the same, but on a CPU it turns
     channels-last features into contiguous ones. Training in 3D on a CPU takes `PerSampleNorm`: torch's gradient of
-    group normalisation is slow for channels-last features, in bf16 half of a 3D training step (docs/log.md). In 2D it
-    is not taken, because recorded studies have other roundings.
+    group normalisation is slow for channels-last features, in bf16 half of a 3D training step (docs/log.md). In 2D
+    torch's is kept, because recorded studies were computed with it, and this one rounds differently.
     """
 
     def __init__(self, channels: int) -> None:

@@ -23,6 +23,17 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = is_training
 
 
+def is_deeply_supervised(model: nn.Module) -> bool:
+    """Whether coarser levels of the model have logits of their own in training."""
+    return getattr(model, "deep_supervision", 0) > 0
+
+
+def training_outputs(model: nn.Module, image: Float[Tensor, "B C *S"]) -> Tensor | list[Tensor]:
+    """What the loss takes: the logits, or with deep supervision those of all levels, the full size first."""
+    outputs: Tensor | list[Tensor] = model.forward_levels(image) if is_deeply_supervised(model) else model(image)  # type: ignore[operator]
+    return outputs
+
+
 class Network(nn.Module):
     """(B, C, *S) -> logits (B, K, *S) for any size S: `encode`, `decode` and `head`, which a subclass defines.
 

@@ -31,7 +31,7 @@ from dlx.settings.spec import ADDED_LATER, DropoutSpec
 from dlx.system.errors import SettingError
 
 Width = Annotated[int, Field(ge=1, le=4096, description="Channels of the first level; they double at each level.")]
-Levels = Annotated[int, Field(ge=1, le=7, description="How often the features are halved.")]
+Levels = Annotated[int, Field(ge=1, le=7, description="Resolutions; features are halved from one to the next.")]
 MaxWidth = Annotated[
     Annotated[int, Field(ge=1)] | None,
     Field(description="No level has more channels than this (nnU-Net: 320 in 3D, 512 in 2D)."),

@@ -5,6 +5,7 @@ from dlx.settings.text import counted
 from dlx.study.study import Study
 from dlx.system.cpu_cores import available_cores
 from dlx.system.errors import SettingError
+from dlx.trial.fit_batch import MEMORY_FRACTION
 from dlx.trial.resolve import Resolved
 
 
@@ -27,7 +28,8 @@ def _parallel(resolved: list[Resolved], asked: int | None, num_trials: int) -> t
     """How many trials run at once by their threads and devices, and a remark if that is fewer than requested.
 
     On a CPU, threads times trials never exceed the cores: with more threads than cores, steps were measured to be many
-    times slower (docs/log.md). On a GPU one trial runs at a time unless more are requested.
+    times slower (docs/log.md). Nor may their steps together take more than MEMORY_FRACTION of the memory, where that
+    was counted. On a GPU one trial runs at a time unless more are requested.
     """
     if asked is not None and asked < 1:
         raise SettingError(f"--max-parallel {asked}: expected 1 or more")
@@ -35,14 +37,21 @@ def _parallel(resolved: list[Resolved], asked: int | None, num_trials: int) -> t
         parallel = min(asked or 1, num_trials)
         return parallel, _on_several(resolved, parallel)
     threads = max(one.compute.threads for one in resolved)
-    room = max(1, available_cores() // threads)
-    if asked is not None and asked > room:
-        remark = (
-            f"--max-parallel {asked}: only {room} at once: each trial uses {counted(threads, 'thread')}, of "
-            f"{counted(available_cores(), 'core')}"
-        )
-        return min(room, num_trials), [remark]
-    return min(asked or room, num_trials), []
+    rooms = {
+        f"each trial uses {counted(threads, 'thread')}, of {counted(available_cores(), 'core')}": _by_cores(threads)
+    }
+    fraction = max(one.memory_fraction or 0.0 for one in resolved)
+    if fraction > 0:
+        rooms[f"a step of one trial may take {fraction:.0%} of the memory"] = max(1, int(MEMORY_FRACTION / fraction))
+    limit, room = min(rooms.items(), key=lambda item: item[1])
+    wanted = min(num_trials, _by_cores(threads) if asked is None else asked)
+    if wanted <= room:
+        return wanted, []
+    return room, [f"--max-parallel {asked}: only {room} at once: {limit}" if asked else f"{room} at once: {limit}"]
+
+
+def _by_cores(threads: int) -> int:
+    return max(1, available_cores() // threads)
 
 
 def _on_several(resolved: list[Resolved], num_workers: int) -> list[str]:

@@ -20,6 +20,7 @@ from dlx.run.check_scope import check_scope, num_val_persons
 from dlx.run.parallel import choose_parallel
 from dlx.run.stores import Stores, host_stores, lack_of_shared_memory, stays_on_host
 from dlx.run.trial import Task
+from dlx.run.unlike_batches import Grid, remark_on_batches
 from dlx.settings.binding import bind_parts
 from dlx.settings.layers import make_spec, settings_differences, with_absolute_paths
 from dlx.settings.spec import ALL_FOLDS, Spec
@@ -34,9 +35,6 @@ from dlx.trial.resolve import Resolved, resolve
 # Ways to choose `evaluate.every` and `evaluate.batch_size` if they are not given (`min_validations` and `fits_batch` of
 # `resolve`): the current one; that of a machine with more memory; that of versions without either rule.
 CHOICES = ((MIN_POINTS, True), (MIN_POINTS, False), (1, False))
-
-
-Grid = dict[tuple[str, int | None], Resolved]  # by the variant's label and the fold
 
 
 @dataclass(frozen=True)
@@ -158,7 +156,7 @@ def make_plan(
     variants = tuple(v.model_copy(update={"spec": with_absolute_paths(v.spec)}) for v in study.variants)
     study = _with_folds(study.model_copy(update={"variants": variants}))
     datasets = _open_data(study, cache_dir=cache_dir, verify=verify_data, keep=keep_cache, progress=progress)
-    resolved = _resolve_as_begun(study, datasets, folder, known_trials)
+    resolved = remark_on_batches(study, _resolve_as_begun(study, datasets, folder, known_trials))
     _check_study(study, resolved)
     stores = host_stores(resolved.values())
     slim = {place: one.without_voxels() for place, one in resolved.items()}

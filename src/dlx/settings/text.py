@@ -16,9 +16,9 @@ MAX_VALUES = 1000  # of a grid: a study of more variants is most likely a typing
 MAX_DIGITS = 18  # of a grid's number, before the point and after it: what a float and a 64-bit integer hold
 
 
-def counted(number: int, what: str) -> str:
-    """`1 trial`, `2 trials`."""
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+def counted(number: int, what: str, plural: str | None = None) -> str:
+    """`1 trial`, `2 trials`; `2 patches` with a plural of its own."""
+    return f"{number} {what}" if number == 1 else f"{number} {plural or f'{what}s'}"
 
 
 def shorten(text: str, max_length: int = 80) -> str:

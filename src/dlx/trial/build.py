@@ -18,8 +18,14 @@ from dlx.engine.randomness import weights_from
 from dlx.engine.step import TrainStep
 from dlx.scoring.outputs import Outputs
 from dlx.settings.spec import AugmentSpec, Spec
-from dlx.training.deep_supervision import DeepSupervision
-from dlx.trial.factories import make_loss, make_model, make_optimizer, make_scheduler, model_geometry, outputs_of
+from dlx.trial.factories import (
+    make_model,
+    make_optimizer,
+    make_scheduler,
+    make_training_loss,
+    model_geometry,
+    outputs_of,
+)
 from dlx.trial.resolve import Resolved
 
 
@@ -81,7 +87,7 @@ def _make_step(resolved: Resolved, store: VoxelStore, model: nn.Module) -> Train
     plan = _patch_sampler(spec, store, train, outputs)
     return TrainStep(
         model,
-        _make_loss(spec, outputs, model).to(compute.device),
+        make_training_loss(spec, outputs, model).to(compute.device),
         make_optimizer(model, spec),
         PatchSource(store, plan, spec.batch, dims, compute.device, spec.train.steps_per_epoch),
         compute,
@@ -94,18 +100,19 @@ def _make_step(resolved: Resolved, store: VoxelStore, model: nn.Module) -> Train
     )
 
 
-def _make_loss(spec: Spec, outputs: Outputs, model: nn.Module) -> nn.Module:
-    loss = make_loss(spec.loss, outputs)
-    return DeepSupervision(loss) if getattr(model, "deep_supervision", 0) else loss
-
-
 def _make_augmenter(resolved: Resolved) -> Augmenter | None:
     spec = resolved.spec
     if spec.augment == AugmentSpec():
         return None
     channels, steps = len(resolved.dataset.channels), spec.train.steps_per_epoch
     return Augmenter(
-        spec.augment, steps, spec.batch.fitted_size, channels, spec.batch.fitted_patch_size_px, resolved.compute.device
+        spec.augment,
+        steps,
+        spec.batch.fitted_size,
+        channels,
+        spec.batch.fitted_patch_size_px,
+        resolved.compute.device,
+        resolved.patch_voxel_size,
     )
 
 

@@ -9,13 +9,15 @@ from dlx.data.cases import Dataset
 from dlx.data.ct import windowed_channels
 from dlx.data.splits.split import Split
 from dlx.engine.device import Compute, memory_bytes
+from dlx.engine.evaluate import Slab
 from dlx.engine.footprint import forward_bytes
+from dlx.scoring.outputs import Outputs
 from dlx.settings.spec import EvaluateSpec, Spec
 from dlx.trial.factories import model_geometry, outputs_of
 
 # The share of the device's memory for a batch of evaluation: a quarter leaves room for voxels, weights, other trials.
 MEMORY_FRACTION = 0.25
-MAX_EVALUATION_BYTES = 6 * 2**30  # a case of 512 x 512 x 600 with 24 classes then takes less than 8 GiB in all
+MAX_EVALUATION_BYTES = 6 * 2**30  # with it 512 x 512 x 600 voxels and 24 classes take less than 8 GiB in all
 ROOMY_BYTES_PER_VOXEL = 6144  # of a U-Net of width 256: a batch that would fit even then needs no tracing
 WORKSPACE = 4 / 3  # measured: oneDNN's convolutions took a third more than their tensors (512 x 512, width 16)
 GATHERED_BYTES, GATHERED_BYTES_PER_CHANNEL = 26, 10  # an index, a mask; the image as float16 and twice as float32
@@ -35,12 +37,13 @@ def fit_evaluation_batch(
     dims, stride = model_geometry(model)
     used = dataset.cases_of([*split.train, *split.val])
     size = evaluated_size(spec, [case.mask.shape for case in used], dims, stride)
-    room = min(int(memory * MEMORY_FRACTION), MAX_EVALUATION_BYTES)
+    slab = slab_bytes(size, [case.mask.shape for case in used], outputs_of(dataset)) if dims == 3 else 0
+    room = min(int(memory * MEMORY_FRACTION), MAX_EVALUATION_BYTES) - slab
     if asked * prod(size) * ROOMY_BYTES_PER_VOXEL <= room:
         return spec, []
     each = bytes_of_each(spec, model, dataset, size)
     if each is None:
-        return spec, [f"evaluate.batch_size: the memory that this network takes is unknown, so it stays {asked}"]
+        return spec, [f"evaluate.batch_size: the memory of this network cannot be measured, so it stays {asked}"]
     fitted = asked
     while fitted > 1 and fitted * each > room:
         fitted //= 2
@@ -49,9 +52,16 @@ def fit_evaluation_batch(
     what = f"{'slices' if dims == 2 else 'windows'} of {' x '.join(map(str, size))}"
     remark = (
         f"evaluate.batch_size: reduced from {asked} to {fitted}, because {asked} {what} would take "
-        f"{asked * each / 2**30:.1f} GiB of memory (limit {room / 2**30:.1f} GiB)"
+        f"{asked * each / 2**30:.1f} GiB of memory (limit {max(0, room) / 2**30:.1f} GiB)"
     )
     return spec.model_copy(update={"evaluate": spec.evaluate.model_copy(update={"batch_size": fitted})}), [remark]
+
+
+def slab_bytes(window: Sequence[int], shapes: Sequence[Sequence[int]], outputs: Outputs) -> int:
+    """The memory of the largest slab of sliding windows' probabilities: see `Slab`."""
+    d, h, w = window
+    planes = ((max(height, h), max(width, w)) for _, height, width in shapes)
+    return max(Slab.nbytes(outputs.num_outputs, (d, h, w), plane) for plane in planes)
 
 
 def evaluated_size(spec: Spec, shapes: list[tuple[int, ...]], dims: int, stride: int) -> tuple[int, ...]:

@@ -6,10 +6,12 @@ import torch
 from torch import nn
 
 from dlx.data.cases import Dataset
+from dlx.models.network import is_deeply_supervised
 from dlx.scoring.outputs import Outputs
 from dlx.settings import registry
 from dlx.settings.spec import PART_KINDS, Part, Spec
 from dlx.system.errors import SettingError
+from dlx.training.deep_supervision import DeepSupervision
 from dlx.training.losses import SumLoss, takes_valid
 
 
@@ -46,6 +48,12 @@ def make_loss(terms: tuple[Part, ...], outputs: Outputs) -> nn.Module:
         if outputs.regions and not hasattr(term, "of_regions"):
             raise SettingError(f"loss '{part.name}' needs exclusive classes, but the data have regions: use dice or ce")
     return SumLoss(made, has_ignored=outputs.has_ignored, regions=outputs.regions)
+
+
+def make_training_loss(spec: Spec, outputs: Outputs, model: nn.Module) -> nn.Module:
+    """The spec's loss of what the model gives in training: see `training_outputs`."""
+    loss = make_loss(spec.loss, outputs)
+    return DeepSupervision(loss) if is_deeply_supervised(model) else loss
 
 
 def parameter_groups(model: nn.Module, spec: Spec) -> list[dict[str, Any]]:

@@ -2,21 +2,22 @@
 
 from collections.abc import Callable, Sequence
 from math import prod
+from typing import NamedTuple
 
-import numpy as np
 from torch import nn
 
 from dlx.data.batches.sampler import fit_patch_size, median_patch
 from dlx.data.cases import Case, Dataset
 from dlx.data.common_grid import spell_spacing
-from dlx.data.resample import coarse_axis, median_spacing
+from dlx.data.resample import coarse_axis, median_shape, median_spacing
 from dlx.data.splits.split import Split
 from dlx.engine.device import Compute, memory_bytes
 from dlx.engine.footprint import training_bytes
 from dlx.models.blocks import Dims, fitted_norm
 from dlx.settings.spec import BatchSpec, Part, Spec
+from dlx.settings.text import counted
 from dlx.trial.evaluation_memory import slice_sizes
-from dlx.trial.factories import model_geometry
+from dlx.trial.factories import make_training_loss, model_geometry, outputs_of
 
 MIN_SIDE_3D = 8  # voxels: the median volume of a 3D network is at least as thick
 MIN_PATCHES = {2: 8, 3: 2}  # of a step with `batch.size=auto`: the patch shrinks until as many fit
@@ -43,18 +44,52 @@ def fitting_dims(cases: Sequence[Case]) -> tuple[Dims, str]:
     The medians are over all cases, so that the folds of a cross-validation agree.
     """
     spacing = median_spacing([case.spacing_mm for case in cases], [case.mask.shape for case in cases])
-    shape = np.median([case.mask.shape for case in cases], axis=0)
-    if shape.min() == 1:
+    shape = median_shape([case.mask.shape for case in cases])
+    if min(shape) == 1:
         return 2, "single slices"
-    if coarse_axis(spacing, cases[0].mask.shape) is not None:
+    if coarse_axis(spacing, shape) is not None:
         return 2, f"thick slices, voxels of {spell_spacing(spacing)} (x, y, z)"
-    if shape.min() < MIN_SIDE_3D:
-        return 2, f"the volumes are {shape.min():g} voxels thick"
-    return 3, f"volumes of about {' x '.join(f'{side:g}' for side in shape)} voxels"
+    if min(shape) < MIN_SIDE_3D:
+        return 2, f"the volumes are {min(shape)} voxels thick"
+    return 3, f"the median of {counted(len(cases), 'case')} is {' x '.join(map(str, shape))} voxels"
 
 
-def fit_batch(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, compute: Compute) -> tuple[Spec, list[str]]:
-    """The spec with the size of a patch and the number of patches filled in, and a remark if memory limits them.
+def fit_slice_axis(spec: Spec, dataset: Dataset, split: Split, dims: int) -> tuple[Spec, list[str]]:
+    """The spec with `batch.slice_axis` as a number, and a remark if the slices are not those along the first axis.
+
+    `auto` is the axis of one voxel of single slices, or for volumes the coarse axis of the training cases' median
+    spacing (see `coarse_axis`).
+    """
+    if spec.batch.slice_axis != "auto":
+        return spec, []
+    trained = dataset.cases_of(split.train)
+    spacing = median_spacing([case.spacing_mm for case in trained], [case.mask.shape for case in trained])
+    shape = median_shape([case.mask.shape for case in trained])
+    single = [axis for axis in range(3) if shape[axis] == 1]
+    found = single[0] if single else coarse_axis(spacing, shape)
+    axis = found or 0 if dims == 2 else 0
+    fitted = spec.model_copy(update={"batch": spec.batch.model_copy(update={"slice_axis": axis})})
+    if axis == 0:
+        return fitted, []
+    return fitted, [
+        f"batch.slice_axis=auto: slices are taken along array axis {axis} of (D, H, W), "
+        + ("which has one voxel" if single else f"whose voxels are the longest, {spacing[axis]:.3g} mm")
+    ]
+
+
+class FittedBatch(NamedTuple):
+    """A spec with the size of a patch and the number of patches, and remarks on what limits them.
+
+    `memory_fraction` is the share of the device's memory that a step may take; None if it was not counted.
+    """
+
+    spec: Spec
+    remarks: list[str]
+    memory_fraction: float | None = None
+
+
+def fit_batch(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, compute: Compute) -> FittedBatch:
+    """Fills in the size of a patch and the number of patches.
 
     With `batch.size=auto` patches start from the training cases' median shape. A step has `batch.max_patches` patches
     and `batch.max_voxels` voxels at most, fewer if these would take more than MEMORY_FRACTION of the memory of the
@@ -65,35 +100,64 @@ def fit_batch(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, comp
     shapes: list[tuple[int, ...]] = [case.mask.shape for case in dataset.cases_of(split.train)]
     if dims == 2:
         shapes = slice_sizes(shapes, spec.batch.fitted_slice_axis)
-    asked, remarks = spec.batch.patch_size_px, []
+    asked = spec.batch.patch_size_px
     if spec.batch.size != "auto":
         remarks = [
             f"batch.{limit}: has no effect, because batch.size is not auto"
             for limit in ("max_voxels", "max_patches")
             if getattr(spec.batch, limit) != getattr(BatchSpec(), limit)
         ]
-        patch, count = fit_patch_size(asked, shapes, stride), spec.batch.size
-    else:
-        memory = memory_bytes(compute.device)
-        patch, fitting, room = filled(
-            asked or median_patch(shapes, stride),
-            stride if asked is None else None,
-            MIN_PATCHES[dims],
-            spec.batch.max_voxels,
-            lambda patch: voxels_in_memory(model, len(dataset.channels), patch, memory),
+        return FittedBatch(with_patches(spec, fit_patch_size(asked, shapes, stride), spec.batch.size), remarks)
+    memory = memory_bytes(compute.device)
+    loss = make_training_loss(spec, outputs_of(dataset), model)
+    patch, count, room = filled(
+        asked or median_patch(shapes, stride),
+        stride if asked is None else None,
+        MIN_PATCHES[dims],
+        spec.batch.max_voxels,
+        lambda patch: voxels_in_memory(model, loss, len(dataset.channels), patch, memory),
+    )
+    count = min(count, spec.batch.max_patches)
+    fraction = None if room is None else MEMORY_FRACTION * count * prod(patch) / room
+    return FittedBatch(with_patches(spec, patch, count), remarks_on_limits(spec, patch, count, room), fraction)
+
+
+def with_patches(spec: Spec, patch: tuple[int, ...], count: int) -> Spec:
+    """The spec with this size and number of patches."""
+    return spec.model_copy(update={"batch": spec.batch.model_copy(update={"patch_size_px": patch, "size": count})})
+
+
+def voxel_size_of_patch(spec: Spec, dataset: Dataset) -> tuple[float, ...]:
+    """The median voxel size along the axes of a patch, (d, h, w) or those of a slice; ones if they agree within 1 %.
+
+    `spec` is resolved.
+    """
+    cases = dataset.cases
+    spacing = median_spacing([case.spacing_mm for case in cases], [case.mask.shape for case in cases])
+    left_out = {spec.batch.fitted_slice_axis} if len(spec.batch.fitted_patch_size_px) == 2 else set()
+    size = tuple(spacing[axis] for axis in range(3) if axis not in left_out)
+    return size if max(size) > 1.01 * min(size) else (1.0,) * len(size)
+
+
+def remarks_on_limits(spec: Spec, patch: tuple[int, ...], count: int, room: int | None) -> list[str]:
+    """What limits the `count` patches of a step beside `batch.max_voxels`, or does not although it should.
+
+    `room` is the number of voxels that fit the memory, as `voxels_in_memory` gives it.
+    """
+    asked, voxels = spec.batch.max_voxels, prod(patch)
+    one = f"batch.size=auto: one patch of {' x '.join(map(str, patch))}"
+    remarks = [f"{one} has {voxels:,} voxels, more than batch.max_voxels={asked:,}"] if voxels > asked else []
+    if room is None:
+        unknown = "the memory of this network or device cannot be measured, so it does not limit the patches"
+        remarks.append(f"batch.size=auto: {unknown}")
+    elif voxels > room:
+        remarks.append(f"{one} alone takes more than half of the memory: set a smaller batch.patch_size_px")
+    elif room < min(asked, (count + 1) * voxels) and count < spec.batch.max_patches:
+        patches = f"{counted(count, 'patch', 'patches')} of {' x '.join(map(str, patch))}"
+        remarks.append(
+            f"batch.size=auto: {patches}, because batch.max_voxels={asked:,} would take more than half of the memory"
         )
-        count = min(fitting, spec.batch.max_patches)
-        if room is None:
-            remarks = [
-                "batch.size=auto: not limited by memory: how much the network takes or the device has is unknown"
-            ]
-        elif room < spec.batch.max_voxels and fitting <= spec.batch.max_patches:
-            remarks = [
-                f"batch.size=auto: {count} patches of {' x '.join(map(str, patch))}, because batch.max_voxels="
-                f"{spec.batch.max_voxels:,} would take more than half of the memory"
-            ]
-    batch = spec.batch.model_copy(update={"patch_size_px": patch, "size": count})
-    return spec.model_copy(update={"batch": batch}), remarks
+    return remarks
 
 
 def filled(
@@ -103,10 +167,10 @@ def filled(
     max_voxels: int,
     in_memory: Callable[[tuple[int, ...]], int | None],
 ) -> tuple[tuple[int, ...], int, int | None]:
-    """The size of a patch, the number of patches, one or more, and what `in_memory` says.
+    """The size of a patch, the number of patches, one or more, and what `in_memory` gives for the size.
 
-    They have at most `max_voxels`, and at most as many as `in_memory` says of the size (None: no limit). The size is
-    that of `patch`; with a stride it is `shortened` until `min_patches` fit.
+    All patches together have at most `max_voxels` voxels, and at most `in_memory(size)` (None: no limit). Without a
+    stride the size is `patch`; with one it is `shortened` until `min_patches` fit.
     """
     patch = shortened(patch, stride, max_voxels // min_patches)
     room = in_memory(patch)
@@ -128,15 +192,18 @@ def shortened(patch: tuple[int, ...], stride: int | None, max_voxels: int) -> tu
     return tuple(sides)
 
 
-def voxels_in_memory(model: nn.Module, channels: int, patch: tuple[int, ...], memory: int | None) -> int | None:
+def voxels_in_memory(
+    model: nn.Module, loss: nn.Module, channels: int, patch: tuple[int, ...], memory: int | None
+) -> int | None:
     """How many voxels of patches can be trained on at once within MEMORY_FRACTION of `memory` bytes.
 
     None if the memory is None, or if the model cannot run on the meta device.
     """
     if memory is None:
         return None
-    one, two = (training_bytes(model, (count, channels, *patch)) for count in (1, 2))
-    if one is None or two is None:
+    # not of one patch: where that is one voxel at the deepest level, batch norm raises an error
+    two, three = (training_bytes(model, loss, (count, channels, *patch)) for count in (2, 3))
+    if two is None or three is None:
         return None
-    each = WORKSPACE * (two - one)  # what is taken once, such as the gradients of the weights, is small beside a step
+    each = WORKSPACE * (three - two)  # what is taken once, such as the gradients of the weights, is small beside a step
     return int(memory * MEMORY_FRACTION * prod(patch) / each)

@@ -8,17 +8,14 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from dlx.data.cases import Dataset
 from dlx.data.checks.remarks import remark_on
-from dlx.data.common_grid import spell_spacing
 from dlx.data.ct import Windows, describe_windows, windows_of
 from dlx.data.intensities import ChannelIntensities
 from dlx.data.layouts.listing import name_some
-from dlx.data.resample import coarse_axis
 from dlx.data.splits.choose import split_cases
 from dlx.data.splits.groups import load_groups
 from dlx.data.splits.split import Split
@@ -26,6 +23,7 @@ from dlx.data.whiten import describe_correlations
 from dlx.engine import checkpoint
 from dlx.engine.checkpoint import InitialWeights
 from dlx.engine.device import Compute, choose_compute, has_amx, memory_bytes
+from dlx.models.network import is_deeply_supervised
 from dlx.settings.binding import bind_part, bind_parts, identifying_settings
 from dlx.settings.spec import Part, Spec
 from dlx.study.metrics import MIN_POINTS
@@ -35,11 +33,12 @@ from dlx.system.errors import SettingError
 from dlx.training import schedules
 from dlx.trial.evaluation_memory import fit_evaluation_batch, slice_sizes
 from dlx.trial.factories import make_loss, make_model, make_optimizer, make_scheduler, model_geometry, outputs_of
-from dlx.trial.fit_batch import fit_batch, fit_network
+from dlx.trial.fit_batch import FittedBatch, fit_batch, fit_network, fit_slice_axis, voxel_size_of_patch
 from dlx.trial.revisions import revisions
 from dlx.trial.sanity import (
     spell_size,
     warn_of_dropout,
+    warn_of_mirroring,
     warn_of_patches,
     warn_of_settings_without_effect,
     warn_of_threads,
@@ -59,6 +58,8 @@ class Resolved:
     windows: Windows = ()  # of the channels, if they are clipped and scaled by statistics of the training cases
     remarks: tuple[str, ...] = ()
     intensities: tuple[tuple[ChannelIntensities, ...], ...] = ()  # of each case; a dry run shows them
+    memory_fraction: float | None = None  # of the device's memory, that a step may take; None if it was not counted
+    patch_voxel_size: tuple[float, ...] = ()  # along the axes of a patch, in any unit
     rounding_error: float | None = None  # the largest of images kept as float16, as a share of their noise
 
     def settings(self, seed: int) -> dict[str, Any]:
@@ -83,7 +84,7 @@ class Resolved:
             spec["compute"]["is_captured"] = self.compute.captures
         if self.initial is not None:
             spec["train"]["init_from"] = self.initial.digest
-        revised = revisions(self.spec, self.dataset, self.compute)
+        revised = revisions(self.spec, self.dataset, self.compute, self.patch_voxel_size)
         return {
             "results_version": RESULTS_VERSION,
             **({"revisions": revised} if revised else {}),
@@ -120,7 +121,7 @@ def resolve(spec: Spec, dataset: Dataset, *, min_validations: int = MIN_POINTS, 
     with torch.device("meta"):
         model = make_model(spec, dataset)
     compute = _fit_precision(spec, model, compute)
-    spec, fitted = _fit(spec, model, dataset, split, compute, min_validations)
+    spec, fitted, memory_fraction = _fit(spec, model, dataset, split, compute, min_validations)
     spec, reduced = fit_evaluation_batch(spec, model, dataset, split, compute) if fits_batch else (spec, [])
     _check_norms(spec, model, dataset, split)
     part_remarks = _check_parts(spec, model, dataset)
@@ -152,6 +153,8 @@ def resolve(spec: Spec, dataset: Dataset, *, min_validations: int = MIN_POINTS, 
         windows=windows,
         remarks=tuple(remarks),
         intensities=tuple(case.intensities for case in dataset.cases),
+        memory_fraction=memory_fraction,
+        patch_voxel_size=voxel_size_of_patch(spec, dataset),
         rounding_error=max(errors, default=None),
     )
 
@@ -170,17 +173,17 @@ def _split(spec: Spec, dataset: Dataset, groups: Mapping[str, str]) -> Split:
 
 def _fit(
     spec: Spec, model: nn.Module, dataset: Dataset, split: Split, compute: Compute, min_validations: int
-) -> tuple[Spec, list[str]]:
+) -> FittedBatch:
     """The spec with slice axis, patches and interval of validation as numbers, in this order: each depends on those
-    before it. With remarks.
+    before it.
     """
     dims, _ = model_geometry(model)
     spec, axis_remarks = fit_slice_axis(spec, dataset, split, dims)
     _check_axes(spec, dims)
     _check_patch(spec, dims)
-    spec, batch_remarks = fit_batch(spec, model, dataset, split, compute)
+    spec, batch_remarks, memory_fraction = fit_batch(spec, model, dataset, split, compute)
     spec = _fit_evaluation(spec, dataset, split, min_validations, 2 ** len(spec.mirrored_axes(dims)))
-    return spec, [*axis_remarks, *batch_remarks]
+    return FittedBatch(spec, [*axis_remarks, *batch_remarks], memory_fraction)
 
 
 def _warnings(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, compute: Compute) -> list[str]:
@@ -188,6 +191,7 @@ def _warnings(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, comp
     return [
         *warn_of_patches(spec, dataset, split, model_geometry(model)[0]),
         *warn_of_settings_without_effect(spec),
+        *warn_of_mirroring(spec, model_geometry(model)[0]),
         *(warn_of_dropout(model, len(dataset.channels)) if spec.dropout.p > 0 else ()),
         *(warn_of_threads(compute.threads, available_cores()) if compute.device.type == "cpu" else ()),
     ]
@@ -255,29 +259,6 @@ def _check_patch(spec: Spec, dims: int) -> None:
         raise SettingError("batch.kind: 'block' is for 2D networks; a 3D network needs 'patches'")
 
 
-def fit_slice_axis(spec: Spec, dataset: Dataset, split: Split, dims: int) -> tuple[Spec, list[str]]:
-    """The spec with `batch.slice_axis` as a number, and a remark if the slices are not those along the first axis.
-
-    `auto` is the axis of one voxel of single slices, or for volumes the coarse axis of the training cases' median
-    spacing (see `coarse_axis`).
-    """
-    if spec.batch.slice_axis != "auto":
-        return spec, []
-    trained = dataset.cases_of(split.train)
-    d, h, w = np.median([case.spacing_mm for case in trained], axis=0).tolist()
-    single = [axis for axis in range(3) if all(case.mask.shape[axis] == 1 for case in trained)]
-    are_volumes = all(min(case.mask.shape) > 1 for case in trained)
-    coarse = coarse_axis((d, h, w), trained[0].mask.shape) if are_volumes else next(iter(single), None)
-    axis = coarse or 0 if dims == 2 else 0
-    fitted = spec.model_copy(update={"batch": spec.batch.model_copy(update={"slice_axis": axis})})
-    if axis == 0:
-        return fitted, []
-    return fitted, [
-        f"batch.slice_axis=auto: slices are taken along array axis {axis} (D, H, W), "
-        + (f"the coarse one of {spell_spacing((d, h, w))} (x, y, z)" if are_volumes else "which has one voxel")
-    ]
-
-
 def _fit_evaluation(spec: Spec, dataset: Dataset, split: Split, at_least: int, num_flips: int) -> Spec:
     """Fills in `evaluate.every`, if it is not given: validation then costs a tenth of training.
 
@@ -323,10 +304,11 @@ def _check_norms(spec: Spec, model: nn.Module, dataset: Dataset, split: Split) -
         seen += [("an evaluated slice", size) for size in slice_sizes(shapes, spec.batch.fitted_slice_axis)]
     what, smallest = min(seen, key=lambda one: _num_deepest(one[1], stride))
     if _has_instance_norm(model) and _num_deepest(smallest, stride) == 1:
-        remedy = "a larger batch.patch_size_px, " if smallest == patch else ""
+        larger = "a larger batch.patch_size_px, " if smallest == patch else ""
+        deep = " (with a smaller model.deep_supervision)" if is_deeply_supervised(model) else ""
         raise SettingError(
             f"model '{spec.model}': {what} of {spell_size(smallest)} is one voxel at the deepest level, but instance "
-            f"norm needs more than one: set {remedy}fewer model.levels or another model.norm"
+            f"norm needs more than one: set {larger}fewer model.levels{deep} or another model.norm"
         )
     is_batch = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
     if is_batch and spec.batch.fitted_size * _num_deepest(patch, stride) == 1:

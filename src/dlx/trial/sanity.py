@@ -63,6 +63,16 @@ def warn_of_settings_without_effect(spec: Spec) -> list[str]:
     ]
 
 
+def warn_of_mirroring(spec: Spec, dims: int) -> list[str]:
+    """Predictions mirrored along axes that training does not flip: the network has never seen such images."""
+    flipped = (spec.augment.flip_axes or range(dims)) if spec.augment.flip > 0 else ()
+    unseen = [axis for axis in spec.mirrored_axes(dims) if axis not in flipped]
+    if not unseen:
+        return []
+    axes = f"{'axis' if len(unseen) == 1 else 'axes'} {', '.join(map(str, unseen))}"
+    return [f"evaluate.mirror: images are mirrored along {axes}, which training never flips: set augment.flip too"]
+
+
 def _value(spec: Spec, key: str) -> Any:
     return reduce(getattr, key.split("."), spec)
 

@@ -31,11 +31,14 @@ class Augmenter:
         channels: int,
         patch_size_px: tuple[int, ...],
         device: torch.device,
+        voxel_size: tuple[float, ...] | None = None,
     ) -> None:
+        """`voxel_size` is that of the patch's axes in any unit, by default equal: angles are those of the body."""
         self.spec, self.dims, self.shape = spec, len(patch_size_px), (num_steps, batch_size)
         self.sizes = patch_size_px
         dims = self.dims
-        sides = torch.tensor(patch_size_px[::-1], dtype=torch.float32)  # (x, y(, z))
+        steps = voxel_size or (1.0,) * dims
+        sides = torch.tensor([n * step for n, step in zip(patch_size_px, steps, strict=True)][::-1])  # (x, y(, z))
         # computed here because at each step it would be a copy from the host
         self.side_ratios = (sides / sides.unsqueeze(1)).to(device)
         self.noise = torch.Generator(device)

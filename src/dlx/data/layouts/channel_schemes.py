@@ -58,8 +58,10 @@ def _normalizer_of(schemes: Sequence[Scheme]) -> Part:
 
 
 def _each(channels: Sequence[str], schemes: Sequence[Scheme]) -> str:
-    """`'CT' by ct, 'PET' by zscore`."""
-    return ", ".join(f"{channel!r} by {scheme}" for channel, scheme in zip(channels, schemes, strict=True))
+    """`'CT' by ct, 'PET' by zscore over all voxels`: beside other schemes, `zscore` has no argument `over`."""
+    spelled = {"zscore": "zscore over all voxels"} if len(set(schemes)) > 1 else {}
+    pairs = zip(channels, schemes, strict=True)
+    return ", ".join(f"{channel!r} by {spelled.get(scheme, scheme)}" for channel, scheme in pairs)
 
 
 def _meanings(named: Sequence[str]) -> dict[str, list[str]]:

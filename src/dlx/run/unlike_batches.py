@@ -1,0 +1,41 @@
+"""Remarks on batches and norms that were fitted to data or network, and so differ between variants or folds."""
+
+from dataclasses import replace
+
+from dlx.settings.spec import Spec
+from dlx.settings.text import counted
+from dlx.study.study import Study
+from dlx.trial.resolve import Resolved
+from dlx.trial.sanity import spell_size
+
+Grid = dict[tuple[str, int | None], Resolved]  # by the variant's label and the fold
+
+
+def remark_on_batches(study: Study, resolved: Grid) -> Grid:
+    """The same, with a remark on the batch of each trial if batches differ although the settings ask for the same.
+
+    The difference between variants is then also that of their batches.
+    """
+    asked = {variant.label: _asked(variant.spec) for variant in study.variants}
+    found: dict[tuple[object, ...], set[str]] = {}
+    for (label, _), one in resolved.items():
+        found.setdefault(asked[label], set()).add(_describe(one.spec))
+    return {
+        (label, fold): replace(one, remarks=(*one.remarks, _describe(one.spec)))
+        if len(found[asked[label]]) > 1
+        else one
+        for (label, fold), one in resolved.items()
+    }
+
+
+def _asked(spec: Spec) -> tuple[object, ...]:
+    return spec.batch.kind, spec.batch.size, spec.batch.patch_size_px, spec.model.args.get("norm")
+
+
+def _describe(spec: Spec) -> str:
+    """`16 patches of 24 x 24 in a step, batch norm`."""
+    size = spell_size(spec.batch.fitted_patch_size_px)
+    norm = spec.model.args.get("norm")
+    return f"{counted(spec.batch.fitted_size, 'patch', 'patches')} of {size} in a step" + (
+        f", {norm} norm" * bool(norm)
+    )
