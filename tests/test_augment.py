@@ -1,6 +1,7 @@
 """Augmentation: what each kind does to a batch, and that it draws from a stream of its own."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,9 @@ from dlx.engine import checkpoint
 from dlx.engine.fit import TrialProgress, begin_epoch, fit
 from dlx.settings.spec import AugmentSpec
 from dlx.system.errors import SettingError
-from small import small_job, small_resolved
+from dlx.trial.build import make_job
+from dlx.trial.resolve import resolve
+from small import make_store, small_job, small_resolved, small_spec
 
 OLD = {"flip": 0.5, "rotate_deg": 30.0, "scale": 0.3, "intensity": 0.2, "noise": 0.1}
 CHANCES = {"blur": 0.5, "contrast": 0.5, "low_resolution": 0.5, "gamma_inverted": 0.5, "gamma": 0.5}
@@ -88,6 +91,33 @@ def test_turns_of_a_patch_that_is_no_square_keep_its_shapes():
     _, labels = turning(torch.zeros(4, 2, 48, 96), disc, AT)
     turned = (labels != disc) & (radius < 24)  # farther out the reflected patch comes in
     assert turned.double().mean() < 0.01
+
+
+def test_turns_of_voxels_of_unlike_sides_keep_shapes_in_mm():
+    rows, columns = torch.meshgrid(3 * (torch.arange(32.0) - 15.5), torch.arange(96.0) - 47.5, indexing="ij")
+    radius = (rows**2 + columns**2).sqrt()
+    disc = (radius < 32).long().expand(4, 32, 96)
+    turned_wrongly = []
+    for voxel_size in ((3.0, 1.0), None):
+        turning = Augmenter(AugmentSpec(rotate_deg=180.0), 3, 4, 2, (32, 96), torch.device("cpu"), voxel_size)
+        turning.affine[..., :-1].copy_(rotations(torch.full((3, 4, 3), 0.7), 2))
+        _, labels = turning(torch.zeros(4, 2, 32, 96), disc, AT)
+        turned_wrongly.append(((labels != disc) & (radius < 48)).double().mean().item())
+    assert turned_wrongly[0] < 0.02 < 0.1 < turned_wrongly[1]
+
+
+def test_a_trial_turns_patches_by_the_voxel_sizes_of_its_axes():
+    resolved = small_resolved()
+    cases = tuple(replace(case, spacing_mm=(2.5, 1.0, 2.0)) for case in resolved.dataset.cases)
+    dataset = replace(resolved.dataset, cases=cases)
+    turns = {"augment": {"rotate_deg": 10.0}}
+    unlike = resolve(small_spec(turns), dataset)
+    assert unlike.patch_voxel_size == (1.0, 2.0)
+    assert "rotation in mm" in unlike.settings(0)["revisions"]
+    assert "revisions" not in small_resolved(turns).settings(0)
+    assert "revisions" not in resolve(small_spec(), dataset).settings(0)
+    sides = make_job(unlike, make_store(unlike), 0).step.augmenter.side_ratios
+    assert sides.tolist() == [[1.0, 0.5], [2.0, 1.0]]  # x of 2 mm, y of 1 mm, 16 voxels each
 
 
 def test_twice_the_size_is_twice_the_size():

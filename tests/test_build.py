@@ -258,9 +258,16 @@ def test_in_3d_torchs_own_convolution_never_trains_in_bf16_on_a_cpu(monkeypatch,
         ({"model": {"dims": 3}, "batch": {"patch_size_px": None}}, 1),
         ({"model": {"dims": 3, "up": "transposed"}, "batch": {"patch_size_px": None}}, 0),
         ({"model": {"dims": 3, "norm": "instance"}, "batch": {"patch_size_px": None}}, 2),
+        (
+            {
+                "model": {"dims": 3, "up": "transposed", "down": "conv", "down_norm": "instance"},
+                "batch": {"patch_size_px": None},
+            },
+            1,
+        ),
         ({"data": {"source": "phantom:subjects=4,size=24,labelled_every=3"}}, 1),
     ],
-    ids=["plain", "instance norm", "nearest in 3D", "transposed in 3D", "both in 3D", "ignored voxels"],
+    ids=["plain", "instance norm", "nearest in 3D", "transposed in 3D", "both in 3D", "down norm", "ignored voxels"],
 )
 def test_a_trial_whose_numbers_a_change_reached_says_so_in_its_id(changes, count):
     assert len(small_resolved(changes).settings(0).get("revisions", [])) == count

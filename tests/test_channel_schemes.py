@@ -38,6 +38,7 @@ def test_names_choose_as_in_nnunet_and_the_choice_is_reported(channels: list[str
     assert str(normalizer) == chosen
     assert bound(str(normalizer)) == normalizer
     assert f"data.normalize={chosen}" in line
+    assert ("zscore over all voxels" in line) == ("zscore" in chosen)
     assert choose_normalizer(normalizer, layout, channels) == (normalizer, ())
 
 

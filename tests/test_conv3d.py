@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from dlx.models.blocks import ConvBlock
 from dlx.models.conv3d import Conv3d, weight_gradient
 from dlx.models.unet import unet2
 
@@ -125,10 +124,3 @@ def test_a_3d_network_in_bf16_has_the_gradients_of_float32(depth, up):
         gradients_of_all = torch.autograd.grad(loss, list(model.parameters()))
         found.append(torch.cat([gradient.flatten() for gradient in gradients_of_all]))
     assert distance(*found) < 0.05  # the rounding of 14 layers adds up
-
-
-def test_the_fast_up_convolution_in_3d_equals_the_plain_one():
-    block = ConvBlock(4, 3, "none", 3).double()
-    features = torch.randn(2, 4, 3, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    enlarged = F.interpolate(features, scale_factor=2.0, mode="nearest")
-    torch.testing.assert_close(block(features, upsample=True), block(enlarged), rtol=0, atol=1e-12)

@@ -7,10 +7,13 @@ import torch
 from torch import nn
 
 from dlx.engine.footprint import forward_bytes, training_bytes
+from dlx.models.unet import unet2
+from dlx.scoring.outputs import Outputs
+from dlx.settings.binding import bind_parts
 from dlx.system.errors import SettingError
 from dlx.trial.evaluation_memory import evaluation_bytes
-from dlx.trial.factories import make_model
-from dlx.trial.fit_batch import filled, shortened, voxels_in_memory
+from dlx.trial.factories import make_model, make_training_loss, outputs_of
+from dlx.trial.fit_batch import filled, remarks_on_limits, shortened, voxels_in_memory
 from dlx.trial.resolve import resolve
 from small import small_resolved, small_spec
 
@@ -141,11 +144,66 @@ def test_the_voxels_in_memory_are_those_of_half_of_it_and_twice_the_tensors():
     resolved = small_resolved(AUTO)
     with torch.device("meta"):
         model = make_model(resolved.spec, resolved.dataset)
-    taken = [training_bytes(model, (count, 2, 16, 16, 16)) for count in (1, 2, 3)]
-    assert taken[0] > 4 * 4 * 16**3  # the first level alone keeps four float32 features of each voxel
+    loss = make_training_loss(resolved.spec, outputs_of(resolved.dataset), model).to("meta")
+    taken = [training_bytes(model, loss, (count, 2, 16, 16, 16)) for count in (2, 3, 4)]
+    assert taken[0] > 2 * 4 * 4 * 16**3  # the first level alone keeps four float32 features of each voxel
     assert taken[2] - taken[1] == pytest.approx(taken[1] - taken[0], rel=0.01)
-    assert voxels_in_memory(model, 2, (16, 16, 16), memory=40 * (taken[1] - taken[0])) == 10 * 16**3
+    assert voxels_in_memory(model, loss, 2, (16, 16, 16), memory=40 * (taken[1] - taken[0])) == 10 * 16**3
     assert all(parameter.grad is None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("levels", [1, 3])
+def test_the_memory_of_a_step_has_the_probabilities_of_all_classes_and_levels(levels):
+    settings = {"model": {"dims": 3, "levels": levels + 1, "deep_supervision": levels - 1}}
+    spec = small_spec(settings, {"loss": "dice+ce"})
+    taken = []
+    for num_classes in (4, 104):
+        with torch.device("meta"):
+            model = unet2(1, num_classes, spec.dropout, width=4, levels=levels + 1, dims=3, deep_supervision=levels - 1)
+        loss = make_training_loss(bind_parts(spec), Outputs(num_classes), model).to("meta")
+        one, two = (training_bytes(model, loss, (count, 1, 16, 16, 16)) for count in (2, 3))
+        taken.append(two - one)
+    voxels = 16**3 * sum(8.0**-level for level in range(levels))
+    assert taken[1] - taken[0] > 2 * 4 * 100 * voxels  # logits and their gradient, in float32
+
+
+def test_the_memory_of_batch_norm_is_counted_where_one_patch_is_one_voxel_at_the_deepest_level():
+    resolved = small_resolved(AUTO, {"model": {"dims": 2, "norm": "batch", "levels": 3}})
+    with torch.device("meta"):
+        model = make_model(resolved.spec, resolved.dataset)
+    loss = make_training_loss(resolved.spec, outputs_of(resolved.dataset), model).to("meta")
+    assert voxels_in_memory(model, loss, 2, (4, 4), memory=2**30) > 0
+
+
+@pytest.mark.parametrize(
+    ("patch", "count", "room", "said"),
+    [
+        ((8, 8), 3, 10_000, []),
+        ((8, 8), 3, 250, ["3 patches of 8 x 8, because batch.max_voxels=300 would take more than half"]),
+        ((8, 8), 1, 64, ["1 patch of 8 x 8, because batch.max_voxels=300 would take more than half"]),
+        ((8, 8), 1, 63, ["one patch of 8 x 8 alone takes more than half of the memory"]),
+        ((8, 8), 4, None, ["cannot be measured"]),
+        ((32, 32), 1, 10_000, ["one patch of 32 x 32 has 1,024 voxels, more than batch.max_voxels=300"]),
+        ((8, 2), 16, 270, []),  # batch.max_patches is the limit
+    ],
+)
+def test_what_limits_a_step_beside_its_voxels_is_reported(patch, count, room, said):
+    remarks = remarks_on_limits(small_spec({"batch": {"size": "auto", "max_voxels": 300}}), patch, count, room)
+    assert len(remarks) == len(said)
+    for remark, words in zip(remarks, said, strict=True):
+        assert remark.startswith("batch.size=auto: ")
+        assert words in remark
+
+
+@pytest.mark.parametrize("first", [0, 3])
+def test_the_order_of_cases_does_not_change_dims_and_slice_axis(first):
+    dataset = small_resolved().dataset
+    cases = [replace(case, spacing_mm=(0.5, 0.5, 5.0)) for case in dataset.cases]
+    single = replace(cases[0], image=cases[0].image[:, :, :1], mask=cases[0].mask[:, :, :1])
+    cases = [single, *cases[1:]] if first == 0 else [*cases[1:], single]
+    thick = replace(dataset, cases=tuple(replace(case, id=f"case-{n}") for n, case in enumerate(cases)))
+    spec = resolve(small_spec(AUTO), thick).spec
+    assert (spec.model.args["dims"], spec.batch.slice_axis) == (2, 2)
 
 
 class Counting(nn.Module):
@@ -157,9 +215,9 @@ class Counting(nn.Module):
 
 def test_the_memory_of_a_network_that_cannot_run_on_the_meta_device_is_unknown():
     assert forward_bytes(Counting(), (1, 1, 8, 8)) is None
-    assert training_bytes(Counting(), (1, 1, 8, 8)) is None
+    assert training_bytes(Counting(), nn.CrossEntropyLoss(), (1, 1, 8, 8)) is None
     assert evaluation_bytes(Counting(), 1, (8, 8)) is None
-    assert voxels_in_memory(Counting(), 1, (8, 8), memory=2**30) is None
+    assert voxels_in_memory(Counting(), nn.CrossEntropyLoss(), 1, (8, 8), memory=2**30) is None
 
 
 def test_a_block_needs_a_number_of_slices():

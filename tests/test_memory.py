@@ -12,10 +12,12 @@ from dlx.engine.footprint import PeakBytes, forward_bytes
 from dlx.engine.score import score_set, surface_threads
 from dlx.run.plan import make_plan
 from dlx.scoring.outputs import Outputs
+from dlx.settings import registry
 from dlx.study.axes import Variant
 from dlx.study.study import Study
 from dlx.system import memory
 from dlx.trial import evaluation_memory
+from dlx.trial.factories import make_model
 from small import small_job, small_resolved, small_spec
 
 THREE_D = {"model": {"dims": 3}, "batch": {"patch_size_px": [8, 16, 12], "size": 2}}
@@ -116,14 +118,26 @@ def test_the_peak_of_a_forward_pass_is_counted_tensor_by_tensor():
     assert model.training
 
 
-def test_the_evaluated_batch_is_halved_until_it_fits_the_memory(monkeypatch):
-    each = 300_000
-    monkeypatch.setattr(evaluation_memory, "evaluation_bytes", lambda *_: each)
-    monkeypatch.setattr(evaluation_memory, "ROOMY_BYTES_PER_VOXEL", 10**9)
-    before = small_resolved()
+@pytest.fixture
+def limit_memory(monkeypatch, tmp_path):
+    """A function that limits the memory of this machine to a number of bytes, as a container does."""
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    return lambda limit: (tmp_path / "memory.max").write_text(f"{limit}\n")
+
+
+def bytes_of_a_slice() -> int:
+    """What a slice of the small study takes during evaluation."""
+    resolved = small_resolved()
+    with torch.device("meta"):
+        model = make_model(resolved.spec, resolved.dataset)
+    return evaluation_memory.bytes_of_each(resolved.spec, model, resolved.dataset, (24, 24))
+
+
+def test_the_evaluated_batch_is_halved_until_it_fits_the_memory(limit_memory):
+    each, before = bytes_of_a_slice(), small_resolved()
     assert before.spec.evaluate.batch_size == 64
-    for memory_bytes, fitted in ((4 * 64 * each, 64), (4 * 64 * each - 4, 32), (4 * 17 * each, 16), (4, 1)):
-        monkeypatch.setattr(evaluation_memory, "memory_bytes", lambda _, found=memory_bytes: found)
+    for limit, fitted in ((4 * 64 * each, 64), (4 * 64 * each - 4, 32), (4 * 17 * each, 16), (4 * each - 4, 1)):
+        limit_memory(limit)
         resolved = small_resolved()
         assert resolved.spec.evaluate.batch_size == fitted
         assert (resolved.trial_id(0) == before.trial_id(0)) == (fitted == 64)
@@ -133,17 +147,15 @@ def test_the_evaluated_batch_is_halved_until_it_fits_the_memory(monkeypatch):
     assert small_resolved({"evaluate": {"batch_size": 48}}).spec.evaluate.batch_size == 48
 
 
-def test_a_study_that_began_with_the_whole_batch_keeps_it(monkeypatch, tmp_path):
+def test_a_study_that_began_with_the_whole_batch_keeps_it(limit_memory, tmp_path):
     study = Study(name="s", variants=(Variant(label="unet2", spec=small_spec()),), seeds=(0,))
 
     def planned(**known):
-        (trial,) = make_plan(study, tmp_path, cache_dir=None, keep_cache=False, **known).trials
+        (trial,) = make_plan(study, tmp_path / "out", cache_dir=None, keep_cache=False, **known).trials
         return trial.resolved.trial_id(0), trial.resolved.spec.evaluate.batch_size
 
     before, _ = planned()
-    monkeypatch.setattr(evaluation_memory, "evaluation_bytes", lambda *_: 300_000)
-    monkeypatch.setattr(evaluation_memory, "ROOMY_BYTES_PER_VOXEL", 10**9)
-    monkeypatch.setattr(evaluation_memory, "memory_bytes", lambda _: 4 * 32 * 300_000)
+    limit_memory(4 * 32 * bytes_of_a_slice())
     now, fitted = planned()
     assert (now != before, fitted) == (True, 32)
     assert planned(known_trials=[before]) == (before, 64)
@@ -151,8 +163,54 @@ def test_a_study_that_began_with_the_whole_batch_keeps_it(monkeypatch, tmp_path)
     assert planned(known_trials=["of another study"]) == (now, 32)
 
 
-def test_small_data_are_resolved_without_a_trace():
-    assert small_spec().evaluate.batch_size * 24 * 24 * evaluation_memory.ROOMY_BYTES_PER_VOXEL < 2**28
+def test_the_slab_of_a_window_as_deep_as_the_case_is_counted():
+    job = small_job({"model": {"dims": 3}, "batch": {"patch_size_px": [24, 8, 8]}, "evaluate": {"batch_size": 1}})
+    shape = job.evaluator.store.shapes[job.val_cases[0]]
+    peaks = []
+    for num_classes in (4, 44):
+        job.model = Classes(3, num_classes)
+        peaks.append(peak_of_evaluation(job, outputs=Outputs(num_classes)))
+    few, many = (evaluation_memory.slab_bytes((24, 8, 8), [shape], Outputs(n)) for n in (4, 44))
+    pieces = 2 * 4 * 40 * 24 * (24 * 24 + 8 * 8)  # at the end a piece of the whole case, and the window's probabilities
+    assert many - few == 4 * 40 * 24 * 24 * 24
+    assert many - few < peaks[1] - peaks[0] < many - few + pieces
+
+
+def test_a_slab_leaves_less_memory_for_windows(limit_memory):
+    asked = {"model": {"dims": 3}, "batch": {"patch_size_px": [24, 24, 24]}}
+    resolved = small_resolved(asked)
+    with torch.device("meta"):
+        model = make_model(resolved.spec, resolved.dataset)
+    each = evaluation_memory.bytes_of_each(resolved.spec, model, resolved.dataset, (24, 24, 24))
+    slab = 4 * 5 * 24**3
+    for room, fitted in ((64 * each + slab, 64), (64 * each + slab - 1, 32)):
+        limit_memory(4 * room)
+        assert small_resolved(asked).spec.evaluate.batch_size == fitted
+
+
+class Untraceable(torch.nn.Module):
+    """A network that cannot run on the meta device."""
+
+    dims, stride = 2, 1
+
+    def __init__(self, in_channels, num_classes, dropout, *, width: int = 1, levels: int = 1) -> None:
+        super().__init__()
+        self.head = torch.nn.Conv2d(in_channels, num_classes, 1)
+
+    def forward(self, image):
+        return self.head(image) * image.sum().item()
+
+    def parameter_groups(self):
+        return {"head": list(self.parameters())}
+
+
+def test_small_data_are_resolved_without_a_trace_and_a_network_that_has_none_is_reported(monkeypatch, limit_memory):
+    monkeypatch.setitem(registry.PARTS["model"], "untraceable", f"{__name__}:Untraceable")
+    asked = {"model": {"name": "untraceable"}}
+    said = "evaluate.batch_size: the memory of this network cannot be measured"
+    assert not any(said in remark for remark in small_resolved(asked).remarks)
+    limit_memory(2**26)
+    assert any(said in remark for remark in small_resolved(asked).remarks)
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,23 @@ def test_a_setting_that_another_switches_off_gives_a_warning(key, value):
     assert remark in small_resolved({key.split(".")[0]: {key.split(".")[1]: value}}).remarks
 
 
+@pytest.mark.parametrize(
+    ("augment", "mirror", "axes"),
+    [
+        ({"flip": 0.0}, True, "axes 0, 1"),
+        ({"flip": 0.5, "flip_axes": [1]}, [0], "axis 0"),
+        ({"flip": 0.5, "flip_axes": [1]}, True, None),
+        ({"flip": 0.5}, [0, 1], None),
+        ({"flip": 0.0}, False, None),
+    ],
+)
+def test_mirroring_along_axes_that_training_does_not_flip_gives_a_warning(augment, mirror, axes):
+    resolved = small_resolved({"augment": augment, "evaluate": {"mirror": mirror}})
+    said = [remark for remark in resolved.remarks if remark.startswith("evaluate.mirror: ")]
+    assert len(said) == (axes is not None)
+    assert all(f"along {axes}, which" in remark for remark in said)
+
+
 def test_axes_of_flips_have_no_effect_on_a_prediction_mirrored_along_other_axes():
     (remark,) = warn_of_settings_without_effect(spec_with(**{"augment.flip_axes": [0], "evaluate.mirror": [1]}))
     assert remark.startswith("augment.flip_axes")

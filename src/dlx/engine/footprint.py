@@ -59,7 +59,7 @@ def training_bytes(model: nn.Module, loss: nn.Module, shape: tuple[int, ...]) ->
     """Bytes that a forward and backward pass over images of this shape (B, C, *S) takes at its peak, in float32, with
     images, masks, the logits of all levels and the gradients of the weights.
 
-    The model is on the meta device, and its gradients are left unset; None if it or the loss cannot run there.
+    Model and loss are on the meta device, and gradients are left unset; None if one of them cannot run there.
     """
 
     def run() -> None:

@@ -28,6 +28,7 @@ from dlx.models.blocks import (
 )
 from dlx.models.network import Network
 from dlx.settings.spec import ADDED_LATER, DropoutSpec
+from dlx.settings.text import counted
 from dlx.system.errors import SettingError
 
 Width = Annotated[int, Field(ge=1, le=4096, description="Channels of the first level; they double at each level.")]
@@ -83,7 +84,7 @@ class UNet(Network):
         super().__init__(dims)
         dims = self.dims
         if deep_supervision > max(0, levels - 2):
-            expected = f"{max(0, levels - 2)} or less with {levels} levels"
+            expected = f"{max(0, levels - 2)} or less with {counted(levels, 'level')}"
             raise SettingError(f"model.deep_supervision: expected {expected} (got {deep_supervision})")
         self.deep_supervision = deep_supervision
         self.stride = 2 ** (levels - 1)

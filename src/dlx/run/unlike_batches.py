@@ -17,14 +17,16 @@ def remark_on_batches(study: Study, resolved: Grid) -> Grid:
     The difference between variants is then also that of their batches.
     """
     asked = {variant.label: _asked(variant.spec) for variant in study.variants}
-    found: dict[tuple[object, ...], set[str]] = {}
-    for (label, _), one in resolved.items():
-        found.setdefault(asked[label], set()).add(_describe(one.spec))
-    return {
-        (label, fold): replace(one, remarks=(*one.remarks, _describe(one.spec)))
-        if len(found[asked[label]]) > 1
-        else one
+    described = {
+        (label, fold): _describe(one.spec, has_fitted_norm=asked[label][-1] == "auto")
         for (label, fold), one in resolved.items()
+    }
+    found: dict[tuple[object, ...], set[str]] = {}
+    for (label, _), batch in described.items():
+        found.setdefault(asked[label], set()).add(batch)
+    return {
+        place: replace(one, remarks=(*one.remarks, described[place])) if len(found[asked[place[0]]]) > 1 else one
+        for place, one in resolved.items()
     }
 
 
@@ -32,10 +34,7 @@ def _asked(spec: Spec) -> tuple[object, ...]:
     return spec.batch.kind, spec.batch.size, spec.batch.patch_size_px, spec.model.args.get("norm")
 
 
-def _describe(spec: Spec) -> str:
-    """`16 patches of 24 x 24 in a step, batch norm`."""
-    size = spell_size(spec.batch.fitted_patch_size_px)
-    norm = spec.model.args.get("norm")
-    return f"{counted(spec.batch.fitted_size, 'patch', 'patches')} of {size} in a step" + (
-        f", {norm} norm" * bool(norm)
-    )
+def _describe(spec: Spec, *, has_fitted_norm: bool) -> str:
+    """`16 patches of 24 x 24 in a step, batch norm`; a norm that is set is left out."""
+    patches = f"{counted(spec.batch.fitted_size, 'patch', 'patches')} of {spell_size(spec.batch.fitted_patch_size_px)}"
+    return f"{patches} in a step" + (f", {spec.model.args['norm']} norm" if has_fitted_norm else "")

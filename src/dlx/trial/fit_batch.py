@@ -109,7 +109,7 @@ def fit_batch(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, comp
         ]
         return FittedBatch(with_patches(spec, fit_patch_size(asked, shapes, stride), spec.batch.size), remarks)
     memory = memory_bytes(compute.device)
-    loss = make_training_loss(spec, outputs_of(dataset), model)
+    loss = make_training_loss(spec, outputs_of(dataset), model).to("meta")
     patch, count, room = filled(
         asked or median_patch(shapes, stride),
         stride if asked is None else None,
