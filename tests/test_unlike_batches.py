@@ -1,4 +1,4 @@
-"""Fitted batches in a plan: those that differ between variants or folds are named, and memory limits parallel trials."""
+"""Fitted batches: those that differ between variants or folds are named, and memory limits parallel trials."""
 
 from dataclasses import replace
 
