@@ -64,7 +64,7 @@ def test_the_list_fits_80_columns_and_names_what_recipes_set(dlx, monkeypatch):
     monkeypatch.delenv("COLUMNS", raising=False)
     shown = dlx("settings").stdout
     assert max(len(line) for line in shown.splitlines() if line.startswith(" ")) <= 80
-    assert "train.epochs = 10   (notes: 100, strong: 20)" in shown
+    assert "train.epochs = 10   (notes: 100)" in shown
 
 
 @pytest.mark.parametrize("columns", ["0", "-5", "20", "abc"])
