@@ -43,7 +43,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--limit-s", type=float, default=3600.0, help="of training, for MONAI and nnU-Net")
-    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of every contender")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="contenders by name, separated by ';'")
     parser.add_argument("--out", type=Path, help="the record's file; by default a dated one in benchmarks/results")
@@ -60,6 +60,8 @@ def main() -> None:
         "quiet": records.require_quiet(force=args.force),
         "data": args.data.name,
         "limit_s": args.limit_s,
+        "seed": args.seed,
+        "threads": args.threads,
         "note": NOTE,
         "runs": {},
     }
@@ -101,11 +103,10 @@ def split_of(data: Path) -> dict[str, Any]:
 
 def run_dlx(args: argparse.Namespace, recipe: str) -> dict[str, Any]:
     try:
-        trained = dlx_dice.train(args.data, args.device, args.seed, ["--recipe", recipe])
+        trained = dlx_dice.train(args.data, args.device, ["--recipe", recipe], seed=args.seed, threads=args.threads)
     except RuntimeError as error:
         return {"error": str(error)}
     return {
-        "seed": args.seed,
         "looks": [*trained.looks(counts_evaluation=False), [trained.training_s, trained.dice]],
         "looking_s": trained.wall_s - trained.training_s,
         "wall_s": trained.wall_s,
@@ -134,7 +135,7 @@ def run_peer(args: argparse.Namespace, peer: Contender, split: dict[str, Any]) -
         assert process.stdout is not None
         for line in process.stdout:
             if line.startswith('{"looks"'):
-                run = {"seed": args.seed, **json.loads(line)}
+                run = json.loads(line)
                 at, dice = run["looks"][-1]
                 print(f"{peer.name:20} {at:.0f} s: {dice:.4f}", file=sys.stderr, flush=True)
         if process.wait() == 0 and run:

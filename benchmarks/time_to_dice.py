@@ -9,6 +9,7 @@ plan and are looked at every 20 s of training; only the look that finds 0.86 is 
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -32,7 +33,7 @@ NOTE = (
 def run_dlx(args: argparse.Namespace, seed: int) -> dict[str, Any]:
     """`dlx train` as a user types it; its split is in the result, for the peer to take over."""
     try:
-        trained = dlx_dice.train(args.data, args.device, seed, args.dlx)
+        trained = dlx_dice.train(args.data, args.device, args.dlx, seed=seed, threads=args.threads)
     except RuntimeError as error:
         return {"error": str(error)}
     return {
@@ -48,8 +49,8 @@ def run_dlx(args: argparse.Namespace, seed: int) -> dict[str, Any]:
 
 
 def run_monai(args: argparse.Namespace, recipe: str, seed: int, split: dict[str, list[str]]) -> dict[str, Any]:
-    task = {"folder": str(args.data), "seed": seed, "device": args.device, "target": args.target}
-    task |= {"recipe": recipe, "look_every_s": args.look_every_s, "limit_s": args.limit_s, **split}
+    task = {"folder": str(args.data), "seed": seed, "device": args.device, "threads": args.threads, "recipe": recipe}
+    task |= {"target": args.target, "look_every_s": args.look_every_s, "limit_s": args.limit_s, **split}
     environment = {**records.child_environment(), "BENCHMARK_STARTED": repr(time.time())}
     command = [sys.executable, "-m", "benchmarks.contenders.monai_dice", json.dumps(task)]
     result = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=records.ROOT, check=False)
@@ -78,6 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of every contender")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--target", type=float, default=0.86)
     parser.add_argument("--limit-s", type=float, default=120.0, help="MONAI's loops give up after so many seconds")
@@ -97,6 +99,7 @@ def main() -> None:
         "quiet": quiet,
         "target": args.target,
         "limit_s": args.limit_s,
+        "threads": args.threads,
         "dlx_options": args.dlx,
         "note": NOTE.format(look=args.look_every_s),
         "runs": measure(args),

@@ -424,12 +424,15 @@ def test_a_peer_that_fails_is_a_row_that_says_why(decathlon):
 
 
 @pytest.mark.slow
-def test_dlx_train_is_timed_as_a_user_types_it(decathlon):
-    trained = dlx_dice.train(decathlon, "cpu", 0, ["--epochs", "2", "--set", "train.steps_per_epoch=1"])
+def test_dlx_train_is_timed_as_a_user_types_it_with_the_seed_and_threads_asked_for(decathlon):
+    short = ["--epochs", "2", "--set", "train.steps_per_epoch=1"]
+    trained = dlx_dice.train(decathlon, "cpu", short, seed=3, threads=1)
     assert trained.steps == 2
+    settings = trained.outcome["settings"]
+    assert (settings["seed"], settings["compute"]["threads"]) == (3, 1)
     assert 0 < trained.training_s < trained.wall_s
     with pytest.raises(RuntimeError, match="no-such"):
-        dlx_dice.train(decathlon, "cpu", 0, ["--recipe", "no-such"])
+        dlx_dice.train(decathlon, "cpu", ["--recipe", "no-such"], seed=3, threads=1)
 
 
 def test_the_summary_is_made_of_the_newest_records(tmp_path):

@@ -50,12 +50,12 @@ class Trained:
         return self.before_s + sum(epoch["run"]["train_s"] for epoch in self.epochs)
 
 
-def train(data: Path, device: str, seed: int, options: Sequence[str]) -> Trained:
+def train(data: Path, device: str, options: Sequence[str], *, seed: int, threads: int) -> Trained:
     """RuntimeError with the last line of stderr if the command fails."""
     with tempfile.TemporaryDirectory() as scratch:
         command = [sys.executable, "-m", "dlx", "train", "--data", str(data), "--fold", "0", "--folds", "5"]
-        command += ["--device", device, "--seed", str(seed), "--cache-dir", f"{scratch}/cache"]
-        command += ["--out", f"{scratch}/run", "--quiet", *options]
+        command += ["--device", device, "--seed", str(seed), "--threads", str(threads)]
+        command += ["--cache-dir", f"{scratch}/cache", "--out", f"{scratch}/run", "--quiet", *options]
         started = time.time()
         result = subprocess.run(
             command, capture_output=True, text=True, env=records.child_environment(), cwd=records.ROOT, check=False

@@ -30,10 +30,13 @@ CROPS = 4  # of a volume; four volumes a step
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("task", help="JSON: folder, train, val, recipe, seed, device, target, look_every_s, limit_s")
+    parser.add_argument(
+        "task", help="JSON: folder, train, val, recipe, seed, device, threads, target, look_every_s, limit_s"
+    )
     task = json.loads(parser.parse_args().task)
     started = float(os.environ.get("BENCHMARK_STARTED", time.time()))
     warnings.filterwarnings("ignore")
+    torch.set_num_threads(task["threads"])
     torch.manual_seed(task["seed"])
     print(json.dumps(train(task, started)))
 
