@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import records, report
-from benchmarks.contenders import NNUNET_STOCK, Contender, dlx_dice
+from benchmarks.contenders import NNUNET_STOCK, Contender, dlx_dice, selected
 from benchmarks.time_to_dice import DATA
 
 QUICK, STRONG, MONAI_3D = "dlx, quick", "dlx, strong", "MONAI, its recipe"
@@ -49,11 +49,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the record's file; by default a dated one in benchmarks/results")
     parser.add_argument("--force", action="store_true", help="measure on a busy machine too")
     args = parser.parse_args()
+    names = selected(parser, args.only, [*RECIPES, *PEERS])
     args.data = args.data.resolve()
     if not args.data.is_dir():
         print(f"Dice over time: missing: no folder {args.data} (the hippocampus set, Decathlon Task04)")
         return
-    names = [name for name in (*RECIPES, *PEERS) if args.only is None or name in args.only.split(";")]
     document = {
         "device": args.device,
         "machine": records.machine(args.device),

@@ -1,7 +1,7 @@
 """A training step beside peers and ceilings: `make bench` (CPU), `make bench-gpu`. Each contender is a process of its
 own, in the order ABBA, at least three times; the table has medians, their spread, and ratios within this call.
 
-    python -m benchmarks.run [--dims 3] [--device cpu] [--repeats 3] [--width 64] [--only NAME,NAME] [--force]
+    python -m benchmarks.run [--dims 3] [--device cpu] [--repeats 3] [--width 64] [--only NAME;NAME] [--force]
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import records, report
-from benchmarks.contenders import CONTENDERS, CONTENDERS_3D, Contender
+from benchmarks.contenders import CONTENDERS, CONTENDERS_3D, Contender, selected
 from benchmarks.workload import STEP_3D, Workload, as_text
 
 LIMIT_S = 900  # of one process: a contender that hangs is a missing row
@@ -77,12 +77,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="the record's file; by default a dated one in benchmarks/results")
     parser.add_argument("--force", action="store_true", help="measure on a busy machine too")
     args = parser.parse_args()
+    everyone = {contender.name: contender for contender in (CONTENDERS_3D if args.dims == 3 else CONTENDERS)}
+    contenders = [everyone[name] for name in selected(parser, args.only, list(everyone))]
     quiet = records.require_quiet(force=args.force)
     asked = timing(args.device) | {name: given for name in ("width", "steps") if (given := getattr(args, name))}
     workload = replace(STEP_3D if args.dims == 3 else Workload(), device=args.device, threads=args.threads, **asked)
-    wanted = None if args.only is None else args.only.split(";")
-    everyone = CONTENDERS_3D if args.dims == 3 else CONTENDERS
-    contenders = [contender for contender in everyone if wanted is None or contender.name in wanted]
     ceilings = run_once("ceilings", workload)
     if "error" in ceilings:
         raise SystemExit(f"the ceilings could not be measured: {ceilings['error']}")

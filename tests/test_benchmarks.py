@@ -22,7 +22,13 @@ from benchmarks.checks import (  # noqa: E402
     step_3d_checks,
     step_checks,
 )
-from benchmarks.contenders import CONTENDERS, CONTENDERS_3D, dlx_dice, monai_3d_dice  # noqa: E402  # noqa: E402
+from benchmarks.contenders import (  # noqa: E402
+    CONTENDERS,
+    CONTENDERS_3D,
+    dlx_dice,
+    monai_3d_dice,
+    selected,
+)
 from benchmarks.contenders.ceilings import convolutions_of, convolutions_s  # noqa: E402
 from benchmarks.contenders.looking import SHARES, Looks  # noqa: E402
 from benchmarks.plain import (  # noqa: E402
@@ -313,6 +319,41 @@ def test_runs_of_an_earlier_call_are_kept_only_from_the_same_machine(tmp_path):
     assert dice_over_time.kept_runs({**CURVE, "limit_s": 60.0}, path) == {}
     assert dice_over_time.kept_runs({**CURVE, "machine": {"cores": 3}}, path) == {}
     assert dice_over_time.kept_runs(CURVE, tmp_path / "missing.json") == {}
+
+
+def refuse_to_sleep(seconds):
+    raise AssertionError(f"a sleep of {seconds} s")
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "known"),
+    [
+        ("dice_over_time", [], [*dice_over_time.RECIPES, *dice_over_time.PEERS]),
+        ("run", [], [contender.name for contender in CONTENDERS]),
+        ("run", ["--dims", "3"], [contender.name for contender in CONTENDERS_3D]),
+    ],
+    ids=["dice_over_time", "run", "run in 3D"],
+)
+def test_a_misspelled_contender_is_a_usage_error_before_anything_is_measured(
+    module, arguments, known, monkeypatch, capsys, tmp_path
+):
+    asked = f"{known[0]}; no such contender"
+    monkeypatch.setattr(sys, "argv", [module, "--only", asked, "--out", str(tmp_path / "record.json"), *arguments])
+    monkeypatch.setattr(time, "sleep", refuse_to_sleep)  # the first measurement, of a quiet machine, sleeps
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(f"benchmarks.{module}").main()
+    assert ended.value.code == 2
+    message = capsys.readouterr().err
+    assert "'no such contender'" in message
+    assert all(name in message for name in known)
+
+
+@pytest.mark.parametrize(
+    ("only", "names"),
+    [(None, ["dlx", "MONAI, bf16", "notes' loop"]), ("notes' loop;dlx", ["dlx", "notes' loop"])],
+)
+def test_selected_contenders_are_in_the_order_of_the_table(only, names):
+    assert selected(argparse.ArgumentParser(), only, ["dlx", "MONAI, bf16", "notes' loop"]) == names
 
 
 def test_looks_are_not_counted_as_training_and_the_last_one_ends_it(monkeypatch, capsys):

@@ -3,8 +3,10 @@ volumes, batch, loss, optimizer and number of parameters, but for the rows that 
 in the table.
 """
 
+import argparse
 import importlib.util
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,3 +70,12 @@ CONTENDERS_3D = (
     Contender(NNUNET_BF16, "nnunet_trainer"),
     Contender(NNUNET_STOCK, "nnunet_trainer", "float32", "stock", note="unequal work: its own network, loss and SGD"),
 )
+
+
+def selected(parser: argparse.ArgumentParser, only: str | None, names: Sequence[str]) -> list[str]:
+    """Those of `names` that `--only` lists, separated by ';', in the order of the table; all if it is not given. An
+    unknown name ends the program with a usage error."""
+    asked = names if only is None else [name.strip() for name in only.split(";")]
+    if unknown := [name for name in asked if name not in names]:
+        parser.error(f"--only: no contender is named {'; '.join(map(repr, unknown))} (known: {'; '.join(names)})")
+    return [name for name in names if name in asked]
