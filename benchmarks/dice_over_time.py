@@ -5,7 +5,9 @@
 dlx trains as its recipes plan; its validated epochs and its end are its curve. The peers, as they come and in 3D, train
 until the limit and are interrupted for looks at 1, 2, 4, 7.5, 15, 30, 45 and 60 minutes of an hour. Times count from
 typing the command, reading and preparation included; evaluation is counted for none, and stated. With --only, runs of
-the other contenders are kept from the newest record, if it is of the same machine, data and limit. One seed, two hours
+the other contenders are kept from the newest record, if device, machine, data, limit, seed and threads are the same.
+Each run records how busy the machine was at its start; on a busy machine none is started, and --only continues later.
+One seed, two hours
 and a half in all.
 """
 
@@ -29,6 +31,7 @@ PEERS = {
     MONAI_3D: Contender(MONAI_3D, "monai_3d_dice", precision="float32"),
     NNUNET_STOCK: Contender(NNUNET_STOCK, "nnunet_dice", precision="float32"),
 }
+COMPARED = ("device", "machine", "data", "limit_s", "seed", "threads")  # the same for all runs of a record
 NOTE = (
     "Times count from typing the command, reading and preparation included; evaluation is left out for all, and "
     "stated. dlx: a cold cache of decoded data; its rate falls to zero at its own end. MONAI: the settings of its "
@@ -57,7 +60,6 @@ def main() -> None:
     document = {
         "device": args.device,
         "machine": records.machine(args.device),
-        "quiet": records.require_quiet(force=args.force),
         "data": args.data.name,
         "limit_s": args.limit_s,
         "seed": args.seed,
@@ -68,8 +70,9 @@ def main() -> None:
     document["runs"] = kept_runs(document, args.out) if args.only else {}
     split = split_of(args.data)
     for name in names:
+        quiet = records.require_quiet(force=args.force)
         run = run_dlx(args, RECIPES[name]) if name in RECIPES else run_peer(args, PEERS[name], split)
-        document["runs"] = in_order(document["runs"] | {name: run})
+        document["runs"] = in_order(document["runs"] | {name: {**run, "quiet": quiet}})
         print(f"{name:20}", {**run, "looks": len(run.get("looks", []))}, flush=True)
         path = records.write_record("dice-curve", document, args.out)  # each time: what was measured is not lost
     print(f"\n{report.dice_curve_report(document)}\n\n{path}")
@@ -80,10 +83,15 @@ def in_order(runs: dict[str, Any]) -> dict[str, Any]:
 
 
 def kept_runs(document: dict[str, Any], out: Path | None) -> dict[str, Any]:
-    """Those of the newest record, if they can be compared with this call's."""
-    before = json.loads(out.read_text(encoding="utf-8")) if out and out.exists() else None
-    before = before or (None if out else records.newest("dice-curve", document["device"]))
-    if before is None or any(before[key] != document[key] for key in ("machine", "data", "limit_s")):
+    """Those of `out`, by default of the newest record; none if a setting in COMPARED differs from this call's."""
+    if out is None:
+        before = records.newest("dice-curve", document["device"])
+    else:
+        before = json.loads(out.read_text(encoding="utf-8")) if out.exists() else None
+    if before is None:
+        return {}
+    if different := [key for key in COMPARED if before.get(key) != document[key]]:
+        print(f"*** earlier runs are not kept: they differ in {', '.join(different)} ***", file=sys.stderr, flush=True)
         return {}
     return before["runs"]
 

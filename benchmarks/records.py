@@ -91,6 +91,6 @@ def write_record(kind: str, document: dict[str, Any], out: Path | None) -> Path:
 
 
 def newest(kind: str, device: str, folder: Path = RESULTS) -> dict[str, Any] | None:
-    """The newest record of a kind; None where there is none."""
-    found = sorted(folder.glob(f"*-{kind}-{device}.json"))
+    """The newest record of a kind; None where there is none. File names leave out a device's number."""
+    found = sorted(folder.glob(f"*-{kind}-{device.partition(':')[0]}.json"))
     return json.loads(found[-1].read_text(encoding="utf-8")) if found else None

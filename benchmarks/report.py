@@ -138,7 +138,7 @@ def dice_curve_report(document: dict[str, Any]) -> str:
         last_s, last_dice = run["looks"][-1]
         cells.append(
             [
-                f"{name} (ended early: {run['ended']})" if "ended" in run else name,
+                _with_remarks(name, run),
                 *("" if at is None else f"{at / 60:.1f}" for at in reached),
                 f"{last_dice:.4f}",
                 f"{last_s / 60:.1f}",
@@ -147,8 +147,14 @@ def dice_curve_report(document: dict[str, Any]) -> str:
                 f"{run['looking_s'] / 60:.1f}",
             ]
         )
-    title = f"Dice over the time of training on the hippocampus fold, {place(document)}"
+    title = f"Dice over the time of training on the hippocampus fold, {machine_of(document)}"
     return "\n\n".join([title, table(heads, cells), document["note"], check_table(dice_curve_checks(document))])
+
+
+def _with_remarks(name: str, run: dict[str, Any]) -> str:
+    remarks = [f"ended early: {run['ended']}"] if "ended" in run else []
+    remarks += [doubt] if (doubt := doubt_of(run["quiet"])) else []
+    return f"{name} ({'; '.join(remarks)})" if remarks else name
 
 
 def scaling_report(document: dict[str, Any]) -> str:
@@ -180,10 +186,19 @@ def seconds(value: float) -> str:
 
 
 def place(document: dict[str, Any]) -> str:
+    doubt = doubt_of(document["quiet"])
+    return f"{machine_of(document)}; {doubt}" if doubt else machine_of(document)
+
+
+def machine_of(document: dict[str, Any]) -> str:
     machine = document["machine"]
-    where = f"{machine['device']}, {machine['cores']} cores, torch {machine['torch']}, {document.get('date', 'today')}"
-    busy = document["quiet"]["busy_cores"]
-    return where if busy <= BUSY_CORES else f"{where}; NOT TO BE TRUSTED: others kept {busy:.1f} cores busy"
+    return f"{machine['device']}, {machine['cores']} cores, torch {machine['torch']}, {document.get('date', 'today')}"
+
+
+def doubt_of(quiet: dict[str, Any]) -> str:
+    """A warning if the machine was busy before the start; else an empty text."""
+    busy = quiet["busy_cores"]
+    return f"NOT TO BE TRUSTED: others kept {busy:.1f} cores busy" if busy > BUSY_CORES else ""
 
 
 def write_summary(folder: Path = RESULTS) -> Path:

@@ -14,7 +14,7 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import dice_over_time, figure, report  # noqa: E402
+from benchmarks import dice_over_time, figure, records, report  # noqa: E402
 from benchmarks.checks import (  # noqa: E402
     dice_checks,
     dice_curve_checks,
@@ -25,6 +25,7 @@ from benchmarks.checks import (  # noqa: E402
 from benchmarks.contenders import (  # noqa: E402
     CONTENDERS,
     CONTENDERS_3D,
+    Contender,
     dlx_dice,
     monai_3d_dice,
     selected,
@@ -270,14 +271,17 @@ def test_a_peer_that_never_gets_there_bounds_the_ratio_and_one_of_ours_fails_it(
     assert [line.holds for line in dice_checks(dice_document([20.0, None], [None, 80.0]))] == [False, False]
 
 
+QUIET = {"quiet": {"busy_cores": 0.0}}
 CURVE = {
-    **{key: value for key, value in DOCUMENT.items() if key not in ("workload", "ceilings")},
+    **{key: value for key, value in DOCUMENT.items() if key not in ("workload", "ceilings", "quiet")},
     "kind": "dice-curve",
     "data": "Task04_Hippocampus",
     "limit_s": 3600.0,
+    "seed": 0,
+    "threads": 2,
     "note": "a note",
     "runs": {
-        name: {"looks": looks, "looking_s": 30.0, "wall_s": wall_s, "steps": 7, "parameters": 8, **more}
+        name: {"looks": looks, "looking_s": 30.0, "wall_s": wall_s, "steps": 7, "parameters": 8, **QUIET, **more}
         for name, looks, wall_s, more in (
             ("dlx, quick", [[10.0, 0.8], [18.0, 0.867]], 25.0, {}),
             ("dlx, strong", [[60.0, 0.85], [300.0, 0.87], [720.0, 0.8804]], 810.0, {}),
@@ -288,11 +292,14 @@ CURVE = {
 }
 
 
+def curve_rows(document):
+    """The cells of the report's tables by the first of their row."""
+    lines = [line.split("|") for line in report.dice_curve_report(document).splitlines() if "|" in line]
+    return {line[1].strip(): [cell.strip() for cell in line[2:-1]] for line in lines}
+
+
 def test_the_curve_s_table_gives_the_minutes_of_the_first_look_at_each_dice():
-    lines = report.dice_curve_report(CURVE).splitlines()
-    row = {
-        line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in lines if "|" in line
-    }
+    row = curve_rows(CURVE)
     assert row["dlx, strong"] == ["1.0", "5.0", "5.0", "12.0", "", "0.8804", "12.0", "7", "8", "0.5"]
     assert row["nnU-Net, stock (ended early: killed)"][:2] == ["30.0", ""]
 
@@ -312,13 +319,64 @@ def test_the_strong_recipe_is_held_to_its_dice_and_to_its_whole_command():
     assert dice_curve_checks({**CURVE, "runs": {"dlx, strong": slow}})[0].holds is False
 
 
-def test_runs_of_an_earlier_call_are_kept_only_from_the_same_machine(tmp_path):
+def test_runs_of_an_earlier_call_with_the_same_settings_are_kept(tmp_path):
     path = tmp_path / "record.json"
     path.write_text(json.dumps(CURVE), encoding="utf-8")
-    assert dice_over_time.kept_runs(CURVE, path).keys() == CURVE["runs"].keys()
-    assert dice_over_time.kept_runs({**CURVE, "limit_s": 60.0}, path) == {}
-    assert dice_over_time.kept_runs({**CURVE, "machine": {"cores": 3}}, path) == {}
+    assert dice_over_time.kept_runs(CURVE, path) == CURVE["runs"]
     assert dice_over_time.kept_runs(CURVE, tmp_path / "missing.json") == {}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("device", "cuda"),
+        ("machine", {"cores": 3}),
+        ("data", "Task05_Prostate"),
+        ("limit_s", 60.0),
+        ("seed", 1),
+        ("threads", 1),
+    ],
+)
+def test_runs_of_an_earlier_call_are_not_kept_if_one_setting_differs(key, value, tmp_path, capsys):
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps(CURVE), encoding="utf-8")
+    assert dice_over_time.kept_runs({**CURVE, key: value}, path) == {}
+    assert key in capsys.readouterr().err
+
+
+def test_a_record_without_threads_and_seed_is_not_mixed_with_new_runs(tmp_path):
+    path = tmp_path / "record.json"
+    old = {key: value for key, value in CURVE.items() if key not in ("seed", "threads")}
+    path.write_text(json.dumps(old), encoding="utf-8")
+    assert dice_over_time.kept_runs(CURVE, path) == {}
+
+
+@pytest.mark.slow
+def test_a_kept_run_keeps_what_was_recorded_of_the_machine_at_its_start(decathlon, monkeypatch, tmp_path, capsys):
+    path = tmp_path / "record.json"
+    busy = {**CURVE["runs"]["dlx, quick"], "quiet": {"busy_cores": 9999.5}}  # more than there are
+    settings = {"machine": records.machine("cpu"), "data": decathlon.name, "runs": {"dlx, quick": busy}}
+    path.write_text(json.dumps({**CURVE, **settings}), encoding="utf-8")
+    peer = "nnU-Net, stock"
+    monkeypatch.setitem(dice_over_time.PEERS, peer, Contender(peer, "no_such_module"))
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    options = f"--data;{decathlon};--threads;2;--out;{path};--force;--only".split(";")
+    monkeypatch.setattr(sys, "argv", ["dice_over_time", *options, peer])
+    dice_over_time.main()
+    runs = json.loads(path.read_text(encoding="utf-8"))["runs"]
+    assert runs["dlx, quick"] == busy
+    assert "no_such_module" in runs[peer]["error"]
+    assert runs[peer]["quiet"]["busy_cores"] < 9999
+    assert "dlx, quick (NOT TO BE TRUSTED: others kept 9999.5 cores busy)" in capsys.readouterr().out
+
+
+def test_the_curve_s_table_marks_a_run_that_began_on_a_busy_machine_and_no_other():
+    busy = {**CURVE["runs"]["nnU-Net, stock"], "quiet": {"busy_cores": 0.7}}
+    rows = curve_rows({**CURVE, "runs": {**CURVE["runs"], "nnU-Net, stock": busy}})
+    assert [name for name in rows if "0.7 cores" in name] == [
+        "nnU-Net, stock (ended early: killed; NOT TO BE TRUSTED: others kept 0.7 cores busy)"
+    ]
+    assert CURVE["runs"].keys() - rows.keys() == {"nnU-Net, stock"}
 
 
 def refuse_to_sleep(seconds):
