@@ -37,7 +37,8 @@ NOTE = (
     "stated. dlx: a cold cache of decoded data; its rate falls to zero at its own end. MONAI: the settings of its "
     "tutorial for this set (DynUNet, 9 patches of 40 x 56 x 40, SGD). nnU-Net: its own planning, preprocessing, "
     "loader, augmentation and 3d_fullres network; its rate is planned for 1000 epochs of 250 steps. Both are float32 "
-    "and ended at the limit, with a last look that is mirrored. The split is dlx's for all."
+    "and ended at the limit, where a second look predicts with mirroring; all other looks, dlx's among them, predict "
+    "without. The split is dlx's for all."
 )
 
 
@@ -116,6 +117,7 @@ def run_dlx(args: argparse.Namespace, recipe: str) -> dict[str, Any]:
         return {"error": str(error)}
     return {
         "looks": [*trained.looks(counts_evaluation=False), [trained.training_s, trained.dice]],
+        "mirrored_look": None,
         "looking_s": trained.wall_s - trained.training_s,
         "wall_s": trained.wall_s,
         "steps": trained.steps,

@@ -93,28 +93,34 @@ MINUTES = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60)
 
 
 def draw_dice_curve(document: dict[str, Any]) -> Any:
-    """Validation Dice against the minutes of training, on a logarithmic axis, each curve labelled at its end."""
+    """Validation Dice against the minutes of training, on a logarithmic axis, each curve labelled at its end. A
+    look with mirrored prediction is a hollow diamond beside the curve."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.8, 3.6), layout="constrained")
     axes = figure.subplots()
-    curves = {name: run["looks"] for name, run in document["runs"].items() if "looks" in run}
+    runs = {name: run for name, run in document["runs"].items() if "looks" in run}
     ends = []
-    for name, looks in curves.items():
-        minutes, dice = zip(*((at / 60, found) for at, found in looks), strict=True)
+    for name, run in runs.items():
+        minutes, dice = zip(*((at / 60, found) for at, found in run["looks"]), strict=True)
         color = next((color for start, color in CURVE_COLORS.items() if name.startswith(start)), OTHERS)
         axes.plot(minutes, dice, "o-", color=color, markersize=3.5, linewidth=1.4)
+        if run["mirrored_look"]:
+            at, found = run["mirrored_look"]
+            axes.plot(at / 60, found, "D", color=color, markersize=5, markerfacecolor="none")
         ends.append((minutes[-1], dice[-1], f"{name} {dice[-1]:.3f}", color))
     axes.set_xscale("log")
-    first = min((looks[0][0] / 60 for looks in curves.values()), default=1.0)
+    first = min((run["looks"][0][0] / 60 for run in runs.values()), default=1.0)
     last = max((end[0] for end in ends), default=60.0)
     axes.set_xlim(0.8 * first, 1.2 * last)
     shown = [tick for tick in MINUTES if 0.8 * first <= tick <= 1.2 * last]
     axes.set_xticks(shown, [f"{tick:g}" for tick in shown])
     axes.minorticks_off()
-    axes.set_ylim(CURVE_FLOOR, max([0.9, *(dice + 0.005 for _, dice, _, _ in ends)]))
+    mirrored = [run["mirrored_look"][1] for run in runs.values() if run["mirrored_look"]]
+    axes.set_ylim(CURVE_FLOOR, max([0.9, *(dice + 0.005 for dice in [*mirrored, *(end[1] for end in ends)])]))
     axes.grid(axis="y", color="#e5e5e5", linewidth=0.6)
-    axes.set_xlabel("minutes from typing the command, evaluation left out")
+    legend = " (diamond: mirrored prediction)" if mirrored else ""
+    axes.set_xlabel(f"minutes from typing the command, evaluation left out{legend}")
     axes.set_ylabel("mean hard Dice, held-out volumes")
     _label_ends(axes, ends)
     return figure

@@ -126,9 +126,10 @@ CURVE_DICE = (0.85, 0.86, 0.87, 0.88, 0.885)  # to which the table of Dice over 
 
 
 def dice_curve_report(document: dict[str, Any]) -> str:
-    """Minutes of training to each Dice, by the looks of each contender, and what must hold."""
-    heads = ["contender", *(f"min to {dice:g}" for dice in CURVE_DICE), "last Dice", "min in all", "steps"]
-    heads += ["parameters", "evaluation min"]
+    """Minutes of training to each Dice, by the looks without mirroring, and what must hold. The mirrored look at the
+    limit has a column of its own."""
+    heads = ["contender", *(f"min to {dice:g}" for dice in CURVE_DICE), "last Dice", "mirrored Dice"]
+    heads += ["min in all", "steps", "parameters", "evaluation min"]
     cells = []
     for name, run in document["runs"].items():
         if "error" in run:
@@ -141,6 +142,7 @@ def dice_curve_report(document: dict[str, Any]) -> str:
                 _with_remarks(name, run),
                 *("" if at is None else f"{at / 60:.1f}" for at in reached),
                 f"{last_dice:.4f}",
+                f"{run['mirrored_look'][1]:.4f}" if run["mirrored_look"] else "",
                 f"{last_s / 60:.1f}",
                 str(run["steps"]),
                 f"{run['parameters']:,}",

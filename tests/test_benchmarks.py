@@ -271,7 +271,7 @@ def test_a_peer_that_never_gets_there_bounds_the_ratio_and_one_of_ours_fails_it(
     assert [line.holds for line in dice_checks(dice_document([20.0, None], [None, 80.0]))] == [False, False]
 
 
-QUIET = {"quiet": {"busy_cores": 0.0}}
+FACTS = {"looking_s": 30.0, "steps": 7, "parameters": 8, "quiet": {"busy_cores": 0.0}}
 CURVE = {
     **{key: value for key, value in DOCUMENT.items() if key not in ("workload", "ceilings", "quiet")},
     "kind": "dice-curve",
@@ -281,12 +281,12 @@ CURVE = {
     "threads": 2,
     "note": "a note",
     "runs": {
-        name: {"looks": looks, "looking_s": 30.0, "wall_s": wall_s, "steps": 7, "parameters": 8, **QUIET, **more}
-        for name, looks, wall_s, more in (
-            ("dlx, quick", [[10.0, 0.8], [18.0, 0.867]], 25.0, {}),
-            ("dlx, strong", [[60.0, 0.85], [300.0, 0.87], [720.0, 0.8804]], 810.0, {}),
-            ("MONAI, its recipe", [[60.0, 0.0], [900.0, 0.86], [3600.0, 0.88]], 4000.0, {}),
-            ("nnU-Net, stock", [[120.0, 0.7], [1800.0, 0.85]], 1900.0, {"ended": "killed"}),
+        name: {"looks": looks, "mirrored_look": mirrored, "wall_s": wall_s, **FACTS, **more}
+        for name, looks, mirrored, wall_s, more in (
+            ("dlx, quick", [[10.0, 0.8], [18.0, 0.867]], None, 25.0, {}),
+            ("dlx, strong", [[60.0, 0.85], [300.0, 0.87], [720.0, 0.8804]], None, 810.0, {}),
+            ("MONAI, its recipe", [[60.0, 0.0], [900.0, 0.86], [3600.0, 0.875]], [3600.0, 0.886], 4000.0, {}),
+            ("nnU-Net, stock", [[120.0, 0.7], [1800.0, 0.85]], None, 1900.0, {"ended": "killed"}),
         )
     },
 }
@@ -300,8 +300,27 @@ def curve_rows(document):
 
 def test_the_curve_s_table_gives_the_minutes_of_the_first_look_at_each_dice():
     row = curve_rows(CURVE)
-    assert row["dlx, strong"] == ["1.0", "5.0", "5.0", "12.0", "", "0.8804", "12.0", "7", "8", "0.5"]
+    assert row["dlx, strong"] == ["1.0", "5.0", "5.0", "12.0", "", "0.8804", "", "12.0", "7", "8", "0.5"]
     assert row["nnU-Net, stock (ended early: killed)"][:2] == ["30.0", ""]
+
+
+def test_the_mirrored_look_has_a_column_of_its_own_and_reaches_no_dice():
+    table = curve_rows(CURVE)
+    row = dict(zip(table["contender"], table["MONAI, its recipe"], strict=True))
+    assert (row["min to 0.86"], row["min to 0.87"], row["min to 0.88"], row["min to 0.885"]) == ("15.0", "60.0", "", "")
+    assert (row["last Dice"], row["mirrored Dice"]) == ("0.8750", "0.8860")
+
+
+def test_the_mirrored_look_is_a_diamond_that_no_curve_passes_through():
+    pytest.importorskip("matplotlib")
+    (axes,) = figure.draw_dice_curve(CURVE).axes
+    assert [(line.get_marker(), list(line.get_ydata())) for line in axes.lines] == [
+        ("o", [0.8, 0.867]),
+        ("o", [0.85, 0.87, 0.8804]),
+        ("o", [0.0, 0.86, 0.875]),
+        ("D", [0.886]),
+        ("o", [0.7, 0.85]),
+    ]
 
 
 def test_a_curve_s_record_without_any_run_is_drawn_too(tmp_path):
@@ -414,26 +433,33 @@ def test_selected_contenders_are_in_the_order_of_the_table(only, names):
     assert selected(argparse.ArgumentParser(), only, ["dlx", "MONAI, bf16", "notes' loop"]) == names
 
 
-def test_looks_are_not_counted_as_training_and_the_last_one_ends_it(monkeypatch, capsys):
+def test_looks_are_not_counted_as_training_and_only_the_limit_has_a_mirrored_one(monkeypatch, capsys):
     now = [1000.0]
     monkeypatch.setattr("benchmarks.contenders.looking.time.time", lambda: now[0])
     looks = Looks(started=1000.0, limit_s=600.0)
 
-    def measure(is_last):
+    def measure(mirrors):
         now[0] += 50.0
-        return 0.9 if is_last else 0.5
+        return 0.9 if mirrors else 0.5
 
     assert not looks.is_due
     now[0] = 1012.0  # past the first, at a sixtieth of the limit
     assert looks.is_due
     looks.look(measure, {"steps": 3})
     assert (looks.trained_s, looks.is_due, looks.is_over) == (12.0, False, False)
+    assert looks.mirrored_look is None
     now[0] += 588.0
     looks.look(measure, {"steps": 9})
     assert looks.is_over
     assert len(SHARES) == 8
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert last == {"looks": [[12.0, 0.5], [600.0, 0.9]], "looking_s": 100.0, "wall_s": 700.0, "steps": 9}
+    assert last == {
+        "looks": [[12.0, 0.5], [600.0, 0.5]],
+        "mirrored_look": [600.0, 0.9],
+        "looking_s": 150.0,
+        "wall_s": 750.0,
+        "steps": 9,
+    }
 
 
 def test_plain_dice_is_dlx_s():
@@ -498,6 +524,7 @@ def test_monai_trains_in_3d_and_looks_once_when_the_time_is_over(decathlon, monk
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (len(result["looks"]), result["steps"]) == (1, 1)
     assert 0 <= result["looks"][0][1] <= 1
+    assert 0 <= result["mirrored_look"][1] <= 1
 
 
 @pytest.mark.slow
@@ -511,7 +538,7 @@ def test_nnunet_plans_preprocesses_trains_and_is_measured(decathlon):
         peer_arguments(decathlon), dice_over_time.PEERS["nnU-Net, stock"], {**split, "val": split["val"][:1]}
     )
     assert "error" not in run, run
-    assert (len(run["looks"]), run["steps"]) == (1, 1)
+    assert (len(run["looks"]), len(run["mirrored_look"]), run["steps"]) == (1, 2, 1)
 
 
 @pytest.mark.slow

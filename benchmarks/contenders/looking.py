@@ -14,7 +14,8 @@ class Looks:
     def __init__(self, started: float, limit_s: float) -> None:
         self.started, self.limit_s = started, limit_s
         self.due_s = [share * limit_s for share in SHARES]
-        self.looks: list[tuple[float, float]] = []  # seconds, Dice
+        self.looks: list[tuple[float, float]] = []  # seconds, Dice; all by plain prediction
+        self.mirrored_look: tuple[float, float] | None = None  # at the limit
         self.looking_s = 0.0
 
     @property
@@ -30,15 +31,15 @@ class Looks:
         return bool(self.due_s) and self.trained_s >= self.due_s[0]
 
     def look(self, measure: Callable[[bool], float], facts: dict[str, Any]) -> None:
-        """Measures the Dice by `measure(is_last)` and prints a line of JSON with all looks so far: the last line that a
-        peer has printed is its result, also if it fails or is ended later."""
+        """Measures the Dice by `measure(mirrors)`: without mirroring and, at the limit, with it too. Prints a line of
+        JSON with all looks so far: the last line that a peer prints is its result, also if it fails or is ended later.
+        """
         at = self.trained_s
-        is_last = at >= self.limit_s
         begun = time.time()
-        self.looks.append((at, measure(is_last)))
+        self.looks.append((at, measure(False)))
+        if at >= self.limit_s:
+            self.mirrored_look = (at, measure(True))
         self.looking_s += time.time() - begun
         self.due_s = [due for due in self.due_s if due > at]
-        wall_s = time.time() - self.started
-        print(
-            "\n" + json.dumps({"looks": self.looks, "looking_s": self.looking_s, "wall_s": wall_s, **facts}), flush=True
-        )
+        found = {"looks": self.looks, "mirrored_look": self.mirrored_look, "looking_s": self.looking_s}
+        print("\n" + json.dumps({**found, "wall_s": time.time() - self.started, **facts}), flush=True)

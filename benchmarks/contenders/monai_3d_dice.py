@@ -3,8 +3,8 @@
 The settings are those of `modules/dynunet_pipeline` of Project-MONAI/tutorials for task 04, first stage: DynUNet with
 instance norm and one supervised coarser level, a random crop of 40 x 56 x 40 of each of nine volumes a step, two of
 three centred on the foreground, augmentation, Dice with cross-entropy, SGD with momentum 0.99 at a constant rate of
-0.1, gradients clipped to norm 12, sliding windows that overlap by half. Float32, as MONAI comes on a CPU. Its looks are
-without mirroring, but for the last, which is mirrored as the tutorial's validation is.
+0.1, gradients clipped to norm 12, sliding windows that overlap by half. Float32, MONAI's default. Its looks are without
+mirroring; at the limit a second one is mirrored, as the tutorial's validation is.
 """
 
 import argparse
@@ -60,7 +60,7 @@ def train(task: dict[str, Any], looks: Looks) -> None:
             optimizer.step()
             steps += 1
             if looks.is_due:
-                looks.look(lambda is_last: measure(model, cases, task, mirrors=is_last), {**facts, "steps": steps})
+                looks.look(lambda mirrors: measure(model, cases, task, mirrors=mirrors), {**facts, "steps": steps})
             if looks.is_over:
                 break
 

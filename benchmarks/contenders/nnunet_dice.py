@@ -3,7 +3,8 @@
 Its own fingerprint, planning and preprocessing, which count as training time; its 3d_fullres network, loader,
 augmentation, loss, optimizer and rate (planned for 1000 epochs of 250 steps), by `nnUNetTrainer.train_step`. Left out
 is what only informs a user: its pseudo Dice after each epoch, checkpoints and plots. Looks predict with its predictor,
-without mirroring but for the last, as its own validation does. One process augments: with more, fewer cores train.
+without mirroring; at the limit a second one is mirrored, as its own validation is. One process augments: with more,
+fewer cores train.
 """
 
 import argparse
@@ -101,7 +102,7 @@ def train(task: dict[str, Any], trainer: Any, looks: Looks) -> None:
             trainer.train_step(next(trainer.dataloader_train))
             steps += 1
             if looks.is_due:
-                looks.look(lambda is_last: measure(task, trainer, mirrors=is_last), {**facts, "steps": steps})
+                looks.look(lambda mirrors: measure(task, trainer, mirrors=mirrors), {**facts, "steps": steps})
             if looks.is_over:
                 break
         trainer.current_epoch += 1
