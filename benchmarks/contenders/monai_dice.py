@@ -4,7 +4,7 @@ Always: its readers and transforms (deterministic ones cached), its random crops
 float32, a constant rate, 16 slices a step, `unet2` at width 16; dlx's split, and the code dlx measures Dice with.
 
 Two recipes:
-- plain, as it comes: four levels, slices of 64 x 64 anywhere, Adam with its own betas, the rate that dlx has.
+- plain: four levels, slices of 64 x 64 anywhere, Adam with its default betas, the rate that dlx has.
 - equal: what dlx's default recipe found out by trials: three levels, slices of 36 x 52 (x, y), half of them on the
   foreground (found beforehand), AdamW with its decay and betas. Only the schedule of the rate is not taken over.
 """

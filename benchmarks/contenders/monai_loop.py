@@ -1,6 +1,6 @@
 """(c) MONAI as its fast-training guide says: deterministic transforms cached on the device, random crops there, a
-ThreadDataLoader without workers, AMP. As it comes it is float32 (MONAI has no AMP on a CPU of its own); the row in bf16
-has autocast and channels-last. The loop reads the loss at each step, as the guide's does.
+ThreadDataLoader without workers, AMP. With its own default settings it is float32 on a CPU, where MONAI has no AMP; the
+row in bf16 has autocast and channels-last. The loop reads the loss at each step, as the guide's does.
 
 Network, loss and optimizer are those of all contenders: MONAI brings the data, its caching and its transforms.
 """
