@@ -13,14 +13,13 @@ import os
 import time
 import warnings
 from itertools import chain, combinations
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.contenders.looking import Looks
-from benchmarks.contenders.monai_dice import files
+from benchmarks.contenders.monai_dice import load
 from benchmarks.plain import count_parameters, mean_dice
 
 PATCH = (40, 56, 40)
@@ -43,7 +42,7 @@ def train(task: dict[str, Any], looks: Looks) -> None:
     from monai.losses import DiceCELoss
 
     device = torch.device(task["device"])
-    loader, cases = load(task)
+    loader, cases = load(task, augmentation(), BATCH)
     model = make_model(task["classes"]).to(device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.99, weight_decay=3e-5, nesterov=True)
     loss_of = DiceCELoss(to_onehot_y=True, softmax=True)
@@ -82,21 +81,12 @@ def make_model(classes: int) -> nn.Module:
     )
 
 
-def load(task: dict[str, Any]) -> tuple[Any, list[dict[str, Any]]]:
-    """Batches of crops of the training cases, and the validation cases, whole."""
+def augmentation() -> list[Any]:
+    """A random crop of a volume, two of three centred on the foreground, and its random changes."""
     from monai import transforms as mt
-    from monai.data import CacheDataset, ThreadDataLoader
-    from monai.utils import set_determinism
 
-    set_determinism(task["seed"])
     keys = ["image", "label"]
-    prepare = [
-        mt.LoadImaged(keys),
-        mt.EnsureChannelFirstd(keys),
-        mt.NormalizeIntensityd("image", nonzero=True, channel_wise=True),
-        mt.EnsureTyped(keys, track_meta=False),
-    ]
-    change = [
+    return [
         mt.SpatialPadd(keys, spatial_size=PATCH),
         mt.RandCropByPosNegLabeld(
             keys, label_key="label", spatial_size=PATCH, pos=2, neg=1, num_samples=1, image_key="image"
@@ -109,10 +99,6 @@ def load(task: dict[str, Any]) -> tuple[Any, list[dict[str, Any]]]:
         mt.RandScaleIntensityd("image", prob=0.15, factors=0.3),
         *(mt.RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in range(3)),
     ]
-    train, val = (files(Path(task["folder"]), task[side]) for side in ("train", "val"))
-    cached = CacheDataset(train, mt.Compose(prepare + change), num_workers=None, progress=False)
-    loader = ThreadDataLoader(cached, batch_size=BATCH, num_workers=0, shuffle=True)
-    return loader, list(CacheDataset(val, mt.Compose(prepare), num_workers=None, progress=False))
 
 
 def measure(model: nn.Module, cases: list[dict[str, Any]], task: dict[str, Any], *, mirrors: bool) -> float:

@@ -25,7 +25,7 @@ from benchmarks.plain import PlainUNet2, count_parameters
 WIDTH, CLASSES = 16, 3
 LEVELS = {"plain": 4, "equal": 3}
 PATCH_XY = {"plain": (64, 64), "equal": (36, 52)}  # the second is what dlx fits to these volumes
-CROPS = 4  # of a volume; four volumes a step
+VOLUMES, CROPS = 4, 4  # volumes a step, slices of each
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def train(task: dict[str, Any], started: float) -> dict[str, Any]:
     """Trains until a look finds the target or the time is over. Looks that came too early are not counted in the times
     (as if the moment had been known), but for the one that found it."""
     device = torch.device(task["device"])
-    loader, looked_at = load(task)
+    loader, looked_at = load(task, crops(task["recipe"]), VOLUMES)
     model = PlainUNet2(1, CLASSES, WIDTH, LEVELS[task["recipe"]]).to(device)
     optimizer: torch.optim.Optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     if task["recipe"] == "equal":
@@ -84,8 +84,9 @@ def train(task: dict[str, Any], started: float) -> dict[str, Any]:
                 }
 
 
-def load(task: dict[str, Any]) -> tuple[Any, list[dict[str, Any]]]:
-    """Batches of crops of the training cases, and the validation cases, whole."""
+def load(task: dict[str, Any], changes: list[Any], batch: int) -> tuple[Any, list[dict[str, Any]]]:
+    """Batches of the training cases after `changes`, and the validation cases, whole. What comes before the first
+    random change is cached."""
     from monai import transforms as mt
     from monai.data import CacheDataset, ThreadDataLoader
     from monai.utils import set_determinism
@@ -95,29 +96,30 @@ def load(task: dict[str, Any]) -> tuple[Any, list[dict[str, Any]]]:
     prepare = [
         mt.LoadImaged(keys),
         mt.EnsureChannelFirstd(keys),
-        mt.NormalizeIntensityd("image", nonzero=True),
+        mt.NormalizeIntensityd("image", nonzero=True, channel_wise=True),
         mt.EnsureTyped(keys, track_meta=False),
     ]
-    size = (*PATCH_XY[task["recipe"]], 1)
-    crop = [mt.SpatialPadd(keys, spatial_size=size), *crops(task["recipe"], size), mt.SqueezeDimd(keys, dim=-1)]
     train, val = (files(Path(task["folder"]), task[side]) for side in ("train", "val"))
-    cached = CacheDataset(train, mt.Compose(prepare + crop), num_workers=None, progress=False)
-    loader = ThreadDataLoader(cached, batch_size=4, num_workers=0, shuffle=True)
+    cached = CacheDataset(train, mt.Compose(prepare + changes), num_workers=None, progress=False)
+    loader = ThreadDataLoader(cached, batch_size=batch, num_workers=0, shuffle=True)
     return loader, list(CacheDataset(val, mt.Compose(prepare), num_workers=None, progress=False))
 
 
-def crops(recipe: str, size: tuple[int, int, int]) -> list[Any]:
+def crops(recipe: str) -> list[Any]:
     """Random slices of a volume: anywhere, or as many on the foreground as off it."""
     from monai import transforms as mt
 
-    keys = ["image", "label"]
+    keys, size = ["image", "label"], (*PATCH_XY[recipe], 1)
+    pad, squeeze = mt.SpatialPadd(keys, spatial_size=size), mt.SqueezeDimd(keys, dim=-1)
     if recipe == "plain":
-        return [mt.RandSpatialCropSamplesd(keys, roi_size=size, num_samples=CROPS, random_size=False)]
+        return [pad, mt.RandSpatialCropSamplesd(keys, roi_size=size, num_samples=CROPS, random_size=False), squeeze]
     indices = {"fg_indices_key": "label_fg_indices", "bg_indices_key": "label_bg_indices"}
     return [
+        pad,
         mt.FgBgToIndicesd("label"),
         mt.RandCropByPosNegLabeld(keys, label_key="label", spatial_size=size, num_samples=CROPS, **indices),
         mt.SelectItemsd(keys),
+        squeeze,
     ]
 
 
