@@ -150,8 +150,12 @@ def test_no_axis_or_interval_of_dice_leaves_what_is_possible(tmp_path):
     assert clipped(None, 0.0, 1.0) is None
 
 
-def test_a_figure_without_curves_says_why(tmp_path):
-    assert "validated once, after the last epoch: evaluate.every=2 gives" in texts(
-        drawn(made_study(every=10), tmp_path)
-    )
-    assert "evaluate.every=" not in texts(drawn(made_study(every=2), tmp_path))
+@pytest.mark.parametrize(("every", "has_curves"), [(10, False), (5, False), (3, True), (2, True)])
+def test_variants_that_were_validated_twice_or_less_have_no_curves_and_the_figure_says_why(every, has_curves, tmp_path):
+    shown = texts(drawn(made_study(every=every), tmp_path))
+    assert ("Dice of whole volumes" in shown) == has_curves
+    assert ("evaluate.every=2 gives a curve" in shown) == (every > 2)
+
+
+def test_a_study_that_still_runs_has_its_curves(tmp_path):
+    assert "Dice of whole volumes" in texts(drawn(made_study(running={("p=0.1", 0): 4}, every=10), tmp_path))

@@ -20,6 +20,7 @@ from dlx.study.results import EpochResult
 from dlx.study.run_id import RunId
 from dlx.system.characters import visible
 
+MAX_POINTS_WITHOUT_CURVE = 2
 CURVES = {"val_dice": "val_dice", "train_dice": "train_dice_subset"}  # metric of a trial -> of an epoch
 
 
@@ -48,7 +49,8 @@ def draw_curves(figure: SubFigure, summary: Summary, variants: Sequence[VariantS
     panels[0, 0].set_xlim(0, summary.header.epochs + max(0.5, 0.02 * summary.header.epochs))
     panels[0, 0].set_ylim(0.0, 1.0)
     panels[0, 0].xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    figure.supxlabel(f"epoch{_few_points(summary)}", fontsize=8)
+    hint = few_points(summary)
+    figure.supxlabel(f"epoch ({hint})" if hint else "epoch", fontsize=8)
     figure.supylabel("Dice of whole volumes", fontsize=8)
     handles = _curve_handles(summary)
     # 8 points in 9 inches hold some 135 letters, a handle being six of them
@@ -57,16 +59,25 @@ def draw_curves(figure: SubFigure, summary: Summary, variants: Sequence[VariantS
     figure.legend(handles=handles, loc="outside upper left", ncols=columns, columnspacing=1.2)
 
 
-def _few_points(summary: Summary) -> str:
+def has_curves(summary: Summary) -> bool:
+    """Whether some trial was validated three times or more, or trials are still to end: two points are no curve."""
+    return summary.num_done < len(summary.header.trials) or _most_points(summary) > MAX_POINTS_WITHOUT_CURVE
+
+
+def few_points(summary: Summary) -> str:
     """Why there are no curves, if the study validated too rarely; else empty."""
-    ended = [v.epochs[seed] for v in summary.variants for seed, record in v.records.items() if record.status == "done"]
-    points = [sum(epoch.val_dice is not None for epoch in epochs) for epochs in ended]
-    most = max(points, default=MIN_POINTS)
+    most = _most_points(summary)
     if most >= min(MIN_POINTS, summary.header.epochs):
         return ""
     every = max(1, summary.header.epochs // MIN_POINTS)
     how_often = "once, after the last epoch" if most == 1 else f"{most} times"
-    return f" (validated {how_often}: evaluate.every={every} gives a curve)"
+    return f"validated {how_often}: evaluate.every={every} gives a curve"
+
+
+def _most_points(summary: Summary) -> int:
+    """How often at most a finished trial was validated; enough for curves if none has finished."""
+    ended = [v.epochs[seed] for v in summary.variants for seed, record in v.records.items() if record.status == "done"]
+    return max((sum(epoch.val_dice is not None for epoch in epochs) for epochs in ended), default=MIN_POINTS)
 
 
 def _curve_handles(summary: Summary) -> list[Line2D | Patch]:

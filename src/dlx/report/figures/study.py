@@ -9,7 +9,7 @@ from textwrap import fill
 
 from matplotlib.figure import Figure
 
-from dlx.report.figures.curves import draw_curves, num_columns
+from dlx.report.figures.curves import draw_curves, few_points, has_curves, num_columns
 from dlx.report.figures.last_epoch import draw_last_epoch
 from dlx.report.figures.style import WIDTH_IN, save, styled
 from dlx.report.figures.variant_axis import numbers_on_axis
@@ -24,7 +24,9 @@ def draw_study(summary: Summary, path_svg: Path, path_png: Path | None = None) -
 
 
 def _figure(summary: Summary) -> Figure:
-    """Curves above, values after the last epoch below; side by side for a single variant."""
+    """Curves above, values after the last epoch below; side by side for a single variant. Of several variants that were
+    validated too rarely, no curves.
+    """
     others = [variant for variant in summary.variants if not variant.is_control]
     header = summary.header
     title = fill(visible(header.question or header.name), 100)
@@ -35,12 +37,18 @@ def _figure(summary: Summary) -> Figure:
         left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(2.2, 1.0)).flat
         draw_curves(left, summary, list(summary.variants))
         draw_last_epoch(right, summary)
+    elif not has_curves(summary):
+        figure = Figure(figsize=(WIDTH_IN, _lower_in(summary) + 0.5), layout="constrained")
+        (whole,) = figure.subfigures(1, 1, squeeze=False).flat
+        draw_last_epoch(whole, summary)
+        if hint := few_points(summary):
+            figure.supxlabel(f"No curves over epochs: {hint}.", fontsize=8, x=0.01, ha="left")
     else:
         columns = num_columns(len(others))
         num_rows = -(-len(others) // columns)
         upper_in = num_rows * max(1.5, 2.6 - 0.35 * columns) + 0.75
         upper_in += 0.3 * any(variant.warnings for variant in others)  # they lengthen the titles
-        lower_in = 3.0 if numbers_on_axis(summary) else 1.4 + max(1.2, 0.3 * len(summary.variants))
+        lower_in = _lower_in(summary)
         figure = Figure(figsize=(WIDTH_IN, upper_in + lower_in + 0.35), layout="constrained")
         halves = figure.subfigures(2, 1, squeeze=False, height_ratios=(upper_in, lower_in), hspace=0.03)
         upper, lower = halves.flat
@@ -48,3 +56,7 @@ def _figure(summary: Summary) -> Figure:
         draw_last_epoch(lower, summary)
     figure.suptitle(title, fontsize=10.5, fontweight="bold", x=0.01, ha="left")
     return figure
+
+
+def _lower_in(summary: Summary) -> float:
+    return 3.0 if numbers_on_axis(summary) else 1.4 + max(1.2, 0.3 * len(summary.variants))
