@@ -92,6 +92,7 @@ def _draw_differences(axes: Axes, summary: Summary, axis: VariantAxis) -> None:
     effect = summary.header.smallest_effect
     narrower = scopes_of(summary)[1:]
     largest = largest_difference(summary.header.metric)
+    low, high = _range_of_differences(summary, largest)
     band, line = (axes.axhspan, axes.axhline) if axis.is_flat else (axes.axvspan, axes.axvline)
     band(-effect, effect, color="#F0E442", alpha=0.35, linewidth=0, label=f"±{effect:g}, the smallest effect declared")
     line(0.0, color=CONTROL, linewidth=1.0, zorder=1.2)
@@ -114,14 +115,31 @@ def _draw_differences(axes: Axes, summary: Summary, axis: VariantAxis) -> None:
             )
             for number, scope in enumerate(narrower, 1):
                 result = row.scopes[scope]
-                ends = clipped(result.interval, -largest, largest)
+                ends, beside = clipped(result.interval, -largest, largest), 4.5 * number
                 style = NARROWER[number - 1] | {"label": FOR[scope]}
-                axis.point(axes, variant.label, result.difference, ends, 4.5 * number, **style)
+                axis.point(axes, variant.label, result.difference, clipped(ends, low, high), beside, **style)
+                if ends is not None:
+                    cut = [edge for edge, is_cut in ((low, ends[0] < low), (high, ends[1] > high)) if is_cut]
+                    axis.cut(axes, variant.label, cut, beside, style["color"])
     has_interval = len(summary.header.runs) > 1
     what = f"mean, 95 % interval {FOR[summary.scope]} (not corrected)" if has_interval else "one seed"
     axes.set_title(f"Difference from the control, paired by {summary.unit_of_runs}\n{what}")
-    axis.keep_within(axes, -largest, largest)
+    axis.keep_within(axes, low, high)
     axis.name_values(axes, f"difference in {visible(summary.metric_title)}\n({summary.direction} is better)")
+
+
+def _range_of_differences(summary: Summary, largest: float) -> tuple[float, float]:
+    """The range of the headline's intervals, of zero and of the smallest effect, and a quarter more on both sides.
+
+    Intervals of narrower scopes that leave it are cut, so that few seeds do not hide the headline's.
+    """
+    effect = summary.header.smallest_effect
+    shown = [-effect, effect]
+    for variant in summary.variants:
+        if variant.comparison is not None and variant.comparison.difference is not None:
+            shown += [variant.comparison.difference, *(variant.comparison.interval or ())]
+    margin = 0.25 * (max(shown) - min(shown))
+    return max(-largest, min(shown) - margin), min(largest, max(shown) + margin)
 
 
 def clipped(interval: tuple[float, float] | None, low: float, high: float) -> tuple[float, float] | None:

@@ -61,6 +61,16 @@ class VariantAxis:
             **{"markersize": 3.8} | style,
         )
 
+    def cut(self, axes: Axes, variant: str, edges: Sequence[float], beside: float, colour: str) -> None:
+        """Arrowheads where an interval goes on beyond the edges of the axes, which have zero between them."""
+        if variant not in self.at:
+            return
+        towards_low, towards_high = ("v", "^") if self.is_flat else ("<", ">")
+        for edge in edges:
+            marker = towards_high if edge > 0 else towards_low
+            style: dict[str, Any] = {"marker": marker, "markersize": 4.0, "color": colour, "clip_on": False}
+            self._plot(axes, [self.at[variant]], [edge], transform=self._moved(axes, beside), linestyle="", **style)
+
     def dots(self, axes: Axes, variant: str, values: Sequence[float], beside: float, colour: str) -> None:
         """A dot a value, `beside` points from the variant's position."""
         if variant in self.at and values:
