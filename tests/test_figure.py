@@ -83,7 +83,7 @@ def test_a_running_study_says_how_many_trials_have_ended(tmp_path):
 
 
 def test_labels_are_taken_letter_by_letter(tmp_path):
-    odd = "a$b$_c <d> & \frac"
+    odd = "a$b$_c <d> & \\frac"
     assert odd in texts(drawn(made_study({"control": (0.9, 0.8), odd: (0.9, 0.8)}, axis="odd"), tmp_path))
 
 
