@@ -356,18 +356,31 @@ def test_runs_of_an_earlier_call_with_the_same_settings_are_kept(tmp_path):
         ("threads", 1),
     ],
 )
-def test_runs_of_an_earlier_call_are_not_kept_if_one_setting_differs(key, value, tmp_path, capsys):
+def test_a_record_is_neither_continued_nor_overwritten_if_one_setting_differs(key, value, tmp_path):
     path = tmp_path / "record.json"
     path.write_text(json.dumps(CURVE), encoding="utf-8")
-    assert dice_over_time.kept_runs({**CURVE, key: value}, path) == {}
-    assert key in capsys.readouterr().err
+    with pytest.raises(SystemExit, match=key):
+        dice_over_time.kept_runs({**CURVE, key: value}, path)
 
 
 def test_a_record_without_threads_and_seed_is_not_mixed_with_new_runs(tmp_path):
     path = tmp_path / "record.json"
     old = {key: value for key, value in CURVE.items() if key not in ("seed", "threads")}
     path.write_text(json.dumps(old), encoding="utf-8")
-    assert dice_over_time.kept_runs(CURVE, path) == {}
+    with pytest.raises(SystemExit, match="seed, threads"):
+        dice_over_time.kept_runs(CURVE, path)
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_does_not_replace_a_measured_one(decathlon, monkeypatch, tmp_path):
+    path = tmp_path / "record.json"
+    peer = "nnU-Net, stock"
+    path.write_text(json.dumps({**CURVE, "machine": records.machine("cpu"), "data": decathlon.name}), encoding="utf-8")
+    monkeypatch.setitem(dice_over_time.PEERS, peer, Contender(peer, "no_such_module"))
+    options = f"--data;{decathlon};--threads;2;--out;{path};--force;--only".split(";")
+    monkeypatch.setattr(sys, "argv", ["dice_over_time", *options, peer])
+    dice_over_time.main()
+    assert json.loads(path.read_text(encoding="utf-8"))["runs"] == dice_over_time.in_order(CURVE["runs"])
 
 
 @pytest.mark.slow
@@ -460,6 +473,21 @@ def test_looks_are_not_counted_as_training_and_only_the_limit_has_a_mirrored_one
         "wall_s": 750.0,
         "steps": 9,
     }
+
+
+def test_the_plain_look_at_the_limit_is_printed_before_the_mirrored_one_which_may_fail(capsys):
+    looks = Looks(started=time.time() - 5, limit_s=1.0)
+
+    def measure(mirrors):
+        if mirrors:
+            raise MemoryError
+        return 0.5
+
+    with pytest.raises(MemoryError):
+        looks.look(measure, {"steps": 9})
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [dice for _, dice in last["looks"]] == [0.5]
+    assert last["mirrored_look"] is None
 
 
 def test_plain_dice_is_dlx_s():

@@ -31,15 +31,21 @@ class Looks:
         return bool(self.due_s) and self.trained_s >= self.due_s[0]
 
     def look(self, measure: Callable[[bool], float], facts: dict[str, Any]) -> None:
-        """Measures the Dice by `measure(mirrors)`: without mirroring and, at the limit, with it too. Prints a line of
-        JSON with all looks so far: the last line that a peer prints is its result, also if it fails or is ended later.
+        """Measures the Dice by `measure(mirrors)`: without mirroring and, at the limit, with it too. After each of the
+        two prints a line of JSON with all looks so far: the last line that a peer prints is its result, also if it
+        fails or is ended later.
         """
         at = self.trained_s
-        begun = time.time()
+        self.due_s = [due for due in self.due_s if due > at]
+        before_s, begun = self.looking_s, time.time()
         self.looks.append((at, measure(False)))
+        self.looking_s = before_s + time.time() - begun
+        self._print(facts)
         if at >= self.limit_s:
             self.mirrored_look = (at, measure(True))
-        self.looking_s += time.time() - begun
-        self.due_s = [due for due in self.due_s if due > at]
+            self.looking_s = before_s + time.time() - begun
+            self._print(facts)
+
+    def _print(self, facts: dict[str, Any]) -> None:
         found = {"looks": self.looks, "mirrored_look": self.mirrored_look, "looking_s": self.looking_s}
         print("\n" + json.dumps({**found, "wall_s": time.time() - self.started, **facts}), flush=True)
