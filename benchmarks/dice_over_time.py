@@ -37,8 +37,9 @@ NOTE = (
     "optimistic; one seed. dlx: a cold cache of decoded data; its rate falls to zero at its own end. MONAI: the "
     "settings of its tutorial for this set (DynUNet, 9 patches of 40 x 56 x 40, SGD at a rate of 0.1, and of 0.001 in "
     "the last eleventh of the time). nnU-Net: its own planning, preprocessing, loader, augmentation and 3d_fullres "
-    "network; its rate is planned for 1000 epochs of 250 steps. Both are float32 and ended at the limit, where a second "
-    "look predicts with mirroring; all other looks, dlx's among them, predict without. The split is dlx's for all."
+    "network; its rate is planned for 1000 epochs of 250 steps. Both are float32 and ended at the limit, where a "
+    "second look predicts with mirroring; all other looks, dlx's among them, predict without. The split is dlx's for "
+    "all."
 )
 
 

@@ -160,6 +160,13 @@ def test_variants_that_were_validated_twice_or_less_have_no_curves_and_the_figur
     assert ("evaluate.every=2 gives a curve" in shown) == (every > 2)
 
 
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_study_of_one_or_two_epochs_says_why_it_has_no_curves(epochs, tmp_path):
+    shown = texts(drawn(made_study(epochs=epochs, every=1), tmp_path))
+    assert "Dice of whole volumes" not in shown
+    assert f"{epochs} epoch" in shown
+
+
 def test_a_study_that_still_runs_has_its_curves(tmp_path):
     assert "Dice of whole volumes" in texts(drawn(made_study(running={("p=0.1", 0): 4}, every=10), tmp_path))
 

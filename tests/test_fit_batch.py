@@ -11,6 +11,7 @@ from dlx.models.unet import unet2
 from dlx.scoring.outputs import Outputs
 from dlx.settings.binding import bind_parts
 from dlx.system.errors import SettingError
+from dlx.trial import fit_batch
 from dlx.trial.evaluation_memory import evaluation_bytes
 from dlx.trial.factories import make_model, make_training_loss, outputs_of
 from dlx.trial.fit_batch import filled, remarks_on_limits, shortened, voxels_in_memory
@@ -137,7 +138,7 @@ def test_a_patch_that_is_given_is_kept():
     ],
 )
 def test_little_memory_gives_fewer_and_then_smaller_patches(in_memory, patch, size):
-    assert filled((24, 24, 24), 2, 2, 200_000, lambda _: in_memory) == (patch, size, in_memory)
+    assert filled((24, 24, 24), 2, 2, 200_000, 100, lambda _: in_memory) == (patch, size, in_memory)
 
 
 def test_the_voxels_in_memory_are_those_of_half_of_it_and_twice_the_tensors():
@@ -176,23 +177,36 @@ def test_the_memory_of_batch_norm_is_counted_where_one_patch_is_one_voxel_at_the
 
 
 @pytest.mark.parametrize(
-    ("patch", "count", "room", "said"),
+    ("patch", "count", "room", "is_reduced", "said"),
     [
-        ((8, 8), 3, 10_000, []),
-        ((8, 8), 3, 250, ["3 patches of 8 x 8, because batch.max_voxels=300 would take more than half"]),
-        ((8, 8), 1, 64, ["1 patch of 8 x 8, because batch.max_voxels=300 would take more than half"]),
-        ((8, 8), 1, 63, ["one patch of 8 x 8 alone takes more than half of the memory"]),
-        ((8, 8), 4, None, ["cannot be measured"]),
-        ((32, 32), 1, 10_000, ["one patch of 32 x 32 has 1,024 voxels, more than batch.max_voxels=300"]),
-        ((8, 2), 16, 270, []),  # batch.max_patches is the limit
+        ((8, 8), 3, 10_000, False, []),
+        ((8, 8), 3, 250, True, ["3 patches of 8 x 8, because batch.max_voxels=300 would take more than half"]),
+        ((8, 8), 1, 64, True, ["1 patch of 8 x 8, because batch.max_voxels=300 would take more than half"]),
+        ((8, 8), 1, 63, True, ["one patch of 8 x 8 alone takes more than half of the memory"]),
+        ((8, 8), 4, None, False, ["cannot be measured"]),
+        ((32, 32), 1, 10_000, False, ["one patch of 32 x 32 has 1,024 voxels, more than batch.max_voxels=300"]),
     ],
 )
-def test_what_limits_a_step_beside_its_voxels_is_reported(patch, count, room, said):
-    remarks = remarks_on_limits(small_spec({"batch": {"size": "auto", "max_voxels": 300}}), patch, count, room)
+def test_what_limits_a_step_beside_its_voxels_is_reported(patch, count, room, is_reduced, said):
+    spec = small_spec({"batch": {"size": "auto", "max_voxels": 300}})
+    remarks = remarks_on_limits(spec, patch, count, room, is_reduced=is_reduced)
     assert len(remarks) == len(said)
     for remark, words in zip(remarks, said, strict=True):
         assert remark.startswith("batch.size=auto: ")
         assert words in remark
+
+
+@pytest.mark.parametrize(
+    ("max_patches", "patch", "is_reported"),
+    [(1, (24, 24, 24), False), (2, (20, 20, 20), True), (16, (20, 20, 20), True)],
+)
+def test_patches_that_memory_makes_smaller_are_reported_whatever_their_greatest_number(
+    monkeypatch, max_patches, patch, is_reported
+):
+    monkeypatch.setattr(fit_batch, "voxels_in_memory", lambda *_: 24**3 * 5 // 4)
+    resolved = small_resolved(AUTO, {"model": {"dims": 3}, "batch": {"max_patches": max_patches}})
+    assert (resolved.spec.batch.patch_size_px, resolved.spec.batch.size) == (patch, min(max_patches, 2))
+    assert any("more than half of the memory" in remark for remark in resolved.remarks) == is_reported
 
 
 @pytest.mark.parametrize("first", [0, 3])

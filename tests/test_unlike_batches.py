@@ -40,16 +40,18 @@ def test_patches_that_depend_on_the_stride_are_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "axis",
+    ("changes", "axis"),
     [
-        {"key": "batch.size", "values": [2, 4]},
-        {"key": "model.norm", "values": ["batch", "group"]},
-        {"key": "dropout.p", "values": [0, 0.5]},
+        ({}, {"key": "batch.size", "values": [2, 4]}),
+        (AUTO, {"key": "batch.max_patches", "values": [2, 4]}),
+        (AUTO, {"key": "batch.max_voxels", "values": [2_000, 8_000]}),
+        ({}, {"key": "model.norm", "values": ["batch", "group"]}),
+        ({}, {"key": "dropout.p", "values": [0, 0.5]}),
     ],
-    ids=["size", "norm", "dropout"],
+    ids=["size", "max_patches", "max_voxels", "norm", "dropout"],
 )
-def test_what_an_axis_sets_is_not_named(tmp_path, axis):
-    assert said(tmp_path, **axis) == []
+def test_what_an_axis_sets_is_not_named(tmp_path, changes, axis):
+    assert said(tmp_path, changes, **axis) == []
 
 
 def test_patches_that_differ_between_folds_are_named():

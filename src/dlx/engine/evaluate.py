@@ -218,9 +218,14 @@ class SoftSums:
 
     def __init__(self, outputs: Outputs, num_voxels: int) -> None:
         self.outputs = outputs
-        self.is_exact = outputs.num_outputs * num_voxels <= MAX_EXACT_SOFT
+        self.is_exact = self.keeps(outputs, num_voxels)
         self.kept: list[tuple[Tensor, Tensor]] = []
         self.sums: list[Tensor] = []
+
+    @staticmethod
+    def keeps(outputs: Outputs, num_voxels: int) -> bool:
+        """Whether the probabilities of a case of this many voxels are kept and summed at once."""
+        return outputs.num_outputs * num_voxels <= MAX_EXACT_SOFT
 
     def add(self, probabilities: Float[Tensor, "K d h w"], mask: UInt8[Tensor, "d h w"]) -> None:
         if self.is_exact:

@@ -31,7 +31,9 @@ def remark_on_batches(study: Study, resolved: Grid) -> Grid:
 
 
 def _asked(spec: Spec) -> tuple[object, ...]:
-    return spec.batch.kind, spec.batch.size, spec.batch.patch_size_px, spec.model.args.get("norm")
+    batch = spec.batch
+    limits = batch.max_voxels, batch.max_patches
+    return batch.kind, batch.size, batch.patch_size_px, batch.slice_axis, *limits, spec.model.args.get("norm")
 
 
 def _describe(spec: Spec, *, has_fitted_norm: bool) -> str:

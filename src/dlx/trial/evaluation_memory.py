@@ -9,7 +9,7 @@ from dlx.data.cases import Dataset
 from dlx.data.ct import windowed_channels
 from dlx.data.splits.split import Split
 from dlx.engine.device import Compute, memory_bytes
-from dlx.engine.evaluate import Slab
+from dlx.engine.evaluate import Slab, SoftSums
 from dlx.engine.footprint import forward_bytes
 from dlx.scoring.outputs import Outputs
 from dlx.settings.spec import EvaluateSpec, Spec
@@ -38,7 +38,12 @@ def fit_evaluation_batch(
     used = dataset.cases_of([*split.train, *split.val])
     size = evaluated_size(spec, [case.mask.shape for case in used], dims, stride)
     slab = slab_bytes(size, [case.mask.shape for case in used], outputs_of(dataset)) if dims == 3 else 0
-    room = min(int(memory * MEMORY_FRACTION), MAX_EVALUATION_BYTES) - slab
+    kept = (
+        max(soft_dice_bytes(prod(case.mask.shape), outputs_of(dataset)) for case in used)
+        if spec.evaluate.soft_dice
+        else 0
+    )
+    room = min(int(memory * MEMORY_FRACTION), MAX_EVALUATION_BYTES) - slab - kept
     if asked * prod(size) * ROOMY_BYTES_PER_VOXEL <= room:
         return spec, []
     each = bytes_of_each(spec, model, dataset, size)
@@ -62,6 +67,11 @@ def slab_bytes(window: Sequence[int], shapes: Sequence[Sequence[int]], outputs: 
     d, h, w = window
     planes = ((max(height, h), max(width, w)) for _, height, width in shapes)
     return max(Slab.nbytes(outputs.num_outputs, (d, h, w), plane) for plane in planes)
+
+
+def soft_dice_bytes(num_voxels: int, outputs: Outputs) -> int:
+    """The memory of a case's probabilities that the soft Dice keeps, and of their concatenation: see `SoftSums`."""
+    return 2 * 4 * outputs.num_outputs * num_voxels if SoftSums.keeps(outputs, num_voxels) else 0
 
 
 def evaluated_size(spec: Spec, shapes: list[tuple[int, ...]], dims: int, stride: int) -> tuple[int, ...]:

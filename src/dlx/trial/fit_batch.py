@@ -110,16 +110,22 @@ def fit_batch(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, comp
         return FittedBatch(with_patches(spec, fit_patch_size(asked, shapes, stride), spec.batch.size), remarks)
     memory = memory_bytes(compute.device)
     loss = make_training_loss(spec, outputs_of(dataset), model).to("meta")
-    patch, count, room = filled(
-        asked or median_patch(shapes, stride),
-        stride if asked is None else None,
-        MIN_PATCHES[dims],
-        spec.batch.max_voxels,
-        lambda patch: voxels_in_memory(model, loss, len(dataset.channels), patch, memory),
-    )
-    count = min(count, spec.batch.max_patches)
+
+    def fill(in_memory: Callable[[tuple[int, ...]], int | None]) -> tuple[tuple[int, ...], int, int | None]:
+        return filled(
+            asked or median_patch(shapes, stride),
+            stride if asked is None else None,
+            min(MIN_PATCHES[dims], spec.batch.max_patches),
+            spec.batch.max_voxels,
+            spec.batch.max_patches,
+            in_memory,
+        )
+
+    patch, count, room = fill(lambda patch: voxels_in_memory(model, loss, len(dataset.channels), patch, memory))
     fraction = None if room is None else MEMORY_FRACTION * count * prod(patch) / room
-    return FittedBatch(with_patches(spec, patch, count), remarks_on_limits(spec, patch, count, room), fraction)
+    is_reduced = (patch, count) != fill(lambda _: None)[:2]
+    remarks = remarks_on_limits(spec, patch, count, room, is_reduced=is_reduced)
+    return FittedBatch(with_patches(spec, patch, count), remarks, fraction)
 
 
 def with_patches(spec: Spec, patch: tuple[int, ...], count: int) -> Spec:
@@ -139,10 +145,13 @@ def voxel_size_of_patch(spec: Spec, dataset: Dataset) -> tuple[float, ...]:
     return size if max(size) > 1.01 * min(size) else (1.0,) * len(size)
 
 
-def remarks_on_limits(spec: Spec, patch: tuple[int, ...], count: int, room: int | None) -> list[str]:
+def remarks_on_limits(
+    spec: Spec, patch: tuple[int, ...], count: int, room: int | None, *, is_reduced: bool
+) -> list[str]:
     """What limits the `count` patches of a step beside `batch.max_voxels`, or does not although it should.
 
-    `room` is the number of voxels that fit the memory, as `voxels_in_memory` gives it.
+    `room` is the number of voxels that fit the memory, as `voxels_in_memory` gives it; `is_reduced`: patches are fewer
+    or smaller for it.
     """
     asked, voxels = spec.batch.max_voxels, prod(patch)
     one = f"batch.size=auto: one patch of {' x '.join(map(str, patch))}"
@@ -152,7 +161,7 @@ def remarks_on_limits(spec: Spec, patch: tuple[int, ...], count: int, room: int 
         remarks.append(f"batch.size=auto: {unknown}")
     elif voxels > room:
         remarks.append(f"{one} alone takes more than half of the memory: set a smaller batch.patch_size_px")
-    elif room < min(asked, (count + 1) * voxels) and count < spec.batch.max_patches:
+    elif is_reduced:
         patches = f"{counted(count, 'patch', 'patches')} of {' x '.join(map(str, patch))}"
         remarks.append(
             f"batch.size=auto: {patches}, because batch.max_voxels={asked:,} would take more than half of the memory"
@@ -165,9 +174,10 @@ def filled(
     stride: int | None,
     min_patches: int,
     max_voxels: int,
+    max_patches: int,
     in_memory: Callable[[tuple[int, ...]], int | None],
 ) -> tuple[tuple[int, ...], int, int | None]:
-    """The size of a patch, the number of patches, one or more, and what `in_memory` gives for the size.
+    """The size of a patch, the number of patches, 1 to `max_patches`, and what `in_memory` gives for the size.
 
     All patches together have at most `max_voxels` voxels, and at most `in_memory(size)` (None: no limit). Without a
     stride the size is `patch`; with one it is `shortened` until `min_patches` fit.
@@ -176,7 +186,7 @@ def filled(
     room = in_memory(patch)
     allowed = max_voxels if room is None else min(max_voxels, room)
     patch = shortened(patch, stride, allowed // min_patches)
-    return patch, max(1, allowed // prod(patch)), room
+    return patch, min(max(1, allowed // prod(patch)), max_patches), room
 
 
 def shortened(patch: tuple[int, ...], stride: int | None, max_voxels: int) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from dlx.report.figures.style import CONTROL, INK, STYLES, TRAIN, VAL
 from dlx.report.summary import Summary
 from dlx.report.variants import VariantSummary
 from dlx.report.words import spell_collapse
+from dlx.settings.text import counted
 from dlx.statistics.claims import Estimate
 from dlx.study.metrics import MIN_POINTS, epoch_value
 from dlx.study.results import EpochResult
@@ -67,6 +68,8 @@ def has_curves(summary: Summary) -> bool:
 def few_points(summary: Summary) -> str:
     """Why there are no curves, if the study validated too rarely; else empty."""
     most = _most_points(summary)
+    if summary.header.epochs <= MAX_POINTS_WITHOUT_CURVE:
+        return f"{counted(summary.header.epochs, 'epoch')}: too few for a curve"
     if most >= min(MIN_POINTS, summary.header.epochs):
         return ""
     every = max(1, summary.header.epochs // MIN_POINTS)
