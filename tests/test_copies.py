@@ -69,6 +69,15 @@ def test_different_phantoms_are_no_copies(images: list[Image]) -> None:
     assert find_copies(thumbnails[:3], thumbnails[3:]) == []
 
 
+def test_different_smooth_images_are_no_copies_though_their_spectra_are_alike() -> None:
+    generator = np.random.default_rng(0)
+    volumes = [ndimage.gaussian_filter(generator.normal(size=(60, 60, 60)), 6.0) for _ in range(8)]
+    thumbnails = [make_thumbnail(volume.astype(np.float32), (1.0, 1.0, 1.0)) for volume in volumes]
+    assert find_copies(thumbnails[:4], thumbnails[4:]) == []
+    found = find_copies(thumbnails[:4], thumbnails[3:])  # one is on both sides
+    assert [(copy.first, copy.second) for copy in found] == [(3, 0)]
+
+
 def test_slices_are_compared_too(images: list[Image]) -> None:
     slices = [image[24:25] for image in images]
     originals = [make_thumbnail(image.astype(np.float16), ONE) for image in slices]

@@ -85,6 +85,12 @@ def test_percentiles_are_settings() -> None:
     assert (window.low, window.high) == (1.0, 9.0)
 
 
+@pytest.mark.parametrize("text", ["ct:low=-100,high=300", "ct:high=300", "ct:low=-1000"])
+def test_a_window_in_hounsfield_units_is_refused_by_saying_so(text: str) -> None:
+    with pytest.raises(SettingError, match="not a value in HU"):
+        bind_part("normalizer", Part.model_validate(text))
+
+
 def test_ignored_voxels_are_not_sampled() -> None:
     mask = np.array([[[0, 1, IGNORED, 2]]], np.uint8)
     assert sample_foreground(np.arange(4.0).reshape(1, 1, 1, 4), mask).tolist() == [[1.0, 3.0]]

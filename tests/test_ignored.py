@@ -355,5 +355,5 @@ def test_an_nnunet_folder_with_an_ignore_label_is_read_also_from_its_cache(nnune
 def test_the_ignore_label_must_have_the_highest_value(nnunet):
     path = nnunet / "dataset.json"
     path.write_text(path.read_text().replace('"left": 1, "ignore": 2', '"ignore": 1, "left": 2'))
-    with pytest.raises(DataError, match=r"label 'ignore' has the value 1; it must be the highest \(above 2\)"):
+    with pytest.raises(DataError, match=r"label 'ignore' has the value 1; .*'left' has 2"):
         open_dataset(DataSpec(source=str(nnunet)), cache_dir=None)

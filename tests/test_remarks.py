@@ -150,7 +150,7 @@ def test_a_few_voxels_of_metal_are_reported_with_their_case(tmp_path: Path, norm
     image[0, 0, :5], image[0, 1, 0] = 30000, 2
     folder = write(tmp_path / "d", four(c1=(image, mask)))
     line = only(remarks(opened(folder, normalize)), "squeeze")
-    assert "'T1': in 1 of 4 cases ('c1': 2 to 3e+04)" in line
+    assert "'T1': in 1 of 4 cases ('c1': 2 to 30,000)" in line
     clipping = normalize.replace("zscore", "percentile").replace("minmax", "percentile")
     assert f"data.normalize={clipping} clips" in line
     assert remarks(opened(folder, clipping)) == []
@@ -160,7 +160,17 @@ def test_a_few_voxels_of_padding_are_reported_with_the_range_that_shows_them(tmp
     image, mask = made(1)
     image[0, 0, :5] = -30000
     line = only(remarks(opened(write(tmp_path / "d", four(c1=(image, mask))), "zscore:over=all")), "squeeze")
-    assert "('c1': -3e+04 to " in line
+    assert "('c1': -30,000 to " in line
+
+
+def test_ct_of_which_metal_determines_the_scale_gets_one_remedy_only(tmp_path: Path) -> None:
+    images = four()
+    for image, _ in images.values():
+        image[:7] -= 1024
+        image[0, 0, :5] = 30000
+    shown = remarks(opened(write(tmp_path / "d", images)))
+    assert "data.normalize=ct" in only(shown, "Hounsfield")
+    assert not any("percentile" in line for line in shown)
 
 
 NAMES = ["p1_a", "p1_b", "p2_a", "p2_b", "p3_a"]

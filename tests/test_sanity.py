@@ -134,7 +134,7 @@ def test_mirroring_along_axes_that_training_does_not_flip_gives_a_warning(augmen
     resolved = small_resolved({"augment": augment, "evaluate": {"mirror": mirror}})
     said = [remark for remark in resolved.remarks if remark.startswith("evaluate.mirror: ")]
     assert len(said) == (axes is not None)
-    assert all(f"along {axes}, which" in remark for remark in said)
+    assert all(f"along {axes}, along which" in remark for remark in said)
 
 
 def test_axes_of_flips_have_no_effect_on_a_prediction_mirrored_along_other_axes():

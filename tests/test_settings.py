@@ -4,6 +4,7 @@ import pytest
 
 from dlx.cli.options import TrainOptions
 from dlx.cli.settings_from_options import settings_from
+from dlx.settings.binding import bind_parts
 from dlx.settings.layers import (
     make_spec,
     merge,
@@ -152,6 +153,18 @@ def test_all_paths_of_a_spec_are_made_absolute(monkeypatch, tmp_path):
     assert with_absolute_paths(Spec()) == Spec()
 
 
+@pytest.mark.parametrize("name", ["normaliser", "NORMALIZE", "Normalize"])
+def test_a_name_is_suggested_whatever_its_case(name):
+    assert nearest(name, ["normalize", "spacing_mm"]).startswith("did you mean 'normalize'?")
+
+
+@pytest.mark.parametrize("key", ["data.spacing_mm", "data.normalize", "model.norm", "model.down_norm"])
+def test_none_can_be_typed_wherever_it_is_a_value_and_is_read_as_in_a_study_file(key):
+    network = ("model.name", "unet2")
+    typed, written = (nest([network, one]) for one in (parse_assignment(f"{key}=none"), (key, "none")))
+    assert bind_parts(make_spec(typed)) == bind_parts(make_spec(written))
+
+
 def test_an_unknown_setting_is_refused_with_the_nearest_known_one():
     with pytest.raises(SettingError, match=r"unknown setting 'train.epoch': did you mean 'train.epochs'\?"):
         make_spec({"train": {"epoch": 3}})
@@ -278,4 +291,4 @@ def test_of_very_many_names_the_nearest_are_listed():
     known = [f"Layer{number}" for number in range(100)] + ["Linear"]
     assert nearest("Liner", known).startswith("did you mean 'Linear'? (known: Linear, ")
     assert len(nearest("Liner", known)) < 120
-    assert nearest("qqq", known) == "known: 101 more"
+    assert nearest("qqq", known) == "none of 101 names is similar"

@@ -142,12 +142,12 @@ def describe_grid(dataset: Dataset) -> list[str]:
     resampled = [case for case in dataset.cases if case.original is not None]
     if resampled and grid.spacing_mm is not None:
         before = np.array([case.original.spacing_mm if case.original else case.spacing_mm for case in dataset.cases])
-        median = ", the median of all cases, also those that validate" if isinstance(grid.asked_spacing_mm, str) else ""
-        ranges = f"from {spell_spacing(before.min(axis=0))} to {spell_spacing(before.max(axis=0))}"
+        median = ", the median of all cases, validated ones too" if isinstance(grid.asked_spacing_mm, str) else ""
+        ranges = f"{spell_spacing(before.min(axis=0))} to {spell_spacing(before.max(axis=0))}"
         lines.append(
             f"data.spacing_mm={_spell_setting(grid.asked_spacing_mm)}: {len(resampled)} of "
             f"{counted(len(dataset.cases), 'case')} were resampled to voxels of {spell_spacing(grid.spacing_mm)}"
-            f"{median} (stored: {ranges}); they are measured on their original voxels"
+            f"{median}; stored voxels have {ranges}. Dice is measured on the stored voxels"
         )
     return lines
 

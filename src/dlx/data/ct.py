@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from dlx.data.cases import IGNORED, Case
 from dlx.data.normalize import Image, PadValue, minmax, none, rgb, zscore
@@ -34,8 +34,16 @@ class Window(Section):
 
 Windows = tuple[Window | None, ...]  # of each channel; None leaves it as it is
 
-Low = Annotated[float, Field(ge=0.0, lt=50.0, description="Values below this percentile are clipped to it.")]
-High = Annotated[float, Field(gt=50.0, le=100.0, description="Values above this percentile are clipped to it.")]
+
+def _percentile(value: Any) -> Any:
+    if isinstance(value, (int, float)) and not 0 <= value <= 100:
+        raise ValueError(f"expected a percentile of the labelled voxels, 0 to 100, not a value in HU (got {value})")
+    return value
+
+
+Percentile = Annotated[float, BeforeValidator(_percentile)]
+Low = Annotated[Percentile, Field(lt=50.0, description="Values below this percentile are clipped to it.")]
+High = Annotated[Percentile, Field(gt=50.0, description="Values above this percentile are clipped to it.")]
 
 
 def ct(
@@ -44,9 +52,11 @@ def ct(
     low: Low = LOW,  # noqa: ARG001 - `windows_of` reads it from the settings
     high: High = HIGH,  # noqa: ARG001
 ) -> tuple[Image, PadValue]:
-    """The unchanged values as float32; each channel is clipped and standardised when voxels are read (`Window`).
+    """For CT (values in HU): each channel is clipped to two percentiles of the labelled voxels of the training cases,
+    and standardised by their mean and standard deviation.
 
-    The pad value is the image's smallest value, which is air. Raises DataError if a value is not finite in float32.
+    Here values become float32 only; the rest is done when voxels are read (`Window`). The pad value is the image's
+    smallest value, which is air. Raises DataError if a value is not finite in float32.
     """
     unchanged, _ = none(image)
     return unchanged, unchanged.reshape(len(unchanged), -1).min(1)

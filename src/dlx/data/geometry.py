@@ -40,8 +40,11 @@ def check_same_voxels(
     resolutions.
     """
     if a.array.shape[1:] != b.array.shape[1:]:
-        shown = f"the size is {_show(a.array.shape[:0:-1])} and {_show(b.array.shape[:0:-1])}"
-        raise DataError(f"{name_a} and {name_b} do not lie on the same voxels: {shown}")
+        shown = f"the size is {_show(a.array.shape[:0:-1])} and {_show(b.array.shape[:0:-1])} (x, y, z)"
+        raise DataError(
+            f"{name_a} and {name_b} do not lie on the same voxels: {shown}; resample one to the other's voxels, a mask "
+            "by nearest neighbour"
+        )
     strict = _differences(a.placement, b.placement)
     if not strict:
         return ()

@@ -216,4 +216,7 @@ def _refuse_labels(strange: NDArray[Any], label_values: Sequence[int], path: Pat
     )
     more = f" and {len(found) - 5} more values" if len(found) > 5 else ""
     declared = ", ".join(str(value) for value in label_values)
-    raise DataError(f"{path}: undeclared label values: {shown}{more} (declared: {declared})")
+    raise DataError(
+        f"{path}: undeclared label values: {shown}{more} (declared: {declared}); declare each as a class, or as the "
+        "ignore label if nobody labelled its voxels"
+    )

@@ -92,7 +92,11 @@ def _names(value: Any) -> Any:
 
 
 def _spacing(value: Any) -> Any:
-    """Refuses what is neither a word nor three numbers, with one message for all; `1,1,3` is three numbers."""
+    """Refuses what is neither a word nor three numbers, with one message for all; `1,1,3` is three numbers, and None,
+    as which `--set` reads `none`, the word.
+    """
+    if value is None:
+        return "none"
     if isinstance(value, str) and value not in SPACING_WAYS:
         value = [number.strip() for number in value.strip("[]").split(",")]
     if isinstance(value, str):

@@ -4,6 +4,7 @@ import errno
 import os
 from collections.abc import Iterable
 
+SIMILAR = 0.65  # ratio of difflib, 0 to 1; its default of 0.6 takes `ignore` and `norm` for alike
 MAX_NAMES = 40  # in one message: about three lines of a terminal
 
 
@@ -43,15 +44,22 @@ def spell_error(error: BaseException) -> str:
 
 
 def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
-    """`did you mean 'x'? (known: ...)`, or `known: ...` if no name is similar; of more than 40 only the nearest.
+    """`did you mean 'x'? (known: ...)`, or `known: ...` if no name is similar; of more than 40 only the nearest. Upper
+    and lower case are alike.
 
     `prefix` precedes the suggested name, as it must be typed.
     """
     import difflib  # imported here because it is slow to import
 
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    shown = names if len(names) <= MAX_NAMES else difflib.get_close_matches(name, names, n=5, cutoff=0.3)
+    by_folded = {one.casefold(): one for one in reversed(names)}
+    nearest_first = [
+        by_folded[one] for one in difflib.get_close_matches(name.casefold(), by_folded, n=5, cutoff=SIMILAR)
+    ]
+    close = nearest_first[:1]
+    shown = names if len(names) <= MAX_NAMES else nearest_first
+    if not shown:
+        return f"none of {len(names)} names is similar"
     listed = [*shown, f"{len(names) - len(shown)} more"] if len(shown) < len(names) else shown
     known_names = f"known: {('; ' if any(',' in name for name in shown) else ', ').join(listed)}"
     return f"did you mean '{prefix}{close[0]}'? ({known_names})" if close else known_names

@@ -9,6 +9,7 @@ from torch import nn
 from dlx.data.batches.sampler import fit_patch_size, median_patch
 from dlx.data.cases import Case, Dataset
 from dlx.data.common_grid import spell_spacing
+from dlx.data.layouts.listing import name_some
 from dlx.data.resample import coarse_axis, median_shape, median_spacing
 from dlx.data.splits.split import Split
 from dlx.engine.device import Compute, memory_bytes
@@ -19,6 +20,7 @@ from dlx.settings.text import counted
 from dlx.trial.evaluation_memory import slice_sizes
 from dlx.trial.factories import make_training_loss, model_geometry, outputs_of
 
+SHOWN = 3  # names in a line
 MIN_SIDE_3D = 8  # voxels: the median volume of a 3D network is at least as thick
 MIN_PATCHES = {2: 8, 3: 2}  # of a step with `batch.size=auto`: the patch shrinks until as many fit
 WORKSPACE = 2  # measured: training took up to 1.9 times its tensors in float32, and 1.2 times in bf16 (docs/log.md)
@@ -51,7 +53,9 @@ def fitting_dims(cases: Sequence[Case]) -> tuple[Dims, str]:
         return 2, f"thick slices, voxels of {spell_spacing(spacing)} (x, y, z)"
     if min(shape) < MIN_SIDE_3D:
         return 2, f"the volumes are {min(shape)} voxels thick"
-    return 3, f"the median of {counted(len(cases), 'case')} is {' x '.join(map(str, shape))} voxels"
+    single = [case.id for case in cases if min(case.mask.shape) == 1]
+    though = f"; single slices, though: {name_some(single, SHOWN)}" if single else ""
+    return 3, f"the median of {counted(len(cases), 'case')} is {' x '.join(map(str, shape))} voxels{though}"
 
 
 def fit_slice_axis(spec: Spec, dataset: Dataset, split: Split, dims: int) -> tuple[Spec, list[str]]:

@@ -70,7 +70,10 @@ def warn_of_mirroring(spec: Spec, dims: int) -> list[str]:
     if not unseen:
         return []
     axes = f"{'axis' if len(unseen) == 1 else 'axes'} {', '.join(map(str, unseen))}"
-    return [f"evaluate.mirror: images are mirrored along {axes}, which training never flips: set augment.flip too"]
+    return [
+        f"evaluate.mirror: predictions are mirrored along {axes}, along which training flips no image, so they may be "
+        "worse: set augment.flip=0.5, or evaluate.mirror=false"
+    ]
 
 
 def _value(spec: Spec, key: str) -> Any:

@@ -26,8 +26,9 @@ MIN_CELLS = 500  # of a thumbnail; the spectra of smaller ones are similar by ch
 MAX_GROWTH = 1.5  # an image larger in mm than the others may have up to this factor times LONGEST cells per side
 DETAIL = 2.0  # cells, of the high-pass filter: in lower frequencies all heads are alike
 BAND_3D, BAND_2D = 8, 16  # compared frequencies on each side of zero, in cycles per 1.5 times the longest side
-# Correlations of spectra: SURE is a copy without further checks, POSSIBLE is checked by aligning the pair. The largest
-# of the 33,670 pairs of the hippocampus set is 0.75 (probably the two sides of one person).
+# Correlations of spectra: from POSSIBLE on a pair is aligned; SURE is a copy without that, if too many are. The largest
+# of the 33,670 pairs of the hippocampus set is 0.75 (probably the two sides of one person). Different images that are
+# smooth reach 0.9, because their spectra are alike: few of these pass the alignment.
 SURE, POSSIBLE = 0.85, 0.6
 MIN_ALIGNED = 0.85  # correlation of an aligned pair that counts as a copy; different hippocampi reach at most 0.72
 MAX_ALIGNED = 16  # pairs that are aligned, in decreasing order of likelihood; they take half a second
@@ -65,20 +66,34 @@ def _find_alike(first: list[Thumbnail], second: list[Thumbnail], thin: Axes) -> 
     """Pairs and correlations, compared twice: stretched to one shape (finds resampled copies without a spacing) and in
     mm (finds cropped copies).
     """
-    stretched, others = ([_details(one, None) for one in side] for side in (first, second))
-    found = {pair: value for pair, value, _ in _likely_pairs(stretched, others, thin, [(0, 1, 2)]) if value >= SURE}
     step_mm = float(np.median([max(one.cell_mm) for one in (*first, *second)]))
-    in_mm, others = ([_details(one, step_mm) for one in side] for side in (first, second))
     orders = [order for order in permutations(range(3)) if all(order[axis] == axis for axis in thin)]
-    for rank, (pair, likeness, (order, flips)) in enumerate(_likely_pairs(in_mm, others, thin, orders)):
-        correlation = likeness if likeness >= SURE else -1.0
-        if rank < MAX_ALIGNED:
-            turned = np.flip(others[pair[1]].transpose(order), flips)
-            aligned = max(aligned_correlation(in_mm[pair[0]], one) for one in (turned, np.flip(turned)))
-            correlation = max(correlation, aligned)
-        if correlation >= MIN_ALIGNED:
+    found: dict[tuple[int, int], float] = {}
+    for step, turns in ((None, [(0, 1, 2)]), (step_mm, orders)):
+        grids, others = ([_details(one, step) for one in side] for side in (first, second))
+        for pair, correlation in _aligned_pairs(grids, others, thin, turns):
             found[pair] = max(found.get(pair, -1.0), correlation)
     return found
+
+
+def _aligned_pairs(
+    first: list[Array], second: list[Array], thin: Axes, orders: Sequence[Axes]
+) -> Iterator[tuple[tuple[int, int], float]]:
+    """The pairs that are probably copies, with their correlation after alignment; with that of their spectra where more
+    than MAX_ALIGNED are likely, unless most of the aligned ones turned out to be different images.
+    """
+    num_confirmed = 0
+    for rank, (pair, likeness, (order, flips)) in enumerate(_likely_pairs(first, second, thin, orders)):
+        if rank < MAX_ALIGNED:
+            turned = np.flip(second[pair[1]].transpose(order), flips)
+            correlation = max(aligned_correlation(first[pair[0]], one) for one in (turned, np.flip(turned)))
+            num_confirmed += correlation >= MIN_ALIGNED
+        elif likeness < SURE or 2 * num_confirmed < MAX_ALIGNED:
+            return  # the next pairs are less likely still
+        else:
+            correlation = likeness
+        if correlation >= MIN_ALIGNED:
+            yield pair, correlation
 
 
 def aligned_correlation(first: Array, second: Array) -> float:

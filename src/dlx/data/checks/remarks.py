@@ -155,23 +155,30 @@ def negative_voxels(dataset: Dataset, cases: Sequence[Case]) -> list[str]:
 
 
 def squeezed_contrast(dataset: Dataset, cases: Sequence[Case]) -> list[str]:
-    """Channels of cases in which a few outlying voxels (metal, padding) determine the scale."""
+    """Channels of cases in which a few outlying voxels (metal, padding) determine the scale; none if these images look
+    like CT, for which `negative_voxels` names the remedy.
+    """
     name = dataset.normalize.partition(":")[0]
     clipping = f"percentile{':over=all' if 'over=all' in dataset.normalize else ''}"
-    if name not in ("zscore", "whiten", "minmax"):
+    if name not in ("zscore", "whiten", "minmax") or negative_voxels(dataset, cases):
         return []
     lines = []
     for c, channel in enumerate(dataset.channels):
         found = [case for case in cases if len(case.intensities) > c and _is_squeezed(case.intensities[c], name)]
         if found:
             ranges = [(case.id, case.intensities[c].lowest, case.intensities[c].highest) for case in found]
-            shown = list_some([f"{name!r}: {low:.4g} to {high:.4g}" for name, low, high in ranges], SHOWN)
+            shown = list_some([f"{name!r}: {spell(low)} to {spell(high)}" for name, low, high in ranges], SHOWN)
             lines.append(
                 f"channel {channel!r}: in {len(found)} of {len(cases)} cases ({shown}) a few outlying voxels "
                 "(metal, padding?) determine the scale and squeeze the contrast of the rest: "
                 f"--set data.normalize={clipping} clips them"
             )
     return lines
+
+
+def spell(value: float) -> str:
+    """`0.1235`, `30,000`: four digits, or the whole number if it has more."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def stored_as_float32(cases: Sequence[Case]) -> list[str]:
@@ -236,10 +243,15 @@ def _copies(dataset: Dataset, split: Split) -> list[str]:
     copies = find_copies([thumbnails[case] for case in train], [thumbnails[case] for case in val])
     if not copies:
         return []
+    doubt = (
+        "; most pairs are, so the images may only be too smooth or too alike for this comparison"
+        if 2 * len(copies) > len(train) * len(val) > 4
+        else ""
+    )
     pairs = [f"{train[one.first]!r} and {val[one.second]!r} ({one.correlation:.2f})" for one in copies]
     return [
         f"{counted(len(copies), 'pair')} of a training and a validation case may be copies of one image (correlation): "
-        f"{list_some(pairs, SHOWN)}. Leave out one of each pair, or assign both to one person in {GROUPS}"
+        f"{list_some(pairs, SHOWN)}{doubt}. Leave out one of each pair, or assign both to one person in {GROUPS}"
     ]
 
 

@@ -4,6 +4,7 @@ Only file names and `dataset.json` are read. The format is described in nnU-Net'
 documentation/dataset_format.md (github.com/MIC-DKFZ/nnUNet).
 """
 
+import json
 import re
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -71,10 +72,11 @@ def _labels(description: DatasetJson) -> Labels:
     if len(table.get(IGNORE, [0])) > 1:
         raise DataError(f"{description.path}: label '{IGNORE}' must have one value, and has {len(table[IGNORE])}")
     ignored = table.pop(IGNORE, [None])[0]
-    highest = max((value for values in table.values() for value in values), default=0)
+    highest, owner = max(((value, name) for name, values in table.items() for value in values), default=(0, ""))
     if ignored is not None and ignored <= highest:
         raise DataError(
-            f"{description.path}: label '{IGNORE}' has the value {ignored}; it must be the highest (above {highest})"
+            f"{description.path}: label '{IGNORE}' has the value {ignored}; it must be higher than those of all other "
+            f"labels ({owner!r} has {highest})"
         )
     if any(len(values) > 1 for values in table.values()):
         return _regions(description, table, ignored)
@@ -90,7 +92,10 @@ def _values(description: DatasetJson, name: str, declared: Any) -> list[int]:
     values = declared if isinstance(declared, list) else [declared]
     for value in values:
         if type(value) is not int:
-            hint = " (nnU-Net v2 expects name -> value)" if isinstance(value, str) else ""
+            hint = ""
+            if isinstance(value, str):
+                is_region = isinstance(declared, list)
+                hint = " (a region lists values, not names)" if is_region else " (nnU-Net v2 expects name -> value)"
             raise DataError(f"{where} must have a whole number, not {kind_of(value)}{hint}")
         if value < 0:
             raise DataError(f"{where} has the value {value}; values count from 0 (background)")
@@ -109,8 +114,11 @@ def _regions(description: DatasetJson, table: dict[str, list[int]], ignored: int
     label_values = tuple(sorted({0}.union(*regions.values())))
     order = description.values.get(ORDER)
     if not isinstance(order, list) or len(order) != len(regions):
+        example = json.dumps([values[0] for values in regions.values()])
+        cause = "is missing" if order is None else "does not fit"
         raise DataError(
-            f"{description.path}: '{ORDER}' must list a value for each of the {len(regions)} regions, in their order"
+            f"{description.path}: '{ORDER}' {cause}: it must list a value for each of the {len(regions)} regions, in "
+            f"their order, such as {example}"
         )
     for name, value in zip(regions, order, strict=True):
         if type(value) is not int or value not in regions[name]:

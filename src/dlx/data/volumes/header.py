@@ -111,14 +111,20 @@ def max_volume_bytes() -> int:
 def check_spacing(spacing: list[float]) -> None:
     """BadFile unless every spacing is finite and above zero."""
     if not all(math.isfinite(step) and step > 0 for step in spacing):
-        raise BadFile(f"the spacing is {show_numbers(spacing)}: each must be finite and above 0")
+        raise BadFile(
+            f"the spacing is {show_numbers(spacing)}: each must be finite and above 0; write the right voxel size "
+            "into the header (in SimpleITK: image.SetSpacing)"
+        )
 
 
 def check_orthogonal(axes: np.ndarray, name: str) -> None:
     """BadFile unless the columns (directions of the axes, of any non-zero length) are orthogonal."""
     lengths = np.linalg.norm(axes, axis=0)
     if not np.isfinite(axes).all() or not np.isfinite(lengths).all() or (lengths <= 0).any():
-        raise BadFile(f"the {name} has a direction that is zero or not finite")
+        raise BadFile(
+            f"the {name} has a direction that is zero or not finite; write the right directions into the header (in "
+            "SimpleITK: image.SetDirection)"
+        )
     unit = axes / lengths
     shear = float(np.abs(unit.T @ unit - np.eye(axes.shape[1])).max())
     if shear > MAX_SHEAR:
