@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from dlx.run import parallel
 from dlx.run.parallel import choose_parallel
@@ -11,6 +12,7 @@ from dlx.run.unlike_batches import remark_on_batches
 from dlx.settings.layers import merge
 from dlx.study.axes import Axis, Variant, make_variants
 from dlx.study.study import Study, in_fold
+from dlx.trial import evaluation_memory, fit_batch
 from dlx.trial.resolve import resolve
 from small import SETTINGS, small_resolved, small_spec
 
@@ -70,6 +72,7 @@ def test_patches_that_differ_between_folds_are_named():
         assert f"of {depth} x {height} x {width} in a step" in one.remarks[-1]
 
 
+@pytest.mark.parametrize("phase", ["step_fraction", "evaluation_fraction"])
 @pytest.mark.parametrize(
     ("fraction", "asked", "at_once", "reason"),
     [
@@ -82,11 +85,36 @@ def test_patches_that_differ_between_folds_are_named():
         (0.01, 16, 8, "1 thread"),
     ],
 )
-def test_no_more_trials_run_at_once_than_fit_half_of_the_memory(monkeypatch, fraction, asked, at_once, reason):
+def test_no_more_trials_run_at_once_than_fit_half_of_the_memory(monkeypatch, phase, fraction, asked, at_once, reason):
     monkeypatch.setattr(parallel, "available_cores", lambda: 8)
-    one = replace(small_resolved(), memory_fraction=fraction)
+    one = replace(small_resolved(), step_fraction=None, evaluation_fraction=None)
+    one = replace(one, **{phase: fraction})
     study = Study(name="s", variants=(Variant(label="v", spec=one.spec),), seeds=tuple(range(20)))
     found, remarks = choose_parallel([one], asked, study, None)
     assert found == at_once
     assert len(remarks) == (reason is not None)
     assert all(f"{at_once} at once" in remark and reason in remark.replace("%", " %") for remark in remarks)
+
+
+@pytest.mark.parametrize(("num_gpus", "at_once"), [(1, 2), (3, 6)])
+def test_trials_that_share_a_gpu_fit_half_of_its_memory(monkeypatch, num_gpus, at_once):
+    monkeypatch.setattr(parallel, "cuda_names", lambda: ("gpu",) * num_gpus)
+    one = small_resolved({"compute": {"device": "auto"}})
+    compute = replace(one.compute, device=torch.device("cuda", 0))
+    one = replace(one, compute=compute, step_fraction=0.2)
+    study = Study(name="s", variants=(Variant(label="v", spec=one.spec),), seeds=tuple(range(20)))
+    found, remarks = choose_parallel([one], 16, study, None)
+    assert found == at_once
+    assert f"only {at_once} at once: a step of one trial may take 20% of the memory" in remarks[0]
+
+
+@pytest.mark.parametrize("gib", [1, 64])
+def test_the_memory_of_a_batch_of_a_given_size_is_counted_unless_it_is_small(monkeypatch, gib):
+    for module in (fit_batch, evaluation_memory):
+        monkeypatch.setattr(module, "memory_bytes", lambda _: gib * 2**30)
+        monkeypatch.setattr(module, "available_cores", lambda: 16)
+    one = small_resolved({"batch": {"size": 64, "patch_size_px": [24, 24]}, "evaluate": {"batch_size": 64}})
+    is_small = gib == 64
+    for fraction in (one.step_fraction, one.evaluation_fraction):
+        assert fraction is None if is_small else 0 < fraction < 1
+    assert one.spec.batch.size == one.spec.evaluate.batch_size == 64

@@ -73,7 +73,8 @@ class TrainOptions:
     ema: Number = option(TRAINING, "Decay of the moving average of weights, e.g. 0.99.", sets="train.ema_decay")
     set_: list[str] | None = option(
         TRAINING,
-        "Any setting, e.g. model.levels=3; repeatable. `dlx settings` lists all.",
+        "Any setting, e.g. model.levels=3, data.normalize=ct (for CT), data.spacing_mm=median, data.orientation=LPS; "
+        "repeatable. `dlx settings` lists all.",
         "--set",
         metavar="KEY=VALUE",
     )

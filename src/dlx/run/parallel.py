@@ -28,34 +28,48 @@ def _parallel(resolved: list[Resolved], asked: int | None, num_trials: int) -> t
     """How many trials run at once by their threads and devices, and a remark if that is fewer than requested.
 
     On a CPU, threads times trials never exceed the cores: with more threads than cores, steps were measured to be many
-    times slower (docs/log.md). Nor may their steps together take more than MEMORY_FRACTION of the memory, where that
-    was counted. On a GPU one trial runs at a time unless more are requested.
+    times slower (docs/log.md). On a GPU one trial runs at a time unless more are requested. Trials of one device may
+    not take more than MEMORY_FRACTION of its memory together, where that was counted.
     """
     if asked is not None and asked < 1:
         raise SettingError(f"--max-parallel {asked}: expected 1 or more")
-    if any(one.compute.device.type != "cpu" for one in resolved):
-        parallel = min(asked or 1, num_trials)
-        return parallel, _on_several(resolved, parallel)
-    threads = max(one.compute.threads for one in resolved)
-    rooms = {
-        f"each trial uses {counted(threads, 'thread')}, of {counted(available_cores(), 'core')}": _by_cores(threads)
-    }
-    fraction = max(one.memory_fraction or 0.0 for one in resolved)
-    if fraction > 0:
-        rooms[f"a step of one trial may take {fraction:.0%} of the memory"] = max(1, int(MEMORY_FRACTION / fraction))
-    limit, room = min(rooms.items(), key=lambda item: item[1])
-    wanted = min(num_trials, _by_cores(threads) if asked is None else asked)
-    if wanted <= room:
-        return wanted, []
-    return room, [f"--max-parallel {asked}: only {room} at once: {limit}" if asked else f"{room} at once: {limit}"]
+    has_gpu = any(one.compute.device.type != "cpu" for one in resolved)
+    devices = _devices(resolved, min(asked or 1, num_trials)) if has_gpu else ["cpu"]
+    rooms = _rooms_in_memory(resolved, len(devices))
+    if not has_gpu:
+        threads = max(one.compute.threads for one in resolved)
+        limit = f"each trial uses {counted(threads, 'thread')}, of {counted(available_cores(), 'core')}"
+        rooms = {limit: _by_cores(threads), **rooms}
+    default = 1 if has_gpu else _by_cores(threads)
+    wanted = min(num_trials, default if asked is None else asked)
+    limit, room = min(rooms.items(), key=lambda item: item[1], default=("", wanted))
+    remarks = []
+    if wanted > room:
+        remarks = [f"--max-parallel {asked}: only {room} at once: {limit}" if asked else f"{room} at once: {limit}"]
+    if has_gpu and len(devices) > 1:
+        remarks.append(f"trials run on {', '.join(devices)}, {min(wanted, room)} at once")
+    return min(wanted, room), remarks
+
+
+def _rooms_in_memory(resolved: list[Resolved], num_devices: int) -> dict[str, int]:
+    """What limits the trials that run at once, and to how many, by the memory of steps and of evaluation."""
+    rooms = {}
+    for what, hint, fractions in (
+        ("a step", "batch.max_voxels or batch.size", [one.step_fraction for one in resolved]),
+        ("evaluation", "evaluate.batch_size", [one.evaluation_fraction for one in resolved]),
+    ):
+        fraction = max((known for known in fractions if known is not None), default=0.0)
+        if fraction > 0:
+            reason = f"{what} of one trial may take {fraction:.0%} of the memory (a smaller {hint} takes less)"
+            rooms[reason] = num_devices * max(1, int(MEMORY_FRACTION / fraction))
+    return rooms
+
+
+def _devices(resolved: list[Resolved], num_workers: int) -> list[str]:
+    """The devices of so many workers."""
+    names = cuda_names()
+    return list(dict.fromkeys(str(device_of_worker(one, names, n)) for n in range(num_workers) for one in resolved))
 
 
 def _by_cores(threads: int) -> int:
     return max(1, available_cores() // threads)
-
-
-def _on_several(resolved: list[Resolved], num_workers: int) -> list[str]:
-    """A remark if trials run on more than one device."""
-    names = cuda_names()
-    used = dict.fromkeys(str(device_of_worker(one, names, n)) for n in range(num_workers) for one in resolved)
-    return [f"trials run on {', '.join(used)}, {num_workers} at once"] if len(used) > 1 else []

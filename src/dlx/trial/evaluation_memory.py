@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from math import prod
+from typing import NamedTuple
 
 from torch import nn
 
@@ -13,53 +14,71 @@ from dlx.engine.evaluate import Slab, SoftSums
 from dlx.engine.footprint import forward_bytes
 from dlx.scoring.outputs import Outputs
 from dlx.settings.spec import EvaluateSpec, Spec
+from dlx.system.cpu_cores import available_cores
 from dlx.trial.factories import model_geometry, outputs_of
 
 # The share of the device's memory for a batch of evaluation: a quarter leaves room for voxels, weights, other trials.
 MEMORY_FRACTION = 0.25
+PARALLEL_FRACTION = 0.5  # of the memory, for all trials that run at once
 MAX_EVALUATION_BYTES = 6 * 2**30  # with it 512 x 512 x 600 voxels and 24 classes take less than 8 GiB in all
 ROOMY_BYTES_PER_VOXEL = 6144  # of a U-Net of width 256: a batch that would fit even then needs no tracing
 WORKSPACE = 4 / 3  # measured: oneDNN's convolutions took a third more than their tensors (512 x 512, width 16)
 GATHERED_BYTES, GATHERED_BYTES_PER_CHANNEL = 26, 10  # an index, a mask; the image as float16 and twice as float32
 
 
+class FittedEvaluation(NamedTuple):
+    """A spec with the number of slices or windows evaluated at once, and remarks.
+
+    `memory_fraction` is the share of the device's memory that evaluation may take; None if it was not counted, because
+    it is small or cannot be measured.
+    """
+
+    spec: Spec
+    remarks: list[str]
+    memory_fraction: float | None = None
+
+
 def fit_evaluation_batch(
-    spec: Spec, model: nn.Module, dataset: Dataset, split: Split, compute: Compute
-) -> tuple[Spec, list[str]]:
+    spec: Spec, model: nn.Module, dataset: Dataset, split: Split, compute: Compute, *, reduces: bool = True
+) -> FittedEvaluation:
     """The spec with the default number of slices or windows evaluated at once halved until it fits, and a remark.
 
-    Any other number is kept. The number is part of the trial's id, because it can change the last bits of a result. It
-    depends on the size of memory and data, not on what is free now: the same trial then gets the same id again.
+    Any other number is kept, and with `reduces=False` the default too. The number is part of the trial's id, because it
+    can change the last bits of a result. It depends on the size of memory and data, not on what is free now: the same
+    trial then gets the same id again.
     """
     asked, memory = spec.evaluate.batch_size, memory_bytes(compute.device)
-    if asked != EvaluateSpec().batch_size or memory is None:
-        return spec, []
+    if memory is None:
+        return FittedEvaluation(spec, [])
     dims, stride = model_geometry(model)
     used = dataset.cases_of([*split.train, *split.val])
-    size = evaluated_size(spec, [case.mask.shape for case in used], dims, stride)
-    slab = slab_bytes(size, [case.mask.shape for case in used], outputs_of(dataset)) if dims == 3 else 0
-    kept = (
-        max(soft_dice_bytes(prod(case.mask.shape), outputs_of(dataset)) for case in used)
-        if spec.evaluate.soft_dice
-        else 0
-    )
-    room = min(int(memory * MEMORY_FRACTION), MAX_EVALUATION_BYTES) - slab - kept
-    if asked * prod(size) * ROOMY_BYTES_PER_VOXEL <= room:
-        return spec, []
+    shapes, outputs = [case.mask.shape for case in used], outputs_of(dataset)
+    size = evaluated_size(spec, shapes, dims, stride)
+    kept = slab_bytes(size, shapes, outputs) if dims == 3 else 0
+    if spec.evaluate.soft_dice:
+        kept += max(soft_dice_bytes(prod(shape), outputs) for shape in shapes)
+    room = min(int(memory * MEMORY_FRACTION), MAX_EVALUATION_BYTES) - kept
+    roomy = asked * prod(size) * ROOMY_BYTES_PER_VOXEL
+    if roomy <= room and (roomy + kept) * available_cores() <= memory * PARALLEL_FRACTION:
+        return FittedEvaluation(spec, [])
+    can_reduce = reduces and asked == EvaluateSpec().batch_size
     each = bytes_of_each(spec, model, dataset, size)
     if each is None:
-        return spec, [f"evaluate.batch_size: the memory of this network cannot be measured, so it stays {asked}"]
+        unknown = f"evaluate.batch_size: the memory of this network cannot be measured, so it stays {asked}"
+        return FittedEvaluation(spec, [unknown] if can_reduce else [])
     fitted = asked
-    while fitted > 1 and fitted * each > room:
+    while can_reduce and fitted > 1 and fitted * each > room:
         fitted //= 2
+    fraction = (fitted * each + kept) / memory
     if fitted == asked:
-        return spec, []
+        return FittedEvaluation(spec, [], fraction)
     what = f"{'slices' if dims == 2 else 'windows'} of {' x '.join(map(str, size))}"
     remark = (
         f"evaluate.batch_size: reduced from {asked} to {fitted}, because {asked} {what} would take "
         f"{asked * each / 2**30:.1f} GiB of memory (limit {max(0, room) / 2**30:.1f} GiB)"
     )
-    return spec.model_copy(update={"evaluate": spec.evaluate.model_copy(update={"batch_size": fitted})}), [remark]
+    reduced = spec.model_copy(update={"evaluate": spec.evaluate.model_copy(update={"batch_size": fitted})})
+    return FittedEvaluation(reduced, [remark], fraction)
 
 
 def slab_bytes(window: Sequence[int], shapes: Sequence[Sequence[int]], outputs: Outputs) -> int:

@@ -17,6 +17,7 @@ from dlx.engine.footprint import training_bytes
 from dlx.models.blocks import Dims, fitted_norm
 from dlx.settings.spec import BatchSpec, Part, Spec
 from dlx.settings.text import counted
+from dlx.system.cpu_cores import available_cores
 from dlx.trial.evaluation_memory import slice_sizes
 from dlx.trial.factories import make_training_loss, model_geometry, outputs_of
 
@@ -24,6 +25,7 @@ SHOWN = 3  # names in a line
 MIN_SIDE_3D = 8  # voxels: the median volume of a 3D network is at least as thick
 MIN_PATCHES = {2: 8, 3: 2}  # of a step with `batch.size=auto`: the patch shrinks until as many fit
 WORKSPACE = 2  # measured: training took up to 1.9 times its tensors in float32, and 1.2 times in bf16 (docs/log.md)
+ROOMY_BYTES_PER_VOXEL = 32_768  # of training a U-Net of width 256: a step that fits even then needs no tracing
 MEMORY_FRACTION = 0.5  # of the device's memory, for the patches of a step; the rest is for voxels, weights, evaluation
 
 
@@ -84,7 +86,8 @@ def fit_slice_axis(spec: Spec, dataset: Dataset, split: Split, dims: int) -> tup
 class FittedBatch(NamedTuple):
     """A spec with the size of a patch and the number of patches, and remarks on what limits them.
 
-    `memory_fraction` is the share of the device's memory that a step may take; None if it was not counted.
+    `memory_fraction` is the share of the device's memory that a step may take; None if it was not counted, because it
+    is small or cannot be measured.
     """
 
     spec: Spec
@@ -104,32 +107,43 @@ def fit_batch(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, comp
     shapes: list[tuple[int, ...]] = [case.mask.shape for case in dataset.cases_of(split.train)]
     if dims == 2:
         shapes = slice_sizes(shapes, spec.batch.fitted_slice_axis)
-    asked = spec.batch.patch_size_px
+    asked, memory = spec.batch.patch_size_px, memory_bytes(compute.device)
+    loss = make_training_loss(spec, outputs_of(dataset), model).to("meta")
+
+    def in_memory(patch: tuple[int, ...]) -> int | None:
+        return voxels_in_memory(model, loss, len(dataset.channels), patch, memory)
+
     if spec.batch.size != "auto":
         remarks = [
             f"batch.{limit}: has no effect, because batch.size is not auto"
             for limit in ("max_voxels", "max_patches")
             if getattr(spec.batch, limit) != getattr(BatchSpec(), limit)
         ]
-        return FittedBatch(with_patches(spec, fit_patch_size(asked, shapes, stride), spec.batch.size), remarks)
-    memory = memory_bytes(compute.device)
-    loss = make_training_loss(spec, outputs_of(dataset), model).to("meta")
+        patch = fit_patch_size(asked, shapes, stride)
+        room = None if is_small(spec.batch.size * prod(patch), memory) else in_memory(patch)
+        fraction = None if room is None else MEMORY_FRACTION * spec.batch.size * prod(patch) / room
+        return FittedBatch(with_patches(spec, patch, spec.batch.size), remarks, fraction)
 
-    def fill(in_memory: Callable[[tuple[int, ...]], int | None]) -> tuple[tuple[int, ...], int, int | None]:
+    def fill(limit: Callable[[tuple[int, ...]], int | None]) -> tuple[tuple[int, ...], int, int | None]:
         return filled(
             asked or median_patch(shapes, stride),
             stride if asked is None else None,
             min(MIN_PATCHES[dims], spec.batch.max_patches),
             spec.batch.max_voxels,
             spec.batch.max_patches,
-            in_memory,
+            limit,
         )
 
-    patch, count, room = fill(lambda patch: voxels_in_memory(model, loss, len(dataset.channels), patch, memory))
+    patch, count, room = fill(in_memory)
     fraction = None if room is None else MEMORY_FRACTION * count * prod(patch) / room
     is_reduced = (patch, count) != fill(lambda _: None)[:2]
     remarks = remarks_on_limits(spec, patch, count, room, is_reduced=is_reduced)
     return FittedBatch(with_patches(spec, patch, count), remarks, fraction)
+
+
+def is_small(num_voxels: int, memory: int | None) -> bool:
+    """Whether as many steps of so many voxels as there are cores fit the memory even with a wide network."""
+    return memory is None or num_voxels * ROOMY_BYTES_PER_VOXEL * available_cores() <= memory * MEMORY_FRACTION
 
 
 def with_patches(spec: Spec, patch: tuple[int, ...], count: int) -> Spec:

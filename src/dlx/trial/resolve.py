@@ -58,7 +58,8 @@ class Resolved:
     windows: Windows = ()  # of the channels, if they are clipped and scaled by statistics of the training cases
     remarks: tuple[str, ...] = ()
     intensities: tuple[tuple[ChannelIntensities, ...], ...] = ()  # of each case; a dry run shows them
-    memory_fraction: float | None = None  # of the device's memory, that a step may take; None if it was not counted
+    step_fraction: float | None = None  # of the device's memory, for a step; None if small or not to be measured
+    evaluation_fraction: float | None = None  # the same, for what is evaluated at once
     patch_voxel_size: tuple[float, ...] = ()  # along the axes of a patch, in any unit
     rounding_error: float | None = None  # the largest of images kept as float16, as a share of their noise
 
@@ -121,8 +122,8 @@ def resolve(spec: Spec, dataset: Dataset, *, min_validations: int = MIN_POINTS, 
     with torch.device("meta"):
         model = make_model(spec, dataset)
     compute = _fit_precision(spec, model, compute)
-    spec, fitted, memory_fraction = _fit(spec, model, dataset, split, compute, min_validations)
-    spec, reduced = fit_evaluation_batch(spec, model, dataset, split, compute) if fits_batch else (spec, [])
+    spec, fitted, step_fraction = _fit(spec, model, dataset, split, compute, min_validations)
+    spec, reduced, evaluation_fraction = fit_evaluation_batch(spec, model, dataset, split, compute, reduces=fits_batch)
     _check_norms(spec, model, dataset, split)
     part_remarks = _check_parts(spec, model, dataset)
     initial, start_remarks = _initial_weights(spec, model)
@@ -153,7 +154,8 @@ def resolve(spec: Spec, dataset: Dataset, *, min_validations: int = MIN_POINTS, 
         windows=windows,
         remarks=tuple(remarks),
         intensities=tuple(case.intensities for case in dataset.cases),
-        memory_fraction=memory_fraction,
+        step_fraction=step_fraction,
+        evaluation_fraction=evaluation_fraction,
         patch_voxel_size=voxel_size_of_patch(spec, dataset),
         rounding_error=max(errors, default=None),
     )
