@@ -45,7 +45,7 @@ MEASURED = {
     "training subjects": (0.0064, 0.0597, 0.0223),
     "weight sharing": (0.0747, 0.0548, 0.0565),
 }
-DESIGNS = ((5, 52), (5, 20), (5, 10), (3, 20), (10, 5))  # seeds, patients
+DESIGNS = ((5, 52), (5, 20), (5, 10), (3, 20), (10, 5), (2, 52), (2, 20), (2, 10))  # seeds, patients
 FOLDS = ((5, 1), (5, 2), (5, 3))  # folds, seeds
 
 

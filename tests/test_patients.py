@@ -97,6 +97,9 @@ def test_settings_in_which_the_verdicts_are_wrong_more_often_are_warned_of():
     assert "7 %" in scope_remarks(header, Scope.PATIENTS, 5)[0]
     assert "fewer than 5" in scope_remarks(header, Scope.PATIENTS, 4)[0]
     assert scope_remarks(header, Scope.PATIENTS, 0) == []  # no run has ended
+    two = header.model_copy(update={"seeds": (0, 1)})
+    assert "8 %" in scope_remarks(two, Scope.PATIENTS, 52)[0]
+    assert scope_remarks(two, Scope.SEEDS, 52) == []
     folds = header.model_copy(update={"folds": (0, 1, 2), "settings": {"split": {"train_subjects": None}}})
     assert "training sets" in scope_remarks(folds, Scope.PROCEDURE, 52)[0]
     assert scope_remarks(folds.model_copy(update={"folds": (0, 1)}), Scope.PROCEDURE, 52) == []  # they share nobody
