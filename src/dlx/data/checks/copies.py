@@ -3,7 +3,7 @@
 Images are compared by their thumbnails (coarse volumes in canonical orientation) after a high-pass filter. Shifting an
 image, for example by cropping, does not change the magnitudes of its spectrum, so one matrix product per orientation
 compares all pairs by the correlation of these magnitudes. Pairs with some correlation are then aligned and compared
-again. Nothing here needs full images, files or splits. The thresholds were measured: see "Copies of an image" in
+again. Nothing here needs full images, files or splits. The thresholds were measured: see "copies of an image" in
 docs/log.md.
 """
 
