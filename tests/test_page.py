@@ -7,7 +7,7 @@ import pytest
 from dlx.report.page.markdown import escape, table
 from dlx.report.page.page import make_page
 from dlx.report.summary import summarize_study
-from made_records import dropout_sweep, made_look, made_study
+from made_records import DROPOUT, dropout_sweep, made_look, made_study
 
 
 def page_of(records, figure_name=None):
@@ -144,6 +144,17 @@ def test_looks_are_on_the_page():
     page = page_of(made_study(looks=[made_look(3)]))
     assert "2026-01-01T03:00:00Z at 3 seeds" in page
     assert "no longer a 5 % verdict" in page
+
+
+def test_a_variant_that_was_added_after_a_look_is_named():
+    looks = [made_look(3), made_look(5)]
+    looks = [
+        look.model_copy(update={"variants": seen, "shown_utc": when})
+        for look, seen, when in zip(looks, [("p=0.1",), ("p=0.1", "p=0.2")], ["2026-01-01", "2026-01-02"], strict=True)
+    ]
+    page = page_of(made_study({**DROPOUT, "p=0.2": (0.9, 0.83)}, looks=looks))
+    assert "Added after the first of these: p=0.2." in page
+    assert "Added after" not in page_of(made_study(looks=looks[:1]))
 
 
 def test_claims_have_what_was_measured_and_a_verdict():

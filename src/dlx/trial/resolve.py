@@ -310,14 +310,15 @@ def _check_norms(spec: Spec, model: nn.Module, dataset: Dataset, split: Split) -
         larger = f"a larger batch.patch_size_px{limit}, " if smallest == patch else ""
         deep = " (with a smaller model.deep_supervision)" if is_deeply_supervised(model) else ""
         raise SettingError(
-            f"model '{spec.model.name}': {what} of {spell_size(smallest)} is one voxel at the deepest level, but instance "
-            f"norm needs more than one: set {larger}fewer model.levels{deep} or another model.norm"
+            f"model '{spec.model.name}': {what} of {spell_size(smallest)} is one voxel at the deepest level, but "
+            f"instance norm needs more than one: set {larger}fewer model.levels{deep} or another model.norm"
         )
     is_batch = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
     if is_batch and spec.batch.fitted_size * _num_deepest(patch, stride) == 1:
         raise SettingError(
-            f"model '{spec.model.name}': one patch of {spell_size(patch)} is one voxel at the deepest level, but its norm "
-            "needs more than one value per channel: set a larger batch.size or batch.patch_size_px, or model.norm=none"
+            f"model '{spec.model.name}': one patch of {spell_size(patch)} is one voxel at the deepest level, but its "
+            "norm needs more than one value per channel: set a larger batch.size or batch.patch_size_px, or "
+            "model.norm=none"
         )
 
 

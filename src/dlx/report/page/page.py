@@ -14,6 +14,7 @@ from dlx.report.page.markdown import Lines, code_block, escape, link_target, tab
 from dlx.report.plan_words import plan_lines
 from dlx.report.summary import Summary
 from dlx.report.words import FOR, GROUNDS
+from dlx.settings.text import counted
 from dlx.statistics.correction import MIN_VARIANTS
 from dlx.statistics.verdict import Verdict
 
@@ -100,8 +101,8 @@ def _grounds(summary: Summary, num_variants: int) -> Lines:
         f"- Verdicts hold {FOR[summary.scope]} ({escape(summary.why_scope)}): {GROUNDS[summary.scope]} (differences "
         f"independent and roughly normal), corrected for {num_variants} variant{'s' * (num_variants > 1)} by Holm's "
         f"method{MODERATED * (num_variants >= MIN_VARIANTS)}, 5 % for the whole study. They bind at the "
-        f"{len(header.seeds)} declared seeds ({seeds}). Intervals are of one variant each and not corrected. What each "
-        "scope means: docs/studies.md.",
+        f"{counted(len(header.seeds), 'declared seed')} ({seeds}). Intervals are of one variant each and not "
+        "corrected. What each scope means: docs/studies.md.",
         f'- "No difference larger than {effect}": shown by two one-sided tests against ±{effect}, the smallest effect '
         'of interest as declared. "Cannot tell" does not mean that they are equal.',
         "- Collapsed: some run diverged, failed, ended below half of the validation Dice of the variant's best run, or "
@@ -169,12 +170,16 @@ def _claims(summary: Summary) -> Lines:
 
 
 def _notes(summary: Summary, records: StudyRecords) -> Lines:
-    """Settings without any effect, and each look at the verdicts."""
+    """Settings without any effect, each look at the verdicts, and variants that were added after the first one."""
     unreached = [row for row in rows.verdict_rows(summary) if row.verdict is Verdict.NO_EFFECT]
     lines = [f"- **{escape(row.name)}: {escape('; '.join(row.reasons))}.**" for row in unreached]
-    looks = [f"{look.shown_utc} at {look.num_seeds} seeds ({escape(look.metric)})" for look in records.looks]
+    looks = [f"{look.shown_utc} at {counted(look.num_seeds, 'seed')} ({escape(look.metric)})" for look in records.looks]
     if looks:
         lines.append(f"- Verdicts were shown: {'; '.join(looks)}.")
+        seen = {*min(records.looks, key=lambda look: look.shown_utc).variants, summary.header.control}
+        added = [escape(variant.label) for variant in summary.variants if variant.label not in seen]
+        if added and len(seen) > 1:  # the looks of old records do not name variants
+            lines.append(f"- Added after the first of these: {'; '.join(added)}.")
     return ["## Notes", "", *lines] if lines else []
 
 
