@@ -158,10 +158,10 @@ SMALL_SLICES = {"model": {"levels": 6, "norm": "instance"}, "batch": {"patch_siz
         ({"optimizer": {"group_lr": {"neck": 0.1}}}, r"no group 'neck' \(known: encoder, decoder, head\)"),
         ({"model": {"width": 4096, "levels": 7}}, "model 'unet2:.*': training .* parameters takes .* GiB"),
         ({"loss": "focal:class_weights=[0.5,0.5]"}, "class_weights"),
-        (ONE_VALUE, "model 'unet2:.*one patch of 2 x 2 is one voxel"),
-        ((ONE_VALUE | {"model": {"norm": "instance"}}), "model 'unet2:.*one patch of 2 x 2 is one voxel"),
-        (ONE_VOXEL, "model 'unet2:.*one patch of 8 x 8 x 8 is one voxel"),
-        (SMALL_SLICES, "model 'unet2:.*an evaluated slice of 24 x 24 is one voxel"),
+        (ONE_VALUE, "model 'unet2': one patch of 2 x 2 is one voxel"),
+        ((ONE_VALUE | {"model": {"norm": "instance"}}), "model 'unet2': one patch of 2 x 2 is one voxel"),
+        (ONE_VOXEL, "model 'unet2': one patch of 8 x 8 x 8 is one voxel"),
+        (SMALL_SLICES, "model 'unet2': an evaluated slice of 24 x 24 is one voxel"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(change, words):
