@@ -45,7 +45,8 @@ MEASURED = {
     "training subjects": (0.0064, 0.0597, 0.0223),
     "weight sharing": (0.0747, 0.0548, 0.0565),
 }
-DESIGNS = ((5, 52), (5, 20), (5, 10), (3, 20), (10, 5), (2, 52), (2, 20), (2, 10))  # seeds, patients
+DESIGNS = ((5, 52), (5, 20), (5, 10), (3, 20), (10, 5))  # seeds, patients
+TWO_SEEDS = ((2, 52), (2, 20), (2, 10))  # reports warn of these: their rate of false alarms is above 5 %
 FOLDS = ((5, 1), (5, 2), (5, 3))  # folds, seeds
 
 
@@ -204,7 +205,7 @@ def print_patients(studies: int) -> None:
     print("\nNEW PATIENTS. Alarms of this test, of a t test over seeds alone and over patients alone; percent")
     print(f"{'seeds x patients':<18}{'variants':>9}  {'variances':<38}{'alarms':>8}{'seeds':>8}{'patients':>9}", end="")
     print(f"{'covers':>8}{'finds 0.02':>12}{'plain':>8}")
-    for num_seeds, num_patients in DESIGNS:
+    for num_seeds, num_patients in (*DESIGNS, *TWO_SEEDS):
         for m in (1, 8):
             for name in MEASURED:
                 for lack in ("", *Components._fields):

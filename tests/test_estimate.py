@@ -9,6 +9,7 @@ from calibration import (
     FOLDS,
     MEASURED,
     TRAINING,
+    TWO_SEEDS,
     FoldParts,
     coverage,
     false_alarms,
@@ -264,6 +265,15 @@ def test_at_most_5_5_percent_of_studies_without_an_effect_declare_one_for_new_pa
         estimate = over_patients(differences)
         assert false_alarms(estimate) <= 0.055
         assert coverage(estimate, 0.0) >= 0.94
+
+
+@pytest.mark.parametrize(("num_seeds", "num_patients"), TWO_SEEDS)
+def test_with_two_seeds_at_most_8_percent_declare_one_for_new_patients_as_reports_say(
+    num_seeds: int, num_patients: int
+) -> None:
+    for name in MEASURED:
+        differences = simulate_patients(1, num_seeds, num_patients, parts_of(name), studies=8000)
+        assert false_alarms(over_patients(differences)) <= 0.085
 
 
 @pytest.mark.parametrize("looks", [(3, 5), (5, 10)])
