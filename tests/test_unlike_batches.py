@@ -118,3 +118,14 @@ def test_the_memory_of_a_batch_of_a_given_size_is_counted_unless_it_is_small(mon
     for fraction in (one.step_fraction, one.evaluation_fraction):
         assert fraction is None if is_small else 0 < fraction < 1
     assert one.spec.batch.size == one.spec.evaluate.batch_size == 64
+
+
+@pytest.mark.parametrize("mib", [8, 64, 1024])
+def test_the_number_of_cores_changes_no_setting_of_a_trial(monkeypatch, mib):
+    found = set()
+    for cores in (1, 256):
+        for module in (fit_batch, evaluation_memory):
+            monkeypatch.setattr(module, "memory_bytes", lambda _: mib * 2**20)
+            monkeypatch.setattr(module, "available_cores", lambda cores=cores: cores)
+        found.add(small_resolved(AUTO, {"model": {"dims": 3, "width": 32}}).trial_id(0))
+    assert len(found) == 1

@@ -42,8 +42,8 @@ def _percentile(value: Any) -> Any:
 
 
 Percentile = Annotated[float, BeforeValidator(_percentile)]
-Low = Annotated[Percentile, Field(lt=50.0, description="Values below this percentile are clipped to it.")]
-High = Annotated[Percentile, Field(gt=50.0, description="Values above this percentile are clipped to it.")]
+Low = Annotated[Percentile, Field(ge=0.0, lt=50.0, description="Values below this percentile are clipped to it.")]
+High = Annotated[Percentile, Field(gt=50.0, le=100.0, description="Values above this percentile are clipped to it.")]
 
 
 def ct(

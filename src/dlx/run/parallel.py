@@ -5,7 +5,7 @@ from dlx.settings.text import counted
 from dlx.study.study import Study
 from dlx.system.cpu_cores import available_cores
 from dlx.system.errors import SettingError
-from dlx.trial.fit_batch import MEMORY_FRACTION
+from dlx.trial.evaluation_memory import PARALLEL_FRACTION
 from dlx.trial.resolve import Resolved
 
 
@@ -29,7 +29,7 @@ def _parallel(resolved: list[Resolved], asked: int | None, num_trials: int) -> t
 
     On a CPU, threads times trials never exceed the cores: with more threads than cores, steps were measured to be many
     times slower (docs/log.md). On a GPU one trial runs at a time unless more are requested. Trials of one device may
-    not take more than MEMORY_FRACTION of its memory together, where that was counted.
+    not take more than PARALLEL_FRACTION of its memory together, where that was counted.
     """
     if asked is not None and asked < 1:
         raise SettingError(f"--max-parallel {asked}: expected 1 or more")
@@ -61,7 +61,7 @@ def _rooms_in_memory(resolved: list[Resolved], num_devices: int) -> dict[str, in
         fraction = max((known for known in fractions if known is not None), default=0.0)
         if fraction > 0:
             reason = f"{what} of one trial may take {fraction:.0%} of the memory (a smaller {hint} takes less)"
-            rooms[reason] = num_devices * max(1, int(MEMORY_FRACTION / fraction))
+            rooms[reason] = num_devices * max(1, int(PARALLEL_FRACTION / fraction))
     return rooms
 
 

@@ -61,7 +61,7 @@ def fit_evaluation_batch(
     roomy = asked * prod(size) * ROOMY_BYTES_PER_VOXEL
     if roomy <= room and (roomy + kept) * available_cores() <= memory * PARALLEL_FRACTION:
         return FittedEvaluation(spec, [])
-    can_reduce = reduces and asked == EvaluateSpec().batch_size
+    can_reduce = reduces and asked == EvaluateSpec().batch_size and roomy > room  # whatever the number of cores
     each = bytes_of_each(spec, model, dataset, size)
     if each is None:
         unknown = f"evaluate.batch_size: the memory of this network cannot be measured, so it stays {asked}"

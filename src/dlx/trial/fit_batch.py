@@ -18,7 +18,7 @@ from dlx.models.blocks import Dims, fitted_norm
 from dlx.settings.spec import BatchSpec, Part, Spec
 from dlx.settings.text import counted
 from dlx.system.cpu_cores import available_cores
-from dlx.trial.evaluation_memory import slice_sizes
+from dlx.trial.evaluation_memory import PARALLEL_FRACTION, slice_sizes
 from dlx.trial.factories import make_training_loss, model_geometry, outputs_of
 
 SHOWN = 3  # names in a line
@@ -143,7 +143,7 @@ def fit_batch(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, comp
 
 def is_small(num_voxels: int, memory: int | None) -> bool:
     """Whether as many steps of so many voxels as there are cores fit the memory even with a wide network."""
-    return memory is None or num_voxels * ROOMY_BYTES_PER_VOXEL * available_cores() <= memory * MEMORY_FRACTION
+    return memory is None or num_voxels * ROOMY_BYTES_PER_VOXEL * available_cores() <= memory * PARALLEL_FRACTION
 
 
 def with_patches(spec: Spec, patch: tuple[int, ...], count: int) -> Spec:

@@ -167,7 +167,9 @@ def squeezed_contrast(dataset: Dataset, cases: Sequence[Case]) -> list[str]:
         found = [case for case in cases if len(case.intensities) > c and _is_squeezed(case.intensities[c], name)]
         if found:
             ranges = [(case.id, case.intensities[c].lowest, case.intensities[c].highest) for case in found]
-            shown = list_some([f"{name!r}: {spell(low)} to {spell(high)}" for name, low, high in ranges], SHOWN)
+            shown = list_some(
+                [f"{name!r}: {_spell_intensity(low)} to {_spell_intensity(high)}" for name, low, high in ranges], SHOWN
+            )
             lines.append(
                 f"channel {channel!r}: in {len(found)} of {len(cases)} cases ({shown}) a few outlying voxels "
                 "(metal, padding?) determine the scale and squeeze the contrast of the rest: "
@@ -176,7 +178,7 @@ def squeezed_contrast(dataset: Dataset, cases: Sequence[Case]) -> list[str]:
     return lines
 
 
-def spell(value: float) -> str:
+def _spell_intensity(value: float) -> str:
     """`0.1235`, `30,000`: four digits, or the whole number if it has more."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
