@@ -1,6 +1,7 @@
 """The markdown page of a study: what a reader finds on it, and that any label leaves its tables whole."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -55,6 +56,15 @@ def test_figures_differences_and_verdict_worked_by_hand():
     row = row_of(page, "Difference", "b")  # both seeds rise by 0.05
     assert row[3] == "+0.050"
     assert row[-1] == "2"
+
+
+def test_variants_that_train_longer_are_told_by_the_range_of_epochs():
+    study = made_study({"a": (0.9, 0.8), "b": (0.9, 0.8)}, seeds=[0, 1], epochs=10)
+    assert "\n- epochs: 10\n" in page_of(study)
+    longer = study.trials[-1]
+    record = longer.record.model_copy(update={"result": longer.record.result.model_copy(update={"epochs": 20})})
+    trials = (*study.trials[:-1], replace(longer, record=record))
+    assert "\n- epochs: 10 to 20\n" in page_of(replace(study, trials=trials))
 
 
 def test_no_figure_of_several_seeds_stands_without_its_spread():

@@ -14,6 +14,7 @@ from dlx.report.plan_words import spell_needed
 from dlx.report.rows import noise_floor_line
 from dlx.report.summary import summarize_study
 from dlx.report.variant_checks import dice_of_batches
+from dlx.statistics.power import Needed
 from dlx.statistics.reasons import AgainstRivals, EarlierLooks, MissingRuns, SameRecords
 from dlx.statistics.verdict import Verdict
 from made_records import dropout_sweep, made_look, made_study
@@ -408,6 +409,12 @@ def test_nothing_is_needed_where_the_verdict_is_settled():
     unsettled = variant(study([-0.03, 0.03, 0.02, -0.01, 0.0]))
     assert unsettled.comparison.verdict is Verdict.CANNOT_TELL
     assert needed(unsettled) == f"{unsettled.comparison.needed.seeds} seeds"
+
+
+def test_a_needed_number_that_no_study_reaches_is_not_given_exactly():
+    unsettled = variant(study([-0.03, 0.03, 0.02, -0.01, 0.0])).comparison
+    assert spell_needed(replace(unsettled, needed=Needed(12, 176_966))) == "12 seeds or over 10,000 patients"
+    assert spell_needed(replace(unsettled, needed=Needed(10_000, None))) == "10000 seeds"
 
 
 def test_a_detectable_difference_beyond_the_range_of_dice_is_called_none():

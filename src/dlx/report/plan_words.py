@@ -9,6 +9,8 @@ from dlx.statistics.comparison import Comparison
 from dlx.statistics.power import FoldDesign, PatientDesign, PowerDesign, SeedDesign
 from dlx.study.scope import Scope
 
+LARGEST_NUMBER = 10_000  # of seeds or patients
+
 
 def spell_needed(row: Comparison) -> str:
     """`12 seeds`, `9 seeds or 144 patients`; a dash if the verdict is settled or the variance unknown."""
@@ -16,9 +18,14 @@ def spell_needed(row: Comparison) -> str:
     if row.verdict.is_settled or row.needed is None or is_unknown:
         return "-"
     each = " a fold" * (row.scope is Scope.PROCEDURE)
-    seeds = "" if row.needed.seeds is None else counted(row.needed.seeds, "seed") + each
-    patients = "" if row.needed.patients is None else counted(row.needed.patients, "patient")
+    seeds = "" if row.needed.seeds is None else _at_most(row.needed.seeds, "seed") + each
+    patients = "" if row.needed.patients is None else _at_most(row.needed.patients, "patient")
     return " or ".join(filter(None, (seeds, patients))) or "no number"
+
+
+def _at_most(number: int, what: str) -> str:
+    """`12 seeds`; above LARGEST_NUMBER no exact number, which would rest on the variance of a few seeds."""
+    return counted(number, what) if number <= LARGEST_NUMBER else f"over {LARGEST_NUMBER:,} {what}s"
 
 
 def plan_lines(summary: Summary) -> list[str]:

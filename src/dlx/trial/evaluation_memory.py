@@ -26,11 +26,11 @@ WORKSPACE = 4 / 3  # measured: oneDNN's convolutions took a third more than thei
 GATHERED_BYTES, GATHERED_BYTES_PER_CHANNEL = 26, 10  # an index, a mask; the image as float16 and twice as float32
 
 
-class FittedEvaluation(NamedTuple):
-    """A spec with the number of slices or windows evaluated at once, and remarks.
+class Fitted(NamedTuple):
+    """A spec with settings that depend on the device's memory, and remarks on them.
 
-    `memory_fraction` is the share of the device's memory that evaluation may take; None if it was not counted, because
-    it is small or cannot be measured.
+    `memory_fraction` is the share of the device's memory that they may take; None if it was not counted, because it is
+    small or cannot be measured.
     """
 
     spec: Spec
@@ -40,7 +40,7 @@ class FittedEvaluation(NamedTuple):
 
 def fit_evaluation_batch(
     spec: Spec, model: nn.Module, dataset: Dataset, split: Split, compute: Compute, *, reduces: bool = True
-) -> FittedEvaluation:
+) -> Fitted:
     """The spec with the default number of slices or windows evaluated at once halved until it fits, and a remark.
 
     Any other number is kept, and with `reduces=False` the default too. The number is part of the trial's id, because it
@@ -49,7 +49,7 @@ def fit_evaluation_batch(
     """
     asked, memory = spec.evaluate.batch_size, memory_bytes(compute.device)
     if memory is None:
-        return FittedEvaluation(spec, [])
+        return Fitted(spec, [])
     dims, stride = model_geometry(model)
     used = dataset.cases_of([*split.train, *split.val])
     shapes, outputs = [case.mask.shape for case in used], outputs_of(dataset)
@@ -60,25 +60,25 @@ def fit_evaluation_batch(
     room = min(int(memory * MEMORY_FRACTION), MAX_EVALUATION_BYTES) - kept
     roomy = asked * prod(size) * ROOMY_BYTES_PER_VOXEL
     if roomy <= room and (roomy + kept) * available_cores() <= memory * PARALLEL_FRACTION:
-        return FittedEvaluation(spec, [])
+        return Fitted(spec, [])
     can_reduce = reduces and asked == EvaluateSpec().batch_size and roomy > room  # whatever the number of cores
     each = bytes_of_each(spec, model, dataset, size)
     if each is None:
         unknown = f"evaluate.batch_size: the memory of this network cannot be measured, so it stays {asked}"
-        return FittedEvaluation(spec, [unknown] if can_reduce else [])
+        return Fitted(spec, [unknown] if can_reduce else [])
     fitted = asked
     while can_reduce and fitted > 1 and fitted * each > room:
         fitted //= 2
     fraction = (fitted * each + kept) / memory
     if fitted == asked:
-        return FittedEvaluation(spec, [], fraction)
+        return Fitted(spec, [], fraction)
     what = f"{'slices' if dims == 2 else 'windows'} of {' x '.join(map(str, size))}"
     remark = (
         f"evaluate.batch_size: reduced from {asked} to {fitted}, because {asked} {what} would take "
         f"{asked * each / 2**30:.1f} GiB of memory (limit {max(0, room) / 2**30:.1f} GiB)"
     )
     reduced = spec.model_copy(update={"evaluate": spec.evaluate.model_copy(update={"batch_size": fitted})})
-    return FittedEvaluation(reduced, [remark], fraction)
+    return Fitted(reduced, [remark], fraction)
 
 
 def slab_bytes(window: Sequence[int], shapes: Sequence[Sequence[int]], outputs: Outputs) -> int:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import NamedTuple
 
 from torch import nn
 
@@ -18,7 +17,7 @@ from dlx.models.blocks import Dims, fitted_norm
 from dlx.settings.spec import BatchSpec, Part, Spec
 from dlx.settings.text import counted
 from dlx.system.cpu_cores import available_cores
-from dlx.trial.evaluation_memory import PARALLEL_FRACTION, slice_sizes
+from dlx.trial.evaluation_memory import PARALLEL_FRACTION, Fitted, slice_sizes
 from dlx.trial.factories import make_training_loss, model_geometry, outputs_of
 
 SHOWN = 3  # names in a line
@@ -83,19 +82,7 @@ def fit_slice_axis(spec: Spec, dataset: Dataset, split: Split, dims: int) -> tup
     ]
 
 
-class FittedBatch(NamedTuple):
-    """A spec with the size of a patch and the number of patches, and remarks on what limits them.
-
-    `memory_fraction` is the share of the device's memory that a step may take; None if it was not counted, because it
-    is small or cannot be measured.
-    """
-
-    spec: Spec
-    remarks: list[str]
-    memory_fraction: float | None = None
-
-
-def fit_batch(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, compute: Compute) -> FittedBatch:
+def fit_batch(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, compute: Compute) -> Fitted:
     """Fills in the size of a patch and the number of patches.
 
     With `batch.size=auto` patches start from the training cases' median shape. A step has `batch.max_patches` patches
@@ -122,7 +109,7 @@ def fit_batch(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, comp
         patch = fit_patch_size(asked, shapes, stride)
         room = None if is_small(spec.batch.size * prod(patch), memory) else in_memory(patch)
         fraction = None if room is None else MEMORY_FRACTION * spec.batch.size * prod(patch) / room
-        return FittedBatch(with_patches(spec, patch, spec.batch.size), remarks, fraction)
+        return Fitted(with_patches(spec, patch, spec.batch.size), remarks, fraction)
 
     def fill(limit: Callable[[tuple[int, ...]], int | None]) -> tuple[tuple[int, ...], int, int | None]:
         return filled(
@@ -138,7 +125,7 @@ def fit_batch(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, comp
     fraction = None if room is None else MEMORY_FRACTION * count * prod(patch) / room
     is_reduced = (patch, count) != fill(lambda _: None)[:2]
     remarks = remarks_on_limits(spec, patch, count, room, is_reduced=is_reduced)
-    return FittedBatch(with_patches(spec, patch, count), remarks, fraction)
+    return Fitted(with_patches(spec, patch, count), remarks, fraction)
 
 
 def is_small(num_voxels: int, memory: int | None) -> bool:

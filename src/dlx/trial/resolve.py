@@ -31,9 +31,9 @@ from dlx.study.results import RESULTS_VERSION
 from dlx.system.cpu_cores import available_cores
 from dlx.system.errors import SettingError
 from dlx.training import schedules
-from dlx.trial.evaluation_memory import fit_evaluation_batch, slice_sizes
+from dlx.trial.evaluation_memory import Fitted, fit_evaluation_batch, slice_sizes
 from dlx.trial.factories import make_loss, make_model, make_optimizer, make_scheduler, model_geometry, outputs_of
-from dlx.trial.fit_batch import FittedBatch, fit_batch, fit_network, fit_slice_axis, voxel_size_of_patch
+from dlx.trial.fit_batch import fit_batch, fit_network, fit_slice_axis, voxel_size_of_patch
 from dlx.trial.revisions import revisions
 from dlx.trial.sanity import (
     spell_size,
@@ -175,7 +175,7 @@ def _split(spec: Spec, dataset: Dataset, groups: Mapping[str, str]) -> Split:
 
 def _fit(
     spec: Spec, model: nn.Module, dataset: Dataset, split: Split, compute: Compute, min_validations: int
-) -> FittedBatch:
+) -> Fitted:
     """The spec with slice axis, patches and interval of validation as numbers, in this order: each depends on those
     before it.
     """
@@ -185,7 +185,7 @@ def _fit(
     _check_patch(spec, dims)
     spec, batch_remarks, memory_fraction = fit_batch(spec, model, dataset, split, compute)
     spec = _fit_evaluation(spec, dataset, split, min_validations, 2 ** len(spec.mirrored_axes(dims)))
-    return FittedBatch(spec, [*axis_remarks, *batch_remarks], memory_fraction)
+    return Fitted(spec, [*axis_remarks, *batch_remarks], memory_fraction)
 
 
 def _warnings(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, compute: Compute) -> list[str]:

@@ -88,13 +88,15 @@ def _draw_dice(axes: Axes, summary: Summary, axis: VariantAxis) -> None:
 
 
 def _draw_differences(axes: Axes, summary: Summary, axis: VariantAxis) -> None:
-    """The paired differences from the control, with zero and the declared smallest effect for comparison."""
+    """The paired differences from the control, with zero and the smallest effect of interest for comparison."""
     effect = summary.header.smallest_effect
     narrower = scopes_of(summary)[1:]
     largest = largest_difference(summary.header.metric)
     low, high = _range_of_differences(summary, largest)
     band, line = (axes.axhspan, axes.axhline) if axis.is_flat else (axes.axvspan, axes.axvline)
-    band(-effect, effect, color="#F0E442", alpha=0.35, linewidth=0, label=f"±{effect:g}, the smallest effect declared")
+    band(
+        -effect, effect, color="#F0E442", alpha=0.35, linewidth=0, label=f"±{effect:g}, the smallest effect of interest"
+    )
     line(0.0, color=CONTROL, linewidth=1.0, zorder=1.2)
     for variant in summary.variants:
         row = variant.comparison

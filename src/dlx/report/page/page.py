@@ -104,7 +104,7 @@ def _grounds(summary: Summary, num_variants: int) -> Lines:
         f"{counted(len(header.seeds), 'declared seed')} ({seeds}). Intervals are of one variant each and not "
         "corrected. What each scope means: docs/studies.md.",
         f'- "No difference larger than {effect}": shown by two one-sided tests against ±{effect}, the smallest effect '
-        'of interest as declared. "Cannot tell" does not mean that they are equal.',
+        'of interest. "Cannot tell" does not mean that they are equal.',
         "- Collapsed: some run diverged, failed, ended below half of the validation Dice of the variant's best run, or "
         "never learned a class that the other runs learn; then no interval is given.",
         f"- Needed, where there is no verdict yet: the seeds (with these patients) or the patients (with these seeds) "
@@ -273,7 +273,7 @@ def _settings(records: StudyRecords) -> Lines:
         values = dict.fromkeys(escape(variant.values.get(axis)) for variant in header.variants)
         separator = "; " if any("," in value for value in values) else ", "
         lines.append(f"- {escape(axis)}: {separator.join(values)}")
-    lines += [f"- epochs: {header.epochs}", f"- seeds: {', '.join(map(str, header.seeds))}", ""]
+    lines += [f"- epochs: {_epochs(records)}", f"- seeds: {', '.join(map(str, header.seeds))}", ""]
     whose = "the control" if header.control is not None else "the first variant"
     text = json.dumps(header.settings, indent=2, ensure_ascii=False)
     return [
@@ -285,6 +285,13 @@ def _settings(records: StudyRecords) -> Lines:
         "",
         "</details>",
     ]
+
+
+def _epochs(records: StudyRecords) -> str:
+    """`20`; `10 to 20` if variants have unlike numbers of epochs."""
+    counts = {record.result.epochs for record in finished(records.trials) if record.result}
+    counts = counts or {records.header.epochs}
+    return f"{min(counts)} to {max(counts)}" if len(counts) > 1 else f"{max(counts)}"
 
 
 def _environment(records: StudyRecords) -> Lines:

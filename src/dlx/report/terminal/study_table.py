@@ -137,7 +137,7 @@ def foot_lines(summary: Summary, footnotes: Sequence[str]) -> list[str]:
         f"{noise_floor_line(summary)}",
         f"Verdicts hold {FOR[summary.scope]} ({summary.why_scope}); {GROUNDS[summary.scope]}, Holm-corrected "
         f"for {variants} at 5 %; 'no difference' by two one-sided tests against ±{header.smallest_effect:g}, the "
-        "smallest effect declared. Intervals are not corrected.",
+        "smallest effect of interest. Intervals are not corrected.",
         *plan_lines(summary),
         "*best: the best epoch's validation Dice, selected on the validation data.",
         *summary.remarks,
