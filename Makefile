@@ -63,7 +63,7 @@ races: setup
 soak: setup
 	$(BIN)/python tests/soak.py --runs 300
 
-# the peak of memory of evaluating 512 x 512 x 600 with 24 classes at width 16: at most 8 GiB
+# the peak of memory of evaluating 512 x 512 x 600 with 24 classes at width 16: at most 6 GiB
 memory: setup
 	$(BIN)/python tests/measure_memory.py
 

@@ -1,6 +1,6 @@
 """The most memory that evaluating and scoring one large case takes, in a process of its own.
 
-    python tests/measure_memory.py --size 512 512 600 --classes 24 --width 16 --limit-gib 8
+    python tests/measure_memory.py --size 512 512 600 --classes 24 --width 16 --limit-gib 6
 
 makes the case (x, y, z; boxes of each class, noise), evaluates it with an untrained U-Net (2D or 3D) at the default
 settings, and scores surfaces of its mask moved by a voxel, as an untrained network's are those of noise. Exits with 1
@@ -51,7 +51,7 @@ def measure(
     )
     cases = (make_case("large", shape, num_classes), make_case("small", (8, 64, 64), num_classes))
     classes = tuple(f"class {k}" for k in range(num_classes))
-    data = Dataset("made", "made", ("image",), classes, cases, fingerprint="made")
+    data = Dataset("made", "made", ("image",), classes, cases, fingerprint="made", normalize="percentile")
     resolved = resolve(spec, data)
     job = make_job(resolved, make_store(resolved), seed=0)
     torch.set_num_threads(job.compute.threads)
@@ -81,7 +81,7 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--dims", type=int, choices=(2, 3), default=2, help="of the network")
     parser.add_argument("--threads", type=int)
-    parser.add_argument("--limit-gib", type=float, default=8.0)
+    parser.add_argument("--limit-gib", type=float, default=6.0)
     options = parser.parse_args()
     x, y, z = options.size
     found = measure((z, y, x), options.classes, options.width, options.dims, options.threads)

@@ -7,6 +7,7 @@ import mmap
 import pytest
 import torch
 
+import measure_memory
 from dlx.engine import evaluate
 from dlx.engine.footprint import PeakBytes, forward_bytes
 from dlx.engine.score import score_set, surface_threads
@@ -242,6 +243,15 @@ def test_the_peak_memory_of_the_process_can_be_reset():
         low = memory.peak_bytes()
         held[:: mmap.PAGESIZE] = bytes(size // mmap.PAGESIZE)
         assert memory.peak_bytes() >= low + size // 2
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_the_memory_of_a_large_case_can_be_measured(dims):
+    if not memory.reset_peak():
+        pytest.skip("this system does not tell a process's peak of memory")
+    found = measure_memory.measure((16, 24, 32), num_classes=3, width=2, dims=dims, threads=1)
+    assert found["evaluating"] > 0
+    assert found["scoring"] > 0
 
 
 def test_large_cases_have_their_surfaces_scored_in_few_threads():

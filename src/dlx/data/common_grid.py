@@ -134,7 +134,7 @@ def describe_grid(dataset: Dataset) -> list[str]:
     if by_code:
         stored = ", ".join(f"{len(ids)} stored as {code} ({name_some(ids, SHOWN)})" for code, ids in by_code.items())
         total = sum(map(len, by_code.values()))
-        why = ", as most are" if grid.asked_orientation == "common" else ""
+        why = ", the orientation of most cases" if grid.asked_orientation == "common" else ""
         lines.append(
             f"data.orientation={grid.asked_orientation}: {total} of {counted(len(dataset.cases), 'case')} were turned "
             f"to {grid.orientation}{why}: {stored}"

@@ -14,7 +14,7 @@ from dlx.scoring.surface import SurfaceScores, surface_scores
 from dlx.study.results import CaseScores, SetScores
 
 # The memory that one thread takes to score a class of a case. Measured: 7.5 to 7.9 if the class reaches all corners.
-# Two threads at 512 x 512 x 600 keep the process below 8 GiB (`make memory`); on a large machine all cores would not.
+# Two threads at 512 x 512 x 600 keep the process below 6 GiB (`make memory`); on a large machine all cores would not.
 SURFACE_BYTES_PER_VOXEL = 8
 MAX_SURFACE_BYTES = 3 * 2**30
 
