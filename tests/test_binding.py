@@ -7,7 +7,7 @@ from pydantic import Field
 
 from dlx.settings import registry
 from dlx.settings.binding import argument_schema, bind_arguments, bind_part
-from dlx.settings.spec import Part
+from dlx.settings.part import Part
 from dlx.system.errors import SettingError
 
 

@@ -10,7 +10,8 @@ from dlx.data.cache import load_cache
 from dlx.data.dataset import Dataset, open_dataset
 from dlx.data.layouts.channel_schemes import choose_normalizer
 from dlx.settings.binding import bind_part
-from dlx.settings.spec import DataSpec, Part
+from dlx.settings.part import Part
+from dlx.settings.spec import DataSpec
 from dlx.system.errors import DataError
 from small import small_resolved
 from test_geometry import IMAGE, MASK, write

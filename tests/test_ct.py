@@ -21,7 +21,7 @@ from dlx.engine.fit import TrialProgress, begin_epoch, fit
 from dlx.records.schema import EpochRecord
 from dlx.run.stores import host_stores
 from dlx.settings.binding import bind_part, bind_parts
-from dlx.settings.spec import Part
+from dlx.settings.part import Part
 from dlx.system.errors import DataError, SettingError
 from dlx.trial.build import make_job
 from dlx.trial.resolve import Resolved, resolve

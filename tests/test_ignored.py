@@ -23,7 +23,8 @@ from dlx.engine.score import score_trial
 from dlx.records.schema import EpochRecord
 from dlx.scoring.outputs import Outputs
 from dlx.settings import registry
-from dlx.settings.spec import DataSpec, Part
+from dlx.settings.part import Part
+from dlx.settings.spec import DataSpec
 from dlx.system.errors import DataError, SettingError
 from dlx.training.deep_supervision import DeepSupervision
 from dlx.training.losses import SumLoss

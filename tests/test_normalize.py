@@ -10,8 +10,8 @@ from dlx.data.cases import Declaration
 from dlx.data.normalize import minmax, none, percentile, rgb, zscore
 from dlx.data.prepare import prepare_arrays
 from dlx.data.whiten import describe_correlations, whiten
+from dlx.settings.part import Part
 from dlx.settings.registry import PARTS, load
-from dlx.settings.spec import Part
 from dlx.system.errors import DataError
 
 # the normalisers that scale each image by itself

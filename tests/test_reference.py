@@ -5,9 +5,10 @@ import json
 import pytest
 
 from dlx.settings.layers import make_spec, nest
+from dlx.settings.part import Part, Section
 from dlx.settings.reference import all_settings, choices, spell_schema
 from dlx.settings.registry import PARTS
-from dlx.settings.spec import PART_KINDS, Part, Section, Spec
+from dlx.settings.spec import PART_KINDS, Spec
 from dlx.settings.text import parse_value
 from dlx.system.errors import SettingError
 

@@ -21,7 +21,8 @@ from dlx.records.schema import EpochRecord
 from dlx.scoring.outputs import Outputs
 from dlx.scoring.overlap import dice_from_counts
 from dlx.scoring.surface import surface_scores
-from dlx.settings.spec import DataSpec, Part
+from dlx.settings.part import Part
+from dlx.settings.spec import DataSpec
 from dlx.system.errors import SettingError
 from dlx.training.losses import CrossEntropy, SoftDice, SumLoss
 from dlx.trial.factories import make_loss

@@ -15,7 +15,8 @@ from dlx.settings.layers import (
     recipe_names,
     with_absolute_paths,
 )
-from dlx.settings.spec import Part, Spec
+from dlx.settings.part import Part
+from dlx.settings.spec import Spec
 from dlx.system.errors import SettingError, nearest
 
 

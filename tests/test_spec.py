@@ -2,7 +2,8 @@ import pytest
 from pydantic import ValidationError
 
 from dlx.settings import registry
-from dlx.settings.spec import DataSpec, Part, Spec
+from dlx.settings.part import Part
+from dlx.settings.spec import DataSpec, Spec
 
 
 @pytest.mark.parametrize("text", ["step:step_size=30,gamma=0.1", "unet2", "focal:class_weights=[0.1,0.4]"])

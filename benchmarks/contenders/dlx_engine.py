@@ -10,7 +10,8 @@ from dlx.engine.fit import TrialProgress, begin_epoch
 from dlx.run.process_cache import ProcessCache
 from dlx.run.stores import host_stores
 from dlx.settings.layers import make_spec, merge, read_recipe
-from dlx.settings.spec import Part, Spec
+from dlx.settings.part import Part
+from dlx.settings.spec import Spec
 from dlx.trial.build import make_job
 from dlx.trial.resolve import resolve
 

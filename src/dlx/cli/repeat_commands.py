@@ -69,7 +69,8 @@ def _option(key: str, value: Any) -> list[str]:
 def _spell_parts(key: str, value: Any) -> str | None:
     """Parts in their short form, `dice+focal:gamma=1`, if it parses to the same parts; None for other values."""
     from dlx.settings.binding import bind_part
-    from dlx.settings.spec import PART_KINDS, Part, Spec
+    from dlx.settings.part import Part
+    from dlx.settings.spec import PART_KINDS, Spec
 
     if key not in PART_KINDS:
         return None

@@ -13,7 +13,7 @@ from dlx.data.cache_file import FileState, Origin, read_cache, write_cache
 from dlx.data.cases import Dataset, Declaration
 from dlx.data.layouts.channel_schemes import choose_normalizer
 from dlx.data.layouts.listing import CaseFiles
-from dlx.settings.spec import Part
+from dlx.settings.part import Part
 from dlx.system.errors import DataError
 
 ENDING = ".safetensors"

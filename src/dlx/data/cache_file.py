@@ -28,7 +28,8 @@ from dlx.data.orientation import TURN_VERSION
 from dlx.data.pictures import distance_unit
 from dlx.data.resample import RESAMPLE_VERSION
 from dlx.data.thumbnails import Thumbnail
-from dlx.settings.spec import Positive, Section
+from dlx.settings.part import Section
+from dlx.settings.spec import Positive
 from dlx.system.errors import DataError
 from dlx.system.files import replacing
 

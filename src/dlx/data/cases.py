@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from dlx.data.intensities import ChannelIntensities
 from dlx.data.notes import FileNote
 from dlx.data.thumbnails import Thumbnail
-from dlx.settings.spec import Orientation, Part, Section, SpacingMm
+from dlx.settings.part import Part, Section
+from dlx.settings.spec import Orientation, SpacingMm
 from dlx.study.results import DistanceUnit
 
 # Increase this when preparation gives other values for the same files: caches are rebuilt and fingerprints change.

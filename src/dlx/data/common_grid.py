@@ -29,7 +29,8 @@ from dlx.data.resample import (
     resample_mask,
 )
 from dlx.settings.binding import bind_part
-from dlx.settings.spec import Orientation, Part, SpacingMm
+from dlx.settings.part import Part
+from dlx.settings.spec import Orientation, SpacingMm
 from dlx.settings.text import counted
 from dlx.system.cpu_cores import available_cores
 from dlx.system.errors import DataError, SettingError

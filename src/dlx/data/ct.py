@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field
 
 from dlx.data.cases import IGNORED, Case
 from dlx.data.normalize import Image, PadValue, minmax, none, rgb, zscore
-from dlx.settings.spec import Part, Section
+from dlx.settings.part import Part, Section
 from dlx.system.errors import DataError
 
 # Labelled voxels of a case from which the statistics are computed. With 20 training cases, 1,000 of them are beyond

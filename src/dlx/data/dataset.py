@@ -20,7 +20,8 @@ from dlx.data.pictures import distance_unit
 from dlx.data.splits.groups import folder_groups
 from dlx.settings import registry
 from dlx.settings.binding import bind_parts, identifying_part
-from dlx.settings.spec import DataSpec, Geometry, Part
+from dlx.settings.part import Part
+from dlx.settings.spec import DataSpec, Geometry
 from dlx.system.errors import DataError
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dlx.settings.spec import Section
+from dlx.settings.part import Section
 
 MAX_SAMPLED = 100_000  # evenly spaced voxels from which percentiles are computed; their errors are then below 1 %
 # Air in reconstructed or filtered MR is slightly above or below 0. A voxel counts as negative below -5 % of the median

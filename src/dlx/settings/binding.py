@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from dlx.settings import registry
-from dlx.settings.spec import ADDED_LATER, Part, Section, kind_of
+from dlx.settings.part import Part, Section
+from dlx.settings.spec import ADDED_LATER, kind_of
 from dlx.settings.text import shorten
 from dlx.system.errors import SettingError, nearest
 

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from dlx.settings import registry
 from dlx.settings.binding import first_cause, spelled_key
-from dlx.settings.spec import PART_KINDS, SPLIT_WAYS, Part, Spec, setting_fields, source_from_text
+from dlx.settings.part import Part
+from dlx.settings.spec import PART_KINDS, SPLIT_WAYS, Spec, setting_fields, source_from_text
 from dlx.settings.text import parse_value, shorten
 from dlx.system.characters import encodable
 from dlx.system.errors import SettingError, nearest

@@ -14,7 +14,8 @@ from pydantic.fields import FieldInfo
 
 from dlx.settings import registry
 from dlx.settings.binding import argument_schema
-from dlx.settings.spec import PART_KINDS, setting_fields, spell_value
+from dlx.settings.part import spell_value
+from dlx.settings.spec import PART_KINDS, setting_fields
 
 
 @dataclass(frozen=True)

@@ -4,16 +4,16 @@ Which settings name a part, and of which kind, is declared here alone (`Kind`). 
 checked in `dlx.settings.binding`. Nothing here needs torch.
 """
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, model_validator
 from pydantic.fields import FieldInfo
 
+from dlx.settings.part import Part, Section
 from dlx.settings.registry import PARTS
 from dlx.settings.text import parse_part, shorten, split_outside_brackets
 
@@ -30,45 +30,6 @@ class Kind:
     """Marks a setting that names a part of this kind of the registry, or several."""
 
     name: str
-
-
-class Section(BaseModel):
-    """A group of settings: frozen, and an unknown key is refused.
-
-    The text below a setting is its meaning, as `dlx settings` shows it.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-class Part(Section):
-    """A named part and the arguments given to it: `step:step_size=30,gamma=0.1` is `Part("step", {...})`.
-
-    In a table the arguments stand beside the name: `{name = "unet2", width = 16}`.
-    """
-
-    name: str
-    args: dict[str, Any] = {}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_text_or_table(cls, value: Any) -> Any:
-        if value is None:  # `normalize=none` on a command line
-            return {"name": "none"}
-        if isinstance(value, str):
-            return parse_part(value)
-        if isinstance(value, dict) and not (set(value) <= {"name", "args"} and isinstance(value.get("args", {}), dict)):
-            return {"name": value.get("name"), "args": {key: v for key, v in value.items() if key != "name"}}
-        return value
-
-    def __str__(self) -> str:
-        args = ",".join(f"{key}={spell_value(value)}" for key, value in self.args.items())
-        return f"{self.name}:{args}" if args else self.name
-
-
-def spell_value(value: Any) -> str:
-    """A value as it is typed after `key=`: a text as it is, the rest as JSON."""
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def _terms(value: Any) -> Any:
@@ -319,7 +280,7 @@ class OptimizerSpec(Section):
     """Weight decay: decoupled with adamw, in the L2 form with adam and sgd."""
     decay_norms_and_biases: Annotated[bool, ADDED_LATER] = True
     """Decay the scales and shifts of norms and the biases too; false: only weights of two axes or more."""
-    group_lr: dict[str, Rate] = {}
+    group_lr: dict[str, Rate] = Field({})
     """A learning rate of its own for parameter groups (encoder, decoder, head): {"encoder": 1e-4}."""
     clip_grad_norm: Rate | None = None
     """Scale gradients down to this norm if their norm is larger."""

@@ -7,7 +7,8 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from dlx.settings.layers import Settings, make_spec, merge, nest
-from dlx.settings.spec import PART_KINDS, Part, Section, Spec
+from dlx.settings.part import Part, Section
+from dlx.settings.spec import PART_KINDS, Spec
 from dlx.settings.text import parse_grid
 from dlx.system.errors import SettingError
 

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from dlx.settings.spec import Section
+from dlx.settings.part import Section
 from dlx.study.metrics import EPOCH_METRICS, ClaimMetric, find_metric, is_of_epochs
 
 

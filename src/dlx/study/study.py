@@ -12,7 +12,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from dlx.settings.binding import first_cause
 from dlx.settings.layers import Settings
-from dlx.settings.spec import ALL_FOLDS, Section, Spec
+from dlx.settings.part import Section
+from dlx.settings.spec import ALL_FOLDS, Spec
 from dlx.study.axes import Axis, Variant, make_variants
 from dlx.study.claims import Claim
 from dlx.study.metrics import Direction, StudyMetric, check_class, direction_of, why_unmeasured

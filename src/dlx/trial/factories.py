@@ -9,7 +9,8 @@ from dlx.data.cases import Dataset
 from dlx.models.network import is_deeply_supervised
 from dlx.scoring.outputs import Outputs
 from dlx.settings import registry
-from dlx.settings.spec import PART_KINDS, Part, Spec
+from dlx.settings.part import Part
+from dlx.settings.spec import PART_KINDS, Spec
 from dlx.system.errors import SettingError
 from dlx.training.deep_supervision import DeepSupervision
 from dlx.training.losses import SumLoss, takes_valid

@@ -14,7 +14,8 @@ from dlx.data.splits.split import Split
 from dlx.engine.device import Compute, memory_bytes
 from dlx.engine.footprint import training_bytes
 from dlx.models.blocks import Dims, fitted_norm
-from dlx.settings.spec import BatchSpec, Part, Spec
+from dlx.settings.part import Part
+from dlx.settings.spec import BatchSpec, Spec
 from dlx.settings.text import counted
 from dlx.system.cpu_cores import available_cores
 from dlx.trial.evaluation_memory import PARALLEL_FRACTION, Fitted, slice_sizes

@@ -25,7 +25,8 @@ from dlx.engine.checkpoint import InitialWeights
 from dlx.engine.device import Compute, choose_compute, has_amx, memory_bytes
 from dlx.models.network import is_deeply_supervised
 from dlx.settings.binding import bind_part, bind_parts, identifying_settings
-from dlx.settings.spec import Part, Spec
+from dlx.settings.part import Part
+from dlx.settings.spec import Spec
 from dlx.study.metrics import MIN_POINTS
 from dlx.study.results import RESULTS_VERSION
 from dlx.system.cpu_cores import available_cores

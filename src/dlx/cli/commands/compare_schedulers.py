@@ -41,8 +41,8 @@ def compare_schedulers(
 
 def scheduler_axis(chosen: list[str] | None, epochs: int) -> "Axis":
     """The control and the chosen schedules, or all of them with defaults that scale with the number of epochs."""
+    from dlx.settings.part import Part
     from dlx.settings.registry import PARTS
-    from dlx.settings.spec import Part
     from dlx.study.axes import Axis
 
     if chosen is not None:

@@ -9,7 +9,7 @@ from dlx.cli.output.console import PlainConsole, output, print_json
 from dlx.cli.output.head import print_head, print_indented, print_variants, study_entry
 from dlx.report.formatting import spell_seconds
 from dlx.report.terminal.grid import Column, Grid, Row, Styled, Trimmed
-from dlx.settings.spec import Part
+from dlx.settings.part import Part
 from dlx.settings.text import counted
 from dlx.system.characters import visible
 

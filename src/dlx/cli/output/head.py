@@ -7,7 +7,8 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from dlx.cli.output.console import PlainConsole
-from dlx.settings.spec import Part, Spec
+from dlx.settings.part import Part
+from dlx.settings.spec import Spec
 from dlx.settings.text import counted
 from dlx.system.characters import visible
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dlx.data.ct import Scheme
 from dlx.data.layouts.listing import name_some
 from dlx.settings.binding import bind_part
-from dlx.settings.spec import Part
+from dlx.settings.part import Part
 
 LAYOUTS = ("nnunet", "msd")  # whose channel names are nnU-Net's: its converter copies the Decathlon's `modality`
 
