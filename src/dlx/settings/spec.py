@@ -280,7 +280,7 @@ class OptimizerSpec(Section):
     """Weight decay: decoupled with adamw, in the L2 form with adam and sgd."""
     decay_norms_and_biases: Annotated[bool, ADDED_LATER] = True
     """Decay the scales and shifts of norms and the biases too; false: only weights of two axes or more."""
-    group_lr: dict[str, Rate] = Field({})
+    group_lr: dict[str, Rate] = Field(default_factory=dict)
     """A learning rate of its own for parameter groups (encoder, decoder, head): {"encoder": 1e-4}."""
     clip_grad_norm: Rate | None = None
     """Scale gradients down to this norm if their norm is larger."""
