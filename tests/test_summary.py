@@ -275,6 +275,24 @@ def test_a_variant_that_fails_only_when_evaluated_is_warned_of():
     assert "BatchNorm" in warning
 
 
+def test_a_rare_class_that_no_batch_has_is_not_taken_for_a_fault_of_evaluation():
+    records = made_study({"p=0": (0.9, 0.8), "p=0.3": (0.5, 0.5)}, running_dice={("p=0.3", 0): 0.7})
+
+    def warnings(per_class):
+        trials = []
+        for trial in records.trials:
+            result = trial.record.result
+            train = result.train.model_copy(
+                update={"dice_per_class": per_class} if trial.entry.label == "p=0.3" else {}
+            )
+            record = trial.record.model_copy(update={"result": result.model_copy(update={"train": train})})
+            trials.append(replace(trial, record=record))
+        return summarize_study(replace(records, trials=tuple(trials))).variants[1].warnings
+
+    assert warnings({"brain": 0.99, "lesion": 0.01}) == ()
+    assert len(warnings({"brain": 0.5, "lesion": 0.5})) == 1
+
+
 def test_the_loss_bounds_the_dice_of_the_batches_where_that_was_not_measured():
     trial = study().trials[0]
     epochs = [epoch.result.model_copy(update={"train_soft_dice_running": None, "loss": 0.24}) for epoch in trial.epochs]

@@ -6,8 +6,9 @@ from statistics import mean
 from dlx.records.archive import TrialHistory
 from dlx.records.schema import StudyHeader, TrialRecord
 from dlx.report.variants import Placed, VariantSummary
+from dlx.statistics.collapse import MIN_LEARNED
 from dlx.statistics.reasons import SameRecords
-from dlx.study.results import EpochResult
+from dlx.study.results import EpochResult, SetScores
 from dlx.study.run_id import RunId, spell_runs
 
 # By how much the Dice of the last epoch's batches may exceed that of the evaluated training subjects. In the 65
@@ -46,9 +47,11 @@ def evaluated_unlike_trained(variant: VariantSummary) -> tuple[str, ...]:
     found: dict[RunId, tuple[float, float]] = {}
     for seed, record in variant.records.items():
         reached = dice_of_batches(record, variant.epochs[seed])
-        evaluated = record.result.train.dice if record.result else None
-        if reached is not None and evaluated is not None and reached - evaluated > MAX_LOST_IN_EVALUATION:
-            found[seed] = (reached, evaluated)
+        train = record.result.train if record.result else None
+        if reached is None or train is None or train.dice is None:
+            continue
+        if reached - _dice_of_learned(train) > MAX_LOST_IN_EVALUATION:
+            found[seed] = (reached, train.dice)
     if not found:
         return ()
     reached, evaluated = (mean(column) for column in zip(*found.values(), strict=True))
@@ -58,6 +61,14 @@ def evaluated_unlike_trained(variant: VariantSummary) -> tuple[str, ...]:
         f"evaluation differs from training ({spell_runs([*found])}): the last epoch's batches reach Dice {reached:.2f} "
         f"or more, the training subjects evaluated {evaluated:.2f}. {guess}See docs/studies.md",
     )
+
+
+def _dice_of_learned(train: SetScores) -> float:
+    """The mean over the classes that were learned; over all if none was. Patches often lack a rare class, and then
+    their Dice is of the other classes only. Some class has a Dice.
+    """
+    values = [value for value in train.dice_per_class.values() if value is not None]
+    return mean([value for value in values if value >= MIN_LEARNED] or values)
 
 
 def dice_of_batches(record: TrialRecord, epochs: Sequence[EpochResult]) -> float | None:
