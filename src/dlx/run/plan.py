@@ -270,11 +270,15 @@ def _resolve_all(study: Study, datasets: Mapping[str, Dataset], min_validations:
 
 @contextmanager
 def _naming(variant: Variant, study: Study, fold: int | None = None) -> Iterator[None]:
-    """Prefixes a SettingError with the variant's label if the study has several variants, and with a later fold."""
+    """Prefixes a SettingError with the variant's label if the study has several variants, and with a later fold. One on
+    data or split that all variants share is not of the variant.
+    """
     try:
         yield
     except SettingError as error:
-        which = [f"variant '{variant.label}'"] if len(study.variants) > 1 else []
+        inputs = [(one.spec.data, one.spec.split) for one in study.variants]
+        is_shared = str(error).startswith(("data.", "split.")) and all(pair == inputs[0] for pair in inputs)
+        which = [] if len(inputs) == 1 or is_shared else [f"variant '{variant.label}'"]
         which += [f"fold {fold}"] if fold else []  # what is wrong in fold 0 most likely is so in all
         raise SettingError(": ".join([", ".join(which)] * bool(which) + [str(error)])) from None
 
