@@ -377,7 +377,7 @@ def test_variants_that_cannot_be_compared_are_refused(dlx, axes, words):
         (["sweep-dropout", "--kind", "dropuot"], "dropout.kind"),
         (["sweep-dropout", "--smallest-effect", "0"], "smallest_effect"),
         (["compare-schedulers", "--scheduler", "stepp"], "did you mean 'step'"),
-        (["sweep-dropout", "--val", "nobody"], "^split.val: no case 'nobody'"),  # of the study, not of a variant
+        (["sweep-dropout", "--val", "nobody"], "^split: val and val_fraction"),  # of the study, not of a variant
         (["run", "nowhere.toml"], "nowhere.toml: cannot be read"),
     ],
 )

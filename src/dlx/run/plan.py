@@ -277,7 +277,9 @@ def _naming(variant: Variant, study: Study, fold: int | None = None) -> Iterator
         yield
     except SettingError as error:
         inputs = [(one.spec.data, one.spec.split) for one in study.variants]
-        is_shared = str(error).startswith(("data.", "split.")) and all(pair == inputs[0] for pair in inputs)
+        is_shared = str(error).startswith(("data.", "data:", "split.", "split:")) and all(
+            pair == inputs[0] for pair in inputs
+        )
         which = [] if len(inputs) == 1 or is_shared else [f"variant '{variant.label}'"]
         which += [f"fold {fold}"] if fold else []  # what is wrong in fold 0 most likely is so in all
         raise SettingError(": ".join([", ".join(which)] * bool(which) + [str(error)])) from None
