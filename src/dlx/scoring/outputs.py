@@ -13,7 +13,7 @@ from jaxtyping import Float, Int64, Integer, UInt8
 from torch import Tensor
 
 from dlx.data.cases import IGNORED
-from dlx.scoring.overlap import overlap_counts, soft_overlap
+from dlx.scoring.overlap import count_overlap, overlap_counts, soft_overlap
 
 # Of the probability of a region, which is predicted above it, as in nnU-Net (its label_handling.py).
 THRESHOLD = 0.5
@@ -82,11 +82,8 @@ class Outputs:
         """`overlap_counts` of a prediction from which ignored voxels are left out."""
         if not self.regions:
             return overlap_counts(prediction, mask, self.num_classes)
-        columns = [torch.zeros(3, dtype=torch.int64, device=mask.device)]
-        for k in range(1, self.num_classes):
-            predicted, true = self.is_predicted(prediction, k), self.is_true(mask, k)
-            columns.append(torch.stack([torch.count_nonzero(v) for v in (predicted & true, predicted, true)]))
-        return torch.stack(columns, dim=1)
+        counts = count_overlap(prediction, mask, range(1, self.num_classes), self.is_predicted, self.is_true)
+        return torch.cat([torch.zeros_like(counts[:, :1]), counts], dim=1)
 
     def soft_sums(self, probabilities: Float[Tensor, "B N *S"], mask: Integer[Tensor, "B *S"]) -> Float[Tensor, "3 K"]:
         """`soft_overlap`, without ignored voxels."""

@@ -20,7 +20,7 @@ from dlx.trial.factories import model_geometry, outputs_of
 # The share of the device's memory for a batch of evaluation: a quarter leaves room for voxels, weights, other trials.
 MEMORY_FRACTION = 0.25
 PARALLEL_FRACTION = 0.5  # of the memory, for all trials that run at once
-MAX_EVALUATION_BYTES = 3 * 2**30  # with it 512 x 512 x 600 voxels and 24 classes take less than 6 GiB in all
+MAX_EVALUATION_BYTES = 4 * 2**30  # with it 512 x 512 x 600 voxels and 24 classes take less than 6 GiB in all
 ROOMY_BYTES_PER_VOXEL = 6144  # of a U-Net of width 256: a batch that would fit even then needs no tracing
 WORKSPACE = 4 / 3  # measured: oneDNN's convolutions took a third more than their tensors (512 x 512, width 16)
 GATHERED_BYTES, GATHERED_BYTES_PER_CHANNEL = 26, 10  # an index, a mask; the image as float16 and twice as float32
