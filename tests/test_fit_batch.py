@@ -94,25 +94,6 @@ def test_norm_auto_is_batch_in_2d_and_instance_in_3d(dims, norm):
     assert auto.trial_id(0) == given.trial_id(0)
 
 
-@pytest.mark.parametrize(
-    ("patch", "norm", "remark"),
-    [
-        ([24, 24, 12], "instance", []),
-        (
-            [24, 24, 8],
-            "batch",
-            ["model.norm=auto: batch (a patch of 24 x 24 x 8 has 33 % of the voxels of the median 24 x 24 x 24)"],
-        ),
-    ],
-)
-def test_norm_auto_in_3d_is_batch_where_patches_are_small_beside_the_volume(patch, norm, remark):
-    changes = {"model": {"dims": 3, "norm": "auto", "levels": 3}, "batch": {"size": 2, "patch_size_px": patch}}
-    resolved = small_resolved(changes)
-    assert resolved.spec.model.args["norm"] == norm
-    assert [line for line in resolved.remarks if line.startswith("model.norm")] == remark
-    assert resolved.trial_id(0) == small_resolved(changes, {"model": {"norm": norm}}).trial_id(0)
-
-
 @pytest.mark.parametrize("size", [0, -1, "big", 2.5, True])
 def test_a_batch_size_that_is_neither_a_number_nor_auto_is_refused_by_its_name(size):
     with pytest.raises(SettingError, match=r"^batch\.size: expected the number of patches.* or auto"):

@@ -18,10 +18,7 @@ from dlx.system.errors import SettingError
 Norm = Annotated[
     Literal["batch", "none", "instance", "group", "auto"],
     BeforeValidator(lambda value: "none" if value is None else value),
-    Field(
-        description="The normalisation after each convolution; auto: batch in 2D, instance in 3D, where "
-        "a patch has half of the median volume or more, else batch."
-    ),
+    Field(description="The normalisation after each convolution; auto: batch in 2D, instance in 3D."),
 ]
 FittedNorm = Literal["batch", "none", "instance", "group"]
 Down = Annotated[

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any
 
 from torch import nn
 
@@ -24,9 +23,6 @@ from dlx.trial.factories import make_training_loss, model_geometry, outputs_of
 
 SHOWN = 3  # names in a line
 MIN_SIDE_3D = 8  # voxels: the median volume of a 3D network is at least as thick
-# Of a patch in the median volume: instance norm takes its statistics, which below it depend on where the patch lies.
-# Measured at the whole volume (no difference shown) and at a tenth (batch norm is better): docs/log.md.
-MIN_SHARE_OF_INSTANCE_NORM = 0.5
 MIN_PATCHES = {2: 8, 3: 2}  # of a step with `batch.size=auto`: the patch shrinks until as many fit
 WORKSPACE = 2  # measured: training took up to 1.9 times its tensors in float32, and 1.2 times in bf16 (docs/log.md)
 ROOMY_BYTES_PER_VOXEL = 32_768  # of training a U-Net of width 256: a step that fits even then needs no tracing
@@ -34,36 +30,15 @@ MEMORY_FRACTION = 0.5  # of the device's memory, for the patches of a step; the 
 
 
 def fit_network(spec: Spec, dataset: Dataset) -> tuple[Spec, list[str]]:
-    """The spec with `auto` replaced in `model.dims`, and a remark. The spec's model is bound."""
-    if spec.model.args.get("dims") != "auto":
-        return spec, []
-    dims, cause = fitting_dims(dataset.cases)
-    return with_arguments(spec, dims=dims), [f"model.dims=auto: {dims} ({cause})"]
-
-
-def fit_norm(spec: Spec, dataset: Dataset) -> tuple[Spec, list[str]]:
-    """The spec with `auto` replaced in `model.norm` and `down_norm`, and a remark if a small patch chose batch norm.
-
-    The size of a patch is known. The medians are over all cases, as in `fitting_dims`.
-    """
-    args, patch = spec.model.args, spec.batch.fitted_patch_size_px
-    asked = [key for key in ("norm", "down_norm") if args.get(key) == "auto"]
-    if not asked:
-        return spec, []
-    shape = median_shape([case.mask.shape for case in dataset.cases])
-    share = prod(patch) / prod(shape)
-    is_small_patch = len(patch) == 3 and share < MIN_SHARE_OF_INSTANCE_NORM
-    norm = "batch" if is_small_patch else fitted_norm("auto", args.get("dims", 2))
-    sizes = " x ".join(map(str, patch)), " x ".join(map(str, shape))
-    remark = (
-        f"model.norm=auto: batch (a patch of {sizes[0]} has {100 * share:.0f} % of the voxels of the median {sizes[1]})"
-    )
-    return with_arguments(spec, **dict.fromkeys(asked, norm)), [remark] * is_small_patch
-
-
-def with_arguments(spec: Spec, **args: Any) -> Spec:
-    """The spec with these arguments of the model."""
-    return spec.model_copy(update={"model": Part(name=spec.model.name, args=spec.model.args | args)})
+    """The spec with `auto` replaced in `model.dims`, `norm` and `down_norm`, and remarks. The spec's model is bound."""
+    args, remarks = dict(spec.model.args), []
+    if args.get("dims") == "auto":
+        args["dims"], cause = fitting_dims(dataset.cases)
+        remarks = [f"model.dims=auto: {args['dims']} ({cause})"]
+    for key in ("norm", "down_norm"):
+        if args.get(key) == "auto":
+            args[key] = fitted_norm("auto", args.get("dims", 2))
+    return spec.model_copy(update={"model": Part(name=spec.model.name, args=args)}), remarks
 
 
 def fitting_dims(cases: Sequence[Case]) -> tuple[Dims, str]:

@@ -34,7 +34,7 @@ from dlx.system.errors import SettingError
 from dlx.training import schedules
 from dlx.trial.evaluation_memory import Fitted, fit_evaluation_batch, slice_sizes
 from dlx.trial.factories import make_loss, make_model, make_optimizer, make_scheduler, model_geometry, outputs_of
-from dlx.trial.fit_batch import fit_batch, fit_network, fit_norm, fit_slice_axis, voxel_size_of_patch
+from dlx.trial.fit_batch import fit_batch, fit_network, fit_slice_axis, voxel_size_of_patch
 from dlx.trial.revisions import revisions
 from dlx.trial.sanity import (
     spell_size,
@@ -124,9 +124,6 @@ def resolve(spec: Spec, dataset: Dataset, *, min_validations: int = MIN_POINTS, 
         model = make_model(spec, dataset)
     compute = _fit_precision(spec, model, compute)
     spec, fitted, step_fraction = _fit(spec, model, dataset, split, compute, min_validations)
-    spec, norm_remarks = fit_norm(spec, dataset)
-    with torch.device("meta"):
-        model = make_model(spec, dataset)
     spec, reduced, evaluation_fraction = fit_evaluation_batch(spec, model, dataset, split, compute, reduces=fits_batch)
     _check_norms(spec, model, dataset, split)
     part_remarks = _check_parts(spec, model, dataset)
@@ -138,7 +135,6 @@ def resolve(spec: Spec, dataset: Dataset, *, min_validations: int = MIN_POINTS, 
         *dataset.remarks,
         *chosen,
         *fitted,
-        *norm_remarks,
         *describe_correlations(dataset.cases),
         *describe_windows(windows, dataset.channels, len(split.train)),
         *remark_on(dataset, split, groups),
