@@ -1,9 +1,10 @@
-"""Draws the data of `rare-class.toml`: phantoms with one small lesion each, in the white or grey matter.
+"""Draws the data of `rare-class.toml`: phantoms with one small lesion each.
 
     .venv/bin/python experiments/make_lesions.py runs/lesion-phantom [SUBJECTS]
 
-A lesion is a ball of 5 to 7 voxels radius, about 0.1 % of the volume. In T1 it has the mean of the CSF, in T2 1.5
-times that, with noise of a tenth of the brain's standard deviation: it is seen easily, if a patch has it.
+A lesion is a ball of 5 to 7 voxels radius around a voxel of the white or grey matter, about 0.1 % of the volume. In T1
+it has the mean of the CSF, in T2 1.5 times that, with noise of a tenth of the brain's standard deviation: it is seen
+easily, if a patch has it.
 """
 
 import json

@@ -6,6 +6,8 @@ import pytest
 import torch
 from monai.metrics import compute_dice
 
+from dlx.scoring import overlap
+from dlx.scoring.outputs import Outputs
 from dlx.scoring.overlap import (
     DiceSummary,
     dice_from_counts,
@@ -55,6 +57,16 @@ def test_labels_beyond_the_classes_count_nowhere():
 def test_dice_of_a_mask_with_itself_is_one():
     mask = random_mask(2, 5, 6, seed=3)
     assert dice_from_counts(overlap_counts(mask, mask, 4)).tolist() == [1.0] * 4
+
+
+@pytest.mark.parametrize("outputs", [Outputs(4), Outputs(4, regions=((1, 2, 3), (2, 3), (3,)), region_order=(1, 2, 3))])
+def test_counts_of_parts_add_up_to_those_of_the_whole(monkeypatch, outputs):
+    prediction = random_mask(5, 6, 7, seed=0, num_classes=8).byte()  # bits of regions
+    mask = random_mask(5, 6, 7, seed=1).byte()
+    whole = outputs.counts(prediction, mask)
+    assert whole[1:, 1:].min() > 0
+    monkeypatch.setattr(overlap, "COUNTED_AT_ONCE", 13)
+    assert torch.equal(outputs.counts(prediction, mask), whole)
 
 
 def test_dice_is_nan_where_the_class_is_in_neither_mask_and_0_where_in_one_only():

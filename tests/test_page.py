@@ -58,13 +58,15 @@ def test_figures_differences_and_verdict_worked_by_hand():
     assert row[-1] == "2"
 
 
-def test_variants_that_train_longer_are_told_by_the_range_of_epochs():
+def test_trials_of_unlike_lengths_give_a_range_of_epochs():
     study = made_study({"a": (0.9, 0.8), "b": (0.9, 0.8)}, seeds=[0, 1], epochs=10)
     assert "\n- epochs: 10\n" in page_of(study)
-    longer = study.trials[-1]
-    record = longer.record.model_copy(update={"result": longer.record.result.model_copy(update={"epochs": 20})})
-    trials = (*study.trials[:-1], replace(longer, record=record))
-    assert "\n- epochs: 10 to 20\n" in page_of(replace(study, trials=trials))
+    shorter = study.trials[-1]
+    record = shorter.record.model_copy(update={"result": shorter.record.result.model_copy(update={"epochs": 5})})
+    trials = (*study.trials[:-1], replace(shorter, record=record))
+    assert "\n- epochs: 5 to 10\n" in page_of(replace(study, trials=trials))
+    unfinished = [replace(trial, record=None) for trial in study.trials[:-1]]
+    assert "\n- epochs: 5 to 10\n" in page_of(replace(study, trials=(*unfinished, trials[-1])))
 
 
 def test_no_figure_of_several_seeds_stands_without_its_spread():

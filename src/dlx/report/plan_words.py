@@ -18,13 +18,13 @@ def spell_needed(row: Comparison) -> str:
     if row.verdict.is_settled or row.needed is None or is_unknown:
         return "-"
     each = " a fold" * (row.scope is Scope.PROCEDURE)
-    seeds = "" if row.needed.seeds is None else _at_most(row.needed.seeds, "seed") + each
-    patients = "" if row.needed.patients is None else _at_most(row.needed.patients, "patient")
+    seeds = "" if row.needed.seeds is None else spell_number(row.needed.seeds, "seed") + each
+    patients = "" if row.needed.patients is None else spell_number(row.needed.patients, "patient")
     return " or ".join(filter(None, (seeds, patients))) or "no number"
 
 
-def _at_most(number: int, what: str) -> str:
-    """`12 seeds`; above LARGEST_NUMBER no exact number, which would rest on the variance of a few seeds."""
+def spell_number(number: int, what: str) -> str:
+    """`12 seeds`; above LARGEST_NUMBER no exact number, which the measured variances do not carry."""
     return counted(number, what) if number <= LARGEST_NUMBER else f"over {LARGEST_NUMBER:,} {what}s"
 
 
@@ -80,8 +80,8 @@ def _way(study: PlannedStudy, plan: StudyPlan) -> str:
             "differ by their patients alone"
         )
     if study.num_seeds != plan.design.num_seeds:
-        return f"{study.num_seeds} seeds and {study.num_patients} patients"
-    return f"{study.num_patients} patients with these {study.num_seeds} seeds"
+        return f"{spell_number(study.num_seeds, 'seed')} and {spell_number(study.num_patients, 'patient')}"
+    return f"{spell_number(study.num_patients, 'patient')} with these {study.num_seeds} seeds"
 
 
 def spell_shares(design: PowerDesign) -> str:
@@ -120,7 +120,7 @@ def design_lines(summary: Summary) -> list[str]:
 def _spell_design(study: PlannedStudy) -> str:
     """`Design: 22 seeds: 132 trials, 102 of them new, about 56 min 10 s one after the other.`"""
     folds = f" in each of {study.num_folds} folds" * bool(study.num_folds)
-    patients = "" if study.num_patients is None else f", {study.num_patients} validation patients"
+    patients = "" if study.num_patients is None else f", {spell_number(study.num_patients, 'validation patient')}"
     new = f", {study.num_new} of them new" if study.num_new < study.num_trials else ""
     cost = "" if study.seconds is None else f", about {spell_seconds(study.seconds)} one after the other"
     trials = counted(study.num_trials, "trial")

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Float64, Int64, Integer, Num
 from torch import Tensor
 
-PIECE_SIZE = 2**24  # voxels that are compared and counted at once
+COUNTED_AT_ONCE = 2**24  # voxels: their maps are small beside the memory of a network
 
 
 class DiceSummary(NamedTuple):
@@ -47,11 +47,12 @@ def count_overlap(
     """As `overlap_counts`, where functions tell in which voxels a class is.
 
     Classes are compared and counted one by one (on CUDA, bincount waits for the largest label; this was also the
-    fastest of three variants tried on a CPU). This is done in pieces: the maps of a whole CT took 3 GiB, because the
-    counts that were kept between them split the freed memory.
+    fastest of three variants tried on a CPU), in parts of the volume: the maps of a whole CT took 3 GiB (docs/log.md).
     """
     counts = torch.zeros(3, len(classes), dtype=torch.int64, device=mask.device)
-    pieces = zip(torch.split(prediction.flatten(), PIECE_SIZE), torch.split(mask.flatten(), PIECE_SIZE), strict=True)
+    pieces = zip(
+        torch.split(prediction.flatten(), COUNTED_AT_ONCE), torch.split(mask.flatten(), COUNTED_AT_ONCE), strict=True
+    )
     for p, t in pieces:
         for column, k in enumerate(classes):
             predicted, true = is_predicted(p, k), is_true(t, k)

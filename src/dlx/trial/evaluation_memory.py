@@ -27,10 +27,10 @@ GATHERED_BYTES, GATHERED_BYTES_PER_CHANNEL = 26, 10  # an index, a mask; the ima
 
 
 class Fitted(NamedTuple):
-    """A spec with settings that depend on the device's memory, and remarks on them.
+    """A spec with settings that were fitted to data or device, and remarks on them.
 
-    `memory_fraction` is the share of the device's memory that they may take; None if it was not counted, because it is
-    small or cannot be measured.
+    `memory_fraction` is the share of the device's memory that a step or an evaluation with them may take; None if it
+    was not counted, because it is small or cannot be measured.
     """
 
     spec: Spec

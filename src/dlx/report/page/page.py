@@ -288,9 +288,9 @@ def _settings(records: StudyRecords) -> Lines:
 
 
 def _epochs(records: StudyRecords) -> str:
-    """`20`; `10 to 20` if variants have unlike numbers of epochs."""
-    counts = {record.result.epochs for record in finished(records.trials) if record.result}
-    counts = counts or {records.header.epochs}
+    """`20`; `10 to 20` if trials end after unlike numbers of epochs. Trials without a result count with the most."""
+    results = [trial.record.result if trial.record else None for trial in records.trials]
+    counts = {result.epochs if result else records.header.epochs for result in results} or {records.header.epochs}
     return f"{min(counts)} to {max(counts)}" if len(counts) > 1 else f"{max(counts)}"
 
 
