@@ -117,7 +117,7 @@ def dice_report(document: dict[str, Any]) -> str:
             missed = "not reached" if name == DLX else f"> {document['limit_s']:.0f}, not reached"
             end = missed if run["reached_s"] is None else seconds(run["reached_s"])
             cells.append([name, str(run["seed"]), end, f"{run['dice']:.3f}", f"{run['wall_s']:.1f}"])
-    heads = ["contender", "seed", "s to it", "last Dice", "whole command s"]
+    heads = ["contender", "seed", f"s to {document['target']}", "last Dice", "whole command s"]
     title = f"Time to {document['target']} mean hard Dice on the hippocampus fold, {place(document)}"
     return "\n\n".join([title, table(heads, cells), document["note"], check_table(dice_checks(document))])
 
@@ -171,7 +171,7 @@ def scaling_report(document: dict[str, Any]) -> str:
 def check_table(checks: Sequence[CheckLine]) -> str:
     words = {True: "yes", False: "no", None: "not measured"}
     rows = [[line.name, line.target, line.measured, words[line.holds]] for line in checks]
-    return table(["it must show", "target", "measured", "holds"], rows)
+    return table(["requirement", "target", "measured", "holds"], rows)
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
