@@ -23,10 +23,10 @@ DATA = records.ROOT.parent / "shared/data/Task04_Hippocampus"
 RECIPES = {"MONAI, as it comes": "plain", "MONAI, our recipe": "equal"}
 NOTE = (
     "dlx: the whole command with a cold cache of decoded data, from its start to its end, final scoring of all 260 "
-    "volumes included. MONAI: float32, constant rate, evaluated every {look:g} s of training; the time of "
-    "evaluations below the target is not counted. As it comes: four levels, 64 x 64 anywhere, Adam; our recipe: network, slices and "
-    "optimizer of dlx's default recipe. Width, slices a step, rate and split are the same for all; a seed a repeat; "
-    "order ABBA."
+    "volumes included. MONAI: float32, constant rate, evaluated every {look:g} s of training; the time of evaluations "
+    "below the target is not counted. As it comes: four levels, 64 x 64 anywhere, Adam; our recipe: network, slices "
+    "and optimizer of dlx's default recipe. Width, slices a step, rate and split are the same for all; a seed a "
+    "repeat; order ABBA."
 )
 
 
