@@ -5,8 +5,8 @@
 dlx trains as its recipes plan; its validated epochs and its end are its curve. The peers, in 3D and with their own
 default settings, train until the limit and are interrupted for looks at 1, 2, 4, 7.5, 15, 30, 45 and 60 minutes of an
 hour. Times count from typing the command, reading and preparation included. Evaluation time is not counted; the record
-gives it separately. --only adds to the newest record and keeps its runs of the other contenders; if device, machine,
-data, limit, seed or threads differ, nothing is run. Each run records how busy the machine was at its start; on a busy
+gives it separately. --only adds to this machine's newest record and keeps its runs of the other contenders; if its
+packages, data, limit, seed or threads differ, nothing is run. Each run records how busy the machine was at its start; on a busy
 machine none is started, and --only continues later. One seed, two hours and a half in all.
 """
 
@@ -86,13 +86,13 @@ def in_order(runs: dict[str, Any]) -> dict[str, Any]:
 
 
 def kept_runs(document: dict[str, Any], out: Path | None) -> dict[str, Any]:
-    """Those of `out`, by default of the newest record; {} where there is none.
+    """Those of `out`, by default of the newest record of this machine; {} where there is none.
 
     Raises:
         SystemExit: A setting in COMPARED differs from this call's, so that the record would be overwritten.
     """
     if out is None:
-        before = records.newest("dice-curve", document["device"])
+        before = records.newest("dice-curve", document)
     else:
         before = json.loads(out.read_text(encoding="utf-8")) if out.exists() else None
     if before is None:

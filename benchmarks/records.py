@@ -1,8 +1,9 @@
-"""Dated records of benchmarks in `results/`, what they were measured on, and whether the machine was quiet."""
+"""Dated records of benchmarks in `results/`, one file a machine; what they were measured on, and whether it was quiet."""
 
 import json
 import os
 import platform
+import re
 import sys
 import time
 from datetime import UTC, datetime
@@ -80,17 +81,32 @@ def child_environment() -> dict[str, str]:
 
 
 def write_record(kind: str, document: dict[str, Any], out: Path | None) -> Path:
-    """Writes `results/DATE-KIND-DEVICE.json`, or `out`; a second one of a day takes the first one's place."""
+    """Writes `results/DATE-KIND-DEVICE-MACHINE.json`, or `out`; a second one of a day and machine takes the first
+    one's place.
+    """
     now = datetime.now(UTC)
-    device = document["device"].partition(":")[0]
-    path = out or RESULTS / f"{now:%Y-%m-%d}-{kind}-{device}.json"
+    path = out or RESULTS / f"{now:%Y-%m-%d}-{file_stem(kind, document)}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     document = {"kind": kind, "date": f"{now:%Y-%m-%d}", **document, "loads_at_end": list(os.getloadavg())}
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return path
 
 
-def newest(kind: str, device: str, folder: Path = RESULTS) -> dict[str, Any] | None:
-    """The newest record of a kind; None where there is none. File names leave out a device's number."""
-    found = sorted(folder.glob(f"*-{kind}-{device.partition(':')[0]}.json"))
+def file_stem(kind: str, document: dict[str, Any]) -> str:
+    """KIND-DEVICE-MACHINE; leaves out the number of a device: `step-cpu-amd-epyc`, `step-cuda-nvidia-h200`."""
+    machine_name = re.sub("[^a-z0-9]+", "-", document["machine"]["device"].lower()).strip("-")
+    return f"{kind}-{document['device'].partition(':')[0]}-{machine_name}"
+
+
+def newest(kind: str, document: dict[str, Any], folder: Path = RESULTS) -> dict[str, Any] | None:
+    """The newest record of a kind on the device and machine of `document`; None where there is none."""
+    found = sorted(folder.glob(f"*-{file_stem(kind, document)}.json"))
     return json.loads(found[-1].read_text(encoding="utf-8")) if found else None
+
+
+def newest_of_each_machine(kind: str, device: str, folder: Path = RESULTS) -> list[dict[str, Any]]:
+    """The newest record of a kind on each machine, in the order of the machines' names."""
+    paths = sorted(folder.glob(f"*-{kind}-{device.partition(':')[0]}-*.json"))  # by date
+    documents = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    by_machine = {file_stem(kind, document): document for document in documents}
+    return [by_machine[stem] for stem in sorted(by_machine)]

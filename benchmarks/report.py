@@ -19,7 +19,7 @@ from benchmarks.checks import (
     step_checks,
 )
 from benchmarks.contenders import DLX
-from benchmarks.records import BUSY_CORES, RESULTS, newest
+from benchmarks.records import BUSY_CORES, RESULTS, file_stem, newest_of_each_machine
 
 
 def summarize(document: dict[str, Any]) -> list[dict[str, Any]]:
@@ -204,7 +204,7 @@ def doubt_of(quiet: dict[str, Any]) -> str:
 
 
 def write_summary(folder: Path = RESULTS) -> Path:
-    """`README.md` from the newest record of each kind, with the figures beside it."""
+    """`README.md` from the newest record of each kind on each machine, with the figures beside it."""
     parts = ["# Measured", "Made from the newest records by `python -m benchmarks.report`; do not edit."]
     makers = {
         "step": step_report,
@@ -215,12 +215,10 @@ def write_summary(folder: Path = RESULTS) -> Path:
     }
     for device in ("cpu", "cuda"):
         for kind, report in makers.items():
-            document = newest(kind, device, folder)
-            if document is None:
-                continue
-            drawn = figure.draw(document, folder / f"{kind}-{device}.svg")
-            head, _, rest = report(document).partition("\n\n")
-            parts += [f"## {head}", *([f"![{head}]({drawn.name})"] if drawn else []), rest]
+            for document in newest_of_each_machine(kind, device, folder):
+                drawn = figure.draw(document, folder / f"{file_stem(kind, document)}.svg")
+                head, _, rest = report(document).partition("\n\n")
+                parts += [f"## {head}", *([f"![{head}]({drawn.name})"] if drawn else []), rest]
     path = folder / "README.md"
     path.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     return path

@@ -14,7 +14,7 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import dice_over_time, report  # noqa: E402
+from benchmarks import dice_over_time, records, report  # noqa: E402
 from benchmarks.checks import gpu_checks, step_3d_checks, step_checks  # noqa: E402
 from benchmarks.contenders import CONTENDERS, CONTENDERS_3D, selected  # noqa: E402
 from benchmarks.contenders.ceilings import convolutions_of, convolutions_s  # noqa: E402
@@ -239,14 +239,31 @@ def test_the_summary_is_made_of_the_newest_records(tmp_path):
     old = step_document(dlx=[99.0])
     dice = dice_document([20.0], [80.0])
     for day, document in ((1, old), (2, DOCUMENT), (3, DOCUMENT_3D), (1, dice), (1, CURVE), (1, scaling)):
-        name = f"2026-01-0{day}-{document['kind']}-cpu.json"
-        (tmp_path / name).write_text(json.dumps(document), encoding="utf-8")
+        write_dated(day, document, tmp_path)
     text = report.write_summary(tmp_path).read_text(encoding="utf-8")
     assert "missing: not here" in text
     assert "99.0" not in text
     assert "3D, 2 patches of 40 x 56 x 40" in text
     kinds = ("step", "step-3d", "dice", "dice-curve", "scaling")
-    assert {path.name for path in tmp_path.glob("*.svg")} == {f"{kind}-cpu.svg" for kind in kinds}
+    assert {path.name for path in tmp_path.glob("*.svg")} == {f"{kind}-cpu-a-processor.svg" for kind in kinds}
+
+
+def write_dated(day, document, folder):
+    path = folder / f"2026-01-0{day}-{records.file_stem(document['kind'], document)}.json"
+    path.write_text(json.dumps(document), encoding="utf-8")
+
+
+def test_the_summary_shows_the_newest_record_of_each_machine(tmp_path):
+    here, there = {"device": "a processor", "cores": 2, "torch": "2"}, {"device": "Other (R) CPU", "cores": 4, "torch": "2"}
+    for day, machine, seconds in ((1, here, 91.0), (2, here, 92.0), (1, there, 93.0)):
+        write_dated(day, {**step_document(dlx=[seconds]), "machine": machine}, tmp_path)
+    text = report.write_summary(tmp_path).read_text(encoding="utf-8")
+    assert [seconds for seconds in ("91.0", "92.0", "93.0") if seconds in text] == ["92.0", "93.0"]
+    assert {path.name for path in tmp_path.glob("*.svg")} == {"step-cpu-a-processor.svg", "step-cpu-other-r-cpu.svg"}
+    for machine, seconds in ((here, 92.0), (there, 93.0)):
+        found = records.newest("step", {"device": "cpu:0", "machine": machine}, tmp_path)
+        assert found["runs"]["dlx"][0]["step_s"] == seconds
+    assert records.newest("dice", {"device": "cpu", "machine": here}, tmp_path) is None
 
 
 def test_the_plain_network_of_the_hippocampus_run_is_dlx_s_own():

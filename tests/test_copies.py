@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from conftest import HIPPOCAMPUS
 from dlx.data.checks.copies import aligned_correlation, find_copies
@@ -133,3 +135,21 @@ def test_orientations_are_those_of_simpleitk_and_turning_undoes_them(code: str) 
     stored = sitk.DICOMOrient(sitk.GetImageFromArray(array), code)
     assert orientation_of(np.array(stored.GetDirection()).reshape(3, 3)) == code
     np.testing.assert_array_equal(turn_to_canonical(sitk.GetArrayFromImage(stored), code), array)
+
+
+@pytest.mark.parametrize("code", ["LPS", "RAS", "PIR", "SLA"])
+@pytest.mark.parametrize("degrees", [(20, 0, 0), (0, -25, 10), (15, 15, -15)])
+def test_oblique_axes_have_the_orientation_of_the_nearest_ones_as_in_nibabel(
+    code: str, degrees: tuple[int, int, int]
+) -> None:
+    to_right_front_up = nib.orientations.inv_ornt_aff(
+        nib.orientations.ornt_transform(
+            nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(tuple(code))
+        ),
+        (9, 9, 9),
+    )[:3, :3]
+    direction = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix() @ to_right_front_up
+    affine = np.eye(4)
+    affine[:3, :3] = direction
+    assert "".join(nib.aff2axcodes(affine)) == code
+    assert orientation_of(np.diag([-1.0, -1.0, 1.0]) @ direction) == code  # nibabel's x and y run the other way

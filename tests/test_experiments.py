@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,16 +15,19 @@ from dlx.report.summary import summarize_study
 from dlx.run.plan import make_plan
 from dlx.settings.layers import merge, nest, parse_assignment, read_recipe, read_toml
 from dlx.study.study import read_study_file, study_from_file
+from dlx.trial.resolve import settings_id
 
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "experiments").glob("*.toml"))
 IN_FULL = re.compile(r"^# In full on a GPU: add +(--recipe .*)$", re.MULTILINE)
+DRAWN = re.compile(r"^# +\.venv/bin/python (experiments/make_\w+\.py) (.*)$", re.MULTILINE)
 every_study = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 
 
 def parameters(files):
-    """A study of the hippocampus is slow: it is planned over 260 volumes."""
-    is_slow = {path: "Task04_Hippocampus" in path.read_text(encoding="utf-8") for path in files}
+    """A study of the hippocampus is slow: it is planned over 260 volumes. So is one whose data are drawn to files."""
+    texts = {path: path.read_text(encoding="utf-8") for path in files}
+    is_slow = {path: "Task04_Hippocampus" in text or bool(DRAWN.search(text)) for path, text in texts.items()}
     return [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * is_slow[path]) for path in files]
 
 
@@ -36,6 +41,14 @@ def records_of(path):
     archive = path.with_suffix(".jsonl")
     assert archive.exists(), f"it has not run yet: dlx run experiments/{path.name}"
     return read_study(archive)
+
+
+def draw_data(path, folder):
+    """Runs the script that the file's head tells for its data, in `folder`; False where it tells none."""
+    found = DRAWN.search(path.read_text(encoding="utf-8"))
+    if found is not None:
+        subprocess.run([sys.executable, ROOT / found[1], *shlex.split(found[2])], cwd=folder, check=True)
+    return found is not None
 
 
 def in_full(path):
@@ -71,6 +84,13 @@ def test_its_records_were_declared_as_the_file_says(path):
 
 
 @every_study
+def test_its_trials_are_named_by_a_hash_of_their_settings(path):
+    records = [trial.record for trial in records_of(path).trials if trial.record]
+    assert records
+    assert [settings_id(record.settings) for record in records] == [record.trial for record in records]
+
+
+@every_study
 def test_its_page_is_what_its_records_give(path, tmp_path):
     records = records_of(path)
     page, *_ = write_report(tmp_path / path.stem, summarize_study(records), records, with_png=False)
@@ -79,7 +99,7 @@ def test_its_page_is_what_its_records_give(path, tmp_path):
 
 @pytest.mark.parametrize("path", parameters(FILES))
 def test_every_trial_is_there_and_has_the_files_settings(path, cache, monkeypatch, tmp_path):
-    monkeypatch.chdir(ROOT)
+    monkeypatch.chdir(tmp_path if draw_data(path, tmp_path) else ROOT)
     study = study_of(path)
     source = study.base.data.path
     if source is not None and not source.is_dir():

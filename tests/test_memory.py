@@ -8,15 +8,19 @@ import pytest
 import torch
 
 import measure_memory
+from dlx.data.dataset import open_dataset
 from dlx.engine import evaluate
 from dlx.engine.footprint import PeakBytes, forward_bytes
 from dlx.engine.score import score_set, surface_threads
 from dlx.run.plan import make_plan
+from dlx.run.stores import host_stores
 from dlx.scoring.outputs import Outputs
 from dlx.settings import registry
+from dlx.settings.spec import DataSpec
 from dlx.study.axes import Variant
 from dlx.study.study import Study
 from dlx.system import memory
+from dlx.system.errors import DataError
 from dlx.trial import evaluation_memory
 from dlx.trial.factories import make_model
 from small import small_job, small_resolved, small_spec
@@ -228,6 +232,30 @@ def test_a_containers_limit_is_its_memory(tmp_path, monkeypatch, name, text, lim
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text(text)
     assert memory.host_memory_bytes() == (whole if limit is None else limit)
+
+
+def test_cases_beyond_the_memory_are_refused_while_they_are_read(limit_memory):
+    spec = DataSpec.model_validate({"source": "phantom:subjects=4,size=16"})
+    case_bytes = 16**3 * (2 * 2 + 1)
+    limit_memory(8 * case_bytes)
+    dataset = open_dataset(spec, cache_dir=None)
+    assert [case.image.nbytes + case.mask.nbytes for case in dataset.cases] == [case_bytes] * 4
+    limit_memory(8 * case_bytes - 1)
+    with pytest.raises(DataError, match="first 4 of 4 cases take .* use fewer cases"):
+        open_dataset(spec, cache_dir=None)
+    limit_memory(4 * case_bytes)
+    with pytest.raises(DataError, match="first 3 of 4 cases"):
+        open_dataset(spec, cache_dir=None)
+
+
+def test_prepared_cases_beyond_the_memory_are_refused_before_they_are_copied(limit_memory):
+    resolved = small_resolved()
+    (size,) = [store.nbytes for store in host_stores([resolved]).values()]
+    limit_memory(size)
+    assert [store.nbytes for store in host_stores([resolved, resolved]).values()] == [size]
+    limit_memory(size - 1)
+    with pytest.raises(DataError, match="cases take .* GiB of memory"):
+        host_stores([resolved])
 
 
 @pytest.mark.skipif(not memory.STATUS.exists(), reason="needs Linux's /proc")

@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from dlx.data.batches.voxels import VoxelStore
-from dlx.data.cases import Case
+from dlx.data.batches.voxels import VoxelStore, store_bytes
+from dlx.data.cases import Case, Original
 from dlx.system.errors import DataError
 
 
@@ -57,6 +59,17 @@ def test_the_mask_of_a_case_is_whole(cases):
     for index, case in enumerate(cases):
         np.testing.assert_array_equal(store.mask(index), case.mask)
         assert store.voxels(index) == case.mask.size
+
+
+@pytest.mark.parametrize("is_wide", [False, True], ids=["float16", "one case in float32"])
+@pytest.mark.parametrize("is_resampled", [False, True], ids=["as read", "one case resampled"])
+def test_the_bytes_of_a_store_are_known_before_it_is_made(cases, is_wide, is_resampled):
+    first, second = cases
+    if is_wide:
+        first = replace(first, image=first.image.astype(np.float32))
+    if is_resampled:
+        second = replace(second, original=Original(np.zeros((9, 2, 5), np.uint8), (1.0, 1.0, 1.0)))
+    assert store_bytes([first, second]) == VoxelStore([first, second]).nbytes
 
 
 def test_a_store_of_nothing_is_refused():

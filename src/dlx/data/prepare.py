@@ -30,6 +30,7 @@ from dlx.settings import registry
 from dlx.settings.spec import Geometry
 from dlx.system.cpu_cores import available_cores
 from dlx.system.errors import DataError, FilesError
+from dlx.system.memory import host_memory_bytes
 
 ReportProgress = Callable[[int, int], None]
 Spacing = tuple[float, float, float]
@@ -50,11 +51,12 @@ def prepare_all(
     """All cases, each made by `prepare(index)`, several in parallel; `progress(done, total)` is called after each.
 
     Raises DataError after all cases have been tried; its message has a line per problem in the order of cases, at most
-    20. Each thread needs, in bytes per voxel: the image as stored, 4 C, and 12 for statistics (0.16 GiB for 144 x 192 x
+    20. Raises it at once if the cases read so far and their copy for training exceed the memory. Each thread needs, in bytes per voxel: the image as stored, 4 C, and 12 for statistics (0.16 GiB for 144 x 192 x
     256 voxels with two channels of 16 bits). A prepared case takes 2 C + 1, or 4 C + 1 as float32.
     """
     cases: list[Case] = []
     wrong: list[str] = []
+    kept_bytes = 0
 
     def attempt(index: int) -> Case | list[str]:
         try:
@@ -67,6 +69,8 @@ def prepare_all(
         for done, outcome in enumerate(pool.map(attempt, range(num_cases)), start=1):
             if isinstance(outcome, Case):
                 cases.append(outcome)
+                kept_bytes += outcome.image.nbytes + outcome.mask.nbytes
+                _check_memory(kept_bytes, len(cases), num_cases)
             else:
                 wrong += outcome
             if progress is not None:
@@ -78,6 +82,19 @@ def prepare_all(
     if wrong:
         raise FilesError("\n".join(wrong))
     return Dataset.of(declaration, source, tuple(cases), fingerprint(declaration, tuple(cases)))
+
+
+def _check_memory(kept_bytes: int, num_read: int, num_cases: int) -> None:
+    """DataError if the cases that were read and their copy for training (`VoxelStore`) exceed the memory."""
+    memory = host_memory_bytes()
+    if memory is None or 2 * kept_bytes <= memory:
+        return
+    read, both = kept_bytes / 2**30, 2 * kept_bytes * num_cases / num_read / 2**30
+    raise DataError(
+        f"the first {num_read} of {num_cases} cases take {read:.3g} GiB, and training needs a copy of them; for all "
+        f"cases that would be about {both:.3g} GiB of memory, of which there are {memory / 2**30:.3g} GiB: use fewer "
+        "cases, or crop or resample the files to fewer voxels"
+    )
 
 
 def prepare_files(listing: Listing, declaration: Declaration, files: CaseFiles, geometry: Geometry = "image") -> Case:

@@ -7,7 +7,9 @@ from collections.abc import Iterable
 
 import torch
 
-from dlx.data.batches.voxels import VoxelStore
+from dlx.data.batches.voxels import VoxelStore, store_bytes
+from dlx.system.errors import DataError
+from dlx.system.memory import host_memory_bytes
 from dlx.trial.resolve import Resolved
 
 Stores = dict[str, VoxelStore]  # by the data's fingerprint
@@ -17,13 +19,23 @@ SPARE_BYTES = 1 << 20  # margin for rounding each tensor up to whole pages, and 
 
 
 def host_stores(resolved: Iterable[Resolved]) -> Stores:
-    """A store for each prepared data set, with all cases on which a trial trains or validates."""
+    """A store for each prepared data set, with all cases on which a trial trains or validates.
+
+    Raises DataError if they would not fit the host's memory.
+    """
     wanted: dict[str, set[str]] = {}
     datasets = {}
     for one in resolved:
         datasets[one.dataset.fingerprint] = one.dataset
         wanted.setdefault(one.dataset.fingerprint, set()).update((*one.split.train, *one.split.val))
-    return {fingerprint: VoxelStore(dataset.cases_of(wanted[fingerprint])) for fingerprint, dataset in datasets.items()}
+    cases = {fingerprint: dataset.cases_of(wanted[fingerprint]) for fingerprint, dataset in datasets.items()}
+    needed, memory = sum(store_bytes(some) for some in cases.values()), host_memory_bytes()
+    if memory is not None and needed > memory:
+        raise DataError(
+            f"the voxels of {sum(map(len, cases.values()))} cases take {needed / 2**30:.3g} GiB of memory, of which "
+            f"there are {memory / 2**30:.3g} GiB: use fewer cases, or larger voxels (data.spacing_mm)"
+        )
+    return {fingerprint: VoxelStore(some) for fingerprint, some in cases.items()}
 
 
 def put_on_device(store: VoxelStore, device: torch.device) -> VoxelStore:

@@ -102,8 +102,13 @@ class Resolved:
 
     def trial_id(self, seed: int) -> str:
         """The trial's id: a hash of its settings."""
-        text = json.dumps(self.settings(seed), sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        return settings_id(self.settings(seed))
+
+
+def settings_id(settings: dict[str, Any]) -> str:
+    """BLAKE2b (128 bits, hexadecimal) of a trial's settings as JSON with sorted keys."""
+    text = json.dumps(settings, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def resolve(spec: Spec, dataset: Dataset, *, min_validations: int = MIN_POINTS, fits_batch: bool = True) -> Resolved:
