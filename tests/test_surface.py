@@ -79,10 +79,13 @@ def test_scores_of_blobs_are_those_of_monai(seed, spacing):
         assert 0 < scores.surface_dice < 1
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("seed", [0, 10])
-def test_a_2d_image_has_its_border_in_the_plane(seed):
+def test_a_single_slice_has_its_border_in_the_plane_whichever_axis_it_lies_across(seed, axis):
     prediction, mask = blob((40, 50), seed), blob((40, 50), seed + 1, share=0.2)
-    scores = surface_scores(prediction[None], mask[None], (9.0, 0.7, 1.3), 1.5)
+    spacing = [0.7, 1.3]
+    spacing.insert(axis, 9.0)
+    scores = surface_scores(np.expand_dims(prediction, axis), np.expand_dims(mask, axis), tuple(spacing), 1.5)
     assert scores == pytest.approx(monai_scores(prediction, mask, (0.7, 1.3), 1.5), rel=1e-6)
 
 

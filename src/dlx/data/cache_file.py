@@ -36,8 +36,8 @@ from dlx.system.files import replacing
 # Increase this when the file stores more about the same data: an older cache file of a folder is then rebuilt, and an
 # older file that is opened by itself is read without the additions. 2 added orientation, intensities and thumbnails;
 # 3 the rounding error of float16, images as float32, values of labelled voxels (`foreground`), and the common grid with
-# the original masks.
-FILE_FORMAT = 3
+# the original masks; 4 leaves the orientation empty where a file gives none, and keeps oblique slices whole.
+FILE_FORMAT = 4
 
 
 class FileState(NamedTuple):

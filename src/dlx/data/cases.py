@@ -34,13 +34,16 @@ class Grid(Section):
     """To which voxels the cases of a set were brought, and new scans are to be brought before they are predicted.
 
     `orientation` is a code as in `orientation_of`; empty if the axes are left as they are, or unknown. `spacing_mm` is
-    (d, h, w) in that orientation; None if spacings are left as they are. The `asked_` fields are the settings.
+    (d, h, w) in that orientation; None if spacings are left as they are. `slice_axis` is the array axis across which
+    the slices of most cases lie as stored; None if cases have no slices, or if all are turned. The `asked_` fields are
+    the settings.
     """
 
     asked_orientation: Orientation = "common"
     asked_spacing_mm: SpacingMm = "auto"
     orientation: str = ""
     spacing_mm: tuple[float, float, float] | None = None
+    slice_axis: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

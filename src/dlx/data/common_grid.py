@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from dlx.data.resample import (
     new_size,
     resample_image,
     resample_mask,
+    slice_axis,
 )
 from dlx.settings.binding import bind_part
 from dlx.settings.part import Part
@@ -54,11 +56,13 @@ def to_common_grid(dataset: Dataset, orientation: Orientation, spacing_mm: Spaci
     Raises DataError, before any case is resampled, if the new ones would not fit this machine's memory. Raises
     SettingError for a voxel size that would mean different anatomical axes in different cases.
     """
-    codes = [case.orientation for case in dataset.cases]
-    target = _target_orientation(codes, orientation)
-    turned_mm = [_turned_spacing(case, target) for case in dataset.cases]
-    wanted_mm = _target_spacing(dataset, turned_mm, target, spacing_mm)
-    grid = Grid(asked_orientation=orientation, asked_spacing_mm=spacing_mm, orientation=target, spacing_mm=wanted_mm)
+    grid = Grid(
+        asked_orientation=orientation,
+        asked_spacing_mm=spacing_mm,
+        orientation=_target_orientation([case.orientation for case in dataset.cases], orientation),
+        slice_axis=_usual_slice_axis(dataset.cases) if orientation == "common" else None,
+    )
+    grid = grid.model_copy(update={"spacing_mm": _target_spacing(dataset, grid)})
     normalizer = bind_part("normalizer", Part.model_validate(dataset.normalize))
     is_windowed = windowed_channels(normalizer, len(dataset.channels))
     _check_memory(dataset.cases, grid)
@@ -76,14 +80,13 @@ def bring_case(case: Case, grid: Grid, is_windowed: Sequence[bool]) -> Case:
     `is_windowed` says of each channel whether it will be clipped later (see `windowed_channels`). It is interpolated
     linearly, as splines would carry what is to be clipped, such as metal, into its neighbours.
     """
-    turned = _turned(case, grid.orientation)
-    return turned if grid.spacing_mm is None else _resampled(turned, grid.spacing_mm, is_windowed)
+    return _resampled(_turned(case, grid), grid.spacing_mm, is_windowed)
 
 
 def _check_memory(cases: Sequence[Case], grid: Grid) -> None:
     """DataError, naming the case that would become largest, if the cases with resampled copies exceed the memory."""
     sizes = {case.id: _size_on(case, grid) for case in cases}
-    changed = [case for case in cases if sizes[case.id] != _turned_size(case, grid.orientation)]
+    changed = [case for case in cases if sizes[case.id] != _after_turning(case, grid).size]
     memory = host_memory_bytes()
     if not changed or memory is None or grid.spacing_mm is None:
         return
@@ -94,7 +97,7 @@ def _check_memory(cases: Sequence[Case], grid: Grid) -> None:
     if needed <= memory:
         return
     d, h, w = sizes[largest.id]
-    stored = spell_spacing(_turned_spacing(largest, grid.orientation))
+    stored = spell_spacing(_after_turning(largest, grid).spacing_mm)
     raise DataError(
         f"case {largest.id!r}: resampled from voxels of {stored} to {spell_spacing(grid.spacing_mm)} it would have "
         f"{w} x {h} x {d} voxels, and resampling all cases would take {needed / 2**30:,.0f} GiB of memory, of which "
@@ -112,10 +115,8 @@ def _threads(cases: Sequence[Case], grid: Grid) -> int:
 
 def _size_on(case: Case, grid: Grid) -> Size:
     """The size (d, h, w) that a case, as it was read, has on a grid."""
-    size = _turned_size(case, grid.orientation)
-    if grid.spacing_mm is None:
-        return size
-    return new_size(size, _turned_spacing(case, grid.orientation), grid.spacing_mm)
+    turned = _after_turning(case, grid)
+    return _resampled_size(turned.size, turned.spacing_mm, grid.spacing_mm) or turned.size
 
 
 def has_changes(cases: Sequence[Case]) -> bool:
@@ -135,20 +136,41 @@ def describe_grid(dataset: Dataset) -> list[str]:
     if by_code:
         stored = ", ".join(f"{len(ids)} stored as {code} ({name_some(ids, SHOWN)})" for code, ids in by_code.items())
         total = sum(map(len, by_code.values()))
-        why = ", the orientation of most cases" if grid.asked_orientation == "common" else ""
+        why = ", the most common orientation" if grid.asked_orientation == "common" else ""
         lines.append(
             f"data.orientation={grid.asked_orientation}: {total} of {counted(len(dataset.cases), 'case')} were turned "
             f"to {grid.orientation}{why}: {stored}"
         )
+    lines += _describe_unturned(dataset.cases, grid, is_turned=bool(by_code))
     resampled = [case for case in dataset.cases if case.original is not None]
     if resampled and grid.spacing_mm is not None:
         before = np.array([case.original.spacing_mm if case.original else case.spacing_mm for case in dataset.cases])
-        median = ", the median of all cases, validated ones too" if isinstance(grid.asked_spacing_mm, str) else ""
+        median = ", the median of all cases, validation cases included" if isinstance(grid.asked_spacing_mm, str) else ""
         ranges = f"{spell_spacing(before.min(axis=0))} to {spell_spacing(before.max(axis=0))}"
         lines.append(
             f"data.spacing_mm={_spell_setting(grid.asked_spacing_mm)}: {len(resampled)} of "
             f"{counted(len(dataset.cases), 'case')} were resampled to voxels of {spell_spacing(grid.spacing_mm)}"
             f"{median}; stored voxels have {ranges}. Dice is measured on the stored voxels"
+        )
+    return lines
+
+
+def _describe_unturned(cases: Sequence[Case], grid: Grid, *, is_turned: bool) -> list[str]:
+    """Lines on cases that turning left as they are stored, though it was asked for."""
+    lines = []
+    kept = [case for case in cases if case.orientation not in ("", grid.orientation)] if grid.orientation else []
+    if kept:
+        codes = ", ".join(sorted({case.orientation for case in kept}))
+        lines.append(
+            f"data.orientation={grid.asked_orientation}: {counted(len(kept), 'case')} stored as {codes} "
+            f"({name_some([case.id for case in kept], SHOWN)}) stay so: turned to {grid.orientation}, their slices would "
+            "lie across another axis than those of most cases"
+        )
+    unknown = [case.id for case in cases if not case.orientation]
+    if unknown and (is_turned or grid.asked_orientation == "LPS"):
+        lines.append(
+            f"data.orientation={grid.asked_orientation}: the headers of {counted(len(unknown), 'case')} give no "
+            f"orientation ({name_some(unknown, SHOWN)}): they stay as they are stored"
         )
     return lines
 
@@ -170,13 +192,19 @@ def _target_orientation(codes: Sequence[str], orientation: Orientation) -> str:
     return CANONICAL if orientation == "LPS" else known.most_common(1)[0][0]  # of equally many, the first case's
 
 
-def _target_spacing(
-    dataset: Dataset, turned_mm: Sequence[Spacing], target: str, spacing_mm: SpacingMm
-) -> Spacing | None:
+def _usual_slice_axis(cases: Sequence[Case]) -> int | None:
+    """The array axis across which the slices of most cases lie, as stored; None if no case has slices."""
+    axes = [slice_axis(case.spacing_mm, _size(case)) for case in cases]
+    found = Counter(axis for axis in axes if axis is not None)
+    return found.most_common(1)[0][0] if found else None
+
+
+def _target_spacing(dataset: Dataset, grid: Grid) -> Spacing | None:
     """The voxel size (d, h, w) to which cases are resampled; None if they stay as they are.
 
     The median is over all cases, before any split, as in nnU-Net: all folds and variants then train on the same voxels.
     """
+    target, spacing_mm = grid.orientation, grid.asked_spacing_mm
     if not target and (spacing_mm == "median" or (isinstance(spacing_mm, tuple) and len({*spacing_mm}) > 1)):
         _check_axes_agree(dataset.cases, spacing_mm)
     if isinstance(spacing_mm, tuple):
@@ -188,8 +216,8 @@ def _target_spacing(
     is_mixed = not target and len({case.orientation for case in dataset.cases}) > 1
     if spacing_mm == "none" or (spacing_mm == "auto" and (is_guess or is_mixed)):
         return None
-    sizes = [_turned_size(case, target) for case in dataset.cases]
-    return median_spacing(turned_mm, sizes)
+    turned = [_after_turning(case, grid) for case in dataset.cases]
+    return median_spacing([one.spacing_mm for one in turned], [one.size for one in turned])
 
 
 def _check_axes_agree(cases: Sequence[Case], spacing_mm: SpacingMm) -> None:
@@ -208,35 +236,64 @@ def _check_axes_agree(cases: Sequence[Case], spacing_mm: SpacingMm) -> None:
         )
 
 
-def _turned_size(case: Case, target: str) -> Size:
-    order, _ = find_turn(case.orientation, target)
-    d, h, w = (case.mask.shape[axis] for axis in order)
-    return d, h, w
+class Turned(NamedTuple):
+    """The orientation of a case after turning, with its size and voxel size (d, h, w)."""
+
+    orientation: str
+    size: Size
+    spacing_mm: Spacing
 
 
-def _turned_spacing(case: Case, target: str) -> Spacing:
-    order, _ = find_turn(case.orientation, target)
-    d, h, w = (case.spacing_mm[axis] for axis in order)
-    return d, h, w
+def _after_turning(case: Case, grid: Grid) -> Turned:
+    """What turning to a grid makes of a case, as it was read.
+
+    A case without a known orientation is not turned. Nor is one whose slices lie across the usual axis as it is stored,
+    and would lie across another one: slices may be oblique, and near 45 degrees the nearest anatomical axes of two
+    alike cases can differ.
+    """
+    stored = Turned(case.orientation, _size(case), case.spacing_mm)
+    if not case.orientation or not grid.orientation:
+        return stored
+    order, _ = find_turn(case.orientation, grid.orientation)
+    axis = slice_axis(case.spacing_mm, stored.size)
+    if axis is not None and axis == grid.slice_axis and order[axis] != axis:
+        return stored
+    d, h, w = order
+    size, spacing_mm = stored.size, stored.spacing_mm
+    return Turned(grid.orientation, (size[d], size[h], size[w]), (spacing_mm[d], spacing_mm[h], spacing_mm[w]))
 
 
-def _turned(case: Case, target: str) -> Case:
-    if not target or case.orientation in ("", target):
+def _turned(case: Case, grid: Grid) -> Case:
+    after = _after_turning(case, grid)
+    if after.orientation == case.orientation:
         return case
     return replace(
         case,
-        image=np.ascontiguousarray(turn(case.image, case.orientation, target)),
-        mask=np.ascontiguousarray(turn(case.mask, case.orientation, target)),
-        spacing_mm=_turned_spacing(case, target),
-        orientation=target,
+        image=np.ascontiguousarray(turn(case.image, case.orientation, after.orientation)),
+        mask=np.ascontiguousarray(turn(case.mask, case.orientation, after.orientation)),
+        spacing_mm=after.spacing_mm,
+        orientation=after.orientation,
         stored_orientation=case.orientation,
     )
 
 
-def _resampled(case: Case, wanted_mm: Spacing, is_windowed: Sequence[bool]) -> Case:
+def _size(case: Case) -> Size:
     d, h, w = case.mask.shape
-    size = new_size((d, h, w), case.spacing_mm, wanted_mm)
-    if size == (d, h, w) or _are_alike(case.spacing_mm, wanted_mm, (d, h, w)):
+    return d, h, w
+
+
+def _resampled_size(size: Size, spacing_mm: Spacing, wanted_mm: Spacing | None) -> Size | None:
+    """The size that a case is resampled to; None if it stays as it is."""
+    if wanted_mm is None or _are_alike(spacing_mm, wanted_mm, size):
+        return None
+    resampled = new_size(size, spacing_mm, wanted_mm)
+    return None if resampled == size else resampled
+
+
+def _resampled(case: Case, wanted_mm: Spacing | None, is_windowed: Sequence[bool]) -> Case:
+    d, h, w = _size(case)
+    size = _resampled_size((d, h, w), case.spacing_mm, wanted_mm)
+    if wanted_mm is None or size is None:
         return case
     coarse = coarse_axis(case.spacing_mm, (d, h, w))
     apart = coarse_axis(wanted_mm, (d, h, w)) if coarse is None else coarse

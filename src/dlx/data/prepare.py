@@ -131,7 +131,8 @@ def prepare_files(listing: Listing, declaration: Declaration, files: CaseFiles, 
     if any(note.kind == "resolution" for found in notes.values() for note in found):
         spacing_mm = (1.0, 1.0, 1.0)  # if the files of a case differ in resolution, it is not that of the sample
         notes = {path: [note for note in found if note.kind != "screen"] for path, found in notes.items()}
-    case = prepare_arrays(files.id, image, classes, spacing_mm, declaration, orientation_of(first.placement.direction))
+    orientation = orientation_of(first.placement.direction) if first.has_directions else ""
+    case = prepare_arrays(files.id, image, classes, spacing_mm, declaration, orientation)
     return replace(case, notes=tuple(_of_file(path, note) for path, found in notes.items() for note in found))
 
 

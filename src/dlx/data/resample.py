@@ -45,6 +45,14 @@ def coarse_axis(spacing_mm: SpacingDHW, size: Size) -> int | None:
     return coarse[0] if len(coarse) == 1 else None
 
 
+def slice_axis(spacing_mm: SpacingDHW, size: Size) -> int | None:
+    """The axis across which the slices of a volume lie: its only axis of one voxel, or else its coarse axis; None if it
+    has neither.
+    """
+    single = [axis for axis in range(3) if size[axis] == 1]
+    return single[0] if len(single) == 1 else coarse_axis(spacing_mm, size)
+
+
 def median_spacing(spacings_mm: Sequence[SpacingDHW], sizes: Sequence[Size]) -> SpacingDHW:
     """The median spacing of each axis over the volumes with more than one voxel along it; over all if none has."""
     spacings, has_spacing = np.array(spacings_mm), np.array(sizes) > 1

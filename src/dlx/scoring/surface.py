@@ -1,8 +1,8 @@
 """Distances in mm between the surfaces of two masks of one class: HD95 and normalised surface Dice.
 
 On the host, with numpy and scipy; overlap is in `overlap.py`. The surface of a mask consists of its voxels that have a
-face neighbour outside the mask; everything beyond the edge of the volume is outside. In a 2D mask (D = 1) only
-neighbours in the plane count. Distances are measured from the centre of a surface voxel to the nearest centre of a
+face neighbour outside the mask; everything beyond the edge of the volume is outside. In a 2D mask (one voxel along one
+axis, whichever) only neighbours in the plane count. Distances are measured from the centre of a surface voxel to the nearest centre of a
 voxel of the other surface.
 """
 
@@ -42,12 +42,11 @@ def surface_scores(
         return SurfaceScores(None, 0.0 if prediction.any() or mask.any() else None)
     box = bounding_box(prediction | mask)
     cropped = prediction[box], mask[box]
-    if mask.shape[0] == 1:
-        surfaces = [surface(volume[0]) for volume in cropped]
-        spacing: Sequence[float] = spacing_mm[1:]
-    else:
-        surfaces = [surface(volume) for volume in cropped]
-        spacing = spacing_mm
+    single = tuple(axis for axis, size in enumerate(mask.shape) if size == 1)
+    if len(single) > 1:  # a row of voxels is a volume
+        single = ()
+    surfaces = [surface(volume.squeeze(single)) for volume in cropped]
+    spacing = [step for axis, step in enumerate(spacing_mm) if axis not in single]
     there = surface_distances(surfaces[0], surfaces[1], spacing)
     back = surface_distances(surfaces[1], surfaces[0], spacing)
     num_within = sum(np.count_nonzero(distances <= tolerance_mm * ROUNDING) for distances in (there, back))

@@ -14,7 +14,7 @@ from dlx.data.checks.scan_names import guess_persons, scans_of
 from dlx.data.common_grid import spell_spacing
 from dlx.data.intensities import ChannelIntensities
 from dlx.data.layouts.listing import list_some, name_some, natural_key
-from dlx.data.resample import median_spacing
+from dlx.data.resample import median_spacing, slice_axis
 from dlx.data.splits.groups import GROUPS
 from dlx.data.splits.split import Split
 from dlx.settings.text import counted
@@ -40,7 +40,8 @@ def remark_on(dataset: Dataset, split: Split, groups: Collection[str]) -> list[s
         *vanished_classes(dataset, split),
         *ignored_voxels(dataset, used),
         *repeated_images(dataset, split),
-        *unlike_orientations(used),
+        *unlike_orientations(dataset, used),
+        *unlike_slice_axes(used),
         *unlike_spacings(used),
         *negative_voxels(dataset, used),
         *squeezed_contrast(dataset, used),
@@ -97,8 +98,10 @@ def repeated_images(dataset: Dataset, split: Split) -> list[str]:
     return lines
 
 
-def unlike_orientations(cases: Sequence[Case]) -> list[str]:
-    """Cases that are stored in another orientation than most."""
+def unlike_orientations(dataset: Dataset, cases: Sequence[Case]) -> list[str]:
+    """Cases that are stored in another orientation than most, if none is to be turned (else `describe_grid` tells)."""
+    if dataset.grid is not None and dataset.grid.asked_orientation != "stored":
+        return []
     by_code: dict[str, list[str]] = {}
     for case in cases:
         if case.orientation:
@@ -113,6 +116,26 @@ def unlike_orientations(cases: Sequence[Case]) -> list[str]:
         f"mixed orientation: of {total} cases, {what}; the rest as {common}. With data.orientation=stored the "
         "network sees anatomy in different directions; data.orientation=common, the default, turns the cases to one "
         "orientation"
+    ]
+
+
+def unlike_slice_axes(cases: Sequence[Case]) -> list[str]:
+    """Cases whose slices lie across another array axis than those of most cases."""
+    by_axis: dict[int, list[str]] = {}
+    for case in cases:
+        d, h, w = case.mask.shape
+        axis = slice_axis(case.spacing_mm, (d, h, w))
+        if axis is not None:
+            by_axis.setdefault(axis, []).append(case.id)
+    if len(by_axis) < 2:
+        return []
+    common = max(by_axis, key=lambda axis: len(by_axis[axis]))
+    others = ", ".join(
+        f"{len(ids)} across axis {axis} ({name_some(ids, SHOWN)})" for axis, ids in by_axis.items() if axis != common
+    )
+    return [
+        f"mixed slices: thick or single slices lie across array axis {common} of (D, H, W) in most cases, and {others}. A "
+        "2D network would take strips of these cases: leave them out, or store all slices alike"
     ]
 
 

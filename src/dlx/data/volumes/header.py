@@ -64,6 +64,7 @@ class Header:
     notes: ambiguities that were resolved.
     also: other placements that the header gives for the same voxels.
     raw: set if the voxels must be decoded without SimpleITK.
+    has_directions: whether the header says in which directions of the body the axes run.
     """
 
     image_io: str
@@ -74,6 +75,7 @@ class Header:
     notes: tuple[Note, ...] = ()
     also: tuple[Placement, ...] = ()
     raw: RawVoxels | None = None
+    has_directions: bool = True
 
 
 def three(lengths: Sequence[float] | np.ndarray) -> tuple[float, float, float]:

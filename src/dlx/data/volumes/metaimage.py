@@ -54,7 +54,8 @@ def check_metaimage(file: OpenedFile) -> Header:
     spacing = _spacing(fields, num_axes)
     is_big = _flag(fields, "BinaryDataByteOrderMSB") or _flag(fields, "ElementByteOrderMSB")
     check_voxels(_voxel_stream(fields, file), num_voxels, dtype.newbyteorder(">" if is_big else "<"))
-    return Header("MetaImageIO", four(sizes), 1, dtype, three(spacing))
+    has_directions = any(name in fields for name in MATRICES)
+    return Header("MetaImageIO", four(sizes), 1, dtype, three(spacing), has_directions=has_directions)
 
 
 def _read_fields(file: OpenedFile) -> dict[str, str]:

@@ -129,18 +129,19 @@ def _check_nifti_voxels(fields: Fields, stream: Readable, path: Path, is_gzip: b
     if intent in VECTOR_INTENTS and any(size > 1 for size in fields.whole("dim")[4 : 1 + fields.num_axes]):
         raise BadFile(f"contains vectors or matrices (intent code {intent}), not one value per voxel")
     header = _header_of(fields)
-    placement, also, placement_notes = read_orientation(fields, header.size_px)
+    placed = read_orientation(fields, header.size_px)
     scaling, scaling_notes = _scaling(fields)
-    notes = (*placement_notes, *scaling_notes, *_bits_note(fields, header.dtype))
+    notes = (*placed.notes, *scaling_notes, *_bits_note(fields, header.dtype))
     _follow_voxels(fields, header, stream)
-    raw = RawVoxels(path, is_gzip, offset, header.dtype.newbyteorder(fields.order), scaling, placement)
+    raw = RawVoxels(path, is_gzip, offset, header.dtype.newbyteorder(fields.order), scaling, placed.placement)
     return replace(
         header,
         dtype=_scaled_type(scaling, header.dtype),
-        spacing_mm=placement.spacing_mm,
+        spacing_mm=placed.placement.spacing_mm,
         notes=notes,
-        also=also,
+        also=placed.also,
         raw=raw if notes or fields.version == 2 else None,
+        has_directions=placed.has_directions,
     )
 
 
@@ -158,7 +159,7 @@ def _check_analyze(fields: Fields, stream: Readable, path: Path, offset: int) ->
     Some writers marked a flip by a negative spacing, from which SimpleITK makes a direction: here its absolute value is
     used.
     """
-    header = _header_of(fields)
+    header = replace(_header_of(fields), has_directions=False)
     spacing_mm = three(np.abs(header.spacing_mm))
     check_spacing(list(spacing_mm))
     _follow_voxels(fields, header, stream)

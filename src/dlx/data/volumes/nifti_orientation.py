@@ -7,6 +7,7 @@ gives a Note. A header without a valid form raises BadFile if it declares one.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -39,13 +40,19 @@ class State:
         return len(self.size_px)
 
 
-def read_orientation(
-    fields: Fields, size_px: tuple[int, int, int, int]
-) -> tuple[Placement, tuple[Placement, ...], list[Note]]:
-    """The placement that a header gives, any other placements that it gives, and notes on the choice.
-
-    BadFile if the header declares orientations and none of them is valid.
+class Placed(NamedTuple):
+    """The placement that a header gives, any other placements that it gives, notes on the choice, and whether the
+    header gives the directions of the axes.
     """
+
+    placement: Placement
+    also: tuple[Placement, ...]
+    notes: list[Note]
+    has_directions: bool
+
+
+def read_orientation(fields: Fields, size_px: tuple[int, int, int, int]) -> Placed:
+    """Where a header places the voxels. BadFile if it declares orientations and none of them is valid."""
     state = State(fields, size_px[: min(fields.num_axes, 3)])
     _read_unit(state)
     qform_code, sform_code = _codes(state)
@@ -60,8 +67,9 @@ def read_orientation(
         state.notes.append(Note("unsound form", f"{cause}; the {next(iter(state.forms))} is valid"))
     taken = _choose(state, sform_code)
     placements = {name: _placement(state, matrix) for name, matrix in state.forms.items()}
+    has_directions = taken is not None and _directions(state, state.forms[taken]) is not None
     placement = placements.pop(taken) if taken else Placement(three(state.sides), (0.0, 0.0, 0.0), np.eye(3))
-    return placement, tuple(placements.values()), state.notes
+    return Placed(placement, tuple(placements.values()), state.notes, has_directions)
 
 
 def _read_unit(state: State) -> None:
@@ -179,11 +187,18 @@ def _corners_apart(qform: np.ndarray, sform: np.ndarray, size_px: Sequence[int])
 
 def _placement(state: State, matrix: np.ndarray) -> Placement:
     """A form in SimpleITK's convention; a 2D image keeps the directions of its axes only if they lie in x and y."""
-    axes, origin = TO_LPS @ matrix[:, :3], TO_LPS @ matrix[:, 3]
-    direction = np.eye(3)
-    count = state.num_axes
+    origin = TO_LPS @ matrix[:, 3]
+    origin[state.num_axes :] = 0.0
+    direction = _directions(state, matrix)
+    return Placement(three(state.sides), three(origin), np.eye(3) if direction is None else direction)
+
+
+def _directions(state: State, matrix: np.ndarray) -> np.ndarray | None:
+    """The 3 x 3 directions of the axes that a form gives; None for a 2D image that does not lie in x and y."""
+    count, axes = state.num_axes, TO_LPS @ matrix[:, :3]
     within = axes[:count, :count] / np.linalg.norm(axes[:, :count], axis=0)
-    if np.allclose(within.T @ within, np.eye(count), atol=1e-3):
-        direction[:count, :count] = within
-    origin[count:] = 0.0
-    return Placement(three(state.sides), three(origin), direction)
+    if not np.allclose(within.T @ within, np.eye(count), atol=1e-3):
+        return None
+    direction = np.eye(3)
+    direction[:count, :count] = within
+    return direction

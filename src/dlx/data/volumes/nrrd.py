@@ -62,7 +62,8 @@ def check_nrrd(file: OpenedFile) -> Header:
     if endian not in ("little", "big"):
         raise BadFile(f"the header's 'endian' is {quoted(endian)}, neither little nor big")
     check_voxels(_voxel_stream(fields, file), num_voxels, dtype.newbyteorder("<" if endian == "little" else ">"))
-    return Header("NrrdImageIO", four(sizes), 1, dtype, three(spacing))
+    has_directions = "space" in fields and "space directions" in fields
+    return Header("NrrdImageIO", four(sizes), 1, dtype, three(spacing), has_directions=has_directions)
 
 
 def _read_fields(file: OpenedFile) -> dict[str, str]:

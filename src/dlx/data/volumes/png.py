@@ -105,7 +105,7 @@ def _read_header(data: bytes) -> Header:
         )
     components, dtype = COMPONENTS[colour], np.dtype(f"u{num_bits // 8}")
     check_size([width, height], components * dtype.itemsize)
-    return Header("PNGImageIO", (width, height, 1, 1), components, dtype, (1.0, 1.0, 1.0))
+    return Header("PNGImageIO", (width, height, 1, 1), components, dtype, (1.0, 1.0, 1.0), has_directions=False)
 
 
 def _check_chunk(kind: bytes, data: bytes, header: Header, seen: set[bytes]) -> Header:

@@ -50,6 +50,7 @@ class Volume:
     placement: of the array's x, y, z axes, in SimpleITK's convention (x to the left, y to the back, z upwards).
     notes: ambiguities of the header that were resolved; also: other placements that it gives for the same voxels.
     is_picture: PNG or TIFF, whose resolution, if any, is often that of a screen or printer.
+    has_directions: whether the file gives the directions of the axes; without, those of the placement mean nothing.
     """
 
     array: np.ndarray
@@ -57,6 +58,7 @@ class Volume:
     notes: tuple[Note, ...] = ()
     also: tuple[Placement, ...] = ()
     is_picture: bool = False
+    has_directions: bool = True
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -86,7 +88,8 @@ def read_volume(path: Path, *, allow_rgb: bool = False, allow_4d: bool = False, 
         if geometry == "strict" and differing:
             raise BadFile(f"{differing[0]} (data.geometry=image reads it and reports what was used)")
         array, placement = _decode(source, header) if header.raw is None else decode_raw(header, header.raw)
-        return Volume(array, placement, header.notes, header.also, header.image_io in PICTURES)
+        is_picture = header.image_io in PICTURES
+        return Volume(array, placement, header.notes, header.also, is_picture, header.has_directions)
     except BadFile as bad:
         raise DataError(f"{show_path(Path(path))}: {bad}") from None
 

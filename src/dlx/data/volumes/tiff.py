@@ -117,7 +117,7 @@ def check_tiff(file: OpenedFile) -> Header:
     notes: tuple[Note, ...] = ()
     if any(abs(step - 1) > 1e-3 for step in spacing):  # SimpleITK writes 25.4 dots per inch for a spacing of 1
         notes = (Note("screen", f"the resolution makes a pixel {show_numbers(list(spacing[:2]))} mm"),)
-    return Header("TIFFImageIO", (width, height, 1, 1), components, dtype, spacing, notes)
+    return Header("TIFFImageIO", (width, height, 1, 1), components, dtype, spacing, notes, has_directions=False)
 
 
 def _check_strips(file: OpenedFile, page: Directory, row_bytes: int, height: int) -> None:
