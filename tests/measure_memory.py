@@ -1,20 +1,22 @@
 """The most memory that evaluating and scoring one large case takes, in a process of its own.
 
-    python tests/measure_memory.py --size 512 512 600 --classes 24 --width 16 --limit-gib 6
+    python tests/measure_memory.py --size 512 512 600 --classes 24 --width 16 --limit-gib 6 [--resampled]
 
 makes the case (x, y, z; boxes of each class, noise), evaluates it with an untrained U-Net (2D or 3D) at the default
-settings, and scores surfaces of its mask moved by a voxel, as an untrained network's are those of noise. Exits with 1
+settings, and scores surfaces of its mask moved by a voxel, as an untrained network's are those of noise. With
+--resampled the network sees half as many voxels along each axis, and the case is measured on all of them. Exits with 1
 above the limit. Some minutes at that size.
 """
 
 import argparse
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from dlx.data.cases import Case, Dataset
+from dlx.data.cases import Case, Dataset, Original
 from dlx.engine.evaluate import Measured
 from dlx.engine.score import score_set
 from dlx.settings.layers import make_spec
@@ -38,8 +40,23 @@ def make_case(name: str, shape: tuple[int, int, int], num_classes: int) -> Case:
     return Case(name, image, mask, (1.5, 0.8, 0.8), np.zeros(1, np.float32), content_hash=name, value_hash=name)
 
 
+def make_resampled(name: str, shape: tuple[int, int, int], num_classes: int) -> Case:
+    """A case of half as many voxels along each axis, with the mask of `shape` as it was before resampling."""
+    original = make_case(name, shape, num_classes)
+    image, mask = (np.ascontiguousarray(array[::2, ::2, ::2]) for array in (original.image, original.mask))
+    return replace(
+        original, image=image, mask=mask, spacing_mm=(3.0, 1.6, 1.6), original=Original(original.mask, (1.5, 0.8, 0.8))
+    )
+
+
 def measure(
-    shape: tuple[int, int, int], num_classes: int, width: int, dims: int, threads: int | None
+    shape: tuple[int, int, int],
+    num_classes: int,
+    width: int,
+    dims: int,
+    threads: int | None,
+    *,
+    is_resampled: bool = False,
 ) -> dict[str, float]:
     """GiB at the peak of evaluating and of scoring, and the seconds of both."""
     spec = make_spec(
@@ -49,7 +66,8 @@ def measure(
             "compute": {"device": "cpu", "threads": threads},
         }
     )
-    cases = (make_case("large", shape, num_classes), make_case("small", (8, 64, 64), num_classes))
+    make = make_resampled if is_resampled else make_case
+    cases = (make("large", shape, num_classes), make_case("small", (8, 64, 64), num_classes))
     classes = tuple(f"class {k}" for k in range(num_classes))
     data = Dataset("made", "made", ("image",), classes, cases, fingerprint="made", normalize="percentile")
     resolved = resolve(spec, data)
@@ -62,7 +80,7 @@ def measure(
     measured = job.evaluator.measure(job.model, job.val_cases, keep_predictions=True)
     found |= {"evaluating": _gib(memory.peak_bytes()), "evaluating_s": time.perf_counter() - started}
     (case,) = job.val_cases
-    moved = job.evaluator.store.mask(case).roll(1, 2).clone()
+    moved = job.evaluator.store.measured_mask(case).roll(1, 2).clone()
     memory.reset_peak()
     started = time.perf_counter()
     score_set(job, job.val_cases, Measured(measured.counts, None, (moved,)), 1.0)
@@ -81,13 +99,22 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=16)
     parser.add_argument("--dims", type=int, choices=(2, 3), default=2, help="of the network")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--resampled", action="store_true", help="of half as many voxels along each axis")
     parser.add_argument("--limit-gib", type=float, default=6.0)
     options = parser.parse_args()
     x, y, z = options.size
-    found = measure((z, y, x), options.classes, options.width, options.dims, options.threads)
+    found = measure(
+        (z, y, x),
+        options.classes,
+        options.width,
+        options.dims,
+        options.threads,
+        is_resampled=options.resampled,
+    )
     what = "slices" if options.dims == 2 else "windows"
     print(
-        f"{x} x {y} x {z} with {options.classes} classes, width {options.width}, {found['batch']:.0f} {what} at once: "
+        f"{x} x {y} x {z}{' (resampled)' * options.resampled} with {options.classes} classes, width {options.width}, "
+        f"{found['batch']:.0f} {what} at once: "
         f"evaluating takes {found['evaluating']:.2f} GiB and {found['evaluating_s']:.0f} s, "
         f"scoring surfaces {found['scoring']:.2f} GiB and {found['scoring_s']:.0f} s"
     )

@@ -38,20 +38,23 @@ def level(spacing: tuple[float, float, float]) -> np.ndarray[Any, Any]:
     return np.asarray(1 - np.sqrt(sum(axis**2 for axis in scaled)), np.float32)
 
 
-def write(folder: Path) -> Path:
-    """`case-I-J`: spacing number I, saved in orientation number J."""
+def write(folder: Path, *, has_ignored: bool = False) -> Path:
+    """`case-I-J`: spacing number I, saved in orientation number J. Of ignored voxels there are two fifths."""
     for place in ("imagesTr", "labelsTr"):
         (folder / place).mkdir(parents=True)
     for (i, spacing), (j, code) in product(enumerate(SPACINGS), enumerate(CODES)):
         image = level(spacing)
         mask = (image > 0.15).astype(np.uint8) + (image > 0.5)
+        if has_ignored:
+            mask[: round(0.4 * len(mask))] = 3
         to_code = nib.orientations.ornt_transform(
             nib.orientations.axcodes2ornt("RAS"), nib.orientations.axcodes2ornt(code)
         )
         for array, name in ((image, f"imagesTr/case-{i}-{j}_0000"), (mask.astype(np.uint8), f"labelsTr/case-{i}-{j}")):
             volume = nib.Nifti1Image(array, np.diag([*spacing, 1.0])).as_reoriented(to_code)
             nib.save(volume, folder / f"{name}.nii.gz")
-    table = {"channel_names": {"0": "T1"}, "labels": {"background": 0, "one": 1, "two": 2}, "file_ending": ".nii.gz"}
+    labels = {"background": 0, "one": 1, "two": 2} | ({"ignore": 3} if has_ignored else {})
+    table = {"channel_names": {"0": "T1"}, "labels": labels, "file_ending": ".nii.gz"}
     (folder / "dataset.json").write_text(json.dumps(table | {"numTraining": len(SPACINGS) * len(CODES)}))
     return folder
 
@@ -74,8 +77,14 @@ def opened(folder: Path) -> Dataset:
     return open_dataset(DataSpec.model_validate(settings), cache_dir=None)
 
 
-def dice_of(prediction: np.ndarray[Any, Any], image: np.ndarray[Any, Any]) -> list[float]:
-    mask = (image > 0.15).astype(int) + (image > 0.5)
+class RegionThresholds(nn.Module):
+    """Predicts two nested regions, above the thresholds of `Thresholds`."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return 10 * torch.cat([image[:, :1] - 0.1, image[:, :1] - 0.55], 1)
+
+
+def dice_of(prediction: np.ndarray[Any, Any], mask: np.ndarray[Any, Any]) -> list[float]:
     both = [((prediction == k) & (mask == k)).sum() for k in (1, 2)]
     return [2 * both[k - 1] / ((prediction == k).sum() + (mask == k).sum()) for k in (1, 2)]
 
@@ -98,6 +107,36 @@ def test_a_scan_keeps_the_dice_of_its_own_voxels_however_it_is_saved(folder: Pat
         direct = (image > 0.1).astype(int) + (image > 0.55)
         assert prediction.shape == image.shape  # the voxels of the file
         assert (prediction == direct).mean() > 0.985
-        np.testing.assert_allclose(dice[case], dice_of(direct, image), atol=0.005)
+        np.testing.assert_allclose(dice[case], dice_of(direct, true_mask(image)), atol=0.005)
         mask = store.as_stored(store.measured_mask(case).numpy(), case)
-        np.testing.assert_array_equal(mask, (image > 0.15).astype(int) + (image > 0.5))
+        np.testing.assert_array_equal(mask, true_mask(image))
+
+
+def true_mask(image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return np.asarray((image > 0.15).astype(int) + (image > 0.5))
+
+
+def voxels_of(path: Path) -> np.ndarray[Any, Any]:
+    """(D, H, W), as stored."""
+    return np.asarray(nib.load(path).dataobj).transpose(2, 1, 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["regions", "ignored", "mirrored"])
+def test_regions_ignored_voxels_and_mirroring_are_measured_on_the_files_voxels_too(tmp_path: Path, kind: str) -> None:
+    folder = write(tmp_path / "data", has_ignored=kind == "ignored")
+    store = VoxelStore(opened(folder).cases)
+    outputs = Outputs(3, has_ignored=kind == "ignored", regions=((1, 2), (2,)) if kind == "regions" else ())
+    axes = (0, 1) if kind == "mirrored" else ()
+    evaluator = replace(small_job().evaluator, store=store, outputs=outputs, mirrored_axes=axes)
+    model = RegionThresholds() if kind == "regions" else Thresholds()
+    dice = dice_from_counts(evaluator.measure(model, range(len(store.ids))).counts)[:, 1:]
+    for case, name in enumerate(store.ids):
+        image, mask = voxels_of(folder / f"imagesTr/{name}_0000.nii.gz"), voxels_of(folder / f"labelsTr/{name}.nii.gz")
+        counted = mask != 3
+        direct = ((image > 0.1).astype(int) + (image > 0.55))[counted]
+        expected = dice_of(direct, mask[counted])
+        if kind == "regions":
+            overlap = 2 * ((direct > 0) & (mask[counted] > 0)).sum()
+            expected[0] = overlap / ((direct > 0).sum() + (mask[counted] > 0).sum())
+        np.testing.assert_allclose(dice[case], expected, atol=0.005)
