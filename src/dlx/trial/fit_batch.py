@@ -5,7 +5,7 @@ from math import prod
 
 from torch import nn
 
-from dlx.data.batches.sampler import fit_patch_size, median_patch
+from dlx.data.batches.sampler import fit_patch_size, median_patch, slice_sizes
 from dlx.data.cases import Case, Dataset
 from dlx.data.common_grid import spell_spacing
 from dlx.data.layouts.listing import name_some
@@ -18,15 +18,15 @@ from dlx.settings.part import Part
 from dlx.settings.spec import BatchSpec, Spec
 from dlx.settings.text import counted
 from dlx.system.cpu_cores import available_cores
-from dlx.trial.evaluation_memory import PARALLEL_FRACTION, Fitted, slice_sizes
 from dlx.trial.factories import make_training_loss, model_geometry, outputs_of
+from dlx.trial.memory import PARALLEL_FRACTION, Fitted
 
 SHOWN = 3  # names in a line
 MIN_SIDE_3D = 8  # voxels: the median volume of a 3D network is at least as thick
 MIN_PATCHES = {2: 8, 3: 2}  # of a step with `batch.size=auto`: the patch shrinks until as many fit
-WORKSPACE = 2  # measured: training took up to 1.9 times its tensors in float32, and 1.2 times in bf16 (docs/log.md)
-ROOMY_BYTES_PER_VOXEL = 32_768  # of training a U-Net of width 256: a step that fits even then needs no tracing
-MEMORY_FRACTION = 0.5  # of the device's memory, for the patches of a step; the rest is for voxels, weights, evaluation
+STEP_WORKSPACE = 2  # measured: a step took up to 1.9 times its tensors in float32, and 1.2 times in bf16 (docs/log.md)
+ROOMY_STEP_BYTES_PER_VOXEL = 32_768  # of a U-Net of width 256: a step that fits even then needs no tracing
+MAX_STEP_FRACTION = 0.5  # of the device's memory, for the patches of a step; the rest: voxels, weights, evaluation
 
 
 def fit_network(spec: Spec, dataset: Dataset) -> tuple[Spec, list[str]]:
@@ -87,7 +87,7 @@ def fit_batch(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, comp
     """Fills in the size of a patch and the number of patches.
 
     With `batch.size=auto` patches start from the training cases' median shape. A step has `batch.max_patches` patches
-    and `batch.max_voxels` voxels at most, fewer if these would take more than MEMORY_FRACTION of the memory of the
+    and `batch.max_voxels` voxels at most, fewer if these would take more than MAX_STEP_FRACTION of the memory of the
     device (not of what is free now: the same trial then gets the same id again); the longest sides are shortened until
     MIN_PATCHES fit. `model` is on the meta device.
     """
@@ -109,7 +109,7 @@ def fit_batch(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, comp
         ]
         patch = fit_patch_size(asked, shapes, stride)
         room = None if is_small(spec.batch.size * prod(patch), memory) else in_memory(patch)
-        fraction = None if room is None else MEMORY_FRACTION * spec.batch.size * prod(patch) / room
+        fraction = None if room is None else MAX_STEP_FRACTION * spec.batch.size * prod(patch) / room
         return Fitted(with_patches(spec, patch, spec.batch.size), remarks, fraction)
 
     def fill(limit: Callable[[tuple[int, ...]], int | None]) -> tuple[tuple[int, ...], int, int | None]:
@@ -123,7 +123,7 @@ def fit_batch(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, comp
         )
 
     patch, count, room = fill(in_memory)
-    fraction = None if room is None else MEMORY_FRACTION * count * prod(patch) / room
+    fraction = None if room is None else MAX_STEP_FRACTION * count * prod(patch) / room
     is_reduced = (patch, count) != fill(lambda _: None)[:2]
     remarks = remarks_on_limits(spec, patch, count, room, is_reduced=is_reduced)
     return Fitted(with_patches(spec, patch, count), remarks, fraction)
@@ -131,7 +131,7 @@ def fit_batch(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, comp
 
 def is_small(num_voxels: int, memory: int | None) -> bool:
     """Whether as many steps of so many voxels as there are cores fit the memory even with a wide network."""
-    return memory is None or num_voxels * ROOMY_BYTES_PER_VOXEL * available_cores() <= memory * PARALLEL_FRACTION
+    return memory is None or num_voxels * ROOMY_STEP_BYTES_PER_VOXEL * available_cores() <= memory * PARALLEL_FRACTION
 
 
 def with_patches(spec: Spec, patch: tuple[int, ...], count: int) -> Spec:
@@ -211,7 +211,7 @@ def shortened(patch: tuple[int, ...], stride: int | None, max_voxels: int) -> tu
 def voxels_in_memory(
     model: nn.Module, loss: nn.Module, channels: int, patch: tuple[int, ...], memory: int | None
 ) -> int | None:
-    """How many voxels of patches can be trained on at once within MEMORY_FRACTION of `memory` bytes.
+    """How many voxels of patches can be trained on at once within MAX_STEP_FRACTION of `memory` bytes.
 
     None if the memory is None, or if the model cannot run on the meta device.
     """
@@ -221,5 +221,5 @@ def voxels_in_memory(
     two, three = (training_bytes(model, loss, (count, channels, *patch)) for count in (2, 3))
     if two is None or three is None:
         return None
-    each = WORKSPACE * (three - two)  # what is taken once, such as the gradients of the weights, is small beside a step
-    return int(memory * MEMORY_FRACTION * prod(patch) / each)
+    each = STEP_WORKSPACE * (three - two)  # what is taken once, as the gradients of the weights, is small beside a step
+    return int(memory * MAX_STEP_FRACTION * prod(patch) / each)
