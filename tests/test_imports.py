@@ -89,6 +89,14 @@ def test_a_name_means_one_thing_in_the_files_of_a_package(package):
     assert [name for name, times in Counter(names).items() if times > 1] == []
 
 
+@pytest.mark.parametrize("package", ["run", "trial"])
+def test_a_type_of_trials_is_not_named_as_one_of_another_package(package):
+    own = {name for file in FILES if package_of(file) == package for name in names_of(file) if not name.isupper()}
+    others = {name for file in FILES if package_of(file) != package for name in names_of(file)}
+    assert own
+    assert own & others == set()
+
+
 def test_no_file_imports_itself_by_way_of_others():
     graph = {name: imported_by(name) for name in FILES}
     assert graph["dlx.cli.main"]

@@ -5,13 +5,11 @@ from dataclasses import replace
 from dlx.settings.spec import Spec
 from dlx.settings.text import counted
 from dlx.study.study import Study
-from dlx.trial.resolve import Resolved
+from dlx.trial.resolve import ResolvedTrials
 from dlx.trial.sanity import spell_size
 
-Grid = dict[tuple[str, int | None], Resolved]  # by the variant's label and the fold
 
-
-def remark_on_batches(study: Study, resolved: Grid) -> Grid:
+def remark_on_batches(study: Study, resolved: ResolvedTrials) -> ResolvedTrials:
     """The same, with a remark on the batch of each trial if batches differ although the settings ask for the same.
 
     The difference between variants is then also that of their batches.

@@ -107,6 +107,9 @@ class Resolved:
         return settings_id(self.settings(seed))
 
 
+ResolvedTrials = dict[tuple[str, int | None], Resolved]  # of a study, by the variant's label and the fold
+
+
 def settings_id(settings: dict[str, Any]) -> str:
     """BLAKE2b (128 bits, hexadecimal) of a trial's settings as JSON with sorted keys."""
     text = json.dumps(settings, sort_keys=True, separators=(",", ":"), allow_nan=False)
