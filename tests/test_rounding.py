@@ -1,7 +1,9 @@
 """What float16 loses of an image, and data sets kept as float32 because of it."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from dlx.data.rounding import MAX_ROUNDING_ERROR, noise_responses, noise_std, ro
 from dlx.settings.part import Part
 from dlx.trial.evaluation_memory import evaluation_bytes
 from dlx.trial.resolve import resolve
-from small import small_resolved, small_spec
+from small import SMALL_ARGS, small_resolved, small_spec
 from test_remarks import made, only, opened, write
 
 NORMAL = np.random.default_rng(0).standard_normal((8, 64, 64))
@@ -148,3 +150,12 @@ def test_a_dry_run_states_the_largest_error_of_what_is_kept_as_float16(tmp_path:
     dataset = opened(folder, "minmax:over=all")
     errors = [case.rounding_error for case in dataset.cases]
     assert resolve(spec, dataset).rounding_error == max(errors[0] or 0.0, errors[2] or 0.0)
+
+
+def test_the_document_of_a_dry_run_has_the_largest_error_of_what_is_kept_as_float16(dlx: Any, tmp_path: Path) -> None:
+    folder, normalize = with_metal(tmp_path / "data"), "minmax:over=all"
+    errors = [case.rounding_error for case in opened(folder, normalize).cases if not case.is_wide]
+    data = ("--data", str(folder), "--val", "c2", "--set", f"data.normalize={normalize}")
+    shown = dlx("train", *data, *SMALL_ARGS[4:], "--epochs", "1", "--dry-run", "--json")
+    assert len(errors) == 2
+    assert json.loads(shown.stdout)["rounding_error_fraction"] == pytest.approx(max(error or 0.0 for error in errors))
