@@ -44,7 +44,7 @@ def fit_evaluation_batch(
     size = evaluated_size(spec, shapes, dims, stride)
     kept = slab_bytes(size, shapes, outputs) if dims == 3 else 0
     if spec.evaluate.soft_dice:
-        kept += max(soft_dice_bytes(prod(shape), outputs) for shape in shapes)
+        kept += max(soft_dice_bytes(case.measured_mask.size, outputs) for case in used)
     room = min(int(memory * MAX_EVALUATION_FRACTION), MAX_EVALUATION_BYTES) - kept
     roomy = asked * prod(size) * ROOMY_EVALUATION_BYTES_PER_VOXEL
     if roomy <= room and (roomy + kept) * available_cores() <= memory * PARALLEL_FRACTION:
@@ -77,7 +77,10 @@ def slab_bytes(window: Sequence[int], shapes: Sequence[Sequence[int]], outputs: 
 
 
 def soft_dice_bytes(num_voxels: int, outputs: Outputs) -> int:
-    """The memory of a case's probabilities that the soft Dice keeps, and of their concatenation: see `SoftSums`."""
+    """The memory of the probabilities that the soft Dice keeps of a case, and of their concatenation: see `SoftSums`.
+
+    `num_voxels` are those on which the case is measured.
+    """
     return 2 * 4 * outputs.num_outputs * num_voxels if SoftSums.keeps(outputs, num_voxels) else 0
 
 
