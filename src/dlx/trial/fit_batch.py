@@ -20,6 +20,7 @@ from dlx.settings.text import counted
 from dlx.system.cpu_cores import available_cores
 from dlx.trial.factories import make_training_loss, model_geometry, outputs_of
 from dlx.trial.memory import PARALLEL_FRACTION, Fitted
+from dlx.trial.sanity import spell_size
 
 SHOWN = 3  # names in a line
 MIN_SIDE_3D = 8  # voxels: the median volume of a 3D network is at least as thick
@@ -27,6 +28,8 @@ MIN_PATCHES = {2: 8, 3: 2}  # of a step with `batch.size=auto`: the patch shrink
 STEP_WORKSPACE = 2  # measured: a step took up to 1.9 times its tensors in float32, and 1.2 times in bf16 (docs/log.md)
 ROOMY_STEP_BYTES_PER_VOXEL = 32_768  # of a U-Net of width 256: a step that fits even then needs no tracing
 MAX_STEP_FRACTION = 0.5  # of the device's memory, for the patches of a step; the rest: voxels, weights, evaluation
+
+Patches = tuple[tuple[int, ...], int]  # the size of a patch, and how many a step has
 
 
 def fit_network(spec: Spec, dataset: Dataset) -> tuple[Spec, list[str]]:
@@ -57,7 +60,7 @@ def fitting_dims(cases: Sequence[Case]) -> tuple[Dims, str]:
         return 2, f"the volumes are {min(shape)} voxels thick"
     single = [case.id for case in cases if min(case.mask.shape) == 1]
     though = f"; single slices, though: {name_some(single, SHOWN)}" if single else ""
-    return 3, f"the median of {counted(len(cases), 'case')} is {' x '.join(map(str, shape))} voxels{though}"
+    return 3, f"the median of {counted(len(cases), 'case')} is {spell_size(shape)} voxels (D, H, W){though}"
 
 
 def fit_slice_axis(spec: Spec, dataset: Dataset, split: Split, dims: int) -> tuple[Spec, list[str]]:
@@ -124,8 +127,8 @@ def fit_batch(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, comp
 
     patch, count, room = fill(in_memory)
     fraction = None if room is None else MAX_STEP_FRACTION * count * prod(patch) / room
-    is_reduced = (patch, count) != fill(lambda _: None)[:2]
-    remarks = remarks_on_limits(spec, patch, count, room, is_reduced=is_reduced)
+    wanted_patch, wanted_count, _ = fill(lambda _: None)
+    remarks = remarks_on_limits(spec, (patch, count), (wanted_patch, wanted_count), room)
     return Fitted(with_patches(spec, patch, count), remarks, fraction)
 
 
@@ -151,28 +154,31 @@ def voxel_size_of_patch(spec: Spec, dataset: Dataset) -> tuple[float, ...]:
     return size if max(size) > 1.01 * min(size) else (1.0,) * len(size)
 
 
-def remarks_on_limits(
-    spec: Spec, patch: tuple[int, ...], count: int, room: int | None, *, is_reduced: bool
-) -> list[str]:
-    """What limits the `count` patches of a step beside `batch.max_voxels`, or does not although it should.
+def remarks_on_limits(spec: Spec, fitted: Patches, wanted: Patches, room: int | None) -> list[str]:
+    """What limits the patches of a step beside `batch.max_voxels` and `batch.max_patches`, or does not although it
+    should.
 
-    `room` is the number of voxels that fit the memory, as `voxels_in_memory` gives it; `is_reduced`: patches are fewer
-    or smaller for it.
+    `wanted` are the patches of a step if the memory were unlimited; `room` is the number of voxels that fit the memory,
+    as `voxels_in_memory` gives it.
     """
-    asked, voxels = spec.batch.max_voxels, prod(patch)
-    one = f"batch.size=auto: one patch of {' x '.join(map(str, patch))}"
+    asked, voxels = spec.batch.max_voxels, prod(fitted[0])
+    one = f"batch.size=auto: one patch of {spell_size(fitted[0])}"
     remarks = [f"{one} has {voxels:,} voxels, more than batch.max_voxels={asked:,}"] if voxels > asked else []
     if room is None:
         unknown = "the memory of this network or device cannot be measured, so it does not limit the patches"
         remarks.append(f"batch.size=auto: {unknown}")
     elif voxels > room:
         remarks.append(f"{one} alone takes more than half of the memory: set a smaller batch.patch_size_px")
-    elif is_reduced:
-        patches = f"{counted(count, 'patch', 'patches')} of {' x '.join(map(str, patch))}"
-        remarks.append(
-            f"batch.size=auto: {patches}, because batch.max_voxels={asked:,} would take more than half of the memory"
-        )
+    elif fitted != wanted:
+        few, many = spell_patches(fitted), spell_patches(wanted)
+        remarks.append(f"batch.size=auto: {few}, because {many} would take more than half of the memory")
     return remarks
+
+
+def spell_patches(patches: Patches) -> str:
+    """`3 patches of 24 x 24`."""
+    patch, count = patches
+    return f"{counted(count, 'patch', 'patches')} of {spell_size(patch)}"
 
 
 def filled(
