@@ -59,6 +59,33 @@ def test_single_slices_are_slices_along_the_axis_of_one_voxel(axis):
     assert spec.batch.patch_size_px == (24, 24)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_slices_of_thin_volumes_are_cut_across_the_thinnest_axis(axis):
+    shape = tuple(5 if at == axis else 24 for at in range(3))
+    spacing = tuple(2.0 if at == axis else 1.0 for at in range(3))
+    dataset = with_shapes(small_resolved().dataset, shape, spacing)
+    resolved = resolve(small_spec(AUTO), dataset)
+    assert (resolved.spec.model.args["dims"], resolved.spec.batch.slice_axis) == (2, axis)
+    assert resolved.spec.batch.patch_size_px == (24, 24)
+    said = [remark for remark in resolved.remarks if remark.startswith("batch.slice_axis")]
+    assert len(said) == (axis != 0)  # and none that asks whether another axis was meant
+    assert all(f"array axis {axis} of (D, H, W), along which the volumes are 5 voxels thick" in line for line in said)
+    given = resolve(small_spec(AUTO, {"model": {"dims": 2}}), dataset)
+    assert given.trial_id(0) == resolved.trial_id(0)
+
+
+@pytest.mark.parametrize("fold", [0, 1])
+def test_slices_are_cut_across_the_axis_that_is_thin_in_all_cases_together(fold):
+    dataset = small_resolved().dataset
+    cases = [
+        replace(case, image=case.image[:, :, :width], mask=case.mask[:, :, :width])
+        for case, width in zip(dataset.cases, (5, 24, 6, 7), strict=True)
+    ]
+    split = {"split": {"val_fraction": None, "fold": fold, "folds": 2}}
+    spec = resolve(small_spec(AUTO, split), replace(dataset, cases=tuple(cases))).spec
+    assert (spec.model.args["dims"], spec.batch.slice_axis) == (2, 2)
+
+
 def test_dims_given_are_kept_and_give_the_same_trial_as_auto_that_chose_them():
     auto = small_resolved(AUTO)
     given = small_resolved(AUTO, {"model": {"dims": 3}})

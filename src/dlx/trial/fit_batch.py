@@ -66,24 +66,37 @@ def fitting_dims(cases: Sequence[Case]) -> tuple[Dims, str]:
 def fit_slice_axis(spec: Spec, dataset: Dataset, split: Split, dims: int) -> tuple[Spec, list[str]]:
     """The spec with `batch.slice_axis` as a number, and a remark if the slices are not those along the first axis.
 
-    `auto` is the axis of one voxel of single slices, or for volumes the coarse axis of the training cases' median
-    spacing (see `coarse_axis`).
+    `auto` is for a 2D network the axis that `_axis_of_slices` finds.
     """
     if spec.batch.slice_axis != "auto":
         return spec, []
-    trained = dataset.cases_of(split.train)
-    spacing = median_spacing([case.spacing_mm for case in trained], [case.mask.shape for case in trained])
-    shape = median_shape([case.mask.shape for case in trained])
-    single = [axis for axis in range(3) if shape[axis] == 1]
-    found = single[0] if single else coarse_axis(spacing, shape)
-    axis = found or 0 if dims == 2 else 0
+    axis, cause = _axis_of_slices(dataset, split) if dims == 2 else (0, "")
     fitted = spec.model_copy(update={"batch": spec.batch.model_copy(update={"slice_axis": axis})})
     if axis == 0:
         return fitted, []
-    return fitted, [
-        f"batch.slice_axis=auto: slices are taken along array axis {axis} of (D, H, W), "
-        + ("which has one voxel" if single else f"whose voxels are the longest, {spacing[axis]:.3g} mm")
-    ]
+    return fitted, [f"batch.slice_axis=auto: slices are taken along array axis {axis} of (D, H, W), {cause}"]
+
+
+def _axis_of_slices(dataset: Dataset, split: Split) -> tuple[int, str]:
+    """The axis along which slices are taken if it is not given, and why.
+
+    The axis of one voxel of single slices; or the coarse axis of the training cases' median spacing (`coarse_axis`); or
+    the thinnest axis if the median volume of all cases is thinner than MIN_SIDE_3D voxels, for which `fitting_dims`
+    chooses slices; else the first one.
+    """
+    trained = dataset.cases_of(split.train)
+    spacing = median_spacing([case.spacing_mm for case in trained], [case.mask.shape for case in trained])
+    shape = median_shape([case.mask.shape for case in trained])
+    if 1 in shape:
+        return shape.index(1), "which has one voxel"
+    coarse = coarse_axis(spacing, shape)
+    if coarse is not None:
+        return coarse, f"whose voxels are the longest, {spacing[coarse]:.3g} mm"
+    shape = median_shape([case.mask.shape for case in dataset.cases])
+    thickness = min(shape)
+    if thickness < MIN_SIDE_3D:
+        return shape.index(thickness), f"along which the volumes are {counted(thickness, 'voxel')} thick"
+    return 0, ""
 
 
 def fit_batch(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, compute: Compute) -> Fitted:
