@@ -39,17 +39,29 @@ def test_names_choose_as_in_nnunet_and_the_choice_is_reported(channels: list[str
     assert str(normalizer) == chosen
     assert bound(str(normalizer)) == normalizer
     assert f"data.normalize={chosen}" in line
-    assert ("zscore over all voxels" in line) == ("zscore" in chosen)
+    for scheme in ("zscore", "minmax"):
+        assert (f"{scheme} over all voxels" in line) == (scheme in chosen)
     assert choose_normalizer(normalizer, layout, channels) == (normalizer, ())
 
 
 @pytest.mark.parametrize(
-    ("channels", "is_lost"), [(["CT"], True), (["noNorm", "CT"], True), (["CT", "PET"], False), (["T1"], False)]
+    ("channels", "lost"),
+    [
+        (["CT"], {"all"}),  # `ct` has no `over`: that its default is not used is no news
+        (["noNorm", "CT"], {"all"}),
+        (["CT", "PET"], {"foreground"}),
+        (["rescale_to_0_1"], {"foreground"}),
+        (["rescale_to_0_1", "CT"], {"foreground"}),
+        (["T1"], set()),
+    ],
 )
-def test_an_argument_that_the_chosen_normaliser_does_not_take_is_reported(channels: list[str], is_lost: bool) -> None:
-    _, lines = choose_normalizer(bound("auto:over=all"), "nnunet", channels)
-    assert any("data.normalize.over has no effect" in line for line in lines) == is_lost
-    assert not any("no effect" in line for line in choose_normalizer(bound("auto"), "nnunet", channels)[1])
+@pytest.mark.parametrize("over", ["foreground", "all"])
+def test_an_argument_that_the_chosen_normaliser_does_not_use_is_reported(
+    channels: list[str], lost: set[str], over: str
+) -> None:
+    _, lines = choose_normalizer(bound(f"auto:over={over}"), "nnunet", channels)
+    assert any(f"data.normalize.over={over} has no effect" in line for line in lines) == (over in lost)
+    assert sum("no effect" in line for line in lines) == (over in lost)
 
 
 @pytest.mark.parametrize("name", ["T1", "zscore", "cta", "CT1", "MRI", ""])
@@ -94,7 +106,7 @@ def test_a_prepared_file_is_opened_only_with_the_normaliser_that_its_channels_ch
     opened(data, cache_dir=cache)
     (file,) = cache.glob("*.safetensors")
     assert load_cache(file, normalize=bound("auto")).normalize.startswith("ct:")
-    with pytest.raises(DataError, match=r"prepared with data\.normalize=ct"):
+    with pytest.raises(DataError, match=r"prepared with data\.normalize=ct.*--set data\.normalize=ct:low=0\.5,high"):
         load_cache(file, normalize=bound("zscore"))
 
 

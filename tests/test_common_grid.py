@@ -1,6 +1,7 @@
 """One orientation and one voxel size for all cases of a set, against nibabel, SimpleITK, scipy and numbers by hand."""
 
 import json
+import re
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ from dlx.data.orientation import turn
 from dlx.data.resample import MASK_BYTES_PER_VOXEL, coarse_axis, median_spacing, new_size, resample_image, resample_mask
 from dlx.engine import checkpoint
 from dlx.engine.original_grid import to_original
+from dlx.settings.layers import nest, parse_assignment
 from dlx.settings.spec import DataSpec
 from dlx.system.errors import DataError, SettingError
 from dlx.trial.fit_batch import fit_slice_axis
@@ -314,6 +316,17 @@ def test_a_prepared_file_that_was_resampled_is_opened_with_its_own_settings_only
         opened(file, spacing_mm="none")
     with pytest.raises(DataError, match=r"data\.orientation=common.*LPS"):
         opened(file, orientation="LPS")
+
+
+def test_the_settings_that_open_a_prepared_file_are_named_as_they_are_typed(tmp_path: Path) -> None:
+    folder, store = write(tmp_path / "d", MIXED_SPACINGS), tmp_path / "cache"
+    made = opened(folder, store, orientation="LPS", spacing_mm=[0.71234567, 0.75, 2.0])
+    (file,) = store.iterdir()
+    with pytest.raises(DataError) as refused:
+        opened(file)
+    named = re.findall(r"--set (\S+)", str(refused.value))
+    assert named == ["data.orientation=LPS", "data.spacing_mm=[0.71234567,0.75,2.0]"]
+    assert opened(file, **nest(map(parse_assignment, named))["data"]).fingerprint == made.fingerprint
 
 
 def test_a_voxel_size_that_would_exceed_the_memory_is_refused_with_the_case_and_a_remedy(tmp_path: Path) -> None:

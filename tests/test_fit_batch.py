@@ -47,7 +47,8 @@ def test_dims_auto_is_3_for_volumes_and_2_for_slices(shape, spacing, dims):
     resolved = resolve(small_spec(AUTO), dataset)
     assert resolved.spec.model.args["dims"] == dims
     assert len(resolved.spec.batch.patch_size_px) == dims
-    assert any(f"model.dims=auto: {dims} " in remark for remark in resolved.remarks)
+    (line,) = (remark for remark in resolved.remarks if remark.startswith(f"model.dims=auto: {dims} "))
+    assert (f"{' x '.join(map(str, shape))} voxels (D, H, W)" in line) == (dims == 3)
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -56,6 +57,33 @@ def test_single_slices_are_slices_along_the_axis_of_one_voxel(axis):
     spec = resolve(small_spec(AUTO), with_shapes(small_resolved().dataset, shape, (1.0, 1.0, 1.0))).spec
     assert (spec.model.args["dims"], spec.batch.slice_axis) == (2, axis)
     assert spec.batch.patch_size_px == (24, 24)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_slices_of_thin_volumes_are_cut_across_the_thinnest_axis(axis):
+    shape = tuple(5 if at == axis else 24 for at in range(3))
+    spacing = tuple(2.0 if at == axis else 1.0 for at in range(3))
+    dataset = with_shapes(small_resolved().dataset, shape, spacing)
+    resolved = resolve(small_spec(AUTO), dataset)
+    assert (resolved.spec.model.args["dims"], resolved.spec.batch.slice_axis) == (2, axis)
+    assert resolved.spec.batch.patch_size_px == (24, 24)
+    said = [remark for remark in resolved.remarks if remark.startswith("batch.slice_axis")]
+    assert len(said) == (axis != 0)  # and none that asks whether another axis was meant
+    assert all(f"array axis {axis} of (D, H, W), along which the volumes are 5 voxels thick" in line for line in said)
+    given = resolve(small_spec(AUTO, {"model": {"dims": 2}}), dataset)
+    assert given.trial_id(0) == resolved.trial_id(0)
+
+
+@pytest.mark.parametrize("fold", [0, 1])
+def test_slices_are_cut_across_the_axis_that_is_thin_in_all_cases_together(fold):
+    dataset = small_resolved().dataset
+    cases = [
+        replace(case, image=case.image[:, :, :width], mask=case.mask[:, :, :width])
+        for case, width in zip(dataset.cases, (5, 24, 6, 7), strict=True)
+    ]
+    split = {"split": {"val_fraction": None, "fold": fold, "folds": 2}}
+    spec = resolve(small_spec(AUTO, split), replace(dataset, cases=tuple(cases))).spec
+    assert (spec.model.args["dims"], spec.batch.slice_axis) == (2, 2)
 
 
 def test_dims_given_are_kept_and_give_the_same_trial_as_auto_that_chose_them():
@@ -177,19 +205,19 @@ def test_the_memory_of_batch_norm_is_counted_where_one_patch_is_one_voxel_at_the
 
 
 @pytest.mark.parametrize(
-    ("patch", "count", "room", "is_reduced", "said"),
+    ("fitted", "wanted", "room", "said"),
     [
-        ((8, 8), 3, 10_000, False, []),
-        ((8, 8), 3, 250, True, ["3 patches of 8 x 8, because batch.max_voxels=300 would take more than half"]),
-        ((8, 8), 1, 64, True, ["1 patch of 8 x 8, because batch.max_voxels=300 would take more than half"]),
-        ((8, 8), 1, 63, True, ["one patch of 8 x 8 alone takes more than half of the memory"]),
-        ((8, 8), 4, None, False, ["cannot be measured"]),
-        ((32, 32), 1, 10_000, False, ["one patch of 32 x 32 has 1,024 voxels, more than batch.max_voxels=300"]),
+        (((8, 8), 3), ((8, 8), 3), 10_000, []),
+        (((8, 8), 3), ((8, 8), 4), 250, ["3 patches of 8 x 8, because 4 patches of 8 x 8 would take more than half"]),
+        (((8, 8), 1), ((8, 8), 2), 64, ["1 patch of 8 x 8, because 2 patches of 8 x 8 would take more than half"]),
+        (((8, 8), 1), ((8, 8), 2), 63, ["one patch of 8 x 8 alone takes more than half of the memory"]),
+        (((8, 8), 4), ((8, 8), 4), None, ["cannot be measured"]),
+        (((32, 32), 1), ((32, 32), 1), 10_000, ["patch of 32 x 32 has 1,024 voxels, more than batch.max_voxels=300"]),
     ],
 )
-def test_what_limits_a_step_beside_its_voxels_is_reported(patch, count, room, is_reduced, said):
+def test_what_limits_a_step_beside_its_voxels_is_reported(fitted, wanted, room, said):
     spec = small_spec({"batch": {"size": "auto", "max_voxels": 300}})
-    remarks = remarks_on_limits(spec, patch, count, room, is_reduced=is_reduced)
+    remarks = remarks_on_limits(spec, fitted, wanted, room)
     assert len(remarks) == len(said)
     for remark, words in zip(remarks, said, strict=True):
         assert remark.startswith("batch.size=auto: ")
@@ -206,7 +234,10 @@ def test_patches_that_memory_makes_smaller_are_reported_whatever_their_greatest_
     monkeypatch.setattr(fit_batch, "voxels_in_memory", lambda *_: 24**3 * 5 // 4)
     resolved = small_resolved(AUTO, {"model": {"dims": 3}, "batch": {"max_patches": max_patches}})
     assert (resolved.spec.batch.patch_size_px, resolved.spec.batch.size) == (patch, min(max_patches, 2))
-    assert any("more than half of the memory" in remark for remark in resolved.remarks) == is_reported
+    reduced = [remark for remark in resolved.remarks if "more than half of the memory" in remark]
+    assert len(reduced) == is_reported
+    did_not_fit = min(max_patches, 14)  # of the patches of 24 x 24 x 24 that have 200,000 voxels
+    assert all(f"because {did_not_fit} patches of 24 x 24 x 24 would take" in remark for remark in reduced)
 
 
 @pytest.mark.parametrize("first", [0, 3])

@@ -5,6 +5,7 @@ import graphlib
 import resource
 import subprocess
 import sys
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -68,6 +69,32 @@ def test_every_package_has_its_place_in_the_order_of_imports():
 def test_packages_import_from_packages_below(name):
     for imported in imported_by(name):
         assert PACKAGES.index(package_of(name)) <= PACKAGES.index(package_of(imported)), f"{name} imports {imported}"
+
+
+def names_of(name):
+    """The capitalised names that a file defines at its top level: constants, types and classes."""
+    found = set()
+    for node in ast.parse(FILES[name].read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef):
+            found.add(node.name)
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        found |= {target.id for target in targets if isinstance(target, ast.Name) and target.id[0].isupper()}
+    return found
+
+
+@pytest.mark.parametrize("package", ["engine", "run", "trial"])
+def test_a_name_means_one_thing_in_the_files_of_a_package(package):
+    names = [name for file in FILES if package_of(file) == package for name in sorted(names_of(file))]
+    assert len(names) > 10
+    assert [name for name, times in Counter(names).items() if times > 1] == []
+
+
+@pytest.mark.parametrize("package", ["run", "trial"])
+def test_a_type_of_trials_is_not_named_as_one_of_another_package(package):
+    own = {name for file in FILES if package_of(file) == package for name in names_of(file) if not name.isupper()}
+    others = {name for file in FILES if package_of(file) != package for name in names_of(file)}
+    assert own
+    assert own & others == set()
 
 
 def test_no_file_imports_itself_by_way_of_others():

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import measure_memory
+from dlx.data.cases import Original
 from dlx.data.dataset import open_dataset
 from dlx.engine import evaluate
 from dlx.engine.footprint import PeakBytes, forward_bytes
@@ -23,6 +24,7 @@ from dlx.system import memory
 from dlx.system.errors import DataError
 from dlx.trial import evaluation_memory
 from dlx.trial.factories import make_model
+from dlx.trial.resolve import resolve
 from small import small_job, small_resolved, small_spec
 
 THREE_D = {"model": {"dims": 3}, "batch": {"patch_size_px": [8, 16, 12], "size": 2}}
@@ -150,6 +152,20 @@ def test_the_evaluated_batch_is_halved_until_it_fits_the_memory(limit_memory):
         assert len(remarks) == (fitted < 64)
         assert all(f"from 64 to {fitted}" in remark for remark in remarks)
     assert small_resolved({"evaluate": {"batch_size": 48}}).spec.evaluate.batch_size == 48
+
+
+def test_the_soft_dice_of_resampled_cases_takes_the_memory_of_their_original_voxels(limit_memory):
+    spec, dataset = small_spec({"evaluate": {"soft_dice": True}}), small_resolved().dataset
+    cases = [
+        dataclasses.replace(case, original=Original(case.mask.repeat(4, axis=0), (0.25, 1.0, 1.0)))
+        for case in dataset.cases
+    ]
+    resampled = dataclasses.replace(dataset, cases=tuple(cases))
+    kept = 2 * 4 * 4 * (4 * 24 * 24 * 24)  # the pieces and their concatenation: a float32 for each of four classes
+    room = 64 * bytes_of_a_slice() + kept
+    for limit, fitted in ((4 * room, 64), (4 * room - 4, 32)):
+        limit_memory(limit)
+        assert resolve(spec, resampled).spec.evaluate.batch_size == fitted
 
 
 def test_a_study_that_began_with_the_whole_batch_keeps_it(limit_memory, tmp_path):

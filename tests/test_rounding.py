@@ -1,7 +1,9 @@
 """What float16 loses of an image, and data sets kept as float32 because of it."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +12,11 @@ from dlx.data.batches.voxels import VoxelStore
 from dlx.data.cache import load_cache
 from dlx.data.cases import Dataset
 from dlx.data.checks.remarks import stored_as_float32
-from dlx.data.rounding import MAX_ROUNDING_ERROR, noise_std, rounding_error, stored_type
+from dlx.data.rounding import MAX_ROUNDING_ERROR, noise_responses, noise_std, rounding_error, stored_type
 from dlx.settings.part import Part
 from dlx.trial.evaluation_memory import evaluation_bytes
 from dlx.trial.resolve import resolve
-from small import small_resolved, small_spec
+from small import SMALL_ARGS, small_resolved, small_spec
 from test_remarks import made, only, opened, write
 
 NORMAL = np.random.default_rng(0).standard_normal((8, 64, 64))
@@ -22,20 +24,20 @@ NORMAL = np.random.default_rng(0).standard_normal((8, 64, 64))
 
 @pytest.mark.parametrize("std", [0.01, 1.0, 250.0])
 def test_the_noise_of_a_flat_image_is_its_standard_deviation(std: float) -> None:
-    assert noise_std(1000.0 + std * NORMAL) == pytest.approx(std, rel=0.03)
+    assert noise_std(noise_responses(1000.0 + std * NORMAL)) == pytest.approx(std, rel=0.03)
 
 
 def test_slopes_edges_and_constant_air_do_not_count_as_noise() -> None:
     image = 5 * NORMAL + 3.0 * np.arange(64)
     image[:, 20:40, 20:40] += 500.0
-    assert noise_std(image) == pytest.approx(5.0, rel=0.1)
+    assert noise_std(noise_responses(image)) == pytest.approx(5.0, rel=0.1)
     image[:, 45:] = -1024.0
-    assert noise_std(image) == pytest.approx(5.0, rel=0.15)
+    assert noise_std(noise_responses(image)) == pytest.approx(5.0, rel=0.15)
 
 
 def test_an_image_without_variation_has_no_noise() -> None:
-    assert noise_std(np.full((4, 8, 8), 3.3)) is None
-    assert noise_std(np.arange(3.0).reshape(1, 1, 3)) is None
+    assert noise_std(noise_responses(np.full((4, 8, 8), 3.3))) is None
+    assert noise_std(noise_responses(np.arange(3.0).reshape(1, 1, 3))) is None
     assert rounding_error(np.full((1, 4, 8, 8), 3.3, np.float32)) is None
 
 
@@ -148,3 +150,12 @@ def test_a_dry_run_states_the_largest_error_of_what_is_kept_as_float16(tmp_path:
     dataset = opened(folder, "minmax:over=all")
     errors = [case.rounding_error for case in dataset.cases]
     assert resolve(spec, dataset).rounding_error == max(errors[0] or 0.0, errors[2] or 0.0)
+
+
+def test_the_document_of_a_dry_run_has_the_largest_error_of_what_is_kept_as_float16(dlx: Any, tmp_path: Path) -> None:
+    folder, normalize = with_metal(tmp_path / "data"), "minmax:over=all"
+    errors = [case.rounding_error for case in opened(folder, normalize).cases if not case.is_wide]
+    data = ("--data", str(folder), "--val", "c2", "--set", f"data.normalize={normalize}")
+    shown = dlx("train", *data, *SMALL_ARGS[4:], "--epochs", "1", "--dry-run", "--json")
+    assert len(errors) == 2
+    assert json.loads(shown.stdout)["rounding_error_fraction"] == pytest.approx(max(error or 0.0 for error in errors))

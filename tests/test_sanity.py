@@ -90,6 +90,7 @@ WITHOUT_EFFECT = {
     "augment.contrast_range": [0.5, 1.25],
     "augment.low_resolution_range": [0.25, 1.0],
     "augment.gamma_range": [0.5, 1.5],
+    "optimizer.decay_norms_and_biases": False,
 }
 
 

@@ -297,8 +297,9 @@ def test_the_loss_bounds_the_dice_of_the_batches_where_that_was_not_measured():
     trial = study().trials[0]
     epochs = [epoch.result.model_copy(update={"train_soft_dice_running": None, "loss": 0.24}) for epoch in trial.epochs]
 
-    def bound(*loss):
-        return dice_of_batches(trial.record.model_copy(update={"settings": {"loss": loss}}), epochs)
+    def bound(*loss, **model):
+        settings = {"loss": loss, "model": {"name": "unet2", "args": model}}
+        return dice_of_batches(trial.record.model_copy(update={"settings": settings}), epochs)
 
     dice = {"name": "dice", "args": {"batch": True, "include_background": False}}
     background = {"name": "dice", "args": {"batch": True, "include_background": True}}
@@ -306,6 +307,10 @@ def test_the_loss_bounds_the_dice_of_the_batches_where_that_was_not_measured():
     assert bound({"name": "ce", "args": {}}) is None
     assert bound(background) is None
     assert bound(dice, {"name": "own", "args": {}}) is None  # which may be negative
+    assert bound(dice, deep_supervision=0) == bound(dice) == pytest.approx(0.76)
+    # weights 4/7, 2/7, 1/7: where coarser levels are perfect, the loss of the full size is 7/4 of the mean, 0.42
+    assert bound(dice, deep_supervision=2) == pytest.approx(0.58)
+    assert bound(dice, deep_supervision=1) == pytest.approx(1 - 0.24 * 3 / 2)
 
 
 def test_only_what_batchnorm_spoils_is_warned_of_in_the_recorded_studies():

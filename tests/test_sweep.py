@@ -432,7 +432,7 @@ def test_a_study_that_began_with_a_larger_evaluation_batch_keeps_it(dlx, monkeyp
     options = ["train", *SMALL, "--set", "evaluate.every=2", "--json"]
     dlx(*options, "--quiet", "--out", "out")
     begun = json.loads(dlx(*options, "--out", "out", "--dry-run").stdout)["trials"]
-    monkeypatch.setattr(evaluation_memory, "ROOMY_BYTES_PER_VOXEL", 2**40)
+    monkeypatch.setattr(evaluation_memory, "ROOMY_EVALUATION_BYTES_PER_VOXEL", 2**40)
     monkeypatch.setattr(evaluation_memory, "MAX_EVALUATION_BYTES", 1)  # now one slice at a time is chosen
     again = json.loads(dlx(*options, "--out", "out", "--dry-run").stdout)["trials"]
     assert [(trial["id"], trial["status"]) for trial in again] == [(trial["id"], "done") for trial in begun]

@@ -64,8 +64,8 @@ def test_patches_that_differ_between_folds_are_named():
     ]
     spec = small_spec(AUTO, {"model": {"dims": 3}, "split": {"val_fraction": None, "fold": "all", "folds": 2}})
     study = Study(name="s", variants=(Variant(label="v", spec=spec),), seeds=(0,), folds=(0, 1))
-    grid = {("v", fold): resolve(in_fold(spec, fold), replace(dataset, cases=tuple(cut))) for fold in (0, 1)}
-    remarked = remark_on_batches(study, grid)
+    resolved = {("v", fold): resolve(in_fold(spec, fold), replace(dataset, cases=tuple(cut))) for fold in (0, 1)}
+    remarked = remark_on_batches(study, resolved)
     sizes = [one.spec.batch.patch_size_px for one in remarked.values()]
     assert sizes[0] != sizes[1]
     for one, (depth, height, width) in zip(remarked.values(), sizes, strict=True):

@@ -6,6 +6,7 @@ import torch
 
 from dlx.data.batches.voxels import VoxelStore, store_bytes
 from dlx.data.cases import Case, Original
+from dlx.run.cost import largest_cases
 from dlx.system.errors import DataError
 
 
@@ -70,6 +71,14 @@ def test_the_bytes_of_a_store_are_known_before_it_is_made(cases, is_wide, is_res
     if is_resampled:
         second = replace(second, original=Original(np.zeros((9, 2, 5), np.uint8), (1.0, 1.0, 1.0)))
     assert store_bytes([first, second]) == VoxelStore([first, second]).nbytes
+
+
+def test_the_memory_of_evaluation_is_measured_on_the_largest_case_before_and_after_resampling():
+    fine = replace(make_case("b", (3, 3, 3)), original=Original(np.zeros((9, 9, 9), np.uint8), (1.0, 1.0, 1.0)))
+    store = VoxelStore([make_case("a", (4, 4, 4)), fine, make_case("c", (2, 2, 2))])
+    assert [(store.voxels(case), store.measured_voxels(case)) for case in range(3)] == [(64, 64), (27, 729), (8, 8)]
+    assert largest_cases(store, (0, 1, 2)) == [0, 1]
+    assert largest_cases(store, (2, 1)) == [1]
 
 
 def test_a_store_of_nothing_is_refused():

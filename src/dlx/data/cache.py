@@ -73,5 +73,8 @@ def load_cache(path: Path, *, normalize: Part | None = None) -> Dataset:
     if normalize is not None:
         chosen, _ = choose_normalizer(normalize, dataset.layout, dataset.channels)
         if dataset.normalize != str(chosen):
-            raise DataError(f"{path}: prepared with data.normalize={dataset.normalize}, but the setting is {chosen}")
+            raise DataError(
+                f"{path}: prepared with data.normalize={dataset.normalize}, but the setting is {chosen}; open it with "
+                f"--set data.normalize={dataset.normalize}"
+            )
     return dataset

@@ -111,9 +111,14 @@ class Case:
         """
         return _count_classes(self.mask)
 
+    @property
+    def measured_mask(self) -> NDArray[np.uint8]:
+        """The mask on which the case is measured: `original`, if it was resampled."""
+        return self.mask if self.original is None else self.original.mask
+
     @cached_property
     def measured_voxels(self) -> tuple[int, ...]:
-        """`class_voxels` of the mask on which the case is measured: `original`, if it was resampled."""
+        """`class_voxels` of `measured_mask`."""
         return self.class_voxels if self.original is None else _count_classes(self.original.mask)
 
     @property

@@ -20,7 +20,7 @@ from dlx.data.pictures import distance_unit
 from dlx.data.splits.groups import folder_groups
 from dlx.settings import registry
 from dlx.settings.binding import bind_parts, identifying_part
-from dlx.settings.part import Part
+from dlx.settings.part import Part, spell_value
 from dlx.settings.spec import DataSpec, Geometry
 from dlx.system.errors import DataError
 
@@ -62,7 +62,10 @@ def open_dataset(
         dataset = _with_notes(replace(loaded, source=str(path)))
         dataset = dataset.with_remarks(*choose_normalizer(spec.normalize, dataset.layout, dataset.channels)[1])
         if spec.geometry == "strict" and _has_differences(dataset):
-            raise DataError(f"{path}: prepared with data.geometry=image from files that data.geometry=strict refuses")
+            raise DataError(
+                f"{path}: prepared with data.geometry=image from files that data.geometry=strict refuses; open it with "
+                "--set data.geometry=image"
+            )
         return (
             dataset.with_remarks(f"{path}: only the checksums of prepared data can be verified") if verify else dataset
         )
@@ -112,12 +115,15 @@ def _on_asked_grid(dataset: Dataset, spec: DataSpec) -> Dataset:
     grid = dataset.grid
     if grid is None or not has_changes(dataset.cases):
         return to_common_grid(dataset, spec.orientation, spec.spacing_mm)
-    for key, made, asked in (
-        ("orientation", grid.asked_orientation, spec.orientation),
-        ("spacing_mm", grid.asked_spacing_mm, spec.spacing_mm),
-    ):
-        if made != asked:
-            raise DataError(f"{dataset.source}: prepared with data.{key}={made}, but the setting is {asked}")
+    made = {"orientation": grid.asked_orientation, "spacing_mm": grid.asked_spacing_mm}
+    asked = {"orientation": spec.orientation, "spacing_mm": spec.spacing_mm}
+    if made != asked:
+        unlike = [key for key in made if made[key] != asked[key]]
+        was, now = ([f"data.{key}={spell_value(values[key])}" for key in unlike] for values in (made, asked))
+        raise DataError(
+            f"{dataset.source}: prepared with {', '.join(was)}, but the settings are {', '.join(now)}; open it with "
+            + " ".join(f"--set {setting}" for setting in was)
+        )
     return dataset
 
 

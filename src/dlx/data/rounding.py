@@ -40,21 +40,32 @@ def stored_type(error: float | None) -> type[np.float16] | type[np.float32]:
     return np.float16 if error is None or error <= MAX_ROUNDING_ERROR else np.float32
 
 
-def noise_std(channel: NDArray[Any]) -> float | None:
-    """The standard deviation of the noise of (D, H, W); None if no voxel differs from what surrounds it.
+def noise_responses(slices: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The responses (n, H - 2, W - 2) of slices (n, H, W) to Immerkaer's operator; empty if a side is below 3."""
+    height, width = slices.shape[1] - 2, slices.shape[2] - 2
+    if height < 1 or width < 1:
+        return np.zeros(0)
+    responses = np.zeros((len(slices), height, width))
+    for (i, j), weight in np.ndenumerate(LAPLACIANS):
+        responses += weight * slices[:, i : i + height, j : j + width]
+    return responses
 
-    The median absolute response to Immerkaer's operator, divided by that of unit noise; the median ignores edges unless
-    they are everywhere (Donoho and Johnstone 1994, Biometrika 81, 425, on wavelets). Responses of exactly 0, as in air
-    that was set to a constant, are left out. Smoothed or resampled images give too small a value, which errs towards
-    float32.
+
+def noise_std(responses: NDArray[np.float64]) -> float | None:
+    """The standard deviation of the noise of an image, from `noise_responses`; None if all of them are 0.
+
+    The median absolute response, divided by that of unit noise; the median ignores edges unless they are everywhere
+    (Donoho and Johnstone 1994, Biometrika 81, 425, on wavelets). Responses of exactly 0, as in air that was set to a
+    constant, are left out. Smoothed or resampled images give too small a value, which errs towards float32.
     """
-    return _noise_of(_responses(_slices(channel)))
+    varied = np.abs(responses[responses != 0.0])
+    return float(np.median(varied)) / (NOISE_GAIN * MEDIAN_OF_NORMAL) if varied.size else None
 
 
 def _channel_error(channel: NDArray[np.float32], values: Range | None) -> float | None:
     slices = _slices(channel) if values is None else _slices(channel).clip(*values)
-    responses = _responses(slices)
-    noise = _noise_of(responses)
+    responses = noise_responses(slices)
+    noise = noise_std(responses)
     if noise is None:
         return None
     inner = slices[:, 1:-1, 1:-1][responses != 0.0]
@@ -65,18 +76,3 @@ def _slices(channel: NDArray[Any]) -> NDArray[np.float64]:
     """Up to MAX_SLICES evenly spaced slices (n, H, W), across the shortest axis."""
     across = np.moveaxis(channel, int(np.argmin(channel.shape)), 0)
     return across[:: -(-len(across) // MAX_SLICES)].astype(np.float64)
-
-
-def _responses(slices: NDArray[np.float64]) -> NDArray[np.float64]:
-    height, width = slices.shape[1] - 2, slices.shape[2] - 2
-    if height < 1 or width < 1:
-        return np.zeros(0)
-    responses = np.zeros((len(slices), height, width))
-    for (i, j), weight in np.ndenumerate(LAPLACIANS):
-        responses += weight * slices[:, i : i + height, j : j + width]
-    return responses
-
-
-def _noise_of(responses: NDArray[np.float64]) -> float | None:
-    varied = np.abs(responses[responses != 0.0])
-    return float(np.median(varied)) / (NOISE_GAIN * MEDIAN_OF_NORMAL) if varied.size else None

@@ -76,7 +76,8 @@ def dice_of_batches(record: TrialRecord, epochs: Sequence[EpochResult]) -> float
     """A lower bound of the soft Dice of the last epoch's batches; None if there is none.
 
     If it was not measured, the loss gives the bound: no term is negative, so the soft Dice term is at most the whole
-    loss. This needs a Dice term over the whole batch and over the foreground classes only.
+    loss. This needs a Dice term over the whole batch and over the foreground classes only. With deep supervision the
+    loss is a weighted mean over resolutions, so that of the full one is at most the mean divided by its weight.
     """
     if not epochs:
         return None
@@ -86,8 +87,18 @@ def dice_of_batches(record: TrialRecord, epochs: Sequence[EpochResult]) -> float
     if any(term["name"] not in NONNEGATIVE_LOSSES for term in terms):
         return None
     if any(term["name"] == "dice" and _is_of_foreground_batches(term["args"]) for term in terms):
-        return 1.0 - epochs[-1].loss
+        return 1.0 - epochs[-1].loss / _full_size_weight(record)
     return None
+
+
+def _full_size_weight(record: TrialRecord) -> float:
+    """The weight of the full resolution in the loss of a trial: 1 without deep supervision, else more than 1/2.
+
+    Of weights 1, 1/2, 1/4 ... divided by their sum (`training/deep_supervision.py`). Where levels without a labelled
+    voxel are left out, it is no smaller.
+    """
+    num_coarser = record.settings.get("model", {}).get("args", {}).get("deep_supervision", 0)
+    return 1.0 / sum(0.5**level for level in range(num_coarser + 1))
 
 
 def _is_of_foreground_batches(args: object) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -88,7 +89,7 @@ def _kind(resolved: Resolved) -> str:
 def measure_cost(resolved: Resolved, store: VoxelStore) -> Cost:
     """Times a step (median of a few, after warming up) and the evaluation of one case, and scales both to a trial.
 
-    Memory is the peak of these steps, and of evaluating the largest case.
+    Memory is the peak of these steps, and of evaluating `largest_cases`.
     """
     torch.set_num_threads(resolved.compute.threads)
     device = resolved.compute.device
@@ -104,8 +105,7 @@ def measure_cost(resolved: Resolved, store: VoxelStore) -> Cost:
     step_s = sorted(times[WARM_UP_STEPS:])[TIMED_STEPS // 2]
     training = _peak(device)
     _reset_peak(device)
-    largest = max((*job.val_cases, *job.train_cases), key=store.voxels)
-    job.evaluator.measure(job.evaluated_model, [largest])
+    job.evaluator.measure(job.evaluated_model, largest_cases(store, (*job.val_cases, *job.train_cases)))
     evaluation = _peak(device)
     case = job.val_cases[0]
     started = time.perf_counter()
@@ -120,6 +120,14 @@ def measure_cost(resolved: Resolved, store: VoxelStore) -> Cost:
         trial_s=step_s * spec.train.epochs * spec.train.steps_per_epoch + voxel_s * (validations * each + final),
         memory=Memory(training, evaluation) if is_measured and training and evaluation else None,
     )
+
+
+def largest_cases(store: VoxelStore, cases: Sequence[int]) -> list[int]:
+    """The case with most voxels for the network and the one that is measured on most, which may be the same.
+
+    They differ where cases were resampled: one with fine voxels is small for the network, but its prediction is large.
+    """
+    return sorted({max(cases, key=store.voxels), max(cases, key=store.measured_voxels)})
 
 
 def _reset_peak(device: torch.device) -> bool:

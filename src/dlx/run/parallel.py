@@ -5,7 +5,7 @@ from dlx.settings.text import counted
 from dlx.study.study import Study
 from dlx.system.cpu_cores import available_cores
 from dlx.system.errors import SettingError
-from dlx.trial.evaluation_memory import PARALLEL_FRACTION
+from dlx.trial.memory import PARALLEL_FRACTION
 from dlx.trial.resolve import Resolved
 
 

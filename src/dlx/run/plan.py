@@ -20,7 +20,7 @@ from dlx.run.check_scope import check_scope, num_val_persons
 from dlx.run.parallel import choose_parallel
 from dlx.run.stores import Stores, host_stores, lack_of_shared_memory, stays_on_host
 from dlx.run.trial import Task
-from dlx.run.unlike_batches import Grid, remark_on_batches
+from dlx.run.unlike_batches import remark_on_batches
 from dlx.settings.binding import bind_parts
 from dlx.settings.layers import make_spec, settings_differences, with_absolute_paths
 from dlx.settings.spec import ALL_FOLDS, Spec
@@ -30,7 +30,7 @@ from dlx.study.study import Study, Trial, check_classes, check_measured, in_fold
 from dlx.system.characters import encodable
 from dlx.system.errors import SettingError
 from dlx.system.files import read_json
-from dlx.trial.resolve import Resolved, resolve
+from dlx.trial.resolve import Resolved, ResolvedTrials, resolve
 
 # Ways to choose `evaluate.every` and `evaluate.batch_size` if they are not given (`min_validations` and `fits_batch` of
 # `resolve`): the current one; that of a machine with more memory; that of versions without either rule.
@@ -184,7 +184,7 @@ def _num_persons(resolved: Resolved) -> int:
     return len({persons.get(case.id, case.id) for case in resolved.dataset.cases})
 
 
-def _fold_remarks(study: Study, resolved: Grid) -> list[str]:
+def _fold_remarks(study: Study, resolved: ResolvedTrials) -> list[str]:
     """Remarks on cases that not exactly one fold of cross-validation validates; all variants validate the same."""
     of_fold = [resolved[study.variants[0].label, fold] for fold in study.folds]
     if not of_fold:
@@ -237,7 +237,7 @@ def _open_data(study: Study, **options: Any) -> dict[str, Dataset]:
 
 def _resolve_as_begun(
     study: Study, datasets: Mapping[str, Dataset], folder: Path, known_trials: Collection[str]
-) -> Grid:
+) -> ResolvedTrials:
     """Resolves all variants by the first of CHOICES that gives a trial of the folder or a known one, else by the first
     of all.
     """
@@ -254,8 +254,10 @@ def _resolve_as_begun(
     return resolved
 
 
-def _resolve_all(study: Study, datasets: Mapping[str, Dataset], min_validations: int, fits_batch: bool) -> Grid:
-    resolved: Grid = {}
+def _resolve_all(
+    study: Study, datasets: Mapping[str, Dataset], min_validations: int, fits_batch: bool
+) -> ResolvedTrials:
+    resolved: ResolvedTrials = {}
     for fold in study.splits:
         for variant in study.variants:
             with _naming(variant, study, fold):
@@ -285,7 +287,7 @@ def _naming(variant: Variant, study: Study, fold: int | None = None) -> Iterator
         raise SettingError(": ".join([", ".join(which)] * bool(which) + [str(error)])) from None
 
 
-def _check_study(study: Study, resolved: Grid) -> None:
+def _check_study(study: Study, resolved: ResolvedTrials) -> None:
     """Refuses variants that cannot be compared, and a metric, classes or a scope that the trials do not give."""
     for fold in study.splits:
         of_fold = {variant.label: resolved[variant.label, fold] for variant in study.variants}
@@ -331,7 +333,7 @@ def _make_task(trial: Trial, resolved: Resolved, folder: Path) -> Task:
     return Task(trial, resolved, place)
 
 
-def _common_remarks(resolved: Grid) -> list[str]:
+def _common_remarks(resolved: ResolvedTrials) -> list[str]:
     """Each remark once, prefixed with the variants and folds it is about unless it is about all."""
     every, folds = (list(dict.fromkeys(column)) for column in zip(*resolved, strict=True))
     having: dict[str, list[tuple[str, int | None]]] = {}

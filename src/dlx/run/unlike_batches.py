@@ -3,15 +3,12 @@
 from dataclasses import replace
 
 from dlx.settings.spec import Spec
-from dlx.settings.text import counted
 from dlx.study.study import Study
-from dlx.trial.resolve import Resolved
-from dlx.trial.sanity import spell_size
-
-Grid = dict[tuple[str, int | None], Resolved]  # by the variant's label and the fold
+from dlx.trial.fit_batch import spell_patches
+from dlx.trial.resolve import ResolvedTrials
 
 
-def remark_on_batches(study: Study, resolved: Grid) -> Grid:
+def remark_on_batches(study: Study, resolved: ResolvedTrials) -> ResolvedTrials:
     """The same, with a remark on the batch of each trial if batches differ although the settings ask for the same.
 
     The difference between variants is then also that of their batches.
@@ -38,5 +35,5 @@ def _asked(spec: Spec) -> tuple[object, ...]:
 
 def _describe(spec: Spec, *, has_fitted_norm: bool) -> str:
     """`16 patches of 24 x 24 in a step, batch norm`; a norm that is set is left out."""
-    patches = f"{counted(spec.batch.fitted_size, 'patch', 'patches')} of {spell_size(spec.batch.fitted_patch_size_px)}"
+    patches = spell_patches((spec.batch.fitted_patch_size_px, spec.batch.fitted_size))
     return f"{patches} in a step" + (f", {spec.model.args['norm']} norm" if has_fitted_norm else "")

@@ -175,7 +175,8 @@ class BatchSpec(Section):
     """The size of a patch, [H, W] or [D, H, W]; by default the training subjects' median, at most 64 (3D: 48) unless
     size=auto."""
     slice_axis: Literal["auto", 0, 1, 2] = "auto"
-    """The array axis (D, H, W) of a 2D network's slices; `auto`: the one with by far the largest spacing, else 0."""
+    """The array axis (D, H, W) of a 2D network's slices; `auto`: by far the largest spacing, else the thinnest if under
+    8 voxels, else 0."""
     foreground_fraction: Fraction = 0.0
     """The share of patches that are centred on a labelled voxel."""
     foreground_by: Annotated[ForegroundBy, ADDED_LATER] = "voxel"

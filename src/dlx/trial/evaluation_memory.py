@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from math import prod
-from typing import NamedTuple
 
 from torch import nn
 
+from dlx.data.batches.sampler import slice_sizes
 from dlx.data.cases import Dataset
 from dlx.data.ct import windowed_channels
 from dlx.data.splits.split import Split
@@ -16,26 +16,14 @@ from dlx.scoring.outputs import Outputs
 from dlx.settings.spec import EvaluateSpec, Spec
 from dlx.system.cpu_cores import available_cores
 from dlx.trial.factories import model_geometry, outputs_of
+from dlx.trial.memory import PARALLEL_FRACTION, Fitted
 
 # The share of the device's memory for a batch of evaluation: a quarter leaves room for voxels, weights, other trials.
-MEMORY_FRACTION = 0.25
-PARALLEL_FRACTION = 0.5  # of the memory, for all trials that run at once
+MAX_EVALUATION_FRACTION = 0.25
 MAX_EVALUATION_BYTES = 4 * 2**30  # with it 512 x 512 x 600 voxels and 24 classes take less than 6 GiB in all
-ROOMY_BYTES_PER_VOXEL = 6144  # of a U-Net of width 256: a batch that would fit even then needs no tracing
-WORKSPACE = 4 / 3  # measured: oneDNN's convolutions took a third more than their tensors (512 x 512, width 16)
+ROOMY_EVALUATION_BYTES_PER_VOXEL = 6144  # of a U-Net of width 256: what would fit even then is not traced
+EVALUATION_WORKSPACE = 4 / 3  # measured: oneDNN took a third more than the tensors (512 x 512, width 16)
 GATHERED_BYTES, GATHERED_BYTES_PER_CHANNEL = 26, 10  # an index, a mask; the image as float16 and twice as float32
-
-
-class Fitted(NamedTuple):
-    """A spec with settings that were fitted to data or device, and remarks on them.
-
-    `memory_fraction` is the share of the device's memory that a step or an evaluation with them may take; None if it
-    was not counted, because it is small or cannot be measured.
-    """
-
-    spec: Spec
-    remarks: list[str]
-    memory_fraction: float | None = None
 
 
 def fit_evaluation_batch(
@@ -56,9 +44,9 @@ def fit_evaluation_batch(
     size = evaluated_size(spec, shapes, dims, stride)
     kept = slab_bytes(size, shapes, outputs) if dims == 3 else 0
     if spec.evaluate.soft_dice:
-        kept += max(soft_dice_bytes(prod(shape), outputs) for shape in shapes)
-    room = min(int(memory * MEMORY_FRACTION), MAX_EVALUATION_BYTES) - kept
-    roomy = asked * prod(size) * ROOMY_BYTES_PER_VOXEL
+        kept += max(soft_dice_bytes(case.measured_mask.size, outputs) for case in used)
+    room = min(int(memory * MAX_EVALUATION_FRACTION), MAX_EVALUATION_BYTES) - kept
+    roomy = asked * prod(size) * ROOMY_EVALUATION_BYTES_PER_VOXEL
     if roomy <= room and (roomy + kept) * available_cores() <= memory * PARALLEL_FRACTION:
         return Fitted(spec, [])
     can_reduce = reduces and asked == EvaluateSpec().batch_size and roomy > room  # whatever the number of cores
@@ -89,7 +77,10 @@ def slab_bytes(window: Sequence[int], shapes: Sequence[Sequence[int]], outputs: 
 
 
 def soft_dice_bytes(num_voxels: int, outputs: Outputs) -> int:
-    """The memory of a case's probabilities that the soft Dice keeps, and of their concatenation: see `SoftSums`."""
+    """The memory of the probabilities that the soft Dice keeps of a case, and of their concatenation: see `SoftSums`.
+
+    `num_voxels` are those on which the case is measured.
+    """
     return 2 * 4 * outputs.num_outputs * num_voxels if SoftSums.keeps(outputs, num_voxels) else 0
 
 
@@ -99,11 +90,6 @@ def evaluated_size(spec: Spec, shapes: list[tuple[int, ...]], dims: int, stride:
         return spec.batch.fitted_patch_size_px
     slices = slice_sizes(shapes, spec.batch.fitted_slice_axis)
     return max((tuple(-(-size // stride) * stride for size in one) for one in slices), key=prod)
-
-
-def slice_sizes(shapes: Sequence[tuple[int, ...]], axis: int) -> list[tuple[int, ...]]:
-    """The size of the slices of each shape (D, H, W) along an axis."""
-    return [shape[:axis] + shape[axis + 1 :] for shape in shapes]
 
 
 def bytes_of_each(spec: Spec, model: nn.Module, dataset: Dataset, size: tuple[int, ...]) -> int | None:
@@ -131,4 +117,4 @@ def evaluation_bytes(model: nn.Module, channels: int, size: tuple[int, ...], add
     """
     gathered = prod(size) * (GATHERED_BYTES + (GATHERED_BYTES_PER_CHANNEL + added_per_channel) * channels)
     forward = forward_bytes(model, (1, channels, *size))
-    return None if forward is None else int(WORKSPACE * forward) + gathered
+    return None if forward is None else int(EVALUATION_WORKSPACE * forward) + gathered

@@ -5,7 +5,7 @@ from math import prod
 
 from torch import nn
 
-from dlx.data.batches.sampler import fit_patch_size, median_patch
+from dlx.data.batches.sampler import fit_patch_size, median_patch, slice_sizes
 from dlx.data.cases import Case, Dataset
 from dlx.data.common_grid import spell_spacing
 from dlx.data.layouts.listing import name_some
@@ -18,15 +18,18 @@ from dlx.settings.part import Part
 from dlx.settings.spec import BatchSpec, Spec
 from dlx.settings.text import counted
 from dlx.system.cpu_cores import available_cores
-from dlx.trial.evaluation_memory import PARALLEL_FRACTION, Fitted, slice_sizes
 from dlx.trial.factories import make_training_loss, model_geometry, outputs_of
+from dlx.trial.memory import PARALLEL_FRACTION, Fitted
+from dlx.trial.sanity import spell_size
 
 SHOWN = 3  # names in a line
 MIN_SIDE_3D = 8  # voxels: the median volume of a 3D network is at least as thick
 MIN_PATCHES = {2: 8, 3: 2}  # of a step with `batch.size=auto`: the patch shrinks until as many fit
-WORKSPACE = 2  # measured: training took up to 1.9 times its tensors in float32, and 1.2 times in bf16 (docs/log.md)
-ROOMY_BYTES_PER_VOXEL = 32_768  # of training a U-Net of width 256: a step that fits even then needs no tracing
-MEMORY_FRACTION = 0.5  # of the device's memory, for the patches of a step; the rest is for voxels, weights, evaluation
+STEP_WORKSPACE = 2  # measured: a step took up to 1.9 times its tensors in float32, and 1.2 times in bf16 (docs/log.md)
+ROOMY_STEP_BYTES_PER_VOXEL = 32_768  # of a U-Net of width 256: a step that fits even then needs no tracing
+MAX_STEP_FRACTION = 0.5  # of the device's memory, for the patches of a step; the rest: voxels, weights, evaluation
+
+Patches = tuple[tuple[int, ...], int]  # the size of a patch, and how many a step has
 
 
 def fit_network(spec: Spec, dataset: Dataset) -> tuple[Spec, list[str]]:
@@ -57,37 +60,50 @@ def fitting_dims(cases: Sequence[Case]) -> tuple[Dims, str]:
         return 2, f"the volumes are {min(shape)} voxels thick"
     single = [case.id for case in cases if min(case.mask.shape) == 1]
     though = f"; single slices, though: {name_some(single, SHOWN)}" if single else ""
-    return 3, f"the median of {counted(len(cases), 'case')} is {' x '.join(map(str, shape))} voxels{though}"
+    return 3, f"the median of {counted(len(cases), 'case')} is {spell_size(shape)} voxels (D, H, W){though}"
 
 
 def fit_slice_axis(spec: Spec, dataset: Dataset, split: Split, dims: int) -> tuple[Spec, list[str]]:
     """The spec with `batch.slice_axis` as a number, and a remark if the slices are not those along the first axis.
 
-    `auto` is the axis of one voxel of single slices, or for volumes the coarse axis of the training cases' median
-    spacing (see `coarse_axis`).
+    `auto` is for a 2D network the axis that `_axis_of_slices` finds.
     """
     if spec.batch.slice_axis != "auto":
         return spec, []
-    trained = dataset.cases_of(split.train)
-    spacing = median_spacing([case.spacing_mm for case in trained], [case.mask.shape for case in trained])
-    shape = median_shape([case.mask.shape for case in trained])
-    single = [axis for axis in range(3) if shape[axis] == 1]
-    found = single[0] if single else coarse_axis(spacing, shape)
-    axis = found or 0 if dims == 2 else 0
+    axis, cause = _axis_of_slices(dataset, split) if dims == 2 else (0, "")
     fitted = spec.model_copy(update={"batch": spec.batch.model_copy(update={"slice_axis": axis})})
     if axis == 0:
         return fitted, []
-    return fitted, [
-        f"batch.slice_axis=auto: slices are taken along array axis {axis} of (D, H, W), "
-        + ("which has one voxel" if single else f"whose voxels are the longest, {spacing[axis]:.3g} mm")
-    ]
+    return fitted, [f"batch.slice_axis=auto: slices are taken along array axis {axis} of (D, H, W), {cause}"]
+
+
+def _axis_of_slices(dataset: Dataset, split: Split) -> tuple[int, str]:
+    """The axis along which slices are taken if it is not given, and why.
+
+    The axis of one voxel of single slices; or the coarse axis of the training cases' median spacing (`coarse_axis`); or
+    the thinnest axis if the median volume of all cases is thinner than MIN_SIDE_3D voxels, for which `fitting_dims`
+    chooses slices; else the first one.
+    """
+    trained = dataset.cases_of(split.train)
+    spacing = median_spacing([case.spacing_mm for case in trained], [case.mask.shape for case in trained])
+    shape = median_shape([case.mask.shape for case in trained])
+    if 1 in shape:
+        return shape.index(1), "which has one voxel"
+    coarse = coarse_axis(spacing, shape)
+    if coarse is not None:
+        return coarse, f"whose voxels are the longest, {spacing[coarse]:.3g} mm"
+    shape = median_shape([case.mask.shape for case in dataset.cases])
+    thickness = min(shape)
+    if thickness < MIN_SIDE_3D:
+        return shape.index(thickness), f"along which the volumes are {counted(thickness, 'voxel')} thick"
+    return 0, ""
 
 
 def fit_batch(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, compute: Compute) -> Fitted:
     """Fills in the size of a patch and the number of patches.
 
     With `batch.size=auto` patches start from the training cases' median shape. A step has `batch.max_patches` patches
-    and `batch.max_voxels` voxels at most, fewer if these would take more than MEMORY_FRACTION of the memory of the
+    and `batch.max_voxels` voxels at most, fewer if these would take more than MAX_STEP_FRACTION of the memory of the
     device (not of what is free now: the same trial then gets the same id again); the longest sides are shortened until
     MIN_PATCHES fit. `model` is on the meta device.
     """
@@ -109,7 +125,7 @@ def fit_batch(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, comp
         ]
         patch = fit_patch_size(asked, shapes, stride)
         room = None if is_small(spec.batch.size * prod(patch), memory) else in_memory(patch)
-        fraction = None if room is None else MEMORY_FRACTION * spec.batch.size * prod(patch) / room
+        fraction = None if room is None else MAX_STEP_FRACTION * spec.batch.size * prod(patch) / room
         return Fitted(with_patches(spec, patch, spec.batch.size), remarks, fraction)
 
     def fill(limit: Callable[[tuple[int, ...]], int | None]) -> tuple[tuple[int, ...], int, int | None]:
@@ -123,15 +139,15 @@ def fit_batch(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, comp
         )
 
     patch, count, room = fill(in_memory)
-    fraction = None if room is None else MEMORY_FRACTION * count * prod(patch) / room
-    is_reduced = (patch, count) != fill(lambda _: None)[:2]
-    remarks = remarks_on_limits(spec, patch, count, room, is_reduced=is_reduced)
+    fraction = None if room is None else MAX_STEP_FRACTION * count * prod(patch) / room
+    wanted_patch, wanted_count, _ = fill(lambda _: None)
+    remarks = remarks_on_limits(spec, (patch, count), (wanted_patch, wanted_count), room)
     return Fitted(with_patches(spec, patch, count), remarks, fraction)
 
 
 def is_small(num_voxels: int, memory: int | None) -> bool:
     """Whether as many steps of so many voxels as there are cores fit the memory even with a wide network."""
-    return memory is None or num_voxels * ROOMY_BYTES_PER_VOXEL * available_cores() <= memory * PARALLEL_FRACTION
+    return memory is None or num_voxels * ROOMY_STEP_BYTES_PER_VOXEL * available_cores() <= memory * PARALLEL_FRACTION
 
 
 def with_patches(spec: Spec, patch: tuple[int, ...], count: int) -> Spec:
@@ -151,28 +167,31 @@ def voxel_size_of_patch(spec: Spec, dataset: Dataset) -> tuple[float, ...]:
     return size if max(size) > 1.01 * min(size) else (1.0,) * len(size)
 
 
-def remarks_on_limits(
-    spec: Spec, patch: tuple[int, ...], count: int, room: int | None, *, is_reduced: bool
-) -> list[str]:
-    """What limits the `count` patches of a step beside `batch.max_voxels`, or does not although it should.
+def remarks_on_limits(spec: Spec, fitted: Patches, wanted: Patches, room: int | None) -> list[str]:
+    """What limits the patches of a step beside `batch.max_voxels` and `batch.max_patches`, or does not although it
+    should.
 
-    `room` is the number of voxels that fit the memory, as `voxels_in_memory` gives it; `is_reduced`: patches are fewer
-    or smaller for it.
+    `wanted` are the patches of a step if the memory were unlimited; `room` is the number of voxels that fit the memory,
+    as `voxels_in_memory` gives it.
     """
-    asked, voxels = spec.batch.max_voxels, prod(patch)
-    one = f"batch.size=auto: one patch of {' x '.join(map(str, patch))}"
+    asked, voxels = spec.batch.max_voxels, prod(fitted[0])
+    one = f"batch.size=auto: one patch of {spell_size(fitted[0])}"
     remarks = [f"{one} has {voxels:,} voxels, more than batch.max_voxels={asked:,}"] if voxels > asked else []
     if room is None:
         unknown = "the memory of this network or device cannot be measured, so it does not limit the patches"
         remarks.append(f"batch.size=auto: {unknown}")
     elif voxels > room:
         remarks.append(f"{one} alone takes more than half of the memory: set a smaller batch.patch_size_px")
-    elif is_reduced:
-        patches = f"{counted(count, 'patch', 'patches')} of {' x '.join(map(str, patch))}"
-        remarks.append(
-            f"batch.size=auto: {patches}, because batch.max_voxels={asked:,} would take more than half of the memory"
-        )
+    elif fitted != wanted:
+        few, many = spell_patches(fitted), spell_patches(wanted)
+        remarks.append(f"batch.size=auto: {few}, because {many} would take more than half of the memory")
     return remarks
+
+
+def spell_patches(patches: Patches) -> str:
+    """`3 patches of 24 x 24`."""
+    patch, count = patches
+    return f"{counted(count, 'patch', 'patches')} of {spell_size(patch)}"
 
 
 def filled(
@@ -211,7 +230,7 @@ def shortened(patch: tuple[int, ...], stride: int | None, max_voxels: int) -> tu
 def voxels_in_memory(
     model: nn.Module, loss: nn.Module, channels: int, patch: tuple[int, ...], memory: int | None
 ) -> int | None:
-    """How many voxels of patches can be trained on at once within MEMORY_FRACTION of `memory` bytes.
+    """How many voxels of patches can be trained on at once within MAX_STEP_FRACTION of `memory` bytes.
 
     None if the memory is None, or if the model cannot run on the meta device.
     """
@@ -221,5 +240,5 @@ def voxels_in_memory(
     two, three = (training_bytes(model, loss, (count, channels, *patch)) for count in (2, 3))
     if two is None or three is None:
         return None
-    each = WORKSPACE * (three - two)  # what is taken once, such as the gradients of the weights, is small beside a step
-    return int(memory * MEMORY_FRACTION * prod(patch) / each)
+    each = STEP_WORKSPACE * (three - two)  # what is taken once, as the gradients of the weights, is small beside a step
+    return int(memory * MAX_STEP_FRACTION * prod(patch) / each)

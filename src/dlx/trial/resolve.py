@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from dlx.data.batches.sampler import slice_sizes
 from dlx.data.cases import Dataset
 from dlx.data.checks.remarks import remark_on
 from dlx.data.ct import Windows, describe_windows, windows_of
@@ -32,9 +33,10 @@ from dlx.study.results import RESULTS_VERSION
 from dlx.system.cpu_cores import available_cores
 from dlx.system.errors import SettingError
 from dlx.training import schedules
-from dlx.trial.evaluation_memory import Fitted, fit_evaluation_batch, slice_sizes
+from dlx.trial.evaluation_memory import fit_evaluation_batch
 from dlx.trial.factories import make_loss, make_model, make_optimizer, make_scheduler, model_geometry, outputs_of
 from dlx.trial.fit_batch import fit_batch, fit_network, fit_slice_axis, voxel_size_of_patch
+from dlx.trial.memory import Fitted
 from dlx.trial.revisions import revisions
 from dlx.trial.sanity import (
     spell_size,
@@ -103,6 +105,9 @@ class Resolved:
     def trial_id(self, seed: int) -> str:
         """The trial's id: a hash of its settings."""
         return settings_id(self.settings(seed))
+
+
+ResolvedTrials = dict[tuple[str, int | None], Resolved]  # of a study, by the variant's label and the fold
 
 
 def settings_id(settings: dict[str, Any]) -> str:

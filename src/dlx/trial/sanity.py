@@ -26,6 +26,7 @@ NEEDS = {
     "augment.contrast_range": ("augment.contrast",),
     "augment.low_resolution_range": ("augment.low_resolution",),
     "augment.gamma_range": ("augment.gamma", "augment.gamma_inverted"),
+    "optimizer.decay_norms_and_biases": ("optimizer.weight_decay",),
 }
 
 
@@ -81,7 +82,7 @@ def _value(spec: Spec, key: str) -> Any:
 
 
 def _is_on(value: Any) -> bool:
-    """Whether a chance is above 0, or a switch is on; axes of `evaluate.mirror` take the place of `flip_axes`."""
+    """Whether a number is above 0, or a switch is on; axes of `evaluate.mirror` take the place of `flip_axes`."""
     return value is True or (isinstance(value, float) and value > 0)
 
 

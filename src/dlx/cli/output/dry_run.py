@@ -93,6 +93,7 @@ def plan_document(plan: "Plan", cost: "StudyCost") -> dict[str, Any]:
             channel: dict(zip(names, map(list, ranges), strict=True))
             for channel, ranges in intensity_rows(plan.first.dataset.channels, plan.first.intensities)
         },
+        "rounding_error_fraction": plan.first.rounding_error,
         "trials": [
             {
                 "label": p.trial.label,

@@ -178,6 +178,11 @@ def median_patch(shapes: Sequence[tuple[int, ...]], stride: int) -> tuple[int, .
     return tuple(-(-int(np.ceil(median)) // stride) * stride for median in medians)
 
 
+def slice_sizes(shapes: Sequence[tuple[int, ...]], axis: int) -> list[tuple[int, ...]]:
+    """The size of the slices of each shape (D, H, W) along an axis."""
+    return [shape[:axis] + shape[axis + 1 :] for shape in shapes]
+
+
 def box_extent(patch_size_px: tuple[int, ...], batch: BatchSpec) -> Extent:
     """The box (D, H, W) of a patch: along the slice axis a 2D patch is one voxel thick, a block `size` voxels."""
     if len(patch_size_px) == 3:

@@ -85,8 +85,8 @@ class VoxelStore:
         """The masks on which cases are measured, with their voxel sizes and orientations."""
         originals = [case.original for case in cases]
         self.is_resampled = [original is not None for original in originals]
-        measured = [case.mask if case.original is None else case.original.mask for case in cases]
-        self.measured_shapes: list[Extent] = [(int(d), int(h), int(w)) for d, h, w in (mask.shape for mask in measured)]
+        measured = [case.measured_mask.shape for case in cases]
+        self.measured_shapes: list[Extent] = [(int(d), int(h), int(w)) for d, h, w in measured]
         self.measured_spacings_mm = [
             case.spacing_mm if case.original is None else case.original.spacing_mm for case in cases
         ]
@@ -123,6 +123,10 @@ class VoxelStore:
         """The number of voxels of a case."""
         depth, height, width = self.shapes[case]
         return depth * height * width
+
+    def measured_voxels(self, case: int) -> int:
+        """The number of voxels on which a case is measured: those of its original mask if it was resampled."""
+        return math.prod(self.measured_shapes[case])
 
     def mask(self, case: int) -> UInt8[Tensor, "D H W"]:
         """The whole mask of a case, uint8, as a view of the store."""

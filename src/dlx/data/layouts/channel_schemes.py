@@ -12,6 +12,7 @@ from dlx.settings.binding import bind_part
 from dlx.settings.part import Part
 
 LAYOUTS = ("nnunet", "msd")  # whose channel names are nnU-Net's: its converter copies the Decathlon's `modality`
+OVER_ALL: tuple[Scheme, ...] = ("zscore", "minmax")  # these take statistics over all voxels if names choose them
 
 # name -> the scheme, and what nnU-Net does
 NAMED: dict[str, tuple[Scheme, str]] = {
@@ -39,8 +40,7 @@ def choose_normalizer(asked: Part, layout: str, channels: Sequence[str]) -> tupl
     chosen = bind_part("normalizer", _normalizer_of(schemes))
     if asked.name == "auto":
         line = f"channel_names: as in nnU-Net, {_each(channels, schemes)} (data.normalize={chosen})"
-        is_lost = asked != bind_part("normalizer", Part(name="auto")) and not {"zscore", "minmax"} & set(schemes)
-        return chosen, (f"{line}; data.normalize.over has no effect on them" if is_lost else line,)
+        return chosen, (line + _lost_argument(asked, schemes),)
     if asked == chosen:
         return asked, ()
     meanings = [f"{meaning} in a channel named {name_some(some)}" for meaning, some in _meanings(named).items()]
@@ -58,10 +58,21 @@ def _normalizer_of(schemes: Sequence[Scheme]) -> Part:
 
 
 def _each(channels: Sequence[str], schemes: Sequence[Scheme]) -> str:
-    """`'CT' by ct, 'PET' by zscore over all voxels`: beside other schemes, `zscore` has no argument `over`."""
-    spelled = {"zscore": "zscore over all voxels"} if len(set(schemes)) > 1 else {}
+    """`'CT' by ct, 'PET' by zscore over all voxels`."""
+    spelled = {scheme: f"{scheme} over all voxels" for scheme in OVER_ALL}
     pairs = zip(channels, schemes, strict=True)
     return ", ".join(f"{channel!r} by {spelled.get(scheme, scheme)}" for channel, scheme in pairs)
+
+
+def _lost_argument(auto: Part, schemes: Sequence[Scheme]) -> str:
+    """The end of the line, if `over` of the bound `auto` differs from what the schemes do.
+
+    Where none of them has an `over`, it was lost only if it was set to another value than the default.
+    """
+    over = auto.args["over"]
+    has_one = any(scheme in OVER_ALL for scheme in schemes)
+    is_lost = over == "foreground" if has_one else auto != bind_part("normalizer", Part(name="auto"))
+    return f"; data.normalize.over={over} has no effect on them" if is_lost else ""
 
 
 def _meanings(named: Sequence[str]) -> dict[str, list[str]]:
