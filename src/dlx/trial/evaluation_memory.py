@@ -20,7 +20,7 @@ from dlx.trial.memory import PARALLEL_FRACTION, Fitted
 
 # The share of the device's memory for a batch of evaluation: a quarter leaves room for voxels, weights, other trials.
 MAX_EVALUATION_FRACTION = 0.25
-MAX_EVALUATION_BYTES = 4 * 2**30  # with it 512 x 512 x 600 voxels and 24 classes take less than 6 GiB in all
+MAX_EVALUATION_BYTES = 4 * 2**30  # on a CPU: 512 x 512 x 600 voxels and 24 classes then take less than 6 GiB in all
 ROOMY_EVALUATION_BYTES_PER_VOXEL = 6144  # of a U-Net of width 256: what would fit even then is not traced
 EVALUATION_WORKSPACE = 4 / 3  # measured: oneDNN took a third more than the tensors (512 x 512, width 16)
 GATHERED_BYTES, GATHERED_BYTES_PER_CHANNEL = 26, 10  # an index, a mask; the image as float16 and twice as float32
@@ -45,7 +45,8 @@ def fit_evaluation_batch(
     kept = slab_bytes(size, shapes, outputs) if dims == 3 else 0
     if spec.evaluate.soft_dice:
         kept += max(soft_dice_bytes(case.measured_mask.size, outputs) for case in used)
-    room = min(int(memory * MAX_EVALUATION_FRACTION), MAX_EVALUATION_BYTES) - kept
+    most = int(memory * MAX_EVALUATION_FRACTION)
+    room = (min(most, MAX_EVALUATION_BYTES) if compute.device.type == "cpu" else most) - kept
     roomy = asked * prod(size) * ROOMY_EVALUATION_BYTES_PER_VOXEL
     if roomy <= room and (roomy + kept) * available_cores() <= memory * PARALLEL_FRACTION:
         return Fitted(spec, [])
