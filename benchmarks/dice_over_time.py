@@ -6,8 +6,8 @@ dlx trains as its recipes plan; its validated epochs and its end are its curve. 
 default settings, train until the limit and are interrupted for looks at 1, 2, 4, 7.5, 15, 30, 45 and 60 minutes of an
 hour. Times count from typing the command, reading and preparation included. Evaluation time is not counted; the record
 gives it separately. --only adds to this machine's newest record and keeps its runs of the other contenders; if its
-packages, data, limit, seed or threads differ, nothing is run. Each run records how busy the machine was at its start; on a busy
-machine none is started, and --only continues later. One seed, two hours and a half in all.
+packages, data, limit, seed or threads differ, nothing is run. Each run records how busy the machine was at its start;
+on a busy machine none is started, and --only continues later. One seed, two hours and a half in all.
 """
 
 import argparse

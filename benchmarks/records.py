@@ -1,4 +1,4 @@
-"""Dated records of benchmarks in `results/`, one file a machine; what they were measured on, and whether it was quiet."""
+"""Dated records of benchmarks in `results/`, a file a machine; what they were measured on, and whether it was quiet."""
 
 import json
 import os

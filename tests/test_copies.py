@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 from conftest import HIPPOCAMPUS
 from dlx.data.checks.copies import aligned_correlation, find_copies
 from dlx.data.dataset import open_dataset
-from dlx.data.orientation import orientation_of, turn_to_canonical
+from dlx.data.geometry.orientation import orientation_of, turn_to_canonical
 from dlx.data.thumbnails import Thumbnail, make_thumbnail
 from dlx.data.volumes.reading import read_volume
 from dlx.settings.spec import DataSpec

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 
 from dlx.cli.main import app
 from dlx.data.cases import IGNORED, Case, Dataset
-from dlx.data.ct import MAX_FOREGROUND, Window, ct, describe_windows, mixed, sample_foreground, windows_of
+from dlx.data.intensities.ct import MAX_FOREGROUND, Window, ct, describe_windows, mixed, sample_foreground, windows_of
 from dlx.data.dataset import open_dataset
-from dlx.data.normalize import zscore
+from dlx.data.intensities.normalize import zscore
 from dlx.data.phantom.ct import AIR, METAL, ct_phantom_case
 from dlx.engine import checkpoint
 from dlx.engine.fit import TrialProgress, begin_epoch, fit

@@ -12,7 +12,7 @@ from dlx.data.batches.voxels import VoxelStore
 from dlx.data.cache import load_cache
 from dlx.data.cases import Dataset
 from dlx.data.checks.remarks import stored_as_float32
-from dlx.data.rounding import MAX_ROUNDING_ERROR, noise_responses, noise_std, rounding_error, stored_type
+from dlx.data.intensities.rounding import MAX_ROUNDING_ERROR, noise_responses, noise_std, rounding_error, stored_type
 from dlx.settings.part import Part
 from dlx.trial.evaluation_memory import evaluation_bytes
 from dlx.trial.resolve import resolve

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dlx.data.intensities import ChannelIntensities
+from dlx.data.intensities.measures import ChannelIntensities
 from dlx.data.notes import FileNote
 from dlx.data.thumbnails import Thumbnail
 from dlx.settings.part import Part, Section

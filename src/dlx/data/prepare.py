@@ -14,18 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlx.data.cases import IGNORED, Case, Dataset, Declaration, fingerprint
-from dlx.data.ct import ranges_of, sample_foreground, windowed_channels
-from dlx.data.geometry import check_same_voxels
-from dlx.data.intensities import measure_intensities, negative_fraction
+from dlx.data.intensities.ct import ranges_of, sample_foreground, windowed_channels
+from dlx.data.geometry.same_voxels import check_same_voxels
+from dlx.data.intensities.measures import measure_intensities, negative_fraction
 from dlx.data.layouts.listing import CaseFiles, Listing, name_some
-from dlx.data.normalize import foreground_of
+from dlx.data.intensities.normalize import foreground_of
 from dlx.data.notes import FileNote
-from dlx.data.orientation import CANONICAL, find_turn, orientation_of, turn_to_canonical
-from dlx.data.rounding import rounding_error, stored_type
+from dlx.data.geometry.orientation import CANONICAL, find_turn, orientation_of, turn_to_canonical
+from dlx.data.intensities.rounding import rounding_error, stored_type
 from dlx.data.thumbnails import make_thumbnail
 from dlx.data.volumes.header import Note
 from dlx.data.volumes.reading import Volume, content_hash, read_volume, value_hash
-from dlx.data.whiten import strongest_correlation
+from dlx.data.intensities.whiten import strongest_correlation
 from dlx.settings import registry
 from dlx.settings.spec import Geometry
 from dlx.system.cpu_cores import available_cores

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dlx.data.normalize import FLOAT16_MAX
+from dlx.data.intensities.normalize import FLOAT16_MAX
 
 LONGEST_3D, LONGEST_2D = 32, 48  # cells along the longest side; chosen by how well `copies` works (docs/log.md)
 

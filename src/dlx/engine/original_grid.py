@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from dlx.data.batches.voxels import Extent
-from dlx.data.resample import linear_weights
+from dlx.data.geometry.resample import linear_weights
 
 Place = tuple[slice, slice, slice]
 Piece = tuple[Place, Float[Tensor, "K d h w"]]

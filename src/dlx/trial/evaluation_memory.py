@@ -7,7 +7,7 @@ from torch import nn
 
 from dlx.data.batches.sampler import slice_sizes
 from dlx.data.cases import Dataset
-from dlx.data.ct import windowed_channels
+from dlx.data.intensities.ct import windowed_channels
 from dlx.data.splits.split import Split
 from dlx.engine.device import Compute, memory_bytes
 from dlx.engine.evaluate import Slab, SoftSums

@@ -51,7 +51,7 @@ def print_data(plan: "Plan", console: PlainConsole) -> None:
 
 def intensity_lines(plan: "Plan") -> list[str]:
     """A table of at most 80 columns: for each channel, the range over cases of its intensities before normalisation."""
-    from dlx.data.intensities import intensity_rows
+    from dlx.data.intensities.measures import intensity_rows
 
     resolved = plan.first
     rows = intensity_rows(resolved.dataset.channels, resolved.intensities)
@@ -84,7 +84,7 @@ def variants_document(plan: "Plan") -> dict[str, Any]:
 
 def plan_document(plan: "Plan", cost: "StudyCost") -> dict[str, Any]:
     """The dry run as a JSON document."""
-    from dlx.data.intensities import intensity_rows
+    from dlx.data.intensities.measures import intensity_rows
 
     names = ("used_percent", "mean", "std", "lowest", "highest")
     return {

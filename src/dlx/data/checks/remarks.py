@@ -11,10 +11,10 @@ import numpy as np
 
 from dlx.data.cases import Case, Dataset
 from dlx.data.checks.scan_names import guess_persons, scans_of
-from dlx.data.common_grid import spell_spacing
-from dlx.data.intensities import ChannelIntensities
+from dlx.data.geometry.common_grid import spell_spacing
+from dlx.data.intensities.measures import ChannelIntensities
 from dlx.data.layouts.listing import list_some, name_some, natural_key
-from dlx.data.resample import median_spacing, slice_axis
+from dlx.data.geometry.resample import median_spacing, slice_axis
 from dlx.data.splits.groups import GROUPS
 from dlx.data.splits.split import Split
 from dlx.settings.text import counted

@@ -6,7 +6,7 @@ z-scores all other channels (its documentation/explanation_normalization.md). `d
 
 from collections.abc import Sequence
 
-from dlx.data.ct import Scheme
+from dlx.data.intensities.ct import Scheme
 from dlx.data.layouts.listing import name_some
 from dlx.settings.binding import bind_part
 from dlx.settings.part import Part

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field
 
 from dlx.data.cases import IGNORED, Case
-from dlx.data.normalize import Image, PadValue, minmax, none, rgb, zscore
+from dlx.data.intensities.normalize import Image, PadValue, minmax, none, rgb, zscore
 from dlx.settings.part import Part, Section
 from dlx.system.errors import DataError
 

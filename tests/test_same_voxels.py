@@ -16,7 +16,7 @@ from safetensors import safe_open
 from dlx.data import prepare
 from dlx.data.cache_file import Description
 from dlx.data.dataset import Dataset, open_dataset
-from dlx.data.geometry import check_same_voxels
+from dlx.data.geometry.same_voxels import check_same_voxels
 from dlx.data.notes import KINDS, FileNote, describe_notes
 from dlx.data.volumes.header import Note, Placement
 from dlx.data.volumes.reading import Volume

@@ -16,10 +16,10 @@ from typing import NamedTuple
 import numpy as np
 
 from dlx.data.cases import Case, Dataset, Grid, Original
-from dlx.data.ct import windowed_channels
+from dlx.data.intensities.ct import windowed_channels
 from dlx.data.layouts.listing import name_some
-from dlx.data.orientation import CANONICAL, TURN_VERSION, find_turn, turn
-from dlx.data.resample import (
+from dlx.data.geometry.orientation import CANONICAL, TURN_VERSION, find_turn, turn
+from dlx.data.geometry.resample import (
     MASK_BYTES_PER_VOXEL,
     RESAMPLE_VERSION,
     Size,

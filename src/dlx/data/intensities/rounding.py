@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dlx.data.normalize import FLOAT16_MAX
+from dlx.data.intensities.normalize import FLOAT16_MAX
 
 # The rounding error above which a case is stored as float32, as a share of the noise. Independent errors add up by
 # their squares, so 5 % makes the noise 0.12 % larger, and 50 % makes it 12 % larger. Measured on the hippocampus set:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlx.data.cases import Case
-from dlx.data.normalize import Image, Over, PadValue, check_range, foreground_of
+from dlx.data.intensities.normalize import Image, Over, PadValue, check_range, foreground_of
 from dlx.system.errors import DataError
 
 SINGULAR = 1e-6  # eigenvalue of the correlation matrix; below it one channel is a mixture of the others and noise
