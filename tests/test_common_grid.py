@@ -17,14 +17,21 @@ from safetensors import safe_open
 from scipy import ndimage
 
 from dlx.data import cache_file
-from dlx.data.geometry import common_grid
 from dlx.data.cache_file import Description, read_cache, write_cache
 from dlx.data.cases import IGNORED, Grid
 from dlx.data.checks.remarks import unlike_spacings
-from dlx.data.geometry.common_grid import bring_case
 from dlx.data.dataset import Dataset, open_dataset
+from dlx.data.geometry import common_grid
+from dlx.data.geometry.common_grid import bring_case
 from dlx.data.geometry.orientation import turn
-from dlx.data.geometry.resample import MASK_BYTES_PER_VOXEL, coarse_axis, median_spacing, new_size, resample_image, resample_mask
+from dlx.data.geometry.resample import (
+    MASK_BYTES_PER_VOXEL,
+    coarse_axis,
+    median_spacing,
+    new_size,
+    resample_image,
+    resample_mask,
+)
 from dlx.engine import checkpoint
 from dlx.engine.original_grid import to_original
 from dlx.settings.layers import nest, parse_assignment

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 
 from dlx.cli.main import app
 from dlx.data.cases import IGNORED, Case, Dataset
-from dlx.data.intensities.ct import MAX_FOREGROUND, Window, ct, describe_windows, mixed, sample_foreground, windows_of
 from dlx.data.dataset import open_dataset
+from dlx.data.intensities.ct import MAX_FOREGROUND, Window, ct, describe_windows, mixed, sample_foreground, windows_of
 from dlx.data.intensities.normalize import zscore
 from dlx.data.phantom.ct import AIR, METAL, ct_phantom_case
 from dlx.engine import checkpoint

@@ -8,8 +8,8 @@ from hypothesis.extra import numpy as hnp
 
 from dlx.data.cases import Declaration
 from dlx.data.intensities.normalize import minmax, none, percentile, rgb, zscore
-from dlx.data.prepare import prepare_arrays
 from dlx.data.intensities.whiten import describe_correlations, whiten
+from dlx.data.prepare import prepare_arrays
 from dlx.settings.part import Part
 from dlx.settings.registry import PARTS, load
 from dlx.system.errors import DataError

@@ -11,8 +11,8 @@ import SimpleITK as sitk  # noqa: N813 - its usual name
 
 from dlx.data.cases import Dataset, Grid
 from dlx.data.checks.remarks import unlike_slice_axes
-from dlx.data.geometry.common_grid import bring_case
 from dlx.data.dataset import open_dataset
+from dlx.data.geometry.common_grid import bring_case
 from dlx.data.volumes.reading import read_volume
 from dlx.settings.spec import DataSpec
 

@@ -22,11 +22,11 @@ from pydantic import Field, ValidationError
 from safetensors import SafetensorError, safe_open
 
 from dlx.data.cases import DATA_VERSION, IGNORED, Case, Dataset, Declaration, Grid, Original
-from dlx.data.intensities.measures import ChannelIntensities
-from dlx.data.notes import FileNote
 from dlx.data.geometry.orientation import TURN_VERSION
 from dlx.data.geometry.pictures import distance_unit
 from dlx.data.geometry.resample import RESAMPLE_VERSION
+from dlx.data.intensities.measures import ChannelIntensities
+from dlx.data.notes import FileNote
 from dlx.data.thumbnails import Thumbnail
 from dlx.settings.part import Section
 from dlx.settings.spec import Positive

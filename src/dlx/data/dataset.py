@@ -13,10 +13,10 @@ from dlx.data.cases import IGNORED, Declaration
 from dlx.data.cases import Case as Case
 from dlx.data.cases import Dataset as Dataset
 from dlx.data.geometry.common_grid import describe_grid, has_changes, to_common_grid
+from dlx.data.geometry.pictures import distance_unit
 from dlx.data.layouts.channel_schemes import choose_normalizer
 from dlx.data.layouts.listing import DrawnListing, Listing, name_some
 from dlx.data.notes import HARMLESS, describe_notes
-from dlx.data.geometry.pictures import distance_unit
 from dlx.data.splits.groups import folder_groups
 from dlx.settings import registry
 from dlx.settings.binding import bind_parts, identifying_part

@@ -14,18 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlx.data.cases import IGNORED, Case, Dataset, Declaration, fingerprint
-from dlx.data.intensities.ct import ranges_of, sample_foreground, windowed_channels
-from dlx.data.geometry.same_voxels import check_same_voxels
-from dlx.data.intensities.measures import measure_intensities, negative_fraction
-from dlx.data.layouts.listing import CaseFiles, Listing, name_some
-from dlx.data.intensities.normalize import foreground_of
-from dlx.data.notes import FileNote
 from dlx.data.geometry.orientation import CANONICAL, find_turn, orientation_of, turn_to_canonical
+from dlx.data.geometry.same_voxels import check_same_voxels
+from dlx.data.intensities.ct import ranges_of, sample_foreground, windowed_channels
+from dlx.data.intensities.measures import measure_intensities, negative_fraction
+from dlx.data.intensities.normalize import foreground_of
 from dlx.data.intensities.rounding import rounding_error, stored_type
+from dlx.data.intensities.whiten import strongest_correlation
+from dlx.data.layouts.listing import CaseFiles, Listing, name_some
+from dlx.data.notes import FileNote
 from dlx.data.thumbnails import make_thumbnail
 from dlx.data.volumes.header import Note
 from dlx.data.volumes.reading import Volume, content_hash, read_volume, value_hash
-from dlx.data.intensities.whiten import strongest_correlation
 from dlx.settings import registry
 from dlx.settings.spec import Geometry
 from dlx.system.cpu_cores import available_cores
@@ -51,8 +51,9 @@ def prepare_all(
     """All cases, each made by `prepare(index)`, several in parallel; `progress(done, total)` is called after each.
 
     Raises DataError after all cases have been tried; its message has a line per problem in the order of cases, at most
-    20. Raises it at once if the cases read so far and their copy for training exceed the memory. Each thread needs, in bytes per voxel: the image as stored, 4 C, and 12 for statistics (0.16 GiB for 144 x 192 x
-    256 voxels with two channels of 16 bits). A prepared case takes 2 C + 1, or 4 C + 1 as float32.
+    20. Raises it at once if the cases read so far and their copy for training exceed the memory. Each thread needs, in
+    bytes per voxel: the image as stored, 4 C, and 12 for statistics (0.16 GiB for 144 x 192 x 256 voxels with two
+    channels of 16 bits). A prepared case takes 2 C + 1, or 4 C + 1 as float32.
     """
     cases: list[Case] = []
     wrong: list[str] = []

@@ -8,8 +8,8 @@ from torch import nn
 from dlx.data.batches.sampler import fit_patch_size, median_patch, slice_sizes
 from dlx.data.cases import Case, Dataset
 from dlx.data.geometry.common_grid import spell_spacing
-from dlx.data.layouts.listing import name_some
 from dlx.data.geometry.resample import coarse_axis, median_shape, median_spacing
+from dlx.data.layouts.listing import name_some
 from dlx.data.splits.split import Split
 from dlx.engine.device import Compute, memory_bytes
 from dlx.engine.footprint import training_bytes

@@ -16,11 +16,11 @@ from dlx.data.cases import Dataset
 from dlx.data.checks.remarks import remark_on
 from dlx.data.intensities.ct import Windows, describe_windows, windows_of
 from dlx.data.intensities.measures import ChannelIntensities
+from dlx.data.intensities.whiten import describe_correlations
 from dlx.data.layouts.listing import name_some
 from dlx.data.splits.choose import split_cases
 from dlx.data.splits.groups import load_groups
 from dlx.data.splits.split import Split
-from dlx.data.intensities.whiten import describe_correlations
 from dlx.engine import checkpoint
 from dlx.engine.checkpoint import InitialWeights
 from dlx.engine.device import Compute, choose_compute, has_amx, memory_bytes

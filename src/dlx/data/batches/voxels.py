@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlx.data.cases import Case
-from dlx.data.intensities.ct import Windows
 from dlx.data.geometry.orientation import turn
+from dlx.data.intensities.ct import Windows
 from dlx.system.errors import DataError
 
 Extent = tuple[int, int, int]

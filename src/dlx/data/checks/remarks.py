@@ -12,9 +12,9 @@ import numpy as np
 from dlx.data.cases import Case, Dataset
 from dlx.data.checks.scan_names import guess_persons, scans_of
 from dlx.data.geometry.common_grid import spell_spacing
+from dlx.data.geometry.resample import median_spacing, slice_axis
 from dlx.data.intensities.measures import ChannelIntensities
 from dlx.data.layouts.listing import list_some, name_some, natural_key
-from dlx.data.geometry.resample import median_spacing, slice_axis
 from dlx.data.splits.groups import GROUPS
 from dlx.data.splits.split import Split
 from dlx.settings.text import counted
@@ -134,8 +134,8 @@ def unlike_slice_axes(cases: Sequence[Case]) -> list[str]:
         f"{len(ids)} across axis {axis} ({name_some(ids, SHOWN)})" for axis, ids in by_axis.items() if axis != common
     )
     return [
-        f"mixed slices: thick or single slices lie across array axis {common} of (D, H, W) in most cases, and {others}. A "
-        "2D network would take strips of these cases: leave them out, or store all slices alike"
+        f"mixed slices: thick or single slices lie across array axis {common} of (D, H, W) in most cases, and {others}."
+        " A 2D network would take strips of these cases: leave them out, or store all slices alike"
     ]
 
 

@@ -16,8 +16,6 @@ from typing import NamedTuple
 import numpy as np
 
 from dlx.data.cases import Case, Dataset, Grid, Original
-from dlx.data.intensities.ct import windowed_channels
-from dlx.data.layouts.listing import name_some
 from dlx.data.geometry.orientation import CANONICAL, TURN_VERSION, find_turn, turn
 from dlx.data.geometry.resample import (
     MASK_BYTES_PER_VOXEL,
@@ -30,6 +28,8 @@ from dlx.data.geometry.resample import (
     resample_mask,
     slice_axis,
 )
+from dlx.data.intensities.ct import windowed_channels
+from dlx.data.layouts.listing import name_some
 from dlx.settings.binding import bind_part
 from dlx.settings.part import Part
 from dlx.settings.spec import Orientation, SpacingMm
@@ -145,7 +145,8 @@ def describe_grid(dataset: Dataset) -> list[str]:
     resampled = [case for case in dataset.cases if case.original is not None]
     if resampled and grid.spacing_mm is not None:
         before = np.array([case.original.spacing_mm if case.original else case.spacing_mm for case in dataset.cases])
-        median = ", the median of all cases, validation cases included" if isinstance(grid.asked_spacing_mm, str) else ""
+        is_median = isinstance(grid.asked_spacing_mm, str)
+        median = ", the median of all cases, validation cases included" if is_median else ""
         ranges = f"{spell_spacing(before.min(axis=0))} to {spell_spacing(before.max(axis=0))}"
         lines.append(
             f"data.spacing_mm={_spell_setting(grid.asked_spacing_mm)}: {len(resampled)} of "
@@ -163,8 +164,8 @@ def _describe_unturned(cases: Sequence[Case], grid: Grid, *, is_turned: bool) ->
         codes = ", ".join(sorted({case.orientation for case in kept}))
         lines.append(
             f"data.orientation={grid.asked_orientation}: {counted(len(kept), 'case')} stored as {codes} "
-            f"({name_some([case.id for case in kept], SHOWN)}) stay so: turned to {grid.orientation}, their slices would "
-            "lie across another axis than those of most cases"
+            f"({name_some([case.id for case in kept], SHOWN)}) stay so: turned to {grid.orientation}, their slices "
+            "would lie across another axis than those of most cases"
         )
     unknown = [case.id for case in cases if not case.orientation]
     if unknown and (is_turned or grid.asked_orientation == "LPS"):

@@ -1,7 +1,7 @@
 """Reads volumes and slices: checks a file with the module of its format, and only then has SimpleITK decode it.
 
-A volume is an array with its geometry; voxels are hashed here, but never changed. `dlx.data.geometry.same_voxels` compares two
-geometries, and `dlx.data.layouts` knows which files belong together.
+A volume is an array with its geometry; voxels are hashed here, but never changed. `geometry.same_voxels` compares
+two geometries, and `dlx.data.layouts` knows which files belong together.
 """
 
 import hashlib
