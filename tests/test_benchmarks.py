@@ -254,10 +254,8 @@ def write_dated(day, document, folder):
 
 
 def test_the_summary_shows_the_newest_record_of_each_machine(tmp_path):
-    here, there = (
-        {"device": "a processor", "cores": 2, "torch": "2"},
-        {"device": "Other (R) CPU", "cores": 4, "torch": "2"},
-    )
+    here = {"device": "a processor", "cores": 2, "torch": "2"}
+    there = {"device": "Other (R) CPU", "cores": 4, "torch": "2"}
     for day, machine, seconds in ((1, here, 91.0), (2, here, 92.0), (1, there, 93.0)):
         write_dated(day, {**step_document(dlx=[seconds]), "machine": machine}, tmp_path)
     text = report.write_summary(tmp_path).read_text(encoding="utf-8")

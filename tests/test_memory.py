@@ -257,7 +257,7 @@ def test_cases_beyond_the_memory_are_refused_while_they_are_read(limit_memory):
     dataset = open_dataset(spec, cache_dir=None)
     assert [case.image.nbytes + case.mask.nbytes for case in dataset.cases] == [case_bytes] * 4
     limit_memory(8 * case_bytes - 1)
-    with pytest.raises(DataError, match="first 4 of 4 cases take .* use fewer cases"):
+    with pytest.raises(DataError, match=r"first 4 of 4 cases take .* use fewer cases"):
         open_dataset(spec, cache_dir=None)
     limit_memory(4 * case_bytes)
     with pytest.raises(DataError, match="first 3 of 4 cases"):
@@ -270,7 +270,7 @@ def test_prepared_cases_beyond_the_memory_are_refused_before_they_are_copied(lim
     limit_memory(size)
     assert [store.nbytes for store in host_stores([resolved, resolved]).values()] == [size]
     limit_memory(size - 1)
-    with pytest.raises(DataError, match="cases take .* GiB of memory"):
+    with pytest.raises(DataError, match=r"cases take .* GiB of memory"):
         host_stores([resolved])
 
 

@@ -1,9 +1,9 @@
 """Distances in mm between the surfaces of two masks of one class: HD95 and normalised surface Dice.
 
 On the host, with numpy and scipy; overlap is in `overlap.py`. The surface of a mask consists of its voxels that have a
-face neighbour outside the mask; everything beyond the edge of the volume is outside. In a 2D mask (one voxel along one axis,
-whichever) only neighbours in the plane count. Distances are measured from the centre of a surface voxel to the nearest centre of a
-voxel of the other surface.
+face neighbour outside the mask; everything beyond the edge of the volume is outside. In a 2D mask (one voxel along one
+axis, whichever) only neighbours in the plane count. Distances are measured from the centre of a surface voxel to the
+nearest centre of a voxel of the other surface.
 """
 
 from collections.abc import Sequence
