@@ -23,7 +23,7 @@ Windowing = tuple[Tensor, Tensor, Tensor, Tensor]  # low, high, mean and standar
 
 def store_bytes(cases: Sequence[Case]) -> int:
     """The bytes of a store of these cases, known before it is made (`VoxelStore.nbytes`)."""
-    channels = cases[0].image.shape[-1]
+    channels = int(cases[0].image.shape[-1])
     per_voxel = (4 if any(case.is_wide for case in cases) else 2) * channels + 1
     originals = sum(case.original.mask.size for case in cases if case.original is not None)
     return per_voxel * sum(case.mask.size for case in cases) + originals
