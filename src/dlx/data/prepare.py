@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dlx.data.cases import IGNORED, Case, Dataset, Declaration, fingerprint
 from dlx.data.geometry.orientation import CANONICAL, find_turn, orientation_of, turn_to_canonical
+from dlx.data.geometry.resample import Spacing
 from dlx.data.geometry.same_voxels import check_same_voxels
 from dlx.data.intensities.ct import ranges_of, sample_foreground, windowed_channels
 from dlx.data.intensities.measures import measure_intensities, negative_fraction
@@ -33,7 +34,6 @@ from dlx.system.errors import DataError, FilesError
 from dlx.system.memory import host_memory_bytes
 
 ReportProgress = Callable[[int, int], None]
-Spacing = tuple[float, float, float]
 
 # Only one thread decodes at a time (see `decoder`); meanwhile the others check, hash and normalise without holding the
 # GIL. Measured on two cores: two threads are as fast as with parallel decoding. Each holds one subject in memory.

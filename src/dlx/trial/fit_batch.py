@@ -8,7 +8,7 @@ from torch import nn
 from dlx.data.batches.sampler import fit_patch_size, median_patch, slice_sizes
 from dlx.data.cases import Case, Dataset
 from dlx.data.geometry.common_grid import spell_spacing
-from dlx.data.geometry.resample import coarse_axis, median_shape, median_spacing
+from dlx.data.geometry.resample import Size, Spacing, coarse_axis, median_shape, median_spacing
 from dlx.data.layouts.listing import name_some
 from dlx.data.splits.split import Split
 from dlx.engine.device import Compute, memory_bytes
@@ -44,14 +44,19 @@ def fit_network(spec: Spec, dataset: Dataset) -> tuple[Spec, list[str]]:
     return spec.model_copy(update={"model": Part(name=spec.model.name, args=args)}), remarks
 
 
+def median_of(cases: Sequence[Case]) -> tuple[Spacing, Size]:
+    """The median voxel size and the median shape of cases, (d, h, w)."""
+    shapes = [case.mask.shape for case in cases]
+    return median_spacing([case.spacing_mm for case in cases], shapes), median_shape(shapes)
+
+
 def fitting_dims(cases: Sequence[Case]) -> tuple[Dims, str]:
     """3 for volumes, 2 for slices and thick slices, and why.
 
     2 if the median voxel has a coarse axis (`coarse_axis`), or if the median volume is thinner than MIN_SIDE_3D voxels.
     The medians are over all cases, so that the folds of a cross-validation agree.
     """
-    spacing = median_spacing([case.spacing_mm for case in cases], [case.mask.shape for case in cases])
-    shape = median_shape([case.mask.shape for case in cases])
+    spacing, shape = median_of(cases)
     if min(shape) == 1:
         return 2, "single slices"
     if coarse_axis(spacing, shape) is not None:
@@ -84,15 +89,13 @@ def _axis_of_slices(dataset: Dataset, split: Split) -> tuple[int, str]:
     the thinnest axis if the median volume of all cases is thinner than MIN_SIDE_3D voxels, for which `fitting_dims`
     chooses slices; else the first one.
     """
-    trained = dataset.cases_of(split.train)
-    spacing = median_spacing([case.spacing_mm for case in trained], [case.mask.shape for case in trained])
-    shape = median_shape([case.mask.shape for case in trained])
+    spacing, shape = median_of(dataset.cases_of(split.train))
     if 1 in shape:
         return shape.index(1), "which has one voxel"
     coarse = coarse_axis(spacing, shape)
     if coarse is not None:
         return coarse, f"whose voxels are the longest, {spacing[coarse]:.3g} mm"
-    shape = median_shape([case.mask.shape for case in dataset.cases])
+    _, shape = median_of(dataset.cases)
     thickness = min(shape)
     if thickness < MIN_SIDE_3D:
         return shape.index(thickness), f"along which the volumes are {counted(thickness, 'voxel')} thick"
@@ -160,8 +163,7 @@ def voxel_size_of_patch(spec: Spec, dataset: Dataset) -> tuple[float, ...]:
 
     `spec` is resolved.
     """
-    cases = dataset.cases
-    spacing = median_spacing([case.spacing_mm for case in cases], [case.mask.shape for case in cases])
+    spacing, _ = median_of(dataset.cases)
     left_out = {spec.batch.fitted_slice_axis} if len(spec.batch.fitted_patch_size_px) == 2 else set()
     size = tuple(spacing[axis] for axis in range(3) if axis not in left_out)
     return size if max(size) > 1.01 * min(size) else (1.0,) * len(size)

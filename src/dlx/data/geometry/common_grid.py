@@ -21,6 +21,7 @@ from dlx.data.geometry.resample import (
     MASK_BYTES_PER_VOXEL,
     RESAMPLE_VERSION,
     Size,
+    Spacing,
     coarse_axis,
     median_spacing,
     new_size,
@@ -37,8 +38,6 @@ from dlx.settings.text import counted
 from dlx.system.cpu_cores import available_cores
 from dlx.system.errors import DataError, SettingError
 from dlx.system.memory import host_memory_bytes
-
-Spacing = tuple[float, float, float]
 
 ALIKE = 0.01  # relative: a case whose spacing differs by less from the wanted one is not resampled
 SHOWN = 3  # cases in a line

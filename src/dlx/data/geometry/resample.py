@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Size = tuple[int, int, int]
-SpacingDHW = tuple[float, float, float]
+Spacing = tuple[float, float, float]  # d, h, w
 Voxels = NDArray[np.float32]
 Interpolate = Callable[[Voxels, int, int], NDArray[Any]]  # values, the axis, its new size
 
@@ -26,7 +26,7 @@ MASK_BYTES_PER_VOXEL = 17  # of `resample_mask`, with its result; `resample_imag
 MAX_ISOTROPIC = 3.0  # ratio of the largest to the smallest spacing of volumes that count as isotropic (nnU-Net)
 
 
-def new_size(size: Size, spacing_mm: SpacingDHW, wanted_mm: SpacingDHW) -> Size:
+def new_size(size: Size, spacing_mm: Spacing, wanted_mm: Spacing) -> Size:
     """The number of voxels along each axis after resampling: rounded, at least 1. An axis of one voxel keeps it, as the
     thickness of a single slice is no distance between voxels.
     """
@@ -35,7 +35,7 @@ def new_size(size: Size, spacing_mm: SpacingDHW, wanted_mm: SpacingDHW) -> Size:
     return d, h, w
 
 
-def coarse_axis(spacing_mm: SpacingDHW, size: Size) -> int | None:
+def coarse_axis(spacing_mm: Spacing, size: Size) -> int | None:
     """The axis whose spacing is more than three times the smallest; None if there is none or if there are two.
 
     Axes of one voxel are left out, as that has a thickness and no spacing.
@@ -45,7 +45,7 @@ def coarse_axis(spacing_mm: SpacingDHW, size: Size) -> int | None:
     return coarse[0] if len(coarse) == 1 else None
 
 
-def slice_axis(spacing_mm: SpacingDHW, size: Size) -> int | None:
+def slice_axis(spacing_mm: Spacing, size: Size) -> int | None:
     """The axis across which the slices of a volume lie: its only axis of one voxel, or else its coarse axis; None if it
     has neither.
     """
@@ -53,7 +53,7 @@ def slice_axis(spacing_mm: SpacingDHW, size: Size) -> int | None:
     return single[0] if len(single) == 1 else coarse_axis(spacing_mm, size)
 
 
-def median_spacing(spacings_mm: Sequence[SpacingDHW], sizes: Sequence[Size]) -> SpacingDHW:
+def median_spacing(spacings_mm: Sequence[Spacing], sizes: Sequence[Size]) -> Spacing:
     """The median spacing of each axis over the volumes with more than one voxel along it; over all if none has."""
     spacings, has_spacing = np.array(spacings_mm), np.array(sizes) > 1
     counted = np.where(has_spacing | ~has_spacing.any(axis=0), spacings, np.nan)
