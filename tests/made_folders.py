@@ -96,9 +96,6 @@ def change_classes(root: Path) -> None:
 CHANGES = [change_voxel, change_label, change_spacing, change_classes]
 
 
-# --- the cache ---
-
-
 def spoil(root: Path) -> None:
     """Every image becomes garbage of the same size and time."""
     for path in root.rglob("*.nii.gz"):
@@ -110,3 +107,9 @@ def spoil(root: Path) -> None:
 def only_file(cache_dir: Path) -> Path:
     (path,) = cache_dir.iterdir()  # and no temporary file is left beside it
     return path
+
+
+def damage(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)

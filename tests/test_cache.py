@@ -28,6 +28,7 @@ from made_folders import (
     PHANTOM,
     SHAPE,
     assert_same,
+    damage,
     decathlon,
     intensities,
     labels,
@@ -155,12 +156,6 @@ def test_the_phantom_is_kept_too(tmp_path: Path) -> None:
     assert_same(made, kept)
     assert progress == []
     assert kept.source == "phantom:subjects=2,size=24,seed=0"
-
-
-def damage(path: Path, at: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[at] ^= 1
-    path.write_bytes(content)
 
 
 @pytest.mark.parametrize("part", ["images", "masks", "description", "length", "end", "all", "empty"])

@@ -26,6 +26,7 @@ from made_folders import (
     PHANTOM,
     SHAPE,
     assert_same,
+    damage,
     decathlon,
     intensities,
     labels,

@@ -4,50 +4,15 @@ The files are put together byte by byte from the formats' definitions, so that w
 """
 
 import gzip
-import os
-import socket
 import struct
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dlx.data.volumes.reading import read_volume
-from dlx.system.errors import DataError
-
-VOXELS = np.arange(120, dtype="<i2")  # 6 x 5 x 4
-DATA = VOXELS.tobytes()
-Patch = tuple[int, str, tuple[float, ...]]  # offset, struct code, values
-
-
-def nifti_header(*patches: Patch, magic: bytes = b"n+1\0") -> bytes:
-    """348 bytes: 6 x 5 x 4 int16, spacing 0.5 x 0.75 x 1.25 mm, qform and sform that agree."""
-    header = bytearray(348)
-    for offset, code, values in (
-        (0, "i", (348,)), (40, "8h", (3, 6, 5, 4, 1, 1, 1, 1)), (70, "2h", (4, 16)),
-        (76, "8f", (1, 0.5, 0.75, 1.25, 0, 0, 0, 0)), (108, "3f", (352 if magic == b"n+1\0" else 0, 1, 0)),
-        (123, "B", (2,)), (252, "2h", (1, 1)), (256, "6f", (0, 0, 0, 1, 2, 3)),
-        (280, "12f", (0.5, 0, 0, 1, 0, 0.75, 0, 2, 0, 0, 1.25, 3)), (344, "4s", (magic,)), *patches,
-    ):  # fmt: skip
-        struct.pack_into("<" + code, header, offset, *values)
-    return bytes(header)
-
-
-def nifti(*patches: Patch, data: bytes = DATA, between: bytes = bytes(4)) -> bytes:
-    return nifti_header(*patches) + between + data
-
-
-def floats(value: float, dtype: str = "<f4") -> bytes:
-    voxels = np.ones(120, dtype)
-    voxels[77] = value
-    return voxels.tobytes()
-
-
-def sform(*rows: float) -> Patch:
-    return 280, "12f", rows
-
+from made_headers import DATA, VOXELS, Patch, analyze_header, floats, nifti, nifti_header, refusal, sform, write_pair
 
 QFORM_ALONE: Patch = (252, "2h", (1, 0))
 SFORM_ALONE: Patch = (252, "2h", (0, 1))
@@ -345,16 +310,6 @@ def _cases() -> list[object]:
     ]
 
 
-def refusal(path: Path) -> str:
-    """The cause for which a file is refused; the message is one line that names the file first."""
-    with pytest.raises(DataError) as caught:
-        read_volume(path, allow_rgb=True, allow_4d=True)
-    message = str(caught.value)
-    assert message.startswith(f"{path}: ")
-    assert message.isprintable()
-    return message.removeprefix(f"{path}: ")
-
-
 @pytest.mark.parametrize(("name", "data", "cause"), _cases())
 def test_a_broken_file_is_refused_with_its_cause(tmp_path: Path, name: str, data: bytes, cause: str) -> None:
     (tmp_path / name).write_bytes(data)
@@ -433,17 +388,6 @@ def test_gzip_under_the_name_of_a_plain_file_is_refused(tmp_path: Path) -> None:
     assert "gzip" in refusal(tmp_path / "a.nii")
 
 
-def write_pair(folder: Path, header: bytes, image: bytes | None) -> Path:
-    (folder / "a.hdr").write_bytes(header)
-    if image is not None:
-        (folder / "a.img").write_bytes(image)
-    return folder / "a.hdr"
-
-
-def analyze_header(*patches: Patch) -> bytes:
-    return nifti_header(*patches, magic=bytes(4))
-
-
 PAIRS: dict[str, tuple[bytes, bytes | None, str]] = {
     "no .img": (analyze_header(), None, "a.img"),
     "short .img": (analyze_header(), DATA[:-1], "truncated"),
@@ -486,90 +430,3 @@ def test_a_header_that_names_another_file_is_refused(tmp_path: Path, name: str, 
     cause = refusal(tmp_path / name)
     assert "another file" in cause
     assert use in cause
-
-
-def _fifo(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def _socket(path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as end:
-        end.bind(str(path))
-
-
-def _loop(path: Path) -> None:
-    path.symlink_to(path)
-
-
-def _dangling(path: Path) -> None:
-    path.symlink_to(path.with_name("gone.nii"))
-
-
-def _device(path: Path) -> None:
-    path.symlink_to("/dev/zero")
-
-
-def _missing(path: Path) -> None:
-    assert not path.exists()
-
-
-@pytest.mark.parametrize(
-    ("make", "cause"),
-    [
-        (_fifo, "FIFO"),
-        (_loop, "cycle"),
-        (_dangling, "symbolic link"),
-        (_device, "a device"),
-        (Path.mkdir, "a folder"),
-        (Path.touch, "empty"),
-        (_missing, "no such file"),
-    ],
-    ids=["fifo", "loop", "dangling link", "device", "folder", "empty", "missing"],
-)
-@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".hdr", ".mha", ".nrrd", ".png", ".tif"])
-def test_what_is_not_a_regular_file_is_refused(
-    tmp_path: Path, make: Callable[[Path], None], cause: str, suffix: str
-) -> None:
-    make(tmp_path / f"a{suffix}")
-    assert cause in refusal(tmp_path / f"a{suffix}")
-
-
-def test_a_socket_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)  # a socket's path has room for a hundred letters only
-    _socket(Path("a.nii"))
-    assert "a socket" in refusal(Path("a.nii"))
-
-
-def test_a_fifo_in_place_of_the_img_is_refused(tmp_path: Path) -> None:
-    path = write_pair(tmp_path, analyze_header(), None)
-    os.mkfifo(tmp_path / "a.img")
-    assert "FIFO" in refusal(path)
-
-
-@pytest.mark.skipif(os.getuid() == 0, reason="root may read every file")
-def test_a_file_that_may_not_be_read_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.nii"
-    path.write_bytes(nifti())
-    path.chmod(0)
-    assert "permission" in refusal(path)
-
-
-def test_a_name_that_is_not_utf8_is_refused_in_one_printable_line(tmp_path: Path) -> None:
-    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.nii"))
-    path.write_bytes(nifti())
-    with pytest.raises(DataError, match=r"caf\\xe9\.nii: .*UTF-8"):
-        read_volume(path)
-
-
-def test_a_name_with_a_line_break_gives_one_line(tmp_path: Path) -> None:
-    path = tmp_path / "two\nlines.nii"
-    path.write_bytes(nifti()[:-1])
-    with pytest.raises(DataError, match=r"two\\nlines\.nii: truncated") as caught:
-        read_volume(path)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["a.jpg", "a.nii.bz2", "a", "a.Nii", "a.NII.gz", ".nii\0.nii"])
-def test_a_name_that_says_no_known_format_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(DataError, match=r"unknown file format|zero byte"):
-        read_volume(tmp_path / name)

@@ -9,6 +9,7 @@ from dlx.statistics.comparison import Pairs
 from dlx.statistics.estimate import interval
 from dlx.statistics.verdict import Verdict
 from dlx.study.scope import Scope
+from made_runs import ALIKE, CONTROL, GOOD, NOISY, paired, runs, shifted
 
 # claims
 

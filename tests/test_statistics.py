@@ -11,22 +11,12 @@ from dlx.statistics.collapse import collapsed_runs
 from dlx.statistics.correction import holm
 from dlx.statistics.estimate import equivalence_p, greater_p, interval, over_seeds, two_sided_p
 from dlx.statistics.looks import false_alarm_rate
-from dlx.statistics.power import SeedDesign, detectable_effect, needed
+from dlx.statistics.power import SeedDesign, detectable_effect
 from dlx.statistics.verdict import Verdict
 from dlx.study.jitter import jitter
+from made_runs import NAN, array, compare_one, paired, seeds_needed
 
-NAN = math.nan
 STUDIES = 20_000
-SEEDS = range(5)
-
-
-def array(*values):
-    return np.array(values, dtype=np.float64)
-
-
-def paired(*values):
-    """The estimate of these differences, or of each of these lists of differences, for new seeds."""
-    return over_seeds(array(*values))
 
 
 def tail_of_t_with_2_df(t):
@@ -98,13 +88,6 @@ def test_holm_of_one_hypothesis_changes_nothing_and_never_exceeds_1():
 
 def test_holm_counts_a_hypothesis_without_a_test():
     assert holm(array(0.01, NAN, 0.02)).tolist() == pytest.approx([0.03, NAN, 0.04], nan_ok=True)
-
-
-# seeds and power
-
-
-def seeds_needed(spread, effect, *, alpha):
-    return needed(SeedDesign(spread**2, 5), effect, alpha=alpha).seeds
 
 
 def power_of_paired_t(ratio, n, *, alpha):
