@@ -60,3 +60,7 @@ def write_pair(folder: Path, header: bytes, image: bytes | None) -> Path:
 
 def analyze_header(*patches: Patch) -> bytes:
     return nifti_header(*patches, magic=bytes(4))
+
+
+QFORM_ALONE: Patch = (252, "2h", (1, 0))
+SFORM_ALONE: Patch = (252, "2h", (0, 1))

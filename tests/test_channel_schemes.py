@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_geometry import IMAGE, MASK, write
 
 from dlx.data.cache import load_cache
 from dlx.data.dataset import Dataset, open_dataset
@@ -15,6 +14,7 @@ from dlx.settings.part import Part
 from dlx.settings.spec import DataSpec
 from dlx.system.errors import DataError
 from small import small_resolved
+from test_same_voxels import IMAGE, MASK, write
 
 
 def bound(text: str) -> Part:

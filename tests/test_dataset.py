@@ -1,4 +1,4 @@
-"""Prepared data sets: classes, geometry and hashes of real files, and the cache that keeps them."""
+"""Prepared data sets: classes, geometry and hashes of real files, and a prepared file by itself."""
 
 import json
 import os

@@ -12,10 +12,20 @@ import numpy as np
 import pytest
 
 from dlx.data.volumes.reading import read_volume
-from made_headers import DATA, VOXELS, Patch, analyze_header, floats, nifti, nifti_header, refusal, sform, write_pair
+from made_headers import (
+    DATA,
+    QFORM_ALONE,
+    SFORM_ALONE,
+    VOXELS,
+    analyze_header,
+    floats,
+    nifti,
+    nifti_header,
+    refusal,
+    sform,
+    write_pair,
+)
 
-QFORM_ALONE: Patch = (252, "2h", (1, 0))
-SFORM_ALONE: Patch = (252, "2h", (0, 1))
 NIFTI = {
     "magic": (nifti((344, "4s", (b"abcd",))), "magic"),
     "a pair's magic": (nifti((344, "4s", (b"ni1\0",))), "magic"),

@@ -1,6 +1,6 @@
 """NIfTI headers that leave something open: what is taken, with which note, and what `geometry="strict"` refuses.
 
-The files are those of `test_headers`, valid except for one field; expected values are nibabel's, or worked out by hand.
+The files are those of `made_headers`, valid except for one field; expected values are nibabel's, or worked out by hand.
 """
 
 import gzip
@@ -14,7 +14,7 @@ import pytest
 from dlx.data.volumes.header import BadFile, check_size, max_volume_bytes
 from dlx.data.volumes.reading import Volume, read_volume
 from dlx.system.errors import DataError
-from test_headers import DATA, QFORM_ALONE, SFORM_ALONE, VOXELS, analyze_header, nifti, nifti_header, sform, write_pair
+from made_headers import DATA, QFORM_ALONE, SFORM_ALONE, VOXELS, analyze_header, nifti, nifti_header, sform, write_pair
 
 QFORM_PLACE = (-1.0, -2.0, 3.0)  # of the sound file, in SimpleITK's axes: its qform and sform say the same
 AWAY = sform(0.5, 0, 0, 31, 0, 0.75, 0, 2, 0, 0, 1.25, 3)  # 30 mm further to the right than the qform
