@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from dlx.models.conv3d import Conv3d, weight_gradient
+from dlx.models.conv3d import Conv3d, ConvTranspose3d, weight_gradient
 from dlx.models.unet import unet2
 
 BF16_TOLERANCE = 0.01  # bf16 rounds each value by up to 0.4 %; the wrong kernel is off by 90 %
@@ -32,11 +32,11 @@ def rounded(*sizes):
     return values.contiguous(memory_format=torch.channels_last_3d) if len(sizes) == 5 else values
 
 
-def assert_near_float32(layer, sizes):
+def assert_near_float32(layer, sizes, batch=2):
     layer = layer.to(memory_format=torch.channels_last_3d)
     with torch.no_grad():
         layer.weight.copy_(rounded(*layer.weight.shape))
-    features = rounded(2, layer.in_channels, *sizes)
+    features = rounded(batch, layer.in_channels, *sizes)
     upstream = rounded(*layer(features).shape)
     names = ["output", "features", "weight", "bias"]
     for name, value, reference in zip(
@@ -70,11 +70,27 @@ def test_a_convolution_with_other_options_has_them_too(options):
     assert_near_float32(Conv3d(8, 8, 3, **{"padding": 1} | options), (5, 6, 7))
 
 
+@pytest.mark.parametrize("sizes", [(5, 9, 3), (5, 28, 20), (3, 24, 20)])
+@pytest.mark.parametrize("channels", [(16, 1), (3, 33)])
+def test_a_kernel_of_two_with_a_stride_has_the_gradients_of_float32(sizes, channels):
+    torch.manual_seed(0)
+    assert_near_float32(Conv3d(*channels, 2, 2), sizes)
+
+
+@pytest.mark.parametrize(
+    ("channels", "sizes"), [((24, 33), (4, 5, 1)), ((16, 256), (1, 24, 9)), ((5, 256), (2, 28, 16))]
+)
+def test_a_transposed_convolution_has_the_gradients_of_float32(sizes, channels):
+    torch.manual_seed(0)
+    layer = ConvTranspose3d(*channels, 2, stride=2)
+    assert_near_float32(layer, sizes, batch=3)
+
+
 @pytest.mark.parametrize(("depth", "sides"), list(itertools.product(DEPTHS, SIDES)))
 @pytest.mark.parametrize("kind", ["one by one", "transposed"])
 def test_the_other_convolutions_of_our_networks_have_them_too(depth, sides, kind):
     torch.manual_seed(0)
-    layer = torch.nn.ConvTranspose3d(16, 8, 2, stride=2) if kind == "transposed" else Conv3d(16, 3, 1)
+    layer = ConvTranspose3d(16, 8, 2, stride=2) if kind == "transposed" else Conv3d(16, 3, 1)
     assert_near_float32(layer, (depth, *sides))
 
 

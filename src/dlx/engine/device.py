@@ -121,11 +121,6 @@ def does_bf16_well(device: torch.device) -> bool:
     return False
 
 
-def has_amx() -> bool:
-    """Whether the CPU multiplies bf16 by AMX, whose kernels differ from those of avx512_bf16."""
-    return bool(_cpu_capabilities().get("amx_bf16", False))
-
-
 def memory_bytes(device: torch.device) -> int | None:
     """The total memory of the device, for a CPU that of the machine or container; None if unknown."""
     if device.type == "cuda":

@@ -3,11 +3,14 @@
 - The kernel for the gradient of the weights is off by 90 % or infinite for volumes two voxels deep, and with a stride
   of 2 it writes beyond its buffers. Here that gradient is a sum over 2D convolutions, one for each tap of the first
   axis: the 2D kernel is right, and takes about as long.
-- The forward kernel is wrong for one channel that is one voxel deep, and on processors with AMX for outputs one voxel
-  wide with a stride (pytorch/pytorch#169688). Such small volumes are convolved in float32.
+- The forward kernel is wrong for one channel that is one voxel deep. Such small volumes are convolved in float32.
+- On processors with AMX, kernels of two voxels with a stride of 2 are wrong: forward where the output is one voxel wide
+  (pytorch/pytorch#169688), and both gradients for some shapes. Kernels of other sizes than three are computed in
+  float32, and so is the transposed convolution there.
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -22,7 +25,8 @@ MIN_DEPTH = 3  # of features in bf16: the known faults are at depths of one and 
 class Conv3d(nn.Conv3d):
     """torch's Conv3d with correct results and gradients under bf16 autocast on a CPU.
 
-    With groups, dilation, or a padding other than a number of zeros it computes in float32 there.
+    With kernels of other sizes than one or three, groups, dilation, or a padding other than a number of zeros it
+    computes in float32 there.
     """
 
     def forward(self, features: Float[Tensor, "B I D H W"]) -> Float[Tensor, "B O E P Q"]:
@@ -32,6 +36,7 @@ class Conv3d(nn.Conv3d):
             return super().forward(features)
         depth, _, width = features.shape[2:]
         is_plain = self.groups == 1 and set(self.dilation) == {1} and self.padding_mode == "zeros"
+        is_plain = is_plain and self.kernel_size == (3, 3, 3)
         if isinstance(self.padding, str) or not is_plain or depth < MIN_DEPTH or width <= self.stride[2]:
             with torch.autocast("cpu", enabled=False):
                 return super().forward(features.float()).bfloat16()
@@ -40,6 +45,22 @@ class Conv3d(nn.Conv3d):
             features.bfloat16(), self.weight.bfloat16(), bias, self.stride, self.padding
         )
         return convolved
+
+
+class ConvTranspose3d(nn.ConvTranspose3d):
+    """torch's ConvTranspose3d, in float32 under bf16 autocast on a CPU with AMX."""
+
+    def forward(self, features: Float[Tensor, "B I D H W"], output_size: list[int] | None = None) -> Tensor:
+        if features.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or not has_amx():
+            return super().forward(features, output_size)
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(features.float(), output_size).to(torch.get_autocast_dtype("cpu"))
+
+
+@cache
+def has_amx() -> bool:
+    """Whether the CPU multiplies bf16 by AMX, whose kernels differ from those of avx512_bf16."""
+    return bool(getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16", False))
 
 
 class Bf16Conv3d(torch.autograd.Function):

@@ -23,7 +23,8 @@ from dlx.data.splits.groups import load_groups
 from dlx.data.splits.split import Split
 from dlx.engine import checkpoint
 from dlx.engine.checkpoint import InitialWeights
-from dlx.engine.device import Compute, choose_compute, has_amx, memory_bytes
+from dlx.engine.device import Compute, choose_compute, memory_bytes
+from dlx.models.conv3d import has_amx
 from dlx.models.network import is_deeply_supervised
 from dlx.settings.binding import bind_part, bind_parts, identifying_settings
 from dlx.settings.part import Part
@@ -233,22 +234,18 @@ def _initial_weights(spec: Spec, model: nn.Module) -> tuple[InitialWeights | Non
 
 
 def _fit_precision(spec: Spec, model: nn.Module, compute: Compute) -> Compute:
-    """float32 for 3D convolutions on a CPU that are not known to be right in bf16 (`models/conv3d.py`).
-
-    These are torch's own of more than one voxel, and all of them on processors with AMX, where none was tested: there
-    bf16 has to be asked for.
+    """float32 for 3D convolutions on a CPU that are not known to be right in bf16: torch's own of more than one voxel,
+    and on processors with AMX its own transposed ones (`models/conv3d.py`).
     """
     if compute.device.type != "cpu" or compute.precision == "float32":
         return compute
-    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv3d)]
-    if any(type(module) is nn.Conv3d and max(module.kernel_size) > 1 for module in convolutions):
+    wrong = (nn.Conv3d, nn.ConvTranspose3d) if has_amx() else (nn.Conv3d,)
+    if any(type(module) in wrong and max(module.kernel_size) > 1 for module in model.modules()):
         if spec.compute.precision == "bf16":
             raise SettingError(
-                f"compute.precision: bf16 gradients of torch's Conv3d are wrong on a CPU; use float32, or "
-                f"dlx.models.conv3d.Conv3d in '{spec.model.name}'"
+                "compute.precision: bf16 gradients of torch's 3D convolutions are wrong on this CPU; use float32, or "
+                f"those of dlx.models.conv3d in '{spec.model.name}'"
             )
-        return replace(compute, precision="float32")
-    if convolutions and spec.compute.precision == "auto" and has_amx():
         return replace(compute, precision="float32")
     return compute
 
