@@ -114,7 +114,8 @@ def test_unlike_spacings_are_resampled_to_the_median_and_alike_ones_stay(tmp_pat
     assert changed.original.spacing_mm == (0.5, 1.0, 2.0)
     np.testing.assert_array_equal(changed.original.mask, boxes((12, 14, 16)))
     (line,) = (remark for remark in data.remarks if "data.spacing_mm=auto" in remark)
-    assert "1 of 3 cases were resampled to voxels of 1 x 1 x 1 mm" in line
+    assert "1 of 3 cases ('c1') were resampled to voxels of 1 x 1 x 1 mm" in line
+    assert "stored voxels are x 1 to 2 mm, y 1 mm, z 0.5 to 1 mm" in line
     assert "the median of all cases" in line
     near = opened(write(tmp_path / "b", {"c0": ("LPS", ONE), "c1": ("LPS", (1.009, 1.0, 1.0)), "c2": ("LPS", ONE)}))
     assert near.remarks == ()
@@ -293,5 +294,5 @@ def test_a_checkpoint_holds_the_grid_and_the_start_says_what_was_brought_to_it(d
     data = ("--data", str(folder), "--val", "c1")
     result = dlx("train", *data, *SMALL_ARGS[4:], "--out", "out", "--epochs", "1")
     (file,) = Path("out").rglob("last.safetensors")
-    assert Grid(**checkpoint.read(file).header["grid"]) == Grid(orientation="LPS", spacing_mm=ONE)
+    assert Grid(**checkpoint.read(file).header["grid"]) == Grid(orientation="LPS", spacing_mm=ONE, slice_axis=2)
     assert "data.orientation=common: 1 of 3 cases" in " ".join(result.stderr.split())

@@ -99,6 +99,23 @@ def test_slices_stored_across_another_axis_are_turned_to_those_of_most(tmp_path:
     assert [case.stored_orientation for case in data.cases] == ["", "", "SRA"]
 
 
+def test_slices_across_unlike_axes_are_warned_of_though_they_are_resampled(tmp_path: Path) -> None:
+    volumes = {f"c{k}": volume_of(noise(STACK, k), AXIAL) for k in range(3)}
+    volumes["c2"].SetSpacing((10.0, 1.4, 1.4))
+    data = opened(write(tmp_path / "d", volumes))
+    assert [case.original is not None for case in data.cases] == [False, False, True]
+    (line,) = unlike_slice_axes(data.cases)
+    assert "across array axis 0 of (D, H, W) in most cases, and 1 across axis 2 ('c2')" in line
+
+
+def test_files_without_directions_beside_others_are_named_though_none_is_turned(tmp_path: Path) -> None:
+    volumes = {f"c{k}": volume_of(noise(STACK, k), AXIAL) for k in range(3)}
+    folder = write(tmp_path / "d", volumes, without_directions=("c1",))
+    (line,) = opened(folder).remarks
+    assert "the headers of 1 case give no orientation ('c1')" in line
+    assert opened(folder, orientation="stored").remarks == ()
+
+
 def test_a_file_without_directions_is_not_turned(tmp_path: Path) -> None:
     """Some tools drop both orientation codes and leave the voxels as they were."""
     volumes = {f"c{k}": sitk.DICOMOrient(volume_of(noise(STACK, k), AXIAL), "RAS") for k in range(3)}

@@ -116,6 +116,11 @@ class Case:
         """The mask on which the case is measured: `original`, if it was resampled."""
         return self.mask if self.original is None else self.original.mask
 
+    @property
+    def measured_spacing_mm(self) -> tuple[float, float, float]:
+        """The spacing (d, h, w) of `measured_mask`."""
+        return self.spacing_mm if self.original is None else self.original.spacing_mm
+
     @cached_property
     def measured_voxels(self) -> tuple[int, ...]:
         """`class_voxels` of `measured_mask`."""

@@ -29,6 +29,7 @@ from dlx.data.volumes.header import Note
 from dlx.data.volumes.reading import Volume, content_hash, read_volume, value_hash
 from dlx.settings import registry
 from dlx.settings.spec import Geometry
+from dlx.settings.text import counted
 from dlx.system.cpu_cores import available_cores
 from dlx.system.errors import DataError, FilesError
 from dlx.system.memory import host_memory_bytes
@@ -230,9 +231,8 @@ def _refuse_labels(strange: NDArray[Any], label_values: Sequence[int], path: Pat
         what = f"{int(fractions.sum())} voxels are not whole numbers (such as {first!s})"
         raise DataError(f"{path}: not a label file: {what}; if these are rounding errors, save the file rounded")
     found, counts = np.unique(strange, return_counts=True)
-    shown = ", ".join(
-        f"{float(value):.15g} ({count} voxels)" for value, count in zip(found[:5], counts[:5], strict=True)
-    )
+    pairs = zip(found[:5], counts[:5], strict=True)
+    shown = ", ".join(f"{float(value):.15g} ({counted(int(count), 'voxel')})" for value, count in pairs)
     more = f" and {len(found) - 5} more values" if len(found) > 5 else ""
     declared = ", ".join(str(value) for value in label_values)
     raise DataError(

@@ -60,7 +60,8 @@ class ConvTranspose3d(nn.ConvTranspose3d):
 @cache
 def has_amx() -> bool:
     """Whether the CPU multiplies bf16 by AMX, whose kernels differ from those of avx512_bf16."""
-    return bool(getattr(torch.cpu, "get_capabilities", dict)().get("amx_bf16", False))
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("amx_bf16", False))
 
 
 class Bf16Conv3d(torch.autograd.Function):

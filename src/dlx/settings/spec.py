@@ -337,7 +337,8 @@ class ComputeSpec(Section):
     precision: Literal["auto", "float32", "bf16"] = "auto"
     """What convolutions are computed in; auto takes bf16 where the device is fast at it."""
     threads: Positive | None = None
-    """CPU threads of a trial; by default all cores, and one where several trials run at once."""
+    """CPU threads of a trial; by default all cores, whatever OMP_NUM_THREADS says, and one where several trials run at
+    once."""
     capture: Annotated[bool | Literal["auto"], ADDED_LATER] = "auto"
     """CUDA: replay each step as a graph; auto runs a step uncaptured if capturing fails."""
 

@@ -239,8 +239,9 @@ def _fit_precision(spec: Spec, model: nn.Module, compute: Compute) -> Compute:
     """
     if compute.device.type != "cpu" or compute.precision == "float32":
         return compute
-    wrong = (nn.Conv3d, nn.ConvTranspose3d) if has_amx() else (nn.Conv3d,)
-    if any(type(module) in wrong and max(module.kernel_size) > 1 for module in model.modules()):
+    wrong = {nn.Conv3d, nn.ConvTranspose3d} if has_amx() else {nn.Conv3d}
+    convolutions = [module for module in model.modules() if isinstance(module, (nn.Conv3d, nn.ConvTranspose3d))]
+    if any(type(module) in wrong and max(module.kernel_size) > 1 for module in convolutions):
         if spec.compute.precision == "bf16":
             raise SettingError(
                 "compute.precision: bf16 gradients of torch's 3D convolutions are wrong on this CPU; use float32, or "

@@ -87,9 +87,7 @@ class VoxelStore:
         self.is_resampled = [original is not None for original in originals]
         measured = [case.measured_mask.shape for case in cases]
         self.measured_shapes: list[Extent] = [(int(d), int(h), int(w)) for d, h, w in measured]
-        self.measured_spacings_mm = [
-            case.spacing_mm if case.original is None else case.original.spacing_mm for case in cases
-        ]
+        self.measured_spacings_mm = [case.measured_spacing_mm for case in cases]
         self.orientations = [(case.orientation, case.stored_orientation) for case in cases]
         flat = [np.array(original.mask).reshape(-1) for original in originals if original is not None]
         sizes = [0 if original is None else original.mask.size for original in originals]

@@ -120,11 +120,11 @@ def unlike_orientations(dataset: Dataset, cases: Sequence[Case]) -> list[str]:
 
 
 def unlike_slice_axes(cases: Sequence[Case]) -> list[str]:
-    """Cases whose slices lie across another array axis than those of most cases."""
+    """Cases whose slices lie across another array axis than those of most cases, before they were resampled."""
     by_axis: dict[int, list[str]] = {}
     for case in cases:
-        d, h, w = case.mask.shape
-        axis = slice_axis(case.spacing_mm, (d, h, w))
+        d, h, w = case.measured_mask.shape
+        axis = slice_axis(case.measured_spacing_mm, (d, h, w))
         if axis is not None:
             by_axis.setdefault(axis, []).append(case.id)
     if len(by_axis) < 2:

@@ -14,6 +14,7 @@ from math import prod
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dlx.data.cases import Case, Dataset, Grid, Original
 from dlx.data.geometry.orientation import CANONICAL, TURN_VERSION, find_turn, turn
@@ -140,22 +141,23 @@ def describe_grid(dataset: Dataset) -> list[str]:
             f"data.orientation={grid.asked_orientation}: {total} of {counted(len(dataset.cases), 'case')} were turned "
             f"to {grid.orientation}{why}: {stored}"
         )
-    lines += _describe_unturned(dataset.cases, grid, is_turned=bool(by_code))
+    lines += _describe_unturned(dataset.cases, grid)
     resampled = [case for case in dataset.cases if case.original is not None]
     if resampled and grid.spacing_mm is not None:
-        before = np.array([case.original.spacing_mm if case.original else case.spacing_mm for case in dataset.cases])
+        before = np.array([case.measured_spacing_mm for case in dataset.cases])
         is_median = isinstance(grid.asked_spacing_mm, str)
         median = ", the median of all cases, validation cases included" if is_median else ""
-        ranges = f"{spell_spacing(before.min(axis=0))} to {spell_spacing(before.max(axis=0))}"
+        names = name_some([case.id for case in resampled], SHOWN)
         lines.append(
             f"data.spacing_mm={_spell_setting(grid.asked_spacing_mm)}: {len(resampled)} of "
-            f"{counted(len(dataset.cases), 'case')} were resampled to voxels of {spell_spacing(grid.spacing_mm)}"
-            f"{median}; stored voxels have {ranges}. Dice is measured on the stored voxels"
+            f"{counted(len(dataset.cases), 'case')} ({names}) were resampled to voxels of "
+            f"{spell_spacing(grid.spacing_mm)}{median}; stored voxels are {_spell_ranges(before)}. Dice is measured on "
+            "the stored voxels"
         )
     return lines
 
 
-def _describe_unturned(cases: Sequence[Case], grid: Grid, *, is_turned: bool) -> list[str]:
+def _describe_unturned(cases: Sequence[Case], grid: Grid) -> list[str]:
     """Lines on cases that turning left as they are stored, though it was asked for."""
     lines = []
     kept = [case for case in cases if case.orientation not in ("", grid.orientation)] if grid.orientation else []
@@ -167,7 +169,8 @@ def _describe_unturned(cases: Sequence[Case], grid: Grid, *, is_turned: bool) ->
             "would lie across another axis than those of most cases"
         )
     unknown = [case.id for case in cases if not case.orientation]
-    if unknown and (is_turned or grid.asked_orientation == "LPS"):
+    is_told = grid.asked_orientation == "LPS" or (grid.asked_orientation == "common" and len(unknown) < len(cases))
+    if unknown and is_told:
         lines.append(
             f"data.orientation={grid.asked_orientation}: the headers of {counted(len(unknown), 'case')} give no "
             f"orientation ({name_some(unknown, SHOWN)}): they stay as they are stored"
@@ -178,6 +181,13 @@ def _describe_unturned(cases: Sequence[Case], grid: Grid, *, is_turned: bool) ->
 def spell_spacing(spacing_mm: Sequence[float]) -> str:
     """`0.5 x 0.5 x 5 mm`, x first, of a spacing (d, h, w)."""
     return " x ".join(f"{size:.3g}" if size < 1000 else f"{size:.0f}" for size in reversed([*spacing_mm])) + " mm"
+
+
+def _spell_ranges(spacings_mm: NDArray[np.float64]) -> str:
+    """`x 0.5 to 1 mm, y 0.5 mm, z 5 mm` of spacings (n, 3), each (d, h, w)."""
+    low, high = spacings_mm.min(axis=0), spacings_mm.max(axis=0)
+    sides = zip("xyz", reversed(low), reversed(high), strict=True)
+    return ", ".join(f"{axis} {a:.3g} mm" if a == b else f"{axis} {a:.3g} to {b:.3g} mm" for axis, a, b in sides)
 
 
 def _spell_setting(spacing_mm: SpacingMm) -> str:
