@@ -8,10 +8,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
+from dlx.models.processor import cpu_capabilities
 from dlx.settings.spec import ComputeSpec
 from dlx.settings.text import counted
 from dlx.system.cpu_cores import available_cores
@@ -117,7 +118,7 @@ def does_bf16_well(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
-        return any(_cpu_capabilities().get(flag, False) for flag in ("avx512_bf16", "amx_bf16"))
+        return any(cpu_capabilities().get(flag, False) for flag in ("avx512_bf16", "amx_bf16"))
     return False
 
 
@@ -133,13 +134,8 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "cpu":
-        return _cpu_capabilities().get("cpu_name") or _processor_name()
+        return cpu_capabilities().get("cpu_name") or _processor_name()
     return device.type
-
-
-def _cpu_capabilities() -> dict[str, Any]:
-    """The processor's features as torch reports them; empty if this build of torch has no such report."""
-    return dict(getattr(torch.cpu, "get_capabilities", dict)())
 
 
 def _processor_name() -> str:

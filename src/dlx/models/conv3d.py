@@ -5,12 +5,11 @@
   axis: the 2D kernel is right, and takes about as long.
 - The forward kernel is wrong for one channel that is one voxel deep. Such small volumes are convolved in float32.
 - On processors with AMX, kernels of two voxels with a stride of 2 are wrong: forward where the output is one voxel wide
-  (pytorch/pytorch#169688), and both gradients for some shapes. Kernels of other sizes than three are computed in
-  float32, and so is the transposed convolution there.
+  (pytorch/pytorch#169688), and both gradients for some shapes. Kernels of other sizes than one or three are
+  computed in float32 everywhere, and the transposed convolution there.
 """
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 import torch
@@ -18,6 +17,8 @@ import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from dlx.models.processor import has_amx
 
 MIN_DEPTH = 3  # of features in bf16: the known faults are at depths of one and two, and such volumes cost little
 
@@ -35,8 +36,8 @@ class Conv3d(nn.Conv3d):
         if torch.get_autocast_dtype("cpu") != torch.bfloat16 or self.kernel_size == (1, 1, 1):
             return super().forward(features)
         depth, _, width = features.shape[2:]
-        is_plain = self.groups == 1 and set(self.dilation) == {1} and self.padding_mode == "zeros"
-        is_plain = is_plain and self.kernel_size == (3, 3, 3)
+        has_size_3, has_zeros = self.kernel_size == (3, 3, 3), self.padding_mode == "zeros"
+        is_plain = has_size_3 and has_zeros and self.groups == 1 and set(self.dilation) == {1}
         if isinstance(self.padding, str) or not is_plain or depth < MIN_DEPTH or width <= self.stride[2]:
             with torch.autocast("cpu", enabled=False):
                 return super().forward(features.float()).bfloat16()
@@ -55,13 +56,6 @@ class ConvTranspose3d(nn.ConvTranspose3d):
             return super().forward(features, output_size)
         with torch.autocast("cpu", enabled=False):
             return super().forward(features.float(), output_size).to(torch.get_autocast_dtype("cpu"))
-
-
-@cache
-def has_amx() -> bool:
-    """Whether the CPU multiplies bf16 by AMX, whose kernels differ from those of avx512_bf16."""
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("amx_bf16", False))
 
 
 class Bf16Conv3d(torch.autograd.Function):

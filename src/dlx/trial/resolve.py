@@ -24,8 +24,8 @@ from dlx.data.splits.split import Split
 from dlx.engine import checkpoint
 from dlx.engine.checkpoint import InitialWeights
 from dlx.engine.device import Compute, choose_compute, memory_bytes
-from dlx.models.conv3d import has_amx
 from dlx.models.network import is_deeply_supervised
+from dlx.models.processor import has_amx
 from dlx.settings.binding import bind_part, bind_parts, identifying_settings
 from dlx.settings.part import Part
 from dlx.settings.spec import Spec
