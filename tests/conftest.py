@@ -36,8 +36,9 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_unconfigure() -> None:
-    watchdog.tell_end()
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):  # a worker of pytest-xdist stays until the last test of the others is over
+        watchdog.tell_end()
 
 
 @pytest.fixture(scope="session")

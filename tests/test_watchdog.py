@@ -52,3 +52,14 @@ def test_tests_that_are_over_and_do_not_exit_are_shown_with_their_stack_and_kill
     assert done.returncode == watchdog.EXIT_CODE
     assert "did not exit within 0.5 s after its tests were over" in done.stderr
     assert "in spin_for_ever" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_worker_without_tests_left_may_wait_for_the_last_test_of_another(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(WATCHDOG.parent))
+    (tmp_path / "conftest.py").symlink_to(Path(__file__).parent / "conftest.py")
+    short = "def test_that_is_short():\n    pass\n"
+    (tmp_path / "test_it.py").write_text(f"import time\ndef test_that_is_long():\n    time.sleep(3)\n{short}")
+    words = ["pytest", "-q", "-n", "2", "--dist", "worksteal", "-c", os.devnull, "-p", "no:cacheprovider", str(tmp_path)]
+    done = watch(sys.executable, "-m", *words, limit=50, exit_limit=1)
+    assert done.returncode == 0, done.stderr
