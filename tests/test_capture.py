@@ -15,11 +15,11 @@ from dlx.engine import checkpoint
 from dlx.engine.capture import WARM_UP_STEPS, Captured, CudaGraphs, Eager
 from dlx.engine.fit import TrialProgress, begin_epoch, fit
 from dlx.engine.waits import HostWaitError
+from dlx.execution.plan import make_plan
+from dlx.execution.process_cache import MAX_KEPT, ProcessCache
+from dlx.execution.runner import run_plan
+from dlx.execution.trial import CaptureFailed, TrialEnded
 from dlx.records.schema import EpochRecord
-from dlx.run.plan import make_plan
-from dlx.run.process_cache import MAX_KEPT, ProcessCache
-from dlx.run.runner import run_plan
-from dlx.run.trial import CaptureFailed, TrialEnded
 from dlx.settings import registry
 from dlx.study.axes import Variant
 from dlx.study.study import Study

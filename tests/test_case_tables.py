@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from dlx.cli.output.report_files import write_tables
 from dlx.records.archive import StudyRecords, portable, read_study, write_archive
 from dlx.records.folder import StudyFolder, TrialFolder
-from dlx.report.csv_tables import cases_csv, results_csv
+from dlx.report.csv_tables import cases_table, results_table
+from dlx.report.files import write_tables
 from dlx.report.hardest_cases import hardest_cases, shown_variants
 from dlx.report.page.page import make_page
 from dlx.report.rows import hard_case_rows
@@ -79,7 +79,7 @@ ONE_CASE = {
 
 def test_cases_csv_has_a_row_for_each_variant_run_case_and_class():
     records = with_val(made_study(seeds=[3], persons={"scan 1": "Ann", "scan 2": "Ann"}), ONE_CASE)
-    rows = cases_csv(records)
+    rows = cases_table(records).csv()
     assert rows.replace('"', "").splitlines() == [
         CASE_COLUMNS,
         "made,p=0,3,,scan 1,Ann,a,0.30000000000000004,12.5,mm,1.0",
@@ -96,20 +96,20 @@ def test_cases_csv_has_a_row_for_each_variant_run_case_and_class():
 
 def test_a_case_without_a_known_person_is_a_person_of_its_own_and_distances_may_be_pixels():
     records = with_val(made_study({"p=0": (0.9, 0.8)}, seeds=[0]), {"scan": scores(0.5)}, distance_unit="px")
-    (row,) = read_back(cases_csv(records))
+    (row,) = read_back(cases_table(records).csv())
     assert (row["case"], row["person"], row["distance_unit"]) == ("scan", "scan", "px")
 
 
 def test_folds_are_a_column_and_rows_are_in_their_order():
     records = in_folds(with_val(made_study({"p=0": (0.9, 0.8)}, seeds=[0, 1, 2]), {"scan": scores(0.5)}), 2)
     expected = [("0", "0"), ("0", "2"), ("1", "1")]
-    for table in (cases_csv(records), results_csv(records)):
+    for table in (cases_table(records).csv(), results_table(records).csv()):
         assert [(row["fold"], row["seed"]) for row in read_back(table)] == expected
 
 
 def test_results_csv_has_a_row_for_each_trial_with_the_values_on_the_axes():
     finals = {("p=0", 0): (0.875, 0.75), ("p=0.1", 0): (0.75, 0.625)}
-    rows = results_csv(made_study(seeds=[0], finals=finals, epochs=1)).replace('"', "").splitlines()
+    rows = results_table(made_study(seeds=[0], finals=finals, epochs=1)).csv().replace('"', "").splitlines()
     assert rows == [
         f"{RESULT_COLUMNS},dropout.p",
         "made,p=0,0,,done,1234,1,0.875,0.75,0.125,1,0.75,2.5,mm,0.75,20.0,0.0",
@@ -123,21 +123,21 @@ def test_the_mean_of_a_surface_metric_is_missing_if_a_class_has_none():
     val = trial.record.result.val.model_copy(update={"hd95_mm_per_class": {"csf": 3.0, "grey matter": None}})
     result = trial.record.result.model_copy(update={"val": val})
     records = replace(records, trials=(replace(trial, record=trial.record.model_copy(update={"result": result})),))
-    (row,) = read_back(results_csv(records))
+    (row,) = read_back(results_table(records).csv())
     assert row["hd95"] == ""
     assert float(row["surface_dice"]) == pytest.approx(records.trials[0].record.result.val.dice)
 
 
 def test_trials_without_a_result_are_rows_of_results_csv_alone():
     records = made_study(seeds=[0, 1], diverged=[("p=0.1", 0)], running={("p=0.1", 1): 2}, epochs=9)
-    found = {(row["variant"], row["seed"]): row for row in read_back(results_csv(records))}
+    found = {(row["variant"], row["seed"]): row for row in read_back(results_table(records).csv())}
     assert [row["status"] for row in found.values()] == ["done", "done", "diverged", "unfinished"]
     diverged, unfinished = found["p=0.1", "0"], found["p=0.1", "1"]
     measured = ("train_dice", "val_dice", "gap", "best_epoch", "best_val_dice", "hd95", "distance_unit", "surface_dice")
     assert {row[name] for row in (diverged, unfinished) for name in measured} == {""}
     assert [diverged[name] for name in ("parameters", "epochs", "seconds", "dropout.p")] == ["1234", "3", "20.0", "0.1"]
     assert [unfinished[name] for name in ("parameters", "epochs", "seconds", "dropout.p")] == ["", "2", "", "0.1"]
-    assert {row["variant"] for row in read_back(cases_csv(records))} == {"p=0"}
+    assert {row["variant"] for row in read_back(cases_table(records).csv())} == {"p=0"}
 
 
 ODD = ["=1+1", "a,b", 'say "aah"', "@SUM(A1)", "-2", "è scan", "x;y", "' tab\there"]
@@ -147,22 +147,22 @@ ODD = ["=1+1", "a,b", 'say "aah"', "@SUM(A1)", "-2", "è scan", "x;y", "' tab\th
 def test_odd_names_read_back_equal(name):
     records = made_study({name: (0.9, 0.8)}, seeds=[0], name=name, persons={name: name}, values={name: name}, axis=name)
     val = {name: CaseScores(dice={name: 0.5})}
-    (row,) = read_back(cases_csv(with_val(records, val)))
+    (row,) = read_back(cases_table(with_val(records, val)).csv())
     assert {row[column] for column in ("study", "variant", "case", "person", "class")} == {name}
-    (row,) = read_back(results_csv(records))
+    (row,) = read_back(results_table(records).csv())
     assert {row["study"], row["variant"], row[name]} == {name}
 
 
 def test_values_on_an_axis_are_spelled_as_in_labels():
     values = {"p=0": None, "b": True, "c": {"name": "step", "args": {"gamma": 0.1}}, "d": 8, "e": "8", "f": [8, 16]}
     records = made_study(dict.fromkeys(values, (0.9, 0.8)), seeds=[0], values=values, axis="x")
-    cells = [line.rpartition(",20.0,")[2] for line in results_csv(records).splitlines()[1:]]
+    cells = [line.rpartition(",20.0,")[2] for line in results_table(records).csv().splitlines()[1:]]
     assert cells == ['"none"', "true", '"step:gamma=0.1"', "8", '"8"', '"[8, 16]"']
 
 
 def test_an_axis_named_as_another_column_gets_a_name_of_its_own():
     records = made_study(seeds=[0], axis="variant")  # axes of tables without a name are called so
-    assert results_csv(records).splitlines()[0].endswith('"seconds","axis:variant"')
+    assert results_table(records).csv().splitlines()[0].endswith('"seconds","axis:variant"')
 
 
 def test_folder_and_archive_give_the_same_bytes(tmp_path):
@@ -174,7 +174,7 @@ def test_folder_and_archive_give_the_same_bytes(tmp_path):
     beside = write_tables(tmp_path / "made", read_study(tmp_path / "made.jsonl"))
     assert beside == [tmp_path / "made-cases.csv", tmp_path / "made-results.csv"]
     assert [path.read_bytes() for path in own] == [path.read_bytes() for path in beside]
-    assert own[0].read_bytes() == cases_csv(records).encode()
+    assert own[0].read_bytes() == cases_table(records).csv().encode()
     assert b"\r" not in own[1].read_bytes()
 
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import pytest
 
+from dlx.execution.local import _start, _stop, run_in_workers
+from dlx.execution.stores import host_stores
+from dlx.execution.trial import Task, TrialEnded, TrialStarted, leaves_process_unusable
 from dlx.records.folder import TrialFolder
 from dlx.records.schema import EpochRecord
-from dlx.run.local import _start, _stop, run_in_workers
-from dlx.run.stores import host_stores
-from dlx.run.trial import Task, TrialEnded, TrialStarted, leaves_process_unusable
 from dlx.study.study import Trial
 from dlx.system.errors import DlxError
 from faults import epochs_to_redo, kill_and_resume

@@ -17,8 +17,9 @@ ROOT = Path(dlx.__file__).parent
 # from the top down: a package imports from itself and from those below it
 PACKAGES = [
     "cli",
+    "api",
     "report",
-    "run",
+    "execution",
     "trial",
     "engine",
     "models",
@@ -82,14 +83,14 @@ def names_of(name):
     return found
 
 
-@pytest.mark.parametrize("package", ["engine", "run", "trial"])
+@pytest.mark.parametrize("package", ["engine", "execution", "trial"])
 def test_a_name_means_one_thing_in_the_files_of_a_package(package):
     names = [name for file in FILES if package_of(file) == package for name in sorted(names_of(file))]
     assert len(names) > 10
     assert [name for name, times in Counter(names).items() if times > 1] == []
 
 
-@pytest.mark.parametrize("package", ["run", "trial"])
+@pytest.mark.parametrize("package", ["execution", "trial"])
 def test_a_type_of_trials_is_not_named_as_one_of_another_package(package):
     own = {name for file in FILES if package_of(file) == package for name in names_of(file) if not name.isupper()}
     others = {name for file in FILES if package_of(file) != package for name in names_of(file)}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from dlx.execution import stores
 from dlx.records.folder import append_line
-from dlx.run import stores
 from dlx.system.errors import DataError, SettingError
 from dlx.system.files import expand_home, home_folder, naming, read_json, replacing, write_json
 from small import SMALL_ARGS

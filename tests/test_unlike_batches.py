@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dlx.run import parallel
-from dlx.run.parallel import choose_parallel
-from dlx.run.plan import make_plan
-from dlx.run.unlike_batches import remark_on_batches
+from dlx.execution import parallel
+from dlx.execution.parallel import choose_parallel
+from dlx.execution.plan import make_plan
+from dlx.execution.unlike_batches import remark_on_batches
 from dlx.settings.layers import merge
 from dlx.study.axes import Axis, Variant, make_variants
 from dlx.study.study import Study, in_fold

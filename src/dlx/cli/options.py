@@ -15,62 +15,55 @@ Whole = int | None
 Number = float | None
 
 
-def option(panel: str, text: str, *names: str, default: Any = None, sets: str | None = None, **shown: Any) -> Any:
-    """A field of a class of options, with its place and text in the help. `sets`: the setting that the option gives.
+def option(panel: str, text: str, *names: str, default: Any = None, **shown: Any) -> Any:
+    """A field of a class of options, with its place and text in the help.
 
-    Without `names` the option has the name of its field. `shown` goes to `typer.Option`.
+    Without `names` the option has the name of its field; a field in SHORT_NAMES gives that setting. `shown` goes to
+    `typer.Option`.
     """
     declared = typer.Option(default, *names, help=text, rich_help_panel=panel, **shown)
-    return field(default=default, metadata={"option": declared, "setting": sets})
+    return field(default=default, metadata={"option": declared})
 
 
 @dataclass(frozen=True)
 class TrainOptions:
     """The options of `dlx train`, which the commands that compare variants also have."""
 
-    data: Text = option(
-        DATA, "Folder of volumes (iSeg, nnU-Net or Decathlon layout), or 'phantom'.", sets="data.source"
-    )
-    val: Text = option(DATA, "Validation subjects by name: subject-1,subject-2.", sets="split.val")
-    fold: Text = option(DATA, "Validate on this fold, from 0, or on each in turn: all.", sets="split.fold")
-    folds: Whole = option(DATA, "Number of folds (with --fold); 5 by default.", sets="split.folds")
-    val_fraction: Number = option(DATA, "Share of the subjects to validate on.", sets="split.val_fraction")
-    splits_file: Text = option(DATA, "An nnU-Net splits_final.json; --fold picks its entry, or all.", sets="split.file")
-    train_subjects: Whole = option(
-        DATA, "Number of training subjects to use. All by default.", sets="split.train_subjects"
-    )
+    data: Text = option(DATA, "Folder of volumes (iSeg, nnU-Net or Decathlon layout), or 'phantom'.")
+    val: Text = option(DATA, "Validation subjects by name: subject-1,subject-2.")
+    fold: Text = option(DATA, "Validate on this fold, from 0, or on each in turn: all.")
+    folds: Whole = option(DATA, "Number of folds (with --fold); 5 by default.")
+    val_fraction: Number = option(DATA, "Share of the subjects to validate on.")
+    splits_file: Text = option(DATA, "An nnU-Net splits_final.json; --fold picks its entry, or all.")
+    train_subjects: Whole = option(DATA, "Number of training subjects to use. All by default.")
     cache_dir: Path | None = option(
         DATA, "Folder of the data cache.", envvar="DLX_CACHE_DIR", show_default="~/.cache/dlx"
     )
     verify_data: bool = option(
         DATA, "Read every image file again instead of trusting the cache.", "--verify-data", default=False
     )
-    model: Text = option(MODEL, "Name of a network, with arguments if needed: unet2:width=32.", sets="model")
-    dropout: Number = option(MODEL, "Dropout rate p, from 0 to below 1.", sets="dropout.p")
-    dropout_kind: Text = option(MODEL, "dropout, dropout2d or dropout3d.", sets="dropout.kind")
-    dropout_where: Text = option(MODEL, "every (block), decoder or bottleneck.", sets="dropout.where")
-    loss: Text = option(MODEL, "A loss or a sum of losses: dice+ce, lovasz+focal.", sets="loss")
-    init_from: Text = option(MODEL, "Start from the weights of this checkpoint.", sets="train.init_from")
+    model: Text = option(MODEL, "Name of a network, with arguments if needed: unet2:width=32.")
+    dropout: Number = option(MODEL, "Dropout rate p, from 0 to below 1.")
+    dropout_kind: Text = option(MODEL, "dropout, dropout2d or dropout3d.")
+    dropout_where: Text = option(MODEL, "every (block), decoder or bottleneck.")
+    loss: Text = option(MODEL, "A loss or a sum of losses: dice+ce, lovasz+focal.")
+    init_from: Text = option(MODEL, "Start from the weights of this checkpoint.")
     recipe: Text = option(
         TRAINING,
         "Settings to start from: quick (minutes on a CPU), strong (a better baseline) or notes (the study in full).",
         show_default="quick",
     )
     config: Path | None = option(TRAINING, "TOML file of settings that override the recipe's.")
-    epochs: Whole = option(TRAINING, "Number of epochs.", sets="train.epochs")
-    steps_per_epoch: Whole = option(TRAINING, "Optimizer steps per epoch.", sets="train.steps_per_epoch")
-    batch_size: Whole = option(TRAINING, "Patches per step.", sets="batch.size")
-    lr: Number = option(TRAINING, "Initial learning rate.", sets="optimizer.lr")
-    weight_decay: Number = option(TRAINING, "Weight decay.", sets="optimizer.weight_decay")
-    optimizer: Text = option(TRAINING, "adamw, adam or sgd.", sets="optimizer.name")
-    scheduler: Text = option(TRAINING, "constant, linear-tail, step:step_size=30,gamma=0.1 ...", sets="scheduler")
-    patience: Whole = option(
-        TRAINING, "Stop after this many epochs without a better validation Dice.", sets="train.patience"
-    )
-    clip_grad_norm: Number = option(
-        TRAINING, "Clip the norm of the gradients to this value.", sets="optimizer.clip_grad_norm"
-    )
-    ema: Number = option(TRAINING, "Decay of the moving average of weights, e.g. 0.99.", sets="train.ema_decay")
+    epochs: Whole = option(TRAINING, "Number of epochs.")
+    steps_per_epoch: Whole = option(TRAINING, "Optimizer steps per epoch.")
+    batch_size: Whole = option(TRAINING, "Patches per step.")
+    lr: Number = option(TRAINING, "Initial learning rate.")
+    weight_decay: Number = option(TRAINING, "Weight decay.")
+    optimizer: Text = option(TRAINING, "adamw, adam or sgd.")
+    scheduler: Text = option(TRAINING, "constant, linear-tail, step:step_size=30,gamma=0.1 ...")
+    patience: Whole = option(TRAINING, "Stop after this many epochs without a better validation Dice.")
+    clip_grad_norm: Number = option(TRAINING, "Clip the norm of the gradients to this value.")
+    ema: Number = option(TRAINING, "Decay of the moving average of weights, e.g. 0.99.")
     set_: list[str] | None = option(
         TRAINING,
         "Any setting, e.g. model.levels=3, data.normalize=ct (for CT), data.spacing_mm=median, data.orientation=LPS; "
@@ -80,9 +73,9 @@ class TrainOptions:
     )
     seed: Whole = option(RUNNING, "One seed. 0 by default.")
     seeds: Text = option(RUNNING, "Several seeds, one trial each: a number (5 means 0 to 4) or a list (0,3,7).")
-    device: Text = option(RUNNING, "auto, cpu, cuda, cuda:1 or mps.", sets="compute.device")
-    precision: Text = option(RUNNING, "auto, float32 or bf16.", sets="compute.precision")
-    threads: Whole = option(RUNNING, "CPU threads of a trial.", sets="compute.threads")
+    device: Text = option(RUNNING, "auto, cpu, cuda, cuda:1 or mps.")
+    precision: Text = option(RUNNING, "auto, float32 or bf16.")
+    threads: Whole = option(RUNNING, "CPU threads of a trial.")
     out: Path | None = option(RUNNING, "Folder of the records.", show_default="runs/DATA-MODEL")
     resume: bool = option(
         RUNNING, "Resume the unfinished trials in --out with their recorded settings.", "--resume", default=False
@@ -127,12 +120,6 @@ class StudyOptions(TrainOptions):
     )
     per_class: bool = option(RUNNING, "Show the validation Dice of each class too.", "--per-class", default=False)
     per_case: bool = option(RUNNING, "Show the hardest validation cases too.", "--per-case", default=False)
-
-
-# option -> the setting that it gives
-SETTING_OF: dict[str, str] = {
-    f.name: f.metadata["setting"] for f in fields(TrainOptions) if f.metadata["setting"] is not None
-}
 
 
 def takes_options(

@@ -6,13 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlx.cli.options import SETTING_OF
-from dlx.cli.settings_from_options import DEFAULT_RECIPE
+from dlx.settings.short_names import DEFAULT_RECIPE, SHORT_NAMES
 from dlx.settings.text import parse_value
 from dlx.system.shell import shell_command, without_flags
 
 # options by setting, without the two whose text --set reads differently
-OPTIONS = {key: name for name, key in SETTING_OF.items() if key not in ("data.source", "split.val")}
+OPTIONS = {key: name for name, key in SHORT_NAMES.items() if key not in ("data.source", "split.val")}
 
 
 def resume_command(command: str) -> str:

@@ -1,6 +1,5 @@
 """The steps that all training commands share: plan, run, show progress, report, set the exit code."""
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,13 +7,14 @@ from typing import TYPE_CHECKING
 import typer
 
 from dlx.cli.options import StudyOptions, TrainOptions
+from dlx.system.caches import default_cache_dir
 from dlx.system.errors import SettingError
 from dlx.system.shell import shell_command
 
 if TYPE_CHECKING:
     from dlx.cli.output.display import Outcome
+    from dlx.execution.plan import Plan
     from dlx.records.archive import StudyRecords
-    from dlx.run.plan import Plan
     from dlx.settings.layers import Settings
     from dlx.study.axes import Axis
     from dlx.study.study import Study
@@ -35,7 +35,7 @@ def plan_study(
     """
     from dlx.cli.output.console import notes
     from dlx.cli.output.display import reading_bar
-    from dlx.run.plan import make_plan
+    from dlx.execution.plan import make_plan
 
     cache_dir = options.cache_dir or default_cache_dir()
     remarks = () if cache_dir is not None else (NO_HOME,)
@@ -59,7 +59,7 @@ def run_axis_study(
 ) -> None:
     """Runs a study of one axis, whose first point is the control, in `runs/DATA-MODEL-SUFFIX`."""
     from dlx.cli.settings_from_options import seeds_from
-    from dlx.run.plan import data_name
+    from dlx.execution.plan import data_name
     from dlx.study.axes import make_variants
     from dlx.study.study import DEFAULT_SEEDS, SMALLEST_EFFECT, make_study
 
@@ -80,20 +80,13 @@ def run_axis_study(
     run_study(study, Path("runs") / f"{data_name(study.base)}-{study.base.model.name}-{folder_suffix}", options)
 
 
-def with_one_thread(settings: "Settings") -> "Settings":
-    """The settings with compute.threads = 1 as a default, so that several trials run at once on a CPU."""
-    from dlx.settings.layers import merge
-
-    return merge({"compute": {"threads": 1}}, settings)
-
-
 def follow_plan(
     plan: "Plan", options: TrainOptions, *, in_workers: bool, archived: "StudyRecords | None" = None
 ) -> "Outcome":
     """Runs the trials that are missing and shows progress; `archived` are the records beside the study's TOML file."""
     from dlx.cli.output.console import notes
     from dlx.cli.output.display import display_on, follow
-    from dlx.run.runner import run_plan
+    from dlx.execution.runner import run_plan
 
     with display_on(notes(), plan, quiet=options.is_quiet, in_workers=in_workers) as display:
         return follow(
@@ -117,11 +110,11 @@ def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Pa
     from dlx.cli.output.dry_run import print_plan
     from dlx.cli.output.head import print_head, print_variants
     from dlx.cli.output.outcome import print_locations, print_summary_after
-    from dlx.cli.output.report_files import write_beside, write_report
+    from dlx.execution.server import start_server
     from dlx.records.archive import check_can_write, read_study, records_beside, with_looks
     from dlx.records.folder import StudyFolder
+    from dlx.report.files import write_beside, write_report
     from dlx.report.summary import summarize_study
-    from dlx.run.server import start_server
 
     if options.resume:
         raise SettingError("--resume: only dlx train has this option; to resume a study, run its command again")
@@ -163,13 +156,3 @@ def end(outcome: "Outcome") -> None:
         raise typer.Exit(130)
     if any(record.status != "done" for record, _ in outcome.trials):
         raise typer.Exit(1)
-
-
-def default_cache_dir() -> Path | None:
-    """The default data cache: `$XDG_CACHE_HOME/dlx` or `~/.cache/dlx`; None if neither folder is known."""
-    from dlx.system.files import home_folder
-
-    caches, home = os.environ.get("XDG_CACHE_HOME"), home_folder()
-    if caches:
-        return Path(caches) / "dlx"
-    return None if home is None else home / ".cache" / "dlx"

@@ -5,20 +5,20 @@ options such as `--lr`, `--set`.
 from dataclasses import fields
 from typing import TYPE_CHECKING
 
-from dlx.cli.options import SETTING_OF, TrainOptions
+from dlx.cli.options import TrainOptions
+from dlx.settings.short_names import DEFAULT_RECIPE, SHORT_NAMES, settings_in_layers
 from dlx.settings.text import shorten
 from dlx.system.errors import SettingError
 
 if TYPE_CHECKING:
     from dlx.settings.layers import Settings
 
-DEFAULT_RECIPE = "quick"
 MAX_LENGTH = 40  # characters of an option's text shown in a message: half a line of a terminal
 
 
 def changes_no_setting(options: TrainOptions) -> bool:
     """True if no option was given that could change a trial."""
-    changing = {*SETTING_OF, "config", "set_", "seed", "seeds", "recipe"}
+    changing = {*SHORT_NAMES, "config", "set_", "seed", "seeds", "recipe"}
     return all(getattr(options, f.name) == f.default for f in fields(options) if f.name in changing)
 
 
@@ -26,16 +26,10 @@ def settings_from(options: TrainOptions, recipe: str = DEFAULT_RECIPE, base: "Se
     """The merged settings of all layers. `recipe` is the one to start from if the options name none; the settings in
     `base` override it.
     """
-    from dlx.settings.layers import merge, nest, parse_assignment, read_recipe, read_toml
-
-    given = [(SETTING_OF[name], value) for name in SETTING_OF if (value := getattr(options, name)) is not None]
-    config = read_toml(options.config) if options.config else {}
-    if "axes" in config:
-        raise SettingError(
-            f"--config {options.config}: this file describes a study; run it with dlx run {options.config}"
-        )
-    assigned = nest(parse_assignment(text) for text in options.set_ or [])
-    return merge(read_recipe(options.recipe or recipe), base or {}, config, nest(given), assigned)
+    named = {name: getattr(options, name) for name in SHORT_NAMES}
+    return settings_in_layers(
+        options.recipe or recipe, named, base=base, config=options.config, assigned=options.set_ or []
+    )
 
 
 def seeds_from(options: TrainOptions, default: int = 1) -> tuple[int, ...]:

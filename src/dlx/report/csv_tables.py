@@ -3,7 +3,8 @@
 Text is in quotes, numbers are not, and a cell without a value is empty. Numbers have all their digits.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from dlx.records.archive import StudyRecords, TrialHistory
 from dlx.report.patients import case_values
@@ -23,7 +24,19 @@ RESULT_COLUMNS = (
 )
 
 
-def cases_csv(records: StudyRecords) -> str:
+@dataclass(frozen=True)
+class ValueTable:
+    """Rows of values under columns; None is no value."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+    def csv(self) -> str:
+        """The table as text, a line each for the columns and each row."""
+        return "".join(f"{','.join(map(_spell, row))}\n" for row in (self.columns, *self.rows))
+
+
+def cases_table(records: StudyRecords) -> ValueTable:
     """A row for each class of each validation case of each finished trial: Dice, HD95 and surface Dice."""
     persons = records.header.persons
     rows = (
@@ -32,7 +45,7 @@ def cases_csv(records: StudyRecords) -> str:
         if history.record is not None and history.record.result is not None
         for case, *values in _of_cases(history.record.result)
     )
-    return _csv(CASE_COLUMNS, rows)
+    return ValueTable(CASE_COLUMNS, tuple(rows))
 
 
 def _of_cases(result: TrialResult) -> Iterator[tuple[str, str, Cell, Cell, Cell, Cell]]:
@@ -44,7 +57,7 @@ def _of_cases(result: TrialResult) -> Iterator[tuple[str, str, Cell, Cell, Cell,
             yield case, name, dice[case].get(name), *distance, surface[case].get(name)
 
 
-def results_csv(records: StudyRecords) -> str:
+def results_table(records: StudyRecords) -> ValueTable:
     """A row for each trial, finished or not: its scores, and the values of its variant on the study's axes."""
     axes = tuple(dict.fromkeys(records.header.axes))
     values = {variant.label: variant.values for variant in records.header.variants}
@@ -52,7 +65,7 @@ def results_csv(records: StudyRecords) -> str:
         (*trial, *_of_trial(history), *(_axis_cell(values[history.entry.label], axis) for axis in axes))
         for trial, history in _trials(records)
     )
-    return _csv((*RESULT_COLUMNS, *_axis_columns(axes)), rows)
+    return ValueTable((*RESULT_COLUMNS, *_axis_columns(axes)), tuple(rows))
 
 
 def _of_trial(trial: TrialHistory) -> tuple[Cell, ...]:
@@ -94,10 +107,6 @@ def _axis_cell(values: dict[str, object], axis: str) -> Cell:
     """A value on an axis: numbers as they are, all else as in a label."""
     value = values.get(axis)
     return value if isinstance(value, int | float) else spell_value(value)
-
-
-def _csv(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
-    return "".join(f"{','.join(map(_spell, row))}\n" for row in (columns, *rows))
 
 
 def _spell(cell: Cell) -> str:

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dlx.records.archive import StudyRecords
 from dlx.records.schema import TrialRecord
-from dlx.report.cross_validation import CrossValidation
+from dlx.report.cross_validation import CrossValidation, cross_validate
 from dlx.report.rows import SCORES
 from dlx.report.summary import Summary
 from dlx.report.variants import VariantSummary, dice_of_classes
@@ -41,6 +42,19 @@ def trial_entry(record: TrialRecord, folder: Path | None, fold: int | None = Non
         "seconds": record.run.seconds,
         "folder": None if folder is None else str(folder),
     }
+
+
+def records_document(summary: Summary, records: StudyRecords) -> dict[str, Any]:
+    """A study with all that its records hold: as `study_document`, and the folds of one network if there are any."""
+    entries = [
+        trial_entry(trial.record, trial.folder, trial.entry.fold) | {"label": trial.entry.label}
+        for trial in records.trials
+        if trial.record is not None
+    ]
+    document = study_document(summary, entries)
+    if records.header.folds and len(records.header.variants) == 1 and entries:
+        document |= {"cross_validation": cross_validation_entry(cross_validate(records))}
+    return document
 
 
 def study_document(summary: Summary, trials: list[dict[str, Any]]) -> dict[str, Any]:

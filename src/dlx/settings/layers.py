@@ -122,6 +122,11 @@ def merge(*layers: Mapping[str, Any]) -> Settings:
     return merged
 
 
+def with_one_thread(settings: Settings) -> Settings:
+    """The settings with compute.threads = 1 as a default, so that several trials run at once on a CPU."""
+    return merge({"compute": {"threads": 1}}, settings)
+
+
 def nest(assignments: Iterable[tuple[str, Any]]) -> Settings:
     """`[("train.epochs", 3)]` as `{"train": {"epochs": 3}}`: one layer; the order of the keys does not matter.
 

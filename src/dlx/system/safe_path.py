@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 
 SAFE_PATH = "PYTHONSAFEPATH"  # since Python 3.11: with it, Python does not add the working folder to its path
 
@@ -39,6 +40,21 @@ def safe_children() -> Iterator[None]:
             del os.environ[SAFE_PATH]
         else:
             os.environ[SAFE_PATH] = before
+
+
+@contextmanager
+def without_main_module() -> Iterator[None]:
+    """Within, processes that multiprocessing starts do not run the program's main module again.
+
+    They would for what the module defines, which dlx's workers never use; a script that has no
+    `if __name__ == "__main__":` would start another run in each of them.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 @contextmanager

@@ -30,8 +30,8 @@ def compare_schedulers(
 
     --dry-run prints each schedule's formula and plots its rate over the epochs.
     """
-    from dlx.cli.running import run_axis_study, with_one_thread
-    from dlx.settings.layers import make_spec
+    from dlx.cli.running import run_axis_study
+    from dlx.settings.layers import make_spec, with_one_thread
 
     settings = with_one_thread(settings_from(options))
     axis = scheduler_axis(scheduler, make_spec(settings).train.epochs)

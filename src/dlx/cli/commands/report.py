@@ -31,10 +31,10 @@ def report(
     """Rebuild a study's table, figure, page and CSV files from its records, even while it is running."""
     from dlx.cli.output.console import note
     from dlx.cli.output.outcome import print_summary_after
-    from dlx.cli.output.report_files import write_report
     from dlx.records.archive import read_study, with_looks
     from dlx.records.folder import StudyFolder
     from dlx.records.merge import merge_studies
+    from dlx.report.files import write_report
     from dlx.report.summary import summarize_study
 
     if plan:

@@ -45,7 +45,7 @@ def run(
 
 def study_of(file: "StudyFile", name: str, options: StudyOptions) -> "Study":
     """The study of a file, with the settings, seeds, smallest effect and scope that the options change."""
-    from dlx.cli.running import with_one_thread
+    from dlx.settings.layers import with_one_thread
     from dlx.study.study import study_from_file
 
     settings = with_one_thread(settings_from(options, file.recipe, file.base))

@@ -23,8 +23,8 @@ def sweep_dropout(
 
     Running it again with more rates or seeds runs only the trials that are missing.
     """
-    from dlx.cli.running import run_axis_study, with_one_thread
-    from dlx.settings.layers import merge
+    from dlx.cli.running import run_axis_study
+    from dlx.settings.layers import merge, with_one_thread
     from dlx.settings.text import parse_grid
     from dlx.study.axes import Axis
 

@@ -24,10 +24,10 @@ def train(options: TrainOptions) -> None:
     from dlx.cli.output.dry_run import print_plan
     from dlx.cli.output.head import print_head
     from dlx.cli.output.outcome import print_outcome
-    from dlx.cli.output.report_files import write_tables
     from dlx.cli.running import end, follow_plan, plan_study
+    from dlx.execution.plan import check_resumable
     from dlx.records.archive import read_study
-    from dlx.run.plan import check_resumable
+    from dlx.report.files import write_tables
 
     study, folder, command = study_and_folder(options)
     plan = plan_study(study, folder, options, command=command)
@@ -52,11 +52,9 @@ def study_and_folder(options: TrainOptions) -> "tuple[Study, Path | None, str | 
     With `--resume` and no settings it is the study recorded in the folder, and its command is made from the recorded
     settings, which the typed command does not name.
     """
+    from dlx.api.studies import one_network
     from dlx.cli.repeat_commands import train_command
-    from dlx.run.plan import load_study
-    from dlx.settings.layers import make_spec
-    from dlx.study.axes import Variant
-    from dlx.study.study import make_study
+    from dlx.execution.plan import load_study
     from dlx.system.errors import SettingError
 
     if options.resume and options.fresh:
@@ -64,7 +62,4 @@ def study_and_folder(options: TrainOptions) -> "tuple[Study, Path | None, str | 
     if options.resume and options.out is not None and changes_no_setting(options):
         study = load_study(options.out)
         return study, options.out, train_command(study.base.model_dump(mode="json"), study.seeds, options.out)
-    spec = make_spec(settings_from(options))
-    variant = Variant(label=spec.model.name, spec=spec)
-    study = make_study(name=f"train {spec.model.name}", variants=(variant,), seeds=seeds_from(options))
-    return study, options.out, None
+    return one_network(settings_from(options), seeds_from(options)), options.out, None

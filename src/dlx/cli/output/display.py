@@ -15,10 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from dlx.cli.output.console import PlainConsole
 from dlx.cli.output.live import EpochBar, TrialsTable, train_title
 from dlx.engine.fit import StepDone
+from dlx.execution.plan import Plan
+from dlx.execution.trial import CaptureFailed, Event, Scoring, TrialEnded, TrialStarted
 from dlx.records.schema import EpochRecord, TrialRecord
 from dlx.report.formatting import signed, spell, spell_seconds
-from dlx.run.plan import Plan
-from dlx.run.trial import CaptureFailed, Event, Scoring, TrialEnded, TrialStarted
 from dlx.study.metrics import trial_value
 from dlx.study.study import Trial
 from dlx.system.characters import visible

@@ -14,7 +14,7 @@ from dlx.system.characters import visible
 
 if TYPE_CHECKING:
     from dlx.data.splits.split import Split
-    from dlx.run.plan import Plan
+    from dlx.execution.plan import Plan
     from dlx.trial.resolve import Resolved
 
 
@@ -34,7 +34,7 @@ def print_indented(line: str, console: PlainConsole) -> None:
 
 def note_lines(plan: "Plan") -> list[str]:
     """The plan's remarks, and a note if its folder held another study."""
-    from dlx.run.plan import study_replaced
+    from dlx.execution.plan import study_replaced
 
     notes = list(plan.remarks)
     before = study_replaced(plan)

@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING
 from dlx.cli.output.console import note, output, print_json
 from dlx.cli.output.head import study_entry
 from dlx.cli.repeat_commands import repeat_command, resume_command
-from dlx.records.archive import StudyRecords, finished, read_study
+from dlx.records.archive import StudyRecords, read_study
 from dlx.report.cross_validation import CrossValidation, cross_validate
-from dlx.report.document import cross_validation_entry, study_document, trial_entry
+from dlx.report.document import cross_validation_entry, records_document, trial_entry
 from dlx.report.summary import Summary
 from dlx.report.terminal.folds_table import folds_table
-from dlx.report.terminal.grid import Trimmed
-from dlx.report.terminal.study_table import cases_tables, study_table
+from dlx.report.terminal.tables import tables_of
 from dlx.report.terminal.trial_tables import seeds_table, trial_table
 from dlx.settings.text import counted
 
 if TYPE_CHECKING:
     from dlx.cli.output.display import Outcome
-    from dlx.run.plan import Plan
+    from dlx.execution.plan import Plan
 
 
 def print_outcome(plan: "Plan", outcome: "Outcome", written: list[Path], *, as_json: bool, quiet: bool) -> None:
@@ -79,27 +78,11 @@ def print_summary_after(
     try:
         yield
     finally:
-        done = finished(records.trials)
-        is_one_network = len(records.header.variants) == 1
-        found = cross_validate(records) if records.header.folds and is_one_network and done else None
         if as_json:
-            entries = [
-                trial_entry(trial.record, trial.folder, trial.entry.fold) | {"label": trial.entry.label}
-                for trial in records.trials
-                if trial.record is not None
-            ]
-            crossed = {"cross_validation": cross_validation_entry(found)} if found else {}
-            print_json(study_document(summary, entries) | crossed)
-        elif len(records.trials) == 1 and done and done[0].result is not None:
-            output().show(trial_table(done[0]))
-            if per_case:
-                output().show(Trimmed(tuple(cases_tables(summary))))
-        elif found is not None:
-            output().show(folds_table(found))
-            if per_case:
-                output().show(Trimmed(tuple(cases_tables(summary))))
+            print_json(records_document(summary, records))
         else:
-            output().show(study_table(summary, per_class=per_class, per_case=per_case))
+            for table in tables_of(summary, records, per_class=per_class, per_case=per_case):
+                output().show(table)
 
 
 def print_locations(plan: "Plan", outcome: "Outcome", written: list[Path]) -> None:

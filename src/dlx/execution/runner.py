@@ -5,14 +5,14 @@ from contextlib import closing
 from dataclasses import replace
 
 from dlx.data.splits.splits_file import splits_document
+from dlx.execution.local import run_in_workers
+from dlx.execution.plan import Plan
+from dlx.execution.process_cache import ProcessCache
+from dlx.execution.stores import Stores
+from dlx.execution.trial import Event, Task, TrialEnded, leaves_process_unusable, prepared, run_trial
 from dlx.records.archive import StudyRecords
 from dlx.records.folder import StudyFolder
 from dlx.records.schema import StudyHeader
-from dlx.run.local import run_in_workers
-from dlx.run.plan import Plan
-from dlx.run.process_cache import ProcessCache
-from dlx.run.stores import Stores
-from dlx.run.trial import Event, Task, TrialEnded, leaves_process_unusable, prepared, run_trial
 from dlx.system.errors import DlxError
 
 DECLARED = ("smallest_effect", "metric", "scope")  # with the claims, they must be declared before the first result

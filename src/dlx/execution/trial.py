@@ -19,11 +19,11 @@ from dlx.engine.capture import Captured, Eager
 from dlx.engine.device import describe_device, prepare_backend
 from dlx.engine.fit import Diverged, Job, StepDone, TrialProgress, fit
 from dlx.engine.score import score_trial
+from dlx.execution import provenance
+from dlx.execution.process_cache import ProcessCache
+from dlx.execution.stores import Stores
 from dlx.records.folder import TrialFolder
 from dlx.records.schema import EpochRecord, TrialRecord, TrialRun
-from dlx.run import provenance
-from dlx.run.process_cache import ProcessCache
-from dlx.run.stores import Stores
 from dlx.study.results import TrialResult
 from dlx.study.study import Trial
 from dlx.system.characters import encodable

@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 from dlx.records.archive import StudyRecords, archive_of, portable, write_archive
-from dlx.report.csv_tables import cases_csv, results_csv
+from dlx.report.csv_tables import cases_table, results_table
 from dlx.report.summary import Summary
 from dlx.system.files import write_atomically
 
@@ -42,11 +42,11 @@ def write_tables(stem: Path, records: StudyRecords) -> list[Path]:
     STEM-cases.csv and STEM-results.csv, as several studies may have their reports in one folder.
     """
     prefix = "" if stem.name == "report" else f"{stem.name}-"
-    tables = {"cases.csv": cases_csv(records), "results.csv": results_csv(records)}
+    tables = {"cases.csv": cases_table(records), "results.csv": results_table(records)}
     written = []
-    for name, text in tables.items():
+    for name, table in tables.items():
         written.append(stem.with_name(f"{prefix}{name}"))
-        write_atomically(written[-1], text.encode(errors="backslashreplace"))
+        write_atomically(written[-1], table.csv().encode(errors="backslashreplace"))
     return written
 
 

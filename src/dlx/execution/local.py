@@ -16,11 +16,11 @@ from multiprocessing.process import BaseProcess
 import torch.multiprocessing  # noqa: F401 - teaches pickle to hand tensors over in shared memory
 
 from dlx.data.batches.voxels import TENSORS
+from dlx.execution.server import quiet_children, start_context
+from dlx.execution.stores import SHARED_MEMORY, Stores
+from dlx.execution.trial import Event, Task, TrialEnded, leaves_process_unusable
+from dlx.execution.worker import Began, Refused, work
 from dlx.records.schema import TrialRecord
-from dlx.run.server import quiet_children, start_context
-from dlx.run.stores import SHARED_MEMORY, Stores
-from dlx.run.trial import Event, Task, TrialEnded, leaves_process_unusable
-from dlx.run.worker import Began, Refused, work
 from dlx.system.errors import DataError, DlxError
 
 END_S = 5.0  # seconds from SIGTERM to SIGKILL, in which a worker completes a checkpoint that it is writing

@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dlx.system.interrupts import interrupts_blocked
-from dlx.system.safe_path import safe_children
+from dlx.system.safe_path import safe_children, without_main_module
 
 if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext, SpawnContext  # the first is missing on Windows
 
 # torch._dynamo: torch imports it when the first optimizer is made, which takes 1 s
-PRELOADED = ["dlx.run.worker", "torch._dynamo"]
+PRELOADED = ["dlx.execution.worker", "torch._dynamo"]
 # multiprocessing sends at most 252 file descriptors to the server in one message; some are not of tensors
 MAX_TENSORS_SENT = 200
 
@@ -37,12 +37,13 @@ def start_context(num_tensors: int) -> "SpawnContext | ForkServerContext":
 
 @contextmanager
 def quiet_children() -> Iterator[None]:
-    """Processes started within import nothing from the working folder, and start with Ctrl-C blocked.
+    """Processes started within import nothing from the working folder or the main module, and start with Ctrl-C
+    blocked.
 
     A worker unblocks Ctrl-C once it ignores it; without the block, it could print a traceback before that. This process
     receives a Ctrl-C at the end of the block.
     """
-    with safe_children(), interrupts_blocked():
+    with safe_children(), without_main_module(), interrupts_blocked():
         yield
 
 

@@ -1,0 +1,142 @@
+"""Runs studies and gives what they found. The commands run and report by the same functions."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import Any, Unpack
+
+from dlx.api.studies import Seeds, one_network
+from dlx.api.tables import RecordTables, tables_of_records
+from dlx.records.archive import StudyRecords, read_study, with_looks
+from dlx.records.folder import StudyFolder
+from dlx.report.document import records_document
+from dlx.report.files import write_report
+from dlx.report.summary import Summary, summarize_study
+from dlx.report.terminal.tables import as_text, tables_of
+from dlx.settings.short_names import DEFAULT_RECIPE, NamedSettings, settings_in_layers
+from dlx.study.study import Study, Trial
+from dlx.system.caches import default_cache_dir
+from dlx.system.files import expand_home
+
+LOGGER = logging.getLogger("dlx")
+OnEvent = Callable[[Trial, Any], None]
+TEXT_WIDTH = 100  # columns of `str(StudyRun)`
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """A study that ran: its folder, its records and the files of its report. `print` shows its table."""
+
+    folder: Path
+    records: StudyRecords = field(repr=False)
+    files: tuple[Path, ...] = field(default=(), repr=False)
+
+    @cached_property
+    def summary(self) -> Summary:
+        """What the study found: values, comparisons with the control and their verdicts."""
+        return summarize_study(self.records)
+
+    @cached_property
+    def tables(self) -> RecordTables:
+        """The records as tables of pandas."""
+        return tables_of_records(self.records)
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """What `--json` prints: study, trials, variants with comparisons, and claims."""
+        return records_document(self.summary, self.records)
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """The trials that failed or diverged, by their names, and why."""
+        trials = [(trial.entry, trial.record) for trial in self.records.trials]
+        return {
+            f"{entry.label}, {entry.run}": record.cause or record.status
+            for entry, record in trials
+            if record is not None and record.status != "done"
+        }
+
+    def __str__(self) -> str:
+        return as_text(tables_of(self.summary, self.records), TEXT_WIDTH)
+
+
+def train(
+    *,
+    out: str | PathLike[str] | None = None,
+    seeds: Seeds = 1,
+    recipe: str = DEFAULT_RECIPE,
+    settings: Mapping[str, Any] | None = None,
+    max_parallel: int | None = None,
+    cache_dir: str | PathLike[str] | None = None,
+    on_event: OnEvent | None = None,
+    **named: Unpack[NamedSettings],
+) -> StudyRun:
+    """Trains one network and measures train and validation Dice over whole volumes, as `dlx train` does.
+
+    `train(data="folder", dropout=0.1, epochs=20)`: settings by short name are the options of `dlx train`; `settings`
+    gives others by full name: `{"model.width": 8}`. The rest is as in `run`.
+    """
+    study = one_network(settings_in_layers(recipe, named, assigned=settings or {}), seeds)
+    return run(study, out, max_parallel=max_parallel, cache_dir=cache_dir, on_event=on_event)
+
+
+def run(
+    study: Study,
+    out: str | PathLike[str] | None = None,
+    *,
+    max_parallel: int | None = None,
+    cache_dir: str | PathLike[str] | None = None,
+    fresh: bool = False,
+    retry_failed: bool = False,
+    keep_going: bool = True,
+    on_event: OnEvent | None = None,
+) -> StudyRun:
+    """Runs the missing trials of a study in worker processes, and writes records and report to `out` (default:
+    `runs/NAME`). Trials that are done are not run again, and unfinished ones resume.
+
+    `on_event(trial, event)` is called with each start, step, epoch and end of a trial (`dlx.execution.trial.Event`).
+    Remarks on data and settings are warnings of the logger `dlx`. A trial that fails is in `StudyRun.failed`, and the
+    others run, unless `keep_going` is False. After KeyboardInterrupt the same call goes on. Raises DlxError, before
+    anything is trained, if a trial cannot run.
+    """
+    from dlx.execution.plan import make_plan
+    from dlx.execution.runner import run_plan
+    from dlx.execution.server import start_server
+
+    start_server()
+    plan = make_plan(
+        study,
+        default_folder(study) if out is None else Path(expand_home(str(out))),
+        command=f"dlx.run({study.name!r})",
+        cache_dir=default_cache_dir() if cache_dir is None else Path(expand_home(str(cache_dir))),
+        max_parallel=max_parallel,
+    )
+    for remark in plan.remarks:
+        LOGGER.warning(remark)
+    events: Iterator[tuple[int, Any]] = run_plan(
+        plan, in_workers=True, fresh=fresh, retry_failed=retry_failed, keep_going=keep_going
+    )
+    for index, event in events:
+        if on_event is not None:
+            on_event(plan.trials[index].trial, event)
+    return load_run(plan.folder)
+
+
+def default_folder(study: Study) -> Path:
+    """`runs/NAME`, or for one network that of `dlx train`, `runs/DATA-MODEL`."""
+    from dlx.execution.plan import default_folder as folder_of_network
+
+    return folder_of_network(study.base) if len(study.variants) == 1 else Path("runs") / study.name
+
+
+def load_run(folder: str | PathLike[str]) -> StudyRun:
+    """What is recorded of a study in its folder; writes the files of its report there, as `dlx report` does."""
+    path = Path(expand_home(str(folder)))
+    records = read_study(path)
+    summary = summarize_study(records)
+    records = with_looks(records, StudyFolder(path).note_look(summary.look))
+    files = write_report(path / "report", summary, records, with_png=True)
+    return StudyRun(path, records, tuple(files))

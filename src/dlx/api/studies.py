@@ -1,0 +1,90 @@
+"""Studies made in Python: read from a TOML file, or from axes and settings. They are run by `dlx.api.runs`."""
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, Unpack
+
+from dlx.settings.layers import Settings, make_spec, read_toml, with_one_thread
+from dlx.settings.short_names import DEFAULT_RECIPE, NamedSettings, settings_in_layers
+from dlx.study.axes import Axis, Variant, make_variants
+from dlx.study.study import DEFAULT_SEEDS, SMALLEST_EFFECT, Study, read_study_file, study_from_file
+from dlx.study.study import make_study as check_study
+from dlx.system.errors import SettingError
+from dlx.system.files import expand_home
+
+Seeds = int | Sequence[int]  # a number of seeds (5: 0 to 4), or the seeds
+
+
+def load_study(
+    path: str | PathLike[str],
+    *,
+    seeds: Seeds | None = None,
+    smallest_effect: float | None = None,
+    scope: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    **named: Unpack[NamedSettings],
+) -> Study:
+    """The study that a TOML file describes, as `dlx run` reads it.
+
+    `seeds`, `smallest_effect` and `scope` override those of the file; settings by short name (`epochs=5`) and
+    `settings`, by full name (`{"model.width": 8}`), override its base settings, not its axes. Trials get one CPU thread
+    each, so that several run at once, unless the settings say otherwise. Raises SettingError.
+    """
+    file = Path(expand_home(str(path)))
+    described = read_study_file(read_toml(file), file)
+    layers = settings_in_layers(described.recipe, named, base=described.base, assigned=settings or {})
+    changes: dict[str, Any] = {"smallest_effect": smallest_effect, "scope": scope}
+    if seeds is not None:
+        changes["seeds"] = as_seeds(seeds)
+    given = {key: value for key, value in changes.items() if value is not None}
+    return study_from_file(described, file.stem, with_one_thread(layers), **given)
+
+
+def make_study(
+    axes: Mapping[str, Sequence[Any] | str],
+    *,
+    name: str = "study",
+    question: str = "",
+    control: str | None = None,
+    metric: str = "val_dice",
+    seeds: Seeds = DEFAULT_SEEDS,
+    smallest_effect: float = SMALLEST_EFFECT,
+    scope: str | None = None,
+    recipe: str = DEFAULT_RECIPE,
+    settings: Mapping[str, Any] | None = None,
+    **named: Unpack[NamedSettings],
+) -> Study:
+    """A study of all combinations of the values on `axes`: setting -> values, or a grid such as "0.1..0.8".
+
+    `make_study({"dropout.p": [0, 0.1, 0.3]}, data="folder")` compares three rates. The control is the first combination
+    unless `control` names another's label. Settings are as in `train`. Raises SettingError.
+    """
+    layers = with_one_thread(settings_in_layers(recipe, named, assigned=settings or {}))
+    declared = [Axis(key=key, values=values) for key, values in axes.items()]  # type: ignore[arg-type]
+    return check_study(
+        name=name,
+        question=question,
+        variants=make_variants(layers, declared),
+        axes=tuple(axis.title for axis in declared),
+        control=control,
+        metric=metric,
+        seeds=as_seeds(seeds),
+        smallest_effect=smallest_effect,
+        scope=scope,
+    )
+
+
+def one_network(settings: Settings, seeds: Seeds) -> Study:
+    """The study of one network, with one trial for each seed."""
+    spec = make_spec(settings)
+    variant = Variant(label=spec.model.name, spec=spec)
+    return check_study(name=f"train {spec.model.name}", variants=(variant,), seeds=as_seeds(seeds))
+
+
+def as_seeds(seeds: Seeds) -> tuple[int, ...]:
+    """The seeds: 5 means 0 to 4; SettingError if there are none."""
+    found = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if not found:
+        raise SettingError(f"seeds: {seeds!r} has no seed (expected a number of seeds, 1 or more, or a list of seeds)")
+    return found

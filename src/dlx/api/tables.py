@@ -1,0 +1,47 @@
+"""The records of a study as tables of pandas, with the columns of its CSV files."""
+
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dlx.records.archive import StudyRecords, read_study
+from dlx.report.csv_tables import ValueTable, cases_table, results_table
+from dlx.system.errors import DlxError
+from dlx.system.files import expand_home
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True)
+class RecordTables:
+    """`results`: a row for each trial. `cases`: a row for each trial, validation case and class. docs/studies.md
+    describes the columns.
+    """
+
+    results: "pandas.DataFrame"
+    cases: "pandas.DataFrame"
+
+
+def read_records(folder: str | PathLike[str]) -> RecordTables:
+    """The records in a study's folder or .jsonl file, finished or not, as tables. Needs pandas (`dlx[pandas]`).
+
+    Raises DataError if the path has no readable records.
+    """
+    return tables_of_records(read_study(Path(expand_home(str(folder)))))
+
+
+def tables_of_records(records: StudyRecords) -> RecordTables:
+    """The tables of records that were read."""
+    return RecordTables(results=_frame(results_table(records)), cases=_frame(cases_table(records)))
+
+
+def _frame(table: ValueTable) -> "pandas.DataFrame":
+    try:
+        import pandas
+    except ImportError:
+        raise DlxError("tables need pandas, which is not installed: pip install 'dlx[pandas]'") from None
+    frame = pandas.DataFrame(list(table.rows), columns=list(table.columns))
+    empty = [name for name in table.columns if len(frame) and frame[name].isna().all()]
+    return frame.astype(dict.fromkeys(empty, float))  # NaN, as in a column where only some values are missing

@@ -1,0 +1,117 @@
+"""The Python interface: it runs what the commands run, with the same records."""
+
+import json
+import logging
+import subprocess
+import sys
+
+import pytest
+
+import dlx
+
+PHANTOM = "phantom:subjects=3,size=32"
+TINY = {"data": PHANTOM, "epochs": 1, "steps_per_epoch": 2, "threads": 1}
+OPTIONS = ["--data", PHANTOM, "--epochs", "1", "--steps-per-epoch", "2", "--threads", "1"]
+
+
+def result_of(folder):
+    """The result of the only trial in a folder."""
+    (path,) = folder.glob("trials/*/result.json")
+    return json.loads(path.read_text())["result"]
+
+
+def test_every_public_name_can_be_imported_and_is_documented():
+    for name in dlx.__all__:
+        assert getattr(dlx, name).__doc__, name
+        assert name in dir(dlx)
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no_such_name"):
+        dlx.no_such_name  # noqa: B018
+
+
+@pytest.mark.slow
+def test_importing_dlx_imports_none_of_its_heavy_packages():
+    code = "import sys, dlx; print([name for name in ('torch', 'numpy', 'rich', 'pydantic') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_training_gives_the_result_of_the_command(tmp_path, dlx, cache):
+    from dlx import train
+
+    dlx("train", *OPTIONS, "--out", "typed")
+    run = train(**TINY, out=tmp_path / "called", cache_dir=cache)
+    assert result_of(tmp_path / "called") == result_of(tmp_path / "typed")
+    assert run.failed == {}
+    (trial,) = run.document["trials"]
+    assert trial["val_dice"] == result_of(tmp_path / "typed")["val"]["dice"]
+
+
+@pytest.mark.slow
+def test_a_study_made_in_python_runs_in_workers_and_gives_tables(tmp_path, cache, caplog):
+    pytest.importorskip("pandas")
+    study = dlx.make_study({"dropout.p": [0, 0.2]}, name="rates", seeds=[0, 3], **TINY)
+    heard = []
+    with caplog.at_level(logging.WARNING, "dlx"):
+        found = dlx.run(study, tmp_path / "out", cache_dir=cache, on_event=lambda trial, _: heard.append(trial.label))
+    assert set(heard) == {"p=0", "p=0.2"}
+    assert found.summary.header.control == "p=0"
+    results = found.tables.results
+    assert sorted(results["seed"]) == [0, 0, 3, 3]
+    assert sorted(set(results["dropout.p"])) == [0.0, 0.2]
+    assert set(found.tables.cases["variant"]) == {"p=0", "p=0.2"}
+    assert "p=0 (control)" in str(found)
+    assert {path.name for path in found.files} >= {"report.md", "results.csv"}
+    read = dlx.read_records(tmp_path / "out")
+    assert read.results.equals(results)
+    again = dlx.load_run(tmp_path / "out")
+    assert again.document == found.document
+
+
+@pytest.mark.slow
+def test_a_script_without_a_guard_of_its_main_module_runs_once(tmp_path, cache):
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import dlx\nprint('starts')\nstudy = dlx.make_study({{'dropout.p': [0, 0.2]}}, seeds=1, **{TINY!r})\n"
+        f"print(dlx.run(study, 'out', cache_dir={str(cache)!r}).failed)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["starts", "{}"]
+
+
+def test_a_study_file_is_read_as_the_command_reads_it(tmp_path):
+    file = tmp_path / "rates.toml"
+    file.write_text('seeds = 2\n[base]\ntrain.epochs = 7\n[axes]\n"dropout.p" = [0, 0.3]\n')
+    study = dlx.load_study(file)
+    assert (study.name, study.seeds, study.base.train.epochs) == ("rates", (0, 1), 7)
+    assert study.base.compute.threads == 1
+    changed = dlx.load_study(file, seeds=[4], epochs=3, settings={"model.width": 4}, smallest_effect=0.02)
+    assert (changed.seeds, changed.base.train.epochs, changed.smallest_effect) == ((4,), 3, 0.02)
+    assert changed.base.model.args["width"] == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"epoch": 3}, "epoch"),
+        ({"settings": {"train.epoch": 3}}, "train.epoch"),
+        ({"epochs": -1}, "train.epochs"),
+        ({"seeds": []}, "seeds"),
+        ({"seeds": 0}, "seeds"),
+        ({"recipe": "quik"}, "quik"),
+        ({"data": "no/such/folder"}, "no/such/folder"),
+    ],
+)
+def test_wrong_arguments_are_refused_with_their_name(arguments, named, tmp_path):
+    with pytest.raises(dlx.DlxError, match=named):
+        dlx.train(**arguments, out=tmp_path / "out", cache_dir=tmp_path / "cache")
+    assert not (tmp_path / "out").exists()
+
+
+def test_records_that_are_not_there_are_a_data_error(tmp_path):
+    with pytest.raises(dlx.DataError, match="nowhere"):
+        dlx.read_records(tmp_path / "nowhere")
