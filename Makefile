@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PEERS := benchmarks/.venv-nnunet
 BENCH :=
 
-.PHONY: setup demo test test-all test-gpu lint format types docs fuzz races soak memory faults calibrate bench-peers bench bench-dice bench-gpu experiments-gpu check clean
+.PHONY: setup demo test test-all test-long test-gpu lint format types docs fuzz races soak memory faults calibrate bench-peers bench bench-dice bench-gpu experiments-gpu check clean
 .DEFAULT_GOAL := check
 
 setup: $(STAMP)
@@ -30,8 +30,12 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist wo
 test: setup
 	$(PYTEST) -m "not slow"
 
+# everything but what takes minutes
 test-all: setup
-	$(PYTEST)
+	$(PYTEST) -m "not long"
+
+test-long: setup
+	$(PYTEST) -m long
 
 test-gpu: setup
 	$(BIN)/python -m pytest -m gpu

@@ -24,10 +24,17 @@ every_study = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 
 
 def parameters(files):
-    """A study of the hippocampus is slow: it is planned over 260 volumes. So is one whose data are drawn to files."""
-    texts = {path: path.read_text(encoding="utf-8") for path in files}
-    is_slow = {path: "Task04_Hippocampus" in text or bool(DRAWN.search(text)) for path, text in texts.items()}
-    return [pytest.param(path, id=path.stem, marks=[pytest.mark.slow] * is_slow[path]) for path in files]
+    """A study of the hippocampus is slow: it is planned over 260 volumes. So is one whose data are drawn to files; the
+    drawing of lesions takes longest.
+    """
+
+    def marks(text):
+        drawn = DRAWN.search(text)
+        is_slow = drawn is not None or "Task04_Hippocampus" in text
+        is_long = drawn is not None and "make_lesions.py" in drawn[1]
+        return [pytest.mark.slow] * is_slow + [pytest.mark.long] * is_long
+
+    return [pytest.param(path, id=path.stem, marks=marks(path.read_text(encoding="utf-8"))) for path in files]
 
 
 def study_of(path):
