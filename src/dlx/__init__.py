@@ -9,8 +9,7 @@
 The functions below are imported when they are first used, so that `import dlx` takes no time.
 """
 
-import importlib
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False  # as typing's; with `python -m dlx` an import here could take a module of the working folder
 
 if TYPE_CHECKING:
     from dlx.api.runs import StudyRun, load_run, run, train
@@ -43,8 +42,10 @@ MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """The public name, from the module that has it."""
+    import importlib
+
     for module, names in MODULES.items():
         if name in names:
             return getattr(importlib.import_module(module), name)
