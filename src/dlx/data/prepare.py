@@ -6,7 +6,7 @@ Caching is in `cache`, the checks of single files are in `volumes`.
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,10 @@ from dlx.data.cases import IGNORED, Case, Dataset, Declaration, fingerprint
 from dlx.data.geometry.orientation import CANONICAL, find_turn, orientation_of, turn_to_canonical
 from dlx.data.geometry.resample import Spacing
 from dlx.data.geometry.same_voxels import check_same_voxels
-from dlx.data.intensities.ct import ranges_of, sample_foreground, windowed_channels
+from dlx.data.intensities.ct import Windows, ranges_of, sample_foreground, windowed_channels
 from dlx.data.intensities.measures import measure_intensities, negative_fraction
 from dlx.data.intensities.normalize import foreground_of
-from dlx.data.intensities.rounding import rounding_error, stored_type
+from dlx.data.intensities.rounding import Range, rounding_error, stored_type
 from dlx.data.intensities.whiten import strongest_correlation
 from dlx.data.layouts.listing import CaseFiles, Listing, name_some
 from dlx.data.notes import FileNote
@@ -28,6 +28,7 @@ from dlx.data.thumbnails import make_thumbnail
 from dlx.data.volumes.header import Note
 from dlx.data.volumes.reading import Volume, content_hash, read_volume, value_hash
 from dlx.settings import registry
+from dlx.settings.part import Part
 from dlx.settings.spec import Geometry
 from dlx.settings.text import counted
 from dlx.system.cpu_cores import available_cores
@@ -104,38 +105,79 @@ def prepare_files(listing: Listing, declaration: Declaration, files: CaseFiles, 
 
     Raises DataError if files cannot be read or do not match each other: a line per unreadable file.
     """
+    read = _read_image(
+        files.images, listing.channels, files.mask, allow_rgb=listing.allow_rgb, allow_4d=listing.allow_4d,
+        geometry=geometry,
+    )  # fmt: skip
+    assert read.mask is not None
+    classes = to_classes(read.mask, listing.label_values, files.mask, listing.ignored_value)
+    case = prepare_arrays(files.id, read.array, classes, read.spacing_mm, declaration, read.orientation)
+    return replace(case, notes=read.notes)
+
+
+@dataclass(frozen=True)
+class ReadImage:
+    """The decoded files of a case: all channels (C, D, H, W), and the mask file (C, D, H, W) if there is one."""
+
+    array: NDArray[Any]
+    mask: NDArray[Any] | None
+    spacing_mm: Spacing
+    orientation: str
+    notes: tuple[FileNote, ...]
+
+
+def read_scan(files: Sequence[Path], channels: Sequence[str], geometry: Geometry = "image") -> ReadImage:
+    """The channels of a scan without a mask: a file for each, or one file with all of them, RGB or along a fourth axis.
+
+    Raises DataError as `prepare_files` does.
+    """
+    has_all = len(files) == 1 and len(channels) > 1
+    return _read_image(
+        files, channels, None, allow_rgb=has_all and len(channels) == 3, allow_4d=has_all, geometry=geometry
+    )
+
+
+def _read_image(
+    images: Sequence[Path],
+    channel_names: Sequence[str],
+    mask: Path | None,
+    *,
+    allow_rgb: bool,
+    allow_4d: bool,
+    geometry: Geometry,
+) -> ReadImage:
     volumes: dict[Path, Volume] = {}
     wrong: list[str] = []
-    for path in (*files.images, files.mask):
-        is_image = path != files.mask
+    for path in (*images, *([] if mask is None else [mask])):
+        is_image = path != mask
         try:
             volumes[path] = read_volume(
-                path,
-                allow_rgb=listing.allow_rgb and is_image,
-                allow_4d=listing.allow_4d and is_image,
-                geometry=geometry,
+                path, allow_rgb=allow_rgb and is_image, allow_4d=allow_4d and is_image, geometry=geometry
             )
         except DataError as error:
             wrong.append(str(error))
     if wrong:
         raise FilesError("\n".join(wrong))
-    first, mask = volumes[files.images[0]], volumes[files.mask]
+    first, *others = volumes
     notes = {path: [*volume.notes] for path, volume in volumes.items()}
-    for path in (*files.images[1:], files.mask):
-        notes[path] += check_same_voxels(first, volumes[path], str(files.images[0]), path.name, geometry=geometry)
-    classes = to_classes(mask.array, listing.label_values, files.mask, listing.ignored_value)
-    channels = [volumes[path].array for path in files.images]
+    for path in others:
+        notes[path] += check_same_voxels(volumes[first], volumes[path], str(first), path.name, geometry=geometry)
+    channels = [volumes[path].array for path in images]
     image = channels[0] if len(channels) == 1 else np.concatenate(channels)
-    if len(image) != len(listing.channels):
-        declared = f"{len(listing.channels)} are declared ({name_some(listing.channels)})"
-        raise DataError(f"{files.images[0]}: {len(image)} channels in the file, but {declared}")
-    spacing_mm = first.spacing_mm
+    if len(image) != len(channel_names):
+        declared = f"{len(channel_names)} are declared ({name_some(channel_names)})"
+        raise DataError(f"{first}: {len(image)} channels in the file, but {declared}")
+    spacing_mm = volumes[first].spacing_mm
     if any(note.kind == "resolution" for found in notes.values() for note in found):
         spacing_mm = (1.0, 1.0, 1.0)  # if the files of a case differ in resolution, it is not that of the sample
         notes = {path: [note for note in found if note.kind != "screen"] for path, found in notes.items()}
-    orientation = orientation_of(first.placement.direction) if first.has_directions else ""
-    case = prepare_arrays(files.id, image, classes, spacing_mm, declaration, orientation)
-    return replace(case, notes=tuple(_of_file(path, note) for path, found in notes.items() for note in found))
+    return ReadImage(
+        image,
+        None if mask is None else volumes[mask].array,
+        spacing_mm,
+        orientation_of(volumes[first].placement.direction) if volumes[first].has_directions else "",
+        tuple(_of_file(path, note) for path, found in notes.items() for note in found),
+    )
 
 
 def _of_file(path: Path, note: Note) -> FileNote:
@@ -152,16 +194,11 @@ def prepare_arrays(
 ) -> Case:
     """A case from its decoded image (C, D, H, W) and mask of classes (D, H, W). Raises DataError, naming the case."""
     part = declaration.normalize
-    try:
-        normalized, pad_value = registry.load("normalizer", part.name)(image, **part.args)
-    except DataError as error:
-        raise DataError(f"case {case_id!r}: {error}") from error
     classes = np.ascontiguousarray(mask, np.uint8)
     has_window = windowed_channels(part, len(image))
     foreground = sample_foreground(image, classes) if any(has_window) else None
-    rounding = rounding_error(normalized, () if foreground is None else ranges_of(foreground, has_window))
-    channels_last = np.empty((*image.shape[1:], len(image)), stored_type(rounding))
-    channels_last[...] = np.moveaxis(normalized, 0, -1)
+    ranges = () if foreground is None else ranges_of(foreground, has_window)
+    channels_last, pad_value, rounding = _normalize(case_id, image, part, ranges)
     turned = turn_to_canonical(channels_last, orientation)
     order, _ = find_turn(orientation, CANONICAL)
     is_masked = part.args.get("over") == "foreground"
@@ -183,6 +220,44 @@ def prepare_arrays(
         negative_fraction=negative_fraction(image[0]),
         thumbnail=make_thumbnail(turned[..., 0], [spacing_mm[axis] for axis in order]),
     )
+
+
+def prepare_scan(case_id: str, read: ReadImage, normalize: Part, windows: Windows) -> Case:
+    """A scan as a case whose mask is background alone, prepared as a training case is.
+
+    `normalize` is bound. `windows` are those of the channels if they are clipped later; training cases, of which the
+    mask is known, have the range of their labelled voxels in their place. Hashes and what only warnings need are left
+    empty. Raises DataError, naming the scan.
+    """
+    ranges = [None if window is None else (window.low, window.high) for window in windows]
+    channels_last, pad_value, rounding = _normalize(case_id, read.array, normalize, ranges)
+    return Case(
+        id=case_id,
+        image=channels_last,
+        mask=np.zeros(channels_last.shape[:3], np.uint8),
+        spacing_mm=read.spacing_mm,
+        pad_value=pad_value,
+        content_hash="",
+        notes=read.notes,
+        rounding_error=rounding if rounding is not None and np.isfinite(rounding) else None,
+        orientation=read.orientation,
+    )
+
+
+def _normalize(
+    case_id: str, image: NDArray[Any], normalize: Part, ranges: Sequence[Range | None]
+) -> tuple[NDArray[Any], NDArray[np.float32], float | None]:
+    """The normalised image (D, H, W, C) in the type in which it is stored, its pad value, and the rounding error of
+    float16, for which channels with a range are clipped to it.
+    """
+    try:
+        normalized, pad_value = registry.load("normalizer", normalize.name)(image, **normalize.args)
+    except DataError as error:
+        raise DataError(f"case {case_id!r}: {error}") from error
+    rounding = rounding_error(normalized, ranges)
+    channels_last = np.empty((*image.shape[1:], len(image)), stored_type(rounding))
+    channels_last[...] = np.moveaxis(normalized, 0, -1)
+    return channels_last, pad_value, rounding
 
 
 def _correlations(image: NDArray[Any], stored: NDArray[Any]) -> tuple[float, float] | None:

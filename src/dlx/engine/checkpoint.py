@@ -22,6 +22,7 @@ from dlx.system.errors import DataError, SettingError, spell_error
 from dlx.system.files import replacing
 
 FORMAT = 1
+WEIGHTS = ("model.", "ema.")  # the prefixes of what predicting needs
 
 
 @dataclass(frozen=True)
@@ -132,14 +133,10 @@ def initial_weights(model: nn.Module, path: Path) -> InitialWeights:
 
     Averaged weights are used if the checkpoint has them. SettingError if nothing fits.
     """
-    saved = read(path)
-    averaged = {
-        name.removeprefix("module."): tensor for name, tensor in saved.part("ema").items() if name != "n_averaged"
-    }
     own = model.state_dict()
     fitting = {
         name: tensor
-        for name, tensor in sorted((averaged or saved.part("model")).items())
+        for name, tensor in sorted(evaluated_weights(read(path, WEIGHTS)).items())
         if name in own and own[name].shape == tensor.shape
     }
     if not any(tensor.ndim > 1 for tensor in fitting.values()):  # a bias or a counter alone is no match
@@ -147,12 +144,26 @@ def initial_weights(model: nn.Module, path: Path) -> InitialWeights:
     return InitialWeights(fitting, tuple(sorted(set(own) - set(fitting))), _hash_of(fitting))
 
 
-def read(path: Path) -> Checkpoint:
-    """A checkpoint from disk; DataError if it is missing, truncated or not made by dlx."""
+def evaluated_weights(saved: Checkpoint) -> dict[str, Tensor]:
+    """The weights and buffers of the network that validation measures: the averaged ones, if the trial averaged them.
+
+    The names are those of the network's `state_dict`.
+    """
+    averaged = {
+        name.removeprefix("module."): tensor for name, tensor in saved.part("ema").items() if name != "n_averaged"
+    }
+    return averaged or saved.part("model")
+
+
+def read(path: Path, prefixes: tuple[str, ...] = ("",)) -> Checkpoint:
+    """A checkpoint from disk, with the tensors whose names have one of these prefixes; DataError if it is missing,
+    truncated or not made by dlx.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get("dlx", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+            names = [name for name in file.keys() if name.startswith(prefixes)]  # noqa: SIM118 - not a dict
+            tensors = {name: file.get_tensor(name) for name in names}
     except (OSError, SafetensorError, ValueError) as error:
         raise DataError(f"{path}: not a readable checkpoint ({error})") from None
     if not isinstance(header, dict) or header.get("format") != FORMAT:

@@ -72,7 +72,7 @@ class Evaluator:
                 self.outputs.leave_out(prediction, mask)
                 counts.append(self.outputs.counts(prediction, mask))
                 if sums is not None:
-                    soft.append(sums.total(self._piece_axis))
+                    soft.append(sums.total(self.piece_axis))
                 if keep_predictions:
                     predictions.append(prediction.cpu())
         return Measured(torch.stack(counts).cpu(), torch.stack(soft).cpu() if soft else None, tuple(predictions))
@@ -83,7 +83,7 @@ class Evaluator:
         if not self.store.is_resampled[case]:
             return pieces
         shape, original = self.store.shapes[case], self.store.measured_shapes[case]
-        return to_original(pieces, self._piece_axis, shape, original, PIECE_SIZE)
+        return to_original(pieces, self.piece_axis, shape, original, PIECE_SIZE)
 
     def pieces(self, model: nn.Module, case: int) -> Iterator[tuple[Place, Float[Tensor, "K d h w"]]]:
         """The class probabilities of one whole case, on the training device: the position of each piece in (D, H, W)
@@ -92,7 +92,8 @@ class Evaluator:
         return self._by_slices(model, case) if self.dims == 2 else self._by_slabs(model, case)
 
     @property
-    def _piece_axis(self) -> int:
+    def piece_axis(self) -> int:
+        """The axis of (D, H, W) along which the pieces of a case follow one another."""
         return self.slice_axis if self.dims == 2 else 0
 
     def _gather(self, case: int, starts: Sequence[Extent], extent: Extent) -> Float[Tensor, "B C d h w"]:

@@ -11,7 +11,7 @@ from dlx.data.batches.sampler import PatchSampler, PatchSource, box_extent
 from dlx.data.batches.voxels import VoxelStore
 from dlx.engine.average import WeightAverage
 from dlx.engine.capture import Captured
-from dlx.engine.device import prepare_backend
+from dlx.engine.device import Compute, prepare_backend
 from dlx.engine.evaluate import Evaluator
 from dlx.engine.fit import Job
 from dlx.engine.randomness import weights_from
@@ -134,20 +134,7 @@ def _assemble(resolved: Resolved, store: VoxelStore, seed: int, step: TrainStep,
     spec, dataset, compute = resolved.spec, resolved.dataset, resolved.compute
     train = tuple(store.index[case] for case in resolved.split.train)
     val = tuple(store.index[case] for case in resolved.split.val)
-    dims, stride = model_geometry(step.model)
-    evaluator = Evaluator(
-        store=store,
-        compute=compute,
-        outputs=outputs_of(dataset),
-        dims=dims,
-        stride=stride,
-        slice_axis=spec.batch.fitted_slice_axis,
-        window=spec.batch.fitted_patch_size_px,
-        batch_size=spec.evaluate.batch_size,
-        overlap_fraction=spec.evaluate.overlap_fraction,
-        with_soft_dice=spec.evaluate.soft_dice,
-        mirrored_axes=spec.mirrored_axes(dims),
-    )
+    evaluator = make_evaluator(spec, outputs_of(dataset), step.model, store, compute)
     return Job(
         seed=seed,
         model=step.model,
@@ -165,6 +152,24 @@ def _assemble(resolved: Resolved, store: VoxelStore, seed: int, step: TrainStep,
         evaluate_every=spec.evaluate.every or 1,
         patience=spec.train.patience,
         average=step.average,
+    )
+
+
+def make_evaluator(spec: Spec, outputs: Outputs, model: nn.Module, store: VoxelStore, compute: Compute) -> Evaluator:
+    """The evaluator of a trial's network, or one of the same geometry, on the voxels of a store."""
+    dims, stride = model_geometry(model)
+    return Evaluator(
+        store=store,
+        compute=compute,
+        outputs=outputs,
+        dims=dims,
+        stride=stride,
+        slice_axis=spec.batch.fitted_slice_axis,
+        window=spec.batch.fitted_patch_size_px,
+        batch_size=spec.evaluate.batch_size,
+        overlap_fraction=spec.evaluate.overlap_fraction,
+        with_soft_dice=spec.evaluate.soft_dice,
+        mirrored_axes=spec.mirrored_axes(dims),
     )
 
 

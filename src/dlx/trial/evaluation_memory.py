@@ -45,8 +45,7 @@ def fit_evaluation_batch(
     kept = slab_bytes(size, shapes, outputs) if dims == 3 else 0
     if spec.evaluate.soft_dice:
         kept += max(soft_dice_bytes(case.measured_mask.size, outputs) for case in used)
-    most = int(memory * MAX_EVALUATION_FRACTION)
-    room = (min(most, MAX_EVALUATION_BYTES) if compute.device.type == "cpu" else most) - kept
+    room = evaluation_room(memory, compute) - kept
     roomy = asked * prod(size) * ROOMY_EVALUATION_BYTES_PER_VOXEL
     if roomy <= room and (roomy + kept) * available_cores() <= memory * PARALLEL_FRACTION:
         return Fitted(spec, [])
@@ -68,6 +67,12 @@ def fit_evaluation_batch(
     )
     reduced = spec.model_copy(update={"evaluate": spec.evaluate.model_copy(update={"batch_size": fitted})})
     return Fitted(reduced, [remark], fraction)
+
+
+def evaluation_room(memory: int, compute: Compute) -> int:
+    """The bytes that a batch of evaluation may take on a device with this memory."""
+    most = int(memory * MAX_EVALUATION_FRACTION)
+    return min(most, MAX_EVALUATION_BYTES) if compute.device.type == "cpu" else most
 
 
 def slab_bytes(window: Sequence[int], shapes: Sequence[Sequence[int]], outputs: Outputs) -> int:

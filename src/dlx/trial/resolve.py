@@ -25,7 +25,6 @@ from dlx.engine import checkpoint
 from dlx.engine.checkpoint import InitialWeights
 from dlx.engine.device import Compute, choose_compute, memory_bytes
 from dlx.models.network import is_deeply_supervised
-from dlx.models.processor import has_amx
 from dlx.settings.binding import bind_part, bind_parts, identifying_settings
 from dlx.settings.part import Part
 from dlx.settings.spec import Spec
@@ -38,6 +37,7 @@ from dlx.trial.evaluation_memory import fit_evaluation_batch
 from dlx.trial.factories import make_loss, make_model, make_optimizer, make_scheduler, model_geometry, outputs_of
 from dlx.trial.fit_batch import fit_batch, fit_network, fit_slice_axis, voxel_size_of_patch
 from dlx.trial.memory import Fitted
+from dlx.trial.precision import fit_precision
 from dlx.trial.revisions import revisions
 from dlx.trial.sanity import (
     spell_size,
@@ -133,7 +133,7 @@ def resolve(spec: Spec, dataset: Dataset, *, min_validations: int = MIN_POINTS, 
     windows = _windows(spec, dataset, split)
     with torch.device("meta"):
         model = make_model(spec, dataset)
-    compute = _fit_precision(spec, model, compute)
+    compute = fit_precision(spec, model, compute)
     spec, fitted, step_fraction = _fit(spec, model, dataset, split, compute, min_validations)
     spec, reduced, evaluation_fraction = fit_evaluation_batch(spec, model, dataset, split, compute, reduces=fits_batch)
     _check_norms(spec, model, dataset, split)
@@ -231,24 +231,6 @@ def _initial_weights(spec: Spec, model: nn.Module) -> tuple[InitialWeights | Non
     initial, total = checkpoint.initial_weights(model, Path(path)), len(model.state_dict())
     missing = f"; not in it or of another shape: {name_some(initial.missing)}" if initial.missing else ""
     return initial, [f"{total - len(initial.missing)} of {total} tensors from {path}{missing}"]
-
-
-def _fit_precision(spec: Spec, model: nn.Module, compute: Compute) -> Compute:
-    """float32 for 3D convolutions on a CPU that are not known to be right in bf16: torch's own of more than one voxel,
-    and on processors with AMX its own transposed ones (`models/conv3d.py`).
-    """
-    if compute.device.type != "cpu" or compute.precision == "float32":
-        return compute
-    wrong = {nn.Conv3d, nn.ConvTranspose3d} if has_amx() else {nn.Conv3d}
-    convolutions = [module for module in model.modules() if isinstance(module, (nn.Conv3d, nn.ConvTranspose3d))]
-    if any(type(module) in wrong and max(module.kernel_size) > 1 for module in convolutions):
-        if spec.compute.precision == "bf16":
-            raise SettingError(
-                "compute.precision: bf16 gradients of torch's 3D convolutions are wrong on this CPU; use float32, or "
-                f"those of dlx.models.conv3d in '{spec.model.name}'"
-            )
-        return replace(compute, precision="float32")
-    return compute
 
 
 def _check_axes(spec: Spec, dims: int) -> None:

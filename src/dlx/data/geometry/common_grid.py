@@ -65,7 +65,7 @@ def to_common_grid(dataset: Dataset, orientation: Orientation, spacing_mm: Spaci
     grid = grid.model_copy(update={"spacing_mm": _target_spacing(dataset, grid)})
     normalizer = bind_part("normalizer", Part.model_validate(dataset.normalize))
     is_windowed = windowed_channels(normalizer, len(dataset.channels))
-    _check_memory(dataset.cases, grid)
+    check_resampling_memory(dataset.cases, grid, "leave the cases as they are (data.spacing_mm=none)")
     pool = ThreadPoolExecutor(_threads(dataset.cases, grid))
     try:
         cases = tuple(pool.map(lambda case: bring_case(case, grid, is_windowed), dataset.cases))
@@ -83,8 +83,11 @@ def bring_case(case: Case, grid: Grid, is_windowed: Sequence[bool]) -> Case:
     return _resampled(_turned(case, grid), grid.spacing_mm, is_windowed)
 
 
-def _check_memory(cases: Sequence[Case], grid: Grid) -> None:
-    """DataError, naming the case that would become largest, if the cases with resampled copies exceed the memory."""
+def check_resampling_memory(cases: Sequence[Case], grid: Grid, remedy: str = "") -> None:
+    """DataError, naming the case that would become largest, if the cases with resampled copies exceed the memory.
+
+    `remedy` is what the message proposes beside a check of the header.
+    """
     sizes = {case.id: _size_on(case, grid) for case in cases}
     changed = [case for case in cases if sizes[case.id] != _after_turning(case, grid).size]
     memory = host_memory_bytes()
@@ -101,8 +104,7 @@ def _check_memory(cases: Sequence[Case], grid: Grid) -> None:
     raise DataError(
         f"case {largest.id!r}: resampled from voxels of {stored} to {spell_spacing(grid.spacing_mm)} it would have "
         f"{w} x {h} x {d} voxels, and resampling all cases would take {needed / 2**30:,.0f} GiB of memory, of which "
-        f"there are {memory / 2**30:,.0f} GiB: check the spacing in its header, or leave the cases as they are "
-        "(data.spacing_mm=none)"
+        f"there are {memory / 2**30:,.0f} GiB: check the spacing in its header{f', or {remedy}' * bool(remedy)}"
     )
 
 

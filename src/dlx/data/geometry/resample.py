@@ -97,6 +97,8 @@ def resample_mask(mask: NDArray[np.uint8], size: Size, apart: int | None = None)
     """
     present = np.unique(mask)
     result = np.full(size, present[0], np.uint8)
+    if len(present) == 1:
+        return result
     largest: NDArray[np.float32] | None = None
     for k in present:
         share = _resample((mask == k).astype(np.float32), size, apart, _linear)

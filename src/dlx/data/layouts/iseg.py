@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from dlx.data.layouts.listing import CaseFiles, Listing, name_some, natural_key
+from dlx.data.layouts.listing import CaseFiles, Listing, ScanFiles, ScanListing, name_some, natural_key
 from dlx.data.layouts.pair_files import PART_ENDING, PairFormat, read_description, write_pair
 from dlx.system.errors import DataError
 
@@ -36,16 +36,8 @@ def list_cases(folder: Path) -> Listing:
     Subjects without a label, as in the challenge's test set, are skipped with a remark. Raises DataError if a subject
     lacks a channel, a pair lacks one of its files, a file exists in two formats, or no subject has a label.
     """
-    subjects: dict[str, dict[str, list[Path]]] = {}  # subject -> T1, T2 or label -> the files of this name
-    for path in sorted(folder.iterdir()):
-        if named := _FILE.fullmatch(path.name):
-            subjects.setdefault(named[1], {}).setdefault(named[2], []).append(path)
     cases, unlabelled = [], []
-    for subject in sorted(subjects, key=natural_key):
-        files = {part: _one_file(paths) for part, paths in subjects[subject].items()}
-        missing = [channel for channel in CHANNELS if channel not in files]
-        if missing:
-            raise DataError(f"{folder}: {' and '.join(f'{subject}-{channel}' for channel in missing)} missing")
+    for subject, files in _subjects(folder).items():
         if "label" in files:
             cases.append(CaseFiles(subject, tuple(files[channel] for channel in CHANNELS), files["label"]))
         else:
@@ -54,6 +46,30 @@ def list_cases(folder: Path) -> Listing:
         raise DataError(f"{folder}: no subject has a label (subject-N-label)")
     remarks = (f"left out because they have no label: {name_some(unlabelled)}",) if unlabelled else ()
     return Listing("iseg", CHANNELS, CLASS_NAMES, LABEL_VALUES, tuple(cases), remarks=remarks)
+
+
+def list_scans(folder: Path) -> ScanListing:
+    """All subjects of an iSeg-2017 folder, labelled or not. Raises DataError as `list_cases`."""
+    scans = (
+        ScanFiles(subject, tuple(files[channel] for channel in CHANNELS))
+        for subject, files in _subjects(folder).items()
+    )
+    return ScanListing("iseg", CHANNELS, tuple(scans))
+
+
+def _subjects(folder: Path) -> dict[str, dict[str, Path]]:
+    """Subject -> T1, T2 and perhaps label -> the file to read, in natural order."""
+    found: dict[str, dict[str, list[Path]]] = {}
+    for path in sorted(folder.iterdir()):
+        if named := _FILE.fullmatch(path.name):
+            found.setdefault(named[1], {}).setdefault(named[2], []).append(path)
+    subjects = {}
+    for subject in sorted(found, key=natural_key):
+        subjects[subject] = {part: _one_file(paths) for part, paths in found[subject].items()}
+        missing = [channel for channel in CHANNELS if channel not in subjects[subject]]
+        if missing:
+            raise DataError(f"{folder}: {' and '.join(f'{subject}-{channel}' for channel in missing)} missing")
+    return subjects
 
 
 def _one_file(paths: list[Path]) -> Path:

@@ -1,7 +1,8 @@
 """Finds the layout of a folder and lists its cases, without decoding any file.
 
 The layouts are registered modules (`iseg`, `nnunet`, `msd`). Each has `LOOKED_FOR` (a few words for the message that no
-layout matches), `is_layout(folder) -> bool` and `list_cases(folder) -> Listing`.
+layout matches), `is_layout(folder) -> bool`, `list_cases(folder) -> Listing`, and for predictions also
+`list_scans(folder) -> ScanListing`, which needs no masks.
 """
 
 import os
@@ -56,6 +57,24 @@ class Listing:
     ignored_value: int | None = None
     regions: tuple[tuple[int, ...], ...] = ()
     region_order: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class ScanFiles:
+    """The image files of one case, which need not have a mask: a file for each channel, or one with all of them."""
+
+    id: str
+    images: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class ScanListing:
+    """The images of a folder, in natural order of their ids; the names of their channels, if the layout has names."""
+
+    layout: str
+    channels: tuple[str, ...]
+    scans: tuple[ScanFiles, ...]
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -130,6 +149,36 @@ def _list(root: Path, name: str) -> Listing:
         raise DataError(f"{root}: cannot be listed: {error.strerror or error}") from error
     _check_listing(root, listing)
     return listing
+
+
+def list_scans(root: Path) -> ScanListing | None:
+    """The images of a folder of a known layout, with or without masks; None if no layout matches.
+
+    If several match, the first one that can be listed is used. Raises DataError if the folder is missing, empty or
+    unreadable, or if no matching layout can be listed.
+    """
+    causes = []
+    try:
+        _check_folder(root)
+        for name in registry.PARTS["layout"]:
+            module: Any = registry.load("layout", name)
+            if not module.is_layout(root):
+                continue
+            try:
+                return module.list_scans(root) if hasattr(module, "list_scans") else _scans_of(module.list_cases(root))
+            except DataError as error:
+                causes.append(str(error))
+    except OSError as error:
+        raise DataError(f"{root}: cannot be read: {error.strerror or error}") from error
+    if causes:
+        raise DataError("; ".join(causes))
+    return None
+
+
+def _scans_of(listing: Listing) -> ScanListing:
+    """The images of a layout that lists only labelled cases."""
+    scans = tuple(ScanFiles(case.id, case.images) for case in listing.cases)
+    return ScanListing(listing.layout, listing.channels, scans)
 
 
 def _list_first(root: Path, fitting: list[str]) -> Listing:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from dlx.data.layouts.dataset_json import DatasetJson, has_keys, kind_of, ordered_labels, read_dataset_json
-from dlx.data.layouts.listing import CaseFiles, Listing, name_some, natural_key
+from dlx.data.layouts.listing import CaseFiles, Listing, ScanFiles, ScanListing, name_some, natural_key
 from dlx.system.errors import DataError
 
 LOOKED_FOR = "dataset.json with modality and training (Decathlon)"
@@ -28,8 +28,31 @@ def list_cases(folder: Path) -> Listing:
     description = read_dataset_json(folder)
     channels = description.channel_names("modality")
     class_names, label_values = _labels(description)
+    cases = _cases(folder, description)
+    return Listing(
+        layout="msd",
+        channels=channels,
+        class_names=class_names,
+        label_values=label_values,
+        cases=cases,
+        allow_4d=len(channels) > 1,
+        remarks=description.count_remark(len(cases)),
+    )
+
+
+def list_scans(folder: Path) -> ScanListing:
+    """The images of the training cases of a Decathlon folder. Raises DataError as `list_cases`."""
+    description = read_dataset_json(folder)
+    channels = description.channel_names("modality")
+    cases = _cases(folder, description, needs_masks=False)
+    return ScanListing("msd", channels, tuple(ScanFiles(case.id, case.images) for case in cases))
+
+
+def _cases(folder: Path, description: DatasetJson, *, needs_masks: bool = True) -> tuple[CaseFiles, ...]:
+    """The listed pairs in natural order of their ids, whose files exist."""
     cases: dict[str, CaseFiles] = {}
     seen: set[PurePosixPath] = set()
+    needed: list[PurePosixPath] = []
     for image, mask in _pairs(description):
         for path in (image, mask):
             if path in seen:
@@ -39,18 +62,11 @@ def list_cases(folder: Path) -> Listing:
         if case in cases:
             raise DataError(f"{description.path}: case {case!r} is listed twice")
         cases[case] = CaseFiles(case, (folder / image,), folder / mask)
-    missing = sorted((str(path) for path in seen if not (folder / path).exists()), key=natural_key)
+        needed += [image, mask] if needs_masks else [image]
+    missing = sorted((str(path) for path in needed if not (folder / path).exists()), key=natural_key)
     if missing:
         raise DataError(f"{folder}: {len(missing)} missing: {name_some(missing)}{_v1_hint(folder, missing[0])}")
-    return Listing(
-        layout="msd",
-        channels=channels,
-        class_names=class_names,
-        label_values=label_values,
-        cases=tuple(cases[case] for case in sorted(cases, key=natural_key)),
-        allow_4d=len(channels) > 1,
-        remarks=description.count_remark(len(cases)),
-    )
+    return tuple(cases[case] for case in sorted(cases, key=natural_key))
 
 
 def _labels(description: DatasetJson) -> tuple[tuple[str, ...], tuple[int, ...]]:

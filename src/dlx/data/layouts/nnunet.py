@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dlx.data.layouts.dataset_json import NAME, DatasetJson, has_keys, kind_of, ordered_labels, read_dataset_json
-from dlx.data.layouts.listing import CaseFiles, Listing, name_some, natural_key
+from dlx.data.layouts.listing import CaseFiles, Listing, ScanFiles, ScanListing, name_some, natural_key
 from dlx.system.errors import DataError, nearest
 
 LOOKED_FOR = "dataset.json with channel_names, imagesTr/CASE_0000.* and labelsTr/CASE.*"
@@ -39,9 +39,9 @@ def list_cases(folder: Path) -> Listing:
     ending = _ending(description)
     masks = {name.removesuffix(ending): folder / "labelsTr" / name for name in _files(folder, "labelsTr", ending)}
     images, remarks = _images(folder, ending)
-    is_rgb = len(channels) == 3 and ending in RGB_ENDINGS and all(set(numbers) == {0} for numbers in images.values())
+    is_rgb = _is_rgb(channels, ending, images)
     files_per_case = 1 if is_rgb else len(channels)
-    _check_complete(folder, ending, images, masks, files_per_case)
+    _check_complete(folder, ending, images, files_per_case, masks)
     cases = tuple(
         CaseFiles(case, tuple(images[case][number] for number in range(files_per_case)), masks[case])
         for case in sorted(images, key=natural_key)
@@ -54,6 +54,25 @@ def list_cases(folder: Path) -> Listing:
         remarks=(*remarks, *description.count_remark(len(cases))),
         **labels._asdict(),
     )
+
+
+def list_scans(folder: Path) -> ScanListing:
+    """The images in `imagesTr`, with or without labels. Raises DataError as `list_cases`."""
+    description = read_dataset_json(folder)
+    channels, ending = description.channel_names("channel_names"), _ending(description)
+    images, remarks = _images(folder, ending)
+    files_per_case = 1 if _is_rgb(channels, ending, images) else len(channels)
+    _check_complete(folder, ending, images, files_per_case)
+    scans = tuple(
+        ScanFiles(case, tuple(images[case][number] for number in range(files_per_case)))
+        for case in sorted(images, key=natural_key)
+    )
+    return ScanListing("nnunet", channels, scans, tuple(remarks))
+
+
+def _is_rgb(channels: tuple[str, ...], ending: str, images: dict[str, dict[int, Path]]) -> bool:
+    """Whether the one file of a case holds three channels."""
+    return len(channels) == 3 and ending in RGB_ENDINGS and all(set(numbers) == {0} for numbers in images.values())
 
 
 class Labels(NamedTuple):
@@ -170,15 +189,15 @@ def _check_complete(
     folder: Path,
     ending: str,
     images: dict[str, dict[int, Path]],
-    masks: dict[str, Path],
     files_per_case: int,
+    masks: dict[str, Path] | None = None,
 ) -> None:
-    """Refuses a case that lacks a file: dropping it silently would change the study."""
+    """Refuses a case that lacks a file: dropping it silently would change the study. None: masks are not needed."""
     missing: list[str] = []
-    for case in sorted(images.keys() | masks.keys(), key=natural_key):
+    for case in sorted(images.keys() | (masks or {}).keys(), key=natural_key):
         numbers = images.get(case, {})
         missing += [f"imagesTr/{case}_{n:04d}{ending}" for n in range(files_per_case) if n not in numbers]
-        if case not in masks:
+        if masks is not None and case not in masks:
             missing.append(f"labelsTr/{case}{ending}")
     if missing:
         raise DataError(f"{folder}: {len(missing)} missing: {name_some(missing)}")

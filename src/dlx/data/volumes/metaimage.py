@@ -36,7 +36,7 @@ REFUSED = ("SequenceID", "ElementNBits", "ImagePosition")  # not needed, and the
 
 def check_metaimage(file: OpenedFile) -> Header:
     """A `.mha` of 2 to 4 axes."""
-    fields = _read_fields(file)
+    fields = read_fields(file)
     num_axes = whole_number(required(fields, "NDims"), "NDims")
     if not 2 <= num_axes <= 4:
         raise BadFile(f"has {num_axes} axes (NDims): 2 to 4 are supported")
@@ -58,7 +58,7 @@ def check_metaimage(file: OpenedFile) -> Header:
     return Header("MetaImageIO", four(sizes), 1, dtype, three(spacing), has_directions=has_directions)
 
 
-def _read_fields(file: OpenedFile) -> dict[str, str]:
+def read_fields(file: OpenedFile) -> dict[str, str]:
     """The keys and values up to ElementDataFile, after which the voxels start."""
     fields: dict[str, str] = {}
     for _ in range(MAX_LINES):

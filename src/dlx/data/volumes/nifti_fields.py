@@ -1,11 +1,11 @@
-"""Reads the fields of a NIfTI-1, NIfTI-2 or Analyze 7.5 header by name, in either byte order, without checking them.
+"""Reads and changes the fields of a NIfTI-1, NIfTI-2 or Analyze 7.5 header by name, in either byte order, unchecked.
 
 Sources: nifti1.h and nifti2.h of the NIfTI Data Format Working Group, dbh.h of the Mayo Clinic. Analyze has
 the same offsets as NIfTI-1 for the fields of both.
 """
 
 import struct
-from typing import Literal
+from typing import Any, Literal
 
 from dlx.data.volumes.header import BadFile
 from dlx.data.volumes.streams import Readable
@@ -25,6 +25,12 @@ FIELDS = {
     "codes": (("2h", 252), ("2i", 344)),  # qform_code and sform_code
     "quaternion": (("6f", 256), ("6d", 352)),  # quatern_b, c, d and qoffset_x, y, z
     "srow": (("12f", 280), ("12d", 400)),
+    "intent_parameters": (("3f", 56), ("3d", 80)),
+    "intent_name": (("16s", 328), ("16s", 508)),
+    "display_range": (("2f", 124), ("2d", 192)),  # cal_max and cal_min
+    "description": (("80s", 148), ("80s", 240)),
+    "auxiliary_file": (("24s", 228), ("24s", 320)),
+    "value_range": (("2i", 140), ("0s", 0)),  # glmax and glmin, which NIfTI-2 has not
 }
 MAGIC_AT = {1: (344, 348), 2: (4, 12)}
 
@@ -67,6 +73,15 @@ class Fields:
     def floats(self, name: str) -> list[float]:
         """The floating-point numbers of a field."""
         return [float(value) for value in self.whole(name)]
+
+    def changed(self, magic: bytes, **values: tuple[Any, ...]) -> bytes:
+        """The header's bytes with this magic and other values of the named fields."""
+        header = bytearray(self._raw)
+        header[slice(*MAGIC_AT[self.version])] = magic
+        for name, field in values.items():
+            code, offset = FIELDS[name][self.version - 1]
+            struct.pack_into(f"{self.order}{code}", header, offset, *field)
+        return bytes(header)
 
     def whole_at(self, data: bytes, offset: int) -> int:
         """A 32-bit whole number in the bytes that follow the header."""

@@ -46,7 +46,7 @@ SPATIAL_KINDS = ("domain", "space")
 
 def check_nrrd(file: OpenedFile) -> Header:
     """A `.nrrd` of 2 to 4 spatial axes; the fourth may also be time."""
-    fields = _read_fields(file)
+    fields = read_fields(file)
     num_axes = whole_number(required(fields, "dimension"), "dimension")
     if not 2 <= num_axes <= 4:
         raise BadFile(f"has {num_axes} axes (dimension): 2 to 4 are supported")
@@ -66,7 +66,7 @@ def check_nrrd(file: OpenedFile) -> Header:
     return Header("NrrdImageIO", four(sizes), 1, dtype, three(spacing), has_directions=has_directions)
 
 
-def _read_fields(file: OpenedFile) -> dict[str, str]:
+def read_fields(file: OpenedFile) -> dict[str, str]:
     """The fields up to the empty line, after which the voxels start, without comments and `key:=value` pairs."""
     if not re.fullmatch(rb"NRRD000[1-5]\r?\n", file.stream.readline(12)):
         raise BadFile("not a NRRD header: it does not start with NRRD0001 to NRRD0005")

@@ -29,7 +29,7 @@ def check_png(file: OpenedFile) -> Header:
     """A `.png`; the spacing is 1 unless the file has a scale chunk (sCAL), as SimpleITK writes it."""
     if file.stream.read(len(SIGNATURE)) != SIGNATURE:
         raise BadFile("not a PNG file: it does not start with PNG's signature")
-    chunks = _chunks(file)
+    chunks = chunks_of(file)
     kind, data = next(chunks)
     if kind != b"IHDR" or len(data) != 13:
         raise BadFile("not a PNG file: the first chunk is not IHDR")
@@ -66,7 +66,7 @@ def _check_rows(header: Header, packed: Iterable[bytes]) -> None:
         raise BadFile(f"truncated: {held} of the {claimed} bytes of rows that the header claims")
 
 
-def _chunks(file: OpenedFile) -> Iterator[tuple[bytes, bytes]]:
+def chunks_of(file: OpenedFile) -> Iterator[tuple[bytes, bytes]]:
     """All chunks up to IEND, with valid checksums; BadFile unless the file ends after IEND."""
     while True:
         head = file.stream.read(8)

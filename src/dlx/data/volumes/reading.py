@@ -101,10 +101,19 @@ def _recognize(path: Path) -> tuple[Path, Callable[[OpenedFile], Header]]:
             raise BadFile(
                 f"a {suffix} file has its voxels in another file, which is not supported: save it as {attached}"
             )
-    for suffix, check in CHECKS.items():
-        if path.name.endswith((suffix, suffix.upper())):  # the NIfTI library accepts no mixed case
-            return header_path(path), check
+    _, ending = split_ending(path.name)
+    if ending is not None:
+        return header_path(path), CHECKS[ending.lower()]
     raise BadFile(f"unknown file format: the name must end in {', '.join(CHECKS)}")
+
+
+def split_ending(name: str) -> tuple[str, str | None]:
+    """The name of a file without the ending of its format, and the ending as it is spelled; None for an unknown one."""
+    for suffix in CHECKS:
+        for spelled in (suffix, suffix.upper()):  # the NIfTI library accepts no mixed case
+            if name.endswith(spelled):
+                return name.removesuffix(spelled), spelled
+    return name, None
 
 
 def _decode(path: Path, header: Header) -> tuple[np.ndarray, Placement]:
