@@ -141,7 +141,7 @@ def initial_weights(model: nn.Module, path: Path) -> InitialWeights:
     }
     if not any(tensor.ndim > 1 for tensor in fitting.values()):  # a bias or a counter alone is no match
         raise SettingError(f"{path}: none of its weights fit this network")
-    return InitialWeights(fitting, tuple(sorted(set(own) - set(fitting))), _hash_of(fitting))
+    return InitialWeights(fitting, tuple(sorted(set(own) - set(fitting))), tensors_hash(fitting))
 
 
 def evaluated_weights(saved: Checkpoint) -> dict[str, Tensor]:
@@ -179,11 +179,12 @@ def write(path: Path, checkpoint: Checkpoint, also: Path | None = None) -> None:
 
 
 def weights_hash(model: nn.Module) -> str:
-    """A hash of every weight and buffer and its name; it does not depend on the device."""
-    return _hash_of(model.state_dict())
+    """The `tensors_hash` of every weight and buffer."""
+    return tensors_hash(model.state_dict())
 
 
-def _hash_of(tensors: Mapping[str, Tensor]) -> str:
+def tensors_hash(tensors: Mapping[str, Tensor]) -> str:
+    """A hash of all tensors, their names and their order; it does not depend on the device."""
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in tensors.items():
         digest.update(name.encode())

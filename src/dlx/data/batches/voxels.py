@@ -145,6 +145,11 @@ class VoxelStore:
         orientation, stored = self.orientations[case]
         return turn(array, orientation, stored)
 
+    def as_prepared(self, array: NDArray[Any], case: int) -> NDArray[Any]:
+        """A view of an array (D, H, W, ...) on the voxels of the case's files with the axes of the prepared image."""
+        orientation, stored = self.orientations[case]
+        return turn(array, stored, orientation)
+
     def gather(
         self, case: Int[Tensor, " B"], start: Int[Tensor, "B 3"], extent: Extent
     ) -> tuple[Float[Tensor, "B d h w C"], Int[Tensor, "B d h w"]]:

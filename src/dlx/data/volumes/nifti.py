@@ -96,13 +96,17 @@ def header_path(path: Path) -> Path:
     return path.with_suffix(".HDR" if path.suffix.isupper() else ".hdr")
 
 
+def image_path(path: Path) -> Path:
+    """The `.img` of a `.hdr`; the ending has the same case."""
+    return path.with_suffix(".IMG" if path.suffix.isupper() else ".img")
+
+
 def open_image(path: Path) -> OpenedFile:
-    """Opens the `.img` of a `.hdr`; the ending has the same case."""
-    image_path = path.with_suffix(".IMG" if path.suffix.isupper() else ".img")
+    """Opens the `.img` of a `.hdr`."""
     try:
-        return open_regular(image_path)
+        return open_regular(image_path(path))
     except BadFile as bad:
-        raise BadFile(f"its voxels, {quoted(image_path.name)}: {bad}") from None
+        raise BadFile(f"its voxels, {quoted(image_path(path).name)}: {bad}") from None
 
 
 def _voxel_offset(fields: Fields) -> int:

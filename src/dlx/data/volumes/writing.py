@@ -69,8 +69,8 @@ def encode_labels(labels: NDArray[Any], like: Path) -> LabelFiles:
     """The bytes of the files of a label volume (D, H, W), by their endings, in pieces.
 
     `like` is a file that `read_volume` has read, of the same size; its format, byte order and geometry are taken over:
-    what its header says about where voxels lie is copied, not computed. `labels` are of an unsigned type; Analyze, which
-    has none beyond 8 bits, stores signed ones. Raises DataError if the file changed, or cannot hold the labels.
+    what its header says about where voxels lie is copied, not computed. `labels` are of an unsigned type; Analyze,
+    which has none beyond 8 bits, stores signed ones. Raises DataError if the file changed, or cannot hold the labels.
     """
     endings = label_endings(like)
     try:

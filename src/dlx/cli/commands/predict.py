@@ -1,0 +1,85 @@
+"""`dlx predict`: label volumes for new scans, by one trained network or the mean of several."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from dlx.prediction.predict import FailedCase, PredictedCase
+
+Tta = Literal["auto", "on", "off"]
+
+
+def predict(
+    images: Annotated[
+        list[Path],
+        typer.Option(
+            "-i",
+            "--images",
+            help="Image file, or folder of images or of a data set; repeatable. Several channels are files named "
+            "CASE_0000, CASE_0001.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the label volumes; created if missing.")],
+    runs: Annotated[
+        list[str],
+        typer.Option(
+            "-m",
+            "--model",
+            metavar="RUN",
+            help="Folder of a run (all its seeds and folds are averaged), FOLDER:LABEL for a variant of a study, "
+            "folder of a trial, or a checkpoint; repeatable.",
+        ),
+    ],
+    checkpoint: Annotated[
+        Literal["last", "best"] | None,
+        typer.Option(
+            help="Checkpoint of each trial: after the last epoch, or of the best validated one. If given, trials that "
+            "have not finished are used too.",
+            show_default="last",
+        ),
+    ] = None,
+    save_probabilities: Annotated[
+        bool, typer.Option("--save-probabilities", help="Write the class probabilities too, as CASE.npz.")
+    ] = False,
+    tta: Annotated[
+        Tta, typer.Option(help="Average predictions over mirrored images: as in training (auto), on or off.")
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace files of other runs, and files that changed since.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress bar.")] = False,
+) -> None:
+    """Predict label volumes for new scans, with the mean of one or several trained networks.
+
+    A volume has the format, geometry and name of its image, and the label values of the training data. The same command
+    goes on where it was stopped.
+    """
+    from dlx.cli.output.prediction import print_end, print_notes, progress_bar
+    from dlx.prediction.predict import check_outcomes, plan_predictions
+
+    plan = plan_predictions(
+        images,
+        out,
+        runs,
+        checkpoint=checkpoint,
+        save_probabilities=save_probabilities,
+        tta=tta,
+        device=device,
+        overwrite=overwrite,
+    )
+    print_notes(plan.remarks)
+    outcomes: list[PredictedCase | FailedCase] = []
+    was_interrupted = False
+    try:
+        with progress_bar(quiet=quiet) as progress:
+            outcomes.extend(plan.run(progress))
+    except KeyboardInterrupt:
+        was_interrupted = True
+    print_notes(plan.notes())
+    print_end(plan, outcomes, was_interrupted=was_interrupted)
+    if was_interrupted:
+        raise typer.Exit(130)
+    check_outcomes(outcomes)

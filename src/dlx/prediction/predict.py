@@ -1,0 +1,327 @@
+"""Predicts folders of scans with trained networks and writes label volumes: `predict`, which `dlx predict` calls.
+
+`plan_predictions` checks everything that can be checked before the first scan; its result predicts case by case.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from dlx import __version__
+from dlx.data.layouts.listing import ScanFiles, name_some
+from dlx.data.notes import FileNote, describe_notes
+from dlx.data.volumes.opening import show_path
+from dlx.data.volumes.writing import check_label_values, encode_labels
+from dlx.engine.device import describe_device
+from dlx.prediction.ensemble import BeginProbabilities, Ensemble, PredictedScan, Tta
+from dlx.prediction.manifest import CaseEntry, FileState, MethodEntry, NetworkEntry, input_states, make_method
+from dlx.prediction.output_folder import OutputFolder, StagedFiles, output_names, staging
+from dlx.prediction.probabilities import map_probabilities, pack_probabilities
+from dlx.prediction.runs import Which, find_runs
+from dlx.prediction.scans import find_scans
+from dlx.prediction.trained_network import load_network
+from dlx.settings.binding import first_cause
+from dlx.settings.text import counted
+from dlx.system.cpu_cores import available_cores
+from dlx.system.errors import DataError, FilesError, SettingError
+from dlx.system.files import expand_home
+
+ReportProgress = Callable[[float, int, str], None]  # cases that are done, of which the last in part; all; its name
+Named = str | Path
+MAX_LINES = 20  # in a message about many scans
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory")  # in torch's messages
+
+
+@dataclass(frozen=True)
+class PredictedCase:
+    """A case whose files are complete: the label volume first; `was_done` if an earlier run had predicted it."""
+
+    id: str
+    files: tuple[Path, ...]
+    seconds: float
+    was_done: bool
+
+
+@dataclass(frozen=True)
+class FailedCase:
+    """A case that could not be predicted, and why, in a line for each file."""
+
+    id: str
+    cause: str
+
+
+def predict(
+    images: Named | Sequence[Named],
+    out: Named,
+    runs: Named | Sequence[Named],
+    *,
+    checkpoint: Which | None = None,
+    save_probabilities: bool = False,
+    tta: Tta = "auto",
+    device: str = "auto",
+    overwrite: bool = False,
+    progress: ReportProgress | None = None,
+) -> list[PredictedCase]:
+    """Predicts scans with one network, or with the mean of several, and writes label volumes into a folder.
+
+    `images` are files and folders (`scans.find_scans`), `runs` folders of runs, trials or checkpoints
+    (`runs.find_runs`). A label volume has the format, the geometry and the name of its image, and the label values of
+    the training data in the smallest unsigned type that holds them. Cases that are complete, from the same input and
+    the same networks, are not predicted again. `tta` mirrors predictions as the trials did (`auto`), always or never.
+    With `save_probabilities` there is an `.npz` beside each volume (`probabilities.map_probabilities`). `progress` is
+    called with (done, total, case).
+
+    Raises SettingError or DataError before anything is predicted if runs or images cannot be used, or if files would
+    be replaced; FilesError after all others were predicted if some scans cannot be.
+    """
+    plan = plan_predictions(
+        images, out, runs, checkpoint=checkpoint, save_probabilities=save_probabilities, tta=tta, device=device,
+        overwrite=overwrite,
+    )  # fmt: skip
+    outcomes = list(plan.run(progress))
+    check_outcomes(outcomes)
+    return [case for case in outcomes if isinstance(case, PredictedCase)]
+
+
+def check_outcomes(outcomes: Sequence[PredictedCase | FailedCase]) -> None:
+    """FilesError if a case failed, with the causes of the first 20 lines."""
+    lines = [line for case in outcomes if isinstance(case, FailedCase) for line in case.cause.splitlines()]
+    if len(lines) > MAX_LINES:
+        lines[MAX_LINES - 1 :] = [f"... and {len(lines) - MAX_LINES + 1} more"]
+    if lines:
+        raise FilesError("\n".join(lines))
+
+
+def plan_predictions(
+    images: Named | Sequence[Named],
+    out: Named,
+    runs: Named | Sequence[Named],
+    *,
+    checkpoint: Which | None = None,
+    save_probabilities: bool = False,
+    tta: Tta = "auto",
+    device: str = "auto",
+    overwrite: bool = False,
+) -> "PredictionPlan":
+    """Finds runs and scans, loads the networks, and checks that they fit; the arguments are those of `predict`."""
+    found_runs = find_runs(_listed(runs), checkpoint)
+    networks = [load_network(one.path, one.name) for one in found_runs.checkpoints]
+    try:
+        ensemble = Ensemble(networks, tta=tta, device=device)
+    except ValidationError as error:
+        raise SettingError(f"--{first_cause(error)}") from None
+    found = find_scans(_listed(images), ensemble.dataset.channels)
+    folder = Path(expand_home(str(out)))
+    _check_places(folder, found.scans)
+    for scan in found.scans:
+        check_label_values(ensemble.dataset.label_values, scan.images[0])
+    return PredictionPlan(
+        ensemble=ensemble,
+        scans=found.scans,
+        out=folder,
+        method=_method_of(ensemble),
+        save_probabilities=save_probabilities,
+        overwrite=overwrite,
+        remarks=(*found_runs.remarks, *ensemble.remarks, *found.remarks),
+    )
+
+
+@dataclass
+class PredictionPlan:
+    """What is predicted with what, and where to; `remarks` are lines for the user."""
+
+    ensemble: Ensemble
+    scans: tuple[ScanFiles, ...]
+    out: Path
+    method: MethodEntry
+    save_probabilities: bool
+    overwrite: bool
+    remarks: tuple[str, ...]
+    _seen: "Seen" = field(init=False, default_factory=lambda: Seen())
+
+    def run(self, progress: ReportProgress | None = None) -> Iterator[PredictedCase | FailedCase]:
+        """Predicts case by case. Raises SettingError, before the first one, if files would be replaced without
+        `overwrite`; OSError if the folder cannot be written. An interrupt leaves complete files only.
+        """
+        torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
+        with OutputFolder.opened(self.out) as folder:
+            done = {scan.id for scan in self.scans if self._is_done(folder, scan)}
+            waiting = [scan for scan in self.scans if scan.id not in done]
+            if not self.overwrite:
+                folder.check_replaceable(waiting, self.method.id, with_probabilities=self.save_probabilities)
+            if waiting and folder.manifest.methods.get(self.method.id) != self.method:
+                folder.manifest.add(self.method)
+            for number, scan in enumerate(self.scans):
+                if scan.id in done:
+                    yield PredictedCase(scan.id, self._files(scan), 0.0, was_done=True)
+                    continue
+                report = _reporting(progress, number, len(self.scans), scan.id)
+                report(0.0)
+                yield self._attempt(folder, scan, report)
+                report(1.0)
+
+    def notes(self) -> list[str]:
+        """Lines on how the scans that were predicted so far were prepared, and on ambiguities of their headers."""
+        return self._seen.lines(self.ensemble)
+
+    def _is_done(self, folder: OutputFolder, scan: ScanFiles) -> bool:
+        return folder.is_done(scan, self.method.id, with_probabilities=self.save_probabilities)
+
+    def _files(self, scan: ScanFiles) -> tuple[Path, ...]:
+        return tuple(self.out / name for name in output_names(scan, with_probabilities=self.save_probabilities))
+
+    def _attempt(
+        self, folder: OutputFolder, scan: ScanFiles, report: Callable[[float], None]
+    ) -> PredictedCase | FailedCase:
+        started = time.perf_counter()
+        try:
+            with staging(self.out) as staged:
+                predicted = self._predict(folder, staged, scan, report, started)
+        except DataError as error:
+            return FailedCase(scan.id, str(error))
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not any(words in str(error) for words in OUT_OF_MEMORY):
+                raise
+            device = self.ensemble.device
+            hint = "" if device.type == "cpu" else "; --device cpu takes the host's memory"
+            return FailedCase(scan.id, f"{show_path(scan.images[0])}: too little memory on {device}{hint}")
+        self._seen.add(scan.id, predicted)
+        return PredictedCase(scan.id, self._files(scan), time.perf_counter() - started, was_done=False)
+
+    def _predict(
+        self,
+        folder: OutputFolder,
+        staged: StagedFiles,
+        scan: ScanFiles,
+        report: Callable[[float], None],
+        started: float,
+    ) -> PredictedScan:
+        """Predicts a scan and writes its files."""
+        names = output_names(scan, with_probabilities=self.save_probabilities)
+        mapped = staged.scratch(names[-1]) if self.save_probabilities else None
+        inputs = _states_of(scan)
+        begin: BeginProbabilities | None = None
+        if mapped is not None:
+            begin = lambda shape: map_probabilities(mapped, shape)  # noqa: E731
+        predicted = self.ensemble.predict(scan, begin, report)
+        encoded = encode_labels(predicted.labels, scan.images[0])
+        for ending in reversed([*encoded]):
+            with staged.create(scan.id + ending) as file:
+                file.writelines(encoded[ending])
+        if mapped is not None:
+            with staged.create(names[-1]) as file:
+                pack_probabilities(mapped, file)
+
+        def entry(outputs: tuple[FileState, ...]) -> CaseEntry:
+            return CaseEntry(
+                case=scan.id,
+                method=self.method.id,
+                inputs=inputs,
+                outputs=outputs,
+                device=describe_device(self.ensemble.device),
+                seconds=round(time.perf_counter() - started, 3),
+                predicted_utc=datetime.now(UTC).isoformat(timespec="seconds"),
+            )
+
+        folder.keep(staged, entry)
+        return predicted
+
+
+@dataclass
+class Seen:
+    """How the scans so far were prepared, for notes to the user."""
+
+    notes: list[FileNote] = field(default_factory=list)
+    turned: list[str] = field(default_factory=list)
+    resampled: list[str] = field(default_factory=list)
+    without_orientation: list[str] = field(default_factory=list)
+
+    def add(self, scan: str, predicted: PredictedScan) -> None:
+        """Takes what is to be said of a scan."""
+        self.notes += predicted.notes
+        for names, is_one in (
+            (self.turned, predicted.was_turned),
+            (self.resampled, predicted.was_resampled),
+            (self.without_orientation, not predicted.orientation),
+        ):
+            names += [scan] if is_one else []
+
+    def lines(self, ensemble: Ensemble) -> list[str]:
+        """A line for each kind."""
+        lines = list(describe_notes(self.notes))
+        grids = [grid for member in ensemble.members if (grid := member.trained.dataset.grid) is not None]
+        if self.without_orientation and any(grid.orientation for grid in grids):
+            codes = ", ".join(sorted({grid.orientation for grid in grids if grid.orientation}))
+            lines.append(
+                f"the headers of {counted(len(self.without_orientation), 'scan')} give no orientation "
+                f"({name_some(self.without_orientation, 3)}): they were predicted as stored, though the runs were "
+                f"trained on images in {codes}"
+            )
+        for names, what in (
+            (self.turned, "turned to the orientation"),
+            (self.resampled, "resampled to the voxel size"),
+        ):
+            if names:
+                lines.append(
+                    f"{counted(len(names), 'scan')} ({name_some(names, 3)}) {'was' if len(names) == 1 else 'were'} "
+                    f"{what} that the runs were trained on; labels are on the voxels of the files"
+                )
+        return lines
+
+
+def _listed(named: Named | Sequence[Named]) -> list[Named]:
+    return [named] if isinstance(named, (str, Path)) else list(named)
+
+
+def _check_places(out: Path, scans: Sequence[ScanFiles]) -> None:
+    """SettingError if predictions would be written beside the images, as which a later run would take them."""
+    if out.exists() and not out.is_dir():
+        raise SettingError(f"-o {show_path(out)}: is a file; expected a folder")
+    folder = out.resolve()
+    for scan in scans:
+        if any(path.resolve().parent == folder or path.parent.resolve() == folder for path in scan.images):
+            raise SettingError(f"-o {show_path(out)}: is the folder of the images; choose another folder")
+
+
+def _method_of(ensemble: Ensemble) -> MethodEntry:
+    dataset = ensemble.dataset
+    entries = [
+        NetworkEntry(
+            name=member.trained.name,
+            trial=member.trained.trial,
+            epoch=member.trained.epoch,
+            digest=member.trained.digest,
+            mirrored_axes=member.mirrored_axes,
+        )
+        for member in ensemble.members
+    ]
+    values = dataset.label_values
+    labels: dict[str, Any] = {dataset.classes[0]: values[0]}
+    if dataset.regions:
+        pairs = zip(dataset.classes[1:], dataset.regions, strict=True)
+        labels |= {name: tuple(values[k] for k in region) for name, region in pairs}
+    else:
+        labels |= dict(zip(dataset.classes[1:], values[1:], strict=True))
+    return make_method(entries, dataset.channels, labels, __version__)
+
+
+def _states_of(scan: ScanFiles) -> tuple[FileState, ...]:
+    """The states of a scan's files; none if one cannot be read, which `read_scan` then explains."""
+    try:
+        return input_states(scan.images)
+    except OSError:
+        return ()
+
+
+def _reporting(progress: ReportProgress | None, number: int, total: int, case: str) -> Callable[[float], None]:
+    def report(fraction: float) -> None:
+        if progress is not None:
+            progress(number + fraction, total, case)
+
+    return report
