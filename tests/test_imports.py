@@ -20,6 +20,7 @@ PACKAGES = [
     "api",
     "report",
     "execution",
+    "prediction",
     "trial",
     "engine",
     "models",
@@ -123,7 +124,9 @@ def loaded_by(*args):
     return set(result.stderr.split())
 
 
-@pytest.mark.parametrize("args", [["--help"], ["train", "--help"], ["count-params", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "args", [["--help"], ["train", "--help"], ["predict", "--help"], ["count-params", "--help"], ["--version"]]
+)
 def test_help_imports_nothing_heavy(args):
     heavy = {"torch", "numpy", "scipy", "SimpleITK", "matplotlib", "safetensors", "rich.progress", "dlx.settings.spec"}
     assert not loaded_by(*args) & heavy

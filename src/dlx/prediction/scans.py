@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from dlx.data.layouts.dataset_json import NAME as DATASET_JSON
 from dlx.data.layouts.listing import ScanFiles, ScanListing, list_scans, name_some, natural_key
 from dlx.data.layouts.nnunet import RGB_ENDINGS
 from dlx.data.volumes.opening import show_path
@@ -77,13 +78,11 @@ def _in_folder(folder: Path, channels: Sequence[str]) -> FoundScans:
 
 
 def _known_layout(folder: Path) -> ScanListing | None:
-    """The images of a folder that has a layout; None if it has none, or none but a dataset.json beside its volumes."""
-    try:
-        return list_scans(folder)
-    except DataError:
-        if (folder / "imagesTr").is_dir() or not _files_in(folder)[0]:
-            raise
-        return None
+    """The images of a folder that has a layout; None if it has none. A dataset.json beside volumes, as nnU-Net writes
+    it beside its predictions, makes no layout.
+    """
+    is_beside = (folder / DATASET_JSON).exists() and not (folder / "imagesTr").is_dir()
+    return None if is_beside and _files_in(folder)[0] else list_scans(folder)
 
 
 def _of_layout(folder: Path, listing: ScanListing, channels: Sequence[str]) -> FoundScans:
