@@ -64,7 +64,7 @@ def make_data(kind: str, dlx: Any) -> Path:
 
 def train(dlx: Any, kind: str, data: Path, *options: str, out: str = "run") -> Path:
     """Trains a small network of a kind; returns the folder of the run."""
-    settings = [option for option in KINDS[kind]]
+    settings = list(KINDS[kind])
     given = [*TRAIN]
     if kind == "strong":  # its batch size is that of the recipe
         at = given.index("--batch-size")

@@ -415,7 +415,7 @@ def test_trials_that_have_not_finished_are_left_out_or_refused_unless_a_checkpoi
     assert len(plan_predictions(images, tmp_path / "out", trial(run, 1), checkpoint="best").ensemble.members) == 1
     for seed in (0, 1):
         shutil.rmtree(trial(run, seed))
-    with pytest.raises(DataError, match="no trial to predict with: .* has no last.safetensors"):
+    with pytest.raises(DataError, match=r"no trial to predict with: .* has no last\.safetensors"):
         plan_predictions(images, tmp_path / "out", run)
 
 
