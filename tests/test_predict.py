@@ -3,6 +3,10 @@
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -321,10 +325,14 @@ def test_scans_that_cannot_be_read_are_named_after_the_others_were_predicted(mad
     (images / "c1_0000.nii.gz").write_bytes(b"\x1f\x8bnothing")
     (images / "c3_0000.nii.gz").unlink()
     os.mkfifo(images / "x.nii.gz")
+    sitk.WriteImage(sitk.GetImageFromArray(np.zeros((4, 5, 6), np.int16)), str(images / "air_0000.nii.gz"))
     with pytest.raises(FilesError) as caught:
         predict([images, images / "x.nii.gz"], tmp_path / "out", made / "across")
     wrong = str(caught.value).splitlines()
-    assert [line.partition(": ")[0] for line in wrong] == [f"{images}/c1_0000.nii.gz", f"{images}/x.nii.gz"]
+    assert [line.partition(": ")[0] for line in wrong] == [
+        f"{images}/{name}.nii.gz" for name in ("air_0000", "c1_0000", "x")
+    ]
+    assert "data.normalize=zscore" in wrong[0]
     assert set(saved(tmp_path / "out")) == {"c0.nii.gz", "c2.nii.gz"}
 
 
@@ -472,6 +480,27 @@ def test_weights_of_another_network_or_not_finite_are_refused(made, tmp_path):
         checkpoint.write(tmp_path / "a.safetensors", checkpoint.Checkpoint(kept, content.header))
         with pytest.raises(DataError, match=words):
             load_network(tmp_path / "a.safetensors")
+
+
+@pytest.mark.slow
+def test_ctrl_c_exits_with_130_and_says_how_to_go_on(made, images, tmp_path):
+    for copy in range(30):
+        shutil.copy(images / "c0_0000.nii.gz", images / f"d{copy}_0000.nii.gz")
+    command = [sys.executable, "-m", "dlx", "predict", "-i", images, "-o", tmp_path / "out", "-m", made / "cubes"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "out/c0.nii.gz").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    printed, noted = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "predicted" in printed
+    assert "the same command goes on" in noted
+    assert "Traceback" not in noted
+    files = saved(tmp_path / "out")
+    assert {name.partition(".")[2] for name in files} == {"nii.gz"}
+    assert len(files) < 34
+    assert f"{34 - len(files)} cases predicted" in CliRunner().invoke(app, [str(word) for word in command[3:]]).output
 
 
 def test_an_unknown_device_is_refused_in_one_line(dlx, made, images):

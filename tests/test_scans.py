@@ -101,7 +101,7 @@ def test_other_files_are_left_out_with_a_remark_and_folders_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("no.nii", "no.nii: no such file"), ("a.txt", "a.txt: unknown file format: the name must end in")],
+    [("no.nii", "no.nii: no such file or folder"), ("a.txt", "a.txt: unknown file format: the name must end in")],
 )
 def test_a_named_file_has_to_be_a_volume(tmp_path, name, words):
     folder_of(tmp_path, "a.txt")
@@ -178,10 +178,16 @@ def test_channels_along_a_fourth_axis_are_read_from_one_file(tmp_path, channels,
     image = sitk.JoinSeries([sitk.GetImageFromArray(one) for one in array])
     sitk.WriteImage(image, str(tmp_path / "p.nii.gz"))
     np.testing.assert_array_equal(read_scan([tmp_path / "p.nii.gz"], channels).array, array)
-    with pytest.raises(DataError, match="channels in the file"):
+    with pytest.raises(DataError, match=f"{len(channels)} channels in the file, but {len(channels) + 1} are declared"):
         read_scan([tmp_path / "p.nii.gz"], [*channels, "x"])
     with pytest.raises(FilesError, match="has 4 axes"):
         read_scan([tmp_path / "p.nii.gz"], ONE)
+
+
+def test_one_channel_where_several_are_needed_says_how_they_are_named(tmp_path):
+    sitk.WriteImage(sitk.GetImageFromArray(np.ones((4, 5, 6), np.int16)), str(tmp_path / "p.nii.gz"))
+    with pytest.raises(DataError, match=r"p.nii.gz: 1 channel in the file, but 2 are declared .* CASE_0000, CASE_0001"):
+        read_scan([tmp_path / "p.nii.gz"], TWO)
 
 
 def test_a_scan_is_named_by_its_file(tmp_path):

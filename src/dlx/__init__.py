@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dlx.api.runs import StudyRun, load_run, run, train
     from dlx.api.studies import load_study, make_study
     from dlx.api.tables import RecordTables, read_records
+    from dlx.prediction.predict import PredictedCase, predict
     from dlx.study.study import Study
     from dlx.system.errors import DataError, DlxError, SettingError
 
@@ -22,6 +23,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DataError",
     "DlxError",
+    "PredictedCase",
     "RecordTables",
     "SettingError",
     "Study",
@@ -29,6 +31,7 @@ __all__ = [
     "load_run",
     "load_study",
     "make_study",
+    "predict",
     "read_records",
     "run",
     "train",
@@ -37,6 +40,7 @@ MODULES = {
     "dlx.api.runs": ("StudyRun", "load_run", "run", "train"),
     "dlx.api.studies": ("load_study", "make_study"),
     "dlx.api.tables": ("RecordTables", "read_records"),
+    "dlx.prediction.predict": ("PredictedCase", "predict"),
     "dlx.study.study": ("Study",),
     "dlx.system.errors": ("DataError", "DlxError", "SettingError"),
 }

@@ -166,7 +166,8 @@ def _read_image(
     image = channels[0] if len(channels) == 1 else np.concatenate(channels)
     if len(image) != len(channel_names):
         declared = f"{len(channel_names)} are declared ({name_some(channel_names)})"
-        raise DataError(f"{first}: {len(image)} channels in the file, but {declared}")
+        hint = "" if mask is not None or len(image) > 1 else "; a file for each is named CASE_0000, CASE_0001 ..."
+        raise DataError(f"{first}: {counted(len(image), 'channel')} in the file, but {declared}{hint}")
     spacing_mm = volumes[first].spacing_mm
     if any(note.kind == "resolution" for found in notes.values() for note in found):
         spacing_mm = (1.0, 1.0, 1.0)  # if the files of a case differ in resolution, it is not that of the sample
@@ -198,7 +199,10 @@ def prepare_arrays(
     has_window = windowed_channels(part, len(image))
     foreground = sample_foreground(image, classes) if any(has_window) else None
     ranges = () if foreground is None else ranges_of(foreground, has_window)
-    channels_last, pad_value, rounding = _normalize(case_id, image, part, ranges)
+    try:
+        channels_last, pad_value, rounding = _normalize(image, part, ranges)
+    except DataError as error:
+        raise DataError(f"case {case_id!r}: {error}") from error
     turned = turn_to_canonical(channels_last, orientation)
     order, _ = find_turn(orientation, CANONICAL)
     is_masked = part.args.get("over") == "foreground"
@@ -230,7 +234,12 @@ def prepare_scan(case_id: str, read: ReadImage, normalize: Part, windows: Window
     empty. Raises DataError, naming the scan.
     """
     ranges = [None if window is None else (window.low, window.high) for window in windows]
-    channels_last, pad_value, rounding = _normalize(case_id, read.array, normalize, ranges)
+    try:
+        channels_last, pad_value, rounding = _normalize(read.array, normalize, ranges)
+    except DataError as error:
+        raise DataError(
+            f"case {case_id!r} cannot be normalised as the training cases were (data.normalize={normalize}): {error}"
+        ) from error
     return Case(
         id=case_id,
         image=channels_last,
@@ -245,15 +254,12 @@ def prepare_scan(case_id: str, read: ReadImage, normalize: Part, windows: Window
 
 
 def _normalize(
-    case_id: str, image: NDArray[Any], normalize: Part, ranges: Sequence[Range | None]
+    image: NDArray[Any], normalize: Part, ranges: Sequence[Range | None]
 ) -> tuple[NDArray[Any], NDArray[np.float32], float | None]:
     """The normalised image (D, H, W, C) in the type in which it is stored, its pad value, and the rounding error of
     float16, for which channels with a range are clipped to it.
     """
-    try:
-        normalized, pad_value = registry.load("normalizer", normalize.name)(image, **normalize.args)
-    except DataError as error:
-        raise DataError(f"case {case_id!r}: {error}") from error
+    normalized, pad_value = registry.load("normalizer", normalize.name)(image, **normalize.args)
     rounding = rounding_error(normalized, ranges)
     channels_last = np.empty((*image.shape[1:], len(image)), stored_type(rounding))
     channels_last[...] = np.moveaxis(normalized, 0, -1)

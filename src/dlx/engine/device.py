@@ -66,7 +66,7 @@ def choose_compute(spec: ComputeSpec) -> Compute:
         gpu = f"{describe_device(device)} (compute capability {_spell(torch.cuda.get_device_capability(device))})"
         if precision == "bf16":
             raise SettingError(f"compute.precision: {gpu} has no bf16 units (from 8.0 on); use float32")
-        remarks.append(f"{gpu} trains in float32, without its tensor cores: bf16 needs compute capability 8.0")
+        remarks.append(f"{gpu} computes in float32, without its tensor cores: bf16 needs compute capability 8.0")
     if spec.capture is True and device.type != "cuda":
         raise SettingError(f"compute.capture: true needs a CUDA device (this trial trains on {device})")
     if spec.threads is not None and spec.threads > MAX_THREADS_PER_CORE * available_cores():
@@ -156,11 +156,11 @@ def _choose_device(name: str) -> tuple[torch.device, list[str]]:
                 if torch.version.cuda is None
                 else f"torch finds {counted(count, 'CUDA device')}"
             )
-            raise SettingError(f"device '{name}' is not there: {why}; --device cpu trains without a GPU")
+            raise SettingError(f"device '{name}' is not there: {why}; --device cpu works without a GPU")
         device = torch.device("cuda", int(index or 0))
         lack = _lacks_kernels(device)
         if lack is not None:
-            raise SettingError(f"device '{name}': {lack}; --device cpu trains without a GPU")
+            raise SettingError(f"device '{name}': {lack}; --device cpu works without a GPU")
         return device, []
     device = torch.device(kind)
     if device.type == "mps" and not torch.backends.mps.is_available():
@@ -174,9 +174,9 @@ def _choose_for_user() -> tuple[torch.device, list[str]]:
         lacks = [_lacks_kernels(device) for device in devices]
         if None in lacks:
             return devices[lacks.index(None)], []
-        return torch.device("cpu"), [f"training on the CPU: {lacks[0]}"]
+        return torch.device("cpu"), [f"the CPU is used: {lacks[0]}"]
     if torch.backends.mps.is_available():
-        return torch.device("cpu"), ["training on the CPU: Apple's GPU is untested; --device mps selects it"]
+        return torch.device("cpu"), ["the CPU is used: Apple's GPU is untested; --device mps selects it"]
     return torch.device("cpu"), []
 
 

@@ -3,6 +3,7 @@
 `plan_predictions` checks everything that can be checked before the first scan; its result predicts case by case.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,20 +15,19 @@ import torch
 from pydantic import ValidationError
 
 from dlx import __version__
-from dlx.data.layouts.listing import ScanFiles, name_some
-from dlx.data.notes import FileNote, describe_notes
+from dlx.data.layouts.listing import ScanFiles
 from dlx.data.volumes.opening import show_path
 from dlx.data.volumes.writing import check_label_values, encode_labels
 from dlx.engine.device import describe_device
 from dlx.prediction.ensemble import BeginProbabilities, Ensemble, PredictedScan, Tta
 from dlx.prediction.manifest import CaseEntry, FileState, MethodEntry, NetworkEntry, input_states, make_method
+from dlx.prediction.notes import Seen
 from dlx.prediction.output_folder import OutputFolder, StagedFiles, output_names, staging
 from dlx.prediction.probabilities import map_probabilities, pack_probabilities
 from dlx.prediction.runs import Which, find_runs
 from dlx.prediction.scans import find_scans
 from dlx.prediction.trained_network import load_network
 from dlx.settings.binding import first_cause
-from dlx.settings.text import counted
 from dlx.system.cpu_cores import available_cores
 from dlx.system.errors import DataError, FilesError, SettingError
 from dlx.system.files import expand_home
@@ -77,6 +77,8 @@ def predict(
     With `save_probabilities` there is an `.npz` beside each volume (`probabilities.map_probabilities`). `progress` is
     called with (done, total, case).
 
+    Remarks on runs and scans are warnings of the logger `dlx`.
+
     Raises SettingError or DataError before anything is predicted if runs or images cannot be used, or if files would
     be replaced; FilesError after all others were predicted if some scans cannot be.
     """
@@ -84,9 +86,16 @@ def predict(
         images, out, runs, checkpoint=checkpoint, save_probabilities=save_probabilities, tta=tta, device=device,
         overwrite=overwrite,
     )  # fmt: skip
+    _log(plan.remarks)
     outcomes = list(plan.run(progress))
+    _log(plan.notes())
     check_outcomes(outcomes)
     return [case for case in outcomes if isinstance(case, PredictedCase)]
+
+
+def _log(lines: Sequence[str]) -> None:
+    for line in lines:
+        logging.getLogger("dlx").warning(line)
 
 
 def check_outcomes(outcomes: Sequence[PredictedCase | FailedCase]) -> None:
@@ -143,7 +152,7 @@ class PredictionPlan:
     save_probabilities: bool
     overwrite: bool
     remarks: tuple[str, ...]
-    _seen: "Seen" = field(init=False, default_factory=lambda: Seen())
+    _seen: Seen = field(init=False, default_factory=Seen)
 
     def run(self, progress: ReportProgress | None = None) -> Iterator[PredictedCase | FailedCase]:
         """Predicts case by case. Raises SettingError, before the first one, if files would be replaced without
@@ -184,7 +193,7 @@ class PredictionPlan:
             with staging(self.out) as staged:
                 predicted = self._predict(folder, staged, scan, report, started)
         except DataError as error:
-            return FailedCase(scan.id, str(error))
+            return FailedCase(scan.id, _naming_file(str(error), scan))
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not any(words in str(error) for words in OUT_OF_MEMORY):
                 raise
@@ -233,48 +242,6 @@ class PredictionPlan:
         return predicted
 
 
-@dataclass
-class Seen:
-    """How the scans so far were prepared, for notes to the user."""
-
-    notes: list[FileNote] = field(default_factory=list)
-    turned: list[str] = field(default_factory=list)
-    resampled: list[str] = field(default_factory=list)
-    without_orientation: list[str] = field(default_factory=list)
-
-    def add(self, scan: str, predicted: PredictedScan) -> None:
-        """Takes what is to be said of a scan."""
-        self.notes += predicted.notes
-        for names, is_one in (
-            (self.turned, predicted.was_turned),
-            (self.resampled, predicted.was_resampled),
-            (self.without_orientation, not predicted.orientation),
-        ):
-            names += [scan] if is_one else []
-
-    def lines(self, ensemble: Ensemble) -> list[str]:
-        """A line for each kind."""
-        lines = list(describe_notes(self.notes))
-        grids = [grid for member in ensemble.members if (grid := member.trained.dataset.grid) is not None]
-        if self.without_orientation and any(grid.orientation for grid in grids):
-            codes = ", ".join(sorted({grid.orientation for grid in grids if grid.orientation}))
-            lines.append(
-                f"the headers of {counted(len(self.without_orientation), 'scan')} give no orientation "
-                f"({name_some(self.without_orientation, 3)}): they were predicted as stored, though the runs were "
-                f"trained on images in {codes}"
-            )
-        for names, what in (
-            (self.turned, "turned to the orientation"),
-            (self.resampled, "resampled to the voxel size"),
-        ):
-            if names:
-                lines.append(
-                    f"{counted(len(names), 'scan')} ({name_some(names, 3)}) {'was' if len(names) == 1 else 'were'} "
-                    f"{what} that the runs were trained on; labels are on the voxels of the files"
-                )
-        return lines
-
-
 def _listed(named: Named | Sequence[Named]) -> list[Named]:
     return [named] if isinstance(named, (str, Path)) else list(named)
 
@@ -309,6 +276,13 @@ def _method_of(ensemble: Ensemble) -> MethodEntry:
     else:
         labels |= dict(zip(dataset.classes[1:], values[1:], strict=True))
     return make_method(entries, dataset.channels, labels, __version__)
+
+
+def _naming_file(cause: str, scan: ScanFiles) -> str:
+    """A cause whose every line names a file of the scan."""
+    names = [show_path(path) for path in scan.images]
+    lines = cause.splitlines()
+    return "\n".join(line if any(name in line for name in names) else f"{names[0]}: {line}" for line in lines)
 
 
 def _states_of(scan: ScanFiles) -> tuple[FileState, ...]:

@@ -149,7 +149,11 @@ def _with_other_channels(path: Path, channels: Sequence[str]) -> list[NamedFile]
     """A file that is named itself; with it the other channels beside it, if its name ends in the number of one."""
     file = _named(path)
     if file is None or not path.exists():
-        cause = f"unknown file format: the name must end in {', '.join(CHECKS)}" if path.exists() else "no such file"
+        cause = (
+            f"unknown file format: the name must end in {', '.join(CHECKS)}"
+            if path.exists()
+            else "no such file or folder"
+        )
         raise DataError(f"{show_path(path)}: {cause}")
     match = NUMBERED.fullmatch(file.stem)
     if match is None or len(channels) == 1:

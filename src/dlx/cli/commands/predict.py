@@ -26,7 +26,7 @@ def predict(
         list[str],
         typer.Option(
             "-m",
-            "--model",
+            "--run",
             metavar="RUN",
             help="Folder of a run (all its seeds and folds are averaged), FOLDER:LABEL for a variant of a study, "
             "folder of a trial, or a checkpoint; repeatable.",
