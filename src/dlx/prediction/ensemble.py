@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dlx.data.batches.voxels import VoxelStore
-from dlx.data.cases import Case, Grid
+from dlx.data.cases import Grid
 from dlx.data.geometry.common_grid import bring_case, check_resampling_memory
 from dlx.data.intensities.ct import Window, Windows, windowed_channels
 from dlx.data.layouts.listing import ScanFiles, name_some
@@ -117,13 +117,13 @@ class Ensemble:
         """
         read = read_scan(scan.images, self.dataset.channels, self.geometry)
         d, h, w = read.array.shape[1:]
-        cases = self._prepared(scan.id, read)
+        stores = self._stores(scan.id, read)
         labels = np.empty((d, h, w), self._values.dtype)
         kept = None if begin_probabilities is None else begin_probabilities((d, h, w, self.outputs.num_outputs))
         notes, orientation = read.notes, read.orientation
         del read  # the decoded image is not needed any more, and large
         with torch.inference_mode():
-            for piece in self._pieces(cases, (d, h, w)):
+            for piece in self._pieces(stores, (d, h, w)):
                 classes = self.outputs.labels(self.outputs.predict(piece.probabilities))
                 piece.view(labels)[piece.place] = self._values[classes.cpu().numpy()]
                 if kept is not None:
@@ -134,13 +134,13 @@ class Ensemble:
             labels,
             notes,
             orientation,
-            was_turned=any(case.stored_orientation for case in cases),
-            was_resampled=any(case.original is not None for case in cases),
+            was_turned=any(stored for store in stores for _, stored in store.orientations),
+            was_resampled=any(any(store.is_resampled) for store in stores),
         )
 
-    def _prepared(self, scan_id: str, read: ReadImage) -> list[Case]:
-        """The scan as each member needs it; members that need the same share a case."""
-        made: dict[tuple[str, Grid | None], Case] = {}
+    def _stores(self, scan_id: str, read: ReadImage) -> list[VoxelStore]:
+        """The voxels of the scan as each member needs them, on the device; members that need the same share a store."""
+        made: dict[tuple[str, Grid | None], VoxelStore] = {}
         keys = [(str(member.trained.normalizer), member.trained.dataset.grid) for member in self.members]
         for member, key in zip(self.members, keys, strict=True):
             if key in made:
@@ -151,18 +151,14 @@ class Ensemble:
             if grid is not None:
                 check_resampling_memory([case], grid)
                 case = bring_case(case, grid, windowed_channels(normalizer, len(self.dataset.channels)))
-            made[key] = case
+            made[key] = _put_on(self.device, VoxelStore([case]))
         return [made[key] for key in keys]
 
-    def _pieces(self, cases: Sequence[Case], shape: tuple[int, int, int]) -> Iterator[LabelPiece]:
+    def _pieces(self, stores: Sequence[VoxelStore], shape: tuple[int, int, int]) -> Iterator[LabelPiece]:
         """The mean of all members, in pieces that cover the scan once."""
-        stores: dict[int, VoxelStore] = {}
         streams, cuts = [], []
-        for member, case in zip(self.members, cases, strict=True):
-            if id(case) not in stores:
-                stores[id(case)] = _put_on(self.device, VoxelStore([case]))
-            store = stores[id(case)]
-            evaluator = self._evaluator(member, case, store.windowed(member.trained.windows))
+        for member, store in zip(self.members, stores, strict=True):
+            evaluator = self._evaluator(member, store.windowed(member.trained.windows))
             streams.append(evaluator.measured_pieces(member.network, 0))
             cuts.append((evaluator.piece_axis, store))
         alike = {(axis, store.orientations[0]) for axis, store in cuts}
@@ -175,8 +171,8 @@ class Ensemble:
             fraction = place[axis].stop / size
             yield LabelPiece(probabilities, place, lambda array: store.as_prepared(array, 0), fraction)
 
-    def _evaluator(self, member: Member, case: Case, store: VoxelStore) -> Evaluator:
-        spec = self._memory.fit(member.trained, member.spec, case, member.compute, len(self.members))
+    def _evaluator(self, member: Member, store: VoxelStore) -> Evaluator:
+        spec = self._memory.fit(member.trained, member.spec, store, member.compute, len(self.members))
         return make_evaluator(spec, self.outputs, member.network, store, member.compute)
 
     def _from_sums(

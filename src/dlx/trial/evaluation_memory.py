@@ -50,7 +50,7 @@ def fit_evaluation_batch(
     if roomy <= room and (roomy + kept) * available_cores() <= memory * PARALLEL_FRACTION:
         return Fitted(spec, [])
     can_reduce = reduces and asked == EvaluateSpec().batch_size and roomy > room  # whatever the number of cores
-    each = bytes_of_each(spec, model, dataset, size)
+    each = bytes_of_each(spec, model, dataset, size, is_wide=any(case.is_wide for case in dataset.cases))
     if each is None:
         unknown = f"evaluate.batch_size: the memory of this network cannot be measured, so it stays {asked}"
         return Fitted(spec, [unknown] if can_reduce else [])
@@ -98,23 +98,25 @@ def evaluated_size(spec: Spec, shapes: list[tuple[int, ...]], dims: int, stride:
     return max((tuple(-(-size // stride) * stride for size in one) for one in slices), key=prod)
 
 
-def bytes_of_each(spec: Spec, model: nn.Module, dataset: Dataset, size: tuple[int, ...]) -> int | None:
+def bytes_of_each(
+    spec: Spec, model: nn.Module, dataset: Dataset, size: tuple[int, ...], *, is_wide: bool = False
+) -> int | None:
     """Roughly the memory of one slice or window of this size during evaluation; the model is on the meta device. None
-    if it cannot run there.
+    if it cannot run there. `is_wide`: images are stored as float32.
     """
     dims, _ = model_geometry(model)
-    each = evaluation_bytes(model, len(dataset.channels), size, _added_per_channel(spec, dataset))
+    each = evaluation_bytes(model, len(dataset.channels), size, _added_per_channel(spec, dataset, is_wide=is_wide))
     if each is not None and spec.mirrored_axes(dims):  # the flipped image, and the sum of the probabilities
         each += 4 * prod(size) * (len(dataset.channels) + outputs_of(dataset).num_outputs)
     return each
 
 
-def _added_per_channel(spec: Spec, dataset: Dataset) -> int:
+def _added_per_channel(spec: Spec, dataset: Dataset, *, is_wide: bool) -> int:
     """Bytes per voxel and channel that gathering takes beyond GATHERED_BYTES_PER_CHANNEL: 2 for images stored as
     float32, 4 for a copy while they are clipped and scaled.
     """
     has_window = any(windowed_channels(spec.data.normalize, len(dataset.channels)))
-    return 2 * any(case.is_wide for case in dataset.cases) + 4 * has_window
+    return 2 * is_wide + 4 * has_window
 
 
 def evaluation_bytes(model: nn.Module, channels: int, size: tuple[int, ...], added_per_channel: int = 0) -> int | None:

@@ -17,11 +17,14 @@ def predict(
         typer.Option(
             "-i",
             "--images",
+            metavar="IMAGES",
             help="Image file, or folder of images or of a data set; repeatable. Several channels are files named "
             "CASE_0000, CASE_0001.",
         ),
     ],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder of the label volumes; created if missing.")],
+    out: Annotated[
+        Path, typer.Option("-o", "--out", metavar="FOLDER", help="Folder of the label volumes; created if missing.")
+    ],
     runs: Annotated[
         list[str],
         typer.Option(
@@ -52,10 +55,11 @@ def predict(
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress bar.")] = False,
 ) -> None:
-    """Predict label volumes for new scans, with the mean of one or several trained networks.
+    """Predict label volumes for new scans, with one trained network or the mean of several.
 
-    A volume has the format, geometry and name of its image, and the label values of the training data. The same command
-    goes on where it was stopped.
+    A volume has the format, geometry and name of its image, and the training data's label values.
+
+    The same command goes on where it was stopped.
     """
     from dlx.cli.output.prediction import print_end, print_notes, progress_bar
     from dlx.prediction.predict import check_outcomes, plan_predictions
