@@ -24,7 +24,6 @@ KINDS = {
     "orientations": [*IN_2D, "--ema", "0.9"],
     "resampled": [*IN_2D, "--set", "evaluate.mirror=true"],
     "oblique": IN_2D,
-    "png": IN_2D,
     "tif": IN_2D,
     "rgb": IN_2D,
     "channels": IN_2D,
@@ -45,7 +44,7 @@ def make_data(kind: str, dlx: Any) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     if kind == "channels":
         dlx(*PHANTOM)
-    elif kind in ("png", "tif", "rgb"):
+    elif kind in ("tif", "rgb"):
         _write_pictures(folder, ".png" if kind == "rgb" else f".{kind}", is_rgb=kind == "rgb")
     elif kind == "oblique":
         angles = (test_oblique.OBLIQUE, test_oblique.STEEP, test_oblique.AXIAL)

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dlx.data.batches.sampler import slice_sizes
 from dlx.data.batches.voxels import VoxelStore
 from dlx.data.cases import Grid
 from dlx.data.geometry.common_grid import bring_case, check_resampling_memory
@@ -35,7 +36,8 @@ from dlx.system.memory import host_memory_bytes
 from dlx.trial.build import make_evaluator
 from dlx.trial.factories import model_geometry, outputs_of
 from dlx.trial.precision import fit_precision
-from dlx.trial.sanity import warn_of_mirroring
+from dlx.trial.resolve import has_instance_norm, num_deepest
+from dlx.trial.sanity import spell_size, warn_of_mirroring
 
 Tta = Literal["auto", "on", "off"]
 BeginProbabilities = Callable[[tuple[int, int, int, int]], NDArray[np.float32]]
@@ -139,7 +141,10 @@ class Ensemble:
         )
 
     def _stores(self, scan_id: str, read: ReadImage) -> list[VoxelStore]:
-        """The voxels of the scan as each member needs them, on the device; members that need the same share a store."""
+        """The voxels of the scan as each member needs them, on the device; members that need the same share a store.
+
+        Raises DataError if the scan cannot be prepared.
+        """
         made: dict[tuple[str, Grid | None], VoxelStore] = {}
         keys = [(str(member.trained.normalizer), member.trained.dataset.grid) for member in self.members]
         for member, key in zip(self.members, keys, strict=True):
@@ -172,6 +177,7 @@ class Ensemble:
             yield LabelPiece(probabilities, place, lambda array: store.as_prepared(array, 0), fraction)
 
     def _evaluator(self, member: Member, store: VoxelStore) -> Evaluator:
+        _check_slices(member, store)
         spec = self._memory.fit(member.trained, member.spec, store, member.compute, len(self.members))
         return make_evaluator(spec, self.outputs, member.network, store, member.compute)
 
@@ -201,6 +207,19 @@ class Ensemble:
             place = (slice(first, min(first + step, shape[0])), slice(None), slice(None))
             mean = torch.from_numpy(total[place]).permute(3, 0, 1, 2)
             yield LabelPiece(mean, place, lambda array: array, place[0].stop / shape[0])
+
+
+def _check_slices(member: Member, store: VoxelStore) -> None:
+    """DataError if slices are too small for instance norm at the deepest level, as at the start of a training."""
+    dims, stride = model_geometry(member.network)
+    if dims == 3 or not has_instance_norm(member.network):
+        return
+    (size,) = slice_sizes([store.shapes[0]], member.spec.batch.fitted_slice_axis)
+    if num_deepest(size, stride) == 1:
+        raise DataError(
+            f"slices of {spell_size(size)} voxels are too small for {member.trained.name}: one voxel is left at the "
+            "deepest level, of which instance norm has no statistics"
+        )
 
 
 def check_alike(networks: Sequence[TrainedNetwork]) -> None:

@@ -295,8 +295,8 @@ def _check_norms(spec: Spec, model: nn.Module, dataset: Dataset, split: Split) -
     if dims == 2:  # evaluation takes whole slices
         shapes = [case.mask.shape for case in dataset.cases_of([*split.train, *split.val])]
         seen += [("an evaluated slice", size) for size in slice_sizes(shapes, spec.batch.fitted_slice_axis)]
-    what, smallest = min(seen, key=lambda one: _num_deepest(one[1], stride))
-    if _has_instance_norm(model) and _num_deepest(smallest, stride) == 1:
+    what, smallest = min(seen, key=lambda one: num_deepest(one[1], stride))
+    if has_instance_norm(model) and num_deepest(smallest, stride) == 1:
         limit = " or batch.max_voxels" if spec.batch.size == "auto" else ""
         larger = f"a larger batch.patch_size_px{limit}, " if smallest == patch else ""
         deep = " (with a smaller model.deep_supervision)" if is_deeply_supervised(model) else ""
@@ -305,7 +305,7 @@ def _check_norms(spec: Spec, model: nn.Module, dataset: Dataset, split: Split) -
             f"instance norm needs more than one: set {larger}fewer model.levels{deep} or another model.norm"
         )
     is_batch = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
-    if is_batch and spec.batch.fitted_size * _num_deepest(patch, stride) == 1:
+    if is_batch and spec.batch.fitted_size * num_deepest(patch, stride) == 1:
         raise SettingError(
             f"model '{spec.model.name}': one patch of {spell_size(patch)} is one voxel at the deepest level, but its "
             "norm needs more than one value per channel: set a larger batch.size or batch.patch_size_px, or "
@@ -313,7 +313,7 @@ def _check_norms(spec: Spec, model: nn.Module, dataset: Dataset, split: Split) -
         )
 
 
-def _has_instance_norm(model: nn.Module) -> bool:
+def has_instance_norm(model: nn.Module) -> bool:
     """Whether a norm takes the values of one channel of one sample. With few channels any group norm has a group for
     each, so the widest one decides.
     """
@@ -324,7 +324,7 @@ def _has_instance_norm(model: nn.Module) -> bool:
     return widest is not None and widest.num_groups == widest.num_channels
 
 
-def _num_deepest(size: Sequence[int], stride: int) -> int:
+def num_deepest(size: Sequence[int], stride: int) -> int:
     """The number of voxels at the deepest level of a network, whose input is padded to a multiple of its stride."""
     return prod(-(-one // stride) for one in size)
 
