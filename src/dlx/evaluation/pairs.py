@@ -4,12 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dlx.data.layouts.dataset_json import NAME
 from dlx.data.layouts.listing import Listing, folder, has_layout, name_some, natural_key
 from dlx.data.volumes.reading import CHECKS, DETACHED
 from dlx.settings.text import counted
 from dlx.system.errors import DataError, files_error
 
 ENDINGS = sorted((*CHECKS, *DETACHED), key=len, reverse=True)  # .nii.gz before .nii
+MASKS = "labelsTr"  # the folder of masks in nnU-Net's and most Decathlon data sets
 CHANNEL = "_0000"  # the first channel in nnU-Net's names of images
 
 
@@ -47,19 +49,24 @@ def find_truths(path: Path) -> Truths:
         raise DataError(f"{path}: no such file or folder")
     if not path.is_dir():
         return Truths(path, {stem_of(path) or path.name: path})
-    try:
-        is_data_set = has_layout(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if not is_data_set:
+    if not _is_data_set(path):
         return Truths(path, mask_files(path))
     try:
         listing = folder(path=str(path))
     except DataError as error:
-        masks = path / "labelsTr"
+        masks = path / MASKS
         hint = f"; its masks alone: -t {masks}" if masks.is_dir() else ""
         raise DataError(f"{error}{hint}") from error
     return Truths(path, {case.id: case.mask for case in listing.cases}, listing)
+
+
+def _is_data_set(path: Path) -> bool:
+    """Whether a folder is a data set in a known layout, not a folder of masks beside a copy of its dataset.json."""
+    try:
+        has_masks = (path / NAME).is_file() and any(stem_of(file) for file in path.iterdir())
+        return has_layout(path) and not (has_masks and not (path / MASKS).is_dir())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def find_predictions(label: str, path: Path, truths: Truths) -> PredictionFiles:
@@ -105,7 +112,7 @@ def check_complete(sets: Sequence[PredictionFiles], truths: Truths) -> None:
             left = len(truths.files) - len({case for each in sets for case in each.missing})
             lines.append(
                 f"{one.path}: {len(one.missing)} of {counted(len(truths.files), 'true mask')} have no prediction: "
-                f"{name_some(one.missing)}; --allow-missing measures the {counted(left, 'case')} that have one"
+                f"{name_some(one.missing)}; --allow-missing measures the other {counted(left, 'case')}"
             )
     if lines:
         raise files_error(lines)
@@ -145,7 +152,7 @@ def mask_files(path: Path) -> dict[str, Path]:
     if not found:
         is_run = (path / "study.json").is_file()
         hint = "; it is the folder of a run: dlx predict writes predictions" if is_run else ""
-        what = f"none of its {counted(len(files), 'file')} ends in" if files else "it is empty; looked for"
+        what = "no file ends in" if files else "it is empty; looked for"
         raise DataError(f"{path}: no masks: {what} {', '.join(CHECKS)}{hint}")
     return found
 

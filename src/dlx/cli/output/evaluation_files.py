@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dlx
+from dlx.cli.output.own_files import is_own_json
 from dlx.evaluation.evaluate import Evaluation
 from dlx.report.predictions.comparison import SetComparison
 from dlx.report.predictions.document import COLUMNS, cases_table, comparison_entry, set_summary
-from dlx.system.errors import DataError, SettingError
-from dlx.system.files import read_json, write_atomically, write_json
+from dlx.system.errors import SettingError
+from dlx.system.files import write_atomically, write_json
 
 SUMMARY, TABLE, COMPARISON = "summary.json", "cases.csv", "comparison.json"
 ELSEWHERE = "-o FOLDER writes the results elsewhere"
@@ -40,7 +41,7 @@ class Places:
         for folder in filter(None, (*self.of_sets.values(), self.together)):
             _check_can_write(folder)
             for name in (SUMMARY, COMPARISON):
-                if (folder / name).exists() and not _is_own_json(folder / name):
+                if (folder / name).exists() and not is_own_json(folder / name):
                     raise SettingError(f"{folder / name}: was not written by dlx evaluate and is kept; {ELSEWHERE}")
             if (folder / TABLE).exists() and not _is_own_table(folder / TABLE):
                 raise SettingError(f"{folder / TABLE}: was not written by dlx evaluate and is kept; {ELSEWHERE}")
@@ -56,14 +57,6 @@ def _check_can_write(folder: Path) -> None:
             pass
     except OSError as error:
         raise SettingError(f"{folder}: cannot be written: {error.strerror or error}; {ELSEWHERE}") from error
-
-
-def _is_own_json(path: Path) -> bool:
-    try:
-        found = read_json(path)
-    except DataError:
-        return False
-    return isinstance(found, dict) and str(found.get("written_by", "")).startswith("dlx ")
 
 
 def _is_own_table(path: Path) -> bool:

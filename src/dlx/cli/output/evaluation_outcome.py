@@ -31,6 +31,7 @@ def print_evaluation_head(truths: Truths, sets: Sequence[PredictionFiles], table
     ignored = "" if table.ignored_value is None else f"; {table.ignored_value} is ignored"
     named = f"{list_some(classes, MAX_LABELS)}, from {table.source}" if classes else table.source
     print_indented(f"labels   {named}{ignored}", console)
+    console.print()
 
 
 def _values(values: Sequence[int]) -> str:

@@ -1,8 +1,8 @@
 """Tables for the terminal: the scores of predictions, and sets of them against the first."""
 
 from collections.abc import Sequence
-from textwrap import wrap
 
+from dlx.data.layouts.listing import list_some
 from dlx.evaluation.evaluate import EvaluatedSet, Evaluation
 from dlx.report.formatting import signed, spell, spell_interval
 from dlx.report.plan_words import spell_needed
@@ -17,7 +17,8 @@ from dlx.statistics.verdict import Verdict
 from dlx.study.metrics import direction_of
 
 NUM_HARDEST = 5  # cases that are shown unless all are asked for
-LABEL_WIDTH = 14  # characters of a column's title in a line
+MAX_CLASSES = 8  # in a line
+MAX_LABEL = 14  # characters of a set's name in the title of a column
 
 
 def scores_tables(
@@ -26,7 +27,8 @@ def scores_tables(
     """The scores of one set of predictions: a row a class, then the hardest cases, or all of them in their order."""
     unit, num_cases = evaluation.unit, len(evaluation.cases)
     titles: tuple[str | tuple[str, ...], ...] = ("Dice", ("HD95", unit), _surface_title(evaluation))
-    rows = [_class_row(row, [*one.scores.dice_per_class]) for row in class_rows(one.scores)]
+    classes = class_rows(one.scores)
+    rows = [_class_row(row, [*one.scores.dice_per_class]) for row in classes]
     grid = Grid(
         (
             Column("class"),
@@ -37,7 +39,7 @@ def scores_tables(
         tuple(rows),
         title=f"{one.predictions.label}: {counted(num_cases, 'case')}, mean ± standard deviation over cases",
     )
-    parts: list[Grid | Line] = [grid, *map(Line, _without_distance(one))]
+    parts: list[Grid | Line] = [grid, *map(Line, _without_distance(classes))]
     cases = case_rows(one.scores)
     shown = cases if per_case else hardest(cases, NUM_HARDEST)
     if per_case or (with_cases and len(cases) > 1):
@@ -65,17 +67,13 @@ def _spell(of: Spread, digits: int = 3) -> str:
     return f"{spell(of.mean, digits)} ± {spell(of.sd, digits)}"
 
 
-def _without_distance(one: EvaluatedSet) -> list[str]:
-    """A line for each class with cases that have a Dice and no HD95."""
-    lines = []
-    for row in class_rows(one.scores)[:-1]:
-        lacking = row.num_cases - row.hd95.n
-        if lacking:
-            lines.append(
-                f"{row.name}: no HD95 in {lacking} of {counted(row.num_cases, 'case')}, where one of the two masks "
-                "lacks it (Dice 0); its mean is over the others"
-            )
-    return lines
+def _without_distance(rows: Sequence[ClassRow]) -> list[str]:
+    """A line on the classes with cases that have a Dice and no HD95."""
+    lacking = [(row.name, row.num_cases - row.hd95.n, row.num_cases) for row in rows if row.name is not None]
+    found = [f"{name} in {number} of {counted(cases, 'case')}" for name, number, cases in lacking if number]
+    if not found:
+        return []
+    return [f"no HD95 where one of the two masks lacks the class, whose Dice is 0: {list_some(found, MAX_CLASSES)}"]
 
 
 def _cases_grid(rows: Sequence[CaseRow], titles: Sequence[str | tuple[str, ...]], title: str) -> Grid:
@@ -98,8 +96,8 @@ def comparison_tables(evaluation: Evaluation, found: SetComparison, *, per_case:
         parts.append(Line(f"All scores of {label} equal those of {first}: are these the same predictions?", "yellow"))
     cases = list(found.cases) if per_case else found.by_size[:NUM_HARDEST]
     rows = [Row((of.case, spell(of.first), spell(of.second), signed(of.difference))) for of in cases]
-    names = (first, label, "difference")
-    columns = (Column("case"), *(Column(_title(name), is_number=True) for name in names))
+    names = (*_column_titles(first, label), "difference")
+    columns = (Column("case"), *(Column(name, is_number=True) for name in names))
     which = "cases" if per_case else "cases with the largest difference"
     parts.append(Grid(columns, tuple(rows), title=f"{which}: Dice, mean over the classes that both have"))
     return Trimmed(tuple(parts))
@@ -112,7 +110,7 @@ def _metric_grid(evaluation: Evaluation, found: MetricComparison, first: str, la
     columns = (
         Column("class"),
         Column("patients", is_number=True),
-        *(Column(_title(name), is_number=True) for name in (first, label)),
+        *(Column(name, is_number=True) for name in _column_titles(first, label)),
         Column("difference", is_number=True),
         Column("95 % interval", is_number=True),
     )
@@ -157,9 +155,10 @@ def _lacking(found: MetricComparison, first: str, label: str) -> list[str]:
     ]
 
 
-def _title(label: str) -> tuple[str, ...]:
-    """A label on lines that a column of numbers can have."""
-    return tuple(wrap(label, LABEL_WIDTH)) or (label,)
+def _column_titles(first: str, label: str) -> tuple[str, str]:
+    """The two sets as titles of columns: their names, unless one is too long; the table's title has both in full."""
+    is_short = max(len(first), len(label)) <= MAX_LABEL
+    return (first, label) if is_short else ("first", "compared")
 
 
 def ground_lines(evaluation: Evaluation, num_patients: int, smallest_effect: float) -> list[str]:
