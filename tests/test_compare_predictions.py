@@ -161,12 +161,23 @@ def test_sets_are_compared_on_the_cases_that_all_have_and_missing_structures_are
     result = dlx("evaluate", "-p", "a", "-p", "x=b", "-p", "c", "-t", "truth", "--allow-missing", "-o", "out")
     text = " ".join(result.stdout.split())
     assert "measured 6 of 7 true masks: no prediction of 'c3' in some set" in text
-    assert "of 12 structures a has none in 0, c in 1" in text
+    assert "of 12 structures (a class in a case) 0 of a, 1 of c" in text
     assert "Holm-corrected for 2 sets" in text
     compared = {entry["label"]: entry for entry in strict_json(Path("out/comparison.json").read_text())["comparisons"]}
     assert [*compared] == ["x", "c"]
-    assert compared["c"]["metrics"]["hd95"]["structures_lacking"] == {"reference": 0, "value": 1}
+    assert compared["c"]["metrics"]["hd95"]["structures_missed"] == {"reference": 0, "value": 1}
+    assert compared["c"]["metrics"]["dice"]["structures_missed"] == {"reference": 0, "value": 0}
     assert {case["case"] for case in compared["x"]["cases"]} == {"c1", "c2", "c4", "c5", "c6", "c7"}
+
+
+def test_what_one_set_alone_predicts_where_there_is_nothing_is_pointed_out(dlx):
+    folders(Path(), {"a": 0.2, "b": 0.2}, num_cases=6)
+    mask = blobs(3)
+    save("truth/c3.nii.gz", np.where(mask == 2, 0, mask))
+    save("b/c3.nii.gz", np.where(mask == 2, 0, mask))
+    text = " ".join(dlx("evaluate", "-p", "a", "-p", "b", "-t", "truth").stdout.split())
+    assert "one set alone predicts a class that the true mask lacks" in text
+    assert "of 12 structures (a class in a case) 1 of a, 0 of b" in text
 
 
 def test_equal_sets_are_pointed_out(dlx):

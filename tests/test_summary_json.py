@@ -27,8 +27,16 @@ def test_the_metrics_of_a_class_follow_from_its_counts():
         dice={"a": 12 / 17}, hd95_mm={"a": 2.5}, surface_dice={"a": 0.5}, counts={"a": counts}, num_voxels=100
     )
     assert case_metrics(scores, "a") == {
-        "Dice": 12 / 17, "IoU": 6 / 11, "TP": 6, "FP": 3, "FN": 2, "TN": 89, "n_pred": 9, "n_ref": 8,
-        "HD95": 2.5, "surface_Dice": 0.5,
+        "Dice": 12 / 17,
+        "IoU": 6 / 11,
+        "TP": 6,
+        "FP": 3,
+        "FN": 2,
+        "TN": 89,
+        "n_pred": 9,
+        "n_ref": 8,
+        "HD95": 2.5,
+        "surface_Dice": 0.5,
     }
     without = case_metrics(scores.model_copy(update={"counts": None}), "a")
     assert set(without) == {"Dice", "IoU", "HD95", "surface_Dice"}

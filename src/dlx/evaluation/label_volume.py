@@ -46,7 +46,7 @@ def read_labels(path: Path, *, geometry: Geometry = "image", max_values: int | N
     volume = read_volume(path)
     differing = [note.detail for note in volume.notes if note.kind not in HARMLESS]
     if geometry == "strict" and differing:
-        raise DataError(f"{path}: {differing[0]} (--geometry image reads it and reports what was used)")
+        raise DataError(f"{path}: {differing[0]} (--geometry truth reads it and reports what was used)")
     voxels = volume.array[0]
     values = _values_of(voxels, path)
     if max_values is not None and len(values) > max_values:

@@ -20,7 +20,7 @@ from dlx.scoring.counts import dice
 from dlx.scoring.surface import SurfaceScores, surface_scores, surface_threads
 from dlx.study.results import CaseScores, OverlapCounts
 
-Box = tuple[slice, ...]
+Crop = tuple[slice, ...]
 
 
 class ClassScores(NamedTuple):
@@ -70,7 +70,7 @@ def measure(
     """Measures the classes of two masks of one size; `spacing_mm` is (d, h, w). One thread scores a class."""
     ignored = None if ignored_value is None else truth.index_of(ignored_value)
     boxes = [_boxes(volume) for volume in (prediction, truth)]
-    places: dict[LabelClass, tuple[list[int], list[int], Box]] = {}
+    places: dict[LabelClass, tuple[list[int], list[int], Crop]] = {}
     for one in classes:
         found = [
             [i for value in one.values if (i := volume.index_of(value)) is not None] for volume in (prediction, truth)
@@ -79,7 +79,7 @@ def measure(
         if around:
             places[one] = found[0], found[1], _around(around, truth.indices.shape)
 
-    def score(place: tuple[list[int], list[int], Box]) -> ClassScores:
+    def score(place: tuple[list[int], list[int], Crop]) -> ClassScores:
         predicted_indices, true_indices, box = place
         predicted = _where(prediction.indices[box], predicted_indices)
         true = _where(truth.indices[box], true_indices)
@@ -103,12 +103,12 @@ def measure(
     return CaseMeasures(present, truth.indices.size - num_ignored)
 
 
-def _boxes(volume: LabelVolume) -> list[Box | None]:
+def _boxes(volume: LabelVolume) -> list[Crop | None]:
     """The smallest box around the voxels of each index; None for the background."""
     return [None, *find_objects(volume.indices, max_label=max(1, len(volume.values) - 1))]
 
 
-def _around(boxes: Sequence[Box], shape: tuple[int, ...]) -> Box:
+def _around(boxes: Sequence[Crop], shape: tuple[int, ...]) -> Crop:
     """The box around boxes, one voxel larger on each side within the volume.
 
     So a box that is one voxel thick is not taken for a 2D mask, whose surface is another (`scoring.surface`).
@@ -128,5 +128,5 @@ def _where(indices: NDArray[Any], chosen: Sequence[int]) -> NDArray[np.bool_]:
     return found
 
 
-def _size(box: Box) -> int:
+def _size(box: Crop) -> int:
     return int(np.prod([span.stop - span.start for span in box]))

@@ -45,11 +45,9 @@ def evaluate(
         ),
     ] = None,
     geometry: Annotated[
-        Literal["image", "strict"],
-        typer.Option(
-            help="Headers that differ slightly though the voxels correspond: use the true mask's (image), or refuse."
-        ),
-    ] = "image",
+        Literal["truth", "strict"],
+        typer.Option(help="Headers that differ slightly though the voxels correspond: use the true mask's, or refuse."),
+    ] = "truth",
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Measure the cases that have a prediction if some have none.")
     ] = False,
@@ -68,8 +66,8 @@ def evaluate(
 ) -> None:
     """Measure predicted masks, of any tool, against true ones: Dice, HD95 and surface Dice of each case and class.
 
-    Files are matched by name. With several -p the others are compared with the first, patient by patient, with a
-    verdict for new patients.
+    Files are matched by name. With several -p the others are compared with the first, patient by
+    patient, with a verdict for new patients.
     """
     from dlx.cli.evaluating import evaluate_sets, parse_sets, positive
     from dlx.cli.output.console import note
@@ -89,7 +87,13 @@ def evaluate(
     places = Places.choose(paths, out)
     places.check()
     found = evaluate_sets(
-        paths, truths, labels, tolerance, geometry, allow_missing=allow_missing, quiet=quiet or as_json
+        paths,
+        truths,
+        labels,
+        tolerance,
+        "strict" if geometry == "strict" else "image",
+        allow_missing=allow_missing,
+        quiet=quiet or as_json,
     )
     compared = compare_sets(found, persons, effect) if len(paths) > 1 else ()
     remarks = (*of_persons, *remarks_on(found, persons))

@@ -58,7 +58,7 @@ def check_same_voxels(
     if not strict:
         return ()
     if geometry == "strict":
-        hint = f"{option}=image uses the {kinds[0]}'s geometry if the voxels can correspond"
+        hint = f"{option}={kinds[0]} uses the {kinds[0]}'s geometry if the voxels can correspond"
         raise DataError(f"{name_a} and {name_b} do not lie on the same voxels: {strict[0].detail} ({hint})")
     if a.is_picture and b.is_picture:
         return (Note("resolution", strict[0].detail),)

@@ -36,16 +36,18 @@ class PairedMeans:
 class MetricComparison:
     """Two sets in one metric: of each class, and of all with the verdict.
 
-    `num_values` counts the structures (a class in a case) that have a Dice in either set; `lacking` are those among
-    them without a value of this metric, in the first and in the second set.
+    `num_structures` counts the structures (a class in a case) that have a Dice in either set. Of the first and of the
+    second set, `num_missed` counts those with a Dice and without a value of this metric: HD95, where one mask lacks the
+    class. `num_alone` counts those that have a Dice in this set alone: predicted, though no other mask has the class.
     """
 
     metric: str
     classes: Mapping[str, PairedMeans]
     overall: PairedMeans
     judged: Comparison
-    num_values: int
-    lacking: tuple[int, int]
+    num_structures: int
+    num_missed: tuple[int, int]
+    num_alone: tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -118,10 +120,16 @@ def _compare(
             name: _paired(*person_values(_only(reference, name), _only(of, name), persons))
             for name in first.scores.dice_per_class
         }
-        structures = _structures(first, "val_dice") | _structures(one, "val_dice")
-        lacking = [len(structures - _structures(either, metric)) for either in (first, one)]
+        dice = [_structures(either, "val_dice") for either in (first, one)]
+        own = [_structures(either, metric) for either in (first, one)]
         found[row.label] = MetricComparison(
-            metric, classes, _paired(*pairs[row.label]), row, len(structures), (lacking[0], lacking[1])
+            metric=metric,
+            classes=classes,
+            overall=_paired(*pairs[row.label]),
+            judged=row,
+            num_structures=len(dice[0] | dice[1]),
+            num_missed=(len(dice[0] - own[0]), len(dice[1] - own[1])),
+            num_alone=(len(dice[0] - dice[1]), len(dice[1] - dice[0])),
         )
     return found
 

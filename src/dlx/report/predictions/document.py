@@ -104,8 +104,9 @@ def _metric_entry(found: MetricComparison) -> dict[str, Any]:
         "reason": spell_reasons(judged),
         "patients_needed": judged.needed.patients if judged.needed else None,
         "per_class": {name: _paired_entry(of) for name, of in found.classes.items()},
-        "structures": found.num_values,
-        "structures_lacking": {"reference": found.lacking[0], "value": found.lacking[1]},
+        "structures": found.num_structures,
+        "structures_missed": {"reference": found.num_missed[0], "value": found.num_missed[1]},
+        "structures_alone": {"reference": found.num_alone[0], "value": found.num_alone[1]},
     }
 
 

@@ -44,7 +44,7 @@ def scores_tables(
     shown = cases if per_case else hardest(cases, NUM_HARDEST)
     if per_case or (with_cases and len(cases) > 1):
         title = "cases, mean over classes" if per_case else "hardest cases, mean over classes"
-        parts.append(_cases_grid(shown, titles, title))
+        parts += [*[Line()] * (len(parts) > 1), _cases_grid(shown, titles, title)]
     return Trimmed(tuple(parts))
 
 
@@ -91,7 +91,7 @@ def comparison_tables(evaluation: Evaluation, found: SetComparison, *, per_case:
     parts: list[Grid | Line] = []
     for metric in found.metrics.values():
         parts += [_metric_grid(evaluation, metric, first, label), _verdict_line(metric)]
-        parts += [*map(Line, _lacking(metric, first, label)), Line()]
+        parts += [*map(Line, _left_out(metric, first, label)), Line()]
     if found.is_equal:
         parts.append(Line(f"All scores of {label} equal those of {first}: are these the same predictions?", "yellow"))
     cases = list(found.cases) if per_case else found.by_size[:NUM_HARDEST]
@@ -144,15 +144,22 @@ def _paired_cells(of: PairedMeans, digits: int) -> tuple[str, ...]:
     return str(of.n), *means, signed(of.difference, digits), spell_interval(of.interval, digits)
 
 
-def _lacking(found: MetricComparison, first: str, label: str) -> list[str]:
-    """A line if values are missing in either set, as a comparison of the others may favour the set that lacks more."""
-    if found.metric != "hd95_mm" or not any(found.lacking):
-        return []
-    a, b = found.lacking
-    return [
-        f"HD95 leaves out structures (a class in a case) that a mask lacks, whose Dice is 0: of {found.num_values} "
-        f"structures {first} has none in {a}, {label} in {b}"
-    ]
+def _left_out(found: MetricComparison, first: str, label: str) -> list[str]:
+    """A line on structures that have no pair of values: without them a set may look better than it is."""
+    lines = []
+    total = f"of {counted(found.num_structures, 'structure')} (a class in a case)"
+    if any(found.num_missed):
+        a, b = found.num_missed
+        lines.append(
+            f"left out where one mask lacks the class, so that its Dice is 0: {total} {a} of {first}, {b} of {label}"
+        )
+    if found.metric == "val_dice" and any(found.num_alone):
+        a, b = found.num_alone
+        lines.append(
+            f"left out where one set alone predicts a class that the true mask lacks, so that its Dice is 0: {total} "
+            f"{a} of {first}, {b} of {label}"
+        )
+    return lines
 
 
 def _column_titles(first: str, label: str) -> tuple[str, str]:
