@@ -71,11 +71,11 @@ def evaluate(
     """
     from dlx.cli.evaluating import evaluate_sets, parse_sets, positive
     from dlx.cli.output.console import note
-    from dlx.cli.output.evaluation_files import Places, write_evaluation
     from dlx.cli.output.evaluation_outcome import print_evaluation, remarks_on
     from dlx.evaluation.pairs import find_truths
     from dlx.evaluation.persons import persons_of
     from dlx.report.predictions.comparison import compare_sets
+    from dlx.report.predictions.files import Places, write_evaluation
     from dlx.settings.spec import EvaluateSpec
     from dlx.study.study import SMALLEST_EFFECT
 

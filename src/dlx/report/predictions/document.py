@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dlx.evaluation.evaluate import EvaluatedSet, Evaluation
-from dlx.report.csv_tables import Cell, csv_text
+from dlx.report.csv_tables import Cell, ValueTable
 from dlx.report.predictions.comparison import MetricComparison, PairedMeans, SetComparison
 from dlx.report.summary_json import case_metrics, label_key, summary_document
 from dlx.report.words import spell_reasons, spell_verdict
@@ -33,9 +33,9 @@ def set_summary(evaluation: Evaluation, one: EvaluatedSet) -> dict[str, Any]:
     )
 
 
-def cases_table(evaluation: Evaluation, sets: Sequence[EvaluatedSet], persons: Mapping[str, str]) -> str:
-    """CSV: a row for each class of each case of these sets."""
-    return csv_text(COLUMNS, (row for one in sets for row in _rows(evaluation, one, persons)))
+def scores_table(evaluation: Evaluation, sets: Sequence[EvaluatedSet], persons: Mapping[str, str]) -> ValueTable:
+    """A row for each class of each case of these sets."""
+    return ValueTable(COLUMNS, tuple(row for one in sets for row in _rows(evaluation, one, persons)))
 
 
 def _rows(evaluation: Evaluation, one: EvaluatedSet, persons: Mapping[str, str]) -> Iterator[tuple[Cell, ...]]:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dlx
-from dlx.cli.output.own_files import is_own_json
 from dlx.evaluation.evaluate import Evaluation
+from dlx.report.csv_tables import ValueTable
+from dlx.report.own_files import is_own_json
 from dlx.report.predictions.comparison import SetComparison
-from dlx.report.predictions.document import COLUMNS, cases_table, comparison_entry, set_summary
+from dlx.report.predictions.document import COLUMNS, comparison_entry, scores_table, set_summary
 from dlx.system.errors import SettingError
 from dlx.system.files import write_atomically, write_json
 
@@ -78,15 +79,15 @@ def write_evaluation(
             write_json(folder / SUMMARY, set_summary(evaluation, one))
             written.append(folder / SUMMARY)
             if places.together is None:
-                written.append(_write_table(folder, cases_table(evaluation, [one], persons)))
+                written.append(_write_table(folder, scores_table(evaluation, [one], persons)))
     if places.together is not None:
         document = {"comparisons": [comparison_entry(evaluation, found) for found in compared]}
         written.append(places.together / COMPARISON)
         write_json(written[-1], document | {"written_by": f"dlx {dlx.__version__}"})
-        written.append(_write_table(places.together, cases_table(evaluation, evaluation.sets, persons)))
+        written.append(_write_table(places.together, scores_table(evaluation, evaluation.sets, persons)))
     return written
 
 
-def _write_table(folder: Path, text: str) -> Path:
-    write_atomically(folder / TABLE, text.encode(errors="backslashreplace"))
+def _write_table(folder: Path, table: ValueTable) -> Path:
+    write_atomically(folder / TABLE, table.csv().encode(errors="backslashreplace"))
     return folder / TABLE
