@@ -19,6 +19,7 @@ from dlx.statistics.estimate import (
     Components,
     MeanEstimate,
     over_patients,
+    over_patients_alone,
     over_runs,
     over_seeds,
     two_sided_p,
@@ -260,6 +261,28 @@ def print_folds(studies: int) -> None:
                         )
 
 
+# of predictions: one of ten patients fails, by ten standard deviations, in one of the two sets
+FAILURES: dict[str, Noise] = {
+    "failures of either set": lambda rng, shape: (
+        rng.standard_normal(shape) + (rng.random(shape) < 0.1) * rng.choice((-10.0, 10.0), shape)
+    ),
+    "failures of one set": lambda rng, shape: rng.standard_normal(shape) + (rng.random(shape) < 0.1) * 10.0 - 1.0,
+}
+
+
+def print_predictions(studies: int) -> None:
+    """Sets of predictions compared on several numbers of patients, whose differences are independent."""
+    print("\nPREDICTIONS. New patients, of fixed networks; percent")
+    print(f"{'differences':<26}{'patients':>9}{'sets':>6}{'alarms':>8}{'covers':>8}")
+    for name, noise in (NOISES | FAILURES).items():
+        for num_patients in (5, 10, 20, 52):
+            for m in (1, 4):
+                differences = noise(np.random.default_rng(0), (studies, m, num_patients))
+                estimate = over_patients_alone(differences)
+                rates = [(8, false_alarms(estimate)), (8, coverage(estimate, 0.0))]
+                print(f"{name:<26}{num_patients:>9}{m:>6}{_cells(rates)}", flush=True)
+
+
 LOOKS = ((3, 5), (5, 10), (5, 6, 7, 8, 9, 10))  # numbers of seeds at which the verdicts are read
 
 
@@ -306,5 +329,5 @@ if __name__ == "__main__":
     parser.add_argument("--studies", type=int, default=20_000, help="simulated studies a line")
     num = parser.parse_args().studies
     print(f"{num} studies a line")
-    for table in (print_seeds, print_patients, print_folds, print_looks):
+    for table in (print_seeds, print_patients, print_predictions, print_folds, print_looks):
         table(num)

@@ -12,10 +12,11 @@ from dlx.data.cases import Original
 from dlx.data.dataset import open_dataset
 from dlx.engine import evaluate
 from dlx.engine.footprint import PeakBytes, forward_bytes
-from dlx.engine.score import score_set, surface_threads
+from dlx.engine.score import score_set
 from dlx.execution.plan import make_plan
 from dlx.execution.stores import host_stores
 from dlx.scoring.outputs import Outputs
+from dlx.scoring.surface import surface_threads
 from dlx.settings import registry
 from dlx.settings.spec import DataSpec
 from dlx.study.axes import Variant

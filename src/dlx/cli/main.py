@@ -11,6 +11,7 @@ import typer
 
 from dlx.cli.commands.compare_schedulers import compare_schedulers
 from dlx.cli.commands.count_params import count_params
+from dlx.cli.commands.evaluate import evaluate
 from dlx.cli.commands.make_phantom import make_phantom
 from dlx.cli.commands.predict import predict
 from dlx.cli.commands.report import report
@@ -40,6 +41,7 @@ COMMANDS = (
     run_file,
     report,
     predict,
+    evaluate,
     count_params,
     settings,
     make_phantom,

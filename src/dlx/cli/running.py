@@ -34,7 +34,7 @@ def plan_study(
     `command` is recorded as the command that repeats the study; by default the one that was typed.
     """
     from dlx.cli.output.console import notes
-    from dlx.cli.output.display import reading_bar
+    from dlx.cli.output.reading_bar import reading_bar
     from dlx.execution.plan import make_plan
 
     cache_dir = options.cache_dir or default_cache_dir()

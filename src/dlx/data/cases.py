@@ -5,7 +5,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -221,9 +221,22 @@ class Dataset:
         regions = [(0,), *self.regions] if self.regions else [(k,) for k in range(len(self.classes))]
         return tuple(sum(voxels[k] for k in region) for region in regions)
 
+    def values_of_classes(self) -> dict[str, tuple[int, ...]]:
+        """The values in mask files of each of `classes`, without the background."""
+        values = self.label_values or tuple(range(len(self.classes)))
+        return values_of_classes(self.classes, values, self.regions)
+
     def with_remarks(self, *remarks: str) -> "Dataset":
         """The same data with more remarks."""
         return replace(self, remarks=(*self.remarks, *remarks))
+
+
+def values_of_classes(
+    classes: Sequence[str], label_values: Sequence[int], regions: Sequence[Sequence[int]]
+) -> dict[str, tuple[int, ...]]:
+    """Class -> its values in mask files, without the background; the arguments are as in `Dataset`."""
+    members = regions or [(k,) for k in range(1, len(label_values))]
+    return {name: tuple(label_values[k] for k in of) for name, of in zip(classes[1:], members, strict=True)}
 
 
 class Declaration(Section):

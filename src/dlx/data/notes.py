@@ -14,7 +14,7 @@ HARMLESS = ("scaling", "screen", "bits")
 STRICT = "--set data.geometry=strict refuses this"
 MAX_NAMES = 3  # of files, per kind
 
-# kind -> what the files have, and what dlx used
+# kind -> what the files have, and what dlx used; the reference is the image, or the true mask of a prediction
 KINDS: dict[str, tuple[str, str]] = {
     "spacing of pixdim": (
         "an sform of another spacing than pixdim",
@@ -29,16 +29,16 @@ KINDS: dict[str, tuple[str, str]] = {
     "forms apart, qform": ("a qform and an sform that differ", "the qform was used"),
     "forms apart, sform": ("a qform and an sform that differ", "the sform was used"),
     "scaling": ("a scaling with an invalid slope", "the stored values were used unscaled"),
-    "origin": ("another origin than the image of the case", "the image's was used"),
-    "no origin": ("an origin of zero, unlike another file of the case", "the image's was used"),
-    "spacing": ("another spacing than the image of the case", "the image's was used"),
-    "direction": ("another direction than the image of the case", "the image's was used"),
+    "origin": ("another origin than the {reference} of the case", "the {reference}'s was used"),
+    "no origin": ("an origin of zero, unlike another file of the case", "the {reference}'s was used"),
+    "spacing": ("another spacing than the {reference} of the case", "the {reference}'s was used"),
+    "direction": ("another direction than the {reference} of the case", "the {reference}'s was used"),
     "bits": ("a bitpix that contradicts the datatype", "the datatype was used, for which the file has enough bytes"),
     "screen": (
         "a resolution in dots an inch or cm",
         "distances in mm follow from it, though it often describes a screen",
     ),
-    "resolution": ("another resolution than the image of the case", "both were ignored: the pixel size is 1"),
+    "resolution": ("another resolution than the {reference} of the case", "both were ignored: the pixel size is 1"),
 }
 AMOUNTS = {  # format of the largest amount, for kinds that report it
     "origin": "{:.3g} mm",
@@ -59,21 +59,24 @@ class FileNote(NamedTuple):
     amount: float = 0.0
 
 
-def describe_notes(notes: Iterable[FileNote]) -> tuple[str, ...]:
-    """A line per kind: the number of files, a few of their names, an example, and what dlx used."""
+def describe_notes(notes: Iterable[FileNote], *, reference: str = "image", strict: str = STRICT) -> tuple[str, ...]:
+    """A line per kind: the number of files, a few of their names, an example, and what dlx used.
+
+    `reference` is whose geometry counts, and `strict` says what refuses such files.
+    """
     of_kind: dict[str, list[FileNote]] = {}
     for note in notes:
         of_kind.setdefault(note.kind, []).append(note)
     unknown = sorted(of_kind.keys() - KINDS.keys())  # in prepared data written by a newer dlx
-    return tuple(_line(kind, of_kind[kind]) for kind in (*KINDS, *unknown) if kind in of_kind)
+    return tuple(_line(kind, of_kind[kind], reference, strict) for kind in (*KINDS, *unknown) if kind in of_kind)
 
 
-def _line(kind: str, notes: list[FileNote]) -> str:
-    has, used = KINDS.get(kind, (kind, "read nevertheless"))
+def _line(kind: str, notes: list[FileNote], reference: str, strict: str) -> str:
+    has, used = (words.replace("{reference}", reference) for words in KINDS.get(kind, (kind, "read nevertheless")))
     largest = max(notes, key=lambda note: note.amount)
     verb = "has" if len(notes) == 1 else "have"
     most = f", by at most {AMOUNTS[kind].format(largest.amount)}" if kind in AMOUNTS else ""
     example = f"in {largest.file} {largest.detail}" if len(notes) > 1 else largest.detail
     names = name_some([note.file for note in notes], MAX_NAMES)
-    refused = "" if kind in HARMLESS else f"; {STRICT}"
+    refused = "" if kind in HARMLESS else f"; {strict}"
     return f"{counted(len(notes), 'file')} {verb} {has}{most}: {used} ({names}; {example}){refused}"

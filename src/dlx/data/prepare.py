@@ -32,7 +32,7 @@ from dlx.settings.part import Part
 from dlx.settings.spec import Geometry
 from dlx.settings.text import counted
 from dlx.system.cpu_cores import available_cores
-from dlx.system.errors import DataError, FilesError
+from dlx.system.errors import DataError, FilesError, files_error
 from dlx.system.memory import host_memory_bytes
 
 ReportProgress = Callable[[int, int], None]
@@ -40,7 +40,6 @@ ReportProgress = Callable[[int, int], None]
 # Only one thread decodes at a time (see `decoder`); meanwhile the others check, hash and normalise without holding the
 # GIL. Measured on two cores: two threads are as fast as with parallel decoding. Each holds one subject in memory.
 MAX_THREADS = 4
-MAX_LINES = 20  # in a message about many files
 
 
 def prepare_all(
@@ -80,10 +79,8 @@ def prepare_all(
                 progress(done, num_cases)
     finally:
         pool.shutdown(cancel_futures=True)  # on Ctrl-C, do not read the remaining cases
-    if len(wrong) > MAX_LINES:
-        wrong[MAX_LINES - 1 :] = [f"... and {len(wrong) - MAX_LINES + 1} more"]
     if wrong:
-        raise FilesError("\n".join(wrong))
+        raise files_error(wrong)
     return Dataset.of(declaration, source, tuple(cases), fingerprint(declaration, tuple(cases)))
 
 
@@ -308,9 +305,7 @@ def to_classes(
 def _refuse_labels(strange: NDArray[Any], label_values: Sequence[int], path: Path) -> None:
     fractions = strange != np.rint(strange)
     if fractions.any():
-        first = strange[fractions][0]
-        what = f"{int(fractions.sum())} voxels are not whole numbers (such as {first!s})"
-        raise DataError(f"{path}: not a label file: {what}; if these are rounding errors, save the file rounded")
+        raise not_labels(path, int(fractions.sum()), strange[fractions][0])
     found, counts = np.unique(strange, return_counts=True)
     pairs = zip(found[:5], counts[:5], strict=True)
     shown = ", ".join(f"{float(value):.15g} ({counted(int(count), 'voxel')})" for value, count in pairs)
@@ -320,3 +315,10 @@ def _refuse_labels(strange: NDArray[Any], label_values: Sequence[int], path: Pat
         f"{path}: undeclared label values: {shown}{more} (declared: {declared}); declare each as a class, or as the "
         "ignore label if nobody labelled its voxels"
     )
+
+
+def not_labels(path: Path, number: int, example: Any) -> DataError:
+    """The error for a label file in which so many voxels are not whole numbers, as the example."""
+    what = "1 voxel is not a whole number" if number == 1 else f"{number} voxels are not whole numbers"
+    what += f" ({'it is' if number == 1 else 'such as'} {example!s})"
+    return DataError(f"{path}: not a label file: {what}; if these are rounding errors, save the file rounded")

@@ -7,16 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dlx.data.cases import IGNORED
 from dlx.engine.evaluate import Measured
 from dlx.engine.fit import Job
+from dlx.scoring.means import class_means
 from dlx.scoring.overlap import dice_from_counts, none_if_nan, summarize
-from dlx.scoring.surface import SurfaceScores, surface_scores
-from dlx.study.results import CaseScores, SetScores
-
-# The memory that one thread takes to score a class of a case. Measured: 7.5 to 7.9 if the class reaches all corners.
-# Two threads at 512 x 512 x 600 keep the process below 6 GiB (`make memory`); on a large machine all cores would not.
-SURFACE_BYTES_PER_VOXEL = 8
-MAX_SURFACE_BYTES = 3 * 2**30
+from dlx.scoring.surface import SurfaceScores, surface_scores, surface_threads
+from dlx.study.results import CaseScores, OverlapCounts, SetScores
 
 
 def score_trial(job: Job, surface_tolerance_mm: float) -> tuple[SetScores, SetScores]:
@@ -31,8 +28,8 @@ def score_set(
 ) -> SetScores:
     """Dice of each case and class, and with a tolerance also HD95 and normalised surface Dice, in mm.
 
-    A tolerance needs predictions that were kept. Per class the mean is over the cases that have a value; `dice` is
-    the mean of the foreground classes' means.
+    A tolerance needs predictions that were kept; the counts of voxels are then in the scores too. Per class the mean
+    is over the cases that have a value; `dice` is the mean of the foreground classes' means.
     """
     dice = dice_from_counts(measured.counts)  # (n, K)
     names = job.class_names[1:]
@@ -45,14 +42,16 @@ def score_set(
             dice={name: none_if_nan(float(dice[row, k])) for k, name in enumerate(names, 1)},
             hd95_mm=None if of_case is None else {name: scores.hd95_mm for name, scores in of_case.items()},
             surface_dice=None if of_case is None else {name: scores.surface_dice for name, scores in of_case.items()},
+            counts=None if of_case is None else _counts_of(measured.counts[row], names),
+            num_voxels=None if of_case is None else _num_voxels(job, case),
         )
     summary = summarize(dice)
     return SetScores(
         dice=summary.mean,
         dice_per_class=dict(zip(names, summary.per_class[1:], strict=True)),
-        hd95_mm_per_class=None if surfaces is None else _class_means([c.hd95_mm for c in scored.values()], names),
+        hd95_mm_per_class=None if surfaces is None else class_means([c.hd95_mm for c in scored.values()], names),
         surface_dice_per_class=(
-            None if surfaces is None else _class_means([c.surface_dice for c in scored.values()], names)
+            None if surfaces is None else class_means([c.surface_dice for c in scored.values()], names)
         ),
         cases=scored,
     )
@@ -81,15 +80,13 @@ def _surfaces(
         pool.shutdown(cancel_futures=True)  # on Ctrl-C the remaining cases are not scored
 
 
-def surface_threads(threads: int, voxels: int) -> int:
-    """How many classes are scored at once: as many as the trial has threads, fewer where cases are large."""
-    return max(1, min(threads, MAX_SURFACE_BYTES // (SURFACE_BYTES_PER_VOXEL * voxels)))
+def _counts_of(counts: Tensor, names: Sequence[str]) -> dict[str, OverlapCounts]:
+    """The counts (3, K) of a case by the name of the class, without the background."""
+    columns = zip(names, counts.T[1:].tolist(), strict=True)
+    return {name: OverlapCounts(overlap=both, predicted=p, true=t) for name, (both, p, t) in columns}
 
 
-def _class_means(rows: Sequence[dict[str, float | None] | None], names: Sequence[str]) -> dict[str, float | None]:
-    """Per class the mean over the cases (rows) that have a value."""
-    means: dict[str, float | None] = {}
-    for name in names:
-        known = [value for row in rows if (value := (row or {}).get(name)) is not None]
-        means[name] = float(np.mean(known)) if known else None
-    return means
+def _num_voxels(job: Job, case: int) -> int:
+    """The voxels on which a case is measured: those that are not ignored."""
+    mask = job.evaluator.store.measured_mask(case)
+    return mask.numel() - (int((mask == IGNORED).sum()) if job.evaluator.outputs.has_ignored else 0)

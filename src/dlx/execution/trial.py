@@ -296,4 +296,5 @@ def _score(task: Task, job: Job, progress: TrialProgress) -> TrialResult:
         weights_hash=checkpoint.weights_hash(job.evaluated_model),
         batches_hash=progress.batches_hash,
         distance_unit=task.resolved.dataset.distance_unit,
+        label_values=task.resolved.dataset.values_of_classes(),
     )

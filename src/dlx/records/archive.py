@@ -230,7 +230,7 @@ def check_can_write(stem: Path) -> None:
         raise SettingError(
             f"{stem.parent}: records are kept beside the study's file, but this folder is not writable: {cause}"
         ) from None
-    for ending in (".jsonl", ".md", ".svg", "-cases.csv", "-results.csv"):
+    for ending in (".jsonl", ".md", ".svg", "-cases.csv", "-results.csv", "-summary.json"):
         path = stem.with_name(f"{stem.name}{ending}")
         if path.is_dir():
             raise SettingError(

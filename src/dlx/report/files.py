@@ -5,8 +5,10 @@ from pathlib import Path
 
 from dlx.records.archive import StudyRecords, archive_of, portable, write_archive
 from dlx.report.csv_tables import cases_table, results_table
+from dlx.report.own_files import is_own_json
 from dlx.report.summary import Summary
-from dlx.system.files import write_atomically
+from dlx.report.summary_json import study_summary, trial_summary
+from dlx.system.files import write_atomically, write_json
 
 
 def write_report(stem: Path, summary: Summary, records: StudyRecords, *, with_png: bool) -> list[Path]:
@@ -36,10 +38,10 @@ def write_report(stem: Path, summary: Summary, records: StudyRecords, *, with_pn
 
 
 def write_tables(stem: Path, records: StudyRecords) -> list[Path]:
-    """Writes the CSV files for other programs. Returns the paths.
+    """Writes the CSV files and the summary for other programs. Returns the paths, without those in trials' folders.
 
-    Beside report.md, the report in a study's own folder, they are cases.csv and results.csv; beside any other page
-    STEM-cases.csv and STEM-results.csv, as several studies may have their reports in one folder.
+    Beside report.md, the report in a study's own folder, they are cases.csv, results.csv and summary.json; beside any
+    other page STEM-cases.csv and so on, as several studies may have their reports in one folder.
     """
     prefix = "" if stem.name == "report" else f"{stem.name}-"
     tables = {"cases.csv": cases_table(records), "results.csv": results_table(records)}
@@ -47,7 +49,25 @@ def write_tables(stem: Path, records: StudyRecords) -> list[Path]:
     for name, table in tables.items():
         written.append(stem.with_name(f"{prefix}{name}"))
         write_atomically(written[-1], table.csv().encode(errors="backslashreplace"))
-    return written
+    return [*written, *write_summaries(stem, stem.with_name(f"{prefix}summary.json"), records)]
+
+
+def write_summaries(stem: Path, path: Path, records: StudyRecords) -> list[Path]:
+    """Writes the summary of the study's validation cases if each has one prediction, and one into the folder of each
+    finished trial, if the report is in the study's own folder. Returns the former's path; an outdated one is removed.
+    """
+    for trial in records.trials:
+        is_own = trial.folder is not None and stem.parent in trial.folder.parents
+        if is_own and trial.folder is not None and trial.record is not None and trial.record.result is not None:
+            place = {"seed": trial.entry.seed} | ({} if trial.entry.fold is None else {"fold": trial.entry.fold})
+            write_json(trial.folder / "summary.json", trial_summary(trial.record.result, **place))
+    document = study_summary(records)
+    if document is None:
+        if is_own_json(path):
+            path.unlink()
+        return []
+    write_json(path, document)
+    return [path]
 
 
 def write_beside(stem: Path, summary: Summary, records: StudyRecords) -> list[Path]:

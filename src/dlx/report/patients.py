@@ -8,7 +8,7 @@ import numpy as np
 from dlx.report.variants import VariantSummary
 from dlx.statistics.estimate import Floats
 from dlx.study.metrics import find_metric
-from dlx.study.results import TrialResult
+from dlx.study.results import CaseScores, TrialResult
 from dlx.study.run_id import RunId, seed_of
 
 
@@ -71,6 +71,11 @@ def _by_run(variant: VariantSummary, metric: str, runs: Iterable[RunId]) -> dict
 
 
 def case_values(result: TrialResult, metric: str) -> Cases:
+    """The `values_of` the validation cases of a trial."""
+    return values_of(result.val.cases, metric)
+
+
+def values_of(cases: Mapping[str, CaseScores], metric: str) -> Cases:
     """Case -> class -> value, without classes that have no value; cases must have values of this metric."""
     entry, class_name = find_metric(metric)
     assert entry.of_case is not None
@@ -80,7 +85,7 @@ def case_values(result: TrialResult, metric: str) -> Cases:
             for name, value in (entry.of_case(scores) or {}).items()
             if value is not None and class_name in (None, name)
         }
-        for case, scores in result.val.cases.items()
+        for case, scores in cases.items()
     }
 
 

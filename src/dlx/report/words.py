@@ -1,5 +1,6 @@
 """Verdicts, reasons and collapsed runs in words, for the terminal, markdown, figures and JSON documents."""
 
+from dlx.settings.text import counted
 from dlx.statistics import reasons as why
 from dlx.statistics.claims import ClaimResult
 from dlx.statistics.collapse import MIN_LEARNED, Collapse
@@ -66,6 +67,8 @@ GROUNDS = {
     Scope.PATIENTS: "seeds and patients as crossed random effects, with the training sets of this study",
     Scope.PROCEDURE: "corrected t test over the runs of cross-validation",
 }
+# of predictions of one network each (`statistics.predictions`)
+GROUNDS_OF_PREDICTIONS = "paired t test over patients, of these networks as they are: other seeds may differ"
 
 
 def spell_verdict(result: Comparison | ClaimResult) -> str:
@@ -106,6 +109,8 @@ def spell_reason(reason: why.Reason, verdict: Verdict, smallest_effect: float | 
         case why.TooFew(scope, rival):
             what = "two patients that all runs have a value of" if scope is Scope.PATIENTS else "two seeds"
             return f"fewer than {what}" + (f" with '{rival}'" if rival is not None else "")
+        case why.FewPatients(n, least):
+            return f"{counted(n, 'patient')}, fewer than {least}: nothing follows about new ones"
         case why.SettledFor(scope, settled):
             return f"{VERDICTS[settled].format(smallest_effect=smallest_effect)} {FOR[scope]} only"
         case why.NothingLearned(class_name):

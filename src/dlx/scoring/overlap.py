@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Float, Float64, Int64, Integer, Num
 from torch import Tensor
 
+from dlx.scoring.counts import dice
+
 COUNTED_AT_ONCE = 2**24  # voxels: their maps are small beside the memory of a network
 
 
@@ -71,8 +73,8 @@ def soft_overlap(probabilities: Float[Tensor, "B K *S"], mask: Integer[Tensor, "
 
 def dice_from_counts(counts: Num[Tensor, "*N 3 K"]) -> Float64[Tensor, "*N K"]:
     """2 |P and M| / (|P| + |M|) per class, NaN for a class in neither; the device must have float64."""
-    overlap, predicted, true = counts.double().unbind(dim=-2)
-    return 2.0 * overlap / (predicted + true)  # 0 / 0 gives the NaN of a class in neither
+    values: Tensor = dice(*counts.double().unbind(dim=-2))
+    return values
 
 
 def soft_dice_from_sums(sums: Float[Tensor, "*N 3 K"]) -> Float64[Tensor, "*N K"]:

@@ -265,7 +265,7 @@ def _compare_in(
         mean = finite(float(estimates[label].mean))
         if mean is None:  # no patient yet that all runs have a value of
             mean = finite(float(row.estimate(Scope.SEEDS, None).mean))
-        verdict, reasons = row.obstacle or _judge(decision, i, (low, high), scope, design)
+        verdict, reasons = row.obstacle or judge(decision, i, (low, high), scope, design)
         unlearned = variants[label].unlearned
         if verdict is Verdict.NO_DIFFERENCE and unlearned is not None:
             verdict, reasons = Verdict.CANNOT_TELL, (unlearned,)
@@ -301,8 +301,8 @@ def _pair(runs: Runs, control: Runs, declared: Sequence[RunId]) -> Pairs:
     return Pairs(differences, runs.by_patient, obstacle)
 
 
-def _judge(decision: Decision, i: int, ends: tuple[float, float], scope: Scope, design: Design) -> Judgement:
-    """Verdict and reasons of a variant that has all its pairs."""
+def judge(decision: Decision, i: int, ends: tuple[float, float], scope: Scope, design: Design) -> Judgement:
+    """Verdict and reasons of variant i, which has all its pairs; `ends` are those of its interval."""
     low, high = ends
     if decision.is_different[i]:
         is_small = -design.smallest_effect < low and high < design.smallest_effect

@@ -128,6 +128,14 @@ def over_patients(differences: Floats) -> MeanEstimate:
     )
 
 
+def over_patients_alone(differences: Floats) -> MeanEstimate:
+    """The mean of differences (..., K), one a patient, for new patients and the same networks: a t test over patients.
+
+    What other seeds of these networks would predict is not part of the error.
+    """
+    return over_runs(differences, 0.0)
+
+
 def of_mean_squares(mean: Floats, squares: "MeanSquares", num_seeds: int, num_patients: int) -> MeanEstimate:
     """The estimate for new patients of a mean (...) with these mean squares (...)."""
     size, seeds_df, patients_df = num_seeds * num_patients, num_seeds - 1, num_patients - 1

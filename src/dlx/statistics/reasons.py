@@ -54,6 +54,14 @@ class TooFew:
 
 
 @dataclass(frozen=True)
+class FewPatients:
+    """Fewer patients than a verdict about new ones takes."""
+
+    n: int
+    least: int
+
+
+@dataclass(frozen=True)
 class SettledFor:
     """A narrower scope, in which there is a verdict."""
 
@@ -119,6 +127,7 @@ Reason = (
     | NotMeasured
     | MissingRuns
     | TooFew
+    | FewPatients
     | SettledFor
     | NothingLearned
     | SmallDifference

@@ -105,16 +105,30 @@ class EpochResult(Record):
 DistanceUnit = Literal["mm", "px"]  # px where the image files have no spacing (PNG, TIFF)
 
 
+class OverlapCounts(Record):
+    """The voxels of a class in one case: in mask and prediction, in the prediction, in the mask."""
+
+    overlap: int
+    predicted: int
+    true: int
+
+
 class CaseScores(Record):
-    """One case at the end of training; None where neither the mask nor the prediction has the class."""
+    """The scores of one case by class; None where neither the mask nor the prediction has the class.
+
+    `num_voxels` are those that were measured: all that are not ignored. `counts` and `num_voxels` are None where the
+    surfaces were not measured either, and in older records.
+    """
 
     dice: dict[str, float | None]
     hd95_mm: dict[str, float | None] | None = None
     surface_dice: dict[str, float | None] | None = None
+    counts: dict[str, OverlapCounts] | None = None
+    num_voxels: int | None = None
 
 
 class SetScores(Record):
-    """A set of cases at the end of training: per class the mean over the cases that have one, `dice` their mean."""
+    """The scores of a set of cases: per class the mean over the cases that have one, `dice` their mean."""
 
     dice: float | None
     dice_per_class: dict[str, float | None]
@@ -138,6 +152,7 @@ class TrialResult(Record):
     weights_hash: str  # of the final weights
     batches_hash: str  # of the indices of every patch that was drawn
     distance_unit: DistanceUnit = "mm"  # of HD95 (`hd95_mm`) and of the tolerance of the surface Dice
+    label_values: dict[str, tuple[int, ...]] | None = None  # class -> its values in mask files; None in older records
 
     def gap_of(self, class_name: str | None) -> float | None:
         """Train minus validation Dice, of one class or of the mean over classes (None)."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 SIMILAR = 0.65  # ratio of difflib, 0 to 1; its default of 0.6 takes `ignore` and `norm` for alike
 MAX_NAMES = 40  # in one message: about three lines of a terminal
+MAX_LINES = 20  # in a message about many files
 
 
 class DlxError(Exception):
@@ -18,6 +19,12 @@ class DataError(DlxError):
 
 class FilesError(DataError):
     """Several files or cases are invalid; the message has a line for each."""
+
+
+def files_error(lines: list[str]) -> FilesError:
+    """The error for these problems, a line each, of which at most 20 are shown."""
+    more = [f"... and {len(lines) - MAX_LINES + 1} more"] if len(lines) > MAX_LINES else []
+    return FilesError("\n".join([*lines[: MAX_LINES - len(more)], *more]))
 
 
 class SettingError(DlxError):

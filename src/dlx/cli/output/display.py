@@ -4,13 +4,11 @@
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
-
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from dlx.cli.output.console import PlainConsole
 from dlx.cli.output.live import EpochBar, TrialsTable, train_title
@@ -207,22 +205,3 @@ def display_on(console: PlainConsole, plan: Plan, *, quiet: bool, in_workers: bo
         bar = EpochBar(console)
         with bar.progress:
             yield EpochLines(console, plan, bar)
-
-
-@contextmanager
-def reading_bar(console: PlainConsole, *, quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """A function to call with (done, total) while volumes are read: it draws a progress bar, on a terminal only.
-
-    A cache hit reads no volumes and shows no bar.
-    """
-    bar = Progress(
-        TextColumn("reading volumes"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        console=console,
-        transient=True,
-        disable=quiet or not console.is_terminal,
-    )
-    with bar:
-        task = bar.add_task("reading", visible=False)
-        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)

@@ -25,15 +25,24 @@ MIN_COSINE = float(np.cos(np.pi / 4))
 # Writers disagree on whether the origin is a voxel's centre or corner (half a voxel), and on counting from 0 or 1.
 MAX_SHIFT_VOXELS = 1.0
 REMEDY = (
-    "if the voxels correspond, copy the image's geometry into the other file "
-    "(in SimpleITK: mask.CopyInformation(image))"
+    "if the voxels correspond, copy the {reference}'s geometry into the other file "
+    "(in SimpleITK: {other}.CopyInformation({reference}))"
 )
 
 
 def check_same_voxels(
-    a: Volume, b: Volume, name_a: str, name_b: str, *, geometry: Geometry = "image"
+    a: Volume,
+    b: Volume,
+    name_a: str,
+    name_b: str,
+    *,
+    geometry: Geometry = "image",
+    kinds: tuple[str, str] = ("image", "mask"),
+    option: str = "data.geometry",
 ) -> tuple[Note, ...]:
     """Notes on slight differences between the geometries of `a` and `b`; DataError if they differ clearly.
+
+    `kinds` are what the two are, and `option` is what sets `geometry`, both for messages.
 
     With `strict`, spacings may differ by 1e-3 (relative), origins by 1e-3 of the smallest spacing, and entries of the
     direction by 1e-3. The number of channels may differ. For PNG and TIFF only sizes must agree, and with `strict` the
@@ -49,7 +58,7 @@ def check_same_voxels(
     if not strict:
         return ()
     if geometry == "strict":
-        hint = "data.geometry=image uses the image's geometry if the voxels can correspond"
+        hint = f"{option}={kinds[0]} uses the {kinds[0]}'s geometry if the voxels can correspond"
         raise DataError(f"{name_a} and {name_b} do not lie on the same voxels: {strict[0].detail} ({hint})")
     if a.is_picture and b.is_picture:
         return (Note("resolution", strict[0].detail),)
@@ -61,8 +70,12 @@ def check_same_voxels(
         )  # needed for strict, which finds differences in prepared data by their notes
     causes = [_cause(one, other, a.array.shape) for one, other in pairs]
     if all(causes):
-        raise DataError(f"{name_a} and {name_b} do not lie on the same voxels: {causes[0]}; {REMEDY}")
+        raise DataError(f"{name_a} and {name_b} do not lie on the same voxels: {causes[0]}; {_remedy(kinds)}")
     return tuple(strict)
+
+
+def _remedy(kinds: tuple[str, str]) -> str:
+    return REMEDY.format(reference=kinds[0], other=kinds[1])
 
 
 def _differences(a: Placement, b: Placement) -> list[Note]:

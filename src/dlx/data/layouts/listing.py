@@ -141,6 +141,12 @@ def folder(
     return _list(root, fitting[0]) if len(fitting) == 1 else _list_first(root, fitting)
 
 
+def has_layout(root: Path) -> bool:
+    """Whether a folder looks like a data set in a known layout; it may be incomplete. OSError if it is unreadable."""
+    modules: list[Any] = [registry.load("layout", name) for name in registry.PARTS["layout"]]
+    return any(module.is_layout(root) for module in modules)
+
+
 def _list(root: Path, name: str) -> Listing:
     module: Any = registry.load("layout", name)
     try:
@@ -254,20 +260,34 @@ def _check_listing(root: Path, listing: Listing) -> None:
     num_named = len(listing.regions) + 1 if listing.regions else len(values)
     if not listing.channels or not values or num_named != len(listing.class_names):
         raise DataError(f"{root}: no channel or no class is declared")
+    check_labels(root, listing.class_names, values)
+    if len(listing.regions) > MAX_REGIONS:
+        raise DataError(f"{root}: {len(listing.regions)} regions; expected {MAX_REGIONS} or fewer")
+    ids = [case.id for case in listing.cases]
+    _check_names(root, "case", ids)
+    _check_names(root, None, listing.channels)
+
+
+def check_labels(root: Path, class_names: Sequence[str], values: Sequence[int]) -> None:
+    """DataError unless there is a background and another class, and each name and value is valid and unique."""
     if values[0] != 0:
         raise DataError(f"{root}: the labels have no background (value 0)")
     if len(values) > MAX_CLASSES or len(values) < 2:
         raise DataError(f"{root}: {len(values)} classes including the background; expected 2 to {MAX_CLASSES}")
-    if len(listing.regions) > MAX_REGIONS:
-        raise DataError(f"{root}: {len(listing.regions)} regions; expected {MAX_REGIONS} or fewer")
-    for what, items in (
-        ("label value", values),
-        ("class name", listing.class_names),
-        ("case", [case.id for case in listing.cases]),
-    ):
-        twice = [item for item, count in Counter(items).items() if count > 1]
-        if twice:
-            raise DataError(f"{root}: {what} {twice[0]!r} occurs twice")
-    for name in (*listing.channels, *listing.class_names, *(case.id for case in listing.cases)):
+    _check_unique(root, "label value", values)
+    _check_names(root, "class name", class_names)
+
+
+def _check_names(root: Path, what: str | None, names: Sequence[str]) -> None:
+    """DataError for a name that is empty or unprintable, or that occurs twice, unless `what` they are is None."""
+    if what is not None:
+        _check_unique(root, what, names)
+    for name in names:
         if not name or not name.isprintable():  # would break the lines of tables and messages
             raise DataError(f"{root}: the name {name!r} is empty or contains unprintable characters")
+
+
+def _check_unique(root: Path, what: str, items: Sequence[Any]) -> None:
+    twice = [item for item, count in Counter(items).items() if count > 1]
+    if twice:
+        raise DataError(f"{root}: {what} {twice[0]!r} occurs twice")

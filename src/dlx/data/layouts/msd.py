@@ -27,7 +27,7 @@ def list_cases(folder: Path) -> Listing:
     """
     description = read_dataset_json(folder)
     channels = description.channel_names("modality")
-    class_names, label_values = _labels(description)
+    class_names, label_values = labels_of(description)
     cases = _cases(folder, description)
     return Listing(
         layout="msd",
@@ -69,7 +69,8 @@ def _cases(folder: Path, description: DatasetJson, *, needs_masks: bool = True) 
     return tuple(cases[case] for case in sorted(cases, key=natural_key))
 
 
-def _labels(description: DatasetJson) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def labels_of(description: DatasetJson) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Class names and values, sorted by value. DataError if the table of labels is wrong."""
     labels: list[tuple[str, int]] = []
     for value, name in description.table("labels").items():
         if not (value.isascii() and value.isdecimal() and len(value) < 10 and str(int(value)) == value):

@@ -35,7 +35,7 @@ def list_cases(folder: Path) -> Listing:
     if "dataset" in description.values:
         raise DataError(f"{description.path}: lists file paths under 'dataset', which is not supported")
     channels = description.channel_names("channel_names")
-    labels = _labels(description)
+    labels = labels_of(description)
     ending = _ending(description)
     masks = {name.removesuffix(ending): folder / "labelsTr" / name for name in _files(folder, "labelsTr", ending)}
     images, remarks = _images(folder, ending)
@@ -85,7 +85,7 @@ class Labels(NamedTuple):
     region_order: tuple[int, ...] = ()
 
 
-def _labels(description: DatasetJson) -> Labels:
+def labels_of(description: DatasetJson) -> Labels:
     """The labels, which are regions if one of them has several values. The ignore label must have the highest value."""
     table = {name: _values(description, name, value) for name, value in description.table("labels").items()}
     if len(table.get(IGNORE, [0])) > 1:

@@ -1,0 +1,1 @@
+"""Evaluated predictions: comparisons of sets, and tables, CSV and JSON of their scores."""
