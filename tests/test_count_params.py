@@ -128,6 +128,16 @@ def test_a_network_of_ones_own_is_found_from_the_current_folder_and_what_it_prin
     assert found["parameters_if_unshared"] == FIRST + 2 * BLOCK + HEAD
 
 
+def test_a_network_in_a_file_is_counted_with_the_dimensions_that_it_takes(own_folder):
+    (own_folder / "nets").mkdir()
+    text = "from torch import nn\ndef net(in_channels, n_classes): return nn.Conv3d(in_channels, n_classes, 1)\n"
+    (own_folder / "nets/own_volumes.py").write_text(text)
+    found = entry("nets/own_volumes.py:net")
+    assert found["input"] == [2, 64, 64, 64]
+    assert found["parameters"] == 2 * 4 + 4
+    assert entry("nets/own_volumes.py:net:n_classes=5", "--input", "3,8,8,8")["parameters"] == 3 * 5 + 5
+
+
 def test_a_network_that_is_made_already_is_counted(own_folder):
     assert entry("own_networks:made")["parameters"] == FIRST + BLOCK + HEAD
 
@@ -210,17 +220,18 @@ def test_channels_classes_and_settings_reach_a_classifier():
         (["unet", "--input", "0,64,64"], "--input 0,64,64: expected channels and sizes"),
         (["unet", "--input", "2,64"], "input of 1x2x64: .* 2D network takes .*--input"),
         (["own_networks:made", "--input", "5,8,8"], "input of 1x5x8x8: RuntimeError.*2 channels"),
-        (["own_networks:made", "--set", "width=3"], "leave out --set width"),
+        (["own_networks:made", "--set", "width=3"], "takes no arguments: leave out width"),
         (["own_networks:Twice", "--set", "widht=3"], "no argument 'widht': did you mean 'width'"),
-        (["own_networks:needs"], "needs depth: give --set depth=VALUE"),
+        (["own_networks:needs"], "needs depth: give --set model.depth=VALUE"),
         (["own_networks:number"], "is of type int"),
         (["own_networks:gives_number"], "of type int; expected a torch.nn.Module"),
         (["own_networks:fails"], "could not be built: RuntimeError: no luck"),
         (["own_networks:leaves"], "could not be built: SystemExit: gone"),
         (["own_networks:Twise"], "there is no 'Twise' in 'own_networks': did you mean 'Twice'"),
-        (["own_networks.py:Twice"], "expected package.module:callable"),
-        (["no_such_module:Net"], "importing 'no_such_module' failed: ModuleNotFoundError"),
-        (["broken:Net"], "importing 'broken' failed: .*there_is_no_such_module"),
+        (["own_network.py:Twice"], "own_network.py: no such file"),
+        (["own_networks.Twice"], "unknown model .* is named own_networks:Twice"),
+        (["no_such_module:Net"], "no module 'no_such_module' is installed or in "),
+        (["broken:Net"], "importing it failed: .*there_is_no_such_module.*broken.py, line 1"),
     ],
     ids=str,
 )

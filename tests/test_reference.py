@@ -79,7 +79,7 @@ def test_odd_widths_of_a_terminal_do_no_harm(dlx, monkeypatch, columns):
     [
         ("optimizer.lr", {"optimizer.lr"}),
         ("lr", {"optimizer.lr"}),
-        ("dropout", {"dropout.p", "dropout.kind", "dropout.where"}),
+        ("dropout", {"dropout.p", "dropout.kind", "dropout.where", "dropout.own_rates"}),
         ("cosine", {"scheduler", "scheduler.t_max", "scheduler.eta_min"}),
     ],
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dlx.system.errors import SettingError
-from dlx.system.safe_path import importing_from_working_folder, safe_children
+from dlx.system.safe_path import safe_children
 from small import SMALL_ARGS
 
 NAMES = ("types", "selectors", "torch", "numpy", "random", "typing", "statistics", "tempfile", "queue", "dlx")
@@ -98,11 +98,3 @@ def test_a_network_of_the_users_own_never_stands_for_an_installed_module(dlx, tm
     (tmp_path / "colorsys.py").write_text("def Net():\n    pass\n")
     with pytest.raises(SettingError, match=r"rename your own colorsys\.py"):
         dlx("count-params", "colorsys:Net")
-
-
-def test_the_working_folder_comes_last_and_only_for_a_moment(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    before = list(sys.path)
-    with importing_from_working_folder():
-        assert sys.path == [*before, str(tmp_path)]
-    assert sys.path == before

@@ -17,6 +17,7 @@ from dlx.report.files import write_report
 from dlx.report.summary import Summary, summarize_study
 from dlx.report.terminal.tables import as_text, tables_of
 from dlx.settings.short_names import DEFAULT_RECIPE, NamedSettings, settings_in_layers
+from dlx.study.own_code import with_code_of_study
 from dlx.study.study import Study, Trial
 from dlx.system.caches import default_cache_dir
 from dlx.system.files import expand_home
@@ -77,9 +78,11 @@ def train(
     """Trains one network and measures train and validation Dice over whole volumes, as `dlx train` does.
 
     `train(data="folder", dropout=0.1, epochs=20)`: settings by short name are the options of `dlx train`; `settings`
-    gives others by full name: `{"model.width": 8}`. The rest is as in `run`.
+    gives others by full name: `{"model.width": 8}`. `model="my_net.py:Net"` loads a network of your own. The rest is as
+    in `run`.
     """
     study = one_network(settings_in_layers(recipe, named, assigned=settings or {}), seeds)
+    study = with_code_of_study(study, (), trusts=True)
     return run(study, out, max_parallel=max_parallel, cache_dir=cache_dir, on_event=on_event)
 
 

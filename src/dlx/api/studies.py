@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from dlx.settings.layers import Settings, make_spec, read_toml, with_one_thread
+from dlx.settings.own.named import names_in
+from dlx.settings.own.names import canonical_name
 from dlx.settings.short_names import DEFAULT_RECIPE, NamedSettings, settings_in_layers
 from dlx.study.axes import Axis, Variant, make_variants
+from dlx.study.own_code import with_code_of_study
 from dlx.study.study import DEFAULT_SEEDS, SMALLEST_EFFECT, Study, read_study_file, study_from_file
 from dlx.study.study import make_study as check_study
 from dlx.system.errors import SettingError
@@ -23,13 +26,15 @@ def load_study(
     smallest_effect: float | None = None,
     scope: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    trust_code: bool = False,
     **named: Unpack[NamedSettings],
 ) -> Study:
     """The study that a TOML file describes, as `dlx run` reads it.
 
     `seeds`, `smallest_effect` and `scope` override those of the file; settings by short name (`epochs=5`) and
     `settings`, by full name (`{"model.width": 8}`), override its base settings, not its axes. Trials get one CPU thread
-    each, so that several run at once, unless the settings say otherwise. Raises SettingError.
+    each, so that several run at once, unless the settings say otherwise. With `trust_code`, the code of networks of
+    your own that the file names is loaded. Raises SettingError.
     """
     file = Path(expand_home(str(path)))
     described = read_study_file(read_toml(file), file)
@@ -38,7 +43,9 @@ def load_study(
     if seeds is not None:
         changes["seeds"] = as_seeds(seeds)
     given = {key: value for key, value in changes.items() if value is not None}
-    return study_from_file(described, file.stem, with_one_thread(layers), **given)
+    study = study_from_file(described, file.stem, with_one_thread(layers), **given)
+    own_words = names_in([("model", named.get("model")), *(settings or {}).items()])
+    return with_code_of_study(study, own_words, trusts=trust_code)
 
 
 def make_study(
@@ -59,10 +66,12 @@ def make_study(
 
     `make_study({"dropout.p": [0, 0.1, 0.3]}, data="folder")` compares three rates. The control is the first combination
     unless `control` names another's label. Settings are as in `train`. Raises SettingError.
+
+    Networks of your own (`model="my_net.py:Net"`) are loaded, as you name them.
     """
     layers = with_one_thread(settings_in_layers(recipe, named, assigned=settings or {}))
     declared = [Axis(key=key, values=values) for key, values in axes.items()]  # type: ignore[arg-type]
-    return check_study(
+    study = check_study(
         name=name,
         question=question,
         variants=make_variants(layers, declared),
@@ -73,13 +82,15 @@ def make_study(
         smallest_effect=smallest_effect,
         scope=scope,
     )
+    return with_code_of_study(study, (), trusts=True)
 
 
 def one_network(settings: Settings, seeds: Seeds) -> Study:
-    """The study of one network, with one trial for each seed."""
+    """The study of one network, with one trial for each seed. Code of the user's own is not loaded yet."""
     spec = make_spec(settings)
-    variant = Variant(label=spec.model.name, spec=spec)
-    return check_study(name=f"train {spec.model.name}", variants=(variant,), seeds=as_seeds(seeds))
+    name = canonical_name(spec.model.name)
+    variant = Variant(label=name, spec=spec)
+    return check_study(name=f"train {name}", variants=(variant,), seeds=as_seeds(seeds))
 
 
 def as_seeds(seeds: Seeds) -> tuple[int, ...]:

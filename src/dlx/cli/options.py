@@ -42,7 +42,10 @@ class TrainOptions:
     verify_data: bool = option(
         DATA, "Read every image file again instead of trusting the cache.", "--verify-data", default=False
     )
-    model: Text = option(MODEL, "Name of a network, with arguments if needed: unet2:width=32.")
+    model: Text = option(MODEL, "A network, with arguments if needed: unet2:width=32; your own: my_net.py:Net.")
+    trust_code: bool = option(
+        MODEL, "Load the code of a network of your own that a TOML file names.", "--trust-code", default=False
+    )
     dropout: Number = option(MODEL, "Dropout rate p, from 0 to below 1.")
     dropout_kind: Text = option(MODEL, "dropout, dropout2d or dropout3d.")
     dropout_where: Text = option(MODEL, "every (block), decoder or bottleneck.")

@@ -31,10 +31,15 @@ def train_command(settings: Mapping[str, Any], seeds: Sequence[int], out: Path) 
     """
     from dlx.settings.layers import make_spec, read_recipe, recipe_names
 
-    asked = make_spec(dict(settings)).model_dump(mode="json")
+    spec = make_spec(dict(settings))
+    asked = spec.model_dump(mode="json")
     candidates = {}
     for recipe in (DEFAULT_RECIPE, *recipe_names()):
         start = make_spec(read_recipe(recipe)).model_dump(mode="json")
+        if spec.model.is_own:  # its dropout keeps its rates unless p is given
+            start["dropout"] = make_spec(read_recipe(recipe) | {"model": asked["model"]}).dropout.model_dump(
+                mode="json"
+            )
         candidates[recipe] = [word for key, value in _differences(asked, start) for word in _option(key, value)]
     recipe = min(candidates, key=lambda name: len(candidates[name]))
     words = ["dlx", "train", *(["--recipe", recipe] if recipe != DEFAULT_RECIPE else []), *candidates[recipe]]
@@ -68,12 +73,15 @@ def _option(key: str, value: Any) -> list[str]:
 def _spell_parts(key: str, value: Any) -> str | None:
     """Parts in their short form, `dice+focal:gamma=1`, if it parses to the same parts; None for other values."""
     from dlx.settings.binding import bind_part
+    from dlx.settings.own.code import vouched_code
     from dlx.settings.part import Part
     from dlx.settings.spec import PART_KINDS, Spec
 
     if key not in PART_KINDS:
         return None
     parts = [Part(**entry) for entry in (value if isinstance(value, list) else [value])]
+    if key == "model" and parts[0].is_own:
+        return str(parts[0].model_copy(update={"name": vouched_code(parts[0]).typed}))
     if key in ("model", "data.source") and not parts[0].args:  # a name without arguments would keep those of the recipe
         parts = [bind_part(PART_KINDS[key], parts[0])]
     text = "+".join(map(str, parts))

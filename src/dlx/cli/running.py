@@ -1,6 +1,7 @@
 """The steps that all training commands share: plan, run, show progress, report, set the exit code."""
 
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,12 +32,17 @@ def plan_study(
 ) -> "Plan":
     """Resolves a study, with a progress bar while volumes are read; `archived` are the records beside its TOML file.
 
+    The code of networks of the user's own is loaded here, if the options name it or trust the file that does.
+
     `command` is recorded as the command that repeats the study; by default the one that was typed.
     """
     from dlx.cli.output.console import notes
     from dlx.cli.output.reading_bar import reading_bar
+    from dlx.cli.settings_from_options import named_models
     from dlx.execution.plan import make_plan
+    from dlx.study.own_code import with_code_of_study
 
+    study = with_code_of_study(study, named_models(options), trusts=options.trust_code)
     cache_dir = options.cache_dir or default_cache_dir()
     remarks = () if cache_dir is not None else (NO_HOME,)
     with reading_bar(notes(), quiet=options.is_quiet) as progress:
@@ -59,7 +65,7 @@ def run_axis_study(
 ) -> None:
     """Runs a study of one axis, whose first point is the control, in `runs/DATA-MODEL-SUFFIX`."""
     from dlx.cli.settings_from_options import seeds_from
-    from dlx.execution.plan import data_name
+    from dlx.execution.plan import default_name
     from dlx.study.axes import make_variants
     from dlx.study.study import DEFAULT_SEEDS, SMALLEST_EFFECT, make_study
 
@@ -77,7 +83,7 @@ def run_axis_study(
         smallest_effect=SMALLEST_EFFECT if options.smallest_effect is None else options.smallest_effect,
         scope=options.scope,
     )
-    run_study(study, Path("runs") / f"{data_name(study.base)}-{study.base.model.name}-{folder_suffix}", options)
+    run_study(study, Path("runs") / f"{default_name(study.base)}-{folder_suffix}", options)
 
 
 def follow_plan(
@@ -88,7 +94,8 @@ def follow_plan(
     from dlx.cli.output.display import display_on, follow
     from dlx.execution.runner import run_plan
 
-    with display_on(notes(), plan, quiet=options.is_quiet, in_workers=in_workers) as display:
+    showing = display_on(notes(), plan, quiet=options.is_quiet, in_workers=in_workers)
+    with redirect_stdout(sys.stderr), showing as display:  # what a network of the user's own prints is no result
         return follow(
             run_plan(
                 plan,

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 MAX_LENGTH = 40  # characters of an option's text shown in a message: half a line of a terminal
 
 
-def changes_no_setting(options: TrainOptions) -> bool:
-    """True if no option was given that could change a trial."""
-    changing = {*SHORT_NAMES, "config", "set_", "seed", "seeds", "recipe"}
+def changes_no_setting(options: TrainOptions, without: tuple[str, ...] = ()) -> bool:
+    """True if no option was given that could change a trial, not counting those in `without`."""
+    changing = {*SHORT_NAMES, "config", "set_", "seed", "seeds", "recipe"} - {*without}
     return all(getattr(options, f.name) == f.default for f in fields(options) if f.name in changing)
 
 
@@ -30,6 +30,16 @@ def settings_from(options: TrainOptions, recipe: str = DEFAULT_RECIPE, base: "Se
     return settings_in_layers(
         options.recipe or recipe, named, base=base, config=options.config, assigned=options.set_ or []
     )
+
+
+def named_models(options: TrainOptions) -> tuple[str, ...]:
+    """The networks that the command line names, by `--model` or `--set model`, without their arguments: only their code
+    is loaded.
+    """
+    from dlx.settings.layers import parse_assignment
+    from dlx.settings.own.named import names_in
+
+    return names_in([("model", options.model), *map(parse_assignment, options.set_ or [])])
 
 
 def seeds_from(options: TrainOptions, default: int = 1) -> tuple[int, ...]:

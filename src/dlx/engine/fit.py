@@ -60,7 +60,7 @@ class Job:
     val_cases: Sequence[int]
     subset_cases: Sequence[int]
     class_names: tuple[str, ...]
-    dropout_p: float = 0.0
+    dropout_p: float | None = 0.0  # None: the network keeps its own rates
     evaluate_every: int = 1
     patience: int | None = None
     average: WeightAverage | None = None
@@ -134,6 +134,8 @@ def fit(job: Job, progress: TrialProgress) -> Iterator[StepDone | EpochRecord]:
 def begin_epoch(job: Job, progress: TrialProgress, epoch: int) -> None:
     """Seeds the epoch's streams, draws its batches, and adds them to the hash of all batches so far."""
     job.noise.manual_seed(stream_seed(job.seed, "noise", epoch))
+    if getattr(job.model, "draws_from_default_generator", False):
+        torch.manual_seed(stream_seed(job.seed, "network", epoch))
     job.step.source.begin_epoch(generator(job.seed, "order", epoch))
     if job.step.augmenter is not None:
         draws = generator(job.seed, "augment", epoch)

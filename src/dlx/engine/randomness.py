@@ -1,5 +1,7 @@
 """Random streams: a trial's weights, batches, augmentation and noise are drawn independently and can be repeated.
 
+The stream `network` seeds torch's default generator for what a network of the user's own draws itself.
+
 Each stream is a generator that is seeded from (seed, stream, epoch) at the start of each epoch. So trials of one seed
 see the same batches whatever their dropout or scheduler, evaluation draws nothing, and resuming at an epoch needs no
 generator state.
@@ -11,7 +13,7 @@ from contextlib import contextmanager
 
 import torch
 
-STREAMS = ("weights", "order", "augment", "noise")
+STREAMS = ("weights", "order", "augment", "noise", "network")
 
 
 def stream_seed(seed: int, stream: str, epoch: int) -> int:

@@ -101,7 +101,7 @@ class TrainStep:
         if self.with_soft_dice:
             dice = mean_foreground(soft_dice_from_sums(self.soft.cpu()))  # (steps,)
             soft_dice = float(dice.nanmean())
-        levels = None if self.prober is None else self.prober.levels()
+        levels = None if self.prober is None else self.prober.levels() or None  # none: a network of the user's own
         samples = None if self.prober is None else self.prober.dropout_samples()
         return StepMeasurements(
             losses, soft_dice, are_weights_finite=flag == 1.0, levels=levels, dropout_samples=samples

@@ -23,6 +23,7 @@ from dlx.records.folder import StudyFolder, TrialFolder
 from dlx.records.schema import StudyHeader, TrialEntry, VariantEntry
 from dlx.settings.binding import bind_parts
 from dlx.settings.layers import make_spec, settings_differences, with_absolute_paths
+from dlx.settings.own.names import plain_name
 from dlx.settings.spec import ALL_FOLDS, Spec
 from dlx.study.axes import Variant
 from dlx.study.metrics import MIN_POINTS, direction_of
@@ -367,9 +368,14 @@ def data_name(spec: Spec) -> str:
     return spec.data.source.name if path is None else path.resolve().name
 
 
+def default_name(spec: Spec) -> str:
+    """`DATA-MODEL`."""
+    return f"{data_name(spec)}-{plain_name(spec.model.name)}"
+
+
 def default_folder(spec: Spec) -> Path:
     """`runs/DATA-MODEL`."""
-    return Path("runs") / f"{data_name(spec)}-{spec.model.name}"
+    return Path("runs") / default_name(spec)
 
 
 def load_study(folder: Path) -> Study:

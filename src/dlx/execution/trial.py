@@ -24,6 +24,7 @@ from dlx.execution.process_cache import ProcessCache
 from dlx.execution.stores import Stores
 from dlx.records.folder import TrialFolder
 from dlx.records.schema import EpochRecord, TrialRecord, TrialRun
+from dlx.settings.own.code import line_of
 from dlx.study.results import TrialResult
 from dlx.study.study import Trial
 from dlx.system.characters import encodable
@@ -147,11 +148,17 @@ def run_trial(task: Task, store: VoxelStore, cache: ProcessCache) -> Iterator[Ev
     except (DlxError, OSError):  # the user can fix these; they are not failures of the trial
         raise
     except Exception as error:  # noqa: BLE001 - recorded, so that the other trials can run
-        outcome.status, outcome.cause = "failed", spell_error(error)
+        outcome.status, outcome.cause = "failed", _cause(error, task)
         write_atomically(task.folder.error, traceback.format_exc().encode("utf-8", "backslashreplace"))
     record = make_record(task, outcome)
     task.folder.finish(record)
     yield TrialEnded(record, task.folder.path, was_done=False)
+
+
+def _cause(error: Exception, task: Task) -> str:
+    """The error, and the line of the user's own network in which it arose, if it did."""
+    line = None if task.resolved.code is None else line_of(error, task.resolved.code)
+    return spell_error(error) + (f" ({line})" if line else "")
 
 
 def _train_and_score(task: Task, job: Job, outcome: TrialOutcome) -> Iterator[Event]:

@@ -5,6 +5,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -47,6 +48,7 @@ def work(pipe: Connection, stores: Stores, worker: int) -> None:
     signal.signal(signal.SIGTERM, _end)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
+    sys.stdout = sys.stderr  # what a network of the user's own prints is no result
     cache = ProcessCache()
     while True:
         try:

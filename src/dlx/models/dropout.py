@@ -93,8 +93,9 @@ def named_dropouts(model: nn.Module) -> dict[str, Dropout]:
     return {name: module for name, module in model.named_modules() if isinstance(module, Dropout)}
 
 
-def set_dropout(model: nn.Module, p: float, generator: torch.Generator | None) -> None:
-    """Sets the rate and the noise generator of every Dropout of a model."""
+def set_dropout(model: nn.Module, p: float | None, generator: torch.Generator | None) -> None:
+    """Sets the rate and the noise generator of every Dropout of a model; None leaves the rates."""
     for module in dropout_modules(model):
-        module.set_p(p)
+        if p is not None:
+            module.set_p(p)
         module.generator = generator

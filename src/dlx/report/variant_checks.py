@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from statistics import mean
+from typing import Any
 
 from dlx.records.archive import TrialHistory
 from dlx.records.schema import StudyHeader, TrialRecord
@@ -55,7 +56,7 @@ def evaluated_unlike_trained(variant: VariantSummary) -> tuple[str, ...]:
     if not found:
         return ()
     reached, evaluated = (mean(column) for column in zip(*found.values(), strict=True))
-    networks = [variant.records[seed].settings.get("model", {}).get("args", {}) for seed in found]
+    networks = [_arguments(variant.records[seed]) for seed in found]
     guess = "BatchNorm statistics? " * any(args.get("norm", "batch") == "batch" for args in networks)
     return (
         f"evaluation differs from training ({spell_runs([*found])}): the last epoch's batches reach Dice {reached:.2f} "
@@ -97,8 +98,14 @@ def _full_size_weight(record: TrialRecord) -> float:
     Of weights 1, 1/2, 1/4 ... divided by their sum (`training/deep_supervision.py`). Where levels without a labelled
     voxel are left out, it is no smaller.
     """
-    num_coarser = record.settings.get("model", {}).get("args", {}).get("deep_supervision", 0)
+    num_coarser = _arguments(record).get("deep_supervision", 0)
     return 1.0 / sum(0.5**level for level in range(num_coarser + 1))
+
+
+def _arguments(record: TrialRecord) -> dict[str, Any]:
+    """The arguments of a trial's network; none of a network of the user's own, whose names mean what it likes."""
+    model = record.settings.get("model", {})
+    return {} if "code" in model else dict(model.get("args", {}))
 
 
 def _is_of_foreground_batches(args: object) -> bool:

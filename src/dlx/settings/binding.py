@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from dlx.settings import registry
+from dlx.settings.own.arguments import bind_own
 from dlx.settings.part import Part, Section
 from dlx.settings.spec import ADDED_LATER, kind_of
 from dlx.settings.text import shorten
@@ -66,7 +67,12 @@ def bind_arguments(kind: str, name: str, factory: Callable[..., Any], args: dict
 
 
 def bind_part(kind: str, part: Part) -> Part:
-    """The part with every argument filled in; imports the code behind its name."""
+    """The part with every argument filled in; imports the code behind its name.
+
+    SettingError for a network of the user's own that was not vouched for in this process (`own/named.py`).
+    """
+    if kind == "model" and part.is_own:
+        return bind_own(part)
     return Part(name=part.name, args=bind_arguments(kind, part.name, registry.load(kind, part.name), part.args))
 
 
@@ -108,6 +114,8 @@ def _identify(kind: str, part: Part) -> dict[str, Any]:
 
 def identifying_part(kind: str, part: Part) -> Part:
     """A bound part without the arguments that were added later and have their default."""
+    if part.is_own:
+        return part
     fields = argument_schema(registry.load(kind, part.name)).model_fields
 
     def is_kept(key: str, value: Any) -> bool:

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from dlx.settings import registry
 from dlx.settings.binding import first_cause, spelled_key
-from dlx.settings.part import Part
+from dlx.settings.own.names import own_name
+from dlx.settings.part import Part, is_dumped
 from dlx.settings.spec import PART_KINDS, SPLIT_WAYS, Spec, setting_fields, source_from_text
 from dlx.settings.text import parse_value, shorten
 from dlx.system.characters import encodable
@@ -176,6 +177,9 @@ def _is_bare_name(value: Any) -> bool:
 
 def _share_a_module(model: Any, other: Any) -> bool:
     """Whether two networks are of one module, and so take the same sizes; unknown names, refused later, are ignored."""
+    own = [name for name in (model, other) if isinstance(name, str) and own_name(name) is not None]
+    if own:
+        return bool(model == other)
     modules = {registry.PARTS["model"].get(name, "").partition(":")[0] for name in (model, other)}
     return len(modules - {""}) <= 1
 
@@ -184,8 +188,8 @@ def _as_table(value: Any, key: str) -> Settings:
     """A part, in whatever form it is given, as a flat table of its name and arguments; other tables unchanged."""
     if value is None:
         return {}
-    is_dumped = isinstance(value, Mapping) and set(value) == {"name", "args"} and isinstance(value["name"], str)
-    if key in PART_KINDS and (isinstance(value, str) or is_dumped):
+    is_part = is_dumped(value) and "args" in value and isinstance(value.get("name"), str)
+    if key in PART_KINDS and (isinstance(value, str) or is_part):
         part = Part.model_validate(source_from_text(value) if key == "data.source" else value)
         return {"name": part.name, **part.args}
     if not isinstance(value, Mapping):
@@ -251,10 +255,13 @@ def settings_differences(theirs: dict[str, Any], ours: dict[str, Any], prefix: s
 
 
 def make_spec(settings: Settings) -> Spec:
-    """The Spec of merged settings; SettingError names the key, and the nearest known one if it is unknown."""
+    """The Spec of merged settings; SettingError names the key, and the nearest known one if it is unknown.
+
+    A network of the user's own keeps the rates of its dropout modules if the settings give none.
+    """
     check_numbers(settings)
     try:
-        return Spec.model_validate(settings)
+        return _with_own_rates(Spec.model_validate(settings))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = spelled_key(first["loc"])
@@ -265,6 +272,14 @@ def make_spec(settings: Settings) -> Spec:
             got = shorten(repr(first["input"]))
             raise SettingError(f"{key}: a section, not a setting (got {got}); set one of {', '.join(inner)}") from None
         raise SettingError(first_cause(error)) from None
+
+
+def _with_own_rates(spec: Spec) -> Spec:
+    if spec.dropout.own_rates and not spec.model.is_own:
+        raise SettingError(f"dropout.own_rates: for a network of your own, not for '{spec.model.name}': leave it out")
+    if not spec.model.is_own or spec.dropout.model_fields_set & {"p", "own_rates"}:
+        return spec
+    return spec.model_copy(update={"dropout": spec.dropout.model_copy(update={"own_rates": True})})
 
 
 def _nearest_setting(key: str) -> str:

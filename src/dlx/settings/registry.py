@@ -2,7 +2,7 @@
 
 A new one is an entry here and a function or class there. The engine gives the positional parameters of a factory
 (channels, classes, the optimizer ...). Its keyword-only parameters, with their type hints and defaults, are settings of
-the user; `dlx.settings.binding` checks them.
+the user; `dlx.settings.binding` checks them. Networks of the user's own are not registered: see `own/`.
 """
 
 import importlib
@@ -101,7 +101,16 @@ def load(kind: str, name: str) -> Callable[..., Any]:
     Imports the code.
     """
     if name not in PARTS[kind]:
-        raise SettingError(f"unknown {kind} '{name}': {nearest(name, PARTS[kind])}")
+        raise SettingError(f"unknown {kind} '{name}': {nearest(name, PARTS[kind])}{_own_hint(kind, name)}")
     module, _, function = PARTS[kind][name].partition(":")
     loaded = importlib.import_module(module)
     return getattr(loaded, function) if function else loaded  # type: ignore[return-value]
+
+
+def _own_hint(kind: str, name: str) -> str:
+    """How code of the user's own is named, if the unknown name looks like that."""
+    if kind == "model" and name.endswith(".py"):
+        return f"; a network in a file is named {name}:Name"
+    if kind == "model" and "." in name:
+        return f"; a network of your own is named {':'.join(name.rpartition('.')[::2])}"
+    return "; code of your own is registered first: docs/extending.md" if ":" in name and kind != "model" else ""

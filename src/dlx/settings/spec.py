@@ -268,6 +268,14 @@ class DropoutSpec(Section):
     """What is dropped: single elements, or whole channels (2d, 3d)."""
     where: Literal["every", "decoder", "bottleneck"] = "every"
     """The blocks that have dropout."""
+    own_rates: Annotated[bool, ADDED_LATER] = False
+    """Of a network of your own: its dropout modules keep their rates; true if p is not given."""
+
+    @model_validator(mode="after")
+    def _one_source_of_rates(self) -> Self:
+        if self.own_rates and self.p > 0:
+            raise ValueError(f"p={self.p:g} and own_rates=true exclude each other: leave one out")
+        return self
 
 
 class OptimizerSpec(Section):
@@ -350,7 +358,7 @@ class Spec(Section):
     split: SplitSpec = SplitSpec()
     batch: BatchSpec = BatchSpec()
     model: Annotated[Part, Kind("model")] = Part(name="unet2")
-    """The network."""
+    """The network: one of these names, or your own, my_net.py:Net or package.module:callable."""
     init: Annotated[Part, Kind("initializer"), ADDED_LATER] = Part(name="torch")
     """How the first weights are drawn."""
     dropout: DropoutSpec = DropoutSpec()

@@ -9,6 +9,8 @@ from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from dlx.settings.own.names import parse_own
+from dlx.settings.registry import PARTS
 from dlx.system.errors import SettingError
 
 PART_NAME = re.compile(r"[A-Za-z][\w.+-]*")
@@ -76,17 +78,23 @@ def split_outside_brackets(text: str, separator: str) -> list[str]:
 
 
 def parse_part(text: str) -> dict[str, Any]:
-    """`name` or `name:key=value,key=value` as `{"name": ..., "args": {...}}`; SettingError for any other text."""
+    """`name` or `name:key=value,key=value` as `{"name": ..., "args": {...}}`; SettingError for any other text.
+
+    The name may also be that of a network of the user's own: `my_net.py:Net`, `my_net.py:Net:width=8`.
+    """
     name, colon, rest = text.strip().partition(":")
-    if not PART_NAME.fullmatch(name):
-        raise SettingError(f"'{text}': expected a name, as in unet2 or step:step_size=30,gamma=0.1")
+    own = None if any(name in names for names in PARTS.values()) else parse_own(text)
+    if own is not None:
+        name, rest = str(own[0]), own[1]
+    elif not PART_NAME.fullmatch(name):
+        own_hint = f" or {name}:Name, the class or function in it" if name.endswith(".py") else ""
+        raise SettingError(f"'{text}': expected a name, as in unet2 or step:step_size=30,gamma=0.1{own_hint}")
     args: dict[str, Any] = {}
     for piece in split_outside_brackets(rest, ",") if colon and rest.strip() else []:
         key, equals, value = piece.partition("=")
         key = key.strip().replace("-", "_")
         if not equals or not key.isidentifier():
-            own = "; your own code is registered first: docs/extending.md" if rest.strip().isidentifier() else ""
-            raise SettingError(f"'{text}': expected key=value (got '{piece}'){own}")
+            raise SettingError(f"'{text}': expected key=value (got '{piece}')")
         if key in args:
             raise SettingError(f"'{text}': '{key}' is given twice")
         args[key] = parse_value(value)

@@ -1,7 +1,8 @@
 """Prevents Python from importing modules from the working folder, which is often a folder with data.
 
 Python puts the working folder first on `sys.path` for `python -m`, `python -c` and an interactive session, and
-multiprocessing starts its processes with `python -c`: a `types.py` in that folder would run in each of them.
+multiprocessing starts its processes with `python -c`: a `types.py` in that folder would run in each of them. Networks
+of the user's own are executed without the path (`dlx/settings/own/code.py`).
 """
 
 import os
@@ -55,15 +56,3 @@ def without_main_module() -> Iterator[None]:
         yield
     finally:
         sys.modules["__main__"] = main
-
-
-@contextmanager
-def importing_from_working_folder() -> Iterator[None]:
-    """Within, modules are also imported from the working folder, but installed modules come first."""
-    folder = os.getcwd()
-    sys.path.append(folder)
-    try:
-        yield
-    finally:
-        if folder in sys.path:
-            del sys.path[len(sys.path) - 1 - sys.path[::-1].index(folder)]

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -16,7 +17,9 @@ from dlx.engine.evaluate import Evaluator
 from dlx.engine.fit import Job
 from dlx.engine.randomness import weights_from
 from dlx.engine.step import TrainStep
+from dlx.models.own_network import OwnNetwork, set_memory_format
 from dlx.scoring.outputs import Outputs
+from dlx.settings.own.code import vouch
 from dlx.settings.spec import AugmentSpec, Spec
 from dlx.trial.factories import (
     make_model,
@@ -41,7 +44,11 @@ def make_job(resolved: Resolved, store: VoxelStore, seed: int, like: Job | None 
     model = _network_at_start(resolved, seed)
     if like is None:
         dims, _ = model_geometry(model)
-        model = model.to(compute.device, memory_format=compute.memory_format(dims))  # type: ignore[call-overload]
+        memory_format = compute.memory_format(dims)
+        if isinstance(model, OwnNetwork):
+            set_memory_format(model)
+            memory_format = torch.preserve_format
+        model = model.to(compute.device, memory_format=memory_format)  # type: ignore[call-overload]
         step = _make_step(resolved, store, model)
     else:
         step = like.step
@@ -70,7 +77,9 @@ def shape_key(resolved: Resolved) -> str:
 
 
 def _network_at_start(resolved: Resolved, seed: int) -> nn.Module:
-    """The trial's network with its first weights, on the host."""
+    """The trial's network with its first weights, on the host. A worker loads code of the user's own here."""
+    if resolved.code is not None:
+        vouch(resolved.code)
     with weights_from(seed):
         model = make_model(resolved.spec, resolved.dataset)
     if resolved.initial is not None:
@@ -148,7 +157,7 @@ def _assemble(resolved: Resolved, store: VoxelStore, seed: int, step: TrainStep,
         val_cases=val,
         subset_cases=evenly_spaced(train, spec.evaluate.train_subset),
         class_names=dataset.classes,
-        dropout_p=spec.dropout.p,
+        dropout_p=None if spec.dropout.own_rates else spec.dropout.p,
         evaluate_every=spec.evaluate.every or 1,
         patience=spec.train.patience,
         average=step.average,

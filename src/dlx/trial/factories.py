@@ -7,6 +7,7 @@ from torch import nn
 
 from dlx.data.cases import Dataset
 from dlx.models.network import is_deeply_supervised
+from dlx.models.own_network import make_own_network
 from dlx.scoring.outputs import Outputs
 from dlx.settings import registry
 from dlx.settings.part import Part
@@ -23,7 +24,12 @@ def _make(key: str, part: Part, *given: Any) -> Any:
 
 def make_model(spec: Spec, dataset: Dataset) -> nn.Module:
     """The spec's network for the data's channels and classes, initialised, on torch's current default device."""
-    model: nn.Module = _make("model", spec.model, len(dataset.channels), outputs_of(dataset).num_outputs, spec.dropout)
+    sizes = len(dataset.channels), outputs_of(dataset).num_outputs
+    model: nn.Module
+    if spec.model.is_own:
+        model = make_own_network(spec.model, *sizes, spec.dropout)
+    else:
+        model = _make("model", spec.model, *sizes, spec.dropout)
     _make("init", spec.init, model)
     return model
 

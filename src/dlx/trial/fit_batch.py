@@ -20,6 +20,7 @@ from dlx.settings.text import counted
 from dlx.system.cpu_cores import available_cores
 from dlx.trial.factories import make_training_loss, model_geometry, outputs_of
 from dlx.trial.memory import PARALLEL_FRACTION, Fitted
+from dlx.trial.own_network import fit_own_network
 from dlx.trial.sanity import spell_size
 
 SHOWN = 3  # names in a line
@@ -33,7 +34,13 @@ Patches = tuple[tuple[int, ...], int]  # the size of a patch, and how many a ste
 
 
 def fit_network(spec: Spec, dataset: Dataset) -> tuple[Spec, list[str]]:
-    """The spec with `auto` replaced in `model.dims`, `norm` and `down_norm`, and remarks. The spec's model is bound."""
+    """The spec with `auto` replaced in `model.dims`, `norm` and `down_norm`, and remarks. The spec's model is bound.
+
+    A network of the user's own gets its geometry.
+    """
+    if spec.model.is_own:
+        part, remarks = fit_own_network(spec, dataset, fitting_dims(dataset.cases))
+        return spec.model_copy(update={"model": part}), remarks
     args, remarks = dict(spec.model.args), []
     if args.get("dims") == "auto":
         args["dims"], cause = fitting_dims(dataset.cases)

@@ -25,7 +25,9 @@ from dlx.engine import checkpoint
 from dlx.engine.checkpoint import InitialWeights
 from dlx.engine.device import Compute, choose_compute, memory_bytes
 from dlx.models.network import is_deeply_supervised
+from dlx.models.own_network import OwnNetwork
 from dlx.settings.binding import bind_part, bind_parts, identifying_settings
+from dlx.settings.own.code import OwnCode, vouched_code
 from dlx.settings.part import Part
 from dlx.settings.spec import Spec
 from dlx.study.metrics import MIN_POINTS
@@ -37,6 +39,7 @@ from dlx.trial.evaluation_memory import fit_evaluation_batch
 from dlx.trial.factories import make_loss, make_model, make_optimizer, make_scheduler, model_geometry, outputs_of
 from dlx.trial.fit_batch import fit_batch, fit_network, fit_slice_axis, voxel_size_of_patch
 from dlx.trial.memory import Fitted
+from dlx.trial.own_network import check_own_network, naming_own_code
 from dlx.trial.precision import fit_precision
 from dlx.trial.revisions import revisions
 from dlx.trial.sanity import (
@@ -58,6 +61,7 @@ class Resolved:
     split: Split
     compute: Compute
     parameters: int
+    code: OwnCode | None = None  # of a network of the user's own
     initial: InitialWeights | None = None  # from `train.init_from`
     windows: Windows = ()  # of the channels, if they are clipped and scaled by statistics of the training cases
     remarks: tuple[str, ...] = ()
@@ -71,7 +75,7 @@ class Resolved:
         """Every setting that can change the trial's numbers, as JSON: without paths and device numbers, for example."""
         spec = identifying_settings(self.spec)
         if self.spec.dropout.p == 0.0:  # kind and place then change no number: all sweeps share one control
-            spec["dropout"] = {"p": 0.0}
+            spec["dropout"] = {"p": 0.0} | ({"own_rates": True} if self.spec.dropout.own_rates else {})
         spec["data"]["source"] = {"fingerprint": self.dataset.fingerprint}
         for key in ("orientation", "spacing_mm"):  # the fingerprint says what they changed
             spec["data"].pop(key, None)
@@ -131,12 +135,16 @@ def resolve(spec: Spec, dataset: Dataset, *, min_validations: int = MIN_POINTS, 
     spec, chosen = fit_network(spec, dataset)
     spec = _with_normalizer(spec, dataset)
     windows = _windows(spec, dataset, split)
-    with torch.device("meta"):
+    with torch.device("meta"), naming_own_code(spec.model):
         model = make_model(spec, dataset)
     compute = fit_precision(spec, model, compute)
     spec, fitted, step_fraction = _fit(spec, model, dataset, split, compute, min_validations)
     spec, reduced, evaluation_fraction = fit_evaluation_batch(spec, model, dataset, split, compute, reduces=fits_batch)
-    _check_norms(spec, model, dataset, split)
+    if isinstance(model, OwnNetwork):
+        dropout, own_remarks = check_own_network(spec, model, dataset, split)
+        spec, chosen = spec.model_copy(update={"dropout": dropout}), [*chosen, *own_remarks]
+    else:
+        _check_norms(spec, model, dataset, split)
     part_remarks = _check_parts(spec, model, dataset)
     initial, start_remarks = _initial_weights(spec, model)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -162,6 +170,7 @@ def resolve(spec: Spec, dataset: Dataset, *, min_validations: int = MIN_POINTS, 
         split=split,
         compute=compute,
         parameters=parameters,
+        code=vouched_code(spec.model) if spec.model.is_own else None,
         initial=initial,
         windows=windows,
         remarks=tuple(remarks),
@@ -206,7 +215,7 @@ def _warnings(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, comp
         *warn_of_patches(spec, dataset, split, model_geometry(model)[0]),
         *warn_of_settings_without_effect(spec),
         *warn_of_mirroring(spec, model_geometry(model)[0]),
-        *(warn_of_dropout(model, len(dataset.channels)) if spec.dropout.p > 0 else ()),
+        *(warn_of_dropout(model, len(dataset.channels)) if spec.dropout.p > 0 or spec.dropout.own_rates else ()),
         *(warn_of_threads(compute.threads, available_cores()) if compute.device.type == "cpu" else ()),
     ]
 

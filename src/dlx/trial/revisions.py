@@ -10,7 +10,7 @@ from dlx.settings.spec import Spec
 
 def revisions(spec: Spec, dataset: Dataset, compute: Compute, patch_voxel_size: tuple[float, ...]) -> list[str]:
     """The changes that reach a trial of this bound spec, in the order in which they were made."""
-    args = spec.model.args
+    args = {} if spec.model.is_own else spec.model.args
     is_3d_on_cpu = args.get("dims") == 3 and compute.device.type == "cpu"
     changes = {
         "instance norm in 3D on a CPU by batch norm of each sample": is_3d_on_cpu

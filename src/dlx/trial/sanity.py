@@ -11,6 +11,7 @@ from torch import nn
 from dlx.data.cases import Dataset
 from dlx.data.splits.split import Split
 from dlx.models.dropout import Dropout, dropout_modules
+from dlx.models.own_network import MIN_SIZE, OwnNetwork
 from dlx.settings.spec import Spec
 from dlx.settings.text import counted
 from dlx.trial.factories import model_geometry
@@ -87,7 +88,8 @@ def _is_on(value: Any) -> bool:
 
 
 def warn_of_dropout(model: nn.Module, num_channels: int) -> list[str]:
-    """Dropout before batch norm, found by one forward pass of the model, which is on the meta device.
+    """Dropout before batch norm, found by one forward pass of the model, which is on the meta device; nothing if a
+    network of the user's own cannot run there.
 
     In training, dropout raises the variance of the norm's input, and with it the running variance; in evaluation, where
     nothing is dropped, that variance is too large (Li et al. 2018, arXiv 1801.05134).
@@ -105,17 +107,23 @@ def warn_of_dropout(model: nn.Module, num_channels: int) -> list[str]:
     watched = [*batch_norms, *(module for module in dropout_modules(model) if module.is_active)]
     hooks = [module.register_forward_hook(note) for module in watched]
     dims, stride = model_geometry(model)
+    is_own = isinstance(model, OwnNetwork)
+    size = stride * max(2, -(-MIN_SIZE // stride)) if is_own else 2 * stride
     try:
         with torch.no_grad(), torch.device("meta"):
-            model(torch.empty(2, num_channels, *[2 * stride] * dims))  # two: a norm needs several values a channel
+            model(torch.empty(2, num_channels, *[size] * dims))  # two: a norm needs several values a channel
+    except Exception:
+        if not is_own:
+            raise
     finally:
         for hook in hooks:
             hook.remove()
     if not norms:
         return []
+    how = "with group norm" if is_own else "with model.norm=group"
     return [
         "dropout comes before batch norm, whose running variance is then too large in evaluation (arXiv 1801.05134); "
-        "with model.norm=group there is no running variance, which shows whether this matters"
+        f"{how} there is no running variance, which shows whether this matters"
     ]
 
 

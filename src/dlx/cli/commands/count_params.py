@@ -9,7 +9,7 @@ import typer
 from dlx.system.errors import SettingError
 
 if TYPE_CHECKING:
-    from dlx.cli.model_argument import Factory, UsualInput
+    from dlx.cli.model_argument import Factory
     from dlx.models.count import ModelCount
 
 
@@ -18,7 +18,7 @@ def count_params(
         list[str],
         typer.Argument(
             metavar="MODEL",
-            help="unet2, unet2:width=32, unet-resnet34, resnet50, vgg16_bn ..., or package.module:callable.",
+            help="unet2, unet2:width=32, unet-resnet34, resnet50 ..., or your own: my_net.py:Net, package.module:Net.",
         ),
     ],
     input_: Annotated[
@@ -73,23 +73,30 @@ def count_one(
     from dlx.cli.model_argument import find_model, usual_input
 
     usual = usual_input(text)
-    factory = find_model(text, settings, shape[0] if shape else usual.channels, num_classes or usual.classes)
-    try:
-        with torch.device("meta"):
-            return _build_and_count(text, factory, shape, usual)
-    except SettingError:
+    channels, classes = shape[0] if shape else usual.channels, num_classes or usual.classes
+    causes = []
+    for dims in (2, 3) if shape is None else (len(shape) - 1,):
+        factory = find_model(text, settings, channels, classes, dims)
+        used = shape or (channels, *[usual.size_px] * dims)
         # Some networks read values of tensors while they are built or run; meta tensors have none.
-        return _build_and_count(text, factory, shape, usual)
+        for device in ("meta", "cpu"):
+            try:
+                with torch.device(device):
+                    return _build_and_count(text, factory, used, is_usual=shape is None)
+            except SettingError as error:
+                cause = error
+        causes.append(cause)
+    raise causes[0]
 
 
 def _build_and_count(
-    text: str, factory: "Factory", shape: tuple[int, ...] | None, usual: "UsualInput"
+    text: str, factory: "Factory", shape: tuple[int, ...], *, is_usual: bool
 ) -> "tuple[tuple[int, ...], ModelCount]":
-    from dlx.cli.model_argument import build_model
     from dlx.models.count import count
 
-    model = build_model(text, factory)
-    used = shape or (usual.channels, *[usual.size_px] * getattr(model, "dims", 2))
+    model = factory()
+    dims = getattr(model, "dims", None)
+    used = (shape[0], *[shape[1]] * dims) if is_usual and isinstance(dims, int) else shape
     try:
         return used, count(model, used)
     except SettingError as error:

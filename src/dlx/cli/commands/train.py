@@ -50,7 +50,8 @@ def study_and_folder(options: TrainOptions) -> "tuple[Study, Path | None, str | 
     """The study that the options describe, its folder, and its command (None: the typed one).
 
     With `--resume` and no settings it is the study recorded in the folder, and its command is made from the recorded
-    settings, which the typed command does not name.
+    settings, which the typed command does not name. `--model my_net.py:Net` is then no setting, but names the code of
+    the recorded network.
     """
     from dlx.api.studies import one_network
     from dlx.cli.repeat_commands import train_command
@@ -59,7 +60,39 @@ def study_and_folder(options: TrainOptions) -> "tuple[Study, Path | None, str | 
 
     if options.resume and options.fresh:
         raise SettingError("--resume and --fresh cannot be combined: use one of them")
-    if options.resume and options.out is not None and changes_no_setting(options):
-        study = load_study(options.out)
+    if options.resume and options.out is not None and (changes_no_setting(options) or names_code_alone(options)):
+        study = with_recorded_code(load_study(options.out), options)
         return study, options.out, train_command(study.base.model_dump(mode="json"), study.seeds, options.out)
     return one_network(settings_from(options), seeds_from(options)), options.out, None
+
+
+def names_code_alone(options: TrainOptions) -> bool:
+    """True if `--model` names a network of the user's own, and no other option could change a trial."""
+    from dlx.settings.part import Part
+
+    is_own = options.model is not None and Part.model_validate(options.model).is_own
+    return is_own and changes_no_setting(options, without=("model",))
+
+
+def with_recorded_code(study: "Study", options: TrainOptions) -> "Study":
+    """A recorded study whose network's code, if it is the user's own, `--model` names. A record never names code that
+    is loaded, so it is not trusted as a file of settings may be.
+    """
+    from dlx.settings.own.names import canonical_name
+    from dlx.settings.part import Part
+    from dlx.study.own_code import with_code_of_study
+    from dlx.system.errors import SettingError
+
+    recorded = study.base.model
+    if options.trust_code:
+        raise SettingError(
+            "--trust-code: for settings in TOML files; with --resume name the network: --model FILE.py:Net"
+        )
+    if options.model is None:
+        return with_code_of_study(study, [])
+    named = Part.model_validate(options.model)
+    if canonical_name(named.name) != recorded.name:
+        raise SettingError(f"--model {named.name}: the network in {options.out} is '{recorded.name}'")
+    if named.args and named.args != recorded.args:
+        raise SettingError(f"--model {named}: the network in {options.out} has other arguments: {recorded}")
+    return with_code_of_study(study, [named.name])

@@ -9,7 +9,7 @@ from dlx.cli.output.console import PlainConsole, output, print_json
 from dlx.cli.output.head import print_head, print_indented, print_variants, study_entry
 from dlx.report.formatting import spell_seconds
 from dlx.report.terminal.grid import Column, Grid, Row, Styled, Trimmed
-from dlx.settings.part import Part
+from dlx.settings.part import Part, is_dumped
 from dlx.settings.text import counted
 from dlx.system.characters import visible
 
@@ -171,8 +171,9 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """`{"train": {"epochs": 3}}` as `[("train.epochs", "3")]`; a part's arguments follow its name."""
     rows = []
     for key, value in tree.items():
-        if isinstance(value, dict) and set(value) == {"name", "args"}:
+        if is_dumped(value) and "args" in value:
             rows += [(f"{prefix}{key}.name", str(value["name"])), *flatten(value["args"], f"{prefix}{key}.")]
+            rows += flatten({f"{key}.code": value["code"]}, prefix) if "code" in value else []
         elif isinstance(value, dict) and value:
             rows += flatten(value, f"{prefix}{key}.")
         elif isinstance(value, list) and value and isinstance(value[0], dict):

@@ -7,7 +7,8 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from dlx.cli.output.console import PlainConsole
-from dlx.settings.part import Part
+from dlx.settings.own.named import spell_code
+from dlx.settings.part import Part, spell_value
 from dlx.settings.spec import Spec
 from dlx.settings.text import counted
 from dlx.system.characters import visible
@@ -93,7 +94,12 @@ def training_subset(resolved: "Resolved") -> str:
 
 
 def _sizes(model: Part) -> str:
-    """` (3D, width 16, 3 levels)` if the network has these arguments; 2D is not named."""
+    """` (3D, width 16, 3 levels)` if the network has these arguments; 2D is not named. A network of the user's own with
+    its arguments as they were given, and the digest of its code.
+    """
+    if model.code is not None:
+        given = [f"{key}={spell_value(value)}" for key, value in model.args.items()]
+        return f" ({', '.join([f'{model.code.dims}D', *given, spell_code(model.code.digest, model.code.version)])})"
     sizes = ["3D"] if model.args.get("dims") == 3 else []
     sizes += [f"width {model.args['width']}"] if "width" in model.args else []
     sizes += [counted(model.args["levels"], "level")] if "levels" in model.args else []
