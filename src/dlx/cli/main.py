@@ -11,6 +11,7 @@ import typer
 
 from dlx.cli.commands.compare_schedulers import compare_schedulers
 from dlx.cli.commands.count_params import count_params
+from dlx.cli.commands.ls import ls
 from dlx.cli.commands.make_phantom import make_phantom
 from dlx.cli.commands.report import report
 from dlx.cli.commands.run import run as run_file
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, sweep_dropout, compare_schedulers, run_file, report, count_params, settings, make_phantom):
+for command in (train, sweep_dropout, compare_schedulers, run_file, report, ls, count_params, settings, make_phantom):
     app.command(command.__name__.replace("_", "-"), cls=Command)(expanding_home(command))
 
 

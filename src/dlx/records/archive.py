@@ -47,12 +47,15 @@ class StudyRecords:
     looks: tuple[Look, ...]
 
 
-def read_study(path: Path) -> StudyRecords:
-    """The records in a study's folder or archive; DataError if it is missing, damaged or not a study."""
+def read_study(path: Path, *, with_epochs: bool = True) -> StudyRecords:
+    """The records in a study's folder or archive; DataError if it is missing, damaged or not a study.
+
+    Without the epochs, which take most of the time, each trial has none.
+    """
     if path.is_dir():
-        records = _read_folder(path)
+        records = _read_folder(path, with_epochs=with_epochs)
     elif path.is_file():
-        records = _read_archive(path)
+        records = _read_archive(path, with_epochs=with_epochs)
     else:
         raise DataError(f"{path}: no such file or folder")
     try:
@@ -88,7 +91,7 @@ def _check_header(header: StudyHeader) -> None:
     check_claims(claims, variants, header.axes, header.epochs)
 
 
-def _read_folder(path: Path) -> StudyRecords:
+def _read_folder(path: Path, *, with_epochs: bool) -> StudyRecords:
     folder = StudyFolder(path)
     header = folder.header()
     if header is None:
@@ -98,11 +101,12 @@ def _read_folder(path: Path) -> StudyRecords:
     trials = []
     for entry in header.trials:
         found = folder.trial(entry)
-        trials.append(TrialHistory(entry, tuple(found.epochs()), found.result(), found.path))
+        epochs = tuple(found.epochs()) if with_epochs else ()
+        trials.append(TrialHistory(entry, epochs, found.result(), found.path))
     return StudyRecords(header, tuple(trials), tuple(folder.looks()))
 
 
-def _read_archive(path: Path) -> StudyRecords:
+def _read_archive(path: Path, *, with_epochs: bool) -> StudyRecords:
     header: StudyHeader | None = None
     looks: list[Look] = []
     known: dict[str, tuple[tuple[EpochRecord, ...], TrialRecord | None]] = {}
@@ -114,7 +118,8 @@ def _read_archive(path: Path) -> StudyRecords:
             elif "look" in document:
                 looks.append(Look.model_validate(document["look"]))
             else:
-                epochs = tuple(EpochRecord.model_validate(epoch) for epoch in document["epochs"])
+                lines = document["epochs"] if with_epochs else []
+                epochs = tuple(EpochRecord.model_validate(epoch) for epoch in lines)
                 record = document["record"]
                 known[document["trial"]] = (epochs, TrialRecord.model_validate(record) if record else None)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:  # ValidationError is a ValueError
@@ -230,7 +235,7 @@ def check_can_write(stem: Path) -> None:
         raise SettingError(
             f"{stem.parent}: records are kept beside the study's file, but this folder is not writable: {cause}"
         ) from None
-    for ending in (".jsonl", ".md", ".svg", "-cases.csv", "-results.csv"):
+    for ending in (".jsonl", ".md", ".svg", "-cases.csv", "-results.csv", "-epochs.csv"):
         path = stem.with_name(f"{stem.name}{ending}")
         if path.is_dir():
             raise SettingError(

@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +28,7 @@ from pydantic import ValidationError
 from dlx.records.schema import EpochRecord, Look, StudyHeader, TrialEntry, TrialRecord
 from dlx.study.results import Record
 from dlx.system.errors import DataError
+from dlx.system.file_locks import is_locked
 from dlx.system.files import naming, remove_leftovers, write_atomically, write_json
 
 # The workers of a killed study end shortly after it; waiting for their locks allows to run the study again at once.
@@ -58,8 +59,12 @@ def parse_record(model: type[AnyRecord], content: bytes, place: str, what: str) 
 
 
 def read_record(model: type[AnyRecord], path: Path, what: str) -> AnyRecord | None:
-    """The record in a file; None if there is no file."""
-    return parse_record(model, path.read_bytes(), f"{path}", what) if path.exists() else None
+    """The record in a file; None if there is no file; DataError for a damaged one, and for a pipe or folder."""
+    if not path.exists():
+        return None
+    if not path.is_file():  # reading a pipe would block
+        raise DataError(f"{path}: not a file, and so not {what}")
+    return parse_record(model, path.read_bytes(), f"{path}", what)
 
 
 def read_lines(model: type[AnyRecord], path: Path, what: str) -> list[AnyRecord]:
@@ -76,7 +81,18 @@ class TrialFolder:
         # found by its id, as another study of this folder may have started the trial under another label
         known = sorted((study_folder / "trials").glob(f"*-seed{seed}-{trial[:8]}"))
         run = f"seed{seed}" if fold is None else f"fold{fold}-seed{seed}"
-        self.path = known[0] if known else study_folder / "trials" / f"{name[:60]}-{run}-{trial[:8]}"
+        self._name(known[0] if known else study_folder / "trials" / f"{name[:60]}-{run}-{trial[:8]}")
+
+    @classmethod
+    def at(cls, path: Path) -> "TrialFolder":
+        """The folder of a trial whose path is known."""
+        found = cls.__new__(cls)
+        found._name(path)
+        return found
+
+    def _name(self, path: Path) -> None:
+        """Sets the paths of the folder and its files."""
+        self.path = path
         self.last = self.path / "last.safetensors"
         self.best = self.path / "best.safetensors"
         self.error = self.path / "error.txt"
@@ -104,6 +120,10 @@ class TrialFolder:
         with lock:
             remove_leftovers(self.path)
             yield
+
+    def is_running(self) -> bool:
+        """Whether a process holds the trial's lock now; False if the lock file cannot be opened. Writes nothing."""
+        return is_locked(self.path / ".lock")
 
     def append(self, record: EpochRecord) -> None:
         """Appends the line of one epoch; returns once it is on disk."""
@@ -133,6 +153,11 @@ class TrialFolder:
     def result(self) -> TrialRecord | None:
         """The result of the trial; None until it has ended."""
         return read_record(TrialRecord, self._result, "a trial's record")
+
+
+def was_shown(look: Look, looks: Iterable[Look]) -> bool:
+    """Whether one of these looks was at the same verdicts, whenever that was."""
+    return any(known.model_copy(update={"shown_utc": look.shown_utc}) == look for known in looks)
 
 
 class StudyFolder:
@@ -178,9 +203,9 @@ class StudyFolder:
         """
         if look is None:
             return []
-        shown = look.model_copy(update={"shown_utc": datetime.now(UTC).isoformat(timespec="seconds")})
-        if any(known.model_copy(update={"shown_utc": shown.shown_utc}) == shown for known in self.looks()):
+        if was_shown(look, self.looks()):
             return []
+        shown = look.model_copy(update={"shown_utc": datetime.now(UTC).isoformat(timespec="seconds")})
         append_line(self._looks, shown.model_dump_json())
         return [shown]
 

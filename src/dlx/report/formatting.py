@@ -2,6 +2,7 @@
 
 from math import floor, log10
 
+from dlx.settings.text import counted
 from dlx.statistics.claims import Estimate
 
 
@@ -17,6 +18,15 @@ def spell_seconds(seconds: float) -> str:
     if seconds < 3600:
         return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
     return f"{int(seconds) // 3600} h {int(seconds) % 3600 // 60:02d} min"
+
+
+def spell_age(seconds: float) -> str:
+    """How long ago: `40 s`, `12 min`, `5 h`, `1 day`, `30 days`; `0 s` for a time in the future."""
+    whole = max(0, int(seconds))
+    for size, unit in ((86400, "day"), (3600, "h"), (60, "min")):
+        if whole >= size:
+            return counted(whole // size, unit) if unit == "day" else f"{whole // size} {unit}"
+    return f"{whole} s"
 
 
 def signed(value: float | None, digits: int = 3) -> str:
