@@ -60,18 +60,6 @@ def test_a_worker_without_tests_left_may_wait_for_the_last_test_of_another(tmp_p
     (tmp_path / "conftest.py").symlink_to(Path(__file__).parent / "conftest.py")
     short = "def test_that_is_short():\n    pass\n"
     (tmp_path / "test_it.py").write_text(f"import time\ndef test_that_is_long():\n    time.sleep(3)\n{short}")
-    words = [
-        "pytest",
-        "-q",
-        "-n",
-        "2",
-        "--dist",
-        "worksteal",
-        "-c",
-        os.devnull,
-        "-p",
-        "no:cacheprovider",
-        str(tmp_path),
-    ]
+    words = ["pytest", "-q", "-n", "2", "--dist", "worksteal", "-c", os.devnull, "-p", "no:cacheprovider", str(tmp_path)]
     done = watch(sys.executable, "-m", *words, limit=50, exit_limit=1)
     assert done.returncode == 0, done.stderr

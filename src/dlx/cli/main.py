@@ -16,6 +16,7 @@ from dlx.cli.commands.make_phantom import make_phantom
 from dlx.cli.commands.report import report
 from dlx.cli.commands.run import run as run_file
 from dlx.cli.commands.settings import settings
+from dlx.cli.commands.show import show
 from dlx.cli.commands.sweep_dropout import sweep_dropout
 from dlx.cli.commands.train import train
 from dlx.cli.parsing import Command, Group, expanding_home
@@ -33,7 +34,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, sweep_dropout, compare_schedulers, run_file, report, ls, count_params, settings, make_phantom):
+for command in (
+    train,
+    sweep_dropout,
+    compare_schedulers,
+    run_file,
+    report,
+    show,
+    ls,
+    count_params,
+    settings,
+    make_phantom,
+):
     app.command(command.__name__.replace("_", "-"), cls=Command)(expanding_home(command))
 
 

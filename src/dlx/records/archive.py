@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from dlx.records.folder import StudyFolder
+from dlx.records.folder import StudyFolder, TrialFolder
 from dlx.records.schema import EpochRecord, Look, StudyHeader, TrialEntry, TrialRecord
 from dlx.settings.binding import first_cause
 from dlx.study.claims import Claim
@@ -36,6 +36,12 @@ class TrialHistory:
     epochs: tuple[EpochRecord, ...]
     record: TrialRecord | None
     folder: Path | None = None
+
+    def settings(self) -> dict[str, Any] | None:
+        """The resolved settings; None if they are not known, as of a trial that has not begun."""
+        if self.record is not None:
+            return self.record.settings
+        return None if self.folder is None else TrialFolder.at(self.folder).settings()
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ from dlx.records.schema import EpochRecord, Look, StudyHeader, TrialEntry, Trial
 from dlx.study.results import Record
 from dlx.system.errors import DataError
 from dlx.system.file_locks import is_locked
-from dlx.system.files import naming, remove_leftovers, write_atomically, write_json
+from dlx.system.files import naming, read_json, remove_leftovers, write_atomically, write_json
 
 # The workers of a killed study end shortly after it; waiting for their locks allows to run the study again at once.
 LOCK_WAIT_S = 3.0
@@ -102,6 +102,16 @@ class TrialFolder:
     def begin(self, settings: dict[str, Any]) -> None:
         """Creates the folder and writes the settings of the trial."""
         write_json(self.path / "settings.json", settings)
+
+    def settings(self) -> dict[str, Any] | None:
+        """The resolved settings of the trial; None before it began; DataError if they are damaged."""
+        path = self.path / "settings.json"
+        if not path.exists():
+            return None
+        found = read_json(path)
+        if not isinstance(found, dict):
+            raise DataError(f"{path}: not the settings of a trial (expected a table)")
+        return found
 
     @contextmanager
     def locked(self) -> Iterator[None]:
