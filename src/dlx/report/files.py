@@ -5,16 +5,16 @@ from pathlib import Path
 
 from dlx.records.archive import StudyRecords, archive_of, portable, write_archive
 from dlx.report.csv_tables import cases_table, results_table
+from dlx.report.epochs_csv import epochs_table
 from dlx.report.summary import Summary
-from dlx.system.files import write_atomically
+from dlx.system.files import link_over, write_atomically
 
 
 def write_report(stem: Path, summary: Summary, records: StudyRecords, *, with_png: bool) -> list[Path]:
-    """Writes STEM.md, STEM.svg, STEM-levels.svg if levels were probed, PNGs too `with_png`, and the tables of
-    `write_tables`. Returns the paths.
+    """Writes STEM.md, STEM.svg, STEM-levels.svg if levels were probed, and the tables of `write_tables`; `with_png` also
+    PNGs of the figures and the pictures of `write_progress`. Returns the paths.
     """
-    # matplotlib warns on import if it cannot write its font cache (no home folder), but draws correctly
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+    quiet_matplotlib()
     from dlx.report.figures.levels import draw_levels
     from dlx.report.figures.study import draw_study
     from dlx.report.levels import is_probed
@@ -32,21 +32,57 @@ def write_report(stem: Path, summary: Summary, records: StudyRecords, *, with_pn
         written += paths
         names.append(paths[0].name)
     write_atomically(page, make_page(summary, records, *names).encode(errors="backslashreplace"))
-    return [*written, *write_tables(stem, records)]
+    progress = write_progress(stem, records) if with_png else []
+    return [*written, *write_tables(stem, records), *progress]
+
+
+def quiet_matplotlib() -> None:
+    """Hides matplotlib's warning on import that it cannot write its font cache (no home folder): it draws correctly."""
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
+
+
+def write_progress(stem: Path, records: StudyRecords) -> list[Path]:
+    """Writes progress.png, or STEM-progress.png as in `write_tables`, and returns its path; nothing without an epoch.
+
+    Of one network, each trial in the study's own folder has a progress.png too, drawn again if epochs were added. The
+    trials of a study of several variants have none: at 0.2 s each, they would take longer than the rest of the report.
+    """
+    begun = [trial for trial in records.trials if trial.epochs]
+    if not begun:
+        return []
+    quiet_matplotlib()
+    from dlx.report.figures.progress import draw_progress, draw_trial_progress
+
+    path = stem.with_name(f"{_prefix(stem)}progress.png")
+    own = [t.folder for t in begun if t.folder is not None and t.folder.parent.parent == path.parent]
+    if len(records.header.variants) == 1 and stem.name == "report" and len(own) == len(begun):
+        for trial, folder in zip(begun, own, strict=True):
+            picture = folder / path.name
+            if not picture.exists() or picture.stat().st_mtime < (folder / "epochs.jsonl").stat().st_mtime:
+                draw_trial_progress(trial, picture)
+        if len(records.trials) == 1:
+            link_over(own[0] / path.name, path)
+            return [path]
+    draw_progress(records, path)
+    return [path]
+
+
+def _prefix(stem: Path) -> str:
+    """What precedes the names of files beside a report: nothing beside report.md, else `STEM-`."""
+    return "" if stem.name == "report" else f"{stem.name}-"
 
 
 def write_tables(stem: Path, records: StudyRecords) -> list[Path]:
     """Writes the CSV files for other programs. Returns the paths.
 
-    Beside report.md, the report in a study's own folder, they are cases.csv and results.csv; beside any other page
-    STEM-cases.csv and STEM-results.csv, as several studies may have their reports in one folder.
+    Beside report.md, the report in a study's own folder, they are cases.csv, results.csv and epochs.csv; beside any
+    other page STEM-cases.csv and so on, as several studies may have their reports in one folder.
     """
-    prefix = "" if stem.name == "report" else f"{stem.name}-"
-    tables = {"cases.csv": cases_table(records), "results.csv": results_table(records)}
+    tables = {"cases.csv": cases_table, "results.csv": results_table, "epochs.csv": epochs_table}
     written = []
-    for name, table in tables.items():
-        written.append(stem.with_name(f"{prefix}{name}"))
-        write_atomically(written[-1], table.csv().encode(errors="backslashreplace"))
+    for name, make_table in tables.items():
+        written.append(stem.with_name(f"{_prefix(stem)}{name}"))
+        write_atomically(written[-1], make_table(records).csv().encode(errors="backslashreplace"))
     return written
 
 
