@@ -73,15 +73,21 @@ def read_lines(model: type[AnyRecord], path: Path, what: str) -> list[AnyRecord]
     return [parse_record(model, line, f"{path}: line {number}", what) for number, line in enumerate(lines, 1)]
 
 
+def trial_folder_name(entry: TrialEntry) -> str:
+    """`LABEL-seedN-ID`, in cross-validation `LABEL-foldF-seedN-ID`, in characters that every file system has."""
+    name = re.sub(r"[^\w.=+-]+", "-", entry.label).strip("-") or "trial"
+    run = f"seed{entry.seed}" if entry.fold is None else f"fold{entry.fold}-seed{entry.seed}"
+    return f"{name[:60]}-{run}-{entry.trial[:8]}"
+
+
 class TrialFolder:
     """The records of one trial in its folder."""
 
     def __init__(self, study_folder: Path, label: str, seed: int, trial: str, fold: int | None = None) -> None:
-        name = re.sub(r"[^\w.=+-]+", "-", label).strip("-") or "trial"
         # found by its id, as another study of this folder may have started the trial under another label
         known = sorted((study_folder / "trials").glob(f"*-seed{seed}-{trial[:8]}"))
-        run = f"seed{seed}" if fold is None else f"fold{fold}-seed{seed}"
-        self._name(known[0] if known else study_folder / "trials" / f"{name[:60]}-{run}-{trial[:8]}")
+        name = trial_folder_name(TrialEntry(trial=trial, label=label, seed=seed, fold=fold))
+        self._name(known[0] if known else study_folder / "trials" / name)
 
     @classmethod
     def at(cls, path: Path) -> "TrialFolder":

@@ -7,12 +7,15 @@ from dlx.records.archive import StudyRecords, archive_of, portable, write_archiv
 from dlx.report.csv_tables import cases_table, results_table
 from dlx.report.epochs_csv import epochs_table
 from dlx.report.summary import Summary
+from dlx.report.trackers import mlflow as mlflow_runs
+from dlx.report.trackers import tensorboard as event_files
 from dlx.system.files import link_over, write_atomically
 
 
 def write_report(stem: Path, summary: Summary, records: StudyRecords, *, with_png: bool) -> list[Path]:
-    """Writes STEM.md, STEM.svg, STEM-levels.svg if levels were probed, and the tables of `write_tables`; `with_png` also
-    PNGs of the figures and the pictures of `write_progress`. Returns the paths.
+    """Writes STEM.md, STEM.svg, STEM-levels.svg if levels were probed, and the tables of `write_tables`.
+
+    With `with_png` also PNGs of the figures, and the pictures of `write_progress`. Returns the paths.
     """
     quiet_matplotlib()
     from dlx.report.figures.levels import draw_levels
@@ -83,6 +86,16 @@ def write_tables(stem: Path, records: StudyRecords) -> list[Path]:
     for name, make_table in tables.items():
         written.append(stem.with_name(f"{_prefix(stem)}{name}"))
         write_atomically(written[-1], make_table(records).csv().encode(errors="backslashreplace"))
+    return written
+
+
+def write_trackers(stem: Path, records: StudyRecords, *, tensorboard: bool, mlflow: bool) -> list[Path]:
+    """Writes the folders of TensorBoard and MLflow, named as in `write_tables`, and returns their paths."""
+    written = []
+    if tensorboard:
+        written.append(event_files.write_events(stem.with_name(f"{_prefix(stem)}{event_files.FOLDER}"), records))
+    if mlflow:
+        written.append(mlflow_runs.write_runs(stem.with_name(f"{_prefix(stem)}{mlflow_runs.FOLDER}"), records))
     return written
 
 

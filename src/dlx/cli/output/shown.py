@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dlx.cli.output.console import note, output, print_json
 from dlx.cli.output.head import print_indented
+from dlx.cli.output.outcome import tracker_lines
 from dlx.cli.repeat_commands import repeat_command, resume_command
 from dlx.records.archive import StudyRecords, finished, read_study
 from dlx.records.folder import StudyFolder
@@ -80,7 +81,7 @@ def files_of(path: Path) -> list[tuple[str, list[Path]]]:
         tables = [stem.with_name(f"{stem.name}-{name}") for name in TABLES]
     else:
         report, tables = [path / name for name in REPORT], [path / name for name in TABLES]
-    found = [("report", report), ("tables", tables), ("mlflow", [path / "mlruns"])]
+    found = [("report", report), ("tables", tables)]
     return [(what, known) for what, files in found if (known := [file for file in files if file.exists()])]
 
 
@@ -94,8 +95,7 @@ def _foot(path: Path, records: StudyRecords) -> Iterator[str]:
     yield f"records:      {path}"
     for what, files in files_of(path):
         yield f"{what + ':':14}{_in_one_folder(files)}"
-    if (path / "tensorboard").is_dir():
-        yield f"tensorboard:  {shell_command(['tensorboard', '--logdir', str(path / 'tensorboard')])}"
+    yield from tracker_lines(path)
     begun = [trial.folder for trial in records.trials if trial.folder is not None and trial.folder.is_dir()]
     if begun:
         others = f"   (and {len(begun) - 1} more)" * (len(begun) > 1)

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dlx.records.one_trial import OneTrial
-from dlx.settings.part import Part, spell_value
-from dlx.settings.spec import Spec, setting_fields
+from dlx.settings.flat import flattened, spell_setting
+from dlx.settings.spec import Spec
 
 UNKNOWN = "-"
 
@@ -27,55 +27,29 @@ def changed_settings(trial: OneTrial) -> list[ChangedSetting]:
 
     Values that are chosen by the data where none is given, such as the size of patches, are not listed.
     """
-    defaults = Spec().model_dump(mode="json")
+    defaults = flattened(Spec().model_dump(mode="json"))
+    given = flattened(trial.header.settings) if trial.header is not None else {}
     found: dict[str, ChangedSetting] = {}
-    given = trial.header.settings if trial.header is not None else {}
-    for setting in setting_fields():
-        asked, default = (_get(table, setting.key) for table in (given, defaults))
-        if asked is not None and asked != default:
-            found[setting.key] = ChangedSetting(setting.key, _spell(asked), _spell(default))
+
+    def default_of(key: str) -> str:
+        return spell_setting(defaults[key]) if key in defaults else UNKNOWN
+
+    for key, asked in given.items():
+        if asked is not None and asked != defaults.get(key):
+            found[key] = ChangedSetting(key, spell_setting(asked), default_of(key))
     ours = trial.history.settings()
     theirs = trial.control.settings() if trial.control is not None else None
     for key, value, control in _differences(theirs, ours) if ours and theirs else ():
-        found[key] = ChangedSetting(key, _spell(value), _spell(_get(defaults, key)), _spell(control))
+        found[key] = ChangedSetting(key, spell_setting(value), default_of(key), spell_setting(control))
     return list(found.values())
 
 
-def _get(settings: Mapping[str, Any], key: str) -> Any:
-    """The value of a dotted key; None if there is none."""
-    value: Any = settings
-    for step in key.split("."):
-        value = value.get(step) if isinstance(value, Mapping) else None
-    return value
-
-
-def _differences(
-    theirs: Mapping[str, Any], ours: Mapping[str, Any], prefix: str = ""
-) -> Iterator[tuple[str, Any, Any]]:
-    """Yields key, our value and theirs where they differ; a part with its arguments is one value.
+def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Yields key, our value and theirs where they differ.
 
     Where the control drops nothing, it has no kind and place of dropout, in which no variant differs from it then.
     """
-    for key in ours:
-        a, b = theirs.get(key), ours[key]
-        if a == b or (prefix == "dropout." and key not in theirs):
-            continue
-        if isinstance(a, Mapping) and isinstance(b, Mapping) and not _is_part(b):
-            yield from _differences(a, b, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", b, a
-
-
-def _is_part(value: Any) -> bool:
-    return isinstance(value, Mapping) and set(value) == {"name", "args"}
-
-
-def _spell(value: Any) -> str:
-    """A value as it is typed after `--set key=`; parts with their arguments, several joined by `+`."""
-    if value is None:
-        return "none"
-    if _is_part(value) and isinstance(value["name"], str) and isinstance(value["args"], dict):
-        return str(Part(name=value["name"], args=value["args"]))
-    if isinstance(value, list) and value and all(map(_is_part, value)):
-        return "+".join(map(_spell, value))
-    return spell_value(value)
+    of_control = flattened(theirs)
+    for key, value in flattened(ours).items():
+        if value != of_control.get(key) and not (key.startswith("dropout.") and key not in of_control):
+            yield key, value, of_control.get(key)
