@@ -1,8 +1,8 @@
 """All records of a study: reads them from its folder or from an archive (one file of JSON lines), writes the archive.
 
-An archive contains the header, the looks, and a line per trial with all its epochs: everything that a report needs, but
-no checkpoints. `dlx run NAME.toml` keeps one beside the study's file, `NAME.jsonl`, with the report at `NAME.md` and
-`NAME.svg`.
+An archive contains the header, the looks, and a line per trial with all its epochs, and of a few trials the pictures of
+cases: everything that a report needs, but no checkpoints. `dlx run NAME.toml` keeps one beside the study's file,
+`NAME.jsonl`, with the report at `NAME.md`, `NAME.html` and `NAME.svg`.
 """
 
 import json
@@ -10,14 +10,15 @@ import math
 import re
 import shlex
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from pydantic import ValidationError
 
-from dlx.records.folder import StudyFolder, TrialFolder
+from dlx.records.folder import StudyFolder, TrialFolder, read_pictures
+from dlx.records.pictures import CasePicture, CasePictures
 from dlx.records.schema import EpochRecord, Look, StudyHeader, TrialEntry, TrialRecord
 from dlx.settings.binding import first_cause
 from dlx.study.claims import Claim
@@ -30,12 +31,20 @@ from dlx.system.files import write_atomically
 
 @dataclass(frozen=True)
 class TrialHistory:
-    """The records of one trial: its entry in the study, its epochs so far, and its record (None until it has ended)."""
+    """The records of one trial: its entry in the study, its epochs so far, and its record (None until it has ended).
+
+    `pictures` are those of an archive; those in a folder are read when they are asked for (`read_pictures`).
+    """
 
     entry: TrialEntry
     epochs: tuple[EpochRecord, ...]
     record: TrialRecord | None
     folder: Path | None = None
+    pictures: tuple[CasePicture, ...] = ()
+
+    def read_pictures(self) -> tuple[CasePicture, ...]:
+        """The pictures of validation cases, from the archive or the trial's folder; DataError if they are damaged."""
+        return self.pictures if self.folder is None else read_pictures(self.folder)
 
     def settings(self) -> dict[str, Any] | None:
         """The resolved settings; None if they are not known, as of a trial that has not begun."""
@@ -115,7 +124,7 @@ def _read_folder(path: Path, *, with_epochs: bool) -> StudyRecords:
 def _read_archive(path: Path, *, with_epochs: bool) -> StudyRecords:
     header: StudyHeader | None = None
     looks: list[Look] = []
-    known: dict[str, tuple[tuple[EpochRecord, ...], TrialRecord | None]] = {}
+    known: dict[str, tuple[tuple[EpochRecord, ...], TrialRecord | None, tuple[CasePicture, ...]]] = {}
     try:
         for line in path.read_text(encoding="utf-8").splitlines():
             document = json.loads(line)
@@ -127,7 +136,8 @@ def _read_archive(path: Path, *, with_epochs: bool) -> StudyRecords:
                 lines = document["epochs"] if with_epochs else []
                 epochs = tuple(EpochRecord.model_validate(epoch) for epoch in lines)
                 record = document["record"]
-                known[document["trial"]] = (epochs, TrialRecord.model_validate(record) if record else None)
+                pictures = CasePictures(pictures=document.get("pictures", ())).pictures
+                known[document["trial"]] = (epochs, TrialRecord.model_validate(record) if record else None, pictures)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:  # ValidationError is a ValueError
         cause = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise DataError(
@@ -135,8 +145,21 @@ def _read_archive(path: Path, *, with_epochs: bool) -> StudyRecords:
         ) from None
     if header is None:
         raise DataError(f"{path}: contains no study header")
-    trials = [TrialHistory(entry, *known.get(entry.trial, ((), None))) for entry in header.trials]
+    trials = []
+    for entry in header.trials:
+        epochs, ended, shown = known.get(entry.trial, ((), None, ()))
+        trials.append(TrialHistory(entry, epochs, ended, pictures=shown))
     return StudyRecords(header, tuple(trials), tuple(looks))
+
+
+def with_pictures(records: StudyRecords, trials: Collection[TrialEntry]) -> StudyRecords:
+    """The records with the pictures of these trials and of no others, as an archive keeps them."""
+    return replace(
+        records,
+        trials=tuple(
+            replace(trial, pictures=trial.read_pictures() if trial.entry in trials else ()) for trial in records.trials
+        ),
+    )
 
 
 def portable(records: StudyRecords) -> StudyRecords:
@@ -149,7 +172,7 @@ def portable(records: StudyRecords) -> StudyRecords:
         if record is not None:
             run = record.run.model_copy(update={"host": ""})
             record = record.model_copy(update={"run": run, "settings": _without_local_paths(record.settings)})
-        trials.append(TrialHistory(trial.entry, trial.epochs, record))
+        trials.append(TrialHistory(trial.entry, trial.epochs, record, pictures=trial.pictures))
     return StudyRecords(header.model_copy(update=plain), tuple(trials), records.looks)
 
 
@@ -192,11 +215,13 @@ def write_archive(path: Path, records: StudyRecords) -> None:
     lines = [json.dumps({"study": records.header.model_dump(mode="json")})]
     lines += [json.dumps({"look": look.model_dump(mode="json")}) for look in records.looks]
     for trial in records.trials:
-        document = {
+        document: dict[str, Any] = {
             "trial": trial.entry.trial,
             "epochs": [epoch.model_dump(mode="json") for epoch in trial.epochs],
             "record": trial.record.model_dump(mode="json") if trial.record else None,
         }
+        if trial.pictures:  # a line without pictures is that of older versions
+            document["pictures"] = [picture.model_dump(mode="json") for picture in trial.pictures]
         lines.append(json.dumps(document, allow_nan=False))
     write_atomically(path, ("\n".join(lines) + "\n").encode())
 

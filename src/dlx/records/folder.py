@@ -7,6 +7,7 @@ FOLDER/splits_final.json                 the folds of cross-validation, in the f
 FOLDER/trials/LABEL-seedN-ID/settings.json   the resolved settings; ID is a hash of them (LABEL-foldF-seedN-ID)
                              epochs.jsonl    a line per epoch
                              last.safetensors, best.safetensors
+                             pictures.json   some validation cases, as scored (pictures.CasePictures)
                              result.json     written once, at the end
                              error.txt       the traceback of a failed trial
                              .lock           locked by the process that runs the trial
@@ -25,6 +26,7 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
+from dlx.records.pictures import CasePicture, CasePictures
 from dlx.records.schema import EpochRecord, Look, StudyHeader, TrialEntry, TrialRecord
 from dlx.study.results import Record
 from dlx.system.errors import DataError
@@ -33,6 +35,8 @@ from dlx.system.files import naming, read_json, remove_leftovers, write_atomical
 
 # The workers of a killed study end shortly after it; waiting for their locks allows to run the study again at once.
 LOCK_WAIT_S = 3.0
+
+PICTURES = "pictures.json"
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
@@ -78,6 +82,18 @@ def trial_folder_name(entry: TrialEntry) -> str:
     name = re.sub(r"[^\w.=+-]+", "-", entry.label).strip("-") or "trial"
     run = f"seed{entry.seed}" if entry.fold is None else f"fold{entry.fold}-seed{entry.seed}"
     return f"{name[:60]}-{run}-{entry.trial[:8]}"
+
+
+def read_pictures(folder: Path) -> tuple[CasePicture, ...]:
+    """The pictures in a trial's folder; none before it was scored, or if it was scored by an older dlx.
+
+    DataError, which says what to do, if the file is damaged.
+    """
+    try:
+        found = read_record(CasePictures, folder / PICTURES, "the pictures of a trial")
+    except DataError as error:
+        raise DataError(f"{error}; remove the file to go on without pictures of this trial") from None
+    return () if found is None else found.pictures
 
 
 class TrialFolder:
@@ -159,8 +175,16 @@ class TrialFolder:
 
     def clear(self) -> None:
         """Removes the files of an earlier attempt, so that the trial starts from its first epoch."""
-        for path in (self._epochs, self._result, self.last, self.best, self.error):
+        for path in (self._epochs, self._result, self.last, self.best, self.error, self.path / PICTURES):
             path.unlink(missing_ok=True)
+
+    def write_pictures(self, pictures: Sequence[CasePicture]) -> None:
+        """Writes the pictures of validation cases atomically."""
+        write_record(self.path / PICTURES, CasePictures(pictures=tuple(pictures)))
+
+    def pictures(self) -> tuple[CasePicture, ...]:
+        """As `read_pictures`."""
+        return read_pictures(self.path)
 
     def finish(self, record: TrialRecord) -> None:
         """Writes the trial's record atomically."""
