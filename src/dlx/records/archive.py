@@ -27,6 +27,7 @@ from dlx.study.run_id import spell_run
 from dlx.study.study import check_claims
 from dlx.system.errors import DataError, SettingError, nearest
 from dlx.system.files import write_atomically
+from dlx.system.shell import shell_command
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,8 @@ def _read_folder(path: Path, *, with_epochs: bool) -> StudyRecords:
     header = folder.header()
     if header is None:
         raise DataError(
-            f"{path}: contains no study (no study.json); name the folder that a run printed as its `records`"
+            f"{path}: contains no study (no study.json); name the folder that a run printed as its `records`, or list "
+            f"what is below: {shell_command(['dlx', 'ls', str(path)])}"
         )
     trials = []
     for entry in header.trials:

@@ -47,9 +47,10 @@ def print_study(path: Path, *, per_class: bool, per_case: bool, as_json: bool) -
     for line in recorded_head(records):
         print_indented(line, console)
     console.show(Trimmed((Line(), *_progress(records, states))))
-    if len(records.header.variants) == 1 and not records.header.folds and len(done := finished(records.trials)) > 1:
+    done = finished(records.trials)
+    if len(records.header.variants) == 1 and not records.header.folds and len(done) > 1:
         console.show(seeds_table(done))
-    else:
+    elif done:
         for table in tables_of(summary, records, per_class=per_class, per_case=per_case):
             console.show(table)
     console.print()
@@ -67,10 +68,12 @@ def _note_look(folder: Path, summary: Summary) -> None:
 
 def _progress(records: StudyRecords, states: Sequence[TrialState]) -> list[Grid | Line]:
     """How far the trials are, if not all are done; the causes of bad ends, which a table of variants has itself."""
-    is_study = len(records.header.variants) > 1
     if all(found.state == "done" for found in states):
         return []
-    return [Line(count_states(states), "yellow"), *states_table(states), *([] if is_study else bad_ends(states))]
+    header = records.header
+    question = [Line(header.question, "bold")] if header.question and not finished(records.trials) else []
+    bad = [] if len(header.variants) > 1 else bad_ends(states)
+    return [*question, Line(count_states(states), "yellow"), *states_table(states), *bad]
 
 
 def files_of(path: Path) -> list[tuple[str, list[Path]]]:

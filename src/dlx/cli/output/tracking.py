@@ -51,7 +51,7 @@ class LiveEvents:
             case TrialEnded() if index in self.open:
                 events = self.open.pop(index)
                 with closing(events):
-                    events.finish(event.record)
+                    events.finish(event.record, self.plan.trials[index].folder.pictures())
             case TrialEnded() if (trial := recorded(self.plan, index)) is not None:
                 tensorboard.write_trial_events(folder, parameters, trial)
 

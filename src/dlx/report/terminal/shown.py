@@ -28,7 +28,7 @@ def states_table(states: Sequence[TrialState]) -> list[Grid | Line]:
         rows.append(Row((name, found.state, progress, loss, *map(spell, dice)), style=COLOURS[found.state]))
     titles = ("epochs", "loss", "train", "val")
     columns = (Column("trial"), Column("state"), *(Column(title, is_number=True) for title in titles))
-    title = "trials that have not ended; Dice of the last validated epoch, train: of some training subjects"
+    title = "trials that have not ended, with the Dice of their last validation"
     parts: list[Grid | Line] = [Grid(columns, tuple(rows), title=title)] if rows else []
     waiting = sum(found.state == "waiting" for found in states)
     return [*parts, *([Line(f"waiting trials: {waiting}")] if waiting else [])]

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from dlx.records.archive import StudyRecords, TrialHistory
 from dlx.records.folder import TrialFolder, trial_folder_name
+from dlx.records.pictures import CasePicture
 from dlx.records.schema import EpochRecord, TrialRecord
+from dlx.report.trackers.slices import described, draw_slice, name_of
 from dlx.report.trackers.times import seconds_of, started_s
 from dlx.report.trackers.values import Hyperparameter, epoch_values, final_values, hyperparameters
 from dlx.system.errors import SettingError
@@ -69,10 +71,11 @@ class TrialEvents:
         """Adds an epoch; a running TensorBoard sees it at once."""
         self._write([self._of_epoch(epoch)])
 
-    def finish(self, record: TrialRecord) -> None:
-        """Adds the final scores and how the trial ended."""
+    def finish(self, record: TrialRecord, pictures: Iterable[CasePicture] = ()) -> None:
+        """Adds the final scores, the pictures of cases, and how the trial ended."""
         values = [_scalar(name, value) for name, value in final_values(record).items()]
         step = record.result.epochs if record.result is not None else self._last_epoch
+        values += [_picture(picture) for picture in pictures]
         scores = [_event(self._clock_s, step, summary=values)] if values else []
         self._write([*scores, _session_end(record.status, self._clock_s)])
 
@@ -111,7 +114,7 @@ def write_trial_events(folder: Path, parameters: Mapping[str, Hyperparameter], t
     events = TrialEvents(folder, parameters, started_s(trial), trial.epochs)
     try:
         if trial.record is not None:
-            events.finish(trial.record)
+            events.finish(trial.record, trial.read_pictures())
     finally:
         events.close()
 
@@ -139,6 +142,16 @@ def _scalar(tag: str, value: float) -> "Summary.Value":
     from tensorboard.compat.proto.summary_pb2 import Summary
 
     return Summary.Value(tag=tag, simple_value=value)
+
+
+def _picture(picture: CasePicture) -> "Summary.Value":
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.plugins.image.metadata import create_summary_metadata
+
+    height, width, png = draw_slice(picture)
+    image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=png)
+    metadata = create_summary_metadata(display_name=name_of(picture), description=described(picture))
+    return Summary.Value(tag=name_of(picture), image=image, metadata=metadata)
 
 
 def _session_start(parameters: Mapping[str, Hyperparameter], wall_time: float, name: str) -> "Event":
