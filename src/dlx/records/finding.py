@@ -22,11 +22,12 @@ class Place:
     cause: str | None = None
 
 
-def find_studies(folder: Path) -> Iterator[Place]:
+def find_studies(folder: Path, max_folders: int = MAX_FOLDERS) -> Iterator[Place]:
     """The run folders (with study.json) and archives (.jsonl) in a folder and below it; the folder may be one itself.
 
     Does not descend into the folders of trials, which would take most of the time, nor into hidden folders. Follows
-    links, but enters each folder once, so loops end. Stops, with a last place of a cause, after MAX_FOLDERS folders.
+    links, but enters each folder once, so loops end. Stops, with a last place that has a cause, after `max_folders`
+    folders.
     """
     waiting, entered = [(folder, 0)], set()
     while waiting:
@@ -36,8 +37,8 @@ def find_studies(folder: Path) -> Iterator[Place]:
             if (status.st_dev, status.st_ino) in entered:
                 continue
             entered.add((status.st_dev, status.st_ino))
-            if len(entered) > MAX_FOLDERS:
-                yield Place(folder, f"searched {MAX_FOLDERS:,} folders and stopped: name a folder further down")
+            if len(entered) > max_folders:
+                yield Place(folder, f"searched {max_folders:,} folders and stopped: name a folder further down")
                 return
             with os.scandir(path) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)

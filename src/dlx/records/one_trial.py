@@ -8,7 +8,7 @@ from dlx.records.archive import TrialHistory
 from dlx.records.folder import StudyFolder, TrialFolder
 from dlx.records.schema import StudyHeader, TrialEntry, TrialRecord
 
-NAME = re.compile(r"(?P<label>.+?)(?:-fold(?P<fold>\d+))?-seed(?P<seed>\d+)-(?P<trial>\w+)")
+NAME = re.compile(r"(?P<label>.+?)(?:-fold(?P<fold>\d+))?-seed(?P<seed>\d+)-(?P<trial>.+)")
 OF_TRIALS = ("settings.json", "epochs.jsonl", "result.json")  # a folder of a trial has one of these
 
 

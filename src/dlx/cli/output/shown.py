@@ -134,12 +134,14 @@ def print_trial(path: Path, *, as_json: bool) -> None:
         console.show(trial_table(record))
         console.show(Trimmed(tuple(hardest_cases_table(record.result))))
     files = [file for name in OF_TRIAL if (file := path / name).exists()]
-    console.print(visible(f"files:        {_in_one_folder(files)}"), soft_wrap=True)
+    if files:
+        console.print(visible(f"files:        {_in_one_folder(files)}"), soft_wrap=True)
 
 
 def _state_words(found: TrialState) -> str:
     """`done`, `running, 12 of 60 epochs`."""
-    return found.state if found.state == "done" else f"{found.state}, {found.num_epochs} of {found.epochs} epochs"
+    is_known = found.state != "done" and found.epochs > 0
+    return f"{found.state}, {found.num_epochs} of {found.epochs} epochs" if is_known else found.state
 
 
 def _trial_document(trial: OneTrial, found: TrialState) -> dict[str, object]:

@@ -41,10 +41,11 @@ def trial_head(header: StudyHeader | None, trials: Sequence[TrialHistory]) -> li
     record = next((trial.record for trial in trials if trial.record is not None), None)
     first = settings[0]
     source = _source(header.settings) if header is not None else "unknown"
-    found = [
-        lines.data_line(source, first.channels, first.classes[1:]),
-        lines.split_line([_sizes(one, persons) for one in settings], len(header.folds) if header is not None else 0),
-    ]
+    is_known = header is not None or bool(first.channels)
+    found = [lines.data_line(source, first.channels, first.classes[1:])] if is_known else []
+    if first.split.train:
+        sizes = [_sizes(one, persons) for one in settings]
+        found.append(lines.split_line(sizes, len(header.folds) if header is not None else 0))
     if first.model is not None:
         parts = [str(part.name) for part in (first.optimizer.name, first.scheduler) if part is not None]
         losses = [part.name for part in first.loss]
