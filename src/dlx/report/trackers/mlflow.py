@@ -22,7 +22,7 @@ from dlx.records.schema import StudyHeader, TrialRecord
 from dlx.report.trackers.times import epoch_times, started_s
 from dlx.report.trackers.values import epoch_values, final_values, hyperparameters
 from dlx.settings.flat import flattened, spell_setting
-from dlx.system.errors import DataError, SettingError
+from dlx.system.errors import DataError, DlxError, SettingError
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
@@ -97,12 +97,12 @@ class MlflowRuns:
     def _in_use(self) -> Iterator[None]:
         with local_only():
             try:
-                from mlflow.exceptions import MlflowException
+                yield
             except ImportError as error:
                 raise DataError(f"MLflow cannot be imported: {error}") from None
-            try:
-                yield
-            except MlflowException as error:
+            except (DlxError, OSError):
+                raise
+            except Exception as error:  # noqa: BLE001 - MLflow's own, and those of the parser of its files
                 cause = " ".join(str(error).split())
                 raise DataError(f"{self.folder}: MLflow cannot read or write its runs: {cause}") from None
 
