@@ -13,7 +13,8 @@ from test_imports import ROOT as SOURCE
 
 ROOT = SOURCE.parent.parent
 DESIGN = (ROOT / "docs/design.md").read_text(encoding="utf-8")
-PAGES = ["README.md", *(f"docs/{name}.md" for name in ("data", "design", "extending", "notes", "settings", "studies"))]
+NAMES = ("data", "design", "extending", "notes", "settings", "studies", "trackers")
+PAGES = ["README.md", *(f"docs/{name}.md" for name in NAMES)]
 ADDED_BY_EXTENDING = {"stack.py", "dlx.models.stack"}  # files that the reader of docs/extending.md writes
 
 

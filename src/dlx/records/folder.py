@@ -63,18 +63,24 @@ def parse_record(model: type[AnyRecord], content: bytes, place: str, what: str) 
 
 
 def read_record(model: type[AnyRecord], path: Path, what: str) -> AnyRecord | None:
-    """The record in a file; None if there is no file; DataError for a damaged one, and for a pipe or folder."""
-    if not path.exists():
-        return None
-    if not path.is_file():  # reading a pipe would block
-        raise DataError(f"{path}: not a file, and so not {what}")
-    return parse_record(model, path.read_bytes(), f"{path}", what)
+    """The record in a file; None if there is no file; DataError for one that is damaged or no file but a pipe."""
+    content = _content(path)
+    return None if content is None else parse_record(model, content, f"{path}", what)
 
 
 def read_lines(model: type[AnyRecord], path: Path, what: str) -> list[AnyRecord]:
     """The records in a file of JSON lines, without a last line that a kill cut short; none if there is no file."""
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    lines = (_content(path) or b"").split(b"\n")[:-1]
     return [parse_record(model, line, f"{path}: line {number}", what) for number, line in enumerate(lines, 1)]
+
+
+def _content(path: Path) -> bytes | None:
+    """The bytes of a file; None if there is none; DataError for a pipe or a device, which might never end."""
+    if not path.exists():
+        return None
+    if not (path.is_file() or path.is_dir()):  # of a folder, reading raises OSError
+        raise DataError(f"{path}: not a file")
+    return path.read_bytes()
 
 
 def trial_folder_name(entry: TrialEntry) -> str:

@@ -48,7 +48,7 @@ def write_progress(stem: Path, records: StudyRecords) -> list[Path]:
     """Writes progress.png, or STEM-progress.png as in `write_tables`, and returns its path; nothing without an epoch.
 
     Of one network, each trial in the study's own folder has a progress.png too, drawn again if epochs were added. The
-    trials of a study of several variants have none: at 0.2 s each, they would take longer than the rest of the report.
+    trials of a study of several variants, which are many, have none: each takes 0.2 s.
     """
     begun = [trial for trial in records.trials if trial.epochs]
     if not begun:

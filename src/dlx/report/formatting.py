@@ -1,9 +1,12 @@
 """Numbers as text."""
 
 from math import floor, log10
+from typing import TYPE_CHECKING
 
 from dlx.settings.text import counted
-from dlx.statistics.claims import Estimate
+
+if TYPE_CHECKING:
+    from dlx.statistics.claims import Estimate  # which imports scipy
 
 
 def spell(value: float | None, digits: int = 3) -> str:
@@ -49,7 +52,7 @@ def spell_effect(estimate: float | None, interval: tuple[float, float] | None) -
     return signed(estimate, digits), spell_interval(interval, digits)
 
 
-def spell_spread(estimate: Estimate, *, is_mixed: bool = False, has_sign: bool = False) -> str:
+def spell_spread(estimate: "Estimate", *, is_mixed: bool = False, has_sign: bool = False) -> str:
     """`0.823 ± 0.004`, mean and standard deviation over seeds; the mean alone from one seed.
 
     If some runs collapsed (`is_mixed`) it is the range from lowest to highest: no mean describes both groups.

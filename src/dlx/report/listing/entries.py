@@ -10,8 +10,7 @@ from typing import Any
 from dlx.records.archive import StudyRecords, TrialHistory, read_study
 from dlx.records.finding import Place, find_studies
 from dlx.records.folder import TrialFolder
-from dlx.report.listing.verdicts import shown_verdicts
-from dlx.report.words import spell_in_short
+from dlx.report.listing.verdicts import verdicts_in_short
 from dlx.system.errors import DataError, DlxError, spell_error
 
 
@@ -49,15 +48,13 @@ def _list_study(place: Place, root: Path) -> ListedStudy:
             raise DataError(place.cause)
         records = read_study(path, with_epochs=False)
         counts = _counts(records)
-        verdicts = shown_verdicts(records, lambda: read_study(path))
+        verdict = verdicts_in_short(records, lambda: read_study(path))
         changed_s = _changed_s(path, records.trials)
     except (DlxError, OSError, ArithmeticError, LookupError, TypeError, ValueError) as error:  # hostile records
         cause = spell_error(error).removeprefix(f"{path}: ").replace(f"{path}/", "")
         return ListedStudy(path, name, _modified_s([path / "study.json", path]), cause=cause)
     header = records.header
-    return ListedStudy(
-        path, name, changed_s, header.question or header.name, **counts, verdict=spell_in_short(verdicts)
-    )
+    return ListedStudy(path, name, changed_s, header.question or header.name, **counts, verdict=verdict)
 
 
 def _counts(records: StudyRecords) -> dict[str, Any]:

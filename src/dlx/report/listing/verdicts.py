@@ -9,6 +9,16 @@ from dlx.records.schema import Look
 from dlx.statistics.verdict import Verdict
 
 
+def verdicts_in_short(records: StudyRecords, read_all: Callable[[], StudyRecords]) -> str:
+    """The verdicts of `shown_verdicts` in a few words; a dash for none."""
+    found = shown_verdicts(records, read_all)
+    if not found:
+        return "-"
+    from dlx.report.words import spell_in_short
+
+    return spell_in_short(found)
+
+
 def shown_verdicts(records: StudyRecords, read_all: Callable[[], StudyRecords]) -> list[Verdict]:
     """The verdict of each variant but the control; none unless exactly these verdicts were shown before.
 
@@ -17,7 +27,7 @@ def shown_verdicts(records: StudyRecords, read_all: Callable[[], StudyRecords]) 
     """
     if not records.looks or records.header.control is None:
         return []
-    from dlx.report.summary import summarize_study  # imported here: a list without looks needs no statistics
+    from dlx.report.summary import summarize_study  # here, as a list without looks needs no statistics
 
     plain = replace(records, header=records.header.model_copy(update={"claims": ()}))
     summary = summarize_study(plain, with_power=False)
