@@ -5,11 +5,13 @@ Nothing here is measured; the tests of summaries, tables, figures and pages read
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dlx.records.archive import StudyRecords, TrialHistory
+from dlx.records.folder import StudyFolder, append_line
 from dlx.records.schema import EpochRecord, EpochRun, Look, StudyHeader, TrialEntry, TrialRecord, TrialRun, VariantEntry
 from dlx.study.results import CaseScores, EpochResult, SetScores, TrialResult
 
@@ -237,3 +239,17 @@ def with_classes(records: StudyRecords, dice: Mapping[str, Mapping[Place, float]
             record = record.model_copy(update={"result": result})
         trials.append(TrialHistory(trial.entry, trial.epochs, record))
     return StudyRecords(records.header, tuple(trials), records.looks)
+
+
+def write_folder(path: Path, records: StudyRecords) -> None:
+    """Records as a run leaves them in its folder."""
+    folder = StudyFolder(path)
+    folder.write_header(records.header)
+    for trial in records.trials:
+        place = folder.trial(trial.entry)
+        place.begin({} if trial.record is None else trial.record.settings)
+        place.restore(trial.epochs)
+        if trial.record is not None:
+            place.finish(trial.record)
+    for look in records.looks:
+        append_line(path / "looks.jsonl", look.model_dump_json())

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from dlx.records.archive import StudyRecords, portable, read_study, write_archive
-from dlx.records.folder import StudyFolder, TrialFolder
 from dlx.report.csv_tables import cases_table, results_table
 from dlx.report.files import write_tables
 from dlx.report.hardest_cases import hardest_cases, shown_variants
@@ -17,7 +16,7 @@ from dlx.report.page.page import make_page
 from dlx.report.rows import hard_case_rows
 from dlx.report.summary import summarize_study
 from dlx.study.results import CaseScores
-from made_records import made_study
+from made_records import made_study, write_folder
 
 CASE_COLUMNS = "study,variant,seed,fold,case,person,class,dice,hd95,distance_unit,surface_dice"
 RESULT_COLUMNS = (
@@ -51,18 +50,6 @@ def in_folds(records, num_folds):
     header = records.header.model_copy(update={"folds": tuple(range(num_folds)), "trials": tuple(entries.values())})
     trials = tuple(replace(trial, entry=entries[trial.entry.trial]) for trial in records.trials)
     return StudyRecords(header, trials, records.looks)
-
-
-def write_folder(path, records):
-    """Records as a run leaves them in its folder."""
-    StudyFolder(path).write_header(records.header)
-    for trial in records.trials:
-        folder = TrialFolder(path, trial.entry.label, trial.entry.seed, trial.entry.trial)
-        folder.begin({})
-        for epoch in trial.epochs:
-            folder.append(epoch)
-        if trial.record is not None:
-            folder.finish(trial.record)
 
 
 def read_back(text):
@@ -170,9 +157,9 @@ def test_folder_and_archive_give_the_same_bytes(tmp_path):
     write_folder(tmp_path / "folder", records)
     write_archive(tmp_path / "made.jsonl", portable(records))
     own = write_tables(tmp_path / "folder" / "report", read_study(tmp_path / "folder"))
-    assert own == [tmp_path / "folder" / "cases.csv", tmp_path / "folder" / "results.csv"]
+    assert own == [tmp_path / "folder" / name for name in ("cases.csv", "results.csv", "epochs.csv")]
     beside = write_tables(tmp_path / "made", read_study(tmp_path / "made.jsonl"))
-    assert beside == [tmp_path / "made-cases.csv", tmp_path / "made-results.csv"]
+    assert beside == [tmp_path / name for name in ("made-cases.csv", "made-results.csv", "made-epochs.csv")]
     assert [path.read_bytes() for path in own] == [path.read_bytes() for path in beside]
     assert own[0].read_bytes() == cases_table(records).csv().encode()
     assert b"\r" not in own[1].read_bytes()
@@ -180,7 +167,7 @@ def test_folder_and_archive_give_the_same_bytes(tmp_path):
 
 def test_pandas_reads_both_in_one_line(tmp_path):
     pandas = pytest.importorskip("pandas")
-    cases, results = write_tables(tmp_path / "made", with_val(made_study(seeds=[0, 1]), ONE_CASE))
+    cases, results, _ = write_tables(tmp_path / "made", with_val(made_study(seeds=[0, 1]), ONE_CASE))
     found = pandas.read_csv(cases)
     assert found.dice.max() == pytest.approx(SUM, rel=1e-15)  # before version 3 pandas may err in the last digit
     assert len(found) == 2 * 2 * 2 * 2

@@ -14,7 +14,7 @@ from test_imports import ROOT as SOURCE
 
 ROOT = SOURCE.parent.parent
 DESIGN = (ROOT / "docs/design.md").read_text(encoding="utf-8")
-NAMES = ("data", "design", "extending", "notes", "predictions", "settings", "studies", "your-network")
+NAMES = ("data", "design", "extending", "notes", "predictions", "settings", "studies", "trackers", "your-network")
 PAGES = ["README.md", *(f"docs/{name}.md" for name in NAMES)]
 # files that the readers of docs/extending.md and docs/your-network.md write
 WRITTEN_BY_READERS = {"stack.py", "dlx.models.stack", "my_net.py", "nets/my_net.py"}

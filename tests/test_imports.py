@@ -140,6 +140,14 @@ def test_a_report_is_made_without_torch(tmp_path):
     assert (tmp_path / "report.md").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["show", "ls"])
+def test_runs_are_shown_and_listed_without_torch_and_figures(command):
+    loaded = loaded_by(command, str(ROOT.parent.parent / "experiments/batch-norm.jsonl"))
+    assert not loaded & {"torch", "matplotlib", "tensorboard", "mlflow"}
+    assert "dlx.records.archive" in loaded
+
+
 EMPTY_APP = """
 import typer
 app = typer.Typer(no_args_is_help=True)

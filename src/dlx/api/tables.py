@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dlx.records.archive import StudyRecords, read_study
 from dlx.report.csv_tables import ValueTable, cases_table, results_table
+from dlx.report.epochs_csv import epochs_table
 from dlx.system.errors import DlxError
 from dlx.system.files import expand_home
 
@@ -16,12 +17,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RecordTables:
-    """`results`: a row for each trial. `cases`: a row for each trial, validation case and class. docs/studies.md
-    describes the columns.
+    """`results`: a row for each trial. `cases`: a row for each trial, validation case and class. `epochs`: a row for
+    each trial and epoch. docs/studies.md and docs/trackers.md describe the columns.
     """
 
     results: "pandas.DataFrame"
     cases: "pandas.DataFrame"
+    epochs: "pandas.DataFrame"
 
 
 def read_records(folder: str | PathLike[str]) -> RecordTables:
@@ -34,7 +36,8 @@ def read_records(folder: str | PathLike[str]) -> RecordTables:
 
 def tables_of_records(records: StudyRecords) -> RecordTables:
     """The tables of records that were read."""
-    return RecordTables(results=_frame(results_table(records)), cases=_frame(cases_table(records)))
+    tables = (results_table(records), cases_table(records), epochs_table(records))
+    return RecordTables(*map(_frame, tables))
 
 
 def _frame(table: ValueTable) -> "pandas.DataFrame":

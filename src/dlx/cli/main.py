@@ -12,11 +12,13 @@ import typer
 from dlx.cli.commands.compare_schedulers import compare_schedulers
 from dlx.cli.commands.count_params import count_params
 from dlx.cli.commands.evaluate import evaluate
+from dlx.cli.commands.ls import ls
 from dlx.cli.commands.make_phantom import make_phantom
 from dlx.cli.commands.predict import predict
 from dlx.cli.commands.report import report
 from dlx.cli.commands.run import run as run_file
 from dlx.cli.commands.settings import settings
+from dlx.cli.commands.show import show
 from dlx.cli.commands.sweep_dropout import sweep_dropout
 from dlx.cli.commands.train import train
 from dlx.cli.parsing import Command, Group, expanding_home
@@ -40,6 +42,8 @@ COMMANDS = (
     compare_schedulers,
     run_file,
     report,
+    show,
+    ls,
     predict,
     evaluate,
     count_params,

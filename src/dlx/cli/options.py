@@ -96,6 +96,10 @@ class TrainOptions:
     dry_run: bool = option(
         RUNNING, "Show the settings and the estimated cost; write nothing.", "--dry-run", default=False
     )
+    tensorboard: bool = option(
+        RUNNING, "Write TensorBoard's files live, to FOLDER/tensorboard.", "--tensorboard", default=False
+    )
+    mlflow: bool = option(RUNNING, "Write an MLflow run for each trial, to FOLDER/mlruns.", "--mlflow", default=False)
     as_json: bool = option(RUNNING, "Print one JSON document and nothing else.", "--json", default=False)
     quiet: bool = option(RUNNING, "Print only the result, no progress.", "--quiet", "-q", default=False)
 

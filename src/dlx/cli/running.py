@@ -43,6 +43,7 @@ def plan_study(
     from dlx.study.own_code import with_code_of_study
 
     study = with_code_of_study(study, named_models(options), trusts=options.trust_code)
+    check_trackers(tensorboard=options.tensorboard, mlflow=options.mlflow)
     cache_dir = options.cache_dir or default_cache_dir()
     remarks = () if cache_dir is not None else (NO_HOME,)
     with reading_bar(notes(), quiet=options.is_quiet) as progress:
@@ -58,6 +59,17 @@ def plan_study(
             progress=progress,
             known_trials=[] if archived is None else [trial.entry.trial for trial in archived.trials],
         )
+
+
+def check_trackers(*, tensorboard: bool, mlflow: bool) -> None:
+    """SettingError if an option needs a package that is not installed."""
+    from dlx.report.trackers import mlflow as mlflow_runs
+    from dlx.report.trackers import tensorboard as event_files
+
+    if tensorboard:
+        event_files.check_installed()
+    if mlflow:
+        mlflow_runs.check_installed()
 
 
 def run_axis_study(
@@ -92,21 +104,20 @@ def follow_plan(
     """Runs the trials that are missing and shows progress; `archived` are the records beside the study's TOML file."""
     from dlx.cli.output.console import notes
     from dlx.cli.output.display import display_on, follow
+    from dlx.cli.output.tracking import tracked
     from dlx.execution.runner import run_plan
 
     showing = display_on(notes(), plan, quiet=options.is_quiet, in_workers=in_workers)
     with redirect_stdout(sys.stderr), showing as display:  # what a network of the user's own prints is no result
-        return follow(
-            run_plan(
-                plan,
-                in_workers=in_workers,
-                fresh=options.fresh,
-                retry_failed=options.retry_failed,
-                keep_going=options.keep_going,
-                archived=archived,
-            ),
-            display,
+        events = run_plan(
+            plan,
+            in_workers=in_workers,
+            fresh=options.fresh,
+            retry_failed=options.retry_failed,
+            keep_going=options.keep_going,
+            archived=archived,
         )
+        return follow(tracked(events, plan, options, display.console), display)
 
 
 def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Path | None = None) -> None:

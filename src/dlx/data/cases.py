@@ -216,6 +216,18 @@ class Dataset:
         voxels = self._of_classes(case.measured_voxels)
         return tuple(name for name, number in zip(self.classes, voxels, strict=True) if number)
 
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """What each value of the prepared masks is called: `classes`, or with regions the value in the mask files and
+        the regions that it is part of, as `2 (whole tumour, core)`.
+        """
+        if not self.regions:
+            return self.classes
+        named = list(zip(self.classes[1:], self.regions, strict=True))
+        of_label = [", ".join(name for name, labels in named if k in labels) for k in range(len(self.label_values))]
+        values = zip(self.label_values, of_label, strict=True)
+        return (self.classes[0], *[f"{value} ({names})" if names else f"{value}" for value, names in values][1:])
+
     def _of_classes(self, of_labels: tuple[int, ...]) -> tuple[int, ...]:
         voxels = (*of_labels, *[0] * len(self.label_values or self.classes))
         regions = [(0,), *self.regions] if self.regions else [(k,) for k in range(len(self.classes))]

@@ -17,9 +17,12 @@ from dlx.study.results import CaseScores, OverlapCounts, SetScores
 
 
 def score_trial(job: Job, surface_tolerance_mm: float) -> tuple[SetScores, SetScores]:
-    """Scores the training and the validation set. Predictions of the last epoch's validation are reused."""
+    """Scores the training and the validation set. Predictions of the last epoch's validation are reused; those that
+    are made here are left in `job.validated`.
+    """
     train = job.evaluator.measure(job.evaluated_model, job.train_cases)
     val = job.validated or job.evaluator.measure(job.evaluated_model, job.val_cases, keep_predictions=True)
+    job.validated = val
     return score_set(job, job.train_cases, train), score_set(job, job.val_cases, val, surface_tolerance_mm)
 
 

@@ -18,6 +18,7 @@ from dlx.engine import checkpoint
 from dlx.engine.capture import Captured, Eager
 from dlx.engine.device import describe_device, prepare_backend
 from dlx.engine.fit import Diverged, Job, StepDone, TrialProgress, fit
+from dlx.engine.pictures import take_pictures
 from dlx.engine.score import score_trial
 from dlx.execution import provenance
 from dlx.execution.process_cache import ProcessCache
@@ -294,6 +295,7 @@ def _train_and_record(task: Task, job: Job, history: History) -> Iterator[StepDo
 
 def _score(task: Task, job: Job, progress: TrialProgress) -> TrialResult:
     train, val = score_trial(job, task.resolved.spec.evaluate.surface_tolerance_mm)
+    task.folder.write_pictures(take_pictures(job, val, task.resolved.dataset.label_names))
     return TrialResult(
         epochs=progress.epoch,
         train=train,

@@ -1,8 +1,8 @@
 """All records of a study: reads them from its folder or from an archive (one file of JSON lines), writes the archive.
 
-An archive contains the header, the looks, and a line per trial with all its epochs: everything that a report needs, but
-no checkpoints. `dlx run NAME.toml` keeps one beside the study's file, `NAME.jsonl`, with the report at `NAME.md` and
-`NAME.svg`.
+An archive contains the header, the looks, and a line per trial with all its epochs, and of a few trials the pictures of
+cases: everything that a report needs, but no checkpoints. `dlx run NAME.toml` keeps one beside the study's file,
+`NAME.jsonl`, with the report at `NAME.md`, `NAME.html` and `NAME.svg`.
 """
 
 import json
@@ -10,14 +10,15 @@ import math
 import re
 import shlex
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from pydantic import ValidationError
 
-from dlx.records.folder import StudyFolder
+from dlx.records.folder import StudyFolder, TrialFolder, read_pictures
+from dlx.records.pictures import CasePicture, CasePictures
 from dlx.records.schema import EpochRecord, Look, StudyHeader, TrialEntry, TrialRecord
 from dlx.settings.binding import first_cause
 from dlx.study.claims import Claim
@@ -26,16 +27,31 @@ from dlx.study.run_id import spell_run
 from dlx.study.study import check_claims
 from dlx.system.errors import DataError, SettingError, nearest
 from dlx.system.files import write_atomically
+from dlx.system.shell import shell_command
 
 
 @dataclass(frozen=True)
 class TrialHistory:
-    """The records of one trial: its entry in the study, its epochs so far, and its record (None until it has ended)."""
+    """The records of one trial: its entry in the study, its epochs so far, and its record (None until it has ended).
+
+    `pictures` are those of an archive; those in a folder are read when they are asked for (`read_pictures`).
+    """
 
     entry: TrialEntry
     epochs: tuple[EpochRecord, ...]
     record: TrialRecord | None
     folder: Path | None = None
+    pictures: tuple[CasePicture, ...] = ()
+
+    def read_pictures(self) -> tuple[CasePicture, ...]:
+        """The pictures of validation cases, from the archive or the trial's folder; DataError if they are damaged."""
+        return self.pictures if self.folder is None else read_pictures(self.folder)
+
+    def settings(self) -> dict[str, Any] | None:
+        """The resolved settings; None if they are not known, as of a trial that has not begun."""
+        if self.record is not None:
+            return self.record.settings
+        return None if self.folder is None else TrialFolder.at(self.folder).settings()
 
 
 @dataclass(frozen=True)
@@ -47,12 +63,15 @@ class StudyRecords:
     looks: tuple[Look, ...]
 
 
-def read_study(path: Path) -> StudyRecords:
-    """The records in a study's folder or archive; DataError if it is missing, damaged or not a study."""
+def read_study(path: Path, *, with_epochs: bool = True) -> StudyRecords:
+    """The records in a study's folder or archive; DataError if it is missing, damaged or not a study.
+
+    Without the epochs, which take most of the time, each trial has none.
+    """
     if path.is_dir():
-        records = _read_folder(path)
+        records = _read_folder(path, with_epochs=with_epochs)
     elif path.is_file():
-        records = _read_archive(path)
+        records = _read_archive(path, with_epochs=with_epochs)
     else:
         raise DataError(f"{path}: no such file or folder")
     try:
@@ -88,24 +107,26 @@ def _check_header(header: StudyHeader) -> None:
     check_claims(claims, variants, header.axes, header.epochs)
 
 
-def _read_folder(path: Path) -> StudyRecords:
+def _read_folder(path: Path, *, with_epochs: bool) -> StudyRecords:
     folder = StudyFolder(path)
     header = folder.header()
     if header is None:
         raise DataError(
-            f"{path}: contains no study (no study.json); name the folder that a run printed as its `records`"
+            f"{path}: contains no study (no study.json); name the folder that a run printed as its `records`, or list "
+            f"what is below: {shell_command(['dlx', 'ls', str(path)])}"
         )
     trials = []
     for entry in header.trials:
         found = folder.trial(entry)
-        trials.append(TrialHistory(entry, tuple(found.epochs()), found.result(), found.path))
+        epochs = tuple(found.epochs()) if with_epochs else ()
+        trials.append(TrialHistory(entry, epochs, found.result(), found.path))
     return StudyRecords(header, tuple(trials), tuple(folder.looks()))
 
 
-def _read_archive(path: Path) -> StudyRecords:
+def _read_archive(path: Path, *, with_epochs: bool) -> StudyRecords:
     header: StudyHeader | None = None
     looks: list[Look] = []
-    known: dict[str, tuple[tuple[EpochRecord, ...], TrialRecord | None]] = {}
+    known: dict[str, tuple[tuple[EpochRecord, ...], TrialRecord | None, tuple[CasePicture, ...]]] = {}
     try:
         for line in path.read_text(encoding="utf-8").splitlines():
             document = json.loads(line)
@@ -114,9 +135,11 @@ def _read_archive(path: Path) -> StudyRecords:
             elif "look" in document:
                 looks.append(Look.model_validate(document["look"]))
             else:
-                epochs = tuple(EpochRecord.model_validate(epoch) for epoch in document["epochs"])
+                lines = document["epochs"] if with_epochs else []
+                epochs = tuple(EpochRecord.model_validate(epoch) for epoch in lines)
                 record = document["record"]
-                known[document["trial"]] = (epochs, TrialRecord.model_validate(record) if record else None)
+                pictures = CasePictures(pictures=document.get("pictures", ())).pictures
+                known[document["trial"]] = (epochs, TrialRecord.model_validate(record) if record else None, pictures)
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:  # ValidationError is a ValueError
         cause = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise DataError(
@@ -124,8 +147,21 @@ def _read_archive(path: Path) -> StudyRecords:
         ) from None
     if header is None:
         raise DataError(f"{path}: contains no study header")
-    trials = [TrialHistory(entry, *known.get(entry.trial, ((), None))) for entry in header.trials]
+    trials = []
+    for entry in header.trials:
+        epochs, ended, shown = known.get(entry.trial, ((), None, ()))
+        trials.append(TrialHistory(entry, epochs, ended, pictures=shown))
     return StudyRecords(header, tuple(trials), tuple(looks))
+
+
+def with_pictures(records: StudyRecords, trials: Collection[TrialEntry]) -> StudyRecords:
+    """The records with the pictures of these trials and of no others, as an archive keeps them."""
+    return replace(
+        records,
+        trials=tuple(
+            replace(trial, pictures=trial.read_pictures() if trial.entry in trials else ()) for trial in records.trials
+        ),
+    )
 
 
 def portable(records: StudyRecords) -> StudyRecords:
@@ -138,7 +174,7 @@ def portable(records: StudyRecords) -> StudyRecords:
         if record is not None:
             run = record.run.model_copy(update={"host": ""})
             record = record.model_copy(update={"run": run, "settings": _without_local_paths(record.settings)})
-        trials.append(TrialHistory(trial.entry, trial.epochs, record))
+        trials.append(TrialHistory(trial.entry, trial.epochs, record, pictures=trial.pictures))
     return StudyRecords(header.model_copy(update=plain), tuple(trials), records.looks)
 
 
@@ -181,11 +217,13 @@ def write_archive(path: Path, records: StudyRecords) -> None:
     lines = [json.dumps({"study": records.header.model_dump(mode="json")})]
     lines += [json.dumps({"look": look.model_dump(mode="json")}) for look in records.looks]
     for trial in records.trials:
-        document = {
+        document: dict[str, Any] = {
             "trial": trial.entry.trial,
             "epochs": [epoch.model_dump(mode="json") for epoch in trial.epochs],
             "record": trial.record.model_dump(mode="json") if trial.record else None,
         }
+        if trial.pictures:  # a line without pictures is that of older versions
+            document["pictures"] = [picture.model_dump(mode="json") for picture in trial.pictures]
         lines.append(json.dumps(document, allow_nan=False))
     write_atomically(path, ("\n".join(lines) + "\n").encode())
 
@@ -230,7 +268,7 @@ def check_can_write(stem: Path) -> None:
         raise SettingError(
             f"{stem.parent}: records are kept beside the study's file, but this folder is not writable: {cause}"
         ) from None
-    for ending in (".jsonl", ".md", ".svg", "-cases.csv", "-results.csv", "-summary.json"):
+    for ending in (".jsonl", ".md", ".svg", "-cases.csv", "-results.csv", "-epochs.csv", "-summary.json"):
         path = stem.with_name(f"{stem.name}{ending}")
         if path.is_dir():
             raise SettingError(

@@ -7,6 +7,7 @@ FOLDER/splits_final.json                 the folds of cross-validation, in the f
 FOLDER/trials/LABEL-seedN-ID/settings.json   the resolved settings; ID is a hash of them (LABEL-foldF-seedN-ID)
                              epochs.jsonl    a line per epoch
                              last.safetensors, best.safetensors
+                             pictures.json   some validation cases, as scored (pictures.CasePictures)
                              result.json     written once, at the end
                              error.txt       the traceback of a failed trial
                              .lock           locked by the process that runs the trial
@@ -16,7 +17,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,13 +26,17 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
+from dlx.records.pictures import CasePicture, CasePictures
 from dlx.records.schema import EpochRecord, Look, StudyHeader, TrialEntry, TrialRecord
 from dlx.study.results import Record
 from dlx.system.errors import DataError
-from dlx.system.files import naming, remove_leftovers, write_atomically, write_json
+from dlx.system.file_locks import is_locked
+from dlx.system.files import naming, read_json, remove_leftovers, write_atomically, write_json
 
 # The workers of a killed study end shortly after it; waiting for their locks allows to run the study again at once.
 LOCK_WAIT_S = 3.0
+
+PICTURES = "pictures.json"
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
@@ -58,25 +63,64 @@ def parse_record(model: type[AnyRecord], content: bytes, place: str, what: str) 
 
 
 def read_record(model: type[AnyRecord], path: Path, what: str) -> AnyRecord | None:
-    """The record in a file; None if there is no file."""
-    return parse_record(model, path.read_bytes(), f"{path}", what) if path.exists() else None
+    """The record in a file; None if there is no file; DataError for one that is damaged or no file but a pipe."""
+    content = _content(path)
+    return None if content is None else parse_record(model, content, f"{path}", what)
 
 
 def read_lines(model: type[AnyRecord], path: Path, what: str) -> list[AnyRecord]:
     """The records in a file of JSON lines, without a last line that a kill cut short; none if there is no file."""
-    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    lines = (_content(path) or b"").split(b"\n")[:-1]
     return [parse_record(model, line, f"{path}: line {number}", what) for number, line in enumerate(lines, 1)]
+
+
+def _content(path: Path) -> bytes | None:
+    """The bytes of a file; None if there is none; DataError for a pipe or a device, which might never end."""
+    if not path.exists():
+        return None
+    if not (path.is_file() or path.is_dir()):  # of a folder, reading raises OSError
+        raise DataError(f"{path}: not a file")
+    return path.read_bytes()
+
+
+def trial_folder_name(entry: TrialEntry) -> str:
+    """`LABEL-seedN-ID`, in cross-validation `LABEL-foldF-seedN-ID`, in characters that every file system has."""
+    name = re.sub(r"[^\w.=+-]+", "-", entry.label).strip("-") or "trial"
+    run = f"seed{entry.seed}" if entry.fold is None else f"fold{entry.fold}-seed{entry.seed}"
+    return f"{name[:60]}-{run}-{entry.trial[:8]}"
+
+
+def read_pictures(folder: Path) -> tuple[CasePicture, ...]:
+    """The pictures in a trial's folder; none before it was scored, or if it was scored by an older dlx.
+
+    DataError, which says what to do, if the file is damaged.
+    """
+    try:
+        found = read_record(CasePictures, folder / PICTURES, "the pictures of a trial")
+    except DataError as error:
+        raise DataError(f"{error}; remove the file to go on without pictures of this trial") from None
+    return () if found is None else found.pictures
 
 
 class TrialFolder:
     """The records of one trial in its folder."""
 
     def __init__(self, study_folder: Path, label: str, seed: int, trial: str, fold: int | None = None) -> None:
-        name = re.sub(r"[^\w.=+-]+", "-", label).strip("-") or "trial"
         # found by its id, as another study of this folder may have started the trial under another label
         known = sorted((study_folder / "trials").glob(f"*-seed{seed}-{trial[:8]}"))
-        run = f"seed{seed}" if fold is None else f"fold{fold}-seed{seed}"
-        self.path = known[0] if known else study_folder / "trials" / f"{name[:60]}-{run}-{trial[:8]}"
+        name = trial_folder_name(TrialEntry(trial=trial, label=label, seed=seed, fold=fold))
+        self._name(known[0] if known else study_folder / "trials" / name)
+
+    @classmethod
+    def at(cls, path: Path) -> "TrialFolder":
+        """The folder of a trial whose path is known."""
+        found = cls.__new__(cls)
+        found._name(path)
+        return found
+
+    def _name(self, path: Path) -> None:
+        """Sets the paths of the folder and its files."""
+        self.path = path
         self.last = self.path / "last.safetensors"
         self.best = self.path / "best.safetensors"
         self.error = self.path / "error.txt"
@@ -86,6 +130,16 @@ class TrialFolder:
     def begin(self, settings: dict[str, Any]) -> None:
         """Creates the folder and writes the settings of the trial."""
         write_json(self.path / "settings.json", settings)
+
+    def settings(self) -> dict[str, Any] | None:
+        """The resolved settings of the trial; None before it began; DataError if they are damaged."""
+        path = self.path / "settings.json"
+        if not path.exists():
+            return None
+        found = read_json(path)
+        if not isinstance(found, dict):
+            raise DataError(f"{path}: not the settings of a trial (expected a table)")
+        return found
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -105,6 +159,10 @@ class TrialFolder:
             remove_leftovers(self.path)
             yield
 
+    def is_running(self) -> bool:
+        """Whether a process holds the trial's lock now; False if the lock file cannot be opened. Writes nothing."""
+        return is_locked(self.path / ".lock")
+
     def append(self, record: EpochRecord) -> None:
         """Appends the line of one epoch; returns once it is on disk."""
         append_line(self._epochs, record.model_dump_json())
@@ -123,8 +181,16 @@ class TrialFolder:
 
     def clear(self) -> None:
         """Removes the files of an earlier attempt, so that the trial starts from its first epoch."""
-        for path in (self._epochs, self._result, self.last, self.best, self.error):
+        for path in (self._epochs, self._result, self.last, self.best, self.error, self.path / PICTURES):
             path.unlink(missing_ok=True)
+
+    def write_pictures(self, pictures: Sequence[CasePicture]) -> None:
+        """Writes the pictures of validation cases atomically."""
+        write_record(self.path / PICTURES, CasePictures(pictures=tuple(pictures)))
+
+    def pictures(self) -> tuple[CasePicture, ...]:
+        """As `read_pictures`."""
+        return read_pictures(self.path)
 
     def finish(self, record: TrialRecord) -> None:
         """Writes the trial's record atomically."""
@@ -133,6 +199,11 @@ class TrialFolder:
     def result(self) -> TrialRecord | None:
         """The result of the trial; None until it has ended."""
         return read_record(TrialRecord, self._result, "a trial's record")
+
+
+def was_shown(look: Look, looks: Iterable[Look]) -> bool:
+    """Whether one of these looks was at the same verdicts, whenever that was."""
+    return any(known.model_copy(update={"shown_utc": look.shown_utc}) == look for known in looks)
 
 
 class StudyFolder:
@@ -178,9 +249,9 @@ class StudyFolder:
         """
         if look is None:
             return []
-        shown = look.model_copy(update={"shown_utc": datetime.now(UTC).isoformat(timespec="seconds")})
-        if any(known.model_copy(update={"shown_utc": shown.shown_utc}) == shown for known in self.looks()):
+        if was_shown(look, self.looks()):
             return []
+        shown = look.model_copy(update={"shown_utc": datetime.now(UTC).isoformat(timespec="seconds")})
         append_line(self._looks, shown.model_dump_json())
         return [shown]
 

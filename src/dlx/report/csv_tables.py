@@ -1,6 +1,7 @@
 """A study's values as tables for other programs: cases.csv and results.csv, made from its records alone.
 
-Text is in quotes, numbers are not, and a cell without a value is empty. Numbers have all their digits.
+epochs.csv is in `epochs_csv.py`. Text is in quotes, numbers are not, and a cell without a value is empty. Numbers have
+all their digits.
 """
 
 from collections.abc import Iterator, Sequence
@@ -41,7 +42,7 @@ def cases_table(records: StudyRecords) -> ValueTable:
     persons = records.header.persons
     rows = (
         (*trial, case, persons.get(case, case), *values)
-        for trial, history in _trials(records)
+        for trial, history in trials_in_order(records)
         if history.record is not None and history.record.result is not None
         for case, *values in _of_cases(history.record.result)
     )
@@ -63,7 +64,7 @@ def results_table(records: StudyRecords) -> ValueTable:
     values = {variant.label: variant.values for variant in records.header.variants}
     rows = (
         (*trial, *_of_trial(history), *(_axis_cell(values[history.entry.label], axis) for axis in axes))
-        for trial, history in _trials(records)
+        for trial, history in trials_in_order(records)
     )
     return ValueTable((*RESULT_COLUMNS, *_axis_columns(axes)), tuple(rows))
 
@@ -85,7 +86,7 @@ def _of_trial(trial: TrialHistory) -> tuple[Cell, ...]:
     )
 
 
-def _trials(records: StudyRecords) -> Iterator[tuple[tuple[Cell, ...], TrialHistory]]:
+def trials_in_order(records: StudyRecords) -> Iterator[tuple[tuple[Cell, ...], TrialHistory]]:
     """The trials by variant, fold and seed, each with the cells of TRIAL_COLUMNS."""
     for label, trials in place(records.trials, records.header).items():
         for trial in trials.values():

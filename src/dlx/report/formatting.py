@@ -1,8 +1,12 @@
 """Numbers as text."""
 
 from math import floor, log10
+from typing import TYPE_CHECKING
 
-from dlx.statistics.claims import Estimate
+from dlx.settings.text import counted
+
+if TYPE_CHECKING:
+    from dlx.statistics.claims import Estimate  # which imports scipy
 
 
 def spell(value: float | None, digits: int = 3) -> str:
@@ -17,6 +21,15 @@ def spell_seconds(seconds: float) -> str:
     if seconds < 3600:
         return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
     return f"{int(seconds) // 3600} h {int(seconds) % 3600 // 60:02d} min"
+
+
+def spell_age(seconds: float) -> str:
+    """How long ago: `40 s`, `12 min`, `5 h`, `1 day`, `30 days`; `0 s` for a time in the future."""
+    whole = max(0, int(seconds))
+    for size, unit in ((86400, "day"), (3600, "h"), (60, "min")):
+        if whole >= size:
+            return counted(whole // size, unit) if unit == "day" else f"{whole // size} {unit}"
+    return f"{whole} s"
 
 
 def signed(value: float | None, digits: int = 3) -> str:
@@ -39,7 +52,7 @@ def spell_effect(estimate: float | None, interval: tuple[float, float] | None) -
     return signed(estimate, digits), spell_interval(interval, digits)
 
 
-def spell_spread(estimate: Estimate, *, is_mixed: bool = False, has_sign: bool = False) -> str:
+def spell_spread(estimate: "Estimate", *, is_mixed: bool = False, has_sign: bool = False) -> str:
     """`0.823 ± 0.004`, mean and standard deviation over seeds; the mean alone from one seed.
 
     If some runs collapsed (`is_mixed`) it is the range from lowest to highest: no mean describes both groups.

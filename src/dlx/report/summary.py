@@ -64,8 +64,8 @@ class Summary:
         return next((v.collapse.of_metric(self.header.metric) for v in self.variants if v.is_control), Collapse((), 0))
 
 
-def summarize_study(records: StudyRecords) -> Summary:
-    """Everything a report says of a study, finished or still running."""
+def summarize_study(records: StudyRecords, *, with_power: bool = True) -> Summary:
+    """Everything a report says of a study, finished or still running; without power, not what would settle it."""
     header = records.header
     placed = place(records.trials, header)
     variants = {entry.label: describe_variant(entry, placed, header) for entry in header.variants}
@@ -81,6 +81,7 @@ def summarize_study(records: StudyRecords) -> Summary:
             test_to_train=ratio,
             higher_is_better=direction_of(header.metric, header.direction) == "higher",
             earlier_looks=fewer_runs(looks, header, metric=header.metric),
+            with_power=with_power,
         )
         compared, unlike = _compare(header, variants, placed, design)
         if unlike:

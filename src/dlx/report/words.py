@@ -1,5 +1,7 @@
 """Verdicts, reasons and collapsed runs in words, for the terminal, markdown, figures and JSON documents."""
 
+from collections.abc import Sequence
+
 from dlx.settings.text import counted
 from dlx.statistics import reasons as why
 from dlx.statistics.claims import ClaimResult
@@ -26,6 +28,9 @@ VERDICTS = {
 }
 # in a figure, in place of a point
 WITHOUT_A_POINT = VERDICTS | {Verdict.NO_EFFECT: "no effect", Verdict.INCOMPLETE: "no pair yet"}
+
+# in a list of studies, which has a line for each
+IN_SHORT = VERDICTS | {Verdict.NO_DIFFERENCE: "no difference", Verdict.NO_EFFECT: "no effect"}
 
 ABOVE_MARGIN = {
     Verdict.CONFIRMED: "the 95 % interval lies above {margin:g}",
@@ -76,6 +81,14 @@ def spell_verdict(result: Comparison | ClaimResult) -> str:
     effect = result.smallest_effect if isinstance(result, Comparison) else None
     whose = "control " * any(isinstance(reason, why.CollapsedPair) and not reason.variant for reason in result.reasons)
     return whose + VERDICTS[result.verdict].format(smallest_effect=effect)
+
+
+def spell_in_short(verdicts: Sequence[Verdict]) -> str:
+    """`better` for one variant, `1 better, 3 cannot tell` for several; a dash for none."""
+    if len(verdicts) == 1:
+        return IN_SHORT[verdicts[0]]
+    counts = [(verdicts.count(verdict), IN_SHORT[verdict]) for verdict in Verdict if verdict in verdicts]
+    return ", ".join(f"{count} {words}" for count, words in counts) or "-"
 
 
 def spell_scoped_verdict(result: Comparison | ClaimResult) -> str:

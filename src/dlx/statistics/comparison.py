@@ -144,7 +144,8 @@ class Design:
 
     `test_to_train` is given for cross-validation: the persons that validate a fold over those that may train it. Runs
     are then pairs (fold, seed), else seeds. `earlier_looks` are the numbers of runs at which verdicts were shown
-    before.
+    before. Without `with_power`, which takes most of the time, no verdict changes, but `needed` and `detectable_effect`
+    are None.
     """
 
     runs: Sequence[RunId]
@@ -153,6 +154,7 @@ class Design:
     test_to_train: float | None = None
     higher_is_better: bool = True
     earlier_looks: Sequence[int] = ()
+    with_power: bool = True
 
     @property
     def seeds(self) -> list[int]:
@@ -228,6 +230,8 @@ def compare(control: Runs, variants: Mapping[str, Runs], design: Design) -> Comp
     rows = []
     for label, row in pairs.items():
         scopes = {scope: results[label] for scope, results in found.items()}
+        own = row.design(design.scope, design)
+        known = own if design.with_power else None
         rows.append(
             Comparison(
                 label=label,
@@ -236,8 +240,8 @@ def compare(control: Runs, variants: Mapping[str, Runs], design: Design) -> Comp
                 smallest_effect=design.smallest_effect,
                 scope=design.scope,
                 scopes=scopes | {design.scope: _with_narrower(design.scope, scopes)},
-                design=(own := row.design(design.scope, design)),
-                needed=None if own is None else needed(own, design.smallest_effect, alpha=ALPHA / len(variants)),
+                design=own,
+                needed=None if known is None else needed(known, design.smallest_effect, alpha=ALPHA / len(variants)),
             )
         )
     learned = [row for label, row in pairs.items() if not variants[label].unlearned]
@@ -333,7 +337,7 @@ def _with_narrower(scope: Scope, scopes: Mapping[Scope, ScopeResult]) -> ScopeRe
 def _noise_floor(control: Runs, pairs: Sequence[Pairs], design: Design, alpha: float) -> NoiseFloor:
     healthy = [run for run in sorted(set(design.runs)) if run not in control.collapse.all_runs]
     known = [value for run in healthy if (value := finite(control.values.get(run))) is not None]
-    typical = median_design(row.design(design.scope, design) for row in pairs)
+    typical = median_design(row.design(design.scope, design) for row in pairs if design.with_power)
     return NoiseFloor(
         n=len(known),
         control_spread=spread(np.array(known, dtype=np.float64)) if len(known) >= 2 else None,

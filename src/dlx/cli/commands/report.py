@@ -26,19 +26,26 @@ def report(
     plan: Annotated[
         bool, typer.Option("--plan", help="Print what would settle the open verdicts, and its cost; write no files.")
     ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write TensorBoard's files too, to FOLDER/tensorboard.")
+    ] = False,
+    mlflow: Annotated[bool, typer.Option("--mlflow", help="Write MLflow's runs too, to FOLDER/mlruns.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
 ) -> None:
     """Rebuild a study's table, figure, page and CSV files from its records, even while it is running."""
     from dlx.cli.output.console import note
     from dlx.cli.output.outcome import print_summary_after
+    from dlx.cli.running import check_trackers
     from dlx.records.archive import read_study, with_looks
     from dlx.records.folder import StudyFolder
     from dlx.records.merge import merge_studies
-    from dlx.report.files import write_report
+    from dlx.report.files import write_report, write_trackers
     from dlx.report.summary import summarize_study
 
     if plan:
-        check_options_of_plan(has_out=out is not None, per_class=per_class, per_case=per_case)
+        unused = {"--out": out is not None, "--tensorboard": tensorboard, "--mlflow": mlflow}
+        check_options_of_plan(unused | {"--per-class": per_class, "--per-case": per_case})
+    check_trackers(tensorboard=tensorboard, mlflow=mlflow)
     records = merge_studies([(folder, read_study(folder)) for folder in folders])
     summary = summarize_study(records)
     studies = [StudyFolder(folder) for folder in folders if folder.is_dir()]
@@ -52,15 +59,15 @@ def report(
         for study in studies:
             records = with_looks(records, study.note_look(summary.look))
         written = write_report(stem, summary, records, with_png=folders[0].is_dir())
+        written += write_trackers(stem, records, tensorboard=tensorboard, mlflow=mlflow)
     if not as_json:
         note(f"\nwritten:      {', '.join(str(path) for path in written)}")
 
 
-def check_options_of_plan(*, has_out: bool, per_class: bool, per_case: bool) -> None:
-    """SettingError for an option that `--plan` cannot take."""
+def check_options_of_plan(unused: dict[str, bool]) -> None:
+    """SettingError for an option that `--plan` cannot take, if it is given."""
     from dlx.system.errors import SettingError
 
-    unused = {"--out": has_out, "--per-class": per_class, "--per-case": per_case}
     for name in (name for name, is_given in unused.items() if is_given):
         raise SettingError(f"{name} and --plan cannot be combined: --plan prints designs alone and writes no files")
 

@@ -27,7 +27,7 @@ def train(options: TrainOptions) -> None:
     from dlx.cli.running import end, follow_plan, plan_study
     from dlx.execution.plan import check_resumable
     from dlx.records.archive import read_study
-    from dlx.report.files import write_tables
+    from dlx.report.files import write_progress, write_tables
 
     study, folder, command = study_and_folder(options)
     plan = plan_study(study, folder, options, command=command)
@@ -40,7 +40,8 @@ def train(options: TrainOptions) -> None:
     outcome = follow_plan(plan, options, in_workers=plan.max_parallel > 1)
     written: list[Path] = []
     try:
-        written += write_tables(plan.folder / "report", read_study(plan.folder))
+        stem, records = plan.folder / "report", read_study(plan.folder)
+        written += [*write_tables(stem, records), *write_progress(stem, records)]
     finally:  # a full disk must not hide the result
         print_outcome(plan, outcome, written, as_json=options.as_json, quiet=options.quiet)
     end(outcome)

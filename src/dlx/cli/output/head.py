@@ -2,15 +2,11 @@
 study for JSON documents.
 """
 
-from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from dlx.cli.output.console import PlainConsole
-from dlx.settings.own.named import spell_code
-from dlx.settings.part import Part, spell_value
-from dlx.settings.spec import Spec
-from dlx.settings.text import counted
+from dlx.report import head_lines as lines
 from dlx.system.characters import visible
 
 if TYPE_CHECKING:
@@ -51,87 +47,47 @@ def head_lines(plan: "Plan") -> list[str]:
     """One line each for data, split, network, training and device."""
     resolved = plan.first
     spec, dataset, compute = resolved.spec, resolved.dataset, resolved.compute
-    patch = " x ".join(str(size) for size in spec.batch.patch_size_px or ())
-    loss = "+".join(str(term.name) for term in spec.loss)
-    threads = f", {counted(compute.threads, 'thread')}" if compute.device.type == "cpu" else ""
-    channels, classes = ", ".join(dataset.channels), ", ".join(dataset.classes[1:])
-    classes += " (regions)" if dataset.regions else ""
-    length = f"{counted(spec.train.epochs, 'epoch')} of {counted(spec.train.steps_per_epoch, 'step')}"
-    kind = "slices" if spec.batch.kind == "block" else "patches"
-    subset = training_subset(resolved)
-    measured = f", with {subset} training subjects" if subset else ""
+    classes = [*dataset.classes[1:-1], dataset.classes[-1] + " (regions)" * bool(dataset.regions)]
+    train, batch = spec.train, spec.batch
+    is_cpu = compute.device.type == "cpu"
     return [
-        f"data     {source_name(dataset.source)} ({dataset.layout}): {channels} -> {classes}",
-        f"split    {split_words(plan)}",
-        f"network  {spec.model.name}{_sizes(spec.model)}, {resolved.parameters:,} parameters; loss {loss}; "
-        f"{spec.optimizer.name.name}, {spec.scheduler.name}",
-        f"training {length}, {spec.batch.fitted_size} {kind} of {patch}; validated {every_epochs(spec)}{measured}",
-        f"device   {compute.device}, {compute.precision}{threads}",
+        lines.data_line(lines.source_name(dataset.source), dataset.channels, classes, layout=dataset.layout),
+        lines.split_line([_sizes_of(split) for split in plan.splits], len(plan.study.folds)),
+        lines.network_line(
+            spec.model,
+            resolved.parameters,
+            [term.name for term in spec.loss],
+            (spec.optimizer.name.name, spec.scheduler.name),
+        ),
+        lines.training_line(
+            train.epochs,
+            train.steps_per_epoch,
+            batch.fitted_size,
+            batch.kind,
+            batch.patch_size_px or (),
+            spec.evaluate.every or 1,
+            training_subset(resolved),
+        ),
+        lines.device_line("cpu" if is_cpu else str(compute.device), compute.precision, compute.threads),
     ]
 
 
-def split_words(plan: "Plan") -> str:
-    """The sizes of both sides; in cross-validation of each fold, once if they are equal."""
-    sizes = list(dict.fromkeys(map(split_sizes, plan.splits)))
-    return f"{counted(len(plan.splits), 'fold')}: {'; '.join(sizes)}" if plan.study.folds else sizes[0]
-
-
-def split_sizes(split: "Split") -> str:
-    """`8 training and 2 validation subjects`; if persons are known, `28 training scans of 24 persons, ...`."""
-    num_train, num_val = len(split.train), len(split.val)
-    if split.num_persons is None:
-        return f"{num_train} training and {counted(num_val, 'validation subject')}"
-    persons = [counted(number, "person") for number in split.num_persons]
-    return (
-        f"{counted(num_train, 'training scan')} of {persons[0]}, {counted(num_val, 'validation scan')} of {persons[1]}"
-    )
+def _sizes_of(split: "Split") -> str:
+    return lines.split_sizes(len(split.train), len(split.val), split.num_persons)
 
 
 def training_subset(resolved: "Resolved") -> str:
     """`2 of 5` if a validation measures only some of the training subjects; empty if it measures all or none."""
-    measured, subjects = resolved.spec.evaluate.train_subset, len(resolved.split.train)
-    return f"{measured} of {subjects}" if 0 < measured < subjects else ""
-
-
-def _sizes(model: Part) -> str:
-    """` (3D, width 16, 3 levels)` if the network has these arguments; 2D is not named. A network of the user's own with
-    its arguments as they were given, and the digest of its code.
-    """
-    if model.code is not None:
-        given = [f"{key}={spell_value(value)}" for key, value in model.args.items()]
-        return f" ({', '.join([f'{model.code.dims}D', *given, spell_code(model.code.digest, model.code.version)])})"
-    sizes = ["3D"] if model.args.get("dims") == 3 else []
-    sizes += [f"width {model.args['width']}"] if "width" in model.args else []
-    sizes += [counted(model.args["levels"], "level")] if "levels" in model.args else []
-    return f" ({', '.join(sizes)})" if sizes else ""
-
-
-def every_epochs(spec: Spec) -> str:
-    """How often a run is validated: `every epoch`, `every 2 epochs`, `once, at the end`."""
-    every = spec.evaluate.every or 1
-    if every >= spec.train.epochs:
-        return "once, at the end"
-    return "every epoch" if every == 1 else f"every {every} epochs"
-
-
-def source_name(source: str) -> str:
-    """The last part of a folder's path; a generated source as the user writes it."""
-    return Path(source).name if Path(source).is_absolute() else source
+    return lines.subset_words(resolved.spec.evaluate.train_subset, len(resolved.split.train))
 
 
 def print_variants(plan: "Plan", console: PlainConsole) -> None:
     """Prints the variants, the seeds and the number of trials, before they run."""
     study = plan.study
-    labels = [f"{v.label} (control)" if v.label == study.control else v.label for v in study.variants]
-    seeds = ", ".join(map(str, study.seeds))
-    folds = f" x {len(study.folds)} folds" if study.folds else ""
-    missing = len(plan.missing())
-    print_indented(f"variants {'; '.join(labels)}", console)
-    print_indented(
-        f"trials   {len(plan.trials)} ({len(labels)} variants{folds} x {len(study.seeds)} seeds: {seeds}), {missing} "
-        f"to run, {plan.max_parallel} at once",
-        console,
-    )
+    labels = [variant.label for variant in study.variants]
+    missing = f"{len(plan.missing())} to run, {plan.max_parallel} at once"
+    for line in lines.variant_lines(labels, study.control, study.seeds, len(study.folds), missing):
+        print_indented(line, console)
     if len(labels) == 1:
         print_indented("note     there is only one variant, so nothing is compared", console)
 

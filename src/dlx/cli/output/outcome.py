@@ -16,6 +16,7 @@ from dlx.report.terminal.folds_table import folds_table
 from dlx.report.terminal.tables import tables_of
 from dlx.report.terminal.trial_tables import seeds_table, trial_table
 from dlx.settings.text import counted
+from dlx.system.shell import shell_command
 
 if TYPE_CHECKING:
     from dlx.cli.output.display import Outcome
@@ -41,9 +42,11 @@ def print_outcome(plan: "Plan", outcome: "Outcome", written: list[Path], *, as_j
         note(f"resume with:  {resume_command(plan.command)}")
     elif not as_json and not quiet:
         note(f"\nrecords:      {plan.folder}")
-        note(f"tables:       {', '.join(map(str, written))}")
+        note(f"files:        {', '.join(map(str, written))}")
         for _, folder in outcome.trials:
             note(f"checkpoints:  {folder / 'last.safetensors'}, best.safetensors")
+        for line in tracker_lines(plan.folder):
+            note(line)
         note(f"repeat with:  {repeat_command(plan.command)}")
 
 
@@ -58,6 +61,17 @@ def print_tables(outcome: "Outcome", found: CrossValidation | None) -> None:
         console.show(trial_table(records[0]))
     elif len(records) > 1:
         console.show(seeds_table(records))
+
+
+def tracker_lines(folder: Path) -> list[str]:
+    """The commands that open the files of TensorBoard and MLflow in a run's folder, where there are any."""
+    lines = []
+    if (folder / "tensorboard").is_dir():
+        lines.append(f"tensorboard:  {shell_command(['tensorboard', '--logdir', str(folder / 'tensorboard')])}")
+    if (folder / "mlruns").is_dir():
+        command = shell_command(["mlflow", "ui", "--backend-store-uri", str(folder / "mlruns")])
+        lines.append(f"mlflow:       MLFLOW_ALLOW_FILE_STORE=true {command}")
+    return lines
 
 
 def stopped_line(plan: "Plan", outcome: "Outcome") -> str:
@@ -92,5 +106,7 @@ def print_locations(plan: "Plan", outcome: "Outcome", written: list[Path]) -> No
         note(f"\n{stopped_line(plan, outcome)}")
     note(f"\nrecords:      {plan.folder}")
     note(f"report:       {', '.join(str(path) for path in written)}")
+    for line in tracker_lines(plan.folder):
+        note(line)
     if missing:
         note(f"resume with:  {resume_command(plan.command)}   ({counted(missing, 'trial')} missing)")

@@ -66,6 +66,11 @@ def save(figure: Figure, path_svg: Path, path_png: Path | None) -> None:
         _write(figure, path_png, format="png", dpi=200, metadata={"Software": None})
 
 
+def save_png(figure: Figure, path: Path) -> None:
+    """Writes a figure as PNG alone, coarser than those for a page: it is drawn for every trial."""
+    _write(figure, path, format="png", dpi=110, metadata={"Software": None}, pil_kwargs={"compress_level": 3})
+
+
 def _write(figure: Figure, path: Path, **options: Any) -> None:
     buffer = BytesIO()
     figure.savefig(buffer, **options)

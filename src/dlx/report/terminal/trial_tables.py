@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from dlx.records.schema import TrialRecord
 from dlx.report.formatting import signed, spell, spell_seconds, spell_spread
+from dlx.report.shown.recorded_settings import read_settings
 from dlx.report.terminal.grid import Column, Grid, Line, Row, Trimmed
 from dlx.report.variants import dice_of_classes
 from dlx.report.words import spell_collapse
@@ -21,7 +22,8 @@ def trial_table(record: TrialRecord) -> Trimmed:
     """One trial after its last epoch: a row per class, their mean, and lines on best epoch, subjects and time."""
     result = record.result
     assert result is not None
-    tolerance, unit = record.settings["evaluate"]["surface_tolerance_mm"], result.distance_unit
+    evaluate, unit = read_settings(record.settings).evaluate, result.distance_unit
+    tolerance = evaluate.surface_tolerance_mm
     titles = ("train Dice", "val Dice", "gap", ("val HD95", unit), ("val surface", f"Dice {tolerance:g} {unit}"))
     rows = [Row(_scores_row(name, result, f":{name}")) for name in result.val.dice_per_class]
     cells = _scores_row(name_of_mean(result.val.dice_per_class), result, "")
@@ -32,7 +34,7 @@ def trial_table(record: TrialRecord) -> Trimmed:
         title=f"{record.label}, seed {record.seed}: after epoch {result.epochs}",
     )
     best = f"best epoch {result.best_epoch}: val Dice {spell(result.best_val_dice)} (selected on the validation data)"
-    if record.settings["evaluate"]["every"] >= result.epochs:
+    if (evaluate.every or 1) >= result.epochs:
         best = "validated once, after the last epoch"
     unknown = [name for name, value in (result.val.hd95_mm_per_class or {}).items() if value is None]
     facts = (

@@ -1,0 +1,1 @@
+"""What `dlx ls` lists: the studies below a folder, each with its trials, verdicts and age."""
