@@ -2,13 +2,14 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pages import ROOT, Block
+from pages import ROOT, SHELL, Block
 
 LIMIT_S = 240  # of one page; about ten times what it takes where nothing else runs
 FAILED = 99  # the exit code of a script whose last command ended otherwise than expected
@@ -29,7 +30,9 @@ def steps_of(blocks: Iterable[Block]) -> list[Step]:
     steps: list[Step] = []
     for block in blocks:
         marks = block.marks
-        if "not run" in marks:
+        if "saved as" in marks:
+            steps.append(Step(block.place, save(marks["saved as"], block.lines)))
+        if "not run" in marks or block.language not in SHELL:
             continue
         if "run before" in marks:
             steps.append(Step(block.place, marks["run before"]))
@@ -40,6 +43,11 @@ def steps_of(blocks: Iterable[Block]) -> list[Step]:
             last = steps.pop()
             steps.append(Step(last.place, last.text, int(marks["exits with"]), last.shown))
     return steps
+
+
+def save(path: str, lines: Iterable[str]) -> str:
+    """The shell command that writes lines to a file."""
+    return f"mkdir -p {shlex.quote(str(Path(path).parent))}; printf '%s\\n' {shlex.join(lines)} > {shlex.quote(path)}"
 
 
 def with_options(text: str, options: str) -> str:

@@ -7,6 +7,8 @@ A comment in the line above a block of commands says how a test runs it (tests/t
     <!-- run before: COMMANDS -->      these commands first, for what the reader of the page has and the test has not
     <!-- exits with: CODE -->          its last command ends with this exit code
     <!-- output: an example -->        the output shown is not compared with what is printed
+
+and above a block of another language `<!-- saved as: PATH -->` that its reader saves it as this file.
 """
 
 import re
@@ -20,7 +22,7 @@ GENERATED = ("docs/cli.md",)  # by docs/make_cli_reference.py
 PAGES = ["README.md", "README.zh.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 
 SHELL = ("sh", "console")
-MARKS = ("not run", "run with", "run before", "exits with", "output")
+MARKS = ("not run", "run with", "run before", "exits with", "output", "saved as")
 FENCE = re.compile(r" {0,3}(`{3,}|~{3,}) *([\w+-]*)")
 MARK = re.compile(r"\s*<!-- *([\w ]+?) *: *(.*?) *-->\s*")
 

@@ -44,10 +44,12 @@ def test_commands_are_in_blocks_that_are_run(page):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_marks_are_spelled_as_the_tests_read_them(page):
-    marked = [(block.place, mark) for block in shell_blocks(page) for mark in block.marks]
+    marked = [(block.place, mark) for block in blocks(page) for mark in block.marks]
     assert [(place, mark) for place, mark in marked if mark not in MARKS] == []
-    empty = [block.place for block in shell_blocks(page) if not all(block.marks.values())]
-    assert empty == []
+    assert [block.place for block in blocks(page) if not all(block.marks.values())] == []
+    for_shell = {*MARKS} - {"saved as"}
+    other = [block.place for block in blocks(page) if block.language not in SHELL and for_shell & {*block.marks}]
+    assert other == []
     loose = [line for line in text_of(page).splitlines() if line.lstrip().startswith(tuple(f"<!-- {m}" for m in MARKS))]
     assert len(loose) == len(marked), "a mark stands directly above its block"
 
@@ -121,13 +123,13 @@ def test_commands_options_and_settings_in_the_text_exist(page):
 
 # running them
 
-RUN = [page for page in PAGES if steps_of(shell_blocks(page))]
+RUN = [page for page in PAGES if steps_of(blocks(page))]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUN)
 def test_the_commands_of_a_page_run_and_print_what_it_shows(page, tmp_path, cache):
-    steps = steps_of(shell_blocks(page))
+    steps = steps_of(blocks(page))
     code, outputs = run_steps(steps, tmp_path, cache)
     last = steps[len(outputs) - 1]
     assert code == 0, f"{last.place}: {last.text}\n{outputs[-1]}"

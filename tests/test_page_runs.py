@@ -2,7 +2,7 @@
 
 import pytest
 
-from page_runs import FAILED, Step, missing_lines, run_steps, steps_of, with_options
+from page_runs import FAILED, Step, missing_lines, run_steps, save, steps_of, with_options
 from pages import blocks_of, dlx_lines, inline_code
 
 PAGE = """
@@ -25,6 +25,11 @@ $ A=1 dlx report runs | head -1 && dlx settings
 rm -r runs
 ```
 
+<!-- saved as: a/b.toml -->
+```toml
+c = "d e"
+```
+
 <!-- exits with: 2 -->
 <!-- output: an example -->
 ```console
@@ -36,11 +41,12 @@ dlx: anything
 
 
 def test_the_blocks_of_a_page_have_their_marks_and_commands():
-    first, second, third, fourth = blocks_of("page.md", PAGE)
+    first, second, third, saved, fourth = blocks_of("page.md", PAGE)
     assert first.marks == {"run before": "touch a", "run with": "--epochs 1"}
     assert [command.output for command in first.commands] == [("epoch 1/2",), ()]
     assert (second.language, second.place, second.commands[0].text) == ("sh", "page.md:11", "ls\n  pwd")
     assert third.marks == {"not run": "a reason"}
+    assert (saved.language, saved.marks) == ("toml", {"saved as": "a/b.toml"})
     assert set(fourth.marks) == {"exits with", "output"}
 
 
@@ -51,8 +57,9 @@ def test_the_steps_of_a_page_follow_the_marks():
         Step("page.md:4", first, 0, ("epoch 1/2",)),
         Step("page.md:4", "A=1 dlx report runs | head -1 && dlx settings"),
         Step("page.md:11", "ls\n  pwd"),
-        Step("page.md:23", "pwd"),
-        Step("page.md:23", "dlx report none", 2),
+        Step("page.md:22", save("a/b.toml", ['c = "d e"'])),
+        Step("page.md:28", "pwd"),
+        Step("page.md:28", "dlx report none", 2),
     ]
 
 
@@ -94,3 +101,9 @@ def test_a_page_stops_at_the_first_command_that_fails(tmp_path, cache):
     expected = Step("page.md:1", "dlx report none", 2)
     (tmp_path / "other").mkdir()
     assert run_steps([expected], tmp_path / "other", cache)[0] == 0
+
+
+def test_a_block_is_saved_as_it_is(tmp_path, cache):
+    lines = ("a  'b' $HOME", "", "%s\\n")
+    assert run_steps([Step("page.md:1", save("c d/e.txt", lines))], tmp_path, cache) == (0, [""])
+    assert (tmp_path / "page/c d/e.txt").read_text() == "a  'b' $HOME\n\n%s\\n\n"
