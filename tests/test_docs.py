@@ -3,23 +3,25 @@
 import ast
 import graphlib
 import re
+import unicodedata
 from functools import cache
 
 import pytest
 
+from pages import PAGES, blocks_of, inline_code, text_of, without_blocks
 from test_imports import FILES as MODULES
 from test_imports import PACKAGES, imported_by, package_of
 from test_imports import ROOT as SOURCE
 
 ROOT = SOURCE.parent.parent
 DESIGN = (ROOT / "docs/design.md").read_text(encoding="utf-8")
-PAGES = ["README.md", *(f"docs/{name}.md" for name in ("data", "design", "extending", "notes", "settings", "studies"))]
+MADE_BY_SCRIPTS = ("docs/cli.md", "docs/replication.md")
+# pages that are being written beside these
+WAITING = {
+    f"{folder}{name}.md" for folder in ("", "docs/") for name in ("install", "predictions", "trackers", "your-network")
+}
+LOG = "docs/log.md"  # of the past: it names what is no longer there
 ADDED_BY_EXTENDING = {"stack.py", "dlx.models.stack"}  # files that the reader of docs/extending.md writes
-
-
-def code_of(text):
-    """The inline code of a markdown text, without its fenced blocks."""
-    return re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
 
 
 @cache
@@ -64,7 +66,7 @@ def steps_of_the_walk():
     """The (file, functions) of each place in the walk: a function is in the file named last before it."""
     walk = DESIGN.partition("## One run, file by file")[2].partition("\n## ")[0]
     steps = []
-    for code in code_of(walk.partition("\n1. ")[2]):
+    for code in inline_code(walk.partition("\n1. ")[2]):
         if code.endswith(".py"):
             steps.append((code, []))
         elif code.endswith("()"):
@@ -72,13 +74,56 @@ def steps_of_the_walk():
     return steps
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [page for page in PAGES if page != LOG])
 def test_the_files_and_modules_that_a_page_names_exist(page):
-    text = (ROOT / page).read_text(encoding="utf-8")
-    files = set(re.findall(r"[\w./-]+\.py\b", " ".join(code_of(text)))) - ADDED_BY_EXTENDING
+    text = text_of(page)
+    saved = {block.marks["saved as"] for block in blocks_of(page, text) if "saved as" in block.marks}
+    named = set(re.findall(r"[\w./-]+\.py\b", " ".join(inline_code(text)))) - ADDED_BY_EXTENDING - saved
+    files = {name for name in named if not name.startswith("my_")}  # a file of the reader's
     modules = set(re.findall(r"\bdlx(?:\.[a-z_]+)+", text)) - ADDED_BY_EXTENDING
     assert [name for name in sorted(files) if not is_file(name)] == []
     assert [name for name in sorted(modules) if name not in MODULES] == []
+
+
+def links_of(text):
+    """The targets of the links and pictures of a page."""
+    return re.findall(r"\]\(\s*([^)\s]+)\s*\)", re.sub(r"`[^`]*`", "", without_blocks(text)))
+
+
+def anchors_of(text):
+    """The anchors of a page's headings, as GitHub makes them."""
+    titles = re.findall(r"^#+ (.*)$", without_blocks(text), re.MULTILINE)
+    plain = (re.sub(r"[^\w\- ]", "", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title)) for title in titles)
+    return {title.strip().lower().replace(" ", "-") for title in plain}
+
+
+@pytest.mark.parametrize("page", [*PAGES, "CHANGELOG.md"])
+def test_links_lead_to_files_and_headings(page):
+    broken = []
+    for link in links_of(text_of(page)):
+        path, _, anchor = link.partition("#")
+        if path.startswith(("http://", "https://")) or path in WAITING:
+            continue
+        target = (ROOT / page).parent / path if path else ROOT / page
+        if not target.exists() or (anchor and anchor not in anchors_of(target.read_text(encoding="utf-8"))):
+            broken.append(link)
+    assert broken == []
+
+
+def test_each_page_is_linked_from_the_readme():
+    linked = {link.partition("#")[0] for link in links_of(text_of("README.md"))}
+    assert [page for page in PAGES if page.startswith("docs/") and page not in linked] == []
+
+
+def columns(line):
+    """The width of a line where Chinese characters take two columns."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in line)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in MADE_BY_SCRIPTS])
+def test_text_is_wrapped(page):
+    lines = without_blocks(text_of(page)).splitlines()
+    assert [line for line in lines if columns(line) > 120 and not line.startswith("|")] == []
 
 
 def test_each_function_of_the_walk_is_in_its_file():
@@ -90,7 +135,7 @@ def test_each_function_of_the_walk_is_in_its_file():
 
 def test_each_function_class_and_constant_of_the_design_exists():
     """Called (`decide()`), or with a capital (`Spec`, `METRICS`). `f(...)` stands for any factory."""
-    named = re.findall(r"\b([A-Z]\w+|\w+(?=\())", " ".join(code_of(DESIGN)))
+    named = re.findall(r"\b([A-Z]\w+|\w+(?=\())", " ".join(inline_code(DESIGN)))
     assert "decide" in named
     assert "METRICS" in named
     assert set(named) - defined_names() - {"f", "FILE", "TOML"} == set()
