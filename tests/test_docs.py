@@ -3,7 +3,6 @@
 import ast
 import graphlib
 import re
-import unicodedata
 from functools import cache
 
 import pytest
@@ -16,6 +15,7 @@ from test_imports import ROOT as SOURCE
 ROOT = SOURCE.parent.parent
 DESIGN = (ROOT / "docs/design.md").read_text(encoding="utf-8")
 MADE_BY_SCRIPTS = ("docs/cli.md", "docs/replication.md")
+CHINESE = "README.zh.md"  # a paragraph a line, as a line break would show as a blank between two characters
 # pages that are being written beside these
 WAITING = {
     f"{folder}{name}.md" for folder in ("", "docs/") for name in ("install", "predictions", "trackers", "your-network")
@@ -115,15 +115,10 @@ def test_each_page_is_linked_from_the_readme():
     assert [page for page in PAGES if page.startswith("docs/") and page not in linked] == []
 
 
-def columns(line):
-    """The width of a line where Chinese characters take two columns."""
-    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in line)
-
-
-@pytest.mark.parametrize("page", [page for page in PAGES if page not in MADE_BY_SCRIPTS])
+@pytest.mark.parametrize("page", [page for page in PAGES if page not in (*MADE_BY_SCRIPTS, CHINESE)])
 def test_text_is_wrapped(page):
     lines = without_blocks(text_of(page)).splitlines()
-    assert [line for line in lines if columns(line) > 120 and not line.startswith("|")] == []
+    assert [line for line in lines if len(line) > 120 and not line.startswith("|")] == []
 
 
 def test_each_function_of_the_walk_is_in_its_file():

@@ -8,9 +8,9 @@ from pages import text_of
 
 ENTRIES = re.split(r"^- ", text_of("docs/glossary.md"), flags=re.MULTILINE)[1:]
 WORDS = [re.match(r"\*\*(.+?)\*\*", entry)[1] for entry in ENTRIES]
-ASKED = """backbone, neck, head, embedding, encoder, decoder, skip connection, patch, slice, epoch, step, seed, fold, variant,
-control, Dice, HD95, surface Dice, logits, EMA, test-time augmentation (TTA), deep supervision, learning-rate schedule,
-weight decay, dropout"""
+ASKED = """backbone, neck, head, embedding, encoder, decoder, skip connection, patch, slice, epoch, step, seed, fold,
+variant, control, Dice, HD95, surface Dice, logits, EMA, test-time augmentation (TTA), deep supervision,
+learning-rate schedule, weight decay, dropout"""
 
 
 def test_words_are_in_order_and_none_is_there_twice():
