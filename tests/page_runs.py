@@ -51,8 +51,9 @@ def save(path: str, lines: Iterable[str]) -> str:
 
 
 def with_options(text: str, options: str) -> str:
-    """The commands with these options at the end of each `dlx` command, before a comment."""
-    command = re.compile(r"^(dlx (?:\\\n|[^\n])*?)([ \t]*|[ \t]+#[^\n]*)$", re.MULTILINE)
+    """The commands with these options at the end of each that trains, before a comment."""
+    training = r"dlx (?:train|sweep-dropout|compare-schedulers|run)\b"
+    command = re.compile(rf"^({training}(?:\\\n|[^\n])*?)([ \t]*|[ \t]+#[^\n]*)$", re.MULTILINE)
     return command.sub(lambda found: f"{found[1]} {options}{found[2]}", text)
 
 

@@ -3,7 +3,7 @@
 A comment in the line above a block of commands says how a test runs it (tests/test_doc_commands.py):
 
     <!-- not run: REASON -->           it is not run
-    <!-- run with: OPTIONS -->         with these options after each `dlx` command
+    <!-- run with: OPTIONS -->         with these options after each `dlx` command that trains
     <!-- run before: COMMANDS -->      these commands first, for what the reader of the page has and the test has not
     <!-- exits with: CODE -->          its last command ends with this exit code
     <!-- output: an example -->        the output shown is not compared with what is printed

@@ -63,8 +63,9 @@ def test_the_steps_of_a_page_follow_the_marks():
     ]
 
 
-def test_options_are_added_to_each_dlx_command():
-    assert with_options("dlx a#b  # c\nls\ndlx d", "--e 1") == "dlx a#b --e 1  # c\nls\ndlx d --e 1"
+def test_options_are_added_to_each_command_that_trains():
+    given = "dlx train --x a#b  # c\nls\ndlx report a\ndlx run d"
+    assert with_options(given, "--e 1") == "dlx train --x a#b --e 1  # c\nls\ndlx report a\ndlx run d --e 1"
 
 
 def test_the_words_of_dlx_commands_are_found_in_a_line():
