@@ -1,0 +1,111 @@
+"""Runs the commands of a page in one shell, and compares what they print with what the page shows."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pages import ROOT, SHELL, Block
+
+LIMIT_S = 240  # of one page; about ten times what it takes where nothing else runs
+FAILED = 99  # the exit code of a script whose last command ended otherwise than expected
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command to run, with the exit code and the lines of output that the page shows."""
+
+    place: str
+    text: str
+    code: int = 0
+    shown: tuple[str, ...] = ()
+
+
+def steps_of(blocks: Iterable[Block]) -> list[Step]:
+    """The steps of all blocks that are run, in their order."""
+    steps: list[Step] = []
+    for block in blocks:
+        marks = block.marks
+        if "saved as" in marks:
+            steps.append(Step(block.place, save(marks["saved as"], block.lines)))
+        if "not run" in marks or block.language not in SHELL:
+            continue
+        if "run before" in marks:
+            steps.append(Step(block.place, marks["run before"]))
+        for command in block.commands:
+            text = with_options(command.text, marks["run with"]) if "run with" in marks else command.text
+            steps.append(Step(block.place, text, 0, () if "output" in marks else command.output))
+        if "exits with" in marks:
+            last = steps.pop()
+            steps.append(Step(last.place, last.text, int(marks["exits with"]), last.shown))
+    return steps
+
+
+def save(path: str, lines: Iterable[str]) -> str:
+    """The shell command that writes lines to a file."""
+    return f"mkdir -p {shlex.quote(str(Path(path).parent))}; printf '%s\\n' {shlex.join(lines)} > {shlex.quote(path)}"
+
+
+def with_options(text: str, options: str) -> str:
+    """The commands with these options at the end of each that trains, before a comment."""
+    training = r"dlx (?:train|sweep-dropout|compare-schedulers|run)\b"
+    command = re.compile(rf"^({training}(?:\\\n|[^\n])*?)([ \t]*|[ \t]+#[^\n]*)$", re.MULTILINE)
+    return command.sub(lambda found: f"{found[1]} {options}{found[2]}", text)
+
+
+def script_of(steps: Iterable[Step]) -> str:
+    """A shell script of all steps; the output of each goes to a file that is called by its number."""
+    lines = []
+    for number, step in enumerate(steps):
+        lines += [f'status=0; {{\n{step.text}\n}} > "$STEPS/{number}" 2>&1 < /dev/null || status=$?']
+        lines += [f"[ $status = {step.code} ] || exit {FAILED}"]
+    return "\n".join(lines)
+
+
+def run_steps(steps: list[Step], folder: Path, cache: Path) -> tuple[int, list[str]]:
+    """Runs the steps in an empty folder below `folder`; gives the exit code, and the output of each that was begun."""
+    place, programs, output = folder / "page", folder / "programs", folder / "output"
+    for made in (place, programs, output):
+        made.mkdir()
+    program = programs / "dlx"
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -m dlx "$@"\n')
+    program.chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | {
+        "PATH": os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PYTHONPATH": str(ROOT / "src"),
+        "HOME": str(folder),
+        "DLX_CACHE_DIR": str(cache),
+        "STEPS": str(output),
+        "REPOSITORY": str(ROOT),
+    }
+    run = subprocess.run(
+        ["bash", "-c", script_of(steps)], cwd=place, env=environment, timeout=LIMIT_S, capture_output=True, check=False
+    )
+    assert run.stderr == b"", run.stderr.decode()
+    begun = len(list(output.iterdir()))
+    return run.returncode, [(output / str(number)).read_text() for number in range(begun)]
+
+
+def missing_lines(shown: Iterable[str], printed: str) -> list[str]:
+    """The lines shown that are not printed in this order, or not at all.
+
+    `...` stands for lines left out; more may be printed than is shown. Numbers, blanks, rules, the precision and the
+    names of processors may differ.
+    """
+    rest = iter([masked(line) for line in printed.splitlines()])
+    return [line for line in shown if masked(line) not in ("", "...") and masked(line) not in rest]
+
+
+def masked(line: str) -> str:
+    """A line with `#` for each number (and for a lone `-`, a missing one), its words a blank apart."""
+    line = re.sub(r"[\u2500-\u257f]+", " ", line)
+    line = re.sub(r"(\d s) on .*$", r"\1", line)
+    line = re.sub(r"\b(bf16|float32)\b", "PRECISION", line)
+    line = re.sub(r"\bthreads?\b", "thread", line)
+    line = re.sub(r"\b[0-9a-f]{8}\b", "0", line)
+    line = re.sub(r"[+±-]?\d+([.,]\d+)*(e[+-]?\d+)?|(?<!\S)[+-](?!\S)", "#", line)
+    return " ".join(line.split())
