@@ -17,16 +17,9 @@ ROOT = SOURCE.parent.parent
 DESIGN = (ROOT / "docs/design.md").read_text(encoding="utf-8")
 MADE_BY_SCRIPTS = ("docs/cli.md", "docs/replication.md")
 CHINESE = "README.zh.md"  # a paragraph a line, as a line break would show as a blank between two characters
-# pages that are being written beside these
-WAITING = {
-    f"{folder}{name}.md" for folder in ("", "docs/") for name in ("install", "predictions", "trackers", "your-network")
-}
+WAITING = {"install.md", "docs/install.md"}  # a page that is being written beside these
 LOG = "docs/log.md"  # of the past: it names what is no longer there
-WRITTEN_BY_READERS = {
-    "stack.py",
-    "dlx.models.stack",
-    "nets/my_net.py",
-}  # of docs/extending.md; files called my_NAME are so too
+WRITTEN_BY_READERS = {"stack.py", "dlx.models.stack"}  # of docs/extending.md; files called my_NAME are so too
 
 
 @cache
