@@ -1,9 +1,22 @@
-"""Markdown: escaped text, tables, blocks of code and links."""
+"""Markdown: escaped text, tables, blocks of code and links, and the sections of a page made of these."""
 
 import re
 from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
+from dlx.report.page.content import (
+    Block,
+    Bullets,
+    Code,
+    Folded,
+    Given,
+    Paragraph,
+    Picture,
+    Section,
+    Strong,
+    Table,
+    Words,
+)
 from dlx.system.characters import visible, visible_lines
 
 Lines = list[str]
@@ -41,3 +54,38 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[str]], num_text: int = 
     """A table; the first `num_text` columns are text, the others numbers. Cells must be escaped already."""
     rule = ["---"] * num_text + ["---:"] * (len(titles) - num_text)
     return [f"| {' | '.join(row)} |" for row in (titles, rule, *rows)]
+
+
+def spell_words(words: Words) -> str:
+    """Words in markdown."""
+    return "".join(map(_spell_inline, words))
+
+
+def _spell_inline(part: str | Given | Strong) -> str:
+    if isinstance(part, Strong):
+        return f"**{spell_words(part.words)}**"
+    return escape(part.text) if isinstance(part, Given) else part
+
+
+def spell_section(section: Section, *, level: int) -> str:
+    """A section in markdown."""
+    title = [f"{'#' * level} {spell_words(section.title)}"] if section.title else []
+    return "\n\n".join([*title, *("\n".join(_spell_block(block)) for block in section.blocks)])
+
+
+def _spell_block(block: Block) -> Lines:
+    match block:
+        case Paragraph(words):
+            return [spell_words(words)]
+        case Bullets(items):
+            return [f"- {spell_words(item)}" for item in items]
+        case Table(titles, rows, num_text):
+            cells = [[*map(spell_words, row)] for row in rows]
+            return table([*map(spell_words, titles)], cells, num_text)
+        case Code(text, language):
+            return code_block(text, language)
+        case Folded(title, code):
+            summary = ["<details>", f"<summary>{title}</summary>", ""]
+            return [*summary, *_spell_block(code), "", "</details>"]
+        case Picture(alt, name):
+            return [f"![{alt}]({link_target(name)})"]
