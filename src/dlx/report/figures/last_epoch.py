@@ -6,15 +6,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
 
+from dlx.report.differences import clipped, cut_ends, range_of_differences, shown_differences
 from dlx.report.figures.style import CONTROL, INK, STYLES, VAL
 from dlx.report.figures.variant_axis import VariantAxis
-from dlx.report.rows import scopes_of
 from dlx.report.summary import Summary
-from dlx.report.words import FOR, WITHOUT_A_POINT
+from dlx.report.words import FOR
 from dlx.settings.text import counted
 from dlx.statistics.claims import Estimate
-from dlx.statistics.verdict import Verdict
-from dlx.study.metrics import METRICS, largest_difference
+from dlx.study.metrics import METRICS
 from dlx.system.characters import visible
 
 # of scopes narrower than the headline's, from the wider one on
@@ -90,63 +89,32 @@ def _draw_dice(axes: Axes, summary: Summary, axis: VariantAxis) -> None:
 def _draw_differences(axes: Axes, summary: Summary, axis: VariantAxis) -> None:
     """The paired differences from the control, with zero and the smallest effect of interest for comparison."""
     effect = summary.header.smallest_effect
-    narrower = scopes_of(summary)[1:]
-    largest = largest_difference(summary.header.metric)
-    low, high = _range_of_differences(summary, largest)
+    low, high = range_of_differences(summary)
     band, line = (axes.axhspan, axes.axhline) if axis.is_flat else (axes.axvspan, axes.axvline)
     band(
         -effect, effect, color="#F0E442", alpha=0.35, linewidth=0, label=f"±{effect:g}, the smallest effect of interest"
     )
     line(0.0, color=CONTROL, linewidth=1.0, zorder=1.2)
-    for variant in summary.variants:
-        row = variant.comparison
-        if row is None:
+    for row in shown_differences(summary):
+        if row.note:
+            axis.note(axes, row.label, row.note)
             continue
-        is_shown = row.verdict in (Verdict.BETTER, Verdict.WORSE)
-        if row.verdict in (Verdict.COLLAPSED, Verdict.NO_EFFECT) or row.difference is None:
-            axis.note(axes, variant.label, WITHOUT_A_POINT[row.verdict])
-        else:
-            style: dict[str, Any] = {
-                "color": INK,
-                "marker": "D",
-                "markerfacecolor": INK if is_shown else "white",
-            }
-            name = "shown to differ" if is_shown else "not shown to differ"
-            axis.point(
-                axes, variant.label, row.difference, clipped(row.interval, -largest, largest), 0.0, label=name, **style
-            )
-            for number, scope in enumerate(narrower, 1):
-                result = row.scopes[scope]
-                ends, beside = clipped(result.interval, -largest, largest), 4.5 * number
-                style = NARROWER[number - 1] | {"label": FOR[scope]}
-                axis.point(axes, variant.label, result.difference, clipped(ends, low, high), beside, **style)
-                if ends is not None:
-                    cut = [edge for edge, is_cut in ((low, ends[0] < low), (high, ends[1] > high)) if is_cut]
-                    axis.cut(axes, variant.label, cut, beside, style["color"])
+        style: dict[str, Any] = {
+            "color": INK,
+            "marker": "D",
+            "markerfacecolor": INK if row.is_shown_to_differ else "white",
+        }
+        name = "shown to differ" if row.is_shown_to_differ else "not shown to differ"
+        axis.point(axes, row.label, row.difference, row.interval, 0.0, label=name, **style)
+        for number, (scope, (difference, ends)) in enumerate(row.narrower.items(), 1):
+            style = NARROWER[number - 1] | {"label": FOR[scope]}
+            axis.point(axes, row.label, difference, clipped(ends, low, high), 4.5 * number, **style)
+            axis.cut(axes, row.label, cut_ends(ends, low, high), 4.5 * number, style["color"])
     has_interval = len(summary.header.runs) > 1
     what = f"mean, 95 % interval {FOR[summary.scope]} (not corrected)" if has_interval else "one seed"
     axes.set_title(f"Difference from the control, paired by {summary.unit_of_runs}\n{what}")
     axis.keep_within(axes, low, high)
     axis.name_values(axes, f"difference in {visible(summary.metric_title)}\n({summary.direction} is better)")
-
-
-def _range_of_differences(summary: Summary, largest: float) -> tuple[float, float]:
-    """The range of the headline's intervals, of zero and of the smallest effect, and a quarter more on both sides.
-
-    Intervals of narrower scopes that leave it are cut, so that few seeds do not hide the headline's.
-    """
-    effect = summary.header.smallest_effect
-    shown = [-effect, effect]
-    for variant in summary.variants:
-        if variant.comparison is not None and variant.comparison.difference is not None:
-            shown += [variant.comparison.difference, *(variant.comparison.interval or ())]
-    margin = 0.25 * (max(shown) - min(shown))
-    return max(-largest, min(shown) - margin), min(largest, max(shown) + margin)
-
-
-def clipped(interval: tuple[float, float] | None, low: float, high: float) -> tuple[float, float] | None:
-    """The interval limited to the metric's range, which the t interval of few seeds can exceed."""
-    return None if interval is None else (min(max(interval[0], low), high), min(max(interval[1], low), high))
 
 
 def _has_values(summary: Summary) -> bool:
