@@ -1,0 +1,1 @@
+"""The Methods paragraphs of a study, made from its records."""
