@@ -21,9 +21,9 @@ OKABE_ITO: tuple[Rgb, ...] = (
 IGNORED_COLOUR: Rgb = (128, 128, 128)
 # what is wrong at a voxel, in the order of `pictures.errors_of` -> its colour
 ERROR_COLOURS: dict[str, Rgb] = {
-    "missed": (86, 180, 233),
-    "too much": (213, 94, 0),
-    "another class": (240, 228, 66),
+    "missed": (240, 80, 220),
+    "too much": (255, 226, 70),
+    "another class": (60, 240, 225),
 }
 
 _STEPS = tuple(range(0, 256, 23))  # 12 levels of each of red, green and blue

@@ -186,8 +186,8 @@ def comparison_sentences(summary: Summary) -> tuple[Sentence, ...]:
             *others,
             f") {'was' if len(compared) == 1 else 'were'} compared with the control (",
             Given(header.control),
-            f"), each trained from {seeds}. The paragraphs above describe the control, from which variants differ in ",
-            *listed(header.axes, MAX_NAMED),
+            f"), each trained from {seeds}. The paragraphs above describe the control",
+            *((", from which variants differ in ", *listed(header.axes, MAX_NAMED)) if header.axes else ()),
             ".",
         ),
         (

@@ -170,18 +170,18 @@ def _schedule_sentence(
     name = setting(settings, "scheduler", "name")
     if name not in SCHEDULES or "scheduler" in axes:
         return ()
-    words, keys = SCHEDULES[name]
-    return ((f"The learning rate {words}", *cite(*keys), "."),)
+    said, cited = SCHEDULES[name]
+    return ((f"The learning rate {said}", *cite(*cited), "."),)
 
 
 def _augment_sentence(settings: Mapping[str, Any]) -> tuple[Sentence, ...]:
     augment = settings.get("augment") or {}
-    used = [words.format(number_of(augment[key])) for key, words in AUGMENTATIONS.items() if augment.get(key)]
+    used = [said.format(number_of(augment[key])) for key, said in AUGMENTATIONS.items() if augment.get(key)]
     return ((f"Patches were augmented by random {', '.join(used)}.",),) if used else ()
 
 
 def _other_sentences(settings: Mapping[str, Any]) -> tuple[Sentence, ...]:
-    train, sentences = settings.get("train") or {}, []
+    train, sentences = settings.get("train") or {}, list[Sentence]()
     if clip := setting(settings, "optimizer", "clip_grad_norm"):
         sentences.append((f"Gradients were scaled down to a norm of {number_of(clip)}.",))
     if decay := train.get("ema_decay"):

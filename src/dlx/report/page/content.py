@@ -61,7 +61,7 @@ class Folded:
     """A block that a reader opens."""
 
     title: str
-    block: Code
+    block: "Code | Bullets"
 
 
 @dataclass(frozen=True)

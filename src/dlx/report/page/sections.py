@@ -161,8 +161,8 @@ def scores_section(summary: Summary) -> Section:
             "over the last quarter of the epochs, around its straight line.",
         )
     )
-    blocks = (Table(titles, cells), note, *([Bullets(warnings)] if warnings else []))
-    return Section(("After the last epoch",), blocks)
+    blocks: list[Block] = [Table(titles, cells), note, *([Bullets(warnings)] if warnings else [])]
+    return Section(("After the last epoch",), tuple(blocks))
 
 
 def claims_section(summary: Summary) -> Section | None:

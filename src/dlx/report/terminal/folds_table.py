@@ -1,6 +1,6 @@
 """A table for the terminal: the folds of a network's cross-validation."""
 
-from dlx.report.cross_validation import CrossValidation
+from dlx.report.cross_validation import CrossValidation, foot_lines
 from dlx.report.formatting import signed, spell
 from dlx.report.terminal.grid import Column, Grid, Line, Row, Trimmed
 from dlx.report.terminal.trial_tables import DICE, classes_table, collapse_lines, run_cells
@@ -41,21 +41,3 @@ def folds_table(found: CrossValidation) -> Trimmed:
     collapse, lines = collapse_lines(found.label, found.records)
     over = "folds and seeds" if has_seeds else "folds"
     return Trimmed((grid, *lines, *map(Line, foot_lines(found)), *classes_table(results, collapse, over=over)))
-
-
-def foot_lines(found: CrossValidation) -> list[str]:
-    """The mean over all cases and the interval for new training sets, or how many runs are missing."""
-    header = found.header
-    lines = ["sd: standard deviation over folds, in each the mean over its seeds"] if len(header.seeds) > 1 else []
-    if found.over_cases is not None:
-        times = "each validated once" + " by each seed" * (len(header.seeds) > 1)
-        what = counted(found.num_cases or 0, "case")
-        lines.append(f"mean over all {what}, {times}: val Dice {spell(found.over_cases)}")
-    if found.interval is not None:
-        low, high = (spell(end) for end in found.interval)
-        mean = spell(found.over_folds("val_dice").mean)
-        lines.append(f"mean over folds: val Dice {mean}, for new training sets {low} to {high} (95 %)")
-    done = sum(record.result is not None for record in found.records.values())
-    if done < len(header.runs):
-        lines.append(f"finished runs: {done} of {len(header.runs)}; the mean over all cases and the interval need all")
-    return lines

@@ -1,0 +1,67 @@
+"""The learning rates that trials applied, over epochs: variants with the same rates stand together."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dlx.report.epoch_curves import Curve
+from dlx.report.summary import Summary
+from dlx.report.variants import VariantSummary
+from dlx.study.results import EpochResult
+
+
+@dataclass(frozen=True)
+class RateLine:
+    """One course of the rate; `groups` are the parameter groups that follow it, empty if all do."""
+
+    groups: str
+    rates: Curve
+
+
+@dataclass(frozen=True)
+class RatePanel:
+    """The courses of the rate that these variants have in common; several if groups or runs differ."""
+
+    labels: tuple[str, ...]
+    lines: tuple[RateLine, ...]
+
+
+def rate_panels(summary: Summary) -> list[RatePanel]:
+    """A panel for each set of variants whose trials applied the same rates; none before the first epoch."""
+    found: dict[tuple[tuple[str, tuple[tuple[int, float], ...]], ...], list[str]] = {}
+    for variant in summary.variants:
+        lines = _lines_of(variant)
+        if lines:
+            courses = tuple((line.groups, tuple(line.rates.items())) for line in lines)
+            found.setdefault(courses, []).append(variant.label)
+    return [
+        RatePanel(tuple(labels), tuple(RateLine(groups, dict(points)) for groups, points in lines))
+        for lines, labels in found.items()
+    ]
+
+
+def _lines_of(variant: VariantSummary) -> list[RateLine]:
+    """The unlike courses over all runs; that of a run which is shorter than another one and the same so far is left
+    out.
+    """
+    lines: dict[tuple[str, tuple[float, ...]], Curve] = {}
+    for epochs in variant.epochs.values():
+        for groups, rates in _by_course(epochs).items():
+            lines.setdefault((groups, tuple(rates.values())), rates)
+    return [
+        RateLine(groups, rates)
+        for (groups, course), rates in lines.items()
+        if not any(
+            groups == other and len(longer) > len(course) and longer[: len(course)] == course for other, longer in lines
+        )
+    ]
+
+
+def _by_course(epochs: Sequence[EpochResult]) -> Mapping[str, Curve]:
+    """The groups of parameters, by name, and their rates; groups of the same rates stand together."""
+    names = list(dict.fromkeys(name for epoch in epochs for name in epoch.lr))
+    courses: dict[tuple[tuple[int, float], ...], list[str]] = {}
+    for name in names:
+        points = tuple((epoch.epoch, epoch.lr[name]) for epoch in epochs if name in epoch.lr)
+        courses.setdefault(points, []).append(name)
+    is_one = len(courses) == 1
+    return {"" if is_one else ", ".join(groups): dict(points) for points, groups in courses.items()}
