@@ -13,6 +13,7 @@ from dlx.report.csv_tables import cases_table, results_table
 from dlx.report.files import write_tables
 from dlx.report.hardest_cases import hardest_cases, shown_variants
 from dlx.report.page.page import make_page
+from dlx.report.page.sections import page_content
 from dlx.report.rows import hard_case_rows
 from dlx.report.summary import summarize_study
 from dlx.study.results import CaseScores
@@ -219,12 +220,12 @@ def test_ten_cases_are_shown_lowest_first_and_equal_ones_in_the_order_of_the_dat
 def test_one_case_alone_is_not_the_hardest():
     records = with_val(made_study(seeds=[0]), {"scan": scores(0.5)})
     assert hard_case_rows(summarize_study(records)) == []
-    assert "Hardest" not in make_page(summarize_study(records), records, None)
+    assert "Hardest" not in make_page(page_content(summarize_study(records), records), None)
 
 
 def test_the_page_shows_the_hardest_cases():
     records = hard_study()
-    section = make_page(summarize_study(records), records, None).split("## Hardest validation cases")[1]
+    section = make_page(page_content(summarize_study(records), records), None).split("## Hardest validation cases")[1]
     titles = "| case | mean of all variants | p=0 (control) | p=0.1 (highest of the others) |"
     assert section.strip().splitlines()[0] == titles
     assert "| odd | 0.367 | 0.300 ± 0.141 | 0.700 ± 0.141 |" in section

@@ -6,6 +6,7 @@ import pytest
 
 from dlx.records.archive import read_study, write_archive
 from dlx.report.page.page import make_page
+from dlx.report.page.sections import page_content
 from dlx.report.summary import summarize_study
 from dlx.report.terminal.trial_tables import seeds_table
 from dlx.report.words import spell_collapse, spell_reasons
@@ -83,7 +84,7 @@ def test_a_lost_class_is_named_with_its_seed_and_the_verdict_is_collapsed():
     found = compared(lost_csf())
     assert spell_collapse(found.collapse) == "seed 2 never learned CSF"
     assert (found.comparison.verdict, found.comparison.interval) == (Verdict.COLLAPSED, None)
-    page = make_page(summarize_study(lost_csf()), lost_csf(), None)
+    page = make_page(page_content(summarize_study(lost_csf()), lost_csf()), None)
     assert "**p=0.1: seed 2 never learned CSF.**" in page
     assert "| p=0.1 | 0.016 to 0.800 | 0.800 ± 0.000 | 0.800 ± 0.000 |" in page
 

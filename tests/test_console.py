@@ -18,6 +18,7 @@ from dlx.cli.output.outcome import print_summary_after
 from dlx.records.archive import write_archive
 from dlx.report.page.markdown import code_block, escape, link_target
 from dlx.report.page.page import make_page
+from dlx.report.page.sections import page_content
 from dlx.report.summary import summarize_study
 from dlx.report.terminal.grid import Column, Grid, Line, Row, Trimmed
 from dlx.report.terminal.study_table import study_table
@@ -75,7 +76,7 @@ def test_a_studys_table_and_page_hold_any_label_whole(name, shown_as):
     records = with_classes(records, {name: 0.8, "other": 0.7})
     summary = summarize_study(records)
     assert shown_as(study_table(summary, per_class=True)).count(visible(name)) >= 5
-    page = make_page(summary, records, f"{name}.svg")
+    page = make_page(page_content(summary, records), f"{name}.svg")
     blocks = re.findall(r"(?:^\|.*\n)+", page, flags=re.MULTILINE)
     assert blocks
     for block in blocks:

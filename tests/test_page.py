@@ -7,12 +7,13 @@ import pytest
 
 from dlx.report.page.markdown import escape, table
 from dlx.report.page.page import make_page
+from dlx.report.page.sections import page_content
 from dlx.report.summary import summarize_study
 from made_records import DROPOUT, dropout_sweep, made_look, made_study
 
 
 def page_of(records, figure_name=None):
-    return make_page(summarize_study(records), records, figure_name)
+    return make_page(page_content(summarize_study(records), records), figure_name)
 
 
 def cells(line):

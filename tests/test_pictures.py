@@ -320,7 +320,7 @@ def test_a_trial_that_starts_over_has_no_pictures_of_its_earlier_attempt(tmp_pat
 @pytest.mark.parametrize("content", [b"", b"{", b'{"pictures": [{}]}', b'{"pictures": 3, "more": 1}', b"\xff"])
 def test_a_damaged_file_of_pictures_is_named_with_what_to_do(tmp_path, content):
     (tmp_path / "pictures.json").write_bytes(content)
-    with pytest.raises(DataError, match=r"pictures\.json: not the pictures of a trial .*remove the file") as refusal:
+    with pytest.raises(DataError, match=r"pictures\.json: not the pictures of a trial .*--no-pictures") as refusal:
         read_pictures(tmp_path)
     assert "\n" not in str(refusal.value)
 

@@ -93,6 +93,9 @@ class TrainOptions:
     keep_going: bool = option(
         RUNNING, "If a trial fails, run the others or stop.", "--keep-going/--fail-fast", default=True
     )
+    no_pictures: bool = option(
+        RUNNING, "Record and show no slices of validation cases on the HTML page.", "--no-pictures", default=False
+    )
     dry_run: bool = option(
         RUNNING, "Show the settings and the estimated cost; write nothing.", "--dry-run", default=False
     )

@@ -116,6 +116,7 @@ def follow_plan(
             retry_failed=options.retry_failed,
             keep_going=options.keep_going,
             archived=archived,
+            has_pictures=not options.no_pictures,
         )
         return follow(tracked(events, plan, options, display.console), display)
 
@@ -160,9 +161,10 @@ def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Pa
     shown = {"as_json": options.as_json, "per_class": options.per_class, "per_case": options.per_case}
     with print_summary_after(summary, records, **shown):
         records = with_looks(records, StudyFolder(plan.folder).note_look(summary.look))
-        written += write_report(plan.folder / "report", summary, records, with_png=True)
+        pictures = {"has_pictures": not options.no_pictures}
+        written += write_report(plan.folder / "report", summary, records, with_png=True, **pictures)
         if beside is not None and not outcome.was_interrupted:
-            written += write_beside(beside, summary, records)
+            written += write_beside(beside, summary, records, **pictures)
     if not options.is_quiet or outcome.was_interrupted:
         print_locations(plan, outcome, written)
     end(outcome)

@@ -26,6 +26,7 @@ def run_plan(
     retry_failed: bool = False,
     keep_going: bool = True,
     archived: StudyRecords | None = None,
+    has_pictures: bool = True,
 ) -> Iterator[tuple[int, Event]]:
     """Declares the study, then runs its missing trials; yields the number of a trial in the plan and its event.
 
@@ -36,14 +37,15 @@ def run_plan(
 
     `in_workers` runs each trial in a worker process, so that several run at once and a crash is recorded as a failed
     trial; `plan.max_parallel` above one requires it. It has no effect if the plan has no workers. Without `keep_going`
-    no trial starts after one has failed, and running trials are stopped; a later run resumes them.
+    no trial starts after one has failed, and running trials are stopped; a later run resumes them. With `has_pictures`
+    slices of some validation cases are recorded.
     """
     _declare(plan, archived)
     tasks: dict[int, Task] = {}
     for index, task in enumerate(plan.trials):
         found = task.folder.result()
         if found is None or fresh or (retry_failed and found.status != "done"):
-            tasks[index] = replace(task, fresh=fresh, retry_failed=retry_failed)
+            tasks[index] = replace(task, fresh=fresh, retry_failed=retry_failed, has_pictures=has_pictures)
         else:
             yield index, TrialEnded(found, task.folder.path, was_done=True)
     if in_workers and plan.has_workers and tasks:

@@ -45,6 +45,7 @@ class Task:
     folder: TrialFolder
     fresh: bool = False
     retry_failed: bool = False
+    has_pictures: bool = True  # whether slices of some validation cases are recorded
 
     @property
     def trial_id(self) -> str:
@@ -295,7 +296,8 @@ def _train_and_record(task: Task, job: Job, history: History) -> Iterator[StepDo
 
 def _score(task: Task, job: Job, progress: TrialProgress) -> TrialResult:
     train, val = score_trial(job, task.resolved.spec.evaluate.surface_tolerance_mm)
-    task.folder.write_pictures(take_pictures(job, val, task.resolved.dataset.label_names))
+    if task.has_pictures:
+        task.folder.write_pictures(take_pictures(job, val, task.resolved.dataset.label_names))
     return TrialResult(
         epochs=progress.epoch,
         train=train,

@@ -268,7 +268,8 @@ def check_can_write(stem: Path) -> None:
         raise SettingError(
             f"{stem.parent}: records are kept beside the study's file, but this folder is not writable: {cause}"
         ) from None
-    for ending in (".jsonl", ".md", ".svg", "-cases.csv", "-results.csv", "-epochs.csv", "-summary.json"):
+    endings = (".jsonl", ".md", ".html", ".svg", "-cases.csv", "-results.csv", "-epochs.csv", "-summary.json")
+    for ending in endings:
         path = stem.with_name(f"{stem.name}{ending}")
         if path.is_dir():
             raise SettingError(

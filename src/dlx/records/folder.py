@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from dlx.records.pictures import CasePicture, CasePictures
+from dlx.records.pictures import REMEDY, CasePicture, CasePictures
 from dlx.records.schema import EpochRecord, Look, StudyHeader, TrialEntry, TrialRecord
 from dlx.study.results import Record
 from dlx.system.errors import DataError
@@ -98,7 +98,7 @@ def read_pictures(folder: Path) -> tuple[CasePicture, ...]:
     try:
         found = read_record(CasePictures, folder / PICTURES, "the pictures of a trial")
     except DataError as error:
-        raise DataError(f"{error}; remove the file to go on without pictures of this trial") from None
+        raise DataError(f"{error}; {REMEDY}") from None
     return () if found is None else found.pictures
 
 

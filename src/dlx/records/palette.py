@@ -26,6 +26,7 @@ ERROR_COLOURS: dict[str, Rgb] = {
     "another class": (60, 240, 225),
 }
 
+MIN_LIGHTNESS = 0.4  # of 1, white; darker colours are lost on dark tissue
 _STEPS = tuple(range(0, 256, 23))  # 12 levels of each of red, green and blue
 _GREYS = tuple((level, level, level) for level in range(0, 256, 51))
 
@@ -38,7 +39,7 @@ def class_colours(num_classes: int) -> tuple[Rgb, ...]:
         return tuple(chosen)
     import numpy as np  # here, as most commands show no pictures
 
-    candidates = [*product(_STEPS, _STEPS, _STEPS)]
+    candidates = [rgb for rgb in product(_STEPS, _STEPS, _STEPS) if _oklab(rgb)[0] >= MIN_LIGHTNESS]
     places = np.array([_oklab(rgb) for rgb in candidates])
     known = np.array([_oklab(rgb) for rgb in (*_GREYS, *chosen)])
     squared = ((places[:, None] - known) ** 2).sum(-1).min(1)  # to the nearest colour so far

@@ -27,6 +27,7 @@ GREY_LEVELS = 64  # as many as an eye tells apart in a small picture; 256 take a
 MAX_TEXT = 60_000  # of one PNG: noise of MAX_SIDE_PX squared takes 35,000 letters
 IGNORED_INDEX = 255  # in masks: voxels under an ignore label
 
+REMEDY = "--no-pictures makes the report without it"
 GREY, INDEXED = 0, 3  # colour types of PNG
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -111,7 +112,8 @@ class CasePicture(Record):
             unknown = mask[(mask >= len(self.classes)) & (mask != IGNORED_INDEX)]
             if unknown.size:
                 raise DataError(
-                    f"picture of case {self.case!r}: class {unknown[0]} is not one of {len(self.classes)} classes"
+                    f"picture of case {self.case!r}: class {unknown[0]} is not one of {len(self.classes)} classes: "
+                    f"{REMEDY}"
                 )
         return PictureArrays(image, truth, prediction)
 
@@ -123,9 +125,9 @@ class CasePicture(Record):
             with Image.open(BytesIO(base64.b64decode(png)), formats=["PNG"]) as picture:
                 pixels = np.asarray(picture)
         except (OSError, ValueError, SyntaxError, struct.error) as error:  # as Pillow reports damaged files
-            raise DataError(f"picture of case {self.case!r}: the PNG is damaged ({error})") from None
+            raise DataError(f"picture of case {self.case!r}: the PNG is damaged ({error}): {REMEDY}") from None
         if pixels.dtype != np.uint8 or pixels.shape != self.size:
-            raise DataError(f"picture of case {self.case!r}: expected pixels of 8 bits")
+            raise DataError(f"picture of case {self.case!r}: expected pixels of 8 bits: {REMEDY}")
         return pixels
 
 

@@ -1,9 +1,10 @@
-"""Writes the files of a study's report: page, figures, CSV files, and beside a study's TOML file its records."""
+"""Writes the files of a study's report: pages, figures, CSV files, and beside a study's TOML file its records."""
 
 import logging
 from pathlib import Path
 
-from dlx.records.archive import StudyRecords, archive_of, portable, write_archive
+from dlx.records.archive import StudyRecords, archive_of, portable, with_pictures, write_archive
+from dlx.report.case_pictures import pictured_trials
 from dlx.report.csv_tables import cases_table, results_table
 from dlx.report.epochs_csv import epochs_table
 from dlx.report.own_files import is_own_json
@@ -14,31 +15,52 @@ from dlx.report.trackers import tensorboard as event_files
 from dlx.system.files import link_over, write_atomically, write_json
 
 
-def write_report(stem: Path, summary: Summary, records: StudyRecords, *, with_png: bool) -> list[Path]:
-    """Writes STEM.md, STEM.svg, STEM-levels.svg if levels were probed, and the tables of `write_tables`.
+def write_report(
+    stem: Path, summary: Summary, records: StudyRecords, *, with_png: bool, has_pictures: bool = True
+) -> list[Path]:
+    """Writes STEM.md, STEM.html, STEM.svg, STEM-levels.svg if levels were probed, and the tables of `write_tables`.
 
-    With `with_png` also PNGs of the figures, and the pictures of `write_progress`. Returns the paths.
+    With `with_png` also PNGs of the figures, and the pictures of `write_progress`. Without `has_pictures` the HTML page
+    shows no slices of cases. Returns the paths.
     """
     quiet_matplotlib()
     from dlx.report.figures.levels import draw_levels
     from dlx.report.figures.study import draw_study
     from dlx.report.levels import is_probed
+    from dlx.report.page.html import make_html_page
     from dlx.report.page.page import make_page
+    from dlx.report.page.sections import page_content
 
-    page = stem.with_name(f"{stem.name}.md")
+    page, html = (stem.with_name(f"{stem.name}.{ending}") for ending in ("md", "html"))
     figures = {draw_study: stem.name}
     if is_probed(summary):
         figures[draw_levels] = f"{stem.name}-levels"
     endings = ("svg", "png") if with_png else ("svg",)
-    written, names = [page], []
+    written, names = [page, html], []
     for draw, name in figures.items():
         paths = [stem.with_name(f"{name}.{ending}") for ending in endings]
         draw(summary, *paths)
         written += paths
         names.append(paths[0].name)
-    write_atomically(page, make_page(summary, records, *names).encode(errors="backslashreplace"))
+    content = page_content(summary, records)
+    _write_text(page, make_page(content, *names))
+    _write_text(html, make_html_page(content, has_pictures=has_pictures))
     progress = write_progress(stem, records) if with_png else []
     return [*written, *write_tables(stem, records), *progress]
+
+
+def write_html_page(stem: Path, summary: Summary, records: StudyRecords, *, has_pictures: bool = True) -> Path:
+    """Writes STEM.html, which needs no other file; with `has_pictures` it shows slices of some validation cases."""
+    from dlx.report.page.html import make_html_page
+    from dlx.report.page.sections import page_content
+
+    page = stem.with_name(f"{stem.name}.html")
+    _write_text(page, make_html_page(page_content(summary, records), has_pictures=has_pictures))
+    return page
+
+
+def _write_text(path: Path, text: str) -> None:
+    write_atomically(path, text.encode(errors="backslashreplace"))
 
 
 def quiet_matplotlib() -> None:
@@ -87,7 +109,7 @@ def write_tables(stem: Path, records: StudyRecords) -> list[Path]:
     written = []
     for name, make_table in tables.items():
         written.append(stem.with_name(f"{_prefix(stem)}{name}"))
-        write_atomically(written[-1], make_table(records).csv().encode(errors="backslashreplace"))
+        _write_text(written[-1], make_table(records).csv())
     return [*written, *write_summaries(stem, stem.with_name(f"{_prefix(stem)}summary.json"), records)]
 
 
@@ -119,9 +141,13 @@ def write_trackers(stem: Path, records: StudyRecords, *, tensorboard: bool, mlfl
     return written
 
 
-def write_beside(stem: Path, summary: Summary, records: StudyRecords) -> list[Path]:
-    """Writes STEM.jsonl, the records without paths of this machine, and page, figure and tables made from them."""
-    records = portable(records)
+def write_beside(stem: Path, summary: Summary, records: StudyRecords, *, has_pictures: bool = True) -> list[Path]:
+    """Writes STEM.jsonl, the records without paths of this machine, and pages, figure and tables made from them.
+
+    With `has_pictures` it holds the pictures that the HTML page shows, at most 110 kB for each of two trials.
+    """
+    shown = [trial.entry for trial in pictured_trials(summary, records)] if has_pictures else []
+    records = portable(with_pictures(records, shown))
     archive = archive_of(stem)
     write_archive(archive, records)
-    return [archive, *write_report(stem, summary, records, with_png=False)]
+    return [archive, *write_report(stem, summary, records, with_png=False, has_pictures=has_pictures)]

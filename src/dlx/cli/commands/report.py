@@ -1,4 +1,4 @@
-"""`dlx report`: table, figure, page and CSV files from the records of a study, finished or not. Imports no torch."""
+"""`dlx report`: table, figures, pages and CSV files from the records of a study, finished or not. Imports no torch."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -30,9 +30,12 @@ def report(
         bool, typer.Option("--tensorboard", help="Write TensorBoard's files too, to FOLDER/tensorboard.")
     ] = False,
     mlflow: Annotated[bool, typer.Option("--mlflow", help="Write MLflow's runs too, to FOLDER/mlruns.")] = False,
+    no_pictures: Annotated[
+        bool, typer.Option("--no-pictures", help="Show no slices of validation cases on the HTML page.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")] = False,
 ) -> None:
-    """Rebuild a study's table, figure, page and CSV files from its records, even while it is running."""
+    """Rebuild a study's table, figures, pages and CSV files from its records, even while it is running."""
     from dlx.cli.output.console import note
     from dlx.cli.output.outcome import print_summary_after
     from dlx.cli.running import check_trackers
@@ -58,7 +61,8 @@ def report(
     with print_summary_after(summary, records, as_json=as_json, per_class=per_class, per_case=per_case):
         for study in studies:
             records = with_looks(records, study.note_look(summary.look))
-        written = write_report(stem, summary, records, with_png=folders[0].is_dir())
+        pictures = {"has_pictures": not no_pictures}
+        written = write_report(stem, summary, records, with_png=folders[0].is_dir(), **pictures)
         written += write_trackers(stem, records, tensorboard=tensorboard, mlflow=mlflow)
     if not as_json:
         note(f"\nwritten:      {', '.join(str(path) for path in written)}")

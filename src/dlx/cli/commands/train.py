@@ -27,7 +27,8 @@ def train(options: TrainOptions) -> None:
     from dlx.cli.running import end, follow_plan, plan_study
     from dlx.execution.plan import check_resumable
     from dlx.records.archive import read_study
-    from dlx.report.files import write_progress, write_tables
+    from dlx.report.files import write_html_page, write_progress, write_tables
+    from dlx.report.summary import summarize_study
 
     study, folder, command = study_and_folder(options)
     plan = plan_study(study, folder, options, command=command)
@@ -42,6 +43,7 @@ def train(options: TrainOptions) -> None:
     try:
         stem, records = plan.folder / "report", read_study(plan.folder)
         written += [*write_tables(stem, records), *write_progress(stem, records)]
+        written.append(write_html_page(stem, summarize_study(records), records, has_pictures=not options.no_pictures))
     finally:  # a full disk must not hide the result
         print_outcome(plan, outcome, written, as_json=options.as_json, quiet=options.quiet)
     end(outcome)

@@ -12,7 +12,17 @@ from dlx.records.archive import StudyRecords, finished
 from dlx.records.schema import TrialRecord
 from dlx.report.methods.references import REFERENCES, Reference
 from dlx.report.methods.training import network_sentences, training_sentences
-from dlx.report.methods.words import Citation, Sentence, cite, listed, number_of, setting
+from dlx.report.methods.words import (
+    Citation,
+    Sentence,
+    cite,
+    list_in,
+    listed,
+    number_in,
+    number_of,
+    setting,
+    text_in,
+)
 from dlx.report.page.content import Given
 from dlx.report.summary import Summary
 from dlx.settings.text import counted
@@ -56,7 +66,7 @@ def methods_of(summary: Summary, records: StudyRecords) -> Methods | None:
     if record is None:
         return None
     settings, header = record.settings, records.header
-    names = [v.settings.get("scheduler", {}).get("name") for v in _one_of_each(summary)]
+    names = [text_in(record.settings, "scheduler", "name") for record in _one_of_each(summary)]
     paragraphs = (
         data_sentences(records, settings),
         (*network_sentences(record, header.axes), *training_sentences(settings, header.axes, names)),
@@ -89,22 +99,21 @@ def _one_of_each(summary: Summary) -> list[TrialRecord]:
 def data_sentences(records: StudyRecords, settings: Mapping[str, Any]) -> tuple[Sentence, ...]:
     """The images, their classes and normalisation, and who trained and who validated."""
     header = records.header
-    name, args = (setting(header.settings, "data", "source", key) for key in ("name", "args"))
-    path = args.get("path") if isinstance(args, Mapping) else None
+    name, path = (text_in(header.settings, "data", "source", *keys) for keys in (("name",), ("args", "path")))
     source: Sentence = (DRAWN[name],) if name in DRAWN else ("the data set ", Given(_last_name(path or name)))
-    channels, classes = settings.get("channels") or [], (settings.get("classes") or [])[1:]
-    sentences: list[Sentence] = [("The images were those of ", *source, ".")]
+    channels, classes = list_in(settings, "channels"), list_in(settings, "classes")[1:]
+    sentences: list[Sentence] = [("The images were those of ", *source, ".")] if name else []
     if channels and classes:
         sentences.append(
             (
-                f"They have {counted(len(channels), 'channel')} (",
+                f"Images have {counted(len(channels), 'channel')} (",
                 *listed(channels, MAX_NAMED),
-                f"), and their masks {counted(len(classes), 'class', 'classes')} beside the background (",
+                f"), and masks {counted(len(classes), 'class', 'classes')} beside the background (",
                 *listed(classes, MAX_NAMED),
                 ").",
             )
         )
-    normalize = setting(settings, "data", "normalize", "name")
+    normalize = text_in(settings, "data", "normalize", "name")
     if normalize in NORMALIZED:
         over = setting(settings, "data", "normalize", "args", "over") == "foreground"
         where = " (over the voxels above 0)" * over
@@ -113,14 +122,17 @@ def data_sentences(records: StudyRecords, settings: Mapping[str, Any]) -> tuple[
     return (*sentences, *_split_sentences(records))
 
 
-def _last_name(path: object) -> str:
-    return str(path).rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]
+def _last_name(path: str) -> str:
+    return path.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1]
 
 
 def _split_sentences(records: StudyRecords) -> tuple[Sentence, ...]:
     header = records.header
-    splits = [record.settings.get("split") or {} for record in finished(records.trials)]
-    train, val = (_spell_range([len(s[side]) for s in splits if s.get(side)]) for side in ("train", "val"))
+    known = [record.settings for record in finished(records.trials)]
+    train, val = (
+        _spell_range([len(names) for settings in known if (names := list_in(settings, "split", side))])
+        for side in ("train", "val")
+    )
     if not train or not val:
         return ()
     if header.folds:
@@ -140,14 +152,14 @@ def _spell_range(numbers: Sequence[int]) -> str:
 
 def evaluation_sentences(record: TrialRecord) -> tuple[Sentence, ...]:
     """How the trained network was measured."""
-    evaluate, patch = record.settings.get("evaluate") or {}, setting(record.settings, "batch", "patch_size_px") or ()
-    average = "with averaged weights " * bool(setting(record.settings, "train", "ema_decay"))
+    settings, patch = record.settings, list_in(record.settings, "batch", "patch_size_px")
+    average = "with averaged weights " * bool(setting(settings, "train", "ema_decay"))
     if len(patch) == 3:
-        overlap = number_of(100 * (evaluate.get("overlap_fraction") or 0.0))
+        overlap = number_of(100 * number_in(settings, "evaluate", "overlap_fraction"))
         how = f"in sliding windows of {' x '.join(map(str, patch))} voxels that overlap by at least {overlap} %"
     else:
         how = "slice by slice"
-    mirrored = ", averaged over mirrored copies" * bool(evaluate.get("mirror"))
+    mirrored = ", averaged over mirrored copies" * bool(setting(settings, "evaluate", "mirror"))
     sentences: list[Sentence] = [
         (
             f"After the last epoch, the network {average}segmented the whole volumes of all training and validation "
@@ -160,8 +172,11 @@ def evaluation_sentences(record: TrialRecord) -> tuple[Sentence, ...]:
             "minus validation Dice.",
         ),
     ]
-    tolerance, unit = evaluate.get("surface_tolerance_mm"), record.result.distance_unit if record.result else "mm"
-    if tolerance is not None:
+    tolerance, unit = (
+        number_in(settings, "evaluate", "surface_tolerance_mm"),
+        record.result.distance_unit if record.result else "mm",
+    )
+    if tolerance:
         sentences.append(
             (
                 "Validation masks were also compared by the 95th percentile of the distances between surfaces (HD95) "
@@ -261,7 +276,7 @@ def software_sentences(records: StudyRecords) -> tuple[Sentence, ...]:
     using: Sentence = tuple(part for at, item in enumerate(parts) for part in ((", ",) * bool(at) + item))
     with_packages: Sentence = (", which used ", *using) if using else ()
     devices = [*dict.fromkeys(record.run.device for record in known)]
-    precisions = [*dict.fromkeys(str(setting(r.settings, "compute", "precision") or "") for r in known)]
+    precisions = dict.fromkeys(text_in(record.settings, "compute", "precision") for record in known)
     shown = [precision for precision in precisions if precision]
     return (
         ("Training and evaluation were done by dlx ", Given(versions["dlx"]), *commit, *with_packages, *python, "."),

@@ -4,7 +4,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dlx.records.schema import TrialRecord
-from dlx.report.methods.words import Citation, Sentence, cite, listed, number_of, setting
+from dlx.report.methods.words import (
+    Citation,
+    Sentence,
+    cite,
+    list_in,
+    listed,
+    number_in,
+    number_of,
+    setting,
+    table_in,
+    text_in,
+)
 from dlx.report.page.content import Given
 
 LOSSES: dict[str, tuple[str, tuple[str, ...]]] = {  # name -> words, what they cite
@@ -44,15 +55,15 @@ AUGMENTATIONS = {  # setting -> words
 def network_sentences(record: TrialRecord, axes: Sequence[str]) -> tuple[Sentence, ...]:
     """The network, its size and its first weights."""
     settings = record.settings
-    name, args = setting(settings, "model", "name"), setting(settings, "model", "args") or {}
-    if name is None:
+    name, args = text_in(settings, "model", "name"), table_in(settings, "model", "args")
+    if not name:
         return ()
-    dims = len(setting(settings, "batch", "patch_size_px") or ()) or args.get("dims") or 2
+    dims = len(list_in(settings, "batch", "patch_size_px")) or args.get("dims")
     what = "of volumes" if dims == 3 else "of slices"
     unet = cite("unet", "unet3d") if dims == 3 else cite("unet")
     network: Sentence
-    if str(name).startswith(("unet-resnet", "unet-vgg")):
-        backbone = str(name).removeprefix("unet-")
+    if name.startswith(("unet-resnet", "unet-vgg")):
+        backbone = name.removeprefix("unet-")
         network = (f"a U-Net {what}", *unet, f" whose encoder is {_backbone(backbone)}", *_cite_backbone(backbone))
     elif name in ("unet", "unet2"):
         network = (f"a U-Net {what}", *unet)
@@ -60,7 +71,7 @@ def network_sentences(record: TrialRecord, axes: Sequence[str]) -> tuple[Sentenc
         network = ("a classifier of single voxels",)
     else:
         network = ("the network ", Given(name))
-    norm = args.get("norm")
+    norm = text_in(args, "norm")
     with_norm: Sentence = (f" with {NORMS[norm]}", *cite(norm)) if norm in NORMS else ()
     deep: Sentence = (" and deep supervision", *cite("deep-supervision")) if args.get("deep_supervision") else ()
     shown = ", ".join(f"{key} {value}" for key, value in args.items() if isinstance(value, int | float | str))
@@ -87,7 +98,7 @@ def _cite_backbone(name: str) -> Sentence:
 
 
 def _initial_sentence(settings: Mapping[str, Any]) -> tuple[Sentence, ...]:
-    init = str(setting(settings, "init", "name") or "torch")
+    init = text_in(settings, "init", "name")
     if setting(settings, "train", "init_from") is not None:
         return (("Its first weights were taken from a checkpoint, where they fit.",),)
     key = next((key for start, key in INITIAL.items() if init.startswith(start)), None)
@@ -98,14 +109,14 @@ def _initial_sentence(settings: Mapping[str, Any]) -> tuple[Sentence, ...]:
 
 def _dropout_sentence(settings: Mapping[str, Any], axes: Sequence[str]) -> tuple[Sentence, ...]:
     """Dropout, if the control has it or if the study varies it."""
-    p, kind = setting(settings, "dropout", "p"), setting(settings, "dropout", "kind")
-    keys = ("dropout", "spatial-dropout") if str(kind) in ("dropout2d", "dropout3d") else ("dropout",)
+    p, kind = number_in(settings, "dropout", "p"), text_in(settings, "dropout", "kind")
+    keys = ("dropout", "spatial-dropout") if kind in ("dropout2d", "dropout3d") else ("dropout",)
     if any(str(axis).startswith("dropout") for axis in axes):
         return (("Dropout", *cite("dropout"), " was varied; in the control p is ", Given(number_of(p)), "."),)
     if not p:
         return ()
     where = {"every": "after every block", "decoder": "in the decoder", "bottleneck": "in the deepest level"}
-    place = where.get(str(setting(settings, "dropout", "where")), "")
+    place = where.get(text_in(settings, "dropout", "where"), "")
     whole = " of whole channels" * (len(keys) > 1)
     return (
         (f"Dropout{whole}", *cite(*keys), " with p = ", Given(number_of(p)), f" was applied {place}".rstrip(), "."),
@@ -128,8 +139,8 @@ def training_sentences(
 
 
 def _batch_sentences(settings: Mapping[str, Any]) -> tuple[Sentence, ...]:
-    train, batch = settings.get("train") or {}, settings.get("batch") or {}
-    epochs, steps, patch = train.get("epochs"), train.get("steps_per_epoch"), batch.get("patch_size_px")
+    batch, patch = table_in(settings, "batch"), list_in(settings, "batch", "patch_size_px")
+    epochs, steps = (setting(settings, "train", key) for key in ("epochs", "steps_per_epoch"))
     if epochs is None or steps is None or not patch:
         return ()
     size = " x ".join(map(str, patch))
@@ -137,23 +148,23 @@ def _batch_sentences(settings: Mapping[str, Any]) -> tuple[Sentence, ...]:
         seen = f"a random cube of one training subject, taken as {batch.get('size')} slices of {size} pixels"
     else:
         seen = f"{batch.get('size')} random patches of {size} voxels of training subjects"
-    fraction = batch.get("foreground_fraction") or 0.0
+    fraction = number_in(batch, "foreground_fraction")
     centred = "a voxel of a class that was drawn first" if batch.get("foreground_by") == "class" else "a labelled voxel"
     share = f", of which {number_of(100 * fraction)} % were centred on {centred}" if fraction else ""
     return ((f"It was trained for {epochs} epochs of {steps} steps, each on {seen}{share}.",),)
 
 
 def _optimizer_sentences(settings: Mapping[str, Any]) -> tuple[Sentence, ...]:
-    terms = [str(setting(term, "name")) for term in settings.get("loss") or []]
-    optimizer, name = settings.get("optimizer") or {}, setting(settings, "optimizer", "name", "name")
-    if not terms or name is None:
+    terms = [text_in(term, "name") for term in list_in(settings, "loss")]
+    optimizer, name = table_in(settings, "optimizer"), text_in(settings, "optimizer", "name", "name")
+    if not terms or not name:
         return ()
     losses: list[str | Given | Citation] = []
     for term in terms:
         words, keys = LOSSES.get(term, ("", ()))
         losses += [*([" and "] if losses else []), words or Given(term), *cite(*keys)]
     by: Sentence = (OPTIMIZERS[name], *cite(name)) if name in OPTIMIZERS else (Given(name),)
-    args = setting(settings, "optimizer", "name", "args") or {}
+    args = table_in(settings, "optimizer", "name", "args")
     shown = [("learning rate", optimizer.get("lr")), ("weight decay", optimizer.get("weight_decay")), *args.items()]
     values = listed([f"{key} {number_of(value)}" for key, value in shown if value is not None], len(shown))
     total = "the sum of " * (len(terms) > 1)
@@ -167,7 +178,7 @@ def _schedule_sentence(
     if len(names) > 1:
         keys = [key for name in names for key in SCHEDULES[name][1]]
         return (("Schedules of the learning rate were compared: ", *listed(names, len(names)), *cite(*keys), "."),)
-    name = setting(settings, "scheduler", "name")
+    name = text_in(settings, "scheduler", "name")
     if name not in SCHEDULES or "scheduler" in axes:
         return ()
     said, cited = SCHEDULES[name]
@@ -175,13 +186,13 @@ def _schedule_sentence(
 
 
 def _augment_sentence(settings: Mapping[str, Any]) -> tuple[Sentence, ...]:
-    augment = settings.get("augment") or {}
+    augment = table_in(settings, "augment")
     used = [said.format(number_of(augment[key])) for key, said in AUGMENTATIONS.items() if augment.get(key)]
     return ((f"Patches were augmented by random {', '.join(used)}.",),) if used else ()
 
 
 def _other_sentences(settings: Mapping[str, Any]) -> tuple[Sentence, ...]:
-    train, sentences = settings.get("train") or {}, list[Sentence]()
+    train, sentences = table_in(settings, "train"), list[Sentence]()
     if clip := setting(settings, "optimizer", "clip_grad_norm"):
         sentences.append((f"Gradients were scaled down to a norm of {number_of(clip)}.",))
     if decay := train.get("ema_decay"):

@@ -31,12 +31,39 @@ def listed(texts: Sequence[object], max_named: int) -> Sentence:
     return (*found, f" and {len(texts) - len(shown)} more") if len(texts) > len(shown) else tuple(found)
 
 
-def setting(settings: Mapping[str, Any], *keys: str) -> Any:
-    """The value below nested keys; None where records of another version have none."""
-    value: Any = settings
+# Recorded settings are read as what they should be, so that records of any version or content can be described.
+
+
+def setting(settings: Any, *keys: str) -> Any:
+    """The value below nested keys; None where there is none."""
+    value = settings
     for key in keys:
         value = value.get(key) if isinstance(value, Mapping) else None
     return value
+
+
+def table_in(settings: Any, *keys: str) -> Mapping[str, Any]:
+    """The table below nested keys; empty where there is none."""
+    value = setting(settings, *keys)
+    return value if isinstance(value, Mapping) else {}
+
+
+def list_in(settings: Any, *keys: str) -> list[Any]:
+    """The list below nested keys; empty where there is none."""
+    value = setting(settings, *keys)
+    return list(value) if isinstance(value, list | tuple) else []
+
+
+def text_in(settings: Any, *keys: str) -> str:
+    """The text below nested keys; empty where there is none."""
+    value = setting(settings, *keys)
+    return value if isinstance(value, str) else ""
+
+
+def number_in(settings: Any, *keys: str) -> float:
+    """The number below nested keys; 0 where there is none."""
+    value = setting(settings, *keys)
+    return value if isinstance(value, int | float) else 0.0
 
 
 def number_of(value: Any) -> str:

@@ -21,7 +21,6 @@ from dlx.report.headline import headline
 from dlx.report.learning_rates import RatePanel, rate_panels
 from dlx.report.methods.paragraphs import Methods, methods_of
 from dlx.report.methods.words import Citation, Sentence
-from dlx.report.page import sections
 from dlx.report.page.case_figures import CaseGroup, case_groups
 from dlx.report.page.content import (
     Block,
@@ -37,8 +36,9 @@ from dlx.report.page.content import (
     Words,
     words,
 )
-from dlx.report.page.line_charts import describe_rates, dice_chart, rate_chart, scale_of
+from dlx.report.page.line_charts import describe_rates, dice_charts, rate_chart, rate_class, scale_of
 from dlx.report.page.run_sections import changes_section, class_scores_section, runs_section
+from dlx.report.page.sections import PageContent, progress_lines, subject_lines
 from dlx.report.page.strips import StripChart, dice_chart_of_variants, difference_chart
 from dlx.report.page.svg import element
 from dlx.report.summary import Summary
@@ -57,15 +57,15 @@ class Chart:
     title: Words
     note: Words
     drawing: Markup
+    legend: tuple[tuple[Markup, Words], ...] = ()
 
 
 @dataclass(frozen=True)
 class ChartGrid:
-    """Charts side by side that share a legend and an axis."""
+    """Charts side by side that share a legend."""
 
     figures: tuple[Chart, ...]
     legend: tuple[tuple[Markup, Words], ...]
-    axis: Words
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,12 @@ class HtmlSection:
     blocks: tuple[HtmlBlock, ...]
 
 
-def make_html_page(summary: Summary, records: StudyRecords, *, with_pictures: bool = True) -> str:
-    """The page of a study or a run, finished or running. DataError if recorded pictures are damaged.
+def make_html_page(content: PageContent, *, has_pictures: bool = True) -> str:
+    """The page of a study or a run, finished or running; with `has_pictures` it shows those that were recorded.
 
-    What belongs to one machine (the command, paths in the settings) is taken from `records`.
+    DataError if they are damaged.
     """
+    summary, records = content.summary, content.records
     header = records.header
     return (
         environment()
@@ -101,36 +102,37 @@ def make_html_page(summary: Summary, records: StudyRecords, *, with_pictures: bo
             name=visible(header.name),
             question=header.question,
             verdict=headline(summary),
-            progress=sections.progress_lines(summary, records),
-            subjects=sections.subject_lines(records),
-            sections=[*_sections(summary, records, with_pictures=with_pictures)],
+            progress=progress_lines(summary, records),
+            subjects=subject_lines(records),
+            sections=[*_sections(content, has_pictures=has_pictures)],
             style=Markup(_read("style.css")),  # a file of this package
             next_number=itertools.count(1).__next__,
         )
     )
 
 
-def _sections(summary: Summary, records: StudyRecords, *, with_pictures: bool) -> Iterator[HtmlSection]:
+def _sections(content: PageContent, *, has_pictures: bool) -> Iterator[HtmlSection]:
     """The sections in the order of the page, without those that have nothing to show."""
+    summary, records = content.summary, content.records
     is_one = len(summary.variants) == 1
     found = (
-        ("verdicts", "Differences", _verdicts(summary)),
-        ("claims", "Claims", sections.claims_section(summary)),
-        ("scores", "Scores", _scores(summary)),
-        ("failures", "Failures", sections.failures_section(records)),
+        ("verdicts", "Differences", _verdicts(content)),
+        ("claims", "Claims", content.claims),
+        ("scores", "Scores", _scores(content)),
+        ("failures", "Failures", content.failures),
         ("curves", "Curves", _curves(summary)),
         ("rates", "Learning rates", _rates(summary)),
-        ("cases", "Cases", _cases(summary, records) if with_pictures else None),
-        ("hardest", "Hardest cases", sections.hardest_cases_section(summary)),
-        ("notes", "Notes", sections.notes_section(summary, records)),
+        ("cases", "Cases", _cases(summary, records) if has_pictures else None),
+        ("hardest", "Hardest cases", content.hardest_cases),
+        ("notes", "Notes", content.notes),
         ("runs", "Runs", runs_section(summary, records)),
-        ("classes", "Classes", class_scores_section(summary) if is_one else sections.classes_section(summary)),
-        ("spreads", "Spread", sections.spreads_section(summary)),
-        ("levels", "Levels", sections.levels_section(summary, None)),
+        ("classes", "Classes", class_scores_section(summary) if is_one else content.classes),
+        ("spreads", "Spread", content.spreads),
+        ("levels", "Levels", content.levels),
         ("methods", "Methods", _methods(summary, records)),
         ("changes", "Variants", changes_section(summary)),
-        ("settings", "Settings", sections.settings_section(records)),
-        ("environment", "Where it ran", sections.environment_section(records)),
+        ("settings", "Settings", content.settings),
+        ("environment", "Where it ran", content.environment),
         ("command", "Command", Section(("Command",), (Code(records.header.command, "sh"),))),
     )
     for ident, short, section in found:
@@ -138,9 +140,9 @@ def _sections(summary: Summary, records: StudyRecords, *, with_pictures: bool) -
             yield HtmlSection(ident, short, section.title, section.blocks)
 
 
-def _verdicts(summary: Summary) -> HtmlSection | None:
+def _verdicts(content: PageContent) -> HtmlSection | None:
     """The section of the markdown page with its chart; how verdicts are reached is folded."""
-    section, chart = sections.verdicts_section(summary), difference_chart("difference", summary)
+    section, chart = content.verdicts, difference_chart("difference", content.summary)
     if section is None or chart is None:
         return None
     table, grounds = section.blocks
@@ -149,10 +151,10 @@ def _verdicts(summary: Summary) -> HtmlSection | None:
     return HtmlSection("", "", section.title, (chart, table, folded))
 
 
-def _scores(summary: Summary) -> HtmlSection:
-    section, chart = sections.scores_section(summary), dice_chart_of_variants("dice", summary)
+def _scores(content: PageContent) -> HtmlSection:
+    section, chart = content.scores, dice_chart_of_variants("dice", content.summary)
     table, *others = section.blocks
-    charts = [chart] if chart is not None and len(summary.header.trials) > 1 else []
+    charts = [chart] if chart is not None and len(content.records.header.trials) > 1 else []
     return HtmlSection("", "", section.title, (table, *charts, *others))
 
 
@@ -164,16 +166,17 @@ def _curves(summary: Summary) -> HtmlSection:
         return HtmlSection("", "", title, (Paragraph((f"There are no curves over epochs: {hint}.",)),))
     control = next((variant for variant in summary.variants if variant.is_control), None)
     shown = [variant for variant in summary.variants if not variant.is_control] or list(summary.variants)
+    drawings = dice_charts("curves-of-control", shown, control, summary.header.epochs)
     charts = tuple(
         Chart(
             (Given(variant.label),),
             words(Given(spell_runs_shown(variant)), "; evaluation differs from training" * bool(variant.warnings)),
-            dice_chart(f"curve-{number}", variant, control, summary.header.epochs),
+            drawn,
         )
-        for number, variant in enumerate(shown, 1)
+        for variant, drawn in zip(shown, drawings, strict=True)
     )
-    axis: Words = (f"epoch ({hint})" if hint else "epoch",)
-    return HtmlSection("", "", title, (ChartGrid(charts, _curve_legend(summary), axis),))
+    notes = [Paragraph((f"{hint[0].upper()}{hint[1:]}.",))] if hint else []
+    return HtmlSection("", "", title, (ChartGrid(charts, _curve_legend(summary)), *notes))
 
 
 def _curve_legend(summary: Summary) -> tuple[tuple[Markup, Words], ...]:
@@ -203,18 +206,27 @@ def _rates(summary: Summary) -> HtmlSection | None:
             (Given(", ".join(panel.labels)),) if len(panels) > 1 else ("All trials",),
             (_say_rates(panel),),
             rate_chart(f"rate-{number}", panel, summary.header.epochs, largest),
+            _rate_legend(panel),
         )
         for number, (panel, largest) in enumerate(zip(panels, scale_of(panels), strict=True), 1)
     )
-    return HtmlSection("", "", ("Learning rates",), (ChartGrid(charts, (), ("epoch",)),))
+    return HtmlSection("", "", ("Learning rates",), (ChartGrid(charts, ()),))
 
 
 def _say_rates(panel: RatePanel) -> Inline:
-    """The ends of the only course, or what the unlike ones belong to."""
+    """The ends of the only course, or how many there are."""
     if len(panel.lines) == 1:
         return Given(describe_rates(panel.lines[0]))
-    groups = list(dict.fromkeys(line.groups for line in panel.lines if line.groups))
-    return Given("; ".join(groups)) if groups else f"{len(panel.lines)} courses: runs differ"
+    return "of groups of parameters" if panel.lines[0].groups else f"{len(panel.lines)} courses: runs differ"
+
+
+def _rate_legend(panel: RatePanel) -> tuple[tuple[Markup, Words], ...]:
+    """The groups of parameters that follow unlike courses."""
+    return tuple(
+        (_swatch(rate_class(number)), (Given(describe_rates(line)),))
+        for number, line in enumerate(panel.lines)
+        if line.groups
+    )
 
 
 def _cases(summary: Summary, records: StudyRecords) -> HtmlSection | None:

@@ -13,10 +13,10 @@ from dlx.report.variants import VariantSummary
 from dlx.statistics.claims import Estimate
 from dlx.system.characters import visible
 
-WIDTH, HEIGHT = 340, 200  # in the units of text of 12; a phone shows them about as large as pixels
-RIGHT, TOP, BOTTOM = 12, 10, 24
+WIDTH, HEIGHT = 340, 212  # in the units of text of 12; a phone shows them about as large as pixels
+RIGHT, TOP, BOTTOM = 12, 10, 40
 DIGIT = 7.0  # the width of a digit of the axes
-MAX_POINTS = 240  # of a curve: more are not seen in a chart of this width, and would make the page heavy
+MAX_POINTS = 160  # of a curve: more are not seen in a chart of this width, and would make the page heavy
 SIDES = {"val_dice": "val", "train_dice": "train"}  # metric -> class in the style sheet
 MAX_SAID = 8  # courses of a learning rate that a description lists
 NAMES = {"val_dice": "validation", "train_dice": "training"}
@@ -54,24 +54,43 @@ class Plane:
             x, y = self.at(value, self.y[0])
             shown.append(element("line", class_="grid", x1=x, x2=x, y1=y, y2=y + 4))
             shown.append(element("text", f"{value:g}", x=x, y=y + 17, text_anchor="middle"))
+        shown.append(element("text", "epoch", x=(self.left + WIDTH - RIGHT) / 2, y=HEIGHT - 4, text_anchor="middle"))
         return Markup("").join(shown)
 
 
-def dice_chart(ident: str, variant: VariantSummary, control: VariantSummary | None, epochs: int) -> Markup:
-    """Training and validation Dice of a variant over the epochs, with a band over runs, over the control's means."""
+def dice_charts(
+    ident: str, variants: Sequence[VariantSummary], control: VariantSummary | None, epochs: int
+) -> list[Markup]:
+    """A chart a variant: training and validation Dice over the epochs, with a band over runs.
+
+    The first chart holds the axes and the control's means, which the others draw again.
+    """
     plane = Plane((0.0, float(max(1, epochs))), (0.0, 1.0), 6)
-    shown = [plane.axes()]
-    if control is not None:
-        for metric, side in SIDES.items():
-            shown += _mean_line(plane, curves_of(control, metric), f"control {side}", has_band=False)
-            shown += _single_lines(plane, curves_of(control, metric), f"control {side}", has_crosses=False)
-    described = []
+    shared = element("g", plane.axes(), *([] if control is None else _control_lines(plane, control)), id=ident)
+    again = element("use", href=f"#{ident}")
+    return [
+        _dice_chart(f"{ident}-{number}", variant, plane, again if number else shared)
+        for number, variant in enumerate(variants)
+    ]
+
+
+def _control_lines(plane: Plane, control: VariantSummary) -> list[Markup]:
+    shown = []
+    for metric, side in SIDES.items():
+        curves = curves_of(control, metric)
+        shown += _mean_line(plane, curves, f"control {side}", has_band=False)
+        shown += _single_lines(plane, curves, f"control {side}", has_crosses=False)
+    return shown
+
+
+def _dice_chart(ident: str, variant: VariantSummary, plane: Plane, background: Markup) -> Markup:
+    shown, described = [background], []
     for metric, side in SIDES.items():
         curves = curves_of(variant, metric)
         shown += _mean_line(plane, curves, side, has_band=True)
         shown += _single_lines(plane, curves, side, has_crosses=True)
         described.append(_describe(curves, NAMES[metric]))
-    title = f"{visible(variant.label)}: Dice over {epochs} epochs"
+    title = f"{visible(variant.label)}: Dice over {plane.x[1]:g} epochs"
     view = f"0 0 {WIDTH} {HEIGHT}"
     return drawing(ident, title, " ".join(filter(None, described)) or "No epochs yet.", *shown, viewBox=view)
 
@@ -128,11 +147,16 @@ def rate_chart(ident: str, panel: RatePanel, epochs: int, largest: float) -> Mar
     shown = [plane.axes()]
     for number, line in enumerate(panel.lines):
         curve = thinned(line.rates, MAX_POINTS)
-        shown += _line(plane, curve, f"line rate rate{number % 4}", has_points=has_markers([*line.rates]))
+        shown += _line(plane, curve, rate_class(number), has_points=has_markers([*line.rates]))
     title = f"Learning rate of {visible(', '.join(panel.labels[:5]))} over {epochs} epochs"
     return drawing(
         ident, title, "; ".join(map(describe_rates, panel.lines[:MAX_SAID])), *shown, viewBox=f"0 0 {WIDTH} {HEIGHT}"
     )
+
+
+def rate_class(number: int) -> str:
+    """The class of a course in the style sheet, by its number in its panel."""
+    return f"line rate rate{number % 4}"
 
 
 def describe_rates(line: RateLine) -> str:

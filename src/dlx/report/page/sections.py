@@ -5,6 +5,7 @@ Made from records alone, so that the same records give the same page. Markdown a
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from dlx.records.archive import StudyRecords, finished
 from dlx.report import rows
@@ -17,7 +18,6 @@ from dlx.report.page.content import (
     Folded,
     Given,
     Paragraph,
-    Picture,
     Section,
     Strong,
     Table,
@@ -37,6 +37,49 @@ from dlx.statistics.verdict import Verdict
 MODERATED = " with variances moderated over the variants"
 BOLD = (Verdict.BETTER, Verdict.WORSE, Verdict.COLLAPSED, Verdict.NO_EFFECT)
 MAX_TEXT_COLUMNS = 3  # of verdicts and claims, beside their numbers
+
+
+@dataclass(frozen=True)
+class PageContent:
+    """What a study's pages show, put together once for markdown and HTML; sections without content are None."""
+
+    summary: Summary
+    records: StudyRecords
+    head: Section
+    verdicts: Section | None
+    scores: Section
+    claims: Section | None
+    notes: Section | None
+    classes: Section | None
+    spreads: Section
+    hardest_cases: Section | None
+    levels: Section | None
+    failures: Section | None
+    settings: Section
+    environment: Section | None
+
+
+def page_content(summary: Summary, records: StudyRecords) -> PageContent:
+    """The content of the pages of a study, finished or running.
+
+    What belongs to one machine (the command, paths in the settings) is taken from `records`.
+    """
+    return PageContent(
+        summary=summary,
+        records=records,
+        head=head_section(summary, records),
+        verdicts=verdicts_section(summary),
+        scores=scores_section(summary),
+        claims=claims_section(summary),
+        notes=notes_section(summary, records),
+        classes=classes_section(summary),
+        spreads=spreads_section(summary),
+        hardest_cases=hardest_cases_section(summary),
+        levels=levels_section(summary),
+        failures=failures_section(records),
+        settings=settings_section(records),
+        environment=environment_section(records),
+    )
 
 
 def head_section(summary: Summary, records: StudyRecords) -> Section:
@@ -246,11 +289,11 @@ def hardest_cases_section(summary: Summary) -> Section | None:
     return Section(("Hardest validation cases",), (Table(titles, cells), Paragraph((note,))))
 
 
-def levels_section(summary: Summary, figure_name: str | None) -> Section | None:
+def levels_section(summary: Summary) -> Section | None:
     """One table a probe, of the first weights and of the last epoch; None if the network was not probed."""
     if not is_probed(summary):
         return None
-    blocks: list[Block] = [Picture("Features, gradients and weights by level", figure_name)] if figure_name else []
+    blocks: list[Block] = []
     levels = levels_of(summary)
     for field, (title, _) in PROBES.items():
         cells = []
