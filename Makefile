@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PEERS := benchmarks/.venv-nnunet
 BENCH :=
 
-.PHONY: setup demo test test-all test-long test-gpu lint format types docs fuzz races soak memory faults calibrate bench-peers bench bench-dice bench-gpu experiments-gpu check clean
+.PHONY: setup demo test test-all test-long test-gpu lint format types docs pages fuzz races soak memory faults calibrate bench-peers bench bench-dice bench-gpu experiments-gpu check clean
 .DEFAULT_GOAL := check
 
 setup: $(STAMP)
@@ -55,6 +55,10 @@ types: setup
 docs: setup
 	$(BIN)/python docs/make_cli_reference.py $(if $(UPDATE),,--check)
 	$(BIN)/python docs/make_replication.py $(if $(UPDATE),,--check)
+
+# HTML reports as Chromium shows and prints them, and axe-core's findings; skipped by name without Chromium or node
+pages: setup
+	$(BIN)/python tests/browser_pages.py
 
 fuzz: setup
 	$(BIN)/python tests/fuzz_volumes.py --seconds 300

@@ -131,6 +131,7 @@ def check_figures(page):
         assert is_hidden or (attributes["role"] == "img" and len(attributes["aria-labelledby"].split()) == 2)
     for _, attributes, inside in page.of("text"):
         assert "svg" in inside
+        assert "g" not in inside  # in what `use` draws again, the style sheet's `svg text` would not reach it
         assert "nan" not in " ".join(map(str, attributes.values()))
 
 

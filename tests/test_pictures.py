@@ -17,7 +17,16 @@ from pydantic import ValidationError
 from dlx.data.batches.voxels import VoxelStore
 from dlx.data.cases import IGNORED, Dataset
 from dlx.engine import pictures as engine_pictures
-from dlx.engine.pictures import as_seen, find_worst_slice, image_slice, ranked_cases, windowed, worst_slice
+from dlx.engine.pictures import (
+    as_seen,
+    find_worst_slice,
+    image_slice,
+    ranked_cases,
+    take_pictures,
+    windowed,
+    worst_slice,
+)
+from dlx.engine.score import score_trial
 from dlx.records.archive import read_study, with_pictures, write_archive
 from dlx.records.folder import TrialFolder, read_pictures
 from dlx.records.palette import OKABE_ITO, _oklab, class_colours
@@ -35,7 +44,7 @@ from dlx.study.results import CaseScores
 from dlx.system.errors import DataError
 from made_grids import MIXED_CODES, opened, write
 from made_records import made_study
-from small import SMALL_ARGS, small_job
+from small import SMALL_ARGS, small_job, small_resolved
 
 SMALL = np.array([[0, 1, 2], [3, 0, 1]], np.uint8)
 
@@ -110,6 +119,7 @@ def picture_of(evaluator, case, prediction, classes=("background", "one", "two")
     return CasePicture(case="x", rank="best", dice=1.0, classes=classes, **fields)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_scans_of_four_orientations_are_seen_alike_and_their_slices_are_those_of_the_files(tmp_path, axis):
     """The error is one corner of class 2 that is missed: it is in one slice across each axis of LPS."""
@@ -214,6 +224,58 @@ def test_greys_are_spread_between_percentiles_and_a_constant_image_is_grey():
     assert set(windowed(np.full((4, 4), 3.0, np.float32)).ravel()) == {129}  # level 32 of 63
 
 
+# from a trial
+
+
+def test_regions_are_shown_as_the_labels_of_the_masks_with_the_regions_that_each_is_part_of():
+    changes = {"data": {"source": "phantom:subjects=4,size=24,regions=true"}}
+    job, names = small_job(changes), small_resolved(changes).dataset.label_names
+    assert names == ("background", "1 (head)", "2 (head, brain)", "3 (head, brain, white matter)")
+    _, val = score_trial(job, 1.0)
+    (picture,) = take_pictures(job, val, names)
+    case, evaluator = job.val_cases[0], job.evaluator
+    labels = evaluator.outputs.labels(job.validated.predictions[0]).numpy()
+    assert np.array_equal(picture.arrays().truth, evaluator.store.mask(case).numpy()[picture.slice])
+    assert np.array_equal(picture.arrays().prediction, labels[picture.slice])
+    wrong = (labels != evaluator.store.mask(case).numpy()).sum((1, 2))
+    assert picture.slice == int(wrong.argmax())
+
+
+@pytest.mark.parametrize("regions", ["false", "true"])
+def test_ignored_voxels_are_ignored_in_truth_and_prediction(regions):
+    changes = {"data": {"source": f"phantom:subjects=4,size=24,labelled_every=3,regions={regions}"}}
+    job, names = small_job(changes), small_resolved(changes).dataset.label_names
+    job = replace_evaluator(job, slice_axis=1)  # across the slices that have labels
+    _, val = score_trial(job, 1.0)
+    (picture,) = take_pictures(job, val, names)
+    _, truth, prediction = picture.arrays()
+    assert np.array_equal(truth == IGNORED_INDEX, prediction == IGNORED_INDEX)
+    assert 0.5 < (truth == IGNORED_INDEX).mean() < 0.8
+    assert errors_of(truth, prediction).any()
+
+
+def replace_evaluator(job, **changes):
+    job.evaluator = replace(job.evaluator, **changes)
+    return job
+
+
+def test_of_several_channels_the_first_is_shown():
+    job = small_job()
+    _, val = score_trial(job, 1.0)
+    (picture,) = take_pictures(job, val, job.class_names)
+    case, axis = job.val_cases[0], job.evaluator.slice_axis
+    first = job.evaluator.store.images.view(-1, *job.evaluator.store.shapes[case], 2)[case][..., 0]
+    expected = windowed(first.float().numpy().take(picture.slice, axis))
+    assert np.array_equal(picture.arrays().image, expected)
+
+
+def test_a_set_without_any_class_has_no_pictures():
+    job = small_job()
+    _, val = score_trial(job, 1.0)
+    nothing = {name: CaseScores(dice=dict.fromkeys(scores.dice)) for name, scores in val.cases.items()}
+    assert take_pictures(job, val.model_copy(update={"cases": nothing}), job.class_names) == []
+
+
 # what is recorded reads back
 
 
@@ -280,7 +342,7 @@ def test_colours_of_classes_are_far_apart_and_those_of_fewer_classes_come_first(
     assert class_colours(2) == OKABE_ITO[:2]
     for fewer, more in pairwise([1, 7, 8, 24, 255]):
         assert class_colours(more)[:fewer] == class_colours(fewer)
-    for num_classes, apart in ((24, 0.12), (255, 0.05)):  # black and white are 1 apart
+    for num_classes, apart in ((24, 0.11), (255, 0.045)):  # black and white are 1 apart
         places = np.array([_oklab(rgb) for rgb in class_colours(num_classes)])
         distances = np.linalg.norm(places[:, None] - places, axis=-1)
         assert distances[~np.eye(num_classes, dtype=bool)].min() > apart
@@ -289,6 +351,7 @@ def test_colours_of_classes_are_far_apart_and_those_of_fewer_classes_come_first(
 # folders and archives
 
 
+@pytest.mark.slow
 def test_a_trial_records_its_pictures_and_the_same_result_as_before(dlx, tmp_path):
     args = ["train", *SMALL_ARGS, "--epochs", "1", "--out", "run", "--quiet"]
     dlx(*args)

@@ -63,14 +63,14 @@ def dice_charts(
 ) -> list[Markup]:
     """A chart a variant: training and validation Dice over the epochs, with a band over runs.
 
-    The first chart holds the axes and the control's means, which the others draw again.
+    The first chart holds the control's means, which the others draw again.
     """
     plane = Plane((0.0, float(max(1, epochs))), (0.0, 1.0), 6)
-    shared = element("g", plane.axes(), *([] if control is None else _control_lines(plane, control)), id=ident)
-    again = element("use", href=f"#{ident}")
+    lines = [] if control is None else _control_lines(plane, control)
+    shared = [element("g", *lines, id=ident), *(element("use", href=f"#{ident}") for _ in variants[1:])]
     return [
-        _dice_chart(f"{ident}-{number}", variant, plane, again if number else shared)
-        for number, variant in enumerate(variants)
+        _dice_chart(f"{ident}-{number}", variant, plane, shown)
+        for number, (variant, shown) in enumerate(zip(variants, shared, strict=True))
     ]
 
 
@@ -83,8 +83,8 @@ def _control_lines(plane: Plane, control: VariantSummary) -> list[Markup]:
     return shown
 
 
-def _dice_chart(ident: str, variant: VariantSummary, plane: Plane, background: Markup) -> Markup:
-    shown, described = [background], []
+def _dice_chart(ident: str, variant: VariantSummary, plane: Plane, control: Markup) -> Markup:
+    shown, described = [plane.axes(), control], []
     for metric, side in SIDES.items():
         curves = curves_of(variant, metric)
         shown += _mean_line(plane, curves, side, has_band=True)

@@ -112,12 +112,17 @@ def _difference_marks(row: ShownDifference, axis: Axis) -> list[Markup]:
         y = middle + 7.0 * number
         shown += _interval(axis, interval, y, "narrow")
         if difference is not None:
-            shown.append(element("circle", class_="narrow", cx=axis.at(difference), cy=y, r=2.5))
+            shown.append(element("circle", class_=_narrow_mark(number), cx=axis.at(difference), cy=y, r=2.5))
     shown += _interval(axis, row.interval, middle, "interval")
     # a square of fixed size at a place in per cent: a nested svg carries its own coordinates
     corner = {"x": axis.at(row.difference), "y": middle - 6.0, "overflow": "visible"}
     kind = "found" if row.is_shown_to_differ else "open"
     return [*shown, element("svg", element("path", class_=f"mark {kind}", d="M0,0L6,6L0,12L-6,6Z"), **corner)]
+
+
+def _narrow_mark(number: int) -> str:
+    """The class of the point of a narrower scope: filled of the first, hollow of the second."""
+    return "narrow" if number == 1 else "narrow hollow"
 
 
 def _interval(axis: Axis, interval: Range | None, y: float, kind: str) -> list[Markup]:
@@ -142,9 +147,10 @@ def _difference_legend(summary: Summary, shown: Sequence[ShownDifference]) -> tu
         (_swatch(line, element("path", class_="mark open", d=diamond)), "not shown to differ"),
     ]
     narrower = list(dict.fromkeys(scope for row in shown for scope in row.narrower))
-    for scope in narrower:
+    for number, scope in enumerate(narrower, 1):
         thin = element("line", class_="narrow", x1=0, x2=16, y1=8, y2=8)
-        legend.append((_swatch(thin, element("circle", class_="narrow", cx=8, cy=8, r=2.5)), f"the same {FOR[scope]}"))
+        point = element("circle", class_=_narrow_mark(number), cx=8, cy=8, r=2.5)
+        legend.append((_swatch(thin, point), f"the same {FOR[scope]}"))
     band = element("rect", class_="effect", x=0, y=0, width=16, height=16)
     effect = f"±{summary.header.smallest_effect:g}, the smallest effect of interest"
     return (*legend, (_swatch(band), effect))
