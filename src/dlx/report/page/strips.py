@@ -92,7 +92,10 @@ def difference_chart(ident: str, summary: Summary) -> StripChart | None:
         background = [
             element("rect", class_="effect", x=axis.at(-effect), y=0, width=axis.span(-effect, effect), height=HEIGHT),
             *axis.grid(),
-            element("line", class_="zero", x1=axis.at(0.0), x2=axis.at(0.0), y1=0, y2=HEIGHT),
+            *(
+                element("line", class_=kind, x1=axis.at(value), x2=axis.at(value), y1=0, y2=HEIGHT)
+                for value, kind in ((-effect, "bound"), (0.0, "zero"), (effect, "bound"))
+            ),
         ]
         marks = _difference_marks(row, axis)
         name = f"{ident}-{number}"
@@ -152,8 +155,9 @@ def _difference_legend(summary: Summary, shown: Sequence[ShownDifference]) -> tu
         point = element("circle", class_=_narrow_mark(number), cx=8, cy=8, r=2.5)
         legend.append((_swatch(thin, point), f"the same {FOR[scope]}"))
     band = element("rect", class_="effect", x=0, y=0, width=16, height=16)
+    bounds = [element("line", class_="bound", x1=x, x2=x, y1=0, y2=16) for x in (0, 16)]
     effect = f"±{summary.header.smallest_effect:g}, the smallest effect of interest"
-    return (*legend, (_swatch(band), effect))
+    return (*legend, (_swatch(band, *bounds), effect))
 
 
 def dice_chart_of_variants(ident: str, summary: Summary) -> StripChart | None:
