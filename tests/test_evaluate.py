@@ -174,6 +174,19 @@ def labels_in(array):
     return found
 
 
+def test_pictures_without_a_resolution_are_measured_in_pixels(dlx):
+    mask = np.zeros((30, 40), np.uint8)
+    mask[5:20, 5:20] = 255
+    for folder, array in (("t", mask), ("p", np.roll(mask, 3, axis=1))):
+        Path(folder).mkdir()
+        Image.fromarray(array).save(f"{folder}/a.png")
+    result = dlx("evaluate", "-p", "p", "-t", "t", "--tolerance-mm", "2")
+    assert "2 px" in result.stdout
+    (row,) = rows_of("p/cases.csv")
+    assert (row["label"], row["hd95"], row["distance_unit"]) == ("255", "3.0", "px")
+    assert float(row["dice"]) == pytest.approx(12 / 15)
+
+
 # files
 
 

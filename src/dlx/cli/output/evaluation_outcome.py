@@ -51,7 +51,8 @@ def remarks_on(evaluation: Evaluation, persons: Mapping[str, str]) -> tuple[str,
         remarks += _remarks_on_set(one)
     if len(evaluation.sets) > 1 and not persons:
         remarks += remark_on_scans(evaluation.cases)
-    return (*remarks, *evaluation.remarks)
+    of_listing = evaluation.truths.listing.remarks if evaluation.truths.listing is not None else ()
+    return (*remarks, *of_listing, *evaluation.remarks)
 
 
 def _remarks_on_set(one: EvaluatedSet) -> list[str]:
