@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -406,30 +405,9 @@ def test_in_python_a_network_of_ones_own_is_trained(tmp_path, cache):
     write_nets(tmp_path)
     small = {"batch.patch_size_px": [16, 16], "split.val_fraction": 0.25}
     sizes = {"epochs": 1, "steps_per_epoch": 2, "batch_size": 4, "threads": 1, "device": "cpu"}
-    found = dlx.train(
-        model="nets.py:Plain", data="phantom:subjects=4,size=24", settings=small, cache_dir=cache, **sizes
-    )
+    data = "phantom:subjects=4,size=24"
+    found = dlx.train(model="nets.py:Plain", data=data, settings=small, cache_dir=cache, **sizes)
     assert found.failed == {}
     assert found.folder == Path("runs/phantom-nets-Plain")
     (trial,) = found.records.trials
     assert trial.record.settings["model"]["code"]["digest"] == digest("nets.py:Plain")
-
-
-@pytest.mark.slow
-def test_workers_execute_the_content_that_was_planned_from_any_folder(tmp_path, cache):
-    """A network that replaces its own file, as an editor would while a study runs."""
-    folder = tmp_path / "nets"
-    folder.mkdir()
-    path = write_nets(folder)
-    changed = "__import__('pathlib').Path(__file__).write_text('raise RuntimeError(1)')\n"
-    path.write_text(path.read_text() + changed)
-    (folder / "types.py").write_text("raise SystemExit('types')\n")
-    words = ["--model", "nets/nets.py:Plain", *SMALL, "--epochs", "1", "--seeds", "2", "--max-parallel", "2", "--json"]
-    environment = {key: value for key, value in os.environ.items() if key != "PYTHONSAFEPATH"}
-    environment |= {"DLX_CACHE_DIR": str(cache)}
-    done = subprocess.run(
-        [sys.executable, "-m", "dlx", "train", *words], cwd=tmp_path, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert [trial["status"] for trial in json.loads(done.stdout)["trials"]] == ["done", "done"]
-    assert path.read_text() == "raise RuntimeError(1)"
