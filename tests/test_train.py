@@ -32,6 +32,8 @@ def test_a_run_leaves_its_records_and_prints_its_table(dlx):
         "last.safetensors",
         "best.safetensors",
         "result.json",
+        "pictures.json",
+        "progress.png",
     }
     for expected in ("train Dice", "val Dice", "gap", "CSF", "GM", "WM", "mean", "best epoch", "parameters"):
         assert expected in result.stdout
