@@ -9,6 +9,7 @@ import typer
 from dlx.cli.options import StudyOptions, TrainOptions
 from dlx.system.caches import default_cache_dir
 from dlx.system.errors import SettingError
+from dlx.system.interrupts import exit_code
 from dlx.system.shell import shell_command
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from dlx.study.axes import Axis
     from dlx.study.study import Study
 
+INTERRUPTED = 130  # the exit code after Ctrl-C
 NO_HOME = "the prepared data are not kept: there is no home folder (HOME is not set); --cache-dir FOLDER keeps them"
 
 
@@ -131,6 +133,9 @@ def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Pa
     if not options.is_quiet:
         print_variants(plan, notes())
     outcome = follow_plan(plan, options, in_workers=True, archived=archived)
+    if outcome.interrupt is not None and exit_code(outcome.interrupt) != INTERRUPTED:
+        print_locations(plan, outcome, [])  # what sent SIGTERM may not wait for a report, which nobody reads
+        end(outcome)
     records = read_study(plan.folder)
     archived = records_beside(beside)  # again: during the run, looks on another machine may have been added
     if archived is not None:
@@ -151,8 +156,8 @@ def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Pa
 
 
 def end(outcome: "Outcome") -> None:
-    """Exits with 130 after Ctrl-C, with 1 if a trial diverged or failed; returns otherwise."""
-    if outcome.was_interrupted:
-        raise typer.Exit(130)
+    """Exits with 130 after Ctrl-C, 143 after SIGTERM, 1 if a trial diverged or failed; returns otherwise."""
+    if outcome.interrupt is not None:
+        raise typer.Exit(exit_code(outcome.interrupt))
     if any(record.status != "done" for record, _ in outcome.trials):
         raise typer.Exit(1)

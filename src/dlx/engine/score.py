@@ -1,7 +1,6 @@
 """The scores of a trial after its last epoch: all training and validation cases, whole volumes, by the same code."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +11,7 @@ from dlx.engine.fit import Job
 from dlx.scoring.overlap import dice_from_counts, none_if_nan, summarize
 from dlx.scoring.surface import SurfaceScores, surface_scores
 from dlx.study.results import CaseScores, SetScores
+from dlx.system.threads import thread_pool
 
 # The memory that one thread takes to score a class of a case. Measured: 7.5 to 7.9 if the class reaches all corners.
 # Two threads at 512 x 512 x 600 keep the process below 6 GiB (`make memory`); on a large machine all cores would not.
@@ -73,12 +73,9 @@ def _surfaces(
         is_there = outputs.is_predicted(predicted, k), outputs.is_true(masks[row], k)
         return surface_scores(*is_there, store.measured_spacings_mm[cases[row]], tolerance_mm)
 
-    pool = ThreadPoolExecutor(surface_threads(job.compute.threads, max((mask.size for mask in masks), default=1)))
-    try:
+    with thread_pool(surface_threads(job.compute.threads, max((mask.size for mask in masks), default=1))) as pool:
         waiting = [[pool.submit(score, row, k) for k in classes] for row in range(len(cases))]
         return [[scores.result() for scores in of_case] for of_case in waiting]
-    finally:
-        pool.shutdown(cancel_futures=True)  # on Ctrl-C the remaining cases are not scored
 
 
 def surface_threads(threads: int, voxels: int) -> int:
