@@ -13,8 +13,13 @@ def main() -> None:
     """Runs the command line and exits with its code."""
     stop_on_signals()
     try:
-        from dlx.cli.main import run
+        from dlx.cli.main import app, run
 
+        if sys.argv[1:2] == ["__complete"]:  # a shell asks
+            from dlx.cli.completion.answer import print_answer
+
+            print_answer(app, sys.argv[2:])
+            return
         run()
     except KeyboardInterrupt as stop:  # in an import, or after the command's end
         _leave(exit_code(stop))

@@ -11,6 +11,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from dlx.cli.commands.compare_schedulers import compare_schedulers
+from dlx.cli.commands.completion import completion
 from dlx.cli.commands.count_params import count_params
 from dlx.cli.commands.make_phantom import make_phantom
 from dlx.cli.commands.report import report
@@ -39,10 +40,21 @@ app = typer.Typer(
     help="Which remedy helps my segmentation network, and by how much, beyond the noise of the seed?",
     epilog=EXIT_CODES,
     no_args_is_help=True,
+    add_completion=False,  # `dlx completion` does it: typer's own splits words such as unet2:width=32 at the colon
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, sweep_dropout, compare_schedulers, run_file, report, count_params, settings, make_phantom):
+for command in (
+    train,
+    sweep_dropout,
+    compare_schedulers,
+    run_file,
+    report,
+    count_params,
+    settings,
+    make_phantom,
+    completion,
+):
     app.command(command.__name__.replace("_", "-"), cls=Command)(expanding_home(command))
 
 
