@@ -15,15 +15,35 @@ from dlx.system.shell import shell_command
 
 
 class Command(TyperCommand):
-    """A command whose error for an unexpected argument says what to type instead."""
+    """A command whose error for an unexpected argument says what to type instead, and whose `--resume` may have a
+    value.
+    """
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        if any(parameter.name == "resume_run" for parameter in self.params):
+            args = with_resumed_run(args)
         ctx.allow_extra_args = True  # so that typer returns unexpected words, which are refused below
         rest = super().parse_args(ctx, args)
         if rest and not ctx.resilient_parsing:
             takes_data = any(parameter.name == "data" for parameter in self.params)
             ctx.fail(_unexpected(rest[0], takes_data=takes_data))
         return rest
+
+
+def with_resumed_run(args: list[str]) -> list[str]:
+    """The arguments with `--resume RUN` and `--resume=RUN` as `--resume --resume-run RUN`, as an option of typer either
+    takes a value or does not. An option after `--resume` is no value.
+    """
+    end = args.index("--") if "--" in args else len(args)
+    changed: list[str] = []
+    for position, word in enumerate(args[:end]):
+        if word.startswith("--resume="):
+            changed += ["--resume", "--resume-run", word.removeprefix("--resume=")]
+        elif word == "--resume" and position + 1 < end and not args[position + 1].startswith("-"):
+            changed += ["--resume", "--resume-run"]
+        else:
+            changed.append(word)
+    return changed + args[end:]
 
 
 CLOSED_PIPE = 141  # 128 + SIGPIPE: the exit code if the reader of the output has gone

@@ -30,17 +30,19 @@ def plan_study(
     options: TrainOptions,
     archived: "StudyRecords | None" = None,
     command: str | None = None,
+    remarks: tuple[str, ...] = (),
 ) -> "Plan":
     """Resolves a study, with a progress bar while volumes are read; `archived` are the records beside its TOML file.
 
-    `command` is recorded as the command that repeats the study; by default the one that was typed.
+    `command` is recorded as the command that repeats the study; by default the one that was typed. `remarks` are shown
+    with those of the plan.
     """
     from dlx.cli.output.console import notes
     from dlx.cli.output.display import reading_bar
     from dlx.execution.plan import make_plan
 
     cache_dir = options.cache_dir or default_cache_dir()
-    remarks = () if cache_dir is not None else (NO_HOME,)
+    remarks += () if cache_dir is not None else (NO_HOME,)
     with reading_bar(notes(), quiet=options.is_quiet) as progress:
         return make_plan(
             study,

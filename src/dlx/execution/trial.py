@@ -234,6 +234,11 @@ def _resume(task: Task, job: Job) -> History:
     """
     path = task.folder.last
     if not path.exists():
+        if task.resolved.continued is not None:
+            raise DataError(
+                f"{path}: missing, and without it the trial cannot continue an earlier one: repeat the command that "
+                "trains that one longer (dlx train --resume RUN --epochs N)"
+            )
         had_begun = task.folder.has_epochs()
         remark = "the checkpoint is missing: the trial starts over" if had_begun else None
         return History(TrialProgress(), [], remark)

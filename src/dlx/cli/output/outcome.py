@@ -45,7 +45,8 @@ def print_outcome(plan: "Plan", outcome: "Outcome", written: list[Path], *, as_j
         note(f"tables:       {', '.join(map(str, written))}")
         for _, folder in outcome.trials:
             note(f"checkpoints:  {folder / 'last.safetensors'}, best.safetensors")
-        note(f"repeat with:  {repeat_command(plan.command)}")
+        if plan.study.continued is None:  # nothing repeats the epochs before the first one of these trials
+            note(f"repeat with:  {repeat_command(plan.command)}")
 
 
 def print_tables(outcome: "Outcome", found: CrossValidation | None) -> None:
