@@ -1,8 +1,10 @@
-"""Writes docs/cli.md from the commands' own help texts, and the list in docs/settings.md from `dlx settings`.
+"""Writes docs/cli.md from the commands' own help texts, the list in docs/settings.md from `dlx settings`, and the table
+of settings that shells complete.
 
 With --check it writes nothing and says whether the pages are up to date.
 """
 
+import json
 import os
 import re
 import sys
@@ -12,7 +14,11 @@ os.environ |= {"TERMINAL_WIDTH": "100", "NO_COLOR": "1", "TERM": "dumb", "_TYPER
 
 from typer.testing import CliRunner
 
+from dlx.cli.completion.setting_values import TABLE
 from dlx.cli.main import app
+from dlx.settings.reference import all_settings, choices
+from dlx.settings.registry import PARTS
+from dlx.settings.spec import PART_KINDS
 
 PAGE = Path(__file__).parent / "cli.md"
 SETTINGS_PAGE = Path(__file__).parent / "settings.md"
@@ -43,8 +49,37 @@ def settings_page() -> str:
     return f"{written}{LIST_HEAD}\n{intro} Made by `make docs UPDATE=1`.\n\n```text\n{listed.strip()}\n```\n"
 
 
+def completion_table() -> str:
+    """The settings with what completing them takes, as JSON with a line for each."""
+    settings = [
+        {"key": one.key, "help": first_sentence(one.meaning), "words": words_of(one.type), "parts": one.parts}
+        for one in all_settings()
+    ]
+    parts = {kind: {} for kind in PARTS}
+    for key, kind in PART_KINDS.items():
+        parts[kind] = {name: first_sentence(meaning) for name, meaning in choices(key).items()}
+    lines = [f"  {json.dumps(one)}" for one in settings]
+    rest = [f'"{name}": {json.dumps(value)}' for name, value in (("kinds", PART_KINDS), ("parts", parts))]
+    return '{\n"settings": [\n' + ",\n".join(lines) + "\n],\n" + ",\n".join(rest) + "\n}\n"
+
+
+def words_of(spelled_type: str) -> list[str]:
+    """The words among the values of a type as `dlx settings` spells it: `auto`, `true`, `none`; none of a list."""
+    if spelled_type.startswith(("list of", "table of")):
+        return ["none"] if spelled_type.endswith(", or none") else []
+    before_list = spelled_type.partition(" | list of")[0]
+    pieces = re.split(r" \| |, or | or ", before_list)
+    return [piece for piece in pieces if re.fullmatch(r"[\w-]+", piece) and piece not in ("text", "number")]
+
+
+def first_sentence(text: str) -> str:
+    """The beginning of a help text: a shell shows one line beside each candidate."""
+    plain = re.sub(r" \([^()]*\)", "", text)
+    return re.split(r"(?<=[^.]{3})\. |; |: ", plain)[0].rstrip(".")
+
+
 def main() -> None:
-    for path, made in ((PAGE, page()), (SETTINGS_PAGE, settings_page())):
+    for path, made in ((PAGE, page()), (SETTINGS_PAGE, settings_page()), (TABLE, completion_table())):
         if "--check" not in sys.argv:
             path.write_text(made, encoding="utf-8")
         elif not path.exists() or path.read_text(encoding="utf-8") != made:

@@ -4,7 +4,7 @@ from dlx.system.safe_path import leave_out_working_folder
 
 leave_out_working_folder()
 
-from dlx.cli.main import run  # noqa: E402 (the path comes first)
+from dlx.cli.entry import main  # noqa: E402 (the path comes first)
 
 if __name__ == "__main__":
-    run()
+    main()

@@ -5,11 +5,13 @@ Heavy modules are imported only by the command that needs them, so that `dlx --h
 
 import os
 import sys
-from typing import Annotated
+import traceback
+from typing import Annotated, NoReturn
 
 import typer
 
 from dlx.cli.commands.compare_schedulers import compare_schedulers
+from dlx.cli.commands.completion import completion
 from dlx.cli.commands.count_params import count_params
 from dlx.cli.commands.evaluate import evaluate
 from dlx.cli.commands.ls import ls
@@ -21,18 +23,28 @@ from dlx.cli.commands.settings import settings
 from dlx.cli.commands.show import show
 from dlx.cli.commands.sweep_dropout import sweep_dropout
 from dlx.cli.commands.train import train
-from dlx.cli.parsing import Command, Group, expanding_home
+from dlx.cli.parsing import CLOSED_PIPE, Command, Group, expanding_home
 
 # Spins of an OpenMP thread before it sleeps; torch's libgomp reads this when it is loaded. With the default (300,000),
 # two threads beside one other busy process were measured to be about ten times slower; on an idle machine 10,000 is as
 # fast (docs/log.md).
 SPIN_COUNT = "10000"
 
+INTERNAL = 70  # the exit code of an error in dlx itself, as EX_SOFTWARE of BSD's sysexits.h
+
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 some trials failed or diverged; 2 wrong usage or input; 130 stopped by Ctrl-C, 143 by "
+    "SIGTERM: finished epochs are kept, and the same command resumes; 141 the output was closed; 70 an error in dlx "
+    "itself. A second Ctrl-C quits at once."
+)
+
 app = typer.Typer(
     name="dlx",
     cls=Group,
     help="Which remedy helps my segmentation network, and by how much, beyond the noise of the seed?",
+    epilog=EXIT_CODES,
     no_args_is_help=True,
+    add_completion=False,  # `dlx completion` does it: typer's own splits words such as unet2:width=32 at the colon
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -49,6 +61,7 @@ COMMANDS = (
     count_params,
     settings,
     make_phantom,
+    completion,
 )
 for command in COMMANDS:
     app.command(command.__name__.replace("_", "-"), cls=Command)(expanding_home(command))
@@ -72,7 +85,7 @@ def _main(
 
 
 def run() -> None:
-    """Runs the command line. A DlxError prints one line on stderr and exits with 2; a closed pipe exits with 141."""
+    """Runs the command line and exits with its code, one of EXIT_CODES. A DlxError prints one line on stderr."""
     from dlx.system.characters import fall_back_to_ascii, visible
     from dlx.system.errors import DlxError, FilesError, spell_os_error
 
@@ -84,7 +97,7 @@ def run() -> None:
         del os.environ["COLUMNS"]  # not a width: rich would print the help into 0 columns
     try:
         try:
-            app()
+            app(prog_name="dlx")
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()  # a full disk or a closed pipe raises here, within the handlers below
@@ -93,27 +106,24 @@ def run() -> None:
     except DlxError as error:
         exit_with_error(visible(str(error)))
     except BrokenPipeError:
-        discard_output()
-        sys.exit(141)
+        _discard_output()
+        sys.exit(CLOSED_PIPE)
     except OSError as error:  # a folder that cannot be written, a full disk
-        discard_output()
+        _discard_output()
         exit_with_error(visible(spell_os_error(error)))
+    except Exception:  # noqa: BLE001 - Python would exit with 1, which means that trials failed
+        traceback.print_exc()
+        exit_with_error("an error in dlx itself, not in what you typed; please report it with these lines", INTERNAL)
 
 
-def discard_output() -> None:
-    """Discards the output buffered for a stream that cannot be written; else Python reports the error again at exit."""
-    from dlx.cli.output.console import discard
+def _discard_output() -> None:
+    from dlx.cli.output.console import discard_output
 
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            if stream is not None:
-                stream.flush()
-        except OSError:
-            discard(stream)
+    discard_output()
 
 
-def exit_with_error(message: str) -> None:
-    """Prints the message on stderr, if stderr is open, and exits with code 2."""
+def exit_with_error(message: str, code: int = 2) -> NoReturn:
+    """Prints the message on stderr, if stderr is open, and exits."""
     if sys.stderr is not None:
         print(f"dlx: {message}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(code)

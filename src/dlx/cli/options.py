@@ -81,8 +81,14 @@ class TrainOptions:
     threads: Whole = option(RUNNING, "CPU threads of a trial.")
     out: Path | None = option(RUNNING, "Folder of the records.", show_default="runs/DATA-MODEL")
     resume: bool = option(
-        RUNNING, "Resume the unfinished trials in --out with their recorded settings.", "--resume", default=False
+        RUNNING,
+        "Resume the unfinished trials of RUN (by default --out) with their recorded settings. With --epochs, train a "
+        "finished run longer.",
+        "--resume",
+        default=False,
+        metavar="[RUN]",
     )
+    resume_run: Path | None = option(RUNNING, "", "--resume-run", hidden=True)  # `--resume RUN` becomes both options
     fresh: bool = option(RUNNING, "Discard earlier results of these settings and start over.", "--fresh", default=False)
     retry_failed: bool = option(RUNNING, "Run trials again that failed or diverged.", "--retry-failed", default=False)
     max_parallel: Whole = option(
@@ -130,6 +136,11 @@ class StudyOptions(TrainOptions):
     )
     per_class: bool = option(RUNNING, "Show the validation Dice of each class too.", "--per-class", default=False)
     per_case: bool = option(RUNNING, "Show the hardest validation cases too.", "--per-case", default=False)
+
+
+def spell_option(name: str) -> str:
+    """`--batch-size` for the field `batch_size`."""
+    return f"--{name.strip('_').replace('_', '-')}"
 
 
 def takes_options(

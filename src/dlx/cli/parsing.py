@@ -1,8 +1,10 @@
-"""Additions to typer's parsing of the command line: hints for misplaced arguments, and `~` in paths."""
+"""Additions to typer's parsing of the command line: hints for misplaced arguments, `~` in paths, and exit codes."""
 
 import functools
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,13 @@ from dlx.system.shell import shell_command
 
 
 class Command(TyperCommand):
-    """A command whose error for an unexpected argument says what to type instead."""
+    """A command whose error for an unexpected argument says what to type instead, and whose `--resume` may have a
+    value.
+    """
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        if any(parameter.name == "resume_run" for parameter in self.params):
+            args = with_resumed_run(args)
         ctx.allow_extra_args = True  # so that typer returns unexpected words, which are refused below
         rest = super().parse_args(ctx, args)
         if rest and not ctx.resilient_parsing:
@@ -24,13 +30,69 @@ class Command(TyperCommand):
         return rest
 
 
+def with_resumed_run(args: list[str]) -> list[str]:
+    """The arguments with `--resume RUN` and `--resume=RUN` as `--resume --resume-run RUN`, as an option of typer either
+    takes a value or does not. An option after `--resume` is no value.
+    """
+    end = args.index("--") if "--" in args else len(args)
+    changed: list[str] = []
+    for position, word in enumerate(args[:end]):
+        if word.startswith("--resume="):
+            changed += ["--resume", "--resume-run", word.removeprefix("--resume=")]
+        elif word == "--resume" and position + 1 < end and not args[position + 1].startswith("-"):
+            changed += ["--resume", "--resume-run"]
+        else:
+            changed.append(word)
+    return changed + args[end:]
+
+
+CLOSED_PIPE = 141  # 128 + SIGPIPE: the exit code if the reader of the output has gone
+
+
 class Group(TyperGroup):
     """The group of all commands. Given a file or folder instead of a command, its error names a command for that."""
+
+    def make_context(self, *args: Any, **given: Any) -> typer.Context:
+        with exit_codes():  # `--help` and `--version` print here
+            return super().make_context(*args, **given)  # type: ignore[return-value]
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        with exit_codes():
+            return super().invoke(ctx)
 
     def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]
         if args and self.get_command(ctx, args[0]) is None and (meant := _command_for(args[0])) is not None:
             ctx.fail(f"No such command {args[0]!r}. Did you mean: dlx {meant} {shell_command(args[:1])}")
         return super().resolve_command(ctx, args)
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Ends the command with 130 after Ctrl-C, 143 after SIGTERM and 141 if the output is closed.
+
+    typer would end it with 130 after either signal and with 1 for a closed output.
+    """
+    from dlx.system.interrupts import exit_code
+
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        if sys.stderr is not None:
+            print(f"\ndlx: {spell_stop(stop)}", file=sys.stderr)
+        raise typer.Exit(exit_code(stop)) from stop
+    except (BrokenPipeError, SystemExit) as error:
+        # rich, which prints the help, turns a closed pipe into SystemExit(1)
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        from dlx.cli.output.console import discard_output
+
+        discard_output()
+        raise typer.Exit(CLOSED_PIPE) from error
+
+
+def spell_stop(stop: KeyboardInterrupt) -> str:
+    """`interrupted` after Ctrl-C, `stopped by SIGTERM` after that."""
+    return "interrupted" if str(stop) in ("", "SIGINT") else f"stopped by {stop}"
 
 
 def _unexpected(word: str, *, takes_data: bool) -> str:

@@ -10,6 +10,7 @@ import typer
 from dlx.cli.options import StudyOptions, TrainOptions
 from dlx.system.caches import default_cache_dir
 from dlx.system.errors import SettingError
+from dlx.system.interrupts import exit_code
 from dlx.system.shell import shell_command
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from dlx.study.axes import Axis
     from dlx.study.study import Study
 
+INTERRUPTED = 130  # the exit code after Ctrl-C
 NO_HOME = "the prepared data are not kept: there is no home folder (HOME is not set); --cache-dir FOLDER keeps them"
 
 
@@ -29,12 +31,14 @@ def plan_study(
     options: TrainOptions,
     archived: "StudyRecords | None" = None,
     command: str | None = None,
+    remarks: tuple[str, ...] = (),
 ) -> "Plan":
     """Resolves a study, with a progress bar while volumes are read; `archived` are the records beside its TOML file.
 
     The code of networks of the user's own is loaded here, if the options name it or trust the file that does.
 
-    `command` is recorded as the command that repeats the study; by default the one that was typed.
+    `command` is recorded as the command that repeats the study; by default the one that was typed. `remarks` are shown
+    with those of the plan.
     """
     from dlx.cli.output.console import notes
     from dlx.cli.output.reading_bar import reading_bar
@@ -45,7 +49,7 @@ def plan_study(
     study = with_code_of_study(study, named_models(options), trusts=options.trust_code)
     check_trackers(tensorboard=options.tensorboard, mlflow=options.mlflow)
     cache_dir = options.cache_dir or default_cache_dir()
-    remarks = () if cache_dir is not None else (NO_HOME,)
+    remarks += () if cache_dir is not None else (NO_HOME,)
     with reading_bar(notes(), quiet=options.is_quiet) as progress:
         return make_plan(
             study,
@@ -150,6 +154,9 @@ def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Pa
     if not options.is_quiet:
         print_variants(plan, notes())
     outcome = follow_plan(plan, options, in_workers=True, archived=archived)
+    if outcome.interrupt is not None and exit_code(outcome.interrupt) != INTERRUPTED:
+        print_locations(plan, outcome, [])  # what sent SIGTERM may not wait for a report, which nobody reads
+        end(outcome)
     records = read_study(plan.folder)
     archived = records_beside(beside)  # again: during the run, looks on another machine may have been added
     if archived is not None:
@@ -171,8 +178,8 @@ def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Pa
 
 
 def end(outcome: "Outcome") -> None:
-    """Exits with 130 after Ctrl-C, with 1 if a trial diverged or failed; returns otherwise."""
-    if outcome.was_interrupted:
-        raise typer.Exit(130)
+    """Exits with 130 after Ctrl-C, 143 after SIGTERM, 1 if a trial diverged or failed; returns otherwise."""
+    if outcome.interrupt is not None:
+        raise typer.Exit(exit_code(outcome.interrupt))
     if any(record.status != "done" for record, _ in outcome.trials):
         raise typer.Exit(1)

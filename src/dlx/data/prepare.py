@@ -5,7 +5,6 @@ Caching is in `cache`, the checks of single files are in `volumes`.
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from dlx.settings.text import counted
 from dlx.system.cpu_cores import available_cores
 from dlx.system.errors import DataError, FilesError, files_error
 from dlx.system.memory import host_memory_bytes
+from dlx.system.threads import thread_pool
 
 ReportProgress = Callable[[int, int], None]
 
@@ -66,8 +66,7 @@ def prepare_all(
         except DataError as error:
             return str(error).splitlines()
 
-    pool = ThreadPoolExecutor(min(MAX_THREADS, available_cores()))
-    try:
+    with thread_pool(min(MAX_THREADS, available_cores())) as pool:
         for done, outcome in enumerate(pool.map(attempt, range(num_cases)), start=1):
             if isinstance(outcome, Case):
                 cases.append(outcome)
@@ -77,8 +76,6 @@ def prepare_all(
                 wrong += outcome
             if progress is not None:
                 progress(done, num_cases)
-    finally:
-        pool.shutdown(cancel_futures=True)  # on Ctrl-C, do not read the remaining cases
     if wrong:
         raise files_error(wrong)
     return Dataset.of(declaration, source, tuple(cases), fingerprint(declaration, tuple(cases)))

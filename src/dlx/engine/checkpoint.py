@@ -6,7 +6,7 @@ The header is JSON and holds whatever else resuming and predicting need; the ten
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +126,19 @@ def _restore_optimizer(checkpoint: Checkpoint, job: Job) -> None:
     groups = _decode(checkpoint.header["optimizer"]["param_groups"])
     job.optimizer.load_state_dict({"state": state, "param_groups": groups})
     job.scheduler.load_state_dict(_decode(checkpoint.header["scheduler"]))
+
+
+def group_names(checkpoint: Checkpoint) -> list[str]:
+    """The name of each parameter group of the optimizer; two may have one name."""
+    return [str(group["name"]) for group in _decode(checkpoint.header["optimizer"]["param_groups"])]
+
+
+def with_schedule(checkpoint: Checkpoint, rates: Sequence[float], scheduler: dict[str, Any]) -> Checkpoint:
+    """The checkpoint with other learning rates, one for each parameter group, and the state of another scheduler."""
+    optimizer = checkpoint.header["optimizer"]
+    groups = [group | {"lr": rate} for group, rate in zip(_decode(optimizer["param_groups"]), rates, strict=True)]
+    changes = {"optimizer": optimizer | {"param_groups": _encode(groups)}, "scheduler": _encode(scheduler)}
+    return Checkpoint(checkpoint.tensors, checkpoint.header | changes)
 
 
 def initial_weights(model: nn.Module, path: Path) -> InitialWeights:

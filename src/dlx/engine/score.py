@@ -1,7 +1,6 @@
 """The scores of a trial after its last epoch: all training and validation cases, whole volumes, by the same code."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,7 @@ from dlx.scoring.means import class_means
 from dlx.scoring.overlap import dice_from_counts, none_if_nan, summarize
 from dlx.scoring.surface import SurfaceScores, surface_scores, surface_threads
 from dlx.study.results import CaseScores, OverlapCounts, SetScores
+from dlx.system.threads import thread_pool
 
 
 def score_trial(job: Job, surface_tolerance_mm: float) -> tuple[SetScores, SetScores]:
@@ -75,12 +75,9 @@ def _surfaces(
         is_there = outputs.is_predicted(predicted, k), outputs.is_true(masks[row], k)
         return surface_scores(*is_there, store.measured_spacings_mm[cases[row]], tolerance_mm)
 
-    pool = ThreadPoolExecutor(surface_threads(job.compute.threads, max((mask.size for mask in masks), default=1)))
-    try:
+    with thread_pool(surface_threads(job.compute.threads, max((mask.size for mask in masks), default=1))) as pool:
         waiting = [[pool.submit(score, row, k) for k in classes] for row in range(len(cases))]
         return [[scores.result() for scores in of_case] for of_case in waiting]
-    finally:
-        pool.shutdown(cancel_futures=True)  # on Ctrl-C the remaining cases are not scored
 
 
 def _counts_of(counts: Tensor, names: Sequence[str]) -> dict[str, OverlapCounts]:

@@ -11,6 +11,7 @@ from dlx.data.batches.voxels import VoxelStore
 from dlx.engine.fit import TrialProgress, begin_epoch
 from dlx.execution.plan import Plan
 from dlx.execution.stores import put_on_device
+from dlx.execution.trial import Task
 from dlx.system.memory import peak_bytes, reset_peak
 from dlx.trial.build import make_job
 from dlx.trial.resolve import Resolved
@@ -68,14 +69,21 @@ def cost_of(plan: Plan) -> StudyCost:
                     resolved, put_on_device(plan.stores[resolved.dataset.fingerprint], resolved.compute.device)
                 )
             by_label[label] = costs[key]
-    seconds = sum(by_label[task.trial.label].trial_s for task in missing) / plan.max_parallel
+    left = [_epochs_left(task, plan) for task in missing]
+    shares = [epochs / task.resolved.spec.train.epochs for epochs, task in zip(left, missing, strict=True)]
+    each = [by_label[task.trial.label].trial_s * share for task, share in zip(missing, shares, strict=True)]
     return StudyCost(
         num_missing=len(missing),
-        epochs=sum(task.resolved.spec.train.epochs for task in missing),
-        seconds=seconds,
+        epochs=sum(left),
+        seconds=sum(each) / plan.max_parallel,
         step_s={label: cost.step_s for label, cost in by_label.items()},
         memory={label: cost.memory for label, cost in by_label.items() if cost.memory is not None},
     )
+
+
+def _epochs_left(task: Task, plan: Plan) -> int:
+    """The epochs of a trial after those that an earlier run has trained."""
+    return task.resolved.spec.train.epochs - plan.trained_epochs
 
 
 def _kind(resolved: Resolved) -> str:

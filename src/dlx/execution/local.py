@@ -23,6 +23,7 @@ from dlx.execution.worker import Began, Refused, work
 from dlx.records.schema import TrialRecord
 from dlx.system.errors import DataError, DlxError
 
+TERMINATED = (-signal.SIGTERM, 128 + signal.SIGTERM)  # exit codes of a worker that received SIGTERM
 END_S = 5.0  # seconds from SIGTERM to SIGKILL, in which a worker completes a checkpoint that it is writing
 
 
@@ -144,12 +145,14 @@ def _start(stores: Stores, number: int) -> Worker:
 def _end_of_dead(worker: Worker, task: Task) -> TrialEnded:
     """The end of a dead worker's trial: its result if that was written, else a failure.
 
-    The failure is written to disk if the trial had begun, because it would probably fail again.
+    The failure is written to disk if the trial had begun, because it would probably fail again; not if the worker was
+    told to stop, as a job scheduler does with all processes of a job.
     """
     found = _result(task)
     if found is not None and found != worker.before:
         return TrialEnded(found, task.folder.path, was_done=False)
-    return task.failed(_how_it_ended(worker), keep=worker.has_begun)
+    cause = _how_it_ended(worker)
+    return task.failed(cause, keep=worker.has_begun and worker.process.exitcode not in TERMINATED)
 
 
 def _result(task: Task) -> TrialRecord | None:
@@ -162,6 +165,8 @@ def _result(task: Task) -> TrialRecord | None:
 def _how_it_ended(worker: Worker) -> str:
     worker.process.join(END_S)
     code = worker.process.exitcode
+    if code in TERMINATED:
+        return "its process was told to stop (SIGTERM); the same command resumes it"
     if code is not None and code < 0:
         name = signal.Signals(-code).name
         hint = " (too little memory?)" if name == "SIGKILL" else ""

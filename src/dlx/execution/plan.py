@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ class Plan:
     max_parallel: int
     remarks: tuple[str, ...]  # shown to the user before the run
     num_persons: int  # in the data
+    trained_epochs: int = 0  # of each trial, by an earlier run that it continues
     has_workers: bool = True  # False: shared memory is too small for the voxels, and all trials run in this process
 
     @property
@@ -104,6 +105,7 @@ class Plan:
             ),
             claims=tuple(claim.model_dump(mode="json") for claim in study.claims),
             settings=study.base.model_dump(mode="json"),
+            continued=study.continued,
             remarks=tuple(encodable(note) for note in self.remarks if note not in self.first.dataset.remarks),
         )
 
@@ -262,12 +264,15 @@ def _resolve_all(
     for fold in study.splits:
         for variant in study.variants:
             with _naming(variant, study, fold):
-                resolved[variant.label, fold] = resolve(
+                one = resolve(
                     in_fold(variant.spec, fold),
                     datasets[variant.label],
                     min_validations=min_validations,
                     fits_batch=fits_batch,
                 )
+            if study.continued is not None:
+                one = replace(one, continued=study.continued.of_fold(fold))
+            resolved[variant.label, fold] = one
     return resolved
 
 
@@ -386,7 +391,7 @@ def load_study(folder: Path) -> Study:
     if len(header.variants) > 1:
         raise SettingError(f"{folder}: holds a study of several variants; resume it with: {header.command}")
     variant = Variant(label=header.variants[0].label, spec=make_spec(header.settings))
-    return Study(name=header.name, variants=(variant,), seeds=header.seeds)
+    return Study(name=header.name, variants=(variant,), seeds=header.seeds, continued=header.continued)
 
 
 def study_replaced(plan: Plan) -> StudyHeader | None:
@@ -402,5 +407,7 @@ def check_resumable(plan: Plan) -> None:
     for path in sorted(plan.folder.glob("trials/*/settings.json")):
         changed = settings_differences(read_json(path), plan.trials[0].settings)
         differs = f"{path.parent.name} differs in {'; '.join(changed[:4])}"
+        if [line.partition(":")[0] for line in changed] == ["train.epochs"]:
+            differs += "; to train it longer: dlx train --resume RUN --epochs N and no other settings"
         raise SettingError(f"{plan.folder}: nothing to resume with these settings: {differs}")
     raise SettingError(f"{plan.folder}: nothing to resume: no trial was begun there")

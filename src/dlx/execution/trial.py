@@ -31,6 +31,7 @@ from dlx.study.study import Trial
 from dlx.system.characters import encodable
 from dlx.system.errors import DataError, DlxError, spell_error
 from dlx.system.files import write_atomically
+from dlx.system.interrupts import raise_if_stopped
 from dlx.trial.resolve import Resolved
 
 CUDA_ERRORS = ("CUDA error", "cuDNN error", "CUDNN_STATUS", "CUBLAS_STATUS")  # prefixes of torch's messages
@@ -150,6 +151,7 @@ def run_trial(task: Task, store: VoxelStore, cache: ProcessCache) -> Iterator[Ev
     except (DlxError, OSError):  # the user can fix these; they are not failures of the trial
         raise
     except Exception as error:  # noqa: BLE001 - recorded, so that the other trials can run
+        raise_if_stopped()  # the trial did not fail: a signal interrupted native code
         outcome.status, outcome.cause = "failed", _cause(error, task)
         write_atomically(task.folder.error, traceback.format_exc().encode("utf-8", "backslashreplace"))
     record = make_record(task, outcome)
@@ -241,6 +243,11 @@ def _resume(task: Task, job: Job) -> History:
     """
     path = task.folder.last
     if not path.exists():
+        if task.resolved.continued is not None:
+            raise DataError(
+                f"{path}: missing, and without it the trial cannot continue an earlier one: repeat the command that "
+                "trains that one longer (dlx train --resume RUN --epochs N)"
+            )
         had_begun = task.folder.has_epochs()
         remark = "the checkpoint is missing: the trial starts over" if had_begun else None
         return History(TrialProgress(), [], remark)

@@ -4,7 +4,6 @@
 """
 
 import os
-import signal
 import sys
 import threading
 import time
@@ -22,7 +21,7 @@ from dlx.execution.process_cache import ProcessCache
 from dlx.execution.stores import Stores
 from dlx.execution.trial import Event, Task, prepared, run_trial
 from dlx.system.errors import spell_error
-from dlx.system.interrupts import ignore_interrupts
+from dlx.system.interrupts import end_when_terminated
 
 STEP_EVENTS_EVERY_S = 0.2  # the table of trials is drawn four times a second
 
@@ -44,8 +43,7 @@ class Refused:
 
 def work(pipe: Connection, stores: Stores, worker: int) -> None:
     """Runs the tasks that come through the pipe until it closes; `worker` is this worker's number, from 0."""
-    ignore_interrupts()  # the parent handles Ctrl-C and ends its workers
-    signal.signal(signal.SIGTERM, _end)
+    end_when_terminated()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     sys.stdout = sys.stderr  # what a network of the user's own prints is no result
@@ -74,12 +72,6 @@ def _events(task: Task, stores: Stores, cache: ProcessCache, worker: int) -> Ite
                     continue
                 last_sent_s = time.monotonic()
             yield event
-
-
-def _end(*_: object) -> None:
-    """Handles SIGTERM: the stack unwinds, so that the checkpoint that is being written is completed."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    raise SystemExit
 
 
 def _end_with_parent() -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from dlx.study.continued import Continued
 from dlx.study.metrics import Direction
 from dlx.study.results import EpochResult, Record, TrialResult
 from dlx.study.run_id import RunId
@@ -102,6 +103,7 @@ class StudyHeader(Record):
     claims: tuple[dict[str, Any], ...]
     settings: dict[str, Any]  # of the control
     remarks: tuple[str, ...] = ()
+    continued: Continued | None = None  # the trials of an earlier run that these continue
     declared_late: tuple[str, ...] = ()  # claims (by their text) and settings that changed after first results
 
     @property

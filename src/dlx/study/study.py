@@ -16,6 +16,7 @@ from dlx.settings.part import Section
 from dlx.settings.spec import ALL_FOLDS, Spec
 from dlx.study.axes import Axis, Variant, make_variants
 from dlx.study.claims import Claim
+from dlx.study.continued import Continued
 from dlx.study.metrics import Direction, StudyMetric, check_class, direction_of, why_unmeasured
 from dlx.study.run_id import RunId, spell_run
 from dlx.study.scope import Scope
@@ -63,6 +64,7 @@ class Study(Declaration):
     """What is compared with what, on which seeds, and by which metric.
 
     `folds` are those of cross-validation (`split.fold` "all"); their number may depend on a file, so a plan sets them.
+    `continued`: the trials of an earlier run that these continue; None if they start from the first epoch.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Study(Declaration):
     axes: tuple[str, ...] = ()
     seeds: Annotated[tuple[int, ...], Field(min_length=1)]
     folds: tuple[int, ...] = ()
+    continued: Continued | None = None
 
     @property
     def base(self) -> Spec:

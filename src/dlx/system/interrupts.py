@@ -1,15 +1,102 @@
-"""Blocks Ctrl-C while processes are started, on systems with signal masks (not Windows)."""
+"""Signals that stop a command: Ctrl-C (SIGINT), and SIGTERM, which job schedulers and `docker stop` send.
 
+The process of a command calls `stop_on_signals`: the first signal raises Stopped in its main thread, so that files are
+completed and workers end; Ctrl-C after that ends the process at once. A worker calls `end_when_terminated`.
+"""
+
+import os
 import signal
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import NoReturn
 
-HAS_SIGNAL_MASKS = hasattr(signal, "pthread_sigmask")
+HAS_SIGNAL_MASKS = hasattr(signal, "pthread_sigmask")  # not on Windows
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+# A Ctrl-C that follows another one as soon as this is the same key: the terminal sends it to all processes in the
+# foreground, and a program that started this one (`timeout`, `conda run`) may pass it on.
+SAME_KEY_S = 0.3
+SHOW_CURSOR = b"\x1b[?25h\n"  # progress on a terminal hides it
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked the command to stop; the message is the signal's name."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+class Received:
+    """What the first signal raised, and when; `is_deferred`: it is raised later, by `interrupts_blocked`."""
+
+    def __init__(self) -> None:  # no dataclass: until the handlers are there, each import is a moment without them
+        self.stop: BaseException | None = None
+        self.at_s = 0.0
+        self.is_deferred = False
+
+
+_received = Received()
+
+
+def exit_code(stop: KeyboardInterrupt) -> int:
+    """128 + the signal's number, as shells report it: 130 after Ctrl-C, 143 after SIGTERM."""
+    return 128 + (stop.number if isinstance(stop, Stopped) else signal.SIGINT)
+
+
+def stop_on_signals() -> None:
+    """From now on Ctrl-C and SIGTERM raise Stopped, once; Ctrl-C after that ends the process at once.
+
+    A signal that this process was started to ignore stays ignored (Ctrl-C in the background jobs of a script).
+    """
+    for number in STOPPING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stop)
+
+
+def end_on_signals() -> None:
+    """From now on Ctrl-C and SIGTERM end the process at once, as they do without handlers; for its last moments."""
+    for number in STOPPING:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def was_stopped() -> bool:
+    """Whether a signal asked this process to stop."""
+    return _received.stop is not None
+
+
+def raise_if_stopped() -> None:
+    """Raises again what a signal raised, if that was lost: native code may swallow it or turn it into another error."""
+    if _received.stop is not None and not _received.is_deferred:
+        raise _received.stop
+
+
+def _stop(number: int, _frame: FrameType | None) -> None:
+    if _received.stop is None:
+        _received.stop, _received.at_s = Stopped(number), time.monotonic()
+        raise_if_stopped()
+    elif number == signal.SIGINT and time.monotonic() - _received.at_s > SAME_KEY_S:
+        _quit_at_once(number)
+
+
+def _quit_at_once(number: int) -> NoReturn:
+    """Ends the process without completing anything. Files are whole all the same: each is renamed into its place when
+    it is complete. Workers end with their parent.
+    """
+    with suppress(OSError):
+        if os.isatty(2):
+            os.write(2, SHOW_CURSOR)
+    os._exit(128 + number)
 
 
 @contextmanager
 def interrupts_blocked() -> Iterator[None]:
-    """Delays Ctrl-C to the end of the `with` block; processes started in it start with Ctrl-C blocked."""
+    """Delays Ctrl-C and SIGTERM to the end of the `with` block; processes started in it start with Ctrl-C blocked.
+
+    Without signal masks (on Windows) nothing is delayed.
+    """
     if not HAS_SIGNAL_MASKS:
         yield
         return
@@ -17,14 +104,26 @@ def interrupts_blocked() -> Iterator[None]:
 
     resource_tracker.ensure_running()  # starting the tracker later would unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    _received.is_deferred = True  # SIGTERM is not blocked: the processes would inherit that
     try:
         yield
     finally:
+        _received.is_deferred = False
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    raise_if_stopped()
 
 
-def ignore_interrupts() -> None:
-    """Ignores Ctrl-C from now on, including one that arrived while it was blocked."""
+def end_when_terminated() -> None:
+    """For a worker: ignores Ctrl-C from now on, including one that arrived while it was blocked, as the parent handles
+    it; SIGTERM raises SystemExit with the code 143, once, so that the checkpoint that is being written is completed.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end)
     if HAS_SIGNAL_MASKS:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+
+def _end(number: int, _frame: FrameType | None) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    _received.stop = SystemExit(128 + number)
+    raise _received.stop

@@ -6,7 +6,8 @@ with the length of the run, so that schedules can be compared at any length.
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
@@ -220,6 +221,47 @@ def rates(name: str, args: dict[str, Any], lr: float, num_epochs: int, group: st
         else:
             scheduler.step()
     return shown
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A schedule after some epochs: the rate of each parameter group in each of them and in the next one, by the
+    group's name, and the scheduler's state.
+    """
+
+    rates: list[dict[str, float]]
+    next_rates: list[float]  # of the groups in their order; two may have one name
+    state: dict[str, Any]
+
+
+def replay(
+    name: str,
+    args: dict[str, Any],
+    groups: Sequence[tuple[str, float]],
+    num_epochs: int,
+    val_dice: Sequence[float | None],
+) -> Replayed:
+    """A registered scheduler for `num_epochs` epochs after as many as there are values of `val_dice`, which `plateau`
+    reads. `groups`: the name and the first rate of each parameter group.
+    """
+    factory = registry.load("scheduler", name)
+    made_up = [{"params": [torch.nn.Parameter(torch.zeros(()))], "lr": lr, "name": group} for group, lr in groups]
+    optimizer = torch.optim.SGD(made_up)
+    scheduler = factory(optimizer, num_epochs, **bind_arguments("scheduler", name, factory, args))
+    rates = []
+    for dice in val_dice:
+        rates.append(_rates_of(optimizer))
+        optimizer.step()
+        if not isinstance(scheduler, ReduceLROnPlateau):
+            scheduler.step()
+        elif dice is not None:
+            scheduler.step(dice)
+    next_rates = [float(group["lr"]) for group in optimizer.param_groups]
+    return Replayed([*rates, _rates_of(optimizer)], next_rates, scheduler.state_dict())
+
+
+def _rates_of(optimizer: Optimizer) -> dict[str, float]:
+    return {str(group["name"]): float(group["lr"]) for group in optimizer.param_groups}
 
 
 def early_collapse(rates: list[float]) -> int | None:

@@ -30,6 +30,7 @@ from dlx.settings.binding import bind_part, bind_parts, identifying_settings
 from dlx.settings.own.code import OwnCode, vouched_code
 from dlx.settings.part import Part
 from dlx.settings.spec import Spec
+from dlx.study.continued import Continued
 from dlx.study.metrics import MIN_POINTS
 from dlx.study.results import RESULTS_VERSION
 from dlx.system.cpu_cores import available_cores
@@ -63,6 +64,7 @@ class Resolved:
     parameters: int
     code: OwnCode | None = None  # of a network of the user's own
     initial: InitialWeights | None = None  # from `train.init_from`
+    continued: Continued | None = None  # the trials of an earlier run that those of each seed continue
     windows: Windows = ()  # of the channels, if they are clipped and scaled by statistics of the training cases
     remarks: tuple[str, ...] = ()
     intensities: tuple[tuple[ChannelIntensities, ...], ...] = ()  # of each case; a dry run shows them
@@ -93,6 +95,8 @@ class Resolved:
             spec["compute"]["is_captured"] = self.compute.captures
         if self.initial is not None:
             spec["train"]["init_from"] = self.initial.digest
+        if self.continued is not None:
+            spec["train"]["continue_from"] = self.continued.settings(seed)
         revised = revisions(self.spec, self.dataset, self.compute, self.patch_voxel_size)
         return {
             "results_version": RESULTS_VERSION,

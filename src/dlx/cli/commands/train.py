@@ -1,5 +1,6 @@
 """`dlx train`: runs a study of one variant, with one trial per seed."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dlx.cli.options import TrainOptions, takes_options
@@ -24,18 +25,26 @@ def train(options: TrainOptions) -> None:
     from dlx.cli.output.dry_run import print_plan
     from dlx.cli.output.head import print_head
     from dlx.cli.output.outcome import print_outcome
+    from dlx.cli.resuming import command_of, remarks_on_start, resumed
     from dlx.cli.running import end, follow_plan, plan_study
+    from dlx.execution.longer import begin
     from dlx.execution.plan import check_resumable
     from dlx.records.archive import read_study
     from dlx.report.files import write_html_page, write_progress, write_tables
     from dlx.report.summary import summarize_study
 
-    study, folder, command = study_and_folder(options)
-    plan = plan_study(study, folder, options, command=command)
+    options, longer = resumed(options)
+    study, folder, command = study_and_folder(options) if longer is None else (longer.study, options.out, None)
+    command = command_of(options, study, longer, command)
+    plan = plan_study(study, folder, options, command=command, remarks=remarks_on_start(study, longer))
+    if longer is not None:
+        plan = replace(plan, trained_epochs=longer.epoch)
     if options.dry_run:
         print_plan(plan, as_json=options.as_json, compares=False)
         return
-    if options.resume:
+    if longer is not None:
+        begin(plan, longer)
+    elif options.resume:
         check_resumable(plan)
     print_head(plan, notes(), quiet=options.is_quiet)
     outcome = follow_plan(plan, options, in_workers=plan.max_parallel > 1)

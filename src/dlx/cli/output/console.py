@@ -6,6 +6,7 @@ No other module creates a rich Console.
 import contextlib
 import json
 import os
+import sys
 from typing import IO, Any
 
 import typer
@@ -76,6 +77,16 @@ def discard(file: IO[str]) -> None:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, file.fileno())
         os.close(null)
+
+
+def discard_output() -> None:
+    """Discards the output buffered for a stream that cannot be written; else Python reports the error again at exit."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            discard(stream)
 
 
 def _width(console: Console) -> int | None:

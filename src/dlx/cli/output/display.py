@@ -4,7 +4,7 @@
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,15 +20,20 @@ from dlx.report.formatting import signed, spell, spell_seconds
 from dlx.study.metrics import trial_value
 from dlx.study.study import Trial
 from dlx.system.characters import visible
+from dlx.system.interrupts import raise_if_stopped
 
 
 @dataclass
 class Outcome:
-    """The outcome of a run: records and their folders by index in the plan, and whether the user interrupted it."""
+    """The outcome of a run: records and their folders by index in the plan, and the interrupt that ended it, if any."""
 
     by_index: dict[int, tuple[TrialRecord, Path]] = field(default_factory=dict)
-    was_interrupted: bool = False
+    interrupt: KeyboardInterrupt | None = None
     kept_epochs: int = 0  # finished epochs of interrupted trials; their checkpoints are on disk
+
+    @property
+    def was_interrupted(self) -> bool:
+        return self.interrupt is not None
 
     @property
     def trials(self) -> list[tuple[TrialRecord, Path]]:
@@ -44,12 +49,13 @@ class Display(Protocol):
 
 
 def follow(events: Iterator[tuple[int, Event]], display: Display) -> Outcome:
-    """Shows all events and collects the outcome of the run; Ctrl-C ends the run, and the outcome records that."""
+    """Shows all events and collects the outcome of the run; Ctrl-C or SIGTERM ends it, and the outcome records that."""
     outcome = Outcome()
     kept: dict[int, int] = {}
     obstacles: set[str] = set()
     try:
         for index, event in events:
+            raise_if_stopped()
             if isinstance(event, CaptureFailed):  # shown once per obstacle, not once per trial
                 if event.obstacle not in obstacles:
                     display.console.print(capture_note(event), soft_wrap=True)
@@ -63,8 +69,10 @@ def follow(events: Iterator[tuple[int, Event]], display: Display) -> Outcome:
             elif isinstance(event, TrialEnded):
                 kept.pop(index, None)
                 outcome.by_index[index] = (event.record, event.folder)
-    except KeyboardInterrupt:
-        outcome.was_interrupted = True
+    except KeyboardInterrupt as interrupt:
+        outcome.interrupt = interrupt
+        if isinstance(events, Generator):
+            events.close()  # workers end, and a checkpoint that is being written is completed
     outcome.kept_epochs = sum(kept.values())
     return outcome
 

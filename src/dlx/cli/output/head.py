@@ -97,6 +97,7 @@ def study_entry(plan: "Plan") -> dict[str, Any]:
     from dlx.data.splits.splits_file import splits_document
 
     splits = splits_document(plan.splits)
+    continued = {} if plan.study.continued is None else {"continued": plan.study.continued.model_dump(mode="json")}
     folds = {"folds": list(plan.study.folds), "splits": splits} if plan.study.folds else {"split": splits[0]}
     return {
         "name": plan.study.name,
@@ -105,4 +106,5 @@ def study_entry(plan: "Plan") -> dict[str, Any]:
         "remarks": list(plan.remarks),
         "settings": plan.shown_spec.model_dump(mode="json"),
         **folds,
+        **continued,
     }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dlx.cli.output.console import note, output, print_json
 from dlx.cli.output.head import study_entry
+from dlx.cli.parsing import spell_stop
 from dlx.cli.repeat_commands import repeat_command, resume_command
 from dlx.records.archive import StudyRecords, read_study
 from dlx.report.cross_validation import CrossValidation, cross_validate
@@ -47,7 +48,8 @@ def print_outcome(plan: "Plan", outcome: "Outcome", written: list[Path], *, as_j
             note(f"checkpoints:  {folder / 'last.safetensors'}, best.safetensors")
         for line in tracker_lines(plan.folder):
             note(line)
-        note(f"repeat with:  {repeat_command(plan.command)}")
+        if plan.study.continued is None:  # nothing repeats the epochs before the first one of these trials
+            note(f"repeat with:  {repeat_command(plan.command)}")
 
 
 def print_tables(outcome: "Outcome", found: CrossValidation | None) -> None:
@@ -75,10 +77,11 @@ def tracker_lines(folder: Path) -> list[str]:
 
 
 def stopped_line(plan: "Plan", outcome: "Outcome") -> str:
-    """What is on disk after Ctrl-C."""
+    """What stopped the run, and what is on disk."""
     done = len(outcome.trials)
     trials = f"{done} of {len(plan.trials)} trials are done; " if len(plan.trials) > 1 else ""
-    return f"interrupted; {trials}{counted(outcome.kept_epochs, 'finished epoch')} of unfinished trials kept"
+    how = "interrupted" if outcome.interrupt is None else spell_stop(outcome.interrupt)
+    return f"{how}; {trials}{counted(outcome.kept_epochs, 'finished epoch')} of unfinished trials kept"
 
 
 @contextmanager
@@ -105,7 +108,8 @@ def print_locations(plan: "Plan", outcome: "Outcome", written: list[Path]) -> No
     if outcome.was_interrupted:
         note(f"\n{stopped_line(plan, outcome)}")
     note(f"\nrecords:      {plan.folder}")
-    note(f"report:       {', '.join(str(path) for path in written)}")
+    if written:
+        note(f"report:       {', '.join(str(path) for path in written)}")
     for line in tracker_lines(plan.folder):
         note(line)
     if missing:

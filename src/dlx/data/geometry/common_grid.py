@@ -8,7 +8,6 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from math import prod
 from typing import NamedTuple
@@ -39,6 +38,7 @@ from dlx.settings.text import counted
 from dlx.system.cpu_cores import available_cores
 from dlx.system.errors import DataError, SettingError
 from dlx.system.memory import host_memory_bytes
+from dlx.system.threads import thread_pool
 
 ALIKE = 0.01  # relative: a case whose spacing differs by less from the wanted one is not resampled
 SHOWN = 3  # cases in a line
@@ -66,11 +66,8 @@ def to_common_grid(dataset: Dataset, orientation: Orientation, spacing_mm: Spaci
     normalizer = bind_part("normalizer", Part.model_validate(dataset.normalize))
     is_windowed = windowed_channels(normalizer, len(dataset.channels))
     check_resampling_memory(dataset.cases, grid, "leave the cases as they are (data.spacing_mm=none)")
-    pool = ThreadPoolExecutor(_threads(dataset.cases, grid))
-    try:
+    with thread_pool(_threads(dataset.cases, grid)) as pool:
         cases = tuple(pool.map(lambda case: bring_case(case, grid, is_windowed), dataset.cases))
-    finally:
-        pool.shutdown(cancel_futures=True)
     return replace(dataset, cases=cases, grid=grid, fingerprint=_fingerprint(dataset, cases, grid))
 
 
