@@ -16,7 +16,7 @@ from dlx.records.folder import StudyFolder
 from dlx.report.listing.entries import ListedStudy, entry_of, list_studies
 from dlx.report.listing.verdicts import shown_verdicts
 from dlx.report.summary import summarize_study
-from dlx.report.terminal.listing import Listing
+from dlx.report.terminal.listing import StudyList
 from dlx.report.words import spell_in_short
 from dlx.statistics.verdict import Verdict
 from dlx.system.errors import DataError
@@ -264,7 +264,7 @@ def printed(studies, width, encoding="utf-8"):
     """The lines of a list in a terminal of this width."""
     file = TextIOWrapper(BytesIO(), encoding=encoding)
     console = Console(file=file, width=width, markup=False, emoji=False, highlight=False, no_color=True)
-    console.print(Listing(studies), crop=False)
+    console.print(StudyList(studies), crop=False)
     file.flush()
     return file.buffer.getvalue().decode(encoding).splitlines()
 

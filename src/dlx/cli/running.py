@@ -108,7 +108,6 @@ def follow_plan(
     """Runs the trials that are missing and shows progress; `archived` are the records beside the study's TOML file."""
     from dlx.cli.output.console import notes
     from dlx.cli.output.display import display_on, follow
-    from dlx.cli.output.tracking import tracked
     from dlx.execution.runner import run_plan
 
     showing = display_on(notes(), plan, quiet=options.is_quiet, in_workers=in_workers)
@@ -122,7 +121,11 @@ def follow_plan(
             archived=archived,
             has_pictures=not options.no_pictures,
         )
-        return follow(tracked(events, plan, options, display.console), display)
+        if options.tensorboard or options.mlflow:
+            from dlx.cli.output.tracking import tracked
+
+            events = tracked(events, plan, options, display.console)
+        return follow(events, display)
 
 
 def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Path | None = None) -> None:

@@ -15,14 +15,14 @@ ARCHIVE_START = re.compile(rb'\{\s*"study"\s*:\s*\{')  # a line of looks.jsonl s
 
 
 @dataclass(frozen=True)
-class Place:
+class StudyPlace:
     """A run folder or an archive; with a `cause`, a folder or file that cannot be read."""
 
     path: Path
     cause: str | None = None
 
 
-def find_studies(folder: Path, max_folders: int = MAX_FOLDERS) -> Iterator[Place]:
+def find_studies(folder: Path, max_folders: int = MAX_FOLDERS) -> Iterator[StudyPlace]:
     """The run folders (with study.json) and archives (.jsonl) in a folder and below it; the folder may be one itself.
 
     Does not descend into the folders of trials, which would take most of the time, nor into hidden folders. Follows
@@ -38,16 +38,16 @@ def find_studies(folder: Path, max_folders: int = MAX_FOLDERS) -> Iterator[Place
                 continue
             entered.add((status.st_dev, status.st_ino))
             if len(entered) > max_folders:
-                yield Place(folder, f"searched {max_folders:,} folders and stopped: name a folder further down")
+                yield StudyPlace(folder, f"searched {max_folders:,} folders and stopped: name a folder further down")
                 return
             with os.scandir(path) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
-            yield Place(path, spell_os_error(OSError(error.errno, error.strerror)))
+            yield StudyPlace(path, spell_os_error(OSError(error.errno, error.strerror)))
             continue
         is_run = any(entry.name == "study.json" for entry in entries)
         if is_run:
-            yield Place(path)
+            yield StudyPlace(path)
         yield from filter(None, (_archive(Path(entry.path)) for entry in entries))
         if depth < MAX_DEPTH:
             skipped = OF_RUNS if is_run else set()
@@ -55,12 +55,12 @@ def find_studies(folder: Path, max_folders: int = MAX_FOLDERS) -> Iterator[Place
             waiting += [(Path(entry.path), depth + 1) for entry in below if os.path.isdir(entry.path)]
 
 
-def _archive(path: Path) -> Place | None:
+def _archive(path: Path) -> StudyPlace | None:
     """The place of a file of JSON lines that starts with a study's header; None for any other file or folder."""
     if path.suffix != ".jsonl" or not os.path.isfile(path):
         return None
     try:
         with path.open("rb") as file:
-            return Place(path) if ARCHIVE_START.match(file.read(64)) else None
+            return StudyPlace(path) if ARCHIVE_START.match(file.read(64)) else None
     except OSError as error:
-        return Place(path, spell_os_error(OSError(error.errno, error.strerror)))
+        return StudyPlace(path, spell_os_error(OSError(error.errno, error.strerror)))

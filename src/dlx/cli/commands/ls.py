@@ -17,7 +17,7 @@ def ls(
     """
     from dlx.cli.output.console import output, print_json
     from dlx.report.listing.entries import entry_of, list_studies
-    from dlx.report.terminal.listing import Listing
+    from dlx.report.terminal.listing import StudyList
     from dlx.system.characters import visible
     from dlx.system.shell import shell_command
 
@@ -25,7 +25,7 @@ def ls(
     if as_json:
         print_json([entry_of(study) for study in studies])
     elif studies:
-        output().show(Listing(studies))
+        output().show(StudyList(studies))
     else:
         command = shell_command(["dlx", "train", "--out", str(folder / "NAME")])
         output().print(visible(f"{folder} holds no runs or studies; make one: {command}"), soft_wrap=True)

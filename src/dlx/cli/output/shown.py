@@ -128,7 +128,7 @@ def print_trial(path: Path, *, as_json: bool) -> None:
     settings = read_settings(history.settings())
     if history.epochs:
         subset = subset_words(settings.evaluate.train_subset, len(settings.split.train))
-        parts.append(epochs_table(history.epochs, f"train ({subset})" if subset else "train"))
+        parts.append(epochs_table(history.epochs, subset))
     console.show(Trimmed((*parts, *bad_ends([found]))))
     if record is not None and record.result is not None:
         console.show(trial_table(record))

@@ -19,6 +19,8 @@ from dlx.system.characters import visible
 from dlx.system.errors import DlxError, spell_error
 from dlx.system.shell import shell_command
 
+TRACKED = (TrialStarted, EpochRecord, TrialEnded)  # events of steps are many, and no tracker needs them
+
 
 class Tracker(Protocol):
     """Writes events to the files of another program."""
@@ -98,7 +100,7 @@ def tracked(
     trackers = {name: make(plan) for name, make in makers.items() if getattr(options, name)}
     try:
         for index, event in events:
-            for name in list(trackers):
+            for name in list(trackers) if isinstance(event, TRACKED) else ():
                 try:
                     trackers[name].take(index, event)
                 except (DlxError, OSError) as error:

@@ -28,7 +28,8 @@ LINE_IN, LEFT_IN, RIGHT_IN, BOTTOM_IN = 0.19, 0.9, 0.95, 0.45
 LEGEND_COLUMNS = 4
 MAX_CLASSES = 12  # names of single classes beside the panel: more hide each other
 MIN_GAP = 0.045  # Dice between two names: less would print one over the other
-LOG_RATIO = 50.0  # of the highest to the lowest rate from which the axis is logarithmic
+LOG_RATIO = 20.0  # of the highest rate to a small one; a cosine, which is small in its last tenth, stays linear
+MIN_SMALL = 0.2  # the share of small rates from which the axis is logarithmic
 MAX_MARKED = 60  # points of a curve that are marked: where few epochs are validated, a line alone shows little
 
 Value = Callable[[EpochRecord], float | None]
@@ -87,7 +88,8 @@ def _draw(curves: Sequence[Curve], title: str, path: Path) -> None:
     with styled():
         figure = Figure(figsize=(WIDTH_IN, height_in))
         panels = figure.subplots(4, 1, sharex=True, height_ratios=(2.0, 2.6, 1.0, 1.0))
-        sides = {"left": LEFT_IN / WIDTH_IN, "right": 1.0 - RIGHT_IN / WIDTH_IN}
+        right_in = RIGHT_IN if any(curve.has_classes for curve in curves) else 0.2
+        sides = {"left": LEFT_IN / WIDTH_IN, "right": 1.0 - right_in / WIDTH_IN}
         figure.subplots_adjust(top=1.0 - top_in / height_in, bottom=bottom_in / height_in, hspace=0.12, **sides)
         for curve in curves:
             _plot(panels[0], curve, lambda epoch: epoch.result.loss, curve.train)
@@ -166,10 +168,11 @@ def _rate_of(epoch: EpochRecord, group: str) -> float | None:
 
 
 def _scale_rates(axes: Axes, curves: Iterable[Curve]) -> None:
-    """A logarithmic axis if the rates span much and none is zero."""
+    """A logarithmic axis if none of the rates is zero, and many are small beside the highest."""
     epochs = [epoch for curve in curves for trial in curve.trials for epoch in trial.epochs]
     rates = [rate for epoch in epochs for rate in epoch.result.lr.values()]
-    if rates and 0.0 < LOG_RATIO * min(rates) < max(rates):
+    num_small = sum(LOG_RATIO * rate < max(rates) for rate in rates)
+    if rates and min(rates) > 0.0 and num_small > MIN_SMALL * len(rates):
         axes.set_yscale("log")
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dlx.records.archive import StudyRecords, TrialHistory, read_study
-from dlx.records.finding import Place, find_studies
+from dlx.records.finding import StudyPlace, find_studies
 from dlx.records.folder import TrialFolder
 from dlx.report.listing.verdicts import verdicts_in_short
 from dlx.system.errors import DataError, DlxError, spell_error
@@ -35,12 +35,12 @@ def list_studies(folder: Path) -> list[ListedStudy]:
     if not folder.exists():
         raise DataError(f"{folder}: no such folder; dlx train and the commands that compare write to runs/")
     if folder.is_file():
-        return [_list_study(Place(folder), folder.parent)]
+        return [_list_study(StudyPlace(folder), folder.parent)]
     found = [_list_study(place, folder) for place in find_studies(folder)]
     return sorted(found, key=lambda study: (-study.changed_s, study.name))
 
 
-def _list_study(place: Place, root: Path) -> ListedStudy:
+def _list_study(place: StudyPlace, root: Path) -> ListedStudy:
     path = place.path
     name = str(path.relative_to(root)) if path != root else path.absolute().name or str(path)
     try:

@@ -13,7 +13,7 @@ from dlx.settings.part import Part
 def recorded_head(records: StudyRecords) -> list[str]:
     """A line each for what the records know; only notes and variants if no trial has begun."""
     header = records.header
-    found = trial_head(header, _of_control(records))
+    found = trial_head(header, _of_control(records), num_folds=len(header.folds))
     found += [f"note     {remark}" for remark in header.remarks]
     if len(header.variants) > 1:
         labels = [variant.label for variant in header.variants]
@@ -29,10 +29,11 @@ def _of_control(records: StudyRecords) -> list[TrialHistory]:
     return [trial for trial in records.trials if (trial.entry.label, trial.entry.seed) == (label, header.seeds[0])]
 
 
-def trial_head(header: StudyHeader | None, trials: Sequence[TrialHistory]) -> list[str]:
+def trial_head(header: StudyHeader | None, trials: Sequence[TrialHistory], num_folds: int = 0) -> list[str]:
     """The lines about data, split, network, training and device of these trials, which differ in the fold alone.
 
-    Without a header, which alone names data folder, folds and persons, these are not known.
+    Without a header, which alone names the data's folder and the persons, these are not known. `num_folds` is named if
+    the trials are those of a cross-validation.
     """
     settings = [read_settings(known) for trial in trials if (known := trial.settings()) is not None]
     if not settings:
@@ -44,8 +45,7 @@ def trial_head(header: StudyHeader | None, trials: Sequence[TrialHistory]) -> li
     is_known = header is not None or bool(first.channels)
     found = [lines.data_line(source, first.channels, first.classes[1:])] if is_known else []
     if first.split.train:
-        sizes = [_sizes(one, persons) for one in settings]
-        found.append(lines.split_line(sizes, len(header.folds) if header is not None else 0))
+        found.append(lines.split_line([_sizes(one, persons) for one in settings], num_folds))
     if first.model is not None:
         parts = [str(part.name) for part in (first.optimizer.name, first.scheduler) if part is not None]
         losses = [part.name for part in first.loss]

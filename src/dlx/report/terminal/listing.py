@@ -35,7 +35,7 @@ TITLES = ListedRow("run", "trials", "age", "verdict", "question", style="")
 
 
 @dataclass(frozen=True)
-class Listing:
+class StudyList:
     """The studies, as many columns of each as fit, the others on lines below. Only the question is ever cut."""
 
     studies: Sequence[ListedStudy]

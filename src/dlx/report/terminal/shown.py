@@ -53,8 +53,8 @@ def settings_table(changed: Sequence[ChangedSetting]) -> Grid | Line:
     return Grid(columns, rows, title="settings that differ from the defaults" + " or the control's" * has_control)
 
 
-def epochs_table(epochs: Sequence[EpochRecord], train_title: str) -> Grid:
-    """The last epochs, a row each."""
+def epochs_table(epochs: Sequence[EpochRecord], subset: str) -> Grid:
+    """The last epochs, a row each; `subset` says of how many training subjects the Dice is, if not of all."""
     rows = []
     for epoch in epochs[-MAX_EPOCHS:]:
         result = epoch.result
@@ -62,7 +62,8 @@ def epochs_table(epochs: Sequence[EpochRecord], train_title: str) -> Grid:
         dice = (spell(result.train_dice_subset), spell(result.val_dice))
         seconds = f"{epoch.run.train_s + epoch.run.evaluate_s:.1f}"
         rows.append(Row((str(result.epoch), rates, spell(result.loss, 4), *dice, seconds)))
-    titles = ("epoch", "lr", "loss", train_title, "val", "seconds")
+    train = ("train", f"({subset})") if subset else "train"
+    titles: list[str | tuple[str, ...]] = ["epoch", "lr", "loss", train, "val", "seconds"]
     columns = tuple(Column(title, is_number=True) for title in titles)
     which = f"the last {len(rows)} of {len(epochs)} epochs" if len(rows) < len(epochs) else f"all {len(epochs)} epochs"
     return Grid(columns, tuple(rows), title=which)
