@@ -127,11 +127,12 @@ def test_folders_of_runs_and_files_of_one_kind_are_offered(runs):
 
 
 def test_labels_of_a_study_are_offered_after_a_colon(runs):
-    runs_or_labels = COMPLETERS["predict.runs"]
-    assert [one.value for one in runs_or_labels("runs/a", [])] == ["runs/a-unet2"]
-    assert [one.value for one in runs_or_labels("runs/a-unet2:p=0.", [])] == ["runs/a-unet2:p=0.5"]
+    assert offered("predict", "-i", "x", "-m", "runs/a") == ["runs/a-unet2"]
+    assert offered("predict", "--model", "runs/a-unet2:p=0.") == ["runs/a-unet2:p=0.5"]
+    assert offered("train", "--resume", "runs/b") == ["runs/b-unet2"]
+    assert offered("train", "--resume", "-q")[0] == "-q"
     (runs / "runs/a-unet2/study.json").write_text("[]")
-    assert runs_or_labels("runs/a-unet2:", []) == []
+    assert offered("predict", "-m", "runs/a-unet2:") == []
 
 
 def test_bash_replaces_what_follows_its_last_separator(runs):
@@ -170,10 +171,9 @@ def test_the_table_of_settings_is_that_of_the_program():
 
 def test_every_named_parameter_is_one_of_a_command():
     group = typer.main.get_command(app)
-    later = {"predict.runs", "export.run", "show.run", "ls.folder"}
     of_commands = {f"{name}.{one.name}" for name, command in group.commands.items() for one in command.params}
     names = {name.partition(".")[2] for name in of_commands}
-    assert [name for name in COMPLETERS if name not in of_commands | names | later] == []
+    assert [name for name in COMPLETERS if name not in of_commands | names] == []
 
 
 def test_an_answer_takes_no_torch_and_little_time():

@@ -9,12 +9,14 @@ import typer
 from dlx.cli.output.console import note, notes
 from dlx.cli.output.evaluation_outcome import print_evaluation_head
 from dlx.cli.output.reading_bar import reading_bar
+from dlx.cli.parsing import spell_stop
 from dlx.evaluation.evaluate import Evaluation, Rules, evaluate
 from dlx.evaluation.labels import find_table
 from dlx.evaluation.pairs import Truths, check_complete, find_predictions
 from dlx.settings.spec import Geometry
 from dlx.system.errors import SettingError
 from dlx.system.files import expand_home
+from dlx.system.interrupts import exit_code
 
 
 def parse_sets(texts: Sequence[str]) -> dict[str, Path]:
@@ -55,7 +57,7 @@ def evaluate_sets(
     allow_missing: bool,
     quiet: bool,
 ) -> Evaluation:
-    """Finds the files, prints what is measured, and measures it with a progress bar; Ctrl-C exits with 130."""
+    """Finds the files, prints what is measured, and measures it with a progress bar; a stop exits with its code."""
     sets = [find_predictions(label, path, truths) for label, path in paths.items()]
     if not allow_missing:
         check_complete(sets, truths)
@@ -65,6 +67,6 @@ def evaluate_sets(
     try:
         with reading_bar(notes(), quiet=quiet, what="measuring cases") as progress:
             return evaluate(truths, sets, rules, progress)
-    except KeyboardInterrupt:
-        note("interrupted; nothing was written")
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as stop:
+        note(f"{spell_stop(stop)}; nothing was written")
+        raise typer.Exit(exit_code(stop)) from None

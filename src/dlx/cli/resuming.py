@@ -36,8 +36,9 @@ def resumed(options: TrainOptions) -> "tuple[TrainOptions, LongerStudy | None]":
             "(--epochs) may be recorded in another"
         )
     options = replace(options, out=run)
-    is_as_recorded = changes_no_setting(replace(options, epochs=None))
-    return (replace(options, epochs=None) if is_as_recorded else options), None
+    without_epochs = replace(options, epochs=None)
+    is_as_recorded = changes_no_setting(without_epochs) or names_code_alone(without_epochs)
+    return (without_epochs if is_as_recorded else options), None
 
 
 def _recorded_epochs(run: Path) -> int | None:
@@ -51,7 +52,8 @@ def _recorded_epochs(run: Path) -> int | None:
 def _longer(options: TrainOptions, run: Path, recorded: int) -> "LongerStudy":
     from dlx.execution.longer import lengthen
 
-    others = [spell_option(name) for name in given_settings(options) if name != "epochs"]
+    own = ("epochs", "model") if names_code_alone(replace(options, epochs=None)) else ("epochs",)
+    others = [spell_option(name) for name in given_settings(options, without=own)]
     if others:
         raise SettingError(
             f"--resume {run} --epochs {options.epochs}: trains the run, of {recorded} epochs, longer with its own "
@@ -89,3 +91,34 @@ def remarks_on_start(study: "Study", longer: "LongerStudy | None") -> tuple[str,
     if study.continued is None:
         return ()
     return (f"continues another run after epoch {study.continued.epoch} (train.continue_from)",)
+
+
+def names_code_alone(options: TrainOptions) -> bool:
+    """True if `--model` names a network of the user's own, and no other option could change a trial."""
+    from dlx.settings.part import Part
+
+    is_own = options.model is not None and Part.model_validate(options.model).is_own
+    return is_own and changes_no_setting(options, without=("model",))
+
+
+def with_recorded_code(study: "Study", options: TrainOptions) -> "Study":
+    """A recorded study whose network's code, if it is the user's own, `--model` names. A record never names code that
+    is loaded, so it is not trusted as a file of settings may be.
+    """
+    from dlx.settings.own.names import canonical_name
+    from dlx.settings.part import Part
+    from dlx.study.own_code import with_code_of_study
+
+    recorded = study.base.model
+    if options.trust_code:
+        raise SettingError(
+            "--trust-code: for settings in TOML files; with --resume name the network: --model FILE.py:Net"
+        )
+    if options.model is None:
+        return with_code_of_study(study, [])
+    named = Part.model_validate(options.model)
+    if canonical_name(named.name) != recorded.name:
+        raise SettingError(f"--model {named.name}: the network in {options.out} is '{recorded.name}'")
+    if named.args and named.args != recorded.args:
+        raise SettingError(f"--model {named}: the network in {options.out} has other arguments: {recorded}")
+    return with_code_of_study(study, [named.name])

@@ -5,7 +5,6 @@ looked at only within a box around it, so that many small classes take little ti
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
 from operator import or_
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from dlx.evaluation.labels import LabelClass
 from dlx.scoring.counts import dice
 from dlx.scoring.surface import SurfaceScores, surface_scores, surface_threads
 from dlx.study.results import CaseScores, OverlapCounts
+from dlx.system.threads import thread_pool
 
 Crop = tuple[slice, ...]
 
@@ -93,11 +93,8 @@ def measure(
         return ClassScores(counts, surface_scores(predicted, true, spacing_mm, tolerance_mm))
 
     largest = max((_size(box) for _, _, box in places.values()), default=1)
-    pool = ThreadPoolExecutor(surface_threads(threads, largest))
-    try:
+    with thread_pool(surface_threads(threads, largest)) as pool:
         scores = dict(zip(places, pool.map(score, places.values()), strict=True))
-    finally:
-        pool.shutdown(cancel_futures=True)  # on Ctrl-C the remaining classes are not scored
     num_ignored = 0 if ignored is None else int(np.count_nonzero(truth.indices == ignored))
     present = {one: found for one, found in scores.items() if found.counts.predicted + found.counts.true}
     return CaseMeasures(present, truth.indices.size - num_ignored)

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from dlx.system.interrupts import exit_code
+
 if TYPE_CHECKING:
     from dlx.prediction.predict import FailedCase, PredictedCase
 
@@ -76,14 +78,14 @@ def predict(
     )
     print_notes(plan.remarks)
     outcomes: list[PredictedCase | FailedCase] = []
-    was_interrupted = False
+    interrupt: KeyboardInterrupt | None = None
     try:
         with progress_bar(quiet=quiet) as progress:
             outcomes.extend(plan.run(progress))
-    except KeyboardInterrupt:
-        was_interrupted = True
+    except KeyboardInterrupt as stop:
+        interrupt = stop
     print_notes(plan.notes())
-    print_end(plan, outcomes, was_interrupted=was_interrupted)
-    if was_interrupted:
-        raise typer.Exit(130)
+    print_end(plan, outcomes, interrupt)
+    if interrupt is not None:
+        raise typer.Exit(exit_code(interrupt))
     check_outcomes(outcomes)

@@ -25,7 +25,7 @@ def train(options: TrainOptions) -> None:
     from dlx.cli.output.dry_run import print_plan
     from dlx.cli.output.head import print_head
     from dlx.cli.output.outcome import print_outcome
-    from dlx.cli.resuming import command_of, remarks_on_start, resumed
+    from dlx.cli.resuming import command_of, remarks_on_start, resumed, with_recorded_code
     from dlx.cli.running import end, follow_plan, plan_study
     from dlx.execution.longer import begin
     from dlx.execution.plan import check_resumable
@@ -34,7 +34,10 @@ def train(options: TrainOptions) -> None:
     from dlx.report.summary import summarize_study
 
     options, longer = resumed(options)
-    study, folder, command = study_and_folder(options) if longer is None else (longer.study, options.out, None)
+    if longer is None:
+        study, folder, command = study_and_folder(options)
+    else:
+        study, folder, command = with_recorded_code(longer.study, options), options.out, None
     command = command_of(options, study, longer, command)
     plan = plan_study(study, folder, options, command=command, remarks=remarks_on_start(study, longer))
     if longer is not None:
@@ -67,6 +70,7 @@ def study_and_folder(options: TrainOptions) -> "tuple[Study, Path | None, str | 
     """
     from dlx.api.studies import one_network
     from dlx.cli.repeat_commands import train_command
+    from dlx.cli.resuming import names_code_alone, with_recorded_code
     from dlx.execution.plan import load_study
     from dlx.system.errors import SettingError
 
@@ -76,35 +80,3 @@ def study_and_folder(options: TrainOptions) -> "tuple[Study, Path | None, str | 
         study = with_recorded_code(load_study(options.out), options)
         return study, options.out, train_command(study.base.model_dump(mode="json"), study.seeds, options.out)
     return one_network(settings_from(options), seeds_from(options)), options.out, None
-
-
-def names_code_alone(options: TrainOptions) -> bool:
-    """True if `--model` names a network of the user's own, and no other option could change a trial."""
-    from dlx.settings.part import Part
-
-    is_own = options.model is not None and Part.model_validate(options.model).is_own
-    return is_own and changes_no_setting(options, without=("model",))
-
-
-def with_recorded_code(study: "Study", options: TrainOptions) -> "Study":
-    """A recorded study whose network's code, if it is the user's own, `--model` names. A record never names code that
-    is loaded, so it is not trusted as a file of settings may be.
-    """
-    from dlx.settings.own.names import canonical_name
-    from dlx.settings.part import Part
-    from dlx.study.own_code import with_code_of_study
-    from dlx.system.errors import SettingError
-
-    recorded = study.base.model
-    if options.trust_code:
-        raise SettingError(
-            "--trust-code: for settings in TOML files; with --resume name the network: --model FILE.py:Net"
-        )
-    if options.model is None:
-        return with_code_of_study(study, [])
-    named = Part.model_validate(options.model)
-    if canonical_name(named.name) != recorded.name:
-        raise SettingError(f"--model {named.name}: the network in {options.out} is '{recorded.name}'")
-    if named.args and named.args != recorded.args:
-        raise SettingError(f"--model {named}: the network in {options.out} has other arguments: {recorded}")
-    return with_code_of_study(study, [named.name])

@@ -96,7 +96,7 @@ COMPLETERS: dict[str, Completer] = {
     "report.out": lambda _text, _words: Listed.FILES,
     "show.run": _runs_and_archives,
     "predict.runs": lambda text, _: complete_run_or_label(text),
-    "export.run": _runs,
+    "evaluate.predictions": _folders,
     "ls.folder": _folders,
     "make-phantom.folder": _folders,
 }

@@ -8,6 +8,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dlx.cli.output.console import note, notes, output
 from dlx.cli.output.head import print_indented
+from dlx.cli.parsing import spell_stop
 from dlx.report.formatting import spell_seconds
 from dlx.settings.text import counted
 from dlx.system.characters import visible
@@ -50,10 +51,9 @@ def progress_bar(*, quiet: bool) -> Iterator[Callable[[float, int, str], None]]:
 def print_end(
     plan: "PredictionPlan",
     outcomes: Sequence["PredictedCase | FailedCase"],
-    *,
-    was_interrupted: bool,
+    interrupt: KeyboardInterrupt | None,
 ) -> None:
-    """Prints how many cases were predicted, how long one took, and where they are; after Ctrl-C how to go on."""
+    """Prints how many cases were predicted, how long one took, and where they are; after a stop how to go on."""
     from dlx.prediction.predict import PredictedCase
 
     made = [case for case in outcomes if isinstance(case, PredictedCase)]
@@ -68,6 +68,6 @@ def print_end(
         parts.append(f"{len(outcomes) - len(made)} failed")
     networks = counted(len(plan.ensemble.members), "network")
     output().print(visible(f"{plan.out}: {', '.join(parts)}, by {networks} on {plan.ensemble.device}"), soft_wrap=True)
-    if was_interrupted:
+    if interrupt is not None:
         left = len(plan.scans) - len(outcomes)
-        note(f"\ninterrupted; {counted(left, 'case')} left: the same command goes on")
+        note(f"\n{spell_stop(interrupt)}; {counted(left, 'case')} left: the same command goes on")
