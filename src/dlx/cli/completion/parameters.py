@@ -64,6 +64,10 @@ def _runs(text: str, _words: Sequence[str]) -> Candidates:
     return complete_run(text)
 
 
+def _runs_and_labels(text: str, _words: Sequence[str]) -> Candidates:
+    return complete_run_or_label(text)
+
+
 def _runs_and_archives(text: str, _words: Sequence[str]) -> Candidates:
     return complete_run(text, suffix=".jsonl")
 
@@ -95,7 +99,8 @@ COMPLETERS: dict[str, Completer] = {
     "report.folders": _runs_and_archives,
     "report.out": lambda _text, _words: Listed.FILES,
     "show.run": _runs_and_archives,
-    "predict.runs": lambda text, _: complete_run_or_label(text),
+    "predict.runs": _runs_and_labels,
+    "export.run": _runs_and_labels,
     "evaluate.predictions": _folders,
     "ls.folder": _folders,
     "make-phantom.folder": _folders,
