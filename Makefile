@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PEERS := benchmarks/.venv-nnunet
 BENCH :=
 
-.PHONY: setup demo test test-all test-long test-gpu lint format types docs pages fuzz races soak memory faults calibrate bench-peers bench bench-dice bench-gpu experiments-gpu check clean
+.PHONY: setup demo test test-all test-long test-gpu lint format types docs pages fuzz races soak memory faults calibrate wheel bench-peers bench bench-dice bench-gpu experiments-gpu check clean
 .DEFAULT_GOAL := check
 
 setup: $(STAMP)
@@ -82,6 +82,10 @@ faults: setup
 # how often the verdicts are wrong, by simulation, for several numbers of seeds and variants and kinds of noise
 calibrate: setup
 	$(BIN)/python tests/calibration.py
+
+# dist/: a source distribution and a wheel, checked; the wheel installs in a new environment and trains from it
+wheel: setup
+	$(BIN)/python tests/check_wheel.py --out dist
 
 # a peer that cannot be installed is a missing row, so nothing fails here
 bench-peers: setup
