@@ -18,12 +18,12 @@ MAX_LENGTH = 40  # characters of an option's text shown in a message: half a lin
 
 def changes_no_setting(options: TrainOptions, without: tuple[str, ...] = ()) -> bool:
     """True if no option was given that could change a trial, not counting those in `without`."""
-    return not {*given_settings(options)} - {*without}
+    return not given_settings(options, without)
 
 
-def given_settings(options: TrainOptions) -> list[str]:
-    """The names of the options that were given and could change a trial."""
-    changing = {*SHORT_NAMES, "config", "set_", "seed", "seeds", "recipe"}
+def given_settings(options: TrainOptions, without: tuple[str, ...] = ()) -> list[str]:
+    """The names of the options that were given and could change a trial, except those in `without`."""
+    changing = {*SHORT_NAMES, "config", "set_", "seed", "seeds", "recipe"} - {*without}
     return [f.name for f in fields(options) if f.name in changing and getattr(options, f.name) != f.default]
 
 
