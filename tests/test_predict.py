@@ -23,8 +23,10 @@ from dlx.prediction.manifest import NAME
 from dlx.prediction.predict import plan_predictions, predict
 from dlx.prediction.trained_network import load_network
 from dlx.records.folder import StudyFolder
+from dlx.settings.own import code
 from dlx.system.errors import DataError, FilesError, SettingError
-from made_scans import KINDS, dice, dice_of_cases, make_data, train, voxels_of
+from made_own_networks import write_nets
+from made_scans import IN_2D, KINDS, TRAIN, dice, dice_of_cases, make_data, train, voxels_of
 
 INSTANCE = ("--set", "model.norm=instance")
 
@@ -511,8 +513,30 @@ def test_a_checkpoint_from_before_grids_and_regions_can_be_used(made, tmp_path):
 def test_a_checkpoint_names_no_code(made, tmp_path):
     path = trial(made / "two") / "last.safetensors"
     settings = checkpoint.read(path).header["settings"] | {"model": {"name": "os:system", "args": {}}}
-    with pytest.raises(DataError, match="unknown model 'os:system'"):
+    with pytest.raises(SettingError, match="model 'os:system' is code of your own"):
         load_network(changed_checkpoint(path, tmp_path / "a.safetensors", settings=settings))
+
+
+@pytest.mark.slow
+def test_a_network_of_the_users_own_is_loaded_only_if_it_is_named(dlx, monkeypatch):
+    for name in ("_vouched", "_loaded", "_served"):
+        monkeypatch.setattr(code, name, {})
+    Path("nets").mkdir()
+    nets = write_nets(Path("nets"))
+    data = make_data("3d", dlx)
+    dlx("train", "--data", str(data), "--model", "nets/nets.py:Net", *TRAIN, *IN_2D[2:], "--out", "own")
+    for name in ("_vouched", "_loaded", "_served"):
+        monkeypatch.setattr(code, name, {})  # as in another process
+    with pytest.raises(SettingError, match="never loaded from records: name it: --model PATH/nets.py:Net"):
+        dlx("predict", "-i", str(data), "-o", "out", "-m", "own")
+    assert code._loaded == {}
+    dlx("predict", "-i", str(data), "-o", "out", "-m", "own", "--model", "nets/nets.py:Net")
+    for case, recorded in dice_of_cases(Path("own")).items():
+        prediction, truth = (voxels_of(Path(folder) / f"{case}.nii.gz") for folder in ("out", data / "labelsTr"))
+        assert {"one": dice(prediction == 1, truth == 1), "two": dice(prediction == 2, truth == 2)} == recorded
+    nets.write_text(nets.read_text() + "\n# changed\n")
+    with pytest.raises(SettingError, match="is not the recorded code: it has changed since"):
+        dlx("predict", "-i", str(data), "-o", "new", "-m", "own", "--model", "nets/nets.py:Net")
 
 
 def test_weights_of_another_network_or_not_finite_are_refused(made, tmp_path):

@@ -33,7 +33,7 @@ from dlx.prediction.trained_network import TrainedNetwork
 from dlx.settings.spec import ComputeSpec, Geometry, Spec
 from dlx.system.errors import DataError, SettingError
 from dlx.system.memory import host_memory_bytes
-from dlx.trial.build import make_evaluator
+from dlx.trial.build import make_evaluator, place_network
 from dlx.trial.factories import model_geometry, outputs_of
 from dlx.trial.precision import fit_precision
 from dlx.trial.resolve import has_instance_norm, num_deepest
@@ -255,9 +255,7 @@ def _make_member(trained: TrainedNetwork, chosen: Compute, tta: Tta) -> Member:
     compute = replace(chosen, precision="float32") if spec.compute.precision == "float32" else chosen
     unforced = spec.model_copy(update={"compute": ComputeSpec()})
     compute = fit_precision(unforced, trained.network, compute)
-    dims, _ = model_geometry(trained.network)
-    network = trained.network.to(chosen.device, memory_format=compute.memory_format(dims))  # type: ignore[call-overload]
-    return Member(trained, network, spec, compute)
+    return Member(trained, place_network(trained.network, compute), spec, compute)
 
 
 def _mirroring_remarks(members: Sequence[Member]) -> tuple[str, ...]:

@@ -26,15 +26,14 @@ from dlx.prediction.output_folder import OutputFolder, StagedFiles, output_names
 from dlx.prediction.probabilities import map_probabilities, pack_probabilities
 from dlx.prediction.runs import Which, find_runs
 from dlx.prediction.scans import find_scans
-from dlx.prediction.trained_network import load_network
+from dlx.prediction.trained_network import load_network, spell_own_error
 from dlx.settings.binding import first_cause
 from dlx.system.cpu_cores import available_cores
-from dlx.system.errors import DataError, FilesError, SettingError
+from dlx.system.errors import DataError, SettingError, files_error
 from dlx.system.files import expand_home
 
 ReportProgress = Callable[[float, int, str], None]  # cases that are done, of which the last in part; all; its name
 Named = str | Path
-MAX_LINES = 20  # in a message about many scans
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory")  # in torch's messages
 
 
@@ -62,6 +61,7 @@ def predict(
     runs: Named | Sequence[Named],
     *,
     checkpoint: Which | None = None,
+    model: str | Sequence[str] = (),
     save_probabilities: bool = False,
     tta: Tta = "auto",
     device: str = "auto",
@@ -73,7 +73,8 @@ def predict(
     `images` are files and folders (`scans.find_scans`), `runs` folders of runs, trials or checkpoints
     (`runs.find_runs`). A label volume has the format, the geometry and the name of its image, and the label values of
     the training data in the smallest unsigned type that holds them. Cases that are complete, from the same input and
-    the same networks, are not predicted again. `tta` mirrors predictions as the trials did (`auto`), always or never.
+    the same networks, are not predicted again. `model` names the code of networks of your own (`nets/my_net.py:Net`),
+    which checkpoints never load. `tta` mirrors predictions as the trials did (`auto`), always or never.
     With `save_probabilities` there is an `.npz` beside each volume (`probabilities.map_probabilities`). `progress` is
     called with (done, total, case).
 
@@ -83,8 +84,8 @@ def predict(
     be replaced; FilesError after all others were predicted if some scans cannot be.
     """
     plan = plan_predictions(
-        images, out, runs, checkpoint=checkpoint, save_probabilities=save_probabilities, tta=tta, device=device,
-        overwrite=overwrite,
+        images, out, runs, checkpoint=checkpoint, model=model, save_probabilities=save_probabilities, tta=tta,
+        device=device, overwrite=overwrite,
     )  # fmt: skip
     _log(plan.remarks)
     outcomes = list(plan.run(progress))
@@ -99,12 +100,10 @@ def _log(lines: Sequence[str]) -> None:
 
 
 def check_outcomes(outcomes: Sequence[PredictedCase | FailedCase]) -> None:
-    """FilesError if a case failed, with the causes of the first 20 lines."""
+    """FilesError if a case failed, with the causes."""
     lines = [line for case in outcomes if isinstance(case, FailedCase) for line in case.cause.splitlines()]
-    if len(lines) > MAX_LINES:
-        lines[MAX_LINES - 1 :] = [f"... and {len(lines) - MAX_LINES + 1} more"]
     if lines:
-        raise FilesError("\n".join(lines))
+        raise files_error(lines)
 
 
 def plan_predictions(
@@ -113,6 +112,7 @@ def plan_predictions(
     runs: Named | Sequence[Named],
     *,
     checkpoint: Which | None = None,
+    model: str | Sequence[str] = (),
     save_probabilities: bool = False,
     tta: Tta = "auto",
     device: str = "auto",
@@ -120,7 +120,8 @@ def plan_predictions(
 ) -> "PredictionPlan":
     """Finds runs and scans, loads the networks, and checks that they fit; the arguments are those of `predict`."""
     found_runs = find_runs(_listed(runs), checkpoint)
-    networks = [load_network(one.path, one.name) for one in found_runs.checkpoints]
+    own = [model] if isinstance(model, str) else [*model]
+    networks = [load_network(one.path, one.name, own) for one in found_runs.checkpoints]
     try:
         ensemble = Ensemble(networks, tta=tta, device=device)
     except ValidationError as error:
@@ -194,14 +195,24 @@ class PredictionPlan:
                 predicted = self._predict(folder, staged, scan, report, started)
         except DataError as error:
             return FailedCase(scan.id, _naming_file(str(error), scan))
-        except (MemoryError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and not any(words in str(error) for words in OUT_OF_MEMORY):
+        except OSError:
+            raise
+        except Exception as error:
+            cause = self._explain(error)
+            if cause is None:
                 raise
-            device = self.ensemble.device
-            hint = "" if device.type == "cpu" else "; --device cpu takes the host's memory"
-            return FailedCase(scan.id, f"{show_path(scan.images[0])}: too little memory on {device}{hint}")
+            return FailedCase(scan.id, f"{show_path(scan.images[0])}: {cause}")
         self._seen.add(scan.id, predicted)
         return PredictedCase(scan.id, self._files(scan), time.perf_counter() - started, was_done=False)
+
+    def _explain(self, error: Exception) -> str | None:
+        """The cause of an error that is none of dlx: too little memory, or the code of a network of the user's own."""
+        if isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY):
+            device = self.ensemble.device
+            hint = "" if device.type == "cpu" else "; --device cpu takes the host's memory"
+            return f"too little memory on {device}{hint}"
+        parts = [part for member in self.ensemble.members if (part := member.spec.model).is_own]
+        return spell_own_error(error, parts[0]) if parts else None
 
     def _predict(
         self,

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,9 +18,11 @@ from dlx.data.layouts.listing import MAX_REGIONS
 from dlx.engine import checkpoint
 from dlx.engine.randomness import weights_from
 from dlx.settings.binding import bind_parts, first_cause
+from dlx.settings.own.code import spell_cause, vouched_code
+from dlx.settings.own.named import with_own_code
 from dlx.settings.part import Part
 from dlx.settings.spec import Spec
-from dlx.system.errors import DataError, SettingError
+from dlx.system.errors import DataError, DlxError, SettingError
 from dlx.trial.factories import make_model
 
 # The sections of a trial's settings on which predictions depend; of `data` only what prepares one scan.
@@ -68,24 +71,28 @@ class TrainedNetwork:
         return self.spec.data.normalize
 
 
-def load_network(path: Path, name: str | None = None) -> TrainedNetwork:
+def load_network(path: Path, name: str | None = None, own: Sequence[str] = ()) -> TrainedNetwork:
     """The network of a checkpoint; `name` is what messages call it, by default the path.
 
-    With averaged weights these are taken, as validation does. Nothing in the file is looked up as code or unpickled.
-    DataError if the file is damaged, or of a network or version that cannot be used.
+    With averaged weights these are taken, as validation does. Nothing in the file is unpickled, or looked up as code:
+    a network of the user's own is loaded only if `own`, the names that the user typed (`nets/my_net.py:Net`), has it
+    with the content that was trained. DataError if the file is damaged, or of a network or version that cannot be used;
+    SettingError if a network of the user's own is not named, or has changed.
     """
     name = name or str(path)
     content = checkpoint.read(path, checkpoint.WEIGHTS)
     try:
         saved = SavedTrial.model_validate(content.header)
-        spec, dataset = _spec_of(saved), _dataset_of(saved)
+        spec, dataset = _spec_of(saved, own), _dataset_of(saved)
+    except OwnCodeError as error:
+        raise SettingError(f"{name}: {error}") from None
     except (SettingError, KeyError, TypeError, ValueError) as error:
         cause = f"it lacks {error}" if isinstance(error, KeyError) else str(error)
         if isinstance(error, ValidationError):
             cause = first_cause(error)
         raise DataError(f"{path}: not a checkpoint that this version of dlx can predict with: {cause}") from None
     weights = checkpoint.evaluated_weights(content)
-    network = build_network(spec, dataset)
+    network = _built(spec, dataset, path)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
@@ -110,19 +117,47 @@ def load_network(path: Path, name: str | None = None) -> TrainedNetwork:
 def build_network(spec: Spec, dataset: Dataset) -> nn.Module:
     """The network that the settings of a checkpoint name, on the default device, with any weights.
 
-    The only place where a name in a checkpoint becomes code: it must be registered in `settings/registry.py`.
+    The only place where a name in a checkpoint becomes code: it is registered in `settings/registry.py`, or its code
+    was vouched for. Raises what the code of a network of the user's own raises.
     """
     with weights_from(0):  # leaves torch's random streams as they are
         return make_model(spec, dataset)
 
 
-def _spec_of(saved: SavedTrial) -> Spec:
-    """The settings that predictions depend on. Raises ValidationError or SettingError for unknown or wrong ones."""
+def spell_own_error(error: Exception, part: Part) -> str:
+    """What failed in the code of a network of the user's own, with file and line."""
+    return f"model '{part.name}': {spell_cause(error, vouched_code(part))}"
+
+
+class OwnCodeError(Exception):
+    """The code of a network of the user's own was not named, or it is not the recorded one."""
+
+
+def _built(spec: Spec, dataset: Dataset, path: Path) -> nn.Module:
+    try:
+        return build_network(spec, dataset)
+    except DlxError:
+        raise
+    except Exception as error:
+        if not spec.model.is_own:
+            raise
+        raise SettingError(f"{path}: {spell_own_error(error, spec.model)}") from error
+
+
+def _spec_of(saved: SavedTrial, own: Sequence[str]) -> Spec:
+    """The settings that predictions depend on. Raises ValidationError or SettingError for unknown or wrong ones, and
+    OwnCodeError.
+    """
     settings = {key: saved.settings[key] for key in SECTIONS if key in saved.settings}
     data = saved.settings["data"]
     settings["data"] = {key: data[key] for key in DATA_SETTINGS if key in data}
     settings["compute"] = {"precision": saved.settings["compute"]["precision"]}
-    spec = bind_parts(Spec.model_validate(settings))
+    spec = Spec.model_validate(settings)
+    try:
+        spec = with_own_code(spec, own)
+    except SettingError as error:
+        raise OwnCodeError(str(error)) from None
+    spec = bind_parts(spec)
     if spec.batch.patch_size_px is None or spec.batch.slice_axis == "auto":
         raise SettingError("the size of its patches or the axis of its slices is not fitted")
     return spec

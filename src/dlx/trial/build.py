@@ -43,13 +43,7 @@ def make_job(resolved: Resolved, store: VoxelStore, seed: int, like: Job | None 
     prepare_backend(compute)
     model = _network_at_start(resolved, seed)
     if like is None:
-        dims, _ = model_geometry(model)
-        memory_format = compute.memory_format(dims)
-        if isinstance(model, OwnNetwork):
-            set_memory_format(model)
-            memory_format = torch.preserve_format
-        model = model.to(compute.device, memory_format=memory_format)  # type: ignore[call-overload]
-        step = _make_step(resolved, store, model)
+        step = _make_step(resolved, store, place_network(model, compute))
     else:
         step = like.step
         _set_back(step, model, make_optimizer(model, spec))
@@ -62,6 +56,17 @@ def make_job(resolved: Resolved, store: VoxelStore, seed: int, like: Job | None 
         is_required = spec.compute.capture is True
         step.work = Captured(step.model, step.optimizer, [job.noise, *augment], is_required=is_required)
     return job
+
+
+def place_network(model: nn.Module, compute: Compute) -> nn.Module:
+    """The network on the device, in the memory format in which it is fast there."""
+    dims, _ = model_geometry(model)
+    memory_format = compute.memory_format(dims)
+    if isinstance(model, OwnNetwork):
+        set_memory_format(model)
+        memory_format = torch.preserve_format
+    placed: nn.Module = model.to(compute.device, memory_format=memory_format)  # type: ignore[call-overload]
+    return placed
 
 
 def shape_key(resolved: Resolved) -> str:

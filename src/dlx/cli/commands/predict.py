@@ -45,6 +45,13 @@ def predict(
             show_default="last",
         ),
     ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE.py:NAME",
+            help="Code of a network of your own that a run was trained with, as it was named there; repeatable.",
+        ),
+    ] = None,
     save_probabilities: Annotated[
         bool, typer.Option("--save-probabilities", help="Write the class probabilities too, as CASE.npz.")
     ] = False,
@@ -71,6 +78,7 @@ def predict(
         out,
         runs,
         checkpoint=checkpoint,
+        model=model or (),
         save_probabilities=save_probabilities,
         tta=tta,
         device=device,
