@@ -527,7 +527,7 @@ def test_a_network_of_the_users_own_is_loaded_only_if_it_is_named(dlx, monkeypat
     dlx("train", "--data", str(data), "--model", "nets/nets.py:Net", *TRAIN, *IN_2D[2:], "--out", "own")
     for name in ("_vouched", "_loaded", "_served"):
         monkeypatch.setattr(code, name, {})  # as in another process
-    with pytest.raises(SettingError, match="never loaded from records: name it: --model PATH/nets.py:Net"):
+    with pytest.raises(SettingError, match=r"never loaded from records: name it: --model PATH/nets\.py:Net"):
         dlx("predict", "-i", str(data), "-o", "out", "-m", "own")
     assert code._loaded == {}
     dlx("predict", "-i", str(data), "-o", "out", "-m", "own", "--model", "nets/nets.py:Net")
