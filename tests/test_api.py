@@ -43,7 +43,8 @@ def test_training_gives_the_result_of_the_command(tmp_path, dlx, cache):
     from dlx import train
 
     dlx("train", *OPTIONS, "--out", "typed")
-    run = train(**TINY, out=tmp_path / "called", cache_dir=cache)
+    run = train(**TINY, out=tmp_path / "called", cache_dir=cache, pictures=False)
+    assert len([*tmp_path.glob("*/trials/*/pictures.json")]) == 1
     assert result_of(tmp_path / "called") == result_of(tmp_path / "typed")
     assert run.failed == {}
     (trial,) = run.document["trials"]

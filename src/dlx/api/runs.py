@@ -72,6 +72,7 @@ def train(
     settings: Mapping[str, Any] | None = None,
     max_parallel: int | None = None,
     cache_dir: str | PathLike[str] | None = None,
+    pictures: bool = True,
     on_event: OnEvent | None = None,
     **named: Unpack[NamedSettings],
 ) -> StudyRun:
@@ -83,7 +84,7 @@ def train(
     """
     study = one_network(settings_in_layers(recipe, named, assigned=settings or {}), seeds)
     study = with_code_of_study(study, (), trusts=True)
-    return run(study, out, max_parallel=max_parallel, cache_dir=cache_dir, on_event=on_event)
+    return run(study, out, max_parallel=max_parallel, cache_dir=cache_dir, pictures=pictures, on_event=on_event)
 
 
 def run(
@@ -95,6 +96,7 @@ def run(
     fresh: bool = False,
     retry_failed: bool = False,
     keep_going: bool = True,
+    pictures: bool = True,
     on_event: OnEvent | None = None,
 ) -> StudyRun:
     """Runs the missing trials of a study in worker processes, and writes records and report to `out` (default:
@@ -102,8 +104,8 @@ def run(
 
     `on_event(trial, event)` is called with each start, step, epoch and end of a trial (`dlx.execution.trial.Event`).
     Remarks on data and settings are warnings of the logger `dlx`. A trial that fails is in `StudyRun.failed`, and the
-    others run, unless `keep_going` is False. After KeyboardInterrupt the same call goes on. Raises DlxError, before
-    anything is trained, if a trial cannot run.
+    others run, unless `keep_going` is False. Without `pictures` no slices of cases are recorded. After
+    KeyboardInterrupt the same call goes on. Raises DlxError, before anything is trained, if a trial cannot run.
     """
     from dlx.execution.plan import make_plan
     from dlx.execution.runner import run_plan
@@ -120,7 +122,7 @@ def run(
     for remark in plan.remarks:
         LOGGER.warning(remark)
     events: Iterator[tuple[int, Any]] = run_plan(
-        plan, in_workers=True, fresh=fresh, retry_failed=retry_failed, keep_going=keep_going
+        plan, in_workers=True, fresh=fresh, retry_failed=retry_failed, keep_going=keep_going, has_pictures=pictures
     )
     for index, event in events:
         if on_event is not None:
