@@ -1,8 +1,10 @@
 """Runs the commands of a page in one shell, and compares what they print with what the page shows."""
 
+import contextlib
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -11,7 +13,7 @@ from pathlib import Path
 
 from pages import ROOT, SHELL, Block
 
-LIMIT_S = 240  # of one page; about ten times what it takes where nothing else runs
+LIMIT_S = 280  # of one page; about ten times what it takes where nothing else runs
 FAILED = 99  # the exit code of a script whose last command ended otherwise than expected
 
 
@@ -82,12 +84,24 @@ def run_steps(steps: list[Step], folder: Path, cache: Path) -> tuple[int, list[s
         "STEPS": str(output),
         "REPOSITORY": str(ROOT),
     }
-    run = subprocess.run(
-        ["bash", "-c", script_of(steps)], cwd=place, env=environment, timeout=LIMIT_S, capture_output=True, check=False
-    )
-    assert run.stderr == b"", run.stderr.decode()
+    code, errors = run_script(script_of(steps), place, environment)
+    assert errors == ""
     begun = len(list(output.iterdir()))
-    return run.returncode, [(output / str(number)).read_text() for number in range(begun)]
+    return code, [(output / str(number)).read_text() for number in range(begun)]
+
+
+def run_script(script: str, place: Path, environment: dict[str, str]) -> tuple[int, str]:
+    """The exit code and stderr of a script; after LIMIT_S it and all that it started are killed."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        ["bash", "-c", script], cwd=place, env=environment, stderr=pipe, text=True, start_new_session=True
+    ) as shell:
+        try:
+            _, errors = shell.communicate(timeout=LIMIT_S)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(shell.pid, signal.SIGKILL)
+    return shell.returncode, errors
 
 
 def missing_lines(shown: Iterable[str], printed: str) -> list[str]:

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-import dlx.records.schema  # noqa: F401 - defines records
+import dlx.prediction.manifest  # noqa: F401 - defines records
+import dlx.records.archive  # noqa: F401 - likewise
 from dlx.data.cache_file import KINDS
 from dlx.report.csv_tables import CASE_COLUMNS, RESULT_COLUMNS
+from dlx.report.epochs_csv import EPOCH_COLUMNS
 from dlx.study.results import Record
 from pages import text_of
 from small import SMALL_ARGS
@@ -43,9 +45,9 @@ def test_each_field_of_a_record_is_described(name):
 
 
 def test_each_column_of_the_csv_files_is_described():
-    cases, results = section("`cases.csv` and `results.csv`").split("`results.csv` has a row")
-    assert first_column(cases)[0] == list(CASE_COLUMNS)
-    assert first_column(results)[0] == list(RESULT_COLUMNS)
+    tables = re.split(r"^`\w+\.csv` has a row", section("`cases.csv`, `results.csv`, `epochs.csv`"), flags=re.MULTILINE)
+    columns = [first_column(table)[0] for table in tables[1:]]
+    assert columns == [list(CASE_COLUMNS), list(RESULT_COLUMNS), list(EPOCH_COLUMNS)]
 
 
 def test_each_tensor_of_prepared_data_is_described():
