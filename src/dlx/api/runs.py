@@ -20,6 +20,7 @@ from dlx.settings.short_names import DEFAULT_RECIPE, NamedSettings, settings_in_
 from dlx.study.own_code import with_code_of_study
 from dlx.study.study import Study, Trial
 from dlx.system.caches import default_cache_dir
+from dlx.system.cpu_cores import limit_spinning
 from dlx.system.files import expand_home
 
 LOGGER = logging.getLogger("dlx")
@@ -107,6 +108,7 @@ def run(
     others run, unless `keep_going` is False. Without `pictures` no slices of cases are recorded. After
     KeyboardInterrupt the same call goes on. Raises DlxError, before anything is trained, if a trial cannot run.
     """
+    limit_spinning()
     from dlx.execution.plan import make_plan
     from dlx.execution.runner import run_plan
     from dlx.execution.server import start_server

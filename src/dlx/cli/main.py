@@ -25,11 +25,6 @@ from dlx.cli.commands.sweep_dropout import sweep_dropout
 from dlx.cli.commands.train import train
 from dlx.cli.parsing import CLOSED_PIPE, Command, Group, expanding_home
 
-# Spins of an OpenMP thread before it sleeps; torch's libgomp reads this when it is loaded. With the default (300,000),
-# two threads beside one other busy process were measured to be about ten times slower; on an idle machine 10,000 is as
-# fast (docs/log.md).
-SPIN_COUNT = "10000"
-
 INTERNAL = 70  # the exit code of an error in dlx itself, as EX_SOFTWARE of BSD's sysexits.h
 
 EXIT_CODES = (
@@ -87,11 +82,12 @@ def _main(
 def run() -> None:
     """Runs the command line and exits with its code, one of EXIT_CODES. A DlxError prints one line on stderr."""
     from dlx.system.characters import fall_back_to_ascii, visible
+    from dlx.system.cpu_cores import limit_spinning
     from dlx.system.errors import DlxError, FilesError, spell_os_error
 
     fall_back_to_ascii(sys.stdout)
     fall_back_to_ascii(sys.stderr)
-    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+    limit_spinning()
     columns = os.environ.get("COLUMNS", "1")
     if not columns.isdecimal() or int(columns) == 0:
         del os.environ["COLUMNS"]  # not a width: rich would print the help into 0 columns

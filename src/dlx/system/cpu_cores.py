@@ -1,4 +1,4 @@
-"""The number of processor cores that this process may use."""
+"""The number of processor cores that this process may use, and how its threads wait."""
 
 import os
 from pathlib import Path
@@ -6,6 +6,9 @@ from pathlib import Path
 from dlx.system.files import text_of
 
 CGROUP = Path("/sys/fs/cgroup")
+# Spins of an OpenMP thread before it sleeps. With the default (300,000), two threads beside one other busy process were
+# measured to be about ten times slower; on an idle machine 10,000 is as fast (docs/log.md).
+SPIN_COUNT = "10000"
 
 
 def available_cores(cgroup: Path = CGROUP) -> int:
@@ -27,3 +30,11 @@ def _quota(cgroup: Path) -> int | None:
         return None
     quota, period = map(int, texts)
     return -(-quota // period) if period else None
+
+
+def limit_spinning() -> None:
+    """Limits for how long idle OpenMP threads spin; call it before torch is imported, whose libgomp reads it then.
+
+    A value of GOMP_SPINCOUNT in the environment is kept.
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)

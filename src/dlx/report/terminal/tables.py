@@ -31,7 +31,16 @@ def tables_of(
 def as_text(tables: list[RenderableType], width: int) -> str:
     """What a terminal of `width` columns would show, without colours."""
     file = StringIO()
-    console = Console(file=file, width=width, markup=False, emoji=False, highlight=False, no_color=True)
+    console = Console(
+        file=file,
+        width=width,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        color_system=None,
+        force_terminal=False,
+        force_jupyter=False,
+    )
     for table in tables:
         console.print(table, crop=False)
     return file.getvalue()
