@@ -37,12 +37,17 @@ def test_a_file_or_folder_in_place_of_a_command_gets_the_command_that_takes_it(d
         assert f"Did you mean: dlx {command}" in flat(dlx(word, expect=2).output)
 
 
-def test_a_network_of_the_users_own_comes_with_how_to_train_it(dlx):
-    with pytest.raises(SettingError, match=r"docs/extending\.md"):
+def test_code_of_the_users_own_comes_with_how_to_name_or_register_it(dlx, tmp_path):
+    with pytest.raises(SettingError, match=f"no module .package.module. is installed or in {tmp_path}"):
         dlx("train", "--model", "package.module:make")
-    with pytest.raises(SettingError) as refusal:
+    with pytest.raises(SettingError, match=r"is named package\.module:make"):
+        dlx("train", "--model", "package.module.make")
+    with pytest.raises(SettingError, match=r"or nets/my_net\.py:Name, the class or function in it"):
+        dlx("train", "--model", "nets/my_net.py")
+    with pytest.raises(SettingError, match=r"docs/extending\.md"):
+        dlx("train", "--loss", "package.module:make")
+    with pytest.raises(SettingError, match=r"expected key=value \(got '32'\)$"):
         dlx("train", "--model", "unet2:32")
-    assert "extending" not in str(refusal.value)
 
 
 def test_several_files_that_cannot_be_used_have_a_line_each(dlx, monkeypatch, capsys, tmp_path):
