@@ -11,6 +11,7 @@ from safetensors import safe_open
 import dlx.records.schema  # noqa: F401 - defines records
 from dlx.data.cache_file import KINDS
 from dlx.report.csv_tables import CASE_COLUMNS, RESULT_COLUMNS
+from dlx.report.epochs_csv import EPOCH_COLUMNS
 from dlx.study.results import Record
 from pages import text_of
 from small import SMALL_ARGS
@@ -46,6 +47,7 @@ def test_each_column_of_the_csv_files_is_described():
     cases, results = section("`cases.csv` and `results.csv`").split("`results.csv` has a row")
     assert first_column(cases)[0] == list(CASE_COLUMNS)
     assert first_column(results)[0] == list(RESULT_COLUMNS)
+    assert first_column(section("`epochs.csv`"))[0] == list(EPOCH_COLUMNS)
 
 
 def test_each_tensor_of_prepared_data_is_described():
