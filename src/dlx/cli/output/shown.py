@@ -29,7 +29,7 @@ from dlx.system.shell import shell_command
 # what a reader looks for in a run's folder, in this order
 REPORT = ("report.html", "report.md", "report.png", "report.svg", "progress.png")
 TABLES = ("results.csv", "cases.csv", "epochs.csv", "summary.json", "splits_final.json")
-OF_TRIAL = ("last.safetensors", "best.safetensors", "progress.png", "epochs.jsonl", "error.txt")
+OF_TRIAL = ("last.safetensors", "best.safetensors", "progress.png", "summary.json", "epochs.jsonl", "error.txt")
 
 
 def print_study(path: Path, *, per_class: bool, per_case: bool, as_json: bool) -> None:
