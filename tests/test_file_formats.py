@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-import dlx.prediction.manifest  # noqa: F401 - defines records
+import dlx.prediction.manifest
 import dlx.records.archive  # noqa: F401 - likewise
 from dlx.data.cache_file import KINDS
 from dlx.report.csv_tables import CASE_COLUMNS, RESULT_COLUMNS
