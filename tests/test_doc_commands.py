@@ -76,33 +76,22 @@ def options_of(command):
 
 COMMANDS = {name: options_of(command) for name, command in typer.main.get_command(app).commands.items()}
 SETTINGS = {setting.key for setting in all_settings()}
-# planned; a page that has them in a block is marked "not run: waits for the command"
-WAITING = {"predict", "evaluate", "show", "ls", "export"} - COMMANDS.keys()
-WAITING_OPTIONS = {"--tensorboard", "--mlflow", "--save-probabilities", "--tta", "--checkpoint", "--trust-code"}
 
 
 def faults_of(words):
     """What is wrong with a command line: an unknown command, option or setting."""
-    if not words or words[0].startswith("-") or words[0] in WAITING or not re.fullmatch(r"[a-z-]+", words[0]):
+    if not words or words[0].startswith("-") or not re.fullmatch(r"[a-z-]+", words[0]):
         return []
     if words[0] not in COMMANDS:
         return [f"no command {words[0]}"]
-    known = COMMANDS[words[0]] | WAITING_OPTIONS
     options = [word.partition("=")[0] for word in words[1:] if re.match(r"--?[a-z]", word)]
     keys = [key.partition("=")[0] for option, key in pairwise(words) if option == "--set"]
     if words[0] == "count-params":
         keys = []
     return [
-        *(f"dlx {words[0]}: no option {option}" for option in options if option not in known),
+        *(f"dlx {words[0]}: no option {option}" for option in options if option not in COMMANDS[words[0]]),
         *(f"no setting {key}" for key in keys if key not in SETTINGS | PLACEHOLDERS),
     ]
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_no_block_waits_for_a_command_that_exists(page):
-    waiting = [block for block in shell_blocks(page) if block.marks.get("not run") == "waits for the command"]
-    names = {block.place: {words[0] for c in block.commands for words in dlx_lines(c.text)} for block in waiting}
-    assert [place for place, found in names.items() if found <= COMMANDS.keys()] == []
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -120,7 +109,7 @@ def test_commands_options_and_settings_in_the_text_exist(page):
     faults = [
         fault for span in spans if span.startswith("dlx ") for words in dlx_lines(span) for fault in faults_of(words)
     ]
-    any_command = set().union(*COMMANDS.values()) | WAITING_OPTIONS
+    any_command = set().union(*COMMANDS.values())
     options = {
         option for span in spans if span.startswith("--") for option in re.findall(r"(?<!\S)--[a-z][a-z-]+", span)
     }
