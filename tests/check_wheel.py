@@ -20,12 +20,14 @@ ROOT = Path(__file__).parents[1]
 NOT_IN_SDIST = {".ci", ".github"}  # folders of the repository
 TINY = ["--data", "phantom:subjects=3,size=24", "--model", "unet2:width=4,levels=2", "--epochs", "1"]
 TINY += ["--steps-per-epoch", "2", "--batch-size", "2", "--threads", "1", "--device", "cpu"]
+# without the variables of this checkout, such as PYTHONPATH
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "DLX_"))}
 ONLY_WITH_EXTRAS = ("tensorboard", "mlflow", "onnx", "pandas", "pytest", "monai", "nibabel", "beartype")
 
 
 def build(folder: Path) -> tuple[Path, Path]:
     """The source distribution and the wheel that is built from it."""
-    subprocess.run([sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT)], check=True)
+    subprocess.run([sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT)], check=True, env=ENVIRONMENT)
     (sdist,), (wheel,) = folder.glob("*.tar.gz"), folder.glob("*.whl")
     return sdist, wheel
 
@@ -61,9 +63,8 @@ def install(wheel: Path, place: Path) -> Path:
     constraints = ROOT / "constraints.txt"
     torch = next(line for line in constraints.read_text().splitlines() if line.startswith("torch=="))
     pip = [str(programs / "python"), "-m", "pip", "--disable-pip-version-check"]
-    subprocess.run([*pip, "install", "-q", torch], check=True)
-    subprocess.run([*pip, "install", "-q", "-c", str(constraints), str(wheel)], check=True)
-    subprocess.run([*pip, "check"], check=True)
+    for words in (["install", "-q", torch], ["install", "-q", "-c", str(constraints), str(wheel)], ["check"]):
+        subprocess.run([*pip, *words], check=True, env=ENVIRONMENT)
     return programs
 
 
@@ -71,6 +72,7 @@ def wrong_in_environment(programs: Path) -> list[str]:
     """Packages that only extras bring, and required ones that are not there."""
     listed = subprocess.run(
         [str(programs / "python"), "-m", "pip", "--disable-pip-version-check", "list", "--format=json"],
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         check=True,
@@ -82,8 +84,7 @@ def wrong_in_environment(programs: Path) -> list[str]:
 
 def wrong_in_use(programs: Path, place: Path) -> list[str]:
     """Commands that fail where only the wheel is there, in an empty folder."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "DLX_"))}
-    environment |= {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(place / "cache")}
+    environment = ENVIRONMENT | {"OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(place / "cache")}
     code = (
         "import dlx, pathlib; print(dlx.__file__); "
         "dlx.train(data='phantom:subjects=3,size=24', model='unet2:width=4,levels=2', epochs=1, steps_per_epoch=2, "

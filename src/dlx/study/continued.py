@@ -2,23 +2,19 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from dlx.study.results import Record
 
 
-class ContinuedTrial(BaseModel):
+class ContinuedTrial(Record):
     """A trial of the earlier run: its seed, its fold in cross-validation, and its id."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     seed: int
     fold: int | None = None
     trial: str
 
 
-class Continued(BaseModel):
+class Continued(Record):
     """The trials that those of a study continue, each with its seed and fold, after their last `epoch`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     epoch: int
     trials: tuple[ContinuedTrial, ...]
