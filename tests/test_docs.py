@@ -17,7 +17,6 @@ ROOT = SOURCE.parent.parent
 DESIGN = (ROOT / "docs/design.md").read_text(encoding="utf-8")
 MADE_BY_SCRIPTS = ("docs/cli.md", "docs/replication.md")
 CHINESE = "README.zh.md"  # a paragraph a line, as a line break would show as a blank between two characters
-WAITING = {"install.md", "docs/install.md"}  # a page that is being written beside these
 LOG = "docs/log.md"  # of the past: it names what is no longer there
 WRITTEN_BY_READERS = {"stack.py", "dlx.models.stack"}  # of docs/extending.md; files called my_NAME are so too
 
@@ -101,7 +100,7 @@ def test_links_lead_to_files_and_headings(page):
     broken = []
     for link in links_of(text_of(page)):
         path, _, anchor = link.partition("#")
-        if path.startswith(("http://", "https://")) or path in WAITING:
+        if path.startswith(("http://", "https://")):
             continue
         target = (ROOT / page).parent / path if path else ROOT / page
         if not target.exists() or (anchor and anchor not in anchors_of(target.read_text(encoding="utf-8"))):
