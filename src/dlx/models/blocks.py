@@ -120,6 +120,8 @@ def make_dropouts(
 class ConvBlock(nn.Module):
     """3x3 convolution with padding 1 and bias, normalisation, activation: (B, in, *S) -> (B, out, *S)."""
 
+    is_plain = False  # True: upsampling and convolution are two operations (see `exporting/plain.py`)
+
     def __init__(
         self,
         in_channels: int,
@@ -146,7 +148,7 @@ class ConvBlock(nn.Module):
         # on the meta device operations are counted: the standard form is used there, as in papers; in 3D the fast form
         # was measured on CPUs only, and small volumes go through `Conv3d`, which computes them in float32
         is_fast_in_3d = features.device.type == "cpu" and features.shape[2] >= MIN_DEPTH
-        if not features.is_meta and (features.ndim == 4 or is_fast_in_3d):
+        if not self.is_plain and not features.is_meta and (features.ndim == 4 or is_fast_in_3d):
             assert self.conv.bias is not None
             return upsample_conv(features, self.conv.weight, self.conv.bias)
         convolved: Tensor = self.conv(F.interpolate(features, scale_factor=2.0, mode="nearest"))

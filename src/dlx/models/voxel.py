@@ -4,6 +4,7 @@ Each voxel is classified by its own intensities, or by hand-made features: each 
 widths, and the gradient magnitude and Laplacian of each smoothed channel.
 """
 
+from functools import cache
 from typing import Annotated, Literal
 
 import torch
@@ -42,6 +43,8 @@ class VoxelClassifier(Network):
     parameters with 2 channels and 4 classes; 10,308 with Gaussian features.
     """
 
+    is_plain = False  # True: features are computed by convolutions (see `exporting/plain.py`)
+
     def __init__(
         self,
         in_channels: int,
@@ -68,18 +71,21 @@ class VoxelClassifier(Network):
         return {"decoder0": self.decoder} if group == "decoder" else super().levels(group)
 
     def encode(self, image: Tensor) -> list[Tensor]:
-        return [self.run_levels("encoder", image if self.features == "raw" else gaussian_features(image))]
+        features = image if self.features == "raw" else gaussian_features(image, is_plain=self.is_plain)
+        return [self.run_levels("encoder", features)]
 
     def decode(self, maps: list[Tensor]) -> Tensor:
         return self.run_levels("decoder", maps.pop())
 
 
-def gaussian_features(image: Float[Tensor, "B C *S"]) -> Float[Tensor, "B F *S"]:
+def gaussian_features(image: Float[Tensor, "B C *S"], *, is_plain: bool = False) -> Float[Tensor, "B F *S"]:
     """Intensity, and for each sigma of `SIGMAS_PX` the smoothed intensity, its gradient's norm and its Laplacian.
 
     F = (1 + 3 x sigmas) C. Derivatives are central differences, multiplied by sigma and sigma^2 so that all scales have
     comparable values (Lindeberg 1998). Computed in float32; the image is extended by repeating its edge voxels.
+    `is_plain` takes convolutions, which are slower here, and the same up to rounding.
     """
+    apply = convolve if is_plain else correlate
     with torch.autocast(image.device.type, enabled=False):
         plain = image.float()
         found = [plain]
@@ -87,15 +93,16 @@ def gaussian_features(image: Float[Tensor, "B C *S"]) -> Float[Tensor, "B F *S"]
             smooth = plain
             axes = range(2, plain.ndim)
             for axis in axes:
-                smooth = correlate(smooth, gaussian_kernel(sigma), axis)
-            slopes = [correlate(smooth, (-0.5, 0.0, 0.5), axis) for axis in axes]
-            bends = [correlate(smooth, (1.0, -2.0, 1.0), axis) for axis in axes]
+                smooth = apply(smooth, gaussian_kernel(sigma), axis)
+            slopes = [apply(smooth, (-0.5, 0.0, 0.5), axis) for axis in axes]
+            bends = [apply(smooth, (1.0, -2.0, 1.0), axis) for axis in axes]
             steepness = torch.stack(slopes).square().sum(0).sqrt()
             found += [smooth, sigma * steepness, sigma**2 * torch.stack(bends).sum(0)]
         features = torch.cat(found, dim=1)
     return features.contiguous(memory_format=torch.channels_last if image.ndim == 4 else torch.channels_last_3d)
 
 
+@cache
 def gaussian_kernel(sigma_px: float) -> tuple[float, ...]:
     """A Gaussian sampled up to three standard deviations and normalised to sum 1."""
     radius = round(3 * sigma_px)
@@ -113,3 +120,13 @@ def correlate(image: Float[Tensor, "B C *S"], kernel: tuple[float, ...], axis: i
     moved = (weight * padded.narrow(axis, shift, size) for shift, weight in enumerate(kernel) if weight)
     result: Tensor = sum(moved, start=torch.zeros_like(image))
     return result
+
+
+def convolve(image: Float[Tensor, "B C *S"], kernel: tuple[float, ...], axis: int) -> Float[Tensor, "B C *S"]:
+    """`correlate` as a padding and a convolution."""
+    dims, channels, size = image.ndim - 2, image.shape[1], len(kernel)
+    pads = [(0, 0) if other != axis else (size // 2, size // 2) for other in range(2, image.ndim)]
+    padded = F.pad(image, [amount for pair in reversed(pads) for amount in pair], mode="replicate")
+    shape = [size if other == axis else 1 for other in range(2, image.ndim)]
+    weight = torch.tensor(kernel, device=image.device).view(1, 1, *shape).expand(channels, 1, *shape)
+    return (F.conv2d if dims == 2 else F.conv3d)(padded, weight, groups=channels)

@@ -1,0 +1,68 @@
+"""What `dlx export` prints: a spinner on stderr, and for each file what it is and how it was checked on stdout."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from dlx.cli.output.console import note, notes, output
+from dlx.settings.text import counted
+from dlx.system.characters import visible
+
+if TYPE_CHECKING:
+    from dlx.exporting.export import ExportedFile
+
+CHECKED_BY = {"onnx": "onnxruntime", "torchscript": "libtorch"}
+UNITS = ("KiB", "MiB", "GiB")
+
+
+@contextmanager
+def working(text: str) -> Iterator[None]:
+    """Shows a text with a spinner on stderr within the block, on a terminal only."""
+    console = notes()
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(Text(visible(text))):
+        yield
+
+
+def print_exported(exported: "ExportedFile") -> None:
+    """Prints the file, its description and the outcome of the check, in three lines."""
+    lines = [
+        f"{exported.path} ({_spell_bytes(exported.num_bytes)})",
+        f"  preparation: {exported.description}",
+        f"  checked by {CHECKED_BY[exported.format]} {_spell_check(exported)}",
+    ]
+    for line in lines:
+        output().print(visible(line), soft_wrap=True)
+    if exported.num_unlike_predict:
+        note(
+            f"note     {exported.num_unlike_predict:,} of these voxels have another label by dlx predict on a CPU, where "
+            "torch computes norms less exactly (docs/export.md)"
+        )
+
+
+def _spell_check(exported: "ExportedFile") -> str:
+    noise, real = exported.on_noise, exported.on_images
+    if real is None:
+        return (
+            f"on noise only, as {exported.images}: logits differ by at most {noise.difference:.1e} (accepted: "
+            f"{noise.tolerance:.1e}); -i IMAGES compares labels"
+        )
+    ties = "; the logits of two classes are equal there but for rounding" if real.num_differing else ""
+    return (
+        f"on {counted(exported.num_images, 'image')}, {exported.images}: {real.num_differing:,} of "
+        f"{real.num_voxels:,} voxels differ in label{ties}; logits differ by at most {real.difference:.1e} (accepted: "
+        f"{real.tolerance:.1e})"
+    )
+
+
+def _spell_bytes(number: int) -> str:
+    amount, unit = number / 2**10, UNITS[0]
+    for unit in UNITS:
+        if amount < 1000 or unit == UNITS[-1]:
+            break
+        amount /= 2**10
+    return f"{amount:.3g} {unit}"

@@ -1,0 +1,156 @@
+"""Compares an exported file with the network it was made from: their logits, and the labels that follow from them."""
+
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from dlx.exporting.images import RealImages, cut_inputs
+from dlx.exporting.network_file import RunNetwork
+from dlx.exporting.plain import made_up_images
+from dlx.models.blocks import crop_to, pad_to_multiple
+from dlx.prediction.trained_network import TrainedNetwork
+from dlx.scoring.outputs import Outputs
+from dlx.system.errors import DataError, DlxError
+from dlx.trial.factories import model_geometry, outputs_of
+
+# The largest difference of logits that is accepted, times the largest logit, at least 1. Both sides compute in float32
+# with sums in another order; the largest that was seen is a tenth of this (docs/export.md).
+TOLERANCE = 1e-4
+# The share of voxels that may have another label. As larger differences of logits are refused, it can only be voxels
+# where two logits are equal but for rounding: a few in a million at borders between classes.
+MAX_DIFFERING_FRACTION = 1e-5
+# The same for labels as the engine computes them, where norms are less exact (`norms`): the largest share seen, in
+# windows of 48 x 64 x 48 voxels, is a thirtieth of this.
+MAX_UNLIKE_FRACTION = 1e-3
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The largest difference of logits, the largest logit, and how many voxels were compared and differ in label."""
+
+    difference: float = 0.0
+    largest: float = 0.0
+    num_voxels: int = 0
+    num_differing: int = 0
+
+    @property
+    def tolerance(self) -> float:
+        """The largest difference of logits that is accepted."""
+        return TOLERANCE * max(1.0, self.largest)
+
+    def with_more(
+        self, expected: Float[Tensor, "B N *S"], found: Float[Tensor, "B N *S"], outputs: Outputs
+    ) -> "Comparison":
+        """This comparison together with that of more logits."""
+        labels = [outputs.predict(outputs.probabilities(one).movedim(1, 0)) for one in (expected, found)]
+        return Comparison(
+            _larger(self.difference, (expected - found).abs()),
+            _larger(self.largest, expected.abs()),
+            self.num_voxels + labels[0].numel(),
+            self.num_differing + int((labels[0] != labels[1]).sum()),
+        )
+
+    def check(self, what: str) -> None:
+        """DlxError, with the numbers, if the file does not compute what the network does."""
+        if not self.difference <= self.tolerance:  # also for NaN
+            raise DlxError(
+                f"the exported network differs on {what}: logits by up to {self.difference:.2g}, of which at most "
+                f"{self.tolerance:.2g} is rounding; the file was not written"
+            )
+        if self.num_differing > MAX_DIFFERING_FRACTION * self.num_voxels:
+            raise DlxError(
+                f"the exported network differs on {what}: {self.num_differing:,} of {self.num_voxels:,} voxels have "
+                "another label; the file was not written"
+            )
+
+
+def compare(
+    networks: Sequence[RunNetwork],
+    file: RunNetwork,
+    images: Iterable[Float[Tensor, "B C *S"]],
+    stride: int,
+    outputs: Outputs,
+) -> list[Comparison]:
+    """Compares each network with a file. The file gets images padded with zeros to multiples of `stride`, as networks
+    pad them. DlxError if the file cannot be run on an image.
+    """
+    found = [Comparison() for _ in networks]
+    with torch.inference_mode():
+        for image in images:
+            logits = crop_to(file(pad_to_multiple(image, stride)), tuple(image.shape[2:]))
+            for index, network in enumerate(networks):
+                expected = network(image)
+                if logits.shape != expected.shape:
+                    shapes = f"{tuple(logits.shape)} in place of {tuple(expected.shape)}"
+                    raise DlxError(f"the exported network gives logits of shape {shapes}")
+                found[index] = found[index].with_more(expected, logits, outputs)
+    return found
+
+
+def as_the_engine(network: nn.Module) -> RunNetwork:
+    """A network as the engine runs it for predictions: on the host, in float32, channels last."""
+    dims, _ = model_geometry(network)
+    memory_format = torch.channels_last if dims == 2 else torch.channels_last_3d
+    placed = copy.deepcopy(network).to(memory_format=memory_format)  # type: ignore[call-overload]
+
+    def run(image: Tensor) -> Tensor:
+        logits: Tensor = placed(image.contiguous(memory_format=memory_format))
+        return logits
+
+    return run
+
+
+def _larger(known: float, values: Tensor) -> float:
+    """The largest value; NaN if any is."""
+    largest = float(values.max())
+    return largest if largest != largest or largest > known else known
+
+
+@dataclass(frozen=True, eq=False)
+class Check:
+    """A trained network, its plain copy and the file that was made of it."""
+
+    trained: TrainedNetwork
+    plain: nn.Module
+    file: RunNetwork
+
+    def on_noise(self) -> Comparison:
+        """Compares with the network as it was trained, on made-up images of other sizes than that which was traced.
+        DlxError if the file differs.
+        """
+        network, channels = self.trained.network, len(self.trained.dataset.channels)
+        images = [made_up_images(network, channels, batch, variation) for batch, variation in ((1, 1), (3, 2))]
+        (found,) = self._compare([as_the_engine(network)], images)
+        found.check("noise")
+        return found
+
+    def on_images(self, real: RealImages, *, is_required: bool) -> tuple[RealImages, list[Comparison]]:
+        """Compares on real images, with the plain network and with the network as the engine runs it. No images and no
+        comparisons if they cannot be read and are not required. DlxError if the file differs from the plain network, or
+        gives many voxels another label than the engine.
+        """
+        if not real.images:
+            return real, []
+        inputs = (batch for image in real.images for batch in cut_inputs(image, self.trained))
+        try:
+            found = self._compare([self.plain, as_the_engine(self.trained.network)], inputs)
+        except DataError as error:
+            if is_required:
+                raise
+            cause = str(error).splitlines()[0]
+            return RealImages((), f"{real.what} cannot be read ({cause})"), []
+        found[0].check(real.what)
+        if found[1].num_differing > MAX_UNLIKE_FRACTION * found[1].num_voxels:
+            raise DlxError(
+                f"the exported network differs on {real.what}: {found[1].num_differing:,} of "
+                f"{found[1].num_voxels:,} voxels have another label than by dlx predict; the file was not written"
+            )
+        return real, found
+
+    def _compare(self, networks: Sequence[RunNetwork], images: Iterable[Tensor]) -> list[Comparison]:
+        _, stride = model_geometry(self.trained.network)
+        return compare(networks, self.file, images, stride, outputs_of(self.trained.dataset))
