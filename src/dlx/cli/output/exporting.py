@@ -39,8 +39,8 @@ def print_exported(exported: "ExportedFile") -> None:
         output().print(visible(line), soft_wrap=True)
     if exported.num_unlike_predict:
         note(
-            f"note     {exported.num_unlike_predict:,} of these voxels have another label by dlx predict on a CPU, where "
-            "torch computes norms less exactly (docs/export.md)"
+            f"note     dlx predict on a CPU labels {exported.num_unlike_predict:,} of these voxels differently: torch "
+            "computes norms less exactly there (docs/export.md)"
         )
 
 
