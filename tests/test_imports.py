@@ -20,6 +20,7 @@ PACKAGES = [
     "api",
     "report",
     "execution",
+    "exporting",
     "prediction",
     "trial",
     "engine",

@@ -14,8 +14,8 @@ from dlx.cli.commands.compare_schedulers import compare_schedulers
 from dlx.cli.commands.completion import completion
 from dlx.cli.commands.count_params import count_params
 from dlx.cli.commands.evaluate import evaluate
-from dlx.cli.commands.ls import ls
 from dlx.cli.commands.export import export
+from dlx.cli.commands.ls import ls
 from dlx.cli.commands.make_phantom import make_phantom
 from dlx.cli.commands.predict import predict
 from dlx.cli.commands.report import report
