@@ -16,6 +16,7 @@ from small import SMALL_ARGS
 LOOK_EVERY_S = 0.01
 END_S = 30.0  # how long a process may take to end; far more than it needs
 SWEEP = ["sweep-dropout", "--p", "0.2", "--seeds", "1", *SMALL_ARGS]
+LONG = ["--epochs", "2000"]  # minutes, for runs that are stopped
 
 
 class Run:
@@ -80,6 +81,22 @@ class Run:
         return self.process.returncode, errors
 
 
+@pytest.fixture
+def start(tmp_path):
+    """Starts a command in the test's folder; what is left of it at the test's end is killed."""
+    runs = []
+
+    def begin(*args):
+        runs.append(Run(tmp_path, *args))
+        return runs[-1]
+
+    yield begin
+    for run in runs:
+        for pid in run.processes():
+            os.kill(pid, signal.SIGKILL)
+        run.process.wait()
+
+
 def unfinished(folder):
     """The temporary files in a folder; JSON that is cut short raises an error."""
     for path in folder.rglob("*.json*"):
@@ -90,10 +107,12 @@ def unfinished(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("how", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stop_while_volumes_are_read_waits_for_none_of_them(tmp_path, how, code):
+@pytest.mark.parametrize(
+    ("how", "code"), [pytest.param(signal.SIGINT, 130, marks=pytest.mark.long), (signal.SIGTERM, 143)]
+)
+def test_a_stop_while_volumes_are_read_waits_for_none_of_them(start, tmp_path, how, code):
     # drawing one such phantom takes many seconds
-    run = Run(tmp_path, "train", "--data", "phantom:subjects=4,size=384", "--out", "out")
+    run = start("train", "--data", "phantom:subjects=4,size=384", "--out", "out")
     run.wait_until(lambda: run.num_threads() > 2)
     stopped = time.monotonic()
     run.process.send_signal(how)
@@ -106,10 +125,9 @@ def test_a_stop_while_volumes_are_read_waits_for_none_of_them(tmp_path, how, cod
 
 
 @pytest.mark.slow
-def test_a_study_stopped_with_all_its_processes_resumes_and_so_does_its_report(tmp_path):
+def test_a_study_stopped_with_all_its_processes_has_no_failed_trial(start, tmp_path):
     out = tmp_path / "out"
-    args = [*SWEEP, "--steps-per-epoch", "60", "--epochs", "4", "--out", "out"]
-    run = Run(tmp_path, *args)
+    run = start(*SWEEP, *LONG, "--out", "out")
     run.wait_until(lambda: len(list(out.glob("trials/*/epochs.jsonl"))) == 2)
     os.killpg(run.process.pid, signal.SIGTERM)  # as a job scheduler does
     code, errors = run.end()
@@ -121,14 +139,19 @@ def test_a_study_stopped_with_all_its_processes_resumes_and_so_does_its_report(t
     assert unfinished(out) == []
     assert list(run.temporary.glob("pymp-*")) == []  # the sockets of multiprocessing
 
-    run = Run(tmp_path, *args)
+
+@pytest.mark.slow
+@pytest.mark.long
+def test_a_study_stopped_before_its_report_gives_it_later(start, tmp_path):
+    out = tmp_path / "out"
+    run = start(*SWEEP, "--epochs", "4", "--out", "out")
     run.wait_until(lambda: len(list(out.glob("trials/*/result.json"))) == 2)
     run.process.send_signal(signal.SIGTERM)  # trials are over, the report is to be written
     code, errors = run.end()
     assert code == 143
     assert unfinished(out) == []
 
-    code, errors = Run(tmp_path, "report", "out").end()
+    code, errors = start("report", "out").end()
     assert code == 0, errors
     assert {"report.md", "report.svg", "results.csv"} <= {path.name for path in out.iterdir()}
     for path in out.glob("trials/*/epochs.jsonl"):
@@ -136,10 +159,11 @@ def test_a_study_stopped_with_all_its_processes_resumes_and_so_does_its_report(t
 
 
 @pytest.mark.slow
-def test_a_stop_while_subjects_are_scored_leaves_no_result(tmp_path):
+@pytest.mark.long
+def test_a_stop_while_subjects_are_scored_leaves_no_result(start, tmp_path):
     args = ["train", "--data", "phantom:subjects=3,size=64", *SMALL_ARGS[2:], "--epochs", "1", "--out", "out"]
     args += ["--set", "evaluate.train_subset=0"]
-    run = Run(tmp_path, *args)
+    run = start(*args)
     run.wait_until(lambda: list(tmp_path.glob("out/trials/*/last.safetensors")))
     run.process.send_signal(signal.SIGTERM)
     code, errors = run.end()
@@ -150,8 +174,8 @@ def test_a_stop_while_subjects_are_scored_leaves_no_result(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_second_interrupt_ends_the_command_at_once_and_its_workers_with_it(tmp_path):
-    run = Run(tmp_path, *SWEEP, "--steps-per-epoch", "60", "--epochs", "50", "--out", "out")
+def test_a_second_interrupt_ends_the_command_at_once_and_its_workers_with_it(start, tmp_path):
+    run = start(*SWEEP, *LONG, "--out", "out")
     run.wait_until(lambda: len(list(tmp_path.glob("out/trials/*/epochs.jsonl"))) == 2)
     workers = run.workers()
     assert len(workers) == 2

@@ -55,9 +55,12 @@ def content_of(folder):
     [
         ["--scheduler", "constant"],
         ["--scheduler", "step:step_size=3", "--set", "evaluate.every=3", *GROUPS],  # epoch 4 is validated as the last
-        ["--scheduler", "plateau:patience=1", "--set", "evaluate.every=1", "--optimizer", "sgd"],
+        pytest.param(
+            ["--scheduler", "plateau:patience=1", "--set", "evaluate.every=1", "--optimizer", "sgd"],
+            marks=pytest.mark.long,
+        ),
     ],
-    ids=lambda args: args[1].partition(":")[0],
+    ids=["constant", "step", "plateau"],
 )
 def test_a_schedule_that_does_not_depend_on_the_length_gives_the_run_from_the_start(dlx, args):
     dlx("train", *ARGS, *args, "--epochs", "4", "--out", "run")
@@ -151,6 +154,7 @@ def test_in_its_own_folder_the_longer_run_takes_the_place_of_the_earlier_whose_r
     assert "already finished; nothing was run" in dlx("train", *args).stderr
 
 
+@pytest.mark.long
 def test_folds_are_trained_longer_each_from_its_own(dlx):
     folds = [word for word in ARGS if word not in ("--val-fraction", "0.25")]
     folds += ["--folds", "2", "--fold", "all", "--max-parallel", "1"]
