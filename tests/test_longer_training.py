@@ -114,6 +114,12 @@ def test_a_stretched_schedule_gives_another_trial_which_says_so(dlx, finished, t
         assert [epoch["lr"]["encoder"] for epoch in epochs[4:]] == pytest.approx(whole[4:], abs=1e-12)
     header = read_json(Path("longer/study.json"))
     assert header["continued"]["epoch"] == 4
+    assert "repeat with" not in dlx("show", "longer").output
+    dlx("report", "longer")
+    page = " ".join(Path("longer/report.html").read_text(encoding="utf-8").split())
+    assert "The first 4 epochs were trained with a schedule of that length or shorter" in page
+    dlx("report", str(finished), "--out", "earlier")
+    assert "of that length or shorter" not in Path("earlier.html").read_text(encoding="utf-8")
     trials = content_of(Path("longer/trials"))
     for again in (args, ["--resume", "longer"], ["--resume", "longer", "--epochs", "6"]):
         dlx("train", *again, "--max-parallel", "1")

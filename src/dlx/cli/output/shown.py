@@ -106,7 +106,7 @@ def _foot(path: Path, records: StudyRecords) -> Iterator[str]:
     command = records.header.command
     if any(trial.record is None for trial in records.trials):
         yield f"resume with:  {resume_command(command)}"
-    elif command:
+    elif command and records.header.continued is None:  # nothing repeats the epochs of the trials that these continue
         yield f"repeat with:  {repeat_command(command)}"
 
 

@@ -133,6 +133,7 @@ def training_sentences(
         *_batch_sentences(settings),
         *_optimizer_sentences(settings),
         *_schedule_sentence(settings, axes, schedules),
+        *_restart_sentence(settings),
         *_augment_sentence(settings),
         *_other_sentences(settings),
     )
@@ -183,6 +184,19 @@ def _schedule_sentence(
         return ()
     said, cited = SCHEDULES[name]
     return ((f"The learning rate {said}", *cite(*cited), "."),)
+
+
+def _restart_sentence(settings: Mapping[str, Any]) -> tuple[Sentence, ...]:
+    """Of a trial that continues another, whose first epochs had the rates of a shorter schedule."""
+    last, epochs = number_in(settings, "train", "continue_from", "epoch"), number_in(settings, "train", "epochs")
+    if not last or not epochs:
+        return ()
+    return (
+        (
+            f"The first {number_of(last)} epochs were trained with a schedule of that length or shorter; from then on "
+            f"the learning rate followed the schedule of {number_of(epochs)} epochs.",
+        ),
+    )
 
 
 def _augment_sentence(settings: Mapping[str, Any]) -> tuple[Sentence, ...]:
