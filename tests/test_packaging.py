@@ -21,7 +21,6 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 # extras that are of use, not of the program: they install others, or tools
 NOT_IMPORTED = {"all", "dev"}
 INDIRECT = {"onnxscript": "torch.onnx exports with it"}
-WAITING = {"onnx", "onnxruntime"}  # for the code that is being written beside this test
 
 
 def name_of(requirement):
@@ -62,7 +61,7 @@ def test_the_package_depends_on_what_it_imports_and_on_nothing_else():
     assert required & optional == set()
     assert imported() - required - optional == set()
     assert required - imported() == set()
-    assert optional - imported() - set(INDIRECT) <= WAITING
+    assert optional - imported() == set(INDIRECT)
 
 
 def test_all_is_every_extra():
