@@ -2,9 +2,11 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -23,8 +25,8 @@ class Run:
     """A `dlx` command in a session of its own, with a temporary folder of its own."""
 
     def __init__(self, place, *args):
-        self.temporary = place / "tmp"
-        self.temporary.mkdir(exist_ok=True)
+        # a short path: multiprocessing's sockets are there, and without them workers are started in another way
+        self.temporary = Path(tempfile.mkdtemp(prefix="dlx-"))
         environment = os.environ | {
             "OMP_NUM_THREADS": "1",
             "OPENBLAS_NUM_THREADS": "1",
@@ -95,6 +97,7 @@ def start(tmp_path):
         for pid in run.processes():
             os.kill(pid, signal.SIGKILL)
         run.process.wait()
+        shutil.rmtree(run.temporary)
 
 
 def unfinished(folder):
@@ -267,7 +270,7 @@ def test_an_error_of_the_program_itself_is_no_failed_trial(monkeypatch, capsys):
 
 def test_every_exit_code_is_in_the_help_and_in_the_documentation(dlx):
     page = (Path(__file__).parents[1] / "docs/install.md").read_text(encoding="utf-8")
-    shown = dlx("--help").stdout
+    shown = dlx("--help").stdout.split()
     for code in ("0", "1", "2", "70", "130", "141", "143"):
-        assert f" {code} " in shown
+        assert code in shown
         assert f"| {code} |" in page

@@ -33,6 +33,7 @@ def test_a_run_leaves_its_records_and_prints_its_table(dlx):
         "best.safetensors",
         "result.json",
         "pictures.json",
+        "summary.json",
         "progress.png",
     }
     for expected in ("train Dice", "val Dice", "gap", "CSF", "GM", "WM", "mean", "best epoch", "parameters"):
