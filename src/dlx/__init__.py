@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dlx.api.runs import StudyRun, load_run, run, train
     from dlx.api.studies import load_study, make_study
     from dlx.api.tables import RecordTables, read_records
+    from dlx.exporting.export import ExportedFile, export
     from dlx.prediction.predict import PredictedCase, predict
     from dlx.study.study import Study
     from dlx.system.errors import DataError, DlxError, SettingError
@@ -23,11 +24,13 @@ __version__ = "0.1.0"
 __all__ = [
     "DataError",
     "DlxError",
+    "ExportedFile",
     "PredictedCase",
     "RecordTables",
     "SettingError",
     "Study",
     "StudyRun",
+    "export",
     "load_run",
     "load_study",
     "make_study",
@@ -40,6 +43,7 @@ MODULES = {
     "dlx.api.runs": ("StudyRun", "load_run", "run", "train"),
     "dlx.api.studies": ("load_study", "make_study"),
     "dlx.api.tables": ("RecordTables", "read_records"),
+    "dlx.exporting.export": ("ExportedFile", "export"),
     "dlx.prediction.predict": ("PredictedCase", "predict"),
     "dlx.study.study": ("Study",),
     "dlx.system.errors": ("DataError", "DlxError", "SettingError"),

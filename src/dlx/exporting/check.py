@@ -8,13 +8,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from dlx.engine.device import Compute
 from dlx.exporting.images import RealImages, cut_inputs
 from dlx.exporting.network_file import RunNetwork
 from dlx.exporting.plain import made_up_images
 from dlx.models.blocks import crop_to, pad_to_multiple
 from dlx.prediction.trained_network import TrainedNetwork
 from dlx.scoring.outputs import Outputs
+from dlx.system.cpu_cores import available_cores
 from dlx.system.errors import DataError, DlxError
+from dlx.trial.build import place_network
 from dlx.trial.factories import model_geometry, outputs_of
 
 # The largest difference of logits that is accepted, times the largest logit, at least 1. Both sides compute in float32
@@ -29,7 +32,7 @@ MAX_UNLIKE_FRACTION = 1e-3
 
 
 @dataclass(frozen=True)
-class Comparison:
+class FileComparison:
     """The largest difference of logits, the largest logit, and how many voxels were compared and differ in label."""
 
     difference: float = 0.0
@@ -44,10 +47,10 @@ class Comparison:
 
     def with_more(
         self, expected: Float[Tensor, "B N *S"], found: Float[Tensor, "B N *S"], outputs: Outputs
-    ) -> "Comparison":
+    ) -> "FileComparison":
         """This comparison together with that of more logits."""
         labels = [outputs.predict(outputs.probabilities(one).movedim(1, 0)) for one in (expected, found)]
-        return Comparison(
+        return FileComparison(
             _larger(self.difference, (expected - found).abs()),
             _larger(self.largest, expected.abs()),
             self.num_voxels + labels[0].numel(),
@@ -74,11 +77,11 @@ def compare(
     images: Iterable[Float[Tensor, "B C *S"]],
     stride: int,
     outputs: Outputs,
-) -> list[Comparison]:
+) -> list[FileComparison]:
     """Compares each network with a file. The file gets images padded with zeros to multiples of `stride`, as networks
     pad them. DlxError if the file cannot be run on an image.
     """
-    found = [Comparison() for _ in networks]
+    found = [FileComparison() for _ in networks]
     with torch.inference_mode():
         for image in images:
             logits = crop_to(file(pad_to_multiple(image, stride)), tuple(image.shape[2:]))
@@ -92,10 +95,10 @@ def compare(
 
 
 def as_the_engine(network: nn.Module) -> RunNetwork:
-    """A network as the engine runs it for predictions: on the host, in float32, channels last."""
+    """A network as the engine runs it for predictions, on the host in float32."""
     dims, _ = model_geometry(network)
-    memory_format = torch.channels_last if dims == 2 else torch.channels_last_3d
-    placed = copy.deepcopy(network).to(memory_format=memory_format)  # type: ignore[call-overload]
+    compute = Compute(torch.device("cpu"), "float32", available_cores())
+    placed, memory_format = place_network(copy.deepcopy(network), compute), compute.memory_format(dims)
 
     def run(image: Tensor) -> Tensor:
         logits: Tensor = placed(image.contiguous(memory_format=memory_format))
@@ -111,14 +114,14 @@ def _larger(known: float, values: Tensor) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class Check:
+class FileCheck:
     """A trained network, its plain copy and the file that was made of it."""
 
     trained: TrainedNetwork
     plain: nn.Module
     file: RunNetwork
 
-    def on_noise(self) -> Comparison:
+    def on_noise(self) -> FileComparison:
         """Compares with the network as it was trained, on made-up images of other sizes than that which was traced.
         DlxError if the file differs.
         """
@@ -128,7 +131,7 @@ class Check:
         found.check("noise")
         return found
 
-    def on_images(self, real: RealImages, *, is_required: bool) -> tuple[RealImages, list[Comparison]]:
+    def on_images(self, real: RealImages, *, is_required: bool) -> tuple[RealImages, list[FileComparison]]:
         """Compares on real images, with the plain network and with the network as the engine runs it. No images and no
         comparisons if they cannot be read and are not required. DlxError if the file differs from the plain network, or
         gives many voxels another label than the engine.
@@ -151,6 +154,6 @@ class Check:
             )
         return real, found
 
-    def _compare(self, networks: Sequence[RunNetwork], images: Iterable[Tensor]) -> list[Comparison]:
+    def _compare(self, networks: Sequence[RunNetwork], images: Iterable[Tensor]) -> list[FileComparison]:
         _, stride = model_geometry(self.trained.network)
         return compare(networks, self.file, images, stride, outputs_of(self.trained.dataset))

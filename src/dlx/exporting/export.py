@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from dlx.data.layouts.listing import name_some
-from dlx.exporting.check import Check, Comparison
+from dlx.exporting.check import FileCheck, FileComparison
 from dlx.exporting.images import images_of_run, named_images
 from dlx.exporting.onnx_file import DEFAULT_OPSET, check_opset, check_packages, load_onnx, onnx_bytes
 from dlx.exporting.plain import made_up_images, plain_network
@@ -20,8 +20,8 @@ from dlx.prediction.trained_network import load_network
 from dlx.system.errors import DataError, SettingError
 from dlx.system.files import expand_home, read_json, replacing
 
-Format = Literal["onnx", "torchscript"]
-ENDINGS: dict[Format, str] = {"onnx": ".onnx", "torchscript": ".pt"}
+FileFormat = Literal["onnx", "torchscript"]
+ENDINGS: dict[FileFormat, str] = {"onnx": ".onnx", "torchscript": ".pt"}
 Named = str | Path
 
 
@@ -35,12 +35,12 @@ class ExportedFile:
     """
 
     name: str
-    format: Format
+    format: FileFormat
     path: Path
     description: Path
     num_bytes: int
-    on_noise: Comparison
-    on_images: Comparison | None
+    on_noise: FileComparison
+    on_images: FileComparison | None
     num_images: int
     images: str
     num_unlike_predict: int
@@ -50,22 +50,26 @@ def export(
     run: Named,
     out: Named | None = None,
     *,
-    format: Format = "onnx",  # noqa: A002 - as the option
+    format: FileFormat = "onnx",  # noqa: A002 - as the option
     checkpoint: Which | None = None,
+    model: str | Sequence[str] = (),
     opset: int = DEFAULT_OPSET,
     images: Named | Sequence[Named] = (),
     overwrite: bool = False,
 ) -> list[ExportedFile]:
     """Writes each trained network of a run to a file, with a description of the preparation in it and beside it.
 
-    `run` and `checkpoint` are as for `dlx.predict`; a run of several seeds or folds gives a file for each. `out` is a
-    file, or a folder in which files are named after the trials; by default files lie beside the checkpoints. Each file
-    is checked before it gets its name: on made-up images, and on `images` or, without any, on some of the run's data.
+    `run`, `checkpoint` and `model` are as for `dlx.predict`; a run of several seeds or folds gives a file for each.
+    `out` is a file, or a folder in which files are named after the trials; by default files lie beside the checkpoints.
+    Each file is checked before it gets its name: on made-up images, and on `images` or, without any, on some of the
+    run's data.
 
     Raises SettingError or DataError if the run or the images cannot be used or if a file would be replaced that is no
     export; DlxError if packages are missing, or if a file does not give what the network gives.
     """
-    plan = plan_exports(run, out, format=format, checkpoint=checkpoint, opset=opset, images=images, overwrite=overwrite)
+    plan = plan_exports(
+        run, out, format=format, checkpoint=checkpoint, model=model, opset=opset, images=images, overwrite=overwrite
+    )
     return [plan.export(one) for one in plan.checkpoints]
 
 
@@ -74,8 +78,9 @@ class ExportPlan:
     """The networks to export, and where to; `remarks` are lines for the user."""
 
     paths: dict[TrialCheckpoint, Path]
-    format: Format
+    format: FileFormat
     opset: int
+    own: tuple[str, ...]  # the code of networks of the user's own, as it was named
     images: tuple[Named, ...]
     remarks: tuple[str, ...]
 
@@ -87,13 +92,13 @@ class ExportPlan:
     def export(self, checkpoint: TrialCheckpoint) -> ExportedFile:
         """Exports one of the networks."""
         path = self.paths[checkpoint]
-        trained = load_network(checkpoint.path, checkpoint.name)
+        trained = load_network(checkpoint.path, checkpoint.name, self.own)
         described = describe_preparation(trained, checkpoint.path)
         channels = len(trained.dataset.channels)
         plain = plain_network(trained.network, channels)
         content = self._content(plain, made_up_images(plain, channels), json.dumps(described, allow_nan=False))
         file = (load_onnx if self.format == "onnx" else load_torchscript)(content)
-        checked = Check(trained, plain, file)
+        checked = FileCheck(trained, plain, file)
         on_noise = checked.on_noise()
         real = named_images(self.images, trained) if self.images else images_of_run(checkpoint.path, trained)
         real, found = checked.on_images(real, is_required=bool(self.images))
@@ -121,8 +126,9 @@ def plan_exports(
     run: Named,
     out: Named | None = None,
     *,
-    format: Format = "onnx",  # noqa: A002 - as the option
+    format: FileFormat = "onnx",  # noqa: A002 - as the option
     checkpoint: Which | None = None,
+    model: str | Sequence[str] = (),
     opset: int = DEFAULT_OPSET,
     images: Named | Sequence[Named] = (),
     overwrite: bool = False,
@@ -138,7 +144,8 @@ def plan_exports(
         for path in paths:
             _check_replaceable(path)
     named = (images,) if isinstance(images, (str, Path)) else tuple(images)
-    return ExportPlan(dict(zip(found.checkpoints, paths, strict=True)), format, opset, named, found.remarks)
+    own = (model,) if isinstance(model, str) else tuple(model)
+    return ExportPlan(dict(zip(found.checkpoints, paths, strict=True)), format, opset, own, named, found.remarks)
 
 
 def _paths(

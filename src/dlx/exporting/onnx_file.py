@@ -13,6 +13,7 @@ from dlx.exporting.network_file import INPUT, METADATA_KEY, OUTPUT, SPATIAL_AXES
 from dlx.exporting.plain import without_messages
 from dlx.system.cpu_cores import available_cores
 from dlx.system.errors import DlxError, SettingError, spell_error
+from dlx.system.interrupts import raise_if_stopped
 from dlx.trial.factories import model_geometry
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -64,6 +65,7 @@ def onnx_bytes(network: nn.Module, example: Float[Tensor, "B C *S"], description
             )
             model = program.model_proto
     except Exception as error:  # noqa: BLE001 - torch documents no set of errors
+        raise_if_stopped()
         raise DlxError(f"torch cannot export this network to ONNX: {_cause(error)}") from None
     _remove_traces(model)
     onnx.helper.set_model_props(model, {METADATA_KEY: description})

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dlx.exporting.network_file import METADATA_KEY, RunNetwork
 from dlx.exporting.plain import without_messages
 from dlx.system.errors import DlxError, spell_error
+from dlx.system.interrupts import raise_if_stopped
 
 EXTRA_FILE = f"{METADATA_KEY}.json"
 DEBUG_ENDING = ".debug_pkl"  # entries with lines of source code and the paths of this machine, which nothing needs
@@ -30,6 +31,7 @@ def torchscript_bytes(network: nn.Module, example: Float[Tensor, "B C *S"], desc
             traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
             torch.jit.save(traced, file, _extra_files={EXTRA_FILE: description})
     except Exception as error:  # noqa: BLE001 - torch documents no set of errors
+        raise_if_stopped()
         raise DlxError(f"torch cannot export this network to TorchScript: {spell_error(error)}") from None
     return _without_debug_entries(file)
 

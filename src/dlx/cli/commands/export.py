@@ -36,6 +36,13 @@ def export(
             show_default="last",
         ),
     ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE.py:NAME",
+            help="Code of a network of your own that a run was trained with, as it was named there; repeatable.",
+        ),
+    ] = None,
     opset: Annotated[int, typer.Option(help="ONNX: version of the operator set, 18 to 23.")] = 18,
     images: Annotated[
         list[Path] | None,
@@ -63,6 +70,7 @@ def export(
         out,
         format=file_format,
         checkpoint=checkpoint,
+        model=model or (),
         opset=opset,
         images=images or (),
         overwrite=overwrite,
