@@ -1,6 +1,7 @@
 """Exports the trained networks of a run to files for other programs: `export`, which `dlx export` calls."""
 
 import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from dlx.exporting.torchscript_file import load_torchscript, torchscript_bytes
 from dlx.prediction.runs import TrialCheckpoint, Which, find_runs
 from dlx.prediction.trained_network import load_network
 from dlx.system.errors import DataError, SettingError
-from dlx.system.files import expand_home, read_json, replacing
+from dlx.system.files import expand_home, naming, read_json, replacing
 
 FileFormat = Literal["onnx", "torchscript"]
 ENDINGS: dict[FileFormat, str] = {"onnx": ".onnx", "torchscript": ".pt"}
@@ -92,6 +93,7 @@ class ExportPlan:
     def export(self, checkpoint: TrialCheckpoint) -> ExportedFile:
         """Exports one of the networks."""
         path = self.paths[checkpoint]
+        _check_writable(path.parent)
         trained = load_network(checkpoint.path, checkpoint.name, self.own)
         described = describe_preparation(trained, checkpoint.path)
         channels = len(trained.dataset.channels)
@@ -186,9 +188,15 @@ def _check_replaceable(path: Path) -> None:
         raise SettingError(f"{there}: is there, and no export of dlx: --overwrite replaces it, another -o keeps it")
 
 
+def _check_writable(folder: Path) -> None:
+    """Creates the folder. OSError if nothing can be written into it, before a network is exported in vain."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with naming(folder), tempfile.TemporaryFile(dir=folder):
+        pass
+
+
 def _write(path: Path, content: bytes, described: dict[str, Any]) -> None:
     """Writes a file and its description; neither gets its name unless both are on disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path.with_suffix(".json")) as description, replacing(path) as file:
         description.write((json.dumps(described, indent=1, allow_nan=False) + "\n").encode())
         file.write(content)

@@ -31,7 +31,7 @@ from dlx.system.errors import DataError, DlxError, SettingError
 from dlx.trial.factories import model_geometry
 
 MAX_IMAGES = 3  # of the run's own data
-MAX_VOXELS = 2**22  # of an image that are checked: 64 slices of 256 x 256, 16 windows of 64 x 64 x 64
+MAX_VOXELS = 2**18  # of each, or one slice or window: a full-size network takes some seconds for them
 BATCH_VOXELS = 2**18  # computed at once
 
 
@@ -45,10 +45,11 @@ class RealImage:
 
 @dataclass(frozen=True)
 class RealImages:
-    """Images to check on, and what they are, for the user; if there are none, why."""
+    """Images to check on, and what they are, for the user; if there are none, why. `max_voxels` of each are enough."""
 
     images: tuple[RealImage, ...]
     what: str
+    max_voxels: int | None = None
 
 
 def named_images(named: Sequence[str | Path], trained: TrainedNetwork) -> RealImages:
@@ -75,7 +76,9 @@ def images_of_run(checkpoint: Path, trained: TrainedNetwork) -> RealImages:
         return RealImages((), f"the data of the run cannot be read ({error})")
     order = {name: position for position, name in enumerate(first)}
     images.sort(key=lambda image: order.get(image.name, len(order)))
-    return RealImages(tuple(images[:MAX_IMAGES]), f"the run's data ({source.args.get('path', source.name)})")
+    return RealImages(
+        tuple(images[:MAX_IMAGES]), f"the run's data ({source.args.get('path', source.name)})", MAX_VOXELS
+    )
 
 
 def _source_of(checkpoint: Path) -> tuple[Part, tuple[str, ...]]:
@@ -113,14 +116,19 @@ def _cases(listing: Listing | DrawnListing, trained: TrainedNetwork) -> list[Rea
     ]
 
 
-def cut_inputs(image: RealImage, trained: TrainedNetwork) -> Iterator[Float[Tensor, "B C *S"]]:
-    """What the network gets of an image, in batches: its slices or windows, evenly spaced ones if there are many.
+def cut_inputs(
+    image: RealImage, trained: TrainedNetwork, max_voxels: int | None = None
+) -> Iterator[Float[Tensor, "B C *S"]]:
+    """What the network gets of an image, in batches: its slices or windows. With `max_voxels` evenly spaced ones of as
+    many voxels, at least one.
 
     DataError if the image cannot be read or prepared.
     """
     case = _prepared(image, trained)
     store = VoxelStore([case]).windowed(trained.windows)
     starts, extent = _boxes(store.shapes[0], trained)
+    count = len(starts) if max_voxels is None else min(len(starts), max(1, max_voxels // prod(extent)))
+    starts = [starts[(2 * position + 1) * len(starts) // (2 * count)] for position in range(count)]
     dims, _ = model_geometry(trained.network)
     axis = trained.spec.batch.fitted_slice_axis
     at_once = max(1, BATCH_VOXELS // prod(extent))
@@ -152,7 +160,4 @@ def _boxes(shape: Extent, trained: TrainedNetwork) -> tuple[list[Extent], Extent
         padded = [*trained.spec.batch.fitted_patch_size_px]
         overlap = trained.spec.evaluate.overlap_fraction
         starts = list(product(*(window_starts(n, w, overlap) for n, w in zip(shape, padded, strict=True))))
-    most = max(1, MAX_VOXELS // prod(padded))
-    count = min(most, len(starts))
-    chosen = [starts[(2 * position + 1) * len(starts) // (2 * count)] for position in range(count)]
-    return [(d, h, w) for d, h, w in chosen], (padded[0], padded[1], padded[2])
+    return [(d, h, w) for d, h, w in starts], (padded[0], padded[1], padded[2])

@@ -19,7 +19,7 @@ from dlx.trial.factories import model_geometry
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 MIN_OPSET, MAX_OPSET = 18, 23  # torch's exporter writes 18 natively and converts to later ones
 DEFAULT_OPSET = 18  # the oldest, which most programs read
-MAX_BYTES = 2**31 - 1  # of a protobuf message; a larger network needs several files
+MAX_BYTES = 2**31 - 2**20  # of the weights: a protobuf message holds 2 GiB, of which the operations need some
 QUIET = 4  # onnxruntime's level of messages; errors are raised
 
 
@@ -46,6 +46,7 @@ def onnx_bytes(network: nn.Module, example: Float[Tensor, "B C *S"], description
     """
     import onnx
 
+    _check_size(network)
     dims, stride = model_geometry(network)
     sizes = {
         2 + axis: stride * torch.export.Dim(name) if stride > 1 else torch.export.Dim(name)
@@ -69,8 +70,6 @@ def onnx_bytes(network: nn.Module, example: Float[Tensor, "B C *S"], description
         raise DlxError(f"torch cannot export this network to ONNX: {_cause(error)}") from None
     _remove_traces(model)
     onnx.helper.set_model_props(model, {METADATA_KEY: description})
-    if model.ByteSize() > MAX_BYTES:
-        raise DlxError(f"the network takes {model.ByteSize() / 2**30:.1f} GiB; one ONNX file holds at most 2 GiB")
     written = {entry.version for entry in model.opset_import if entry.domain == ""}
     if written != {opset}:
         raise SettingError(f"--opset: torch cannot write this network with {opset}, only with {max(written)}")
@@ -104,6 +103,12 @@ def _as_error(what: str) -> Iterator[None]:
         yield
     except Exception as error:  # noqa: BLE001
         raise DlxError(f"onnxruntime cannot {what} the exported network: {spell_error(error)}") from None
+
+
+def _check_size(network: nn.Module) -> None:
+    num_bytes = sum(tensor.nbytes for tensor in (*network.parameters(), *network.buffers()))
+    if num_bytes > MAX_BYTES:
+        raise DlxError(f"the weights take {num_bytes / 2**30:.2g} GiB; one ONNX file holds 2 GiB: --format torchscript")
 
 
 def _remove_traces(model: Any) -> None:

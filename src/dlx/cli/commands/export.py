@@ -49,6 +49,7 @@ def export(
         typer.Option(
             "-i",
             "--images",
+            metavar="IMAGES",
             help="Image file or folder on which the labels of file and network are compared; repeatable.",
             show_default="up to 3 cases of the run's data",
         ),

@@ -29,12 +29,21 @@ def working(text: str) -> Iterator[None]:
 
 
 def print_exported(exported: "ExportedFile") -> None:
-    """Prints the file, its description and the outcome of the check, in three lines."""
+    """Prints the file, its description and the outcome of the check."""
+    compared = exported.on_images or exported.on_noise
+    on = (
+        f"on noise only, as {exported.images}; -i IMAGES compares labels"
+        if exported.on_images is None
+        else f"on {counted(exported.num_images, 'image')}: {exported.images}"
+    )
     lines = [
-        f"{exported.path} ({_spell_bytes(exported.num_bytes)})",
-        f"  preparation: {exported.description}",
-        f"  checked by {CHECKED_BY[exported.format]} {_spell_check(exported)}",
+        f"{exported.path} ({_spell_bytes(exported.num_bytes)}), with its preparation in {exported.description.name}",
+        f"checked by {CHECKED_BY[exported.format]} {on}",
+        f"  logits: at most {compared.difference:.1e} apart (accepted: {compared.tolerance:.1e})",
     ]
+    if exported.on_images is not None:
+        why = ", where two logits are equal but for rounding" if compared.num_differing else ""
+        lines.append(f"  labels: {compared.num_differing:,} of {compared.num_voxels:,} voxels differ{why}")
     for line in lines:
         output().print(visible(line), soft_wrap=True)
     if exported.num_unlike_predict:
@@ -42,21 +51,6 @@ def print_exported(exported: "ExportedFile") -> None:
             f"note     dlx predict on a CPU labels {exported.num_unlike_predict:,} of these voxels differently: torch "
             "computes norms less exactly there (docs/export.md)"
         )
-
-
-def _spell_check(exported: "ExportedFile") -> str:
-    noise, real = exported.on_noise, exported.on_images
-    if real is None:
-        return (
-            f"on noise only, as {exported.images}: logits differ by at most {noise.difference:.1e} (accepted: "
-            f"{noise.tolerance:.1e}); -i IMAGES compares labels"
-        )
-    ties = "; the logits of two classes are equal there but for rounding" if real.num_differing else ""
-    return (
-        f"on {counted(exported.num_images, 'image')}, {exported.images}: {real.num_differing:,} of "
-        f"{real.num_voxels:,} voxels differ in label{ties}; logits differ by at most {real.difference:.1e} (accepted: "
-        f"{real.tolerance:.1e})"
-    )
 
 
 def _spell_bytes(number: int) -> str:
