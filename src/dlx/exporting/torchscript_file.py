@@ -1,7 +1,7 @@
 """TorchScript files: traced by torch, and read by libtorch (C++) as by torch.
 
-torch calls TorchScript deprecated since 2.9 and proposes torch.export, whose files are not read without Python or a
-compiler; programs in C++ still load TorchScript.
+torch 2.13 calls TorchScript deprecated in favour of `torch.export`, whose files a C++ program loads only after they
+were compiled for one machine.
 """
 
 import io

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from dlx.cli.output.console import note, notes, output
+from dlx.cli.output.console import notes, output
+from dlx.cli.output.prediction import print_notes
 from dlx.settings.text import counted
 from dlx.system.characters import visible
 
@@ -47,10 +48,9 @@ def print_exported(exported: "ExportedFile") -> None:
     for line in lines:
         output().print(visible(line), soft_wrap=True)
     if exported.num_unlike_predict:
-        note(
-            f"note     dlx predict on a CPU labels {exported.num_unlike_predict:,} of these voxels differently: torch "
-            "computes norms less exactly there (docs/export.md)"
-        )
+        number = f"{exported.num_unlike_predict:,}"
+        cause = "torch computes norms less exactly there (docs/export.md)"
+        print_notes([f"dlx predict on a CPU labels {number} of these voxels differently: {cause}"])
 
 
 def _spell_bytes(number: int) -> str:
