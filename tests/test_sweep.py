@@ -126,7 +126,7 @@ def test_a_study_file_with_options_that_change_it_leaves_what_is_beside_it_alone
     Path("two.toml").write_text(TWO_RATES)
     dlx("run", "two.toml")
     before = {path: path.read_bytes() for path in Path().glob("two*")}
-    beside = {"two.jsonl", "two.md", "two.svg", "two-cases.csv", "two-results.csv", "two-epochs.csv"}
+    beside = {"two.jsonl", "two.md", "two.html", "two.svg", "two-cases.csv", "two-results.csv", "two-epochs.csv"}
     assert {path.name for path in before} == {"two.toml", *beside}
     for name in ("cases", "results"):
         assert before[Path(f"two-{name}.csv")] == Path(f"runs/two/{name}.csv").read_bytes()
