@@ -47,6 +47,19 @@ def shown_as(monkeypatch):
     return lambda shown, width=200, encoding="utf-8": printed(shown, width, encoding, monkeypatch)
 
 
+# a pipe is no terminal
+
+
+@pytest.mark.parametrize("variable", ["FORCE_COLOR", "TTY_COMPATIBLE"])
+def test_a_variable_that_asks_for_colour_colours_a_pipe_and_makes_no_terminal_of_it(variable, monkeypatch, shown_as):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert shown_as(Text("bold", style="bold")) == "bold\n"
+    monkeypatch.setenv(variable, "1")
+    assert shown_as(Text("bold", style="bold")) == "\x1b[1mbold\x1b[0m\n"
+    assert not output().is_terminal
+    assert not output().is_interactive
+
+
 # nothing is markup
 
 

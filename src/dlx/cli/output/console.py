@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import sys
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import typer
 from rich.console import Console, RenderableType
@@ -23,16 +23,29 @@ MAX_WIDTH = 1000  # columns: limits the effect of a wrong COLUMNS
 class PlainConsole(Console):
     """A console that prints text as it is: no markup, no emoji codes, no highlighting, no control characters.
 
-    If the reader of standard error closes the pipe, the console stops printing and the run goes on; if the reader of
-    standard output does, BrokenPipeError is raised.
+    FORCE_COLOR and TTY_COMPATIBLE=1, which notebooks and CI systems set, colour the text of a file or a pipe but draw
+    no progress bars into it. If the reader of standard error closes the pipe, the console stops printing and the run
+    goes on; if the reader of standard output does, BrokenPipeError is raised.
     """
 
     def __init__(self, *, stderr: bool = False, soft_wrap: bool = False) -> None:
-        super().__init__(stderr=stderr, soft_wrap=soft_wrap, markup=False, emoji=False, highlight=False)
+        super().__init__(
+            stderr=stderr,
+            soft_wrap=soft_wrap,
+            markup=False,
+            emoji=False,
+            highlight=False,
+            color_system=_colour_system(sys.stderr if stderr else sys.stdout),
+        )
         fall_back_to_ascii(self.file)
         width = _width(self)
         if width is not None:
             self.width = width
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the output goes to a terminal that understands escape sequences, whatever FORCE_COLOR says."""
+        return super().is_terminal and _is_terminal(self.file)
 
     def render_str(self, text: str, **options: Any) -> Text:
         """A string as rich Text without markup; characters that the encoding lacks are written in ASCII."""
@@ -87,6 +100,18 @@ def discard_output() -> None:
                 stream.flush()
         except OSError:
             discard(stream)
+
+
+def _colour_system(file: IO[str] | None) -> Literal["auto", "standard"]:
+    asked = bool(os.environ.get("FORCE_COLOR")) or os.environ.get("TTY_COMPATIBLE") == "1"
+    return "standard" if asked and not _is_terminal(file) else "auto"
+
+
+def _is_terminal(file: IO[str] | None) -> bool:
+    try:
+        return file is not None and file.isatty()
+    except ValueError:  # closed
+        return False
 
 
 def _width(console: Console) -> int | None:
