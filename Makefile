@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 PEERS := benchmarks/.venv-nnunet
 BENCH :=
 
-.PHONY: setup demo test test-all test-long test-gpu lint format types docs pages fuzz races soak memory faults calibrate wheel bench-peers bench bench-dice bench-gpu experiments-gpu check clean
+.PHONY: setup demo test test-all test-long test-gpu lint format types docs notebook pages fuzz races soak memory faults calibrate wheel bench-peers bench bench-dice bench-gpu experiments-gpu check clean
 .DEFAULT_GOAL := check
 
 setup: $(STAMP)
@@ -55,6 +55,12 @@ types: setup
 docs: setup
 	$(BIN)/python docs/make_cli_reference.py $(if $(UPDATE),,--check)
 	$(BIN)/python docs/make_replication.py $(if $(UPDATE),,--check)
+
+# runs the notebook of the documentation in build/notebook and keeps its new outputs
+notebook: setup
+	rm -rf build/notebook && mkdir -p build/notebook && cp docs/notebook.ipynb build/notebook
+	cd build/notebook && PATH="$(CURDIR)/$(BIN):$$PATH" jupyter execute --inplace notebook.ipynb
+	cp build/notebook/notebook.ipynb docs/notebook.ipynb
 
 # HTML reports as Chromium shows and prints them, and axe-core's findings; skipped by name without Chromium or node
 pages: setup
