@@ -7,6 +7,9 @@ STAMP := $(VENV)/.installed
 PEERS := benchmarks/.venv-nnunet
 BENCH :=
 
+# compiled modules are kept, whatever the environment says: the tests start hundreds of processes
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: setup demo test test-all test-long test-gpu lint format types docs notebook pages fuzz races soak memory faults calibrate wheel bench-peers bench bench-dice bench-gpu experiments-gpu check clean
 .DEFAULT_GOAL := check
 
