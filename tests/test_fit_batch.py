@@ -1,6 +1,7 @@
 """What `model.dims=auto` and `batch.size=auto` choose for given data and memory."""
 
 from dataclasses import replace
+from weakref import WeakKeyDictionary
 
 import pytest
 import torch
@@ -232,6 +233,7 @@ def test_patches_that_memory_makes_smaller_are_reported_whatever_their_greatest_
     monkeypatch, max_patches, patch, is_reported
 ):
     monkeypatch.setattr(fit_batch, "voxels_in_memory", lambda *_: 24**3 * 5 // 4)
+    monkeypatch.setattr(fit_batch, "_voxels_in_memory", WeakKeyDictionary())
     resolved = small_resolved(AUTO, {"model": {"dims": 3}, "batch": {"max_patches": max_patches}})
     assert (resolved.spec.batch.patch_size_px, resolved.spec.batch.size) == (patch, min(max_patches, 2))
     reduced = [remark for remark in resolved.remarks if "more than half of the memory" in remark]
@@ -276,3 +278,16 @@ def test_a_block_needs_a_number_of_slices():
 )
 def test_the_longest_side_is_shortened_by_the_stride(patch, max_voxels, expected):
     assert shortened(patch, 8, max_voxels) == expected
+
+
+def test_variants_and_folds_whose_networks_take_the_same_memory_are_measured_once(monkeypatch):
+    measured = []
+    monkeypatch.setattr(fit_batch, "voxels_in_memory", lambda *args: measured.append(args))
+    monkeypatch.setattr(fit_batch, "_voxels_in_memory", WeakKeyDictionary())
+    for change in ({}, {"optimizer": {"lr": 0.1}}, {"augment": {"flip_axes": (0,)}}, {"init": "orthogonal"}):
+        small_resolved(AUTO, change)
+    assert len(measured) == 1
+    others = [{"model": {"width": 8}}, {"dropout": {"p": 0.1}}, {"loss": "ce"}, {"batch": {"patch_size_px": (8, 8)}}]
+    for change in others:
+        small_resolved(AUTO, change)
+    assert len(measured) == 1 + len(others)

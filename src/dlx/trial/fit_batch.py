@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from math import prod
+from weakref import WeakKeyDictionary
 
 from torch import nn
 
@@ -109,6 +110,10 @@ def _axis_of_slices(dataset: Dataset, split: Split) -> tuple[int, str]:
     return 0, ""
 
 
+# for variants and folds whose networks take the same memory: by what `make_model` and `make_loss` read
+_voxels_in_memory: WeakKeyDictionary[Dataset, dict[tuple[object, ...], int | None]] = WeakKeyDictionary()
+
+
 def fit_batch(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, compute: Compute) -> Fitted:
     """Fills in the size of a patch and the number of patches.
 
@@ -125,7 +130,11 @@ def fit_batch(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, comp
     loss = make_training_loss(spec, outputs_of(dataset), model).to("meta")
 
     def in_memory(patch: tuple[int, ...]) -> int | None:
-        return voxels_in_memory(model, loss, len(dataset.channels), patch, memory)
+        known = _voxels_in_memory.setdefault(dataset, {})
+        key = (*(repr(part) for part in (spec.model, spec.dropout, spec.loss)), patch, memory)
+        if key not in known:
+            known[key] = voxels_in_memory(model, loss, len(dataset.channels), patch, memory)
+        return known[key]
 
     if spec.batch.size != "auto":
         remarks = [
