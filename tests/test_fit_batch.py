@@ -287,7 +287,7 @@ def test_variants_and_folds_whose_networks_take_the_same_memory_are_measured_onc
     for change in ({}, {"optimizer": {"lr": 0.1}}, {"augment": {"flip_axes": (0,)}}, {"init": "orthogonal"}):
         small_resolved(AUTO, change)
     assert len(measured) == 1
-    others = [{"model": {"width": 8}}, {"dropout": {"p": 0.1}}, {"loss": "ce"}, {"batch": {"patch_size_px": (8, 8)}}]
+    others = [{"model": {"width": 8}}, {"dropout": {"p": 0.1}}, {"loss": "ce"}, {"batch": {"patch_size_px": (8, 8, 8)}}]
     for change in others:
         small_resolved(AUTO, change)
     assert len(measured) == 1 + len(others)
