@@ -12,8 +12,8 @@ from torch import nn
 
 from dlx.engine import checkpoint
 from dlx.engine.fit import TrialProgress, fit
-from dlx.models.dropout import named_dropouts
-from dlx.models.own_network import first_tensor
+from dlx.models.layers.dropout import named_dropouts
+from dlx.models.own.network import first_tensor
 from dlx.records.schema import EpochRecord
 from dlx.settings.own import code
 from dlx.system.errors import SettingError

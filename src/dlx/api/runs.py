@@ -103,15 +103,16 @@ def run(
     """Runs the missing trials of a study in worker processes, and writes records and report to `out` (default:
     `runs/NAME`). Trials that are done are not run again, and unfinished ones resume.
 
-    `on_event(trial, event)` is called with each start, step, epoch and end of a trial (`dlx.execution.trial.Event`).
-    Remarks on data and settings are warnings of the logger `dlx`. A trial that fails is in `StudyRun.failed`, and the
-    others run, unless `keep_going` is False. Without `pictures` no slices of cases are recorded. After
-    KeyboardInterrupt the same call goes on. Raises DlxError, before anything is trained, if a trial cannot run.
+    `on_event(trial, event)` is called with each start, step, epoch and end of a trial: an `Event` of
+    `dlx.execution.trials.trial`. Remarks on data and settings are warnings of the logger `dlx`. A trial that fails is
+    in `StudyRun.failed`, and the others run, unless `keep_going` is False. Without `pictures` no slices of cases are
+    recorded. After KeyboardInterrupt the same call goes on. Raises DlxError, before anything is trained, if a trial
+    cannot run.
     """
     limit_spinning()
-    from dlx.execution.plan import make_plan
+    from dlx.execution.planning.plan import make_plan
     from dlx.execution.runner import run_plan
-    from dlx.execution.server import start_server
+    from dlx.execution.workers.server import start_server
 
     start_server()
     plan = make_plan(
@@ -134,7 +135,7 @@ def run(
 
 def default_folder(study: Study) -> Path:
     """`runs/NAME`, or for one network that of `dlx train`, `runs/DATA-MODEL`."""
-    from dlx.execution.plan import default_folder as folder_of_network
+    from dlx.execution.planning.plan import default_folder as folder_of_network
 
     return folder_of_network(study.base) if len(study.variants) == 1 else Path("runs") / study.name
 

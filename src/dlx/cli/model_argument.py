@@ -63,7 +63,7 @@ def find_model(
 
 
 def _own_factory(part: "Part", in_channels: int, num_classes: int, dims: int | None) -> Factory:
-    from dlx.models.own_network import call
+    from dlx.models.own.network import call
     from dlx.settings.own.arguments import Sizes, check_arguments, check_target, is_instance, split_geometry
     from dlx.settings.own.code import target_of, vouch_for
     from dlx.settings.own.names import own_name

@@ -8,11 +8,11 @@ from functools import cache
 from dlx.data.batches.sampler import slice_sizes
 from dlx.data.cases import Dataset
 from dlx.data.splits.split import Split
-from dlx.models.behaviour import Behaviour, behaviour_of, wrong_output
-from dlx.models.blocks import Dims
-from dlx.models.dropout import dropout_modules
-from dlx.models.geometry import MIN_SIZES, Geometry, find_geometries
-from dlx.models.own_network import OwnNetwork, build, other_dropouts, set_memory_format, spell
+from dlx.models.layers.blocks import Dims
+from dlx.models.layers.dropout import dropout_modules
+from dlx.models.own.behaviour import Behaviour, behaviour_of, wrong_output
+from dlx.models.own.geometry import MIN_SIZES, Geometry, find_geometries
+from dlx.models.own.network import OwnNetwork, build, other_dropouts, set_memory_format, spell
 from dlx.settings.own.arguments import Sizes, signature_of
 from dlx.settings.own.code import printing_to_stderr, spell_cause, target_of, vouched_code
 from dlx.settings.part import CodeSpec, Part

@@ -10,7 +10,7 @@ from dlx.system.errors import SettingError
 
 if TYPE_CHECKING:
     from dlx.cli.model_argument import Factory
-    from dlx.models.count import ModelCount
+    from dlx.models.inspection.count import ModelCount
 
 
 def count_params(
@@ -92,7 +92,7 @@ def count_one(
 def _build_and_count(
     text: str, factory: "Factory", shape: tuple[int, ...], *, is_usual: bool
 ) -> "tuple[tuple[int, ...], ModelCount]":
-    from dlx.models.count import count
+    from dlx.models.inspection.count import count
 
     model = factory()
     dims = getattr(model, "dims", None)

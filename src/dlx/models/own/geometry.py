@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from dlx.models.blocks import Dims
+from dlx.models.layers.blocks import Dims
 from dlx.models.network import evaluation_mode
-from dlx.models.own_network import first_tensor, spell
+from dlx.models.own.network import first_tensor, spell
 from dlx.settings.own.arguments import Sizes
 from dlx.system.errors import SettingError
 

@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dlx.models.dropout import dropout_modules
-from dlx.models.geometry import why_wrong_shape
+from dlx.models.layers.dropout import dropout_modules
 from dlx.models.network import evaluation_mode
-from dlx.models.own_network import OwnNetwork, first_tensor, num_tensors
+from dlx.models.own.geometry import why_wrong_shape
+from dlx.models.own.network import OwnNetwork, first_tensor, num_tensors
 
 # torch's last operation of outputs that are probabilities; a log-softmax is as good as logits
 SQUASHING = {"_softmax": "a softmax", "sigmoid": "a sigmoid"}

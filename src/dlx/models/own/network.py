@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import is_lazy
 
-from dlx.models.blocks import Dims, check_axes, crop_to, pad_to_multiple
-from dlx.models.dropout import Dropout, Kind
+from dlx.models.layers.blocks import Dims, check_axes, crop_to, pad_to_multiple
+from dlx.models.layers.dropout import Dropout, Kind
 from dlx.models.network import evaluation_mode
 from dlx.settings.own.arguments import Sizes, check_arguments
 from dlx.settings.own.code import printing_to_stderr, target_of
