@@ -14,8 +14,11 @@ from dlx.system.interrupts import exit_code
 from dlx.system.shell import shell_command
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dlx.cli.output.display import Outcome
     from dlx.execution.planning.plan import Plan
+    from dlx.execution.trials.trial import Event
     from dlx.records.archive import StudyRecords
     from dlx.settings.layers import Settings
     from dlx.study.axes import Axis
@@ -112,7 +115,7 @@ def follow_plan(
 
     showing = display_on(notes(), plan, quiet=options.is_quiet, in_workers=in_workers)
     with redirect_stdout(sys.stderr), showing as display:  # what a network of the user's own prints is no result
-        events = run_plan(
+        events: Iterator[tuple[int, Event]] = run_plan(
             plan,
             in_workers=in_workers,
             fresh=options.fresh,

@@ -1,6 +1,6 @@
 """Runs the missing trials of a plan, in this process or in workers, and yields their events."""
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import replace
 
@@ -27,7 +27,7 @@ def run_plan(
     keep_going: bool = True,
     archived: StudyRecords | None = None,
     has_pictures: bool = True,
-) -> Iterator[tuple[int, Event]]:
+) -> Generator[tuple[int, Event]]:
     """Declares the study, then runs its missing trials; yields the number of a trial in the plan and its event.
 
     Finished trials have only an end.
