@@ -69,7 +69,7 @@ def as_name(name: Any) -> str:
     is_text = isinstance(name, str) and name.isprintable() and bool(name.strip())
     if not is_text or set(name) & set("/\\") or name.startswith("."):
         raise SettingError(f"name: {name!r} cannot name a folder (expected a word such as 'rates')")
-    return name
+    return str(name)
 
 
 def as_layers(recipe: Any, named: Mapping[str, Any], settings: Any, base: Settings | None = None) -> Settings:

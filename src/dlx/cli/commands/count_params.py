@@ -70,12 +70,12 @@ def count_one(
     """The shape of the input, and the counts; SettingError if the network cannot be built or run."""
     import torch
 
-    from dlx.cli.model_argument import find_model, usual_input
+    from dlx.cli.model_argument import find_model, usual_dims, usual_input
 
     usual = usual_input(text)
     channels, classes = shape[0] if shape else usual.channels, num_classes or usual.classes
     causes = []
-    for dims in (2, 3) if shape is None else (len(shape) - 1,):
+    for dims in usual_dims(text, settings) if shape is None else (len(shape) - 1,):
         factory = find_model(text, settings, channels, classes, dims)
         used = shape or (channels, *[usual.size_px] * dims)
         # Some networks read values of tensors while they are built or run; meta tensors have none.
