@@ -17,7 +17,6 @@ install_import_hook(
         "dlx.models",
         "dlx.training.losses",
         "dlx.scoring.overlap",
-        "dlx.models.dropout",
         "dlx.engine",
         "dlx.data.batches.voxels",
         "dlx.data.batches.sampler",

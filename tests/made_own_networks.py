@@ -141,6 +141,41 @@ class Text(Plain):
         return "logits"
 
 
+class Integers(Plain):
+    def forward(self, image):
+        return super().forward(image).long()
+
+
+class Doubles(Plain):
+    def forward(self, image):
+        return super().forward(image).double()
+
+
+class Detached(Plain):
+    def forward(self, image):
+        return super().forward(image).detach()
+
+
+class Exits(Plain):
+    def forward(self, image):
+        raise SystemExit(0)
+
+
+class ExitsAtOnce(Plain):
+    def __init__(self, in_channels, num_classes):
+        raise SystemExit(0)
+
+
+class OneSize(nn.Module):
+    def __init__(self, in_channels, num_classes, img_size):
+        super().__init__()
+        self.place = nn.Parameter(torch.zeros(1, 1, img_size, img_size))
+        self.head = nn.Conv2d(in_channels, num_classes, 1)
+
+    def forward(self, image):
+        return self.head(image + self.place)
+
+
 class Views(Plain):
     def forward(self, image):
         features = F.relu(self.conv(image))
@@ -214,8 +249,9 @@ def line_of(text: str, source: str = NETS) -> int:
 
 
 def own_spec(name: str, *changes: dict):
-    """The settings of a small trial of `nets.py:NAME` in the working folder, which the user has named."""
-    spec = make_spec(merge(SETTINGS, {"batch": {"patch_size_px": None}}, {"model": f"nets.py:{name}"}, *changes))
+    """The settings of a small trial of `nets.py:NAME` in the working folder, or of MONAI's, as the user has named."""
+    model = name if name.startswith("monai.") else f"nets.py:{name}"
+    spec = make_spec(merge(SETTINGS, {"batch": {"patch_size_px": None}}, {"model": model}, *changes))
     return with_own_code(spec, [spec.model.name])
 
 

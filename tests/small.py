@@ -2,7 +2,7 @@
 
 from dlx.data.batches.voxels import VoxelStore
 from dlx.data.dataset import open_dataset
-from dlx.execution.stores import host_stores, put_on_device
+from dlx.execution.trials.stores import host_stores, put_on_device
 from dlx.settings.layers import make_spec, merge
 from dlx.settings.spec import Spec
 from dlx.trial.build import make_job

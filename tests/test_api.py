@@ -2,8 +2,11 @@
 
 import json
 import logging
+import multiprocessing
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -103,6 +106,16 @@ def test_a_study_file_is_read_as_the_command_reads_it(tmp_path):
         ({"epochs": -1}, "train.epochs"),
         ({"seeds": []}, "seeds"),
         ({"seeds": 0}, "seeds"),
+        ({"seeds": 10**9}, "seeds"),
+        ({"seeds": 1.5}, "seeds"),
+        ({"seeds": None}, "seeds"),
+        ({"seeds": "3"}, "seeds"),
+        ({"settings": {3: 8}}, "settings"),
+        ({"settings": ["train.epochs=3"]}, "settings"),
+        ({"recipe": 3}, "recipe"),
+        ({"max_parallel": "2"}, "max_parallel"),
+        ({"max_parallel": 1.5}, "max_parallel"),
+        ({"on_event": 3}, "on_event"),
         ({"recipe": "quik"}, "quik"),
         ({"data": "no/such/folder"}, "no/such/folder"),
     ],
@@ -111,6 +124,73 @@ def test_wrong_arguments_are_refused_with_their_name(arguments, named, tmp_path)
     with pytest.raises(dlx.DlxError, match=named):
         dlx.train(**arguments, out=tmp_path / "out", cache_dir=tmp_path / "cache")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("axes", "arguments", "named"),
+    [
+        ([0, 0.1], {}, "axes"),
+        (None, {}, "axes"),
+        ({"dropout.p": 0.1}, {}, "dropout.p"),
+        ({"dropout.p": []}, {}, "dropout.p"),
+        ({"dropout.q": [0, 0.1]}, {}, "dropout.q"),
+        ({"dropout.p": [0, 0.1]}, {"name": "../rates"}, "name"),
+        ({"dropout.p": [0, 0.1]}, {"name": ""}, "name"),
+        ({"dropout.p": [0, 0.1]}, {"name": 3}, "name"),
+    ],
+)
+def test_studies_that_cannot_be_made_are_refused(axes, arguments, named):
+    with pytest.raises(dlx.SettingError, match=named):
+        dlx.make_study(axes, **arguments)
+
+
+def test_axes_may_be_grids_and_any_sequence_of_values():
+    grid = dlx.make_study({"dropout.p": "0,0.1..0.2"}, seeds=range(2))
+    listed = dlx.make_study({"dropout.p": (p for p in (0, 0.1, 0.2))}, seeds=[0, 1])
+    assert grid == listed
+
+
+@pytest.mark.parametrize("path", [3, None, b"runs"])
+def test_what_is_no_path_is_refused(path):
+    for take in (dlx.load_study, dlx.load_run, dlx.read_records):
+        with pytest.raises(dlx.SettingError, match="path"):
+            take(path)
+
+
+def test_only_a_study_can_be_run():
+    with pytest.raises(dlx.SettingError, match=r"study\.toml"):
+        dlx.run("study.toml")
+
+
+@pytest.mark.slow
+def test_a_file_of_records_is_loaded_with_its_report_beside_it(tmp_path):
+    shutil.copy(Path(__file__).parents[1] / "experiments/weight-sharing-phantom.jsonl", tmp_path / "study.jsonl")
+    loaded = dlx.load_run(tmp_path / "study.jsonl")
+    assert loaded.folder == tmp_path
+    assert tmp_path / "study.md" in loaded.files
+    assert loaded.document["trials"]
+
+
+@pytest.mark.slow
+def test_an_error_in_on_event_ends_the_workers(tmp_path, cache):
+    class StopError(Exception):
+        pass
+
+    def workers():
+        return [child for child in multiprocessing.active_children() if child.name == "dlx-worker"]
+
+    running = []
+
+    def stop(_trial, _event):
+        running.extend(workers())
+        raise StopError
+
+    study = dlx.make_study({"dropout.p": [0, 0.2]}, seeds=1, **TINY | {"epochs": 50})
+    with pytest.raises(StopError) as stopped:  # which keeps the traceback, and with it the generator of events
+        dlx.run(study, tmp_path / "out", cache_dir=cache, on_event=stop, max_parallel=2)
+    assert stopped.tb is not None
+    assert running
+    assert workers() == []
 
 
 def test_records_that_are_not_there_are_a_data_error(tmp_path):

@@ -5,9 +5,9 @@ import torch
 from monai.networks.nets import resnet as monai_resnet
 from torch import nn
 
-from dlx.models.backbone import count_layers
-from dlx.models.dropout import Dropout, dropout_modules
-from dlx.models.resnet import ResidualBlock
+from dlx.models.architectures.backbone import count_layers
+from dlx.models.architectures.resnet import ResidualBlock
+from dlx.models.layers.dropout import Dropout, dropout_modules
 from dlx.settings import registry
 from dlx.settings.binding import bind_arguments
 from dlx.settings.spec import DropoutSpec

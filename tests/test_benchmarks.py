@@ -30,7 +30,7 @@ from benchmarks.plain import (  # noqa: E402
 from benchmarks.run import run_contender  # noqa: E402
 from benchmarks.workload import STEP_3D, Workload, as_text, from_text  # noqa: E402
 
-from dlx.models.unet import unet2  # noqa: E402
+from dlx.models.architectures.unet import unet2  # noqa: E402
 from dlx.scoring.overlap import dice_from_counts, overlap_counts, summarize  # noqa: E402
 from dlx.training.losses import CrossEntropy, SoftDice, SumLoss  # noqa: E402
 from dlx.training.lovasz import LovaszSoftmax  # noqa: E402

@@ -11,8 +11,8 @@ from dlx.data.dataset import open_dataset
 from dlx.engine import checkpoint
 from dlx.engine.device import does_bf16_well
 from dlx.engine.fit import TrialProgress, begin_epoch
-from dlx.execution.plan import make_plan
-from dlx.models.unet import UNet
+from dlx.execution.planning.plan import make_plan
+from dlx.models.architectures.unet import UNet
 from dlx.settings import registry
 from dlx.settings.layers import nest, parse_assignment
 from dlx.study.axes import Variant

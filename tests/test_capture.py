@@ -15,10 +15,10 @@ from dlx.engine import checkpoint
 from dlx.engine.capture import WARM_UP_STEPS, Captured, CudaGraphs, Eager
 from dlx.engine.fit import TrialProgress, begin_epoch, fit
 from dlx.engine.waits import HostWaitError
-from dlx.execution.plan import make_plan
-from dlx.execution.process_cache import MAX_KEPT, ProcessCache
+from dlx.execution.planning.plan import make_plan
 from dlx.execution.runner import run_plan
-from dlx.execution.trial import CaptureFailed, TrialEnded
+from dlx.execution.trials.process_cache import MAX_KEPT, ProcessCache
+from dlx.execution.trials.trial import CaptureFailed, TrialEnded
 from dlx.records.schema import EpochRecord
 from dlx.settings import registry
 from dlx.study.axes import Variant

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from dlx.models.conv3d import Conv3d, ConvTranspose3d, weight_gradient
-from dlx.models.unet import unet2
+from dlx.models.architectures.unet import unet2
+from dlx.models.layers.conv3d import Conv3d, ConvTranspose3d, weight_gradient
 
 BF16_TOLERANCE = 0.01  # bf16 rounds each value by up to 0.4 %; the wrong kernel is off by 90 %
 

@@ -7,8 +7,8 @@ from monai.networks.nets import SegResNet
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from dlx.models.count import SharedUse, count
-from dlx.models.unet import unet, unet2
+from dlx.models.architectures.unet import unet, unet2
+from dlx.models.inspection.count import SharedUse, count
 from dlx.system.errors import SettingError
 
 IMAGE = (3, 16, 16)

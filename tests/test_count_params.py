@@ -38,6 +38,7 @@ def gives_number(): return 3
 def needs(depth): return made
 def fails(): raise RuntimeError("no luck")
 def leaves(): raise SystemExit("gone")
+def refuses(in_channels, spatial_dims=3): return nn.Conv3d(in_channels + 1, 4, 1)
 """
 # in 2, out 4, width 4: convolutions 2 to 4, 4 to 4, and 4 to 4 of 1x1
 FIRST, BLOCK, HEAD = 2 * 4 * 9 + 4, 4 * 4 * 9 + 4, 4 * 4 + 4
@@ -222,11 +223,12 @@ def test_channels_classes_and_settings_reach_a_classifier():
         (["own_networks:made", "--input", "5,8,8"], "input of 1x5x8x8: RuntimeError.*2 channels"),
         (["own_networks:made", "--set", "width=3"], "takes no arguments: leave out width"),
         (["own_networks:Twice", "--set", "widht=3"], "no argument 'widht': did you mean 'width'"),
+        (["own_networks:refuses"], "input of 1x2x64x64x64: .*expected input.* to have 3 channels"),
         (["own_networks:needs"], "needs depth: give --set model.depth=VALUE"),
         (["own_networks:number"], "is of type int"),
         (["own_networks:gives_number"], "of type int; expected a torch.nn.Module"),
         (["own_networks:fails"], "could not be built: RuntimeError: no luck"),
-        (["own_networks:leaves"], "could not be built: SystemExit: gone"),
+        (["own_networks:leaves"], "could not be built: RuntimeError: it called sys.exit\\('gone'\\)"),
         (["own_networks:Twise"], "there is no 'Twise' in 'own_networks': did you mean 'Twice'"),
         (["own_network.py:Twice"], "own_network.py: no such file"),
         (["own_networks.Twice"], "unknown model .* is named own_networks:Twice"),

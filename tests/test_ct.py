@@ -18,7 +18,7 @@ from dlx.data.intensities.normalize import zscore
 from dlx.data.phantom.ct import AIR, METAL, ct_phantom_case
 from dlx.engine import checkpoint
 from dlx.engine.fit import TrialProgress, begin_epoch, fit
-from dlx.execution.stores import host_stores
+from dlx.execution.trials.stores import host_stores
 from dlx.records.schema import EpochRecord
 from dlx.settings.binding import bind_part, bind_parts
 from dlx.settings.part import Part

@@ -7,8 +7,8 @@ from torch import nn
 
 from dlx.engine import checkpoint
 from dlx.engine.fit import TrialProgress, fit
-from dlx.models.count import count
-from dlx.models.unet import unet, unet2
+from dlx.models.architectures.unet import unet, unet2
+from dlx.models.inspection.count import count
 from dlx.records.schema import EpochRecord
 from dlx.settings import registry
 from dlx.settings.binding import bind_arguments

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dlx.engine.device import choose_compute, has_kernels, prepare_backend
-from dlx.execution.plan import make_plan
+from dlx.execution.planning.plan import make_plan
 from dlx.execution.runner import run_plan
 from dlx.settings.spec import ComputeSpec
 from dlx.study.axes import Variant

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import torch
 
-from dlx.execution.devices import pick_device
+from dlx.execution.workers.devices import pick_device
 from small import small_resolved
 
 H, A = "NVIDIA H200", "NVIDIA A10"

@@ -18,7 +18,8 @@ DESIGN = (ROOT / "docs/design.md").read_text(encoding="utf-8")
 MADE_BY_SCRIPTS = ("docs/cli.md", "docs/replication.md")
 CHINESE = "README.zh.md"  # a paragraph a line, as a line break would show as a blank between two characters
 LOG = "docs/log.md"  # of the past: it names what is no longer there
-WRITTEN_BY_READERS = {"stack.py", "dlx.models.stack"}  # of docs/extending.md; files called my_NAME are so too
+# of docs/extending.md; files called my_NAME are so too
+WRITTEN_BY_READERS = {"stack.py", "dlx.models.architectures.stack"}
 
 
 @cache

@@ -8,7 +8,7 @@ import torch.nn.functional as F  # noqa: N812
 from scipy.stats import binom
 from torch import nn
 
-from dlx.models.dropout import WORDS, Dropout, dropout_modules, set_dropout
+from dlx.models.layers.dropout import WORDS, Dropout, dropout_modules, set_dropout
 
 SHAPES = {"dropout": (2, 3, 8, 8), "dropout2d": (2, 3, 8, 8), "dropout3d": (2, 3, 4, 4, 4)}
 

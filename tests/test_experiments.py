@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dlx.execution.plan import make_plan
+from dlx.execution.planning.plan import make_plan
 from dlx.records.archive import read_study
 from dlx.report.files import write_report
 from dlx.report.summary import summarize_study

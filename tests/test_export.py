@@ -31,7 +31,7 @@ from dlx.exporting.onnx_file import PACKAGES, load_onnx, onnx_bytes
 from dlx.exporting.plain import made_up_images, plain_network, without_messages
 from dlx.exporting.preparation import describe_preparation
 from dlx.exporting.torchscript_file import load_torchscript, torchscript_bytes
-from dlx.models.blocks import ConvBlock
+from dlx.models.layers.blocks import ConvBlock
 from dlx.prediction.trained_network import load_network
 from dlx.scoring.outputs import Outputs
 from dlx.settings.part import Part

@@ -40,7 +40,7 @@ def extended(tmp_path_factory):
     for module, code in (("training/schedules.py", scheduler), ("training/losses.py", loss)):
         with (source / module).open("a", encoding="utf-8") as file:
             file.write(f"\n\n{code}")
-    (source / "models/stack.py").write_text(network, encoding="utf-8")
+    (source / "models/architectures/stack.py").write_text(network, encoding="utf-8")
     schedules, models = copy / "tests/test_schedules.py", copy / "tests/test_models.py"
     registry = source / "settings/registry.py"
     edited = (source / "training/schedules.py", registry, schedules, registry, registry, models)
@@ -76,7 +76,7 @@ def test_what_it_adds_keeps_the_projects_style_and_types(extended):
     added = [
         "src/dlx/training/schedules.py",
         "src/dlx/training/losses.py",
-        "src/dlx/models/stack.py",
+        "src/dlx/models/architectures/stack.py",
         "src/dlx/settings/registry.py",
     ]
     run(extended, "-m", "ruff", "check", "--no-cache", *added)

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 
-from dlx.execution.local import _start, _stop, run_in_workers
-from dlx.execution.stores import host_stores
-from dlx.execution.trial import Task, TrialEnded, TrialStarted, leaves_process_unusable
+from dlx.execution.trials.stores import host_stores
+from dlx.execution.trials.trial import Task, TrialEnded, TrialStarted, leaves_process_unusable
+from dlx.execution.workers.local import _start, _stop, run_in_workers
 from dlx.records.folder import TrialFolder
 from dlx.records.schema import EpochRecord
 from dlx.study.study import Trial

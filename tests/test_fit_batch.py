@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from dlx.engine.footprint import forward_bytes, training_bytes
-from dlx.models.unet import unet2
+from dlx.models.architectures.unet import unet2
 from dlx.scoring.outputs import Outputs
 from dlx.settings.binding import bind_parts
 from dlx.system.errors import SettingError

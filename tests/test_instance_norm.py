@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from dlx.models.instance_norm import InstanceNorm
+from dlx.models.layers.instance_norm import InstanceNorm
 
 
 def draw(*sizes, dtype=torch.float64):

@@ -9,8 +9,8 @@ import torch
 from safetensors import safe_open
 
 from dlx.cli.parsing import with_resumed_run
-from dlx.execution.longer import begin, lengthen
-from dlx.execution.plan import make_plan
+from dlx.execution.planning.longer import begin, lengthen
+from dlx.execution.planning.plan import make_plan
 from dlx.settings.layers import settings_differences
 from dlx.settings.registry import PARTS
 from dlx.system.errors import DlxError

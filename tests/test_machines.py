@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dlx.execution import stores
+from dlx.execution.trials import stores
 from dlx.records.folder import append_line
 from dlx.system.errors import DataError, SettingError
 from dlx.system.files import expand_home, home_folder, naming, read_json, replacing, write_json

@@ -13,8 +13,8 @@ from dlx.data.dataset import open_dataset
 from dlx.engine import evaluate
 from dlx.engine.footprint import PeakBytes, forward_bytes
 from dlx.engine.score import score_set
-from dlx.execution.plan import make_plan
-from dlx.execution.stores import host_stores
+from dlx.execution.planning.plan import make_plan
+from dlx.execution.trials.stores import host_stores
 from dlx.scoring.outputs import Outputs
 from dlx.scoring.surface import surface_threads
 from dlx.settings import registry

@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from dlx.models.blocks import crop_to, make_norm, pad_to_multiple
-from dlx.models.dropout import dropout_modules
-from dlx.models.unet import unet2
+from dlx.models.architectures.unet import unet2
+from dlx.models.layers.blocks import crop_to, make_norm, pad_to_multiple
+from dlx.models.layers.dropout import dropout_modules
 from dlx.settings import registry
 from dlx.settings.binding import bind_arguments
 from dlx.settings.spec import DropoutSpec

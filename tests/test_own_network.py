@@ -3,7 +3,6 @@
 import json
 import math
 import re
-import shlex
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,8 @@ from torch import nn
 
 from dlx.engine import checkpoint
 from dlx.engine.fit import TrialProgress, fit
-from dlx.models.dropout import named_dropouts
-from dlx.models.own_network import first_tensor
+from dlx.models.layers.dropout import named_dropouts
+from dlx.models.own.network import first_tensor
 from dlx.records.schema import EpochRecord
 from dlx.settings.own import code
 from dlx.system.errors import SettingError
@@ -54,6 +53,7 @@ def results(job, progress=None):
         ("Strided:step=6", (2, 6)),
         ("Strided:step=14", (2, 14)),
         ("Strided:step=4,stride=8", (2, 8)),
+        ("OneSize:img_size=24,stride=24", (2, 24)),
         ("Values", (2, 1)),
         ("Lazy", (2, 1)),
         ("make", (2, 1)),
@@ -114,6 +114,11 @@ def test_settings_name_the_network_without_its_folder_with_arguments_and_digest(
         ("kwargs", "has no argument of a usual name for channels and outputs, which are not passed$"),
         ("kwargs:in_channels=2", "has no argument of a usual name for outputs, which are not passed$"),
         ("Text", "the network returns a str; expected a tensor"),
+        ("Integers", r"the network returns a tensor of torch.int64; expected floating-point logits"),
+        ("Detached", "returns logits that depend on no parameter"),
+        ("Exits", r"it called sys.exit\(0\)"),
+        ("ExitsAtOnce", r"it could not be built: RuntimeError: it called sys.exit\(0\)"),
+        ("OneSize:img_size=24", "the size of its argument 'img_size' alone: --set model.stride=SIZE$"),
         ("NoWeights", "has no parameters to train"),
         (
             "FailsAtOnce",
@@ -187,13 +192,14 @@ def test_a_table_of_tensors_and_a_list_stand_for_their_first_tensor():
 # --- the network in the engine
 
 
-@pytest.mark.parametrize("name", ["Net", "Volumes", "Strided:step=6", "Views", "Values"])
+@pytest.mark.parametrize("name", ["Net", "Volumes", "Strided:step=6", "Views", "Values", "Doubles"])
 def test_logits_are_of_the_size_of_the_image_and_the_same_twice(name):
     model = own_job(name).model.eval()
     image = torch.randn(2, 2, *(17, 13, 19)[: model.dims])
     with torch.no_grad():
         logits = model(image)
         assert logits.shape == (2, 4, *image.shape[2:])
+        assert logits.dtype is torch.float32
         assert torch.equal(logits, model(image))
 
 
@@ -236,6 +242,7 @@ def test_the_embedding_is_the_mean_of_the_coarsest_map():
         expected = model.network.coarse(fine).mean((2, 3))
         torch.testing.assert_close(model.embed(image), expected)
         (logits,) = model.forward_levels(image)
+        assert logits.dtype is torch.float32
         assert torch.equal(logits, model(image))
 
 
@@ -470,34 +477,19 @@ def test_a_monai_unet_is_counted_and_swept_as_it_comes(dlx):
             dlx("train", *small, "--model", f"monai.networks.nets:{name}", "--dropout", "0.1")
 
 
-# --- docs/your-network.md
+# --- docs/your-network.md, whose other commands tests/test_doc_commands.py runs
 
 PAGE = Path(__file__).parents[1] / "docs/your-network.md"
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
-
-
 @pytest.mark.slow
-def test_every_command_of_the_page_runs(dlx, tmp_path):
-    """Each in little: studies as a dry run, which resolves all variants and measures some steps."""
-    (network,), (study,) = blocks("python"), blocks("toml")
-    (tmp_path / "my_net.py").write_text(network)
-    (tmp_path / "my_study.toml").write_text(study)
+def test_the_networks_of_monai_on_the_page_are_fitted_and_the_one_in_a_file_is_short():
+    page = PAGE.read_text(encoding="utf-8")
+    (network,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     assert len(network.splitlines()) <= 20
-    commands = [shlex.split(line) for block in blocks("sh") for line in block.splitlines()]
-    small = [*words("x")[2:], "--set", "batch.patch_size_px=none", "--epochs", "1"]
-    for command in commands:
-        assert command.pop(0) == "dlx"
-        if command[0] in ("sweep-dropout", "compare-schedulers", "run"):
-            command += [*small, "--dry-run"]
-        elif command[0] == "train" and "--resume" not in command:
-            command += small
-        dlx(*command)
-    assert len(commands) == 12
-    found = [json.loads(path.read_text())["settings"]["model"] for path in Path("runs").glob("*/trials/*/result.json")]
-    dims = {(model["name"], model["code"]["dims"]) for model in found}
-    assert dims == {("my_net.py:Net", 2), *(("monai.networks.nets:UNet", one) for one in (2, 3))}
-    with pytest.raises(SettingError, match="add --trust-code"):
-        dlx("run", "my_study.toml", *small, "--dry-run")
+    found = set()
+    for name in dict.fromkeys(re.findall(r"'(monai[^']+)'", page)):
+        rate = {"dropout": {"p": 0.1}} if "dropout_prob" in name else {}
+        spec = own_resolved(name, rate).spec
+        found.add((spec.model.name.rpartition(":")[2], spec.model.code.dims, spec.dropout.p))
+    assert found == {("UNet", 3, 0.0), ("UNet", 2, 0.0), ("SegResNet", 2, 0.1)}

@@ -49,7 +49,8 @@ def test_workers_of_the_command_import_nothing_from_the_working_folder(shadows):
 @pytest.mark.slow
 def test_workers_started_from_an_interactive_session_import_nothing_from_the_working_folder(shadows):
     code = (
-        "import os, sys, dlx.cli.output.display, dlx.execution.local, dlx.execution.runner, dlx.cli.output.outcome\n"
+        "import os, sys, dlx.cli.output.display, dlx.execution.workers.local, dlx.execution.runner\n"
+        "import dlx.cli.output.outcome\n"
         "from dlx.cli.main import run\n"
         f"sys.argv = ['dlx', *{TWO_SEEDS!r}]\n"
         f"assert sys.path[0] == ''\nos.chdir({str(shadows)!r})\nrun()"

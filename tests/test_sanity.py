@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dlx.data.splits.split import Split
-from dlx.models.unet import unet2
+from dlx.models.architectures.unet import unet2
 from dlx.settings import registry
 from dlx.settings.spec import AugmentSpec, DropoutSpec, Spec
 from dlx.trial.sanity import (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dlx.execution.server import MAX_TENSORS_SENT, quiet_children, start_context
+from dlx.execution.workers.server import MAX_TENSORS_SENT, quiet_children, start_context
 from dlx.system.files import read_json
 from small import SMALL_ARGS
 
@@ -61,7 +61,7 @@ for name, answer in (("is_available", True), ("device_count", 1), ("_lazy_init",
 
 import importlib
 
-from dlx.execution.server import PRELOADED
+from dlx.execution.workers.server import PRELOADED
 
 for module in PRELOADED:
     importlib.import_module(module)

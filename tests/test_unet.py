@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from dlx.models.blocks import ConvBlock, make_down, make_norm
-from dlx.models.dropout import Dropout, dropout_modules
-from dlx.models.unet import unet, unet2
+from dlx.models.architectures.unet import unet, unet2
+from dlx.models.layers.blocks import ConvBlock, make_down, make_norm
+from dlx.models.layers.dropout import Dropout, dropout_modules
 from dlx.settings.spec import DropoutSpec
 from dlx.system.errors import SettingError
 from made_networks import fitting, image_for, make

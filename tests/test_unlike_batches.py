@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dlx.execution import parallel
-from dlx.execution.parallel import choose_parallel
-from dlx.execution.plan import make_plan
-from dlx.execution.unlike_batches import remark_on_batches
+from dlx.execution.planning import parallel
+from dlx.execution.planning.parallel import choose_parallel
+from dlx.execution.planning.plan import make_plan
+from dlx.execution.planning.unlike_batches import remark_on_batches
 from dlx.settings.layers import merge
 from dlx.study.axes import Axis, Variant, make_variants
 from dlx.study.study import Study, in_fold

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from dlx.models.blocks import ConvBlock
-from dlx.models.upconv import upsample_conv
+from dlx.models.layers.blocks import ConvBlock
+from dlx.models.layers.upconv import upsample_conv
 
 
 def plain(features, weight, bias):

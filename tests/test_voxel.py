@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import ndimage
 
-from dlx.models.voxel import SIGMAS_PX, VoxelClassifier, gaussian_features
+from dlx.models.architectures.voxel import SIGMAS_PX, VoxelClassifier, gaussian_features
 
 
 def image_of(*sizes):

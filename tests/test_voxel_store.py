@@ -6,7 +6,7 @@ import torch
 
 from dlx.data.batches.voxels import VoxelStore, store_bytes
 from dlx.data.cases import Case, Original
-from dlx.execution.cost import largest_cases
+from dlx.execution.planning.cost import largest_cases
 from dlx.system.errors import DataError
 
 

@@ -14,7 +14,7 @@ from torch import nn
 from dlx.engine.capture import Captured
 from dlx.engine.fit import TrialProgress, begin_epoch
 from dlx.engine.waits import HostWaitError, WaitsRefused, describe_failure
-from dlx.execution.stores import host_stores
+from dlx.execution.trials.stores import host_stores
 from dlx.training import optimizers
 from dlx.trial.build import make_job
 from small import small_job, small_resolved

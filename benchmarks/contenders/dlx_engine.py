@@ -7,8 +7,8 @@ from benchmarks.workload import Step, Workload, main
 from dlx.data.cases import Dataset, Declaration, fingerprint
 from dlx.data.prepare import prepare_arrays
 from dlx.engine.fit import TrialProgress, begin_epoch
-from dlx.execution.process_cache import ProcessCache
-from dlx.execution.stores import host_stores
+from dlx.execution.trials.process_cache import ProcessCache
+from dlx.execution.trials.stores import host_stores
 from dlx.settings.layers import make_spec, merge, read_recipe
 from dlx.settings.part import Part
 from dlx.settings.spec import Spec

@@ -1,14 +1,15 @@
 """Runs studies and gives what they found. The commands run and report by the same functions."""
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
-from os import PathLike
 from pathlib import Path
 from typing import Any, Unpack
 
-from dlx.api.studies import Seeds, one_network
+from dlx.api.arguments import Location, Seeds, as_layers, as_path, check_number
+from dlx.api.studies import one_network
 from dlx.api.tables import RecordTables, tables_of_records
 from dlx.records.archive import StudyRecords, read_study, with_looks
 from dlx.records.folder import StudyFolder
@@ -16,12 +17,12 @@ from dlx.report.document import records_document
 from dlx.report.files import write_report
 from dlx.report.summary import Summary, summarize_study
 from dlx.report.terminal.tables import as_text, tables_of
-from dlx.settings.short_names import DEFAULT_RECIPE, NamedSettings, settings_in_layers
+from dlx.settings.short_names import DEFAULT_RECIPE, NamedSettings
 from dlx.study.own_code import with_code_of_study
 from dlx.study.study import Study, Trial
 from dlx.system.caches import default_cache_dir
 from dlx.system.cpu_cores import limit_spinning
-from dlx.system.files import expand_home
+from dlx.system.errors import SettingError
 
 LOGGER = logging.getLogger("dlx")
 OnEvent = Callable[[Trial, Any], None]
@@ -67,12 +68,15 @@ class StudyRun:
 
 def train(
     *,
-    out: str | PathLike[str] | None = None,
+    out: Location | None = None,
     seeds: Seeds = 1,
     recipe: str = DEFAULT_RECIPE,
     settings: Mapping[str, Any] | None = None,
     max_parallel: int | None = None,
-    cache_dir: str | PathLike[str] | None = None,
+    cache_dir: Location | None = None,
+    fresh: bool = False,
+    retry_failed: bool = False,
+    keep_going: bool = True,
     pictures: bool = True,
     on_event: OnEvent | None = None,
     **named: Unpack[NamedSettings],
@@ -83,17 +87,27 @@ def train(
     gives others by full name: `{"model.width": 8}`. `model="my_net.py:Net"` loads a network of your own. The rest is as
     in `run`.
     """
-    study = one_network(settings_in_layers(recipe, named, assigned=settings or {}), seeds)
+    study = one_network(as_layers(recipe, named, settings), seeds)
     study = with_code_of_study(study, (), trusts=True)
-    return run(study, out, max_parallel=max_parallel, cache_dir=cache_dir, pictures=pictures, on_event=on_event)
+    return run(
+        study,
+        out,
+        max_parallel=max_parallel,
+        cache_dir=cache_dir,
+        fresh=fresh,
+        retry_failed=retry_failed,
+        keep_going=keep_going,
+        pictures=pictures,
+        on_event=on_event,
+    )
 
 
 def run(
     study: Study,
-    out: str | PathLike[str] | None = None,
+    out: Location | None = None,
     *,
     max_parallel: int | None = None,
-    cache_dir: str | PathLike[str] | None = None,
+    cache_dir: Location | None = None,
     fresh: bool = False,
     retry_failed: bool = False,
     keep_going: bool = True,
@@ -103,47 +117,61 @@ def run(
     """Runs the missing trials of a study in worker processes, and writes records and report to `out` (default:
     `runs/NAME`). Trials that are done are not run again, and unfinished ones resume.
 
-    `on_event(trial, event)` is called with each start, step, epoch and end of a trial (`dlx.execution.trial.Event`).
-    Remarks on data and settings are warnings of the logger `dlx`. A trial that fails is in `StudyRun.failed`, and the
-    others run, unless `keep_going` is False. Without `pictures` no slices of cases are recorded. After
-    KeyboardInterrupt the same call goes on. Raises DlxError, before anything is trained, if a trial cannot run.
+    `on_event(trial, event)` is called with each start, step, epoch and end of a trial: an `Event` of
+    `dlx.execution.trials.trial`. Remarks on data and settings are warnings of the logger `dlx`. A trial that fails is
+    in `StudyRun.failed`, and the others run, unless `keep_going` is False. Without `pictures` no slices of cases are
+    recorded. After KeyboardInterrupt the same call goes on. Raises DlxError, before anything is trained, if a trial
+    cannot run.
     """
+    if not isinstance(study, Study):
+        raise SettingError(f"expected a study of dlx.make_study or dlx.load_study (got {study!r})")
+    if on_event is not None and not callable(on_event):
+        raise SettingError(f"on_event: expected a function of a trial and an event (got {on_event!r})")
+    check_number("max_parallel", max_parallel)
+    folder = None if out is None else as_path("out", out)
+    cache = default_cache_dir() if cache_dir is None else as_path("cache_dir", cache_dir)
     limit_spinning()
-    from dlx.execution.plan import make_plan
+    from dlx.execution.planning.plan import make_plan
     from dlx.execution.runner import run_plan
-    from dlx.execution.server import start_server
+    from dlx.execution.workers.server import start_server
 
     start_server()
     plan = make_plan(
         study,
-        default_folder(study) if out is None else Path(expand_home(str(out))),
+        folder or default_folder(study),
         command=f"dlx.run({study.name!r})",
-        cache_dir=default_cache_dir() if cache_dir is None else Path(expand_home(str(cache_dir))),
+        cache_dir=cache,
         max_parallel=max_parallel,
     )
     for remark in plan.remarks:
         LOGGER.warning(remark)
-    events: Iterator[tuple[int, Any]] = run_plan(
+    events = run_plan(
         plan, in_workers=True, fresh=fresh, retry_failed=retry_failed, keep_going=keep_going, has_pictures=pictures
     )
-    for index, event in events:
-        if on_event is not None:
-            on_event(plan.trials[index].trial, event)
+    with closing(events):  # if `on_event` raises, workers end here, though the traceback keeps the generator
+        for index, event in events:
+            if on_event is not None:
+                on_event(plan.trials[index].trial, event)
     return load_run(plan.folder)
 
 
 def default_folder(study: Study) -> Path:
     """`runs/NAME`, or for one network that of `dlx train`, `runs/DATA-MODEL`."""
-    from dlx.execution.plan import default_folder as folder_of_network
+    from dlx.execution.planning.plan import default_folder as folder_of_network
 
     return folder_of_network(study.base) if len(study.variants) == 1 else Path("runs") / study.name
 
 
-def load_run(folder: str | PathLike[str]) -> StudyRun:
-    """What is recorded of a study in its folder; writes the files of its report there, as `dlx report` does."""
-    path = Path(expand_home(str(folder)))
+def load_run(folder: Location) -> StudyRun:
+    """What is recorded of a study in its folder or .jsonl file; writes the files of its report there, as `dlx report`
+    does. Raises DataError if the path has no readable records.
+    """
+    path = as_path("folder", folder)
     records = read_study(path)
     summary = summarize_study(records)
+    if path.is_file():
+        return StudyRun(
+            path.parent, records, tuple(write_report(path.with_suffix(""), summary, records, with_png=False))
+        )
     records = with_looks(records, StudyFolder(path).note_look(summary.look))
-    files = write_report(path / "report", summary, records, with_png=True)
-    return StudyRun(path, records, tuple(files))
+    return StudyRun(path, records, tuple(write_report(path / "report", summary, records, with_png=True)))

@@ -1,26 +1,21 @@
 """Studies made in Python: read from a TOML file, or from axes and settings. They are run by `dlx.api.runs`."""
 
 from collections.abc import Mapping, Sequence
-from os import PathLike
-from pathlib import Path
 from typing import Any, Unpack
 
+from dlx.api.arguments import Location, Seeds, as_axes, as_layers, as_name, as_path, as_seeds
 from dlx.settings.layers import Settings, make_spec, read_toml, with_one_thread
 from dlx.settings.own.named import names_in
 from dlx.settings.own.names import canonical_name
-from dlx.settings.short_names import DEFAULT_RECIPE, NamedSettings, settings_in_layers
-from dlx.study.axes import Axis, Variant, make_variants
+from dlx.settings.short_names import DEFAULT_RECIPE, NamedSettings
+from dlx.study.axes import Variant, make_variants
 from dlx.study.own_code import with_code_of_study
 from dlx.study.study import DEFAULT_SEEDS, SMALLEST_EFFECT, Study, read_study_file, study_from_file
 from dlx.study.study import make_study as check_study
-from dlx.system.errors import SettingError
-from dlx.system.files import expand_home
-
-Seeds = int | Sequence[int]  # a number of seeds (5: 0 to 4), or the seeds
 
 
 def load_study(
-    path: str | PathLike[str],
+    path: Location,
     *,
     seeds: Seeds | None = None,
     smallest_effect: float | None = None,
@@ -36,9 +31,9 @@ def load_study(
     each, so that several run at once, unless the settings say otherwise. With `trust_code`, the code of networks of
     your own that the file names is loaded. Raises SettingError.
     """
-    file = Path(expand_home(str(path)))
+    file = as_path("path", path)
     described = read_study_file(read_toml(file), file)
-    layers = settings_in_layers(described.recipe, named, base=described.base, assigned=settings or {})
+    layers = as_layers(described.recipe, named, settings, described.base)
     changes: dict[str, Any] = {"smallest_effect": smallest_effect, "scope": scope}
     if seeds is not None:
         changes["seeds"] = as_seeds(seeds)
@@ -69,10 +64,10 @@ def make_study(
 
     Networks of your own (`model="my_net.py:Net"`) are loaded, as you name them.
     """
-    layers = with_one_thread(settings_in_layers(recipe, named, assigned=settings or {}))
-    declared = [Axis(key=key, values=values) for key, values in axes.items()]  # type: ignore[arg-type]
+    layers = with_one_thread(as_layers(recipe, named, settings))
+    declared = as_axes(axes)
     study = check_study(
-        name=name,
+        name=as_name(name),
         question=question,
         variants=make_variants(layers, declared),
         axes=tuple(axis.title for axis in declared),
@@ -91,11 +86,3 @@ def one_network(settings: Settings, seeds: Seeds) -> Study:
     name = canonical_name(spec.model.name)
     variant = Variant(label=name, spec=spec)
     return check_study(name=f"train {name}", variants=(variant,), seeds=as_seeds(seeds))
-
-
-def as_seeds(seeds: Seeds) -> tuple[int, ...]:
-    """The seeds: 5 means 0 to 4; SettingError if there are none."""
-    found = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
-    if not found:
-        raise SettingError(f"seeds: {seeds!r} has no seed (expected a number of seeds, 1 or more, or a list of seeds)")
-    return found

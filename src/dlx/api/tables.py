@@ -1,15 +1,13 @@
 """The records of a study as tables of pandas, with the columns of its CSV files."""
 
 from dataclasses import dataclass
-from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dlx.api.arguments import Location, as_path
 from dlx.records.archive import StudyRecords, read_study
 from dlx.report.csv_tables import ValueTable, cases_table, results_table
 from dlx.report.epochs_csv import epochs_table
 from dlx.system.errors import DlxError
-from dlx.system.files import expand_home
 
 if TYPE_CHECKING:
     import pandas
@@ -26,12 +24,12 @@ class RecordTables:
     epochs: "pandas.DataFrame"
 
 
-def read_records(folder: str | PathLike[str]) -> RecordTables:
+def read_records(folder: Location) -> RecordTables:
     """The records in a study's folder or .jsonl file, finished or not, as tables. Needs pandas (`dlx[pandas]`).
 
     Raises DataError if the path has no readable records.
     """
-    return tables_of_records(read_study(Path(expand_home(str(folder)))))
+    return tables_of_records(read_study(as_path("folder", folder)))
 
 
 def tables_of_records(records: StudyRecords) -> RecordTables:

@@ -35,6 +35,23 @@ def usual_input(text: str) -> UsualInput:
     return CLASSIFICATION if text.partition(":")[0].strip() in registry.PARTS["classifier"] else SEGMENTATION
 
 
+def usual_dims(text: str, settings: dict[str, Any]) -> tuple[int, ...]:
+    """The dimensions of the images with which a network is tried, in order: those that a network of the user's own is
+    told or has as a default (`spatial_dims`), else 2D and 3D.
+    """
+    from dlx.settings.own.arguments import signature_of
+    from dlx.settings.own.code import target_of, vouch_for
+    from dlx.settings.own.names import own_name
+    from dlx.settings.part import Part
+
+    part = Part.model_validate(text)
+    own = own_name(part.name)
+    told = None
+    if own is not None:
+        told = signature_of(target_of(vouch_for(own, part)[0])).told_dims(part.args | settings)
+    return (2, 3) if told is None else (told,)
+
+
 def find_model(
     text: str, settings: dict[str, Any], in_channels: int, num_classes: int, dims: int | None = None
 ) -> Factory:
@@ -63,7 +80,7 @@ def find_model(
 
 
 def _own_factory(part: "Part", in_channels: int, num_classes: int, dims: int | None) -> Factory:
-    from dlx.models.own_network import call
+    from dlx.models.own.network import call
     from dlx.settings.own.arguments import Sizes, check_arguments, check_target, is_instance, split_geometry
     from dlx.settings.own.code import target_of, vouch_for
     from dlx.settings.own.names import own_name
@@ -93,5 +110,5 @@ def _called(name: str, code: "OwnCode", make: Factory) -> "nn.Module":
         return make()
     except SettingError:
         raise
-    except (Exception, SystemExit) as error:
+    except Exception as error:
         raise SettingError(f"'{name}' could not be built: {spell_cause(error, code)}") from error

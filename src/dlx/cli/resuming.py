@@ -12,7 +12,7 @@ from dlx.system.errors import SettingError
 from dlx.system.shell import shell_command
 
 if TYPE_CHECKING:
-    from dlx.execution.longer import LongerStudy
+    from dlx.execution.planning.longer import LongerStudy
     from dlx.study.study import Study
 
 
@@ -50,7 +50,7 @@ def _recorded_epochs(run: Path) -> int | None:
 
 
 def _longer(options: TrainOptions, run: Path, recorded: int) -> "LongerStudy":
-    from dlx.execution.longer import lengthen
+    from dlx.execution.planning.longer import lengthen
 
     own = ("epochs", "model") if names_code_alone(replace(options, epochs=None)) else ("epochs",)
     others = [spell_option(name) for name in given_settings(options, without=own)]

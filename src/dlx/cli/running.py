@@ -14,8 +14,11 @@ from dlx.system.interrupts import exit_code
 from dlx.system.shell import shell_command
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dlx.cli.output.display import Outcome
-    from dlx.execution.plan import Plan
+    from dlx.execution.planning.plan import Plan
+    from dlx.execution.trials.trial import Event
     from dlx.records.archive import StudyRecords
     from dlx.settings.layers import Settings
     from dlx.study.axes import Axis
@@ -43,7 +46,7 @@ def plan_study(
     from dlx.cli.output.console import notes
     from dlx.cli.output.reading_bar import reading_bar
     from dlx.cli.settings_from_options import named_models
-    from dlx.execution.plan import make_plan
+    from dlx.execution.planning.plan import make_plan
     from dlx.study.own_code import with_code_of_study
 
     study = with_code_of_study(study, named_models(options), trusts=options.trust_code)
@@ -81,7 +84,7 @@ def run_axis_study(
 ) -> None:
     """Runs a study of one axis, whose first point is the control, in `runs/DATA-MODEL-SUFFIX`."""
     from dlx.cli.settings_from_options import seeds_from
-    from dlx.execution.plan import default_name
+    from dlx.execution.planning.plan import default_name
     from dlx.study.axes import make_variants
     from dlx.study.study import DEFAULT_SEEDS, SMALLEST_EFFECT, make_study
 
@@ -112,7 +115,7 @@ def follow_plan(
 
     showing = display_on(notes(), plan, quiet=options.is_quiet, in_workers=in_workers)
     with redirect_stdout(sys.stderr), showing as display:  # what a network of the user's own prints is no result
-        events = run_plan(
+        events: Iterator[tuple[int, Event]] = run_plan(
             plan,
             in_workers=in_workers,
             fresh=options.fresh,
@@ -136,7 +139,7 @@ def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Pa
     from dlx.cli.output.dry_run import print_plan
     from dlx.cli.output.head import print_head, print_variants
     from dlx.cli.output.outcome import print_locations, print_summary_after
-    from dlx.execution.server import start_server
+    from dlx.execution.workers.server import start_server
     from dlx.records.archive import check_can_write, read_study, records_beside, with_looks
     from dlx.records.folder import StudyFolder
     from dlx.report.files import write_beside, write_report

@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 
-from dlx.models.processor import cpu_capabilities
+from dlx.models.layers.processor import cpu_capabilities
 from dlx.settings.spec import ComputeSpec
 from dlx.settings.text import counted
 from dlx.system.cpu_cores import available_cores

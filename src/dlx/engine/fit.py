@@ -16,7 +16,7 @@ from dlx.engine.device import Compute
 from dlx.engine.evaluate import Evaluator, Measured
 from dlx.engine.randomness import generator, stream_seed
 from dlx.engine.step import StepMeasurements, TrainStep
-from dlx.models.dropout import set_dropout
+from dlx.models.layers.dropout import set_dropout
 from dlx.records.schema import EpochRecord, EpochRun
 from dlx.scoring.overlap import dice_from_counts, soft_dice_from_sums, summarize
 from dlx.study.results import EpochResult

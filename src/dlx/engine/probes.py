@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dlx.models.dropout import Dropout, named_dropouts
+from dlx.models.layers.dropout import Dropout, named_dropouts
 from dlx.study.results import DropoutSample, LevelProbe
 
 # the order of `Prober.features` and `Prober.norms`

@@ -1,15 +1,15 @@
 """Runs the missing trials of a plan, in this process or in workers, and yields their events."""
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import replace
 
 from dlx.data.splits.splits_file import splits_document
-from dlx.execution.local import run_in_workers
-from dlx.execution.plan import Plan
-from dlx.execution.process_cache import ProcessCache
-from dlx.execution.stores import Stores
-from dlx.execution.trial import Event, Task, TrialEnded, leaves_process_unusable, prepared, run_trial
+from dlx.execution.planning.plan import Plan
+from dlx.execution.trials.process_cache import ProcessCache
+from dlx.execution.trials.stores import Stores
+from dlx.execution.trials.trial import Event, Task, TrialEnded, leaves_process_unusable, prepared, run_trial
+from dlx.execution.workers.local import run_in_workers
 from dlx.records.archive import StudyRecords
 from dlx.records.folder import StudyFolder
 from dlx.records.schema import StudyHeader
@@ -27,7 +27,7 @@ def run_plan(
     keep_going: bool = True,
     archived: StudyRecords | None = None,
     has_pictures: bool = True,
-) -> Iterator[tuple[int, Event]]:
+) -> Generator[tuple[int, Event]]:
     """Declares the study, then runs its missing trials; yields the number of a trial in the plan and its event.
 
     Finished trials have only an end.

@@ -13,7 +13,7 @@ from dlx.engine.device import Compute
 from dlx.exporting.images import RealImages, cut_inputs
 from dlx.exporting.network_file import RunNetwork
 from dlx.exporting.plain import made_up_images
-from dlx.models.blocks import crop_to, pad_to_multiple
+from dlx.models.layers.blocks import crop_to, pad_to_multiple
 from dlx.prediction.trained_network import TrainedNetwork
 from dlx.scoring.outputs import Outputs
 from dlx.system.cpu_cores import available_cores

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dlx.models.blocks import Dims, check_axes, crop_to, known_dims, make_dropouts, pad_to_multiple
+from dlx.models.layers.blocks import Dims, check_axes, crop_to, known_dims, make_dropouts, pad_to_multiple
 from dlx.settings.spec import DropoutSpec
 
 

@@ -17,7 +17,7 @@ from dlx.engine.evaluate import Evaluator
 from dlx.engine.fit import Job
 from dlx.engine.randomness import weights_from
 from dlx.engine.step import TrainStep
-from dlx.models.own_network import OwnNetwork, set_memory_format
+from dlx.models.own.network import OwnNetwork, set_memory_format
 from dlx.scoring.outputs import Outputs
 from dlx.settings.own.code import vouch
 from dlx.settings.spec import AugmentSpec, Spec

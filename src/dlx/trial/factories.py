@@ -7,7 +7,7 @@ from torch import nn
 
 from dlx.data.cases import Dataset
 from dlx.models.network import is_deeply_supervised
-from dlx.models.own_network import make_own_network
+from dlx.models.own.network import make_own_network
 from dlx.scoring.outputs import Outputs
 from dlx.settings import registry
 from dlx.settings.part import Part

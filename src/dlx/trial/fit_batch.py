@@ -14,7 +14,7 @@ from dlx.data.layouts.listing import name_some
 from dlx.data.splits.split import Split
 from dlx.engine.device import Compute, memory_bytes
 from dlx.engine.footprint import training_bytes
-from dlx.models.blocks import Dims, fitted_norm
+from dlx.models.layers.blocks import Dims, fitted_norm
 from dlx.settings.part import Part
 from dlx.settings.spec import BatchSpec, Spec
 from dlx.settings.text import counted

@@ -8,11 +8,11 @@ from functools import cache
 from dlx.data.batches.sampler import slice_sizes
 from dlx.data.cases import Dataset
 from dlx.data.splits.split import Split
-from dlx.models.behaviour import Behaviour, behaviour_of, wrong_output
-from dlx.models.blocks import Dims
-from dlx.models.dropout import dropout_modules
-from dlx.models.geometry import MIN_SIZES, Geometry, find_geometries
-from dlx.models.own_network import OwnNetwork, build, other_dropouts, set_memory_format, spell
+from dlx.models.layers.blocks import Dims
+from dlx.models.layers.dropout import dropout_modules
+from dlx.models.own.behaviour import Behaviour, behaviour_of, wrong_output
+from dlx.models.own.geometry import MIN_SIZES, Geometry, find_geometries
+from dlx.models.own.network import OwnNetwork, build, other_dropouts, set_memory_format, spell
 from dlx.settings.own.arguments import Sizes, signature_of
 from dlx.settings.own.code import printing_to_stderr, spell_cause, target_of, vouched_code
 from dlx.settings.part import CodeSpec, Part
@@ -90,9 +90,16 @@ def _examined(part_json: str, in_channels: int, num_outputs: int, dims: tuple[Di
 
 
 def _hint_at_sizes(part: Part) -> str:
-    """What to set if channels or outputs are passed as no argument of the network, as with `**kwargs`."""
-    lacking = signature_of(target_of(part)).lacking(part.args)
-    return f"; it has no argument of a usual name for {' and '.join(lacking)}, which are not passed" if lacking else ""
+    """What to set if channels or outputs are passed as no argument of the network, as with `**kwargs`, or if it may be
+    made for images of one size.
+    """
+    assert part.code is not None
+    signature, hints = signature_of(target_of(part)), []
+    if lacking := signature.lacking(part.args):
+        hints.append(f"it has no argument of a usual name for {' and '.join(lacking)}, which are not passed")
+    if part.code.stride is None and (size := signature.image_size) is not None:
+        hints.append(f"if it takes images of the size of its argument '{size}' alone: --set model.stride=SIZE")
+    return "".join(f"; {hint}" for hint in hints)
 
 
 @cache
@@ -131,13 +138,19 @@ def check_own_network(spec: Spec, model: OwnNetwork, dataset: Dataset, split: Sp
     """The settings of dropout, without `own_rates` where that changes nothing, and remarks on the network.
 
     `model` is on the meta device and the spec has its patches. SettingError if the network fails on a training batch or
-    on what is evaluated, draws random numbers in evaluation, or has no dropout that the asked rate could set.
+    on what is evaluated, gives no gradient, draws random numbers in evaluation, or has no dropout that the asked rate
+    could set.
     """
     part, dropout = spec.model, spec.dropout
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise SettingError(f"model '{part.name}' has no parameters to train")
     examined = examine(part, dataset, (model.dims,))[0]
     behaviour = examined.behaviour or Behaviour()
+    if not behaviour.has_gradient:
+        raise SettingError(
+            f"model '{part.name}' returns logits that depend on no parameter (detached, or computed in "
+            "torch.no_grad()), so nothing would be trained"
+        )
     if behaviour.random_in_evaluation:
         raise SettingError(
             f"model '{part.name}' draws random numbers in evaluation mode ({_some(behaviour.random_in_evaluation)}), "

@@ -5,14 +5,14 @@ from dataclasses import replace
 from torch import nn
 
 from dlx.engine.device import Compute
-from dlx.models.processor import has_amx
+from dlx.models.layers.processor import has_amx
 from dlx.settings.spec import Spec
 from dlx.system.errors import SettingError
 
 
 def fit_precision(spec: Spec, model: nn.Module, compute: Compute) -> Compute:
     """float32 for 3D convolutions on a CPU that are not known to be right in bf16: torch's own of more than one voxel,
-    and on processors with AMX its own transposed ones (`models/conv3d.py`).
+    and on processors with AMX its own transposed ones (`models/layers/conv3d.py`).
     """
     if compute.device.type != "cpu" or compute.precision == "float32":
         return compute
@@ -22,7 +22,7 @@ def fit_precision(spec: Spec, model: nn.Module, compute: Compute) -> Compute:
         if spec.compute.precision == "bf16":
             raise SettingError(
                 "compute.precision: bf16 gradients of torch's 3D convolutions are wrong on this CPU; use float32, or "
-                f"those of dlx.models.conv3d in '{spec.model.name}'"
+                f"those of dlx.models.layers.conv3d in '{spec.model.name}'"
             )
         return replace(compute, precision="float32")
     return compute

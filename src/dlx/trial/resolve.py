@@ -25,7 +25,7 @@ from dlx.engine import checkpoint
 from dlx.engine.checkpoint import InitialWeights
 from dlx.engine.device import Compute, choose_compute, memory_bytes
 from dlx.models.network import is_deeply_supervised
-from dlx.models.own_network import OwnNetwork
+from dlx.models.own.network import OwnNetwork
 from dlx.settings.binding import bind_part, bind_parts, identifying_settings
 from dlx.settings.own.code import OwnCode, vouched_code
 from dlx.settings.part import Part

@@ -10,8 +10,8 @@ from torch import nn
 
 from dlx.data.cases import Dataset
 from dlx.data.splits.split import Split
-from dlx.models.dropout import Dropout, dropout_modules
-from dlx.models.own_network import MIN_SIZE, OwnNetwork
+from dlx.models.layers.dropout import Dropout, dropout_modules
+from dlx.models.own.network import MIN_SIZE, OwnNetwork
 from dlx.settings.spec import Spec
 from dlx.settings.text import counted
 from dlx.trial.factories import model_geometry

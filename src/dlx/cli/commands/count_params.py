@@ -10,7 +10,7 @@ from dlx.system.errors import SettingError
 
 if TYPE_CHECKING:
     from dlx.cli.model_argument import Factory
-    from dlx.models.count import ModelCount
+    from dlx.models.inspection.count import ModelCount
 
 
 def count_params(
@@ -70,12 +70,12 @@ def count_one(
     """The shape of the input, and the counts; SettingError if the network cannot be built or run."""
     import torch
 
-    from dlx.cli.model_argument import find_model, usual_input
+    from dlx.cli.model_argument import find_model, usual_dims, usual_input
 
     usual = usual_input(text)
     channels, classes = shape[0] if shape else usual.channels, num_classes or usual.classes
     causes = []
-    for dims in (2, 3) if shape is None else (len(shape) - 1,):
+    for dims in usual_dims(text, settings) if shape is None else (len(shape) - 1,):
         factory = find_model(text, settings, channels, classes, dims)
         used = shape or (channels, *[usual.size_px] * dims)
         # Some networks read values of tensors while they are built or run; meta tensors have none.
@@ -92,7 +92,7 @@ def count_one(
 def _build_and_count(
     text: str, factory: "Factory", shape: tuple[int, ...], *, is_usual: bool
 ) -> "tuple[tuple[int, ...], ModelCount]":
-    from dlx.models.count import count
+    from dlx.models.inspection.count import count
 
     model = factory()
     dims = getattr(model, "dims", None)

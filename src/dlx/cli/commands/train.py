@@ -27,8 +27,8 @@ def train(options: TrainOptions) -> None:
     from dlx.cli.output.outcome import print_outcome
     from dlx.cli.resuming import command_of, remarks_on_start, resumed, with_recorded_code
     from dlx.cli.running import end, follow_plan, plan_study
-    from dlx.execution.longer import begin
-    from dlx.execution.plan import check_resumable
+    from dlx.execution.planning.longer import begin
+    from dlx.execution.planning.plan import check_resumable
     from dlx.records.archive import read_study
     from dlx.report.files import write_html_page, write_progress, write_tables
     from dlx.report.summary import summarize_study
@@ -71,7 +71,7 @@ def study_and_folder(options: TrainOptions) -> "tuple[Study, Path | None, str | 
     from dlx.api.studies import one_network
     from dlx.cli.repeat_commands import train_command
     from dlx.cli.resuming import names_code_alone, with_recorded_code
-    from dlx.execution.plan import load_study
+    from dlx.execution.planning.plan import load_study
     from dlx.system.errors import SettingError
 
     if options.resume and options.fresh:

@@ -1,7 +1,7 @@
 """Prints the counts of `dlx count-params` as tables and sentences."""
 
 from dlx.cli.output.console import output
-from dlx.models.count import ModelCount, ModuleRow, SharedUse
+from dlx.models.inspection.count import ModelCount, ModuleRow, SharedUse
 from dlx.report.terminal.grid import Column, Grid, Line, Row, Trimmed
 
 

@@ -13,8 +13,8 @@ from typing import Protocol
 from dlx.cli.output.console import PlainConsole
 from dlx.cli.output.live import EpochBar, TrialsTable, train_title
 from dlx.engine.fit import StepDone
-from dlx.execution.plan import Plan
-from dlx.execution.trial import CaptureFailed, Event, Scoring, TrialEnded, TrialStarted
+from dlx.execution.planning.plan import Plan
+from dlx.execution.trials.trial import CaptureFailed, Event, Scoring, TrialEnded, TrialStarted
 from dlx.records.schema import EpochRecord, TrialRecord
 from dlx.report.formatting import signed, spell, spell_seconds
 from dlx.study.metrics import trial_value

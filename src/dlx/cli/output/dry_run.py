@@ -14,8 +14,8 @@ from dlx.settings.text import counted
 from dlx.system.characters import visible
 
 if TYPE_CHECKING:
-    from dlx.execution.cost import StudyCost
-    from dlx.execution.plan import Plan
+    from dlx.execution.planning.cost import StudyCost
+    from dlx.execution.planning.plan import Plan
 
 TWO_COLUMNS = 60  # characters: the longest names of settings have 30, and most values at most 30
 BLOCKS = "▁▂▃▄▅▆▇█"
@@ -23,7 +23,7 @@ BLOCKS = "▁▂▃▄▅▆▇█"
 
 def print_plan(plan: "Plan", *, as_json: bool, compares: bool) -> None:
     """Prints a dry run. `compares`: with the variants, and each schedule's rates if schedules differ."""
-    from dlx.execution.cost import cost_of
+    from dlx.execution.planning.cost import cost_of
 
     cost = cost_of(plan)
     if as_json:
@@ -185,7 +185,7 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 def schedules_table(plan: "Plan") -> Trimmed:
     """Each schedule's variants, its formula, and its rate over the epochs as a sparkline."""
-    from dlx.execution.plan import name_variants
+    from dlx.execution.planning.plan import name_variants
     from dlx.training.schedules import FORMULAS, rates
 
     having: dict[tuple[str, str, tuple[float, ...]], list[str]] = {}

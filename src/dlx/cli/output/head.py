@@ -11,7 +11,7 @@ from dlx.system.characters import visible
 
 if TYPE_CHECKING:
     from dlx.data.splits.split import Split
-    from dlx.execution.plan import Plan
+    from dlx.execution.planning.plan import Plan
     from dlx.trial.resolve import Resolved
 
 
@@ -31,7 +31,7 @@ def print_indented(line: str, console: PlainConsole) -> None:
 
 def note_lines(plan: "Plan") -> list[str]:
     """The plan's remarks, and a note if its folder held another study."""
-    from dlx.execution.plan import study_replaced
+    from dlx.execution.planning.plan import study_replaced
 
     notes = list(plan.remarks)
     before = study_replaced(plan)

@@ -14,8 +14,8 @@ from rich.text import Text
 from dlx.cli.output.console import PlainConsole
 from dlx.cli.output.head import training_subset
 from dlx.engine.fit import StepDone
-from dlx.execution.plan import Plan
-from dlx.execution.trial import Event, Scoring, TrialEnded, TrialStarted
+from dlx.execution.planning.plan import Plan
+from dlx.execution.trials.trial import Event, Scoring, TrialEnded, TrialStarted
 from dlx.records.schema import EpochRecord
 from dlx.report.formatting import spell, spell_seconds
 from dlx.study.results import EpochResult

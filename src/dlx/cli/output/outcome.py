@@ -21,7 +21,7 @@ from dlx.system.shell import shell_command
 
 if TYPE_CHECKING:
     from dlx.cli.output.display import Outcome
-    from dlx.execution.plan import Plan
+    from dlx.execution.planning.plan import Plan
 
 
 def print_outcome(plan: "Plan", outcome: "Outcome", written: list[Path], *, as_json: bool, quiet: bool) -> None:

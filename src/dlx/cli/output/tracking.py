@@ -7,8 +7,8 @@ from typing import Protocol
 
 from dlx.cli.options import TrainOptions
 from dlx.cli.output.console import PlainConsole
-from dlx.execution.plan import Plan
-from dlx.execution.trial import Event, TrialEnded, TrialStarted
+from dlx.execution.planning.plan import Plan
+from dlx.execution.trials.trial import Event, TrialEnded, TrialStarted
 from dlx.records.archive import TrialHistory
 from dlx.records.folder import trial_folder_name
 from dlx.records.schema import EpochRecord

@@ -19,6 +19,7 @@ NUM_CLASSES = (
     "out_channels", "output_channels", "out_chans", "out_ch", "output_nc", "channels_out",
 )  # fmt: skip
 DIMS = ("spatial_dims",)
+IMAGE_SIZE = ("img_size", "image_size", "input_size", "roi_size")  # of networks that take images of one size
 GEOMETRY = ("dims", "stride")  # settings of any network that has no such arguments
 DROPOUT_WORDS = ("drop",)
 
@@ -73,6 +74,11 @@ class Signature:
         """Which of channels and outputs are passed by no name and not given."""
         names = {"channels": IN_CHANNELS, "outputs": NUM_CLASSES}
         return [what for what, some in names.items() if not any(name in self.named or name in args for name in some)]
+
+    @property
+    def image_size(self) -> str | None:
+        """The argument that is the size of the images; None if there is none."""
+        return next((name for name in IMAGE_SIZE if name in self.named), None)
 
     @property
     def dropout(self) -> str | None:

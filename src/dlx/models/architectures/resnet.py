@@ -13,8 +13,8 @@ import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dlx.models.backbone import Backbone, BackboneUNet, Classifier
-from dlx.models.blocks import Groups, Norm, make_norm
+from dlx.models.architectures.backbone import Backbone, BackboneUNet, Classifier
+from dlx.models.layers.blocks import Groups, Norm, make_norm
 
 # depth -> blocks of the stages, and whether they are bottlenecks. A stage of basic blocks has 2 layers a block, one of
 # bottlenecks 3: 18 = 1 + 2 (2 + 2 + 2 + 2) + 1, 50 = 1 + 3 (3 + 4 + 6 + 3) + 1.

@@ -8,8 +8,8 @@ from functools import partial
 
 from torch import nn
 
-from dlx.models.backbone import Backbone, BackboneUNet, Classifier
-from dlx.models.blocks import ConvBlock, Groups, Norm
+from dlx.models.architectures.backbone import Backbone, BackboneUNet, Classifier
+from dlx.models.layers.blocks import ConvBlock, Groups, Norm
 
 # depth -> convolutions of the stages; three linear layers make up the number: 16 = 2 + 2 + 3 + 3 + 3 + 3
 STAGES: dict[int, tuple[int, int, int, int, int]] = {

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from dlx.models.blocks import Dims
+from dlx.models.layers.blocks import Dims
 from dlx.models.network import evaluation_mode
-from dlx.models.own_network import first_tensor, spell
+from dlx.models.own.network import error_of_exit, first_tensor, spell
 from dlx.settings.own.arguments import Sizes
 from dlx.system.errors import SettingError
 
@@ -138,7 +138,10 @@ def _why_wrong(network: nn.Module, sizes: Sizes, size: Sequence[int]) -> str | N
     """Why the output for an image of this size is not what is expected; None if it is."""
     image = torch.zeros(*_batch(sizes), *size)
     with evaluation_mode(network), torch.no_grad():
-        output = first_tensor(network(image))
+        try:
+            output = first_tensor(network(image))
+        except SystemExit as end:
+            raise error_of_exit(end) from end
     return why_wrong_shape(output, image.shape, sizes.num_outputs)
 
 

@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from dlx.engine.fit import StepDone
-from dlx.execution.devices import cuda_names, device_of_worker
-from dlx.execution.process_cache import ProcessCache
-from dlx.execution.stores import Stores
-from dlx.execution.trial import Event, Task, prepared, run_trial
+from dlx.execution.trials.process_cache import ProcessCache
+from dlx.execution.trials.stores import Stores
+from dlx.execution.trials.trial import Event, Task, prepared, run_trial
+from dlx.execution.workers.devices import cuda_names, device_of_worker
 from dlx.system.errors import spell_error
 from dlx.system.interrupts import end_when_terminated
 

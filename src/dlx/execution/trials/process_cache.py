@@ -10,7 +10,7 @@ import torch
 from dlx.data.batches.voxels import VoxelStore
 from dlx.engine.capture import Captured
 from dlx.engine.fit import Job
-from dlx.execution.stores import Stores, put_on_device, stays_on_host
+from dlx.execution.trials.stores import Stores, put_on_device, stays_on_host
 from dlx.trial.build import make_job, shape_key
 from dlx.trial.resolve import Resolved
 

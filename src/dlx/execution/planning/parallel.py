@@ -1,6 +1,6 @@
 """How many trials of a study run at once: by their threads and devices, and by shared memory."""
 
-from dlx.execution.devices import cuda_names, device_of_worker
+from dlx.execution.workers.devices import cuda_names, device_of_worker
 from dlx.settings.text import counted
 from dlx.study.study import Study
 from dlx.system.cpu_cores import available_cores

@@ -9,9 +9,9 @@ import torch
 
 from dlx.data.batches.voxels import VoxelStore
 from dlx.engine.fit import TrialProgress, begin_epoch
-from dlx.execution.plan import Plan
-from dlx.execution.stores import put_on_device
-from dlx.execution.trial import Task
+from dlx.execution.planning.plan import Plan
+from dlx.execution.trials.stores import put_on_device
+from dlx.execution.trials.trial import Task
 from dlx.system.memory import peak_bytes, reset_peak
 from dlx.trial.build import make_job
 from dlx.trial.resolve import Resolved

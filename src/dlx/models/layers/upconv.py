@@ -15,7 +15,7 @@ import torch.nn.functional as F  # noqa: N812 - torch's own spelling
 from jaxtyping import Float
 from torch import Tensor
 
-from dlx.models.conv3d import convolution_backward, weight_gradient
+from dlx.models.layers.conv3d import convolution_backward, weight_gradient
 
 MEMORY_FORMATS = {2: torch.channels_last, 3: torch.channels_last_3d}
 

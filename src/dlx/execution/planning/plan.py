@@ -14,11 +14,11 @@ from dlx.data.dataset import open_dataset
 from dlx.data.splits.choose import num_folds
 from dlx.data.splits.split import Split, remarks_on_folds
 from dlx.engine.device import choose_compute
-from dlx.execution.check_scope import check_scope, num_val_persons
-from dlx.execution.parallel import choose_parallel
-from dlx.execution.stores import Stores, host_stores, lack_of_shared_memory, stays_on_host
-from dlx.execution.trial import Task
-from dlx.execution.unlike_batches import remark_on_batches
+from dlx.execution.planning.check_scope import check_scope, num_val_persons
+from dlx.execution.planning.parallel import choose_parallel
+from dlx.execution.planning.unlike_batches import remark_on_batches
+from dlx.execution.trials.stores import Stores, host_stores, lack_of_shared_memory, stays_on_host
+from dlx.execution.trials.trial import Task
 from dlx.records.folder import StudyFolder, TrialFolder
 from dlx.records.schema import StudyHeader, TrialEntry, VariantEntry
 from dlx.settings.binding import bind_parts

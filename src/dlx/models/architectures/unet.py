@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from dlx.models.blocks import (
+from dlx.models.layers.blocks import (
     CONV,
     MAX_GROUPS,
     TRANSPOSED,

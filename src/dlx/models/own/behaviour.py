@@ -7,7 +7,7 @@ It runs on the CPU, on a small image; only `wrong_output` runs where its network
 import traceback
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dlx.models.dropout import dropout_modules
-from dlx.models.geometry import why_wrong_shape
+from dlx.models.layers.dropout import dropout_modules
 from dlx.models.network import evaluation_mode
-from dlx.models.own_network import OwnNetwork, first_tensor, num_tensors
+from dlx.models.own.geometry import why_wrong_shape
+from dlx.models.own.network import OwnNetwork, first_tensor, num_tensors
 
 # torch's last operation of outputs that are probabilities; a log-softmax is as good as logits
 SQUASHING = {"_softmax": "a softmax", "sigmoid": "a sigmoid"}
@@ -27,13 +27,17 @@ SQUASHING = {"_softmax": "a softmax", "sigmoid": "a sigmoid"}
 
 @dataclass(frozen=True)
 class Behaviour:
-    """`random` and `random_in_evaluation` have a place for each operation that drew numbers: `my_net.py, line 14`."""
+    """`random` and `random_in_evaluation` have a place for each operation that drew numbers: `my_net.py, line 14`.
+
+    Without `has_gradient` the logits depend on no parameter that is trained.
+    """
 
     is_channels_last: bool = True
     random: tuple[str, ...] = ()
     random_in_evaluation: tuple[str, ...] = ()
     ending: str | None = None  # what its output is squashed by
     num_tensors: int = 1
+    has_gradient: bool = True
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -67,8 +71,8 @@ def behaviour_of(make: Callable[[bool], OwnNetwork], image: Sequence[int], files
         for is_channels_last in (True, False):
             try:
                 model = make(is_channels_last)
-                _train(model, image)
-                return _watched(model, image, files)
+                has_gradient = _train(model, image)
+                return replace(_watched(model, image, files), has_gradient=has_gradient)
             except Exception:  # noqa: BLE001 - the user's code, which may be for a GPU alone
                 continue
     return None
@@ -85,10 +89,13 @@ def wrong_output(model: OwnNetwork, image: Sequence[int], num_outputs: int, *, i
     return why_wrong_shape(output, image, num_outputs)
 
 
-def _train(model: OwnNetwork, image: Sequence[int]) -> None:
-    """One forward and backward pass, as in training."""
-    model(_zeros(image)).sum().backward()
-    model.zero_grad(set_to_none=True)
+def _train(model: OwnNetwork, image: Sequence[int]) -> bool:
+    """One forward and backward pass, as in training; False if the logits have no gradient."""
+    logits: Tensor = model(_zeros(image))
+    if logits.requires_grad:
+        logits.sum().backward()  # type: ignore[no-untyped-call]
+        model.zero_grad(set_to_none=True)
+    return logits.requires_grad
 
 
 def _watched(model: OwnNetwork, image: Sequence[int], files: Collection[str]) -> Behaviour:

@@ -14,9 +14,9 @@ from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from dlx.models.backbone import BackboneUNet, Classifier
+from dlx.models.architectures.backbone import BackboneUNet, Classifier
+from dlx.models.inspection.trace import Trace, reused_modules, reused_parameters, trace_forward
 from dlx.models.network import evaluation_mode
-from dlx.models.trace import Trace, reused_modules, reused_parameters, trace_forward
 from dlx.system.errors import SettingError
 
 Shape = tuple[int, ...]
@@ -57,8 +57,8 @@ class ModuleRow:
 class ModelCount:
     """The counts of a network. FLOPs are those of convolutions, matrix products and attention; a multiply-add is 2.
 
-    `layers` is the number of weighted layers by stage, for networks of `backbone.py`. `forward_backward_flops` includes
-    the backward pass to the trainable parameters; None if the backward pass fails.
+    `layers` is the number of weighted layers by stage, for networks of `architectures/backbone.py`.
+    `forward_backward_flops` includes the backward pass to the trainable parameters; None if the backward pass fails.
     """
 
     parameters: int

@@ -20,9 +20,9 @@ from dlx.engine.device import describe_device, prepare_backend
 from dlx.engine.fit import Diverged, Job, StepDone, TrialProgress, fit
 from dlx.engine.pictures import take_pictures
 from dlx.engine.score import score_trial
-from dlx.execution import provenance
-from dlx.execution.process_cache import ProcessCache
-from dlx.execution.stores import Stores
+from dlx.execution.trials import provenance
+from dlx.execution.trials.process_cache import ProcessCache
+from dlx.execution.trials.stores import Stores
 from dlx.records.folder import TrialFolder
 from dlx.records.schema import EpochRecord, TrialRecord, TrialRun
 from dlx.settings.own.code import line_of

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from dlx.models.blocks import MAX_GROUPS, ConvBlock, Groups, Norm, check_axes
+from dlx.models.layers.blocks import MAX_GROUPS, ConvBlock, Groups, Norm, check_axes
 from dlx.models.network import Network
 from dlx.settings.spec import DropoutSpec
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from multiprocessing.context import ForkServerContext, SpawnContext  # the first is missing on Windows
 
 # torch._dynamo: torch imports it when the first optimizer is made, which takes 1 s
-PRELOADED = ["dlx.execution.worker", "torch._dynamo"]
+PRELOADED = ["dlx.execution.workers.worker", "torch._dynamo"]
 # multiprocessing sends at most 252 file descriptors to the server in one message; some are not of tensors
 MAX_TENSORS_SENT = 200
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from dlx.engine import checkpoint
 from dlx.engine.checkpoint import Checkpoint
-from dlx.execution.plan import Plan, load_study
-from dlx.execution.trial import Task
+from dlx.execution.planning.plan import Plan, load_study
+from dlx.execution.trials.trial import Task
 from dlx.records.archive import TrialHistory, read_study
 from dlx.records.schema import EpochRecord
 from dlx.settings.layers import make_spec, settings_differences

@@ -6,6 +6,8 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+import dlx
+
 PACKAGES = ("dlx", "torch", "numpy", "scipy", "SimpleITK", "safetensors")
 
 
@@ -24,7 +26,7 @@ def versions() -> dict[str, str]:
 @cache
 def commit() -> str | None:
     """The commit of the checkout that dlx runs from, with `+` if files were changed since; None if there is none."""
-    root = Path(__file__).resolve().parents[3]
+    root = Path(dlx.__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     try:

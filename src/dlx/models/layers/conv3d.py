@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from dlx.models.processor import has_amx
+from dlx.models.layers.processor import has_amx
 
 MIN_DEPTH = 3  # of features in bf16: the known faults are at depths of one and two, and such volumes cost little
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from dlx.models.blocks import CONV, MAX_GROUPS, AskedDims, Dims, Groups, Norm, make_norm
+from dlx.models.layers.blocks import CONV, MAX_GROUPS, AskedDims, Dims, Groups, Norm, make_norm
 from dlx.models.network import Network
 from dlx.settings.spec import DropoutSpec
 

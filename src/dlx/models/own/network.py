@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import is_lazy
 
-from dlx.models.blocks import Dims, check_axes, crop_to, pad_to_multiple
-from dlx.models.dropout import Dropout, Kind
+from dlx.models.layers.blocks import Dims, check_axes, crop_to, pad_to_multiple
+from dlx.models.layers.dropout import Dropout, Kind
 from dlx.models.network import evaluation_mode
 from dlx.settings.own.arguments import Sizes, check_arguments
 from dlx.settings.own.code import printing_to_stderr, target_of
@@ -55,11 +55,16 @@ class OwnNetwork(nn.Module):
         logits = first_tensor(self.run(padded))
         if logits.shape[2:] != padded.shape[2:]:
             raise ValueError(f"the network gives {spell(logits.shape)} for an image of {spell(padded.shape)}")
+        if logits.dtype is torch.float64:  # what is summed over slices and windows is float32
+            logits = logits.float()
         return crop_to(logits, tuple(image.shape[2:]))
 
     def run(self, image: Float[Tensor, "B C *S"]) -> Any:
         """What the user's network returns for an image of a size that it takes."""
-        return self.network(image if self.is_channels_last else image.contiguous())
+        try:
+            return self.network(image if self.is_channels_last else image.contiguous())
+        except SystemExit as end:
+            raise error_of_exit(end) from end
 
     def forward_levels(self, image: Float[Tensor, "B C *S"]) -> list[Tensor]:
         """The logits alone: other outputs of the network are not trained."""
@@ -131,11 +136,19 @@ def build(part: Part, sizes: Sizes) -> nn.Module:
 
 def call(name: str, target: Callable[..., Any], args: Mapping[str, Any]) -> nn.Module:
     """The network that a class or function gives; SettingError if it gives something else."""
-    with printing_to_stderr():
-        network = target(**args)
+    try:
+        with printing_to_stderr():
+            network = target(**args)
+    except SystemExit as end:
+        raise error_of_exit(end) from end
     if not isinstance(network, nn.Module):
         raise SettingError(f"'{name}' returned an object of type {type(network).__name__}; expected a torch.nn.Module")
     return network
+
+
+def error_of_exit(end: SystemExit) -> RuntimeError:
+    """The error for a SystemExit of the user's code, which would end dlx with the exit code of that code."""
+    return RuntimeError(f"it called sys.exit({end.code!r})")
 
 
 def set_memory_format(model: OwnNetwork) -> None:
@@ -182,6 +195,8 @@ def first_tensor(output: Any) -> Tensor:
         first = next(iter(output.values()), None)
     elif isinstance(output, list | tuple):
         first = output[0] if output else None
+    if isinstance(first, Tensor) and not first.is_floating_point():
+        raise TypeError(f"the network returns a tensor of {first.dtype}; expected floating-point logits")
     if not isinstance(first, Tensor):
         what = type(output).__name__ + ("" if first is output else f" that begins with {type(first).__name__}")
         raise TypeError(f"the network returns a {what}; expected a tensor, or a list that begins with one")

@@ -7,10 +7,10 @@ from jaxtyping import Float
 from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
-from dlx.models.conv3d import MIN_DEPTH, Conv3d, ConvTranspose3d
-from dlx.models.dropout import Dropout
-from dlx.models.instance_norm import InstanceNorm
-from dlx.models.upconv import upsample_conv
+from dlx.models.layers.conv3d import MIN_DEPTH, Conv3d, ConvTranspose3d
+from dlx.models.layers.dropout import Dropout
+from dlx.models.layers.instance_norm import InstanceNorm
+from dlx.models.layers.upconv import upsample_conv
 from dlx.settings.spec import DropoutSpec
 from dlx.system.errors import SettingError
 

@@ -16,10 +16,10 @@ from multiprocessing.process import BaseProcess
 import torch.multiprocessing  # noqa: F401 - teaches pickle to hand tensors over in shared memory
 
 from dlx.data.batches.voxels import TENSORS
-from dlx.execution.server import quiet_children, start_context
-from dlx.execution.stores import SHARED_MEMORY, Stores
-from dlx.execution.trial import Event, Task, TrialEnded, leaves_process_unusable
-from dlx.execution.worker import Began, Refused, work
+from dlx.execution.trials.stores import SHARED_MEMORY, Stores
+from dlx.execution.trials.trial import Event, Task, TrialEnded, leaves_process_unusable
+from dlx.execution.workers.server import quiet_children, start_context
+from dlx.execution.workers.worker import Began, Refused, work
 from dlx.records.schema import TrialRecord
 from dlx.system.errors import DataError, DlxError
 

@@ -1,0 +1,1 @@
+"""Networks by name, as the registry lists them: U-Nets, ResNets, VGGs, and a classifier of single voxels."""

@@ -1,0 +1,1 @@
+"""What one forward pass of a network shows: its parameters, which are used twice, and its operations."""

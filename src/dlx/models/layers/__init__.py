@@ -1,0 +1,1 @@
+"""What networks are made of: convolutions, normalisation, upsampling, dropout, and blocks of them."""
