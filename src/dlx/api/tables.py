@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlx.records.archive import StudyRecords, read_study
-from dlx.report.csv_tables import ValueTable, cases_table, results_table
-from dlx.report.epochs_csv import epochs_table
+from dlx.report.files.csv_tables import ValueTable, cases_table, results_table
+from dlx.report.files.epochs_csv import epochs_table
 from dlx.system.errors import DlxError
 from dlx.system.files import expand_home
 
