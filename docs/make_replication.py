@@ -12,10 +12,10 @@ from math import cos, pi
 from pathlib import Path
 
 from dlx.records.archive import finished, read_study
-from dlx.report.formatting import spell_effect
+from dlx.report.findings.summary import Summary, summarize_study
 from dlx.report.page.markdown import escape, table
-from dlx.report.summary import Summary, summarize_study
-from dlx.report.words import spell_reasons, spell_scoped_verdict
+from dlx.report.wording.formatting import spell_effect
+from dlx.report.wording.verdicts import spell_reasons, spell_scoped_verdict
 
 DOCS = Path(__file__).parent
 EXPERIMENTS = DOCS.parent / "experiments"

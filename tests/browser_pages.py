@@ -20,9 +20,9 @@ import numpy as np
 
 from dlx.records.archive import StudyRecords, read_study
 from dlx.records.pictures import CasePicture, grey_png, indexed_png
+from dlx.report.findings.summary import summarize_study
 from dlx.report.page.html import make_html_page
 from dlx.report.page.sections import page_content
-from dlx.report.summary import summarize_study
 from made_records import DROPOUT, made_study, with_classes
 
 ROOT = Path(__file__).parent.parent

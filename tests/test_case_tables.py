@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from dlx.records.archive import StudyRecords, portable, read_study, write_archive
-from dlx.report.csv_tables import cases_table, results_table
-from dlx.report.files import write_tables
-from dlx.report.hardest_cases import hardest_cases, shown_variants
+from dlx.report.files.csv_tables import cases_table, results_table
+from dlx.report.files.writing import write_tables
+from dlx.report.findings.hardest_cases import hardest_cases, shown_variants
+from dlx.report.findings.summary import summarize_study
 from dlx.report.page.page import make_page
 from dlx.report.page.sections import page_content
-from dlx.report.rows import hard_case_rows
-from dlx.report.summary import summarize_study
+from dlx.report.wording.rows import hard_case_rows
 from dlx.study.results import CaseScores
 from made_records import made_study, write_folder
 

@@ -5,11 +5,11 @@ import json
 import pytest
 
 from dlx.records.archive import read_study, write_archive
+from dlx.report.findings.summary import summarize_study
 from dlx.report.page.page import make_page
 from dlx.report.page.sections import page_content
-from dlx.report.summary import summarize_study
 from dlx.report.terminal.trial_tables import seeds_table
-from dlx.report.words import spell_collapse, spell_reasons
+from dlx.report.wording.verdicts import spell_collapse, spell_reasons
 from dlx.statistics.collapse import find_collapse, runs_without
 from dlx.statistics.reasons import NothingLearned
 from dlx.statistics.verdict import Verdict

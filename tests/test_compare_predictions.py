@@ -10,7 +10,7 @@ from scipy import stats
 
 from calibration import NOISES, coverage, false_alarms
 from dlx.report.predictions.comparison import person_values
-from dlx.report.words import spell_reasons, spell_scoped_verdict
+from dlx.report.wording.verdicts import spell_reasons, spell_scoped_verdict
 from dlx.statistics.estimate import over_patients_alone
 from dlx.statistics.predictions import compare_predictions
 from dlx.statistics.reasons import FewPatients, LostByCorrection, SmallDifference

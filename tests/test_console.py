@@ -16,10 +16,10 @@ import dlx
 from dlx.cli.output.console import output
 from dlx.cli.output.outcome import print_summary_after
 from dlx.records.archive import write_archive
+from dlx.report.findings.summary import summarize_study
 from dlx.report.page.markdown import code_block, escape, link_target
 from dlx.report.page.page import make_page
 from dlx.report.page.sections import page_content
-from dlx.report.summary import summarize_study
 from dlx.report.terminal.grid import Column, Grid, Line, Row, Trimmed
 from dlx.report.terminal.study_table import study_table
 from dlx.report.terminal.tables import as_text

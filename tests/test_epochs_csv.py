@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from dlx.records.archive import portable, read_study, write_archive
-from dlx.report.epochs_csv import epochs_table
-from dlx.report.files import write_tables
+from dlx.report.files.epochs_csv import epochs_table
+from dlx.report.files.writing import write_tables
 from made_records import made_study, write_folder
 
 COLUMNS = (

@@ -10,8 +10,8 @@ import pytest
 
 from dlx.execution.planning.plan import make_plan
 from dlx.records.archive import read_study
-from dlx.report.files import write_report
-from dlx.report.summary import summarize_study
+from dlx.report.files.writing import write_report
+from dlx.report.findings.summary import summarize_study
 from dlx.settings.layers import merge, nest, parse_assignment, read_recipe, read_toml, with_one_thread
 from dlx.study.study import read_study_file, study_from_file
 from dlx.trial.resolve import settings_id

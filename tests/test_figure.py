@@ -10,7 +10,7 @@ import pytest
 from dlx.records.archive import read_study
 from dlx.report.figures.last_epoch import clipped
 from dlx.report.figures.study import draw_study
-from dlx.report.summary import summarize_study
+from dlx.report.findings.summary import summarize_study
 from dlx.study.scope import Scope
 from made_records import dropout_sweep, made_study
 

@@ -11,8 +11,8 @@ from safetensors import safe_open
 import dlx.prediction.manifest
 import dlx.records.archive  # noqa: F401 - likewise
 from dlx.data.cache_file import KINDS
-from dlx.report.csv_tables import CASE_COLUMNS, RESULT_COLUMNS
-from dlx.report.epochs_csv import EPOCH_COLUMNS
+from dlx.report.files.csv_tables import CASE_COLUMNS, RESULT_COLUMNS
+from dlx.report.files.epochs_csv import EPOCH_COLUMNS
 from dlx.study.results import Record
 from pages import text_of
 from small import SMALL_ARGS

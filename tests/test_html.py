@@ -15,17 +15,17 @@ from PIL import Image
 
 from dlx.records.archive import read_study
 from dlx.records.pictures import CasePicture, grey_png, indexed_png
-from dlx.report.files import write_beside
-from dlx.report.headline import headline
-from dlx.report.learning_rates import rate_panels
+from dlx.report.files.writing import write_beside
+from dlx.report.findings.summary import summarize_study
 from dlx.report.methods.paragraphs import methods_of
 from dlx.report.methods.references import REFERENCES
-from dlx.report.page.content import Table, plain
 from dlx.report.page.html import in_parts, make_html_page
 from dlx.report.page.line_charts import thinned
 from dlx.report.page.sections import page_content
 from dlx.report.page.svg import element, ticks_within
-from dlx.report.summary import summarize_study
+from dlx.report.plotted.learning_rates import rate_panels
+from dlx.report.wording.content import Table, plain
+from dlx.report.wording.headline import headline
 from made_records import DROPOUT, dropout_sweep, made_study, with_classes
 from small import SMALL_ARGS
 

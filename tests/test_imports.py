@@ -35,6 +35,11 @@ PACKAGES = [
     "settings",
     "system",
 ]
+# the same of the packages of `report`
+REPORT_PACKAGES = [
+    *("terminal", "listing", "shown", "predictions", "files", "trackers", "page", "methods", "figures"),
+    *("plotted", "wording", "findings"),
+]
 
 
 def name_of(path):
@@ -73,6 +78,15 @@ def test_every_package_has_its_place_in_the_order_of_imports():
 def test_packages_import_from_packages_below(name):
     for imported in imported_by(name):
         assert PACKAGES.index(package_of(name)) <= PACKAGES.index(package_of(imported)), f"{name} imports {imported}"
+
+
+def test_report_is_packages_that_import_from_packages_below():
+    assert sorted(REPORT_PACKAGES) == sorted(path.parent.name for path in (ROOT / "report").glob("*/__init__.py"))
+    assert [path.name for path in (ROOT / "report").glob("*.py")] == ["__init__.py"]
+    for name in (name for name in FILES if name.count(".") > 2 and package_of(name) == "report"):
+        for imported in (imported for imported in imported_by(name) if package_of(imported) == "report"):
+            above, below = (REPORT_PACKAGES.index(one.split(".")[2]) for one in (name, imported))
+            assert above <= below, f"{name} imports {imported}"
 
 
 def names_of(name):

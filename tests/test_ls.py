@@ -13,11 +13,11 @@ from rich.console import Console
 from dlx.records.archive import read_study, write_archive
 from dlx.records.finding import find_studies
 from dlx.records.folder import StudyFolder
+from dlx.report.findings.summary import summarize_study
 from dlx.report.listing.entries import ListedStudy, entry_of, list_studies
 from dlx.report.listing.verdicts import shown_verdicts
-from dlx.report.summary import summarize_study
 from dlx.report.terminal.listing import StudyList
-from dlx.report.words import spell_in_short
+from dlx.report.wording.verdicts import spell_in_short
 from dlx.statistics.verdict import Verdict
 from dlx.system.errors import DataError
 from made_records import made_look, made_study, write_folder

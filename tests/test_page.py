@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from dlx.report.findings.summary import summarize_study
 from dlx.report.page.markdown import escape, table
 from dlx.report.page.page import make_page
 from dlx.report.page.sections import page_content
-from dlx.report.summary import summarize_study
 from made_records import DROPOUT, dropout_sweep, made_look, made_study
 
 

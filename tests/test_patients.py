@@ -11,12 +11,12 @@ from typer.testing import CliRunner
 
 from dlx.cli.main import app
 from dlx.records.archive import read_study
-from dlx.report.document import study_document
-from dlx.report.patients import patient_values
-from dlx.report.plan_words import design_lines, plan_lines, spell_needed
-from dlx.report.planning import plan_study
-from dlx.report.scope import headline_scope, scope_remarks
-from dlx.report.summary import summarize_study
+from dlx.report.files.document import study_document
+from dlx.report.findings.patients import patient_values
+from dlx.report.findings.planning import plan_study
+from dlx.report.findings.scope import headline_scope, scope_remarks
+from dlx.report.findings.summary import summarize_study
+from dlx.report.wording.plans import design_lines, plan_lines, spell_needed
 from dlx.statistics.estimate import FoldComponents
 from dlx.statistics.power import FoldDesign, Needed
 from dlx.statistics.verdict import Verdict

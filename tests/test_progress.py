@@ -8,7 +8,7 @@ from PIL import Image
 
 from dlx.records.archive import read_study
 from dlx.report.figures.progress import MIN_GAP, Curve, _apart
-from dlx.report.files import write_progress
+from dlx.report.files.writing import write_progress
 from made_records import made_study, write_folder
 
 ONE_NETWORK = {"unet2": (0.9, 0.8)}

@@ -11,11 +11,11 @@ from filelock import FileLock
 from dlx.records.archive import read_study, write_archive
 from dlx.records.folder import StudyFolder, TrialFolder
 from dlx.records.one_trial import is_trial_folder, read_trial
-from dlx.report.document import records_document
+from dlx.report.files.document import records_document
+from dlx.report.findings.summary import summarize_study
 from dlx.report.shown.changed_settings import changed_settings
 from dlx.report.shown.head import recorded_head
 from dlx.report.shown.states import count_states, states_of
-from dlx.report.summary import summarize_study
 from dlx.report.terminal.tables import as_text, tables_of
 from dlx.settings.spec import Spec
 from dlx.system.errors import DataError

@@ -10,10 +10,10 @@ import pytest
 
 from dlx.records.archive import read_study
 from dlx.records.schema import TrialRecord
-from dlx.report.plan_words import spell_needed
-from dlx.report.rows import noise_floor_line
-from dlx.report.summary import summarize_study
-from dlx.report.variant_checks import dice_of_batches
+from dlx.report.findings.summary import summarize_study
+from dlx.report.findings.variant_checks import dice_of_batches
+from dlx.report.wording.plans import spell_needed
+from dlx.report.wording.rows import noise_floor_line
 from dlx.statistics.power import Needed
 from dlx.statistics.reasons import AgainstRivals, EarlierLooks, MissingRuns, SameRecords
 from dlx.statistics.verdict import Verdict

@@ -7,8 +7,8 @@ from statistics import mean
 import pytest
 
 from dlx.records.archive import read_study
-from dlx.report.files import write_tables
-from dlx.report.summary_json import case_metrics, label_key, study_summary, trial_summary
+from dlx.report.files.summary_json import case_metrics, label_key, study_summary, trial_summary
+from dlx.report.files.writing import write_tables
 from dlx.study.results import CaseScores, OverlapCounts
 from made_masks import read_summary
 from made_records import made_study

@@ -18,7 +18,7 @@ from dlx.cli.running import check_trackers
 from dlx.records.archive import read_study, write_archive
 from dlx.records.folder import StudyFolder
 from dlx.records.palette import ERROR_COLOURS, class_colours
-from dlx.report.files import write_trackers
+from dlx.report.files.writing import write_trackers
 from dlx.report.trackers import mlflow, tensorboard
 from dlx.report.trackers.slices import GAP_PX, MIN_SIDE_PX, OPACITY, draw_slice, name_of
 from dlx.report.trackers.times import epoch_times

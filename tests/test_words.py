@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from dlx.report.words import (
+from dlx.report.wording.verdicts import (
     VERDICTS,
     spell_collapse,
     spell_collapsed_runs,

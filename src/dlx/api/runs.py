@@ -13,9 +13,9 @@ from dlx.api.studies import one_network
 from dlx.api.tables import RecordTables, tables_of_records
 from dlx.records.archive import StudyRecords, read_study, with_looks
 from dlx.records.folder import StudyFolder
-from dlx.report.document import records_document
-from dlx.report.files import write_report
-from dlx.report.summary import Summary, summarize_study
+from dlx.report.files.document import records_document
+from dlx.report.files.writing import write_report
+from dlx.report.findings.summary import Summary, summarize_study
 from dlx.report.terminal.tables import as_text, tables_of
 from dlx.settings.short_names import DEFAULT_RECIPE, NamedSettings
 from dlx.study.own_code import with_code_of_study

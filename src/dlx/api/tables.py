@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from dlx.api.arguments import Location, as_path
 from dlx.records.archive import StudyRecords, read_study
-from dlx.report.csv_tables import ValueTable, cases_table, results_table
-from dlx.report.epochs_csv import epochs_table
+from dlx.report.files.csv_tables import ValueTable, cases_table, results_table
+from dlx.report.files.epochs_csv import epochs_table
 from dlx.system.errors import DlxError
 
 if TYPE_CHECKING:

@@ -142,8 +142,8 @@ def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Pa
     from dlx.execution.workers.server import start_server
     from dlx.records.archive import check_can_write, read_study, records_beside, with_looks
     from dlx.records.folder import StudyFolder
-    from dlx.report.files import write_beside, write_report
-    from dlx.report.summary import summarize_study
+    from dlx.report.files.writing import write_beside, write_report
+    from dlx.report.findings.summary import summarize_study
 
     if options.resume:
         raise SettingError("--resume: only dlx train has this option; to resume a study, run its command again")

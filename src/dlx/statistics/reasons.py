@@ -1,4 +1,4 @@
-"""The reasons of verdicts, as values. Their words are in `dlx.report.words`."""
+"""The reasons of verdicts, as values. Their words are in `dlx.report.wording.verdicts`."""
 
 from dataclasses import dataclass
 

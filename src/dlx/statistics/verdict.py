@@ -1,4 +1,4 @@
-"""Verdicts as values. Their words are in `dlx.report.words`."""
+"""Verdicts as values. Their words are in `dlx.report.wording.verdicts`."""
 
 from enum import Enum, auto
 

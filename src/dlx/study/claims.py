@@ -10,7 +10,7 @@ from dlx.study.metrics import EPOCH_METRICS, ClaimMetric, find_metric, is_of_epo
 
 
 class Claim(Section):
-    """A statement about the study's result, declared before it runs; `dlx.report.claims` tests it.
+    """A statement about the study's result, declared before it runs; `dlx.report.findings.claims` tests it.
 
     `greater`: the metric of `variant` exceeds that of `than` (by default the control) by more than `margin`; `less`,
     `within`: likewise. `best`: no other variant has a better metric. `rises`, `falls`: the least-squares slope of the

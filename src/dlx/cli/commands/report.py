@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from dlx.report.summary import Summary
+    from dlx.report.findings.summary import Summary
 
 
 def report(
@@ -42,8 +42,8 @@ def report(
     from dlx.records.archive import read_study, with_looks
     from dlx.records.folder import StudyFolder
     from dlx.records.merge import merge_studies
-    from dlx.report.files import write_report, write_trackers
-    from dlx.report.summary import summarize_study
+    from dlx.report.files.writing import write_report, write_trackers
+    from dlx.report.findings.summary import summarize_study
 
     if plan:
         unused = {"--out": out is not None, "--tensorboard": tensorboard, "--mlflow": mlflow}
@@ -79,9 +79,9 @@ def check_options_of_plan(unused: dict[str, bool]) -> None:
 def print_plan(summary: "Summary", *, as_json: bool) -> None:
     """Prints what would settle the open verdicts, as lines or as a JSON document."""
     from dlx.cli.output.console import output, print_json
-    from dlx.report.plan_words import design_lines, plan_lines
-    from dlx.report.planning import plan_study
+    from dlx.report.findings.planning import plan_study
     from dlx.report.terminal.grid import Line, Trimmed
+    from dlx.report.wording.plans import design_lines, plan_lines
 
     if as_json:
         found = plan_study(summary)

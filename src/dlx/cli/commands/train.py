@@ -30,8 +30,8 @@ def train(options: TrainOptions) -> None:
     from dlx.execution.planning.longer import begin
     from dlx.execution.planning.plan import check_resumable
     from dlx.records.archive import read_study
-    from dlx.report.files import write_html_page, write_progress, write_tables
-    from dlx.report.summary import summarize_study
+    from dlx.report.files.writing import write_html_page, write_progress, write_tables
+    from dlx.report.findings.summary import summarize_study
 
     options, longer = resumed(options)
     if longer is None:

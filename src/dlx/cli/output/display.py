@@ -16,7 +16,7 @@ from dlx.engine.fit import StepDone
 from dlx.execution.planning.plan import Plan
 from dlx.execution.trials.trial import CaptureFailed, Event, Scoring, TrialEnded, TrialStarted
 from dlx.records.schema import EpochRecord, TrialRecord
-from dlx.report.formatting import signed, spell, spell_seconds
+from dlx.report.wording.formatting import signed, spell, spell_seconds
 from dlx.study.metrics import trial_value
 from dlx.study.study import Trial
 from dlx.system.characters import visible

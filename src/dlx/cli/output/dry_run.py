@@ -7,8 +7,8 @@ from rich.table import Table
 
 from dlx.cli.output.console import PlainConsole, output, print_json
 from dlx.cli.output.head import print_head, print_indented, print_variants, study_entry
-from dlx.report.formatting import spell_seconds
 from dlx.report.terminal.grid import Column, Grid, Row, Styled, Trimmed
+from dlx.report.wording.formatting import spell_seconds
 from dlx.settings.part import Part, is_dumped
 from dlx.settings.text import counted
 from dlx.system.characters import visible

@@ -6,7 +6,7 @@ from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 from dlx.cli.output.console import PlainConsole
-from dlx.report import head_lines as lines
+from dlx.report.wording import head_lines as lines
 from dlx.system.characters import visible
 
 if TYPE_CHECKING:

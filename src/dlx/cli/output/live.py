@@ -17,7 +17,7 @@ from dlx.engine.fit import StepDone
 from dlx.execution.planning.plan import Plan
 from dlx.execution.trials.trial import Event, Scoring, TrialEnded, TrialStarted
 from dlx.records.schema import EpochRecord
-from dlx.report.formatting import spell, spell_seconds
+from dlx.report.wording.formatting import spell, spell_seconds
 from dlx.study.results import EpochResult
 from dlx.system.characters import visible
 

@@ -10,9 +10,9 @@ from dlx.cli.output.head import study_entry
 from dlx.cli.parsing import spell_stop
 from dlx.cli.repeat_commands import repeat_command, resume_command
 from dlx.records.archive import StudyRecords, read_study
-from dlx.report.cross_validation import CrossValidation, cross_validate
-from dlx.report.document import cross_validation_entry, records_document, trial_entry
-from dlx.report.summary import Summary
+from dlx.report.files.document import cross_validation_entry, records_document, trial_entry
+from dlx.report.findings.cross_validation import CrossValidation, cross_validate
+from dlx.report.findings.summary import Summary
 from dlx.report.terminal.folds_table import folds_table
 from dlx.report.terminal.tables import tables_of
 from dlx.report.terminal.trial_tables import seeds_table, trial_table

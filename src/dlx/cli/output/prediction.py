@@ -9,7 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from dlx.cli.output.console import note, notes, output
 from dlx.cli.output.head import print_indented
 from dlx.cli.parsing import spell_stop
-from dlx.report.formatting import spell_seconds
+from dlx.report.wording.formatting import spell_seconds
 from dlx.settings.text import counted
 from dlx.system.characters import visible
 

@@ -10,17 +10,17 @@ from dlx.cli.repeat_commands import repeat_command, resume_command
 from dlx.records.archive import StudyRecords, finished, read_study
 from dlx.records.folder import StudyFolder
 from dlx.records.one_trial import OneTrial, read_trial
-from dlx.report.document import records_document, trial_entry
-from dlx.report.head_lines import subset_words
+from dlx.report.files.document import records_document, trial_entry
+from dlx.report.findings.summary import Summary, summarize_study
 from dlx.report.shown.changed_settings import changed_settings
 from dlx.report.shown.head import recorded_head, trial_head
 from dlx.report.shown.recorded_settings import read_settings
 from dlx.report.shown.states import TrialState, count_states, state_entry, state_of, states_of
-from dlx.report.summary import Summary, summarize_study
 from dlx.report.terminal.grid import Grid, Line, Trimmed
 from dlx.report.terminal.shown import bad_ends, epochs_table, hardest_cases_table, settings_table, states_table
 from dlx.report.terminal.tables import tables_of
 from dlx.report.terminal.trial_tables import seeds_table, trial_table
+from dlx.report.wording.head_lines import subset_words
 from dlx.study.run_id import spell_run
 from dlx.system.characters import visible
 from dlx.system.errors import spell_os_error

@@ -10,10 +10,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from dlx.report.epoch_curves import VariantCurves, curves_of, few_points, has_markers, spell_runs_shown
 from dlx.report.figures.style import CONTROL, INK, STYLES, TRAIN, VAL
-from dlx.report.summary import Summary
-from dlx.report.variants import VariantSummary
+from dlx.report.findings.summary import Summary
+from dlx.report.findings.variants import VariantSummary
+from dlx.report.plotted.epoch_curves import VariantCurves, curves_of, few_points, has_markers, spell_runs_shown
 from dlx.system.characters import visible
 
 

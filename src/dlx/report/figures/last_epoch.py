@@ -6,11 +6,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
 from matplotlib.lines import Line2D
 
-from dlx.report.differences import clipped, cut_ends, range_of_differences, shown_differences
 from dlx.report.figures.style import CONTROL, INK, STYLES, VAL
 from dlx.report.figures.variant_axis import VariantAxis
-from dlx.report.summary import Summary
-from dlx.report.words import FOR
+from dlx.report.findings.summary import Summary
+from dlx.report.plotted.differences import clipped, cut_ends, range_of_differences, shown_differences
+from dlx.report.wording.verdicts import FOR
 from dlx.settings.text import counted
 from dlx.statistics.claims import Estimate
 from dlx.study.metrics import METRICS

@@ -9,8 +9,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from dlx.report.figures.style import SERIES, WIDTH_IN, save, styled
-from dlx.report.levels import PROBES, by_level
-from dlx.report.summary import Summary
+from dlx.report.findings.levels import PROBES, by_level
+from dlx.report.findings.summary import Summary
 from dlx.system.characters import visible
 
 

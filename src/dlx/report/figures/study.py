@@ -9,12 +9,12 @@ from textwrap import fill
 
 from matplotlib.figure import Figure
 
-from dlx.report.epoch_curves import few_points, has_curves
 from dlx.report.figures.curves import draw_curves, num_columns
 from dlx.report.figures.last_epoch import draw_last_epoch
 from dlx.report.figures.style import WIDTH_IN, save, styled
 from dlx.report.figures.variant_axis import numbers_on_axis
-from dlx.report.summary import Summary
+from dlx.report.findings.summary import Summary
+from dlx.report.plotted.epoch_curves import few_points, has_curves
 from dlx.system.characters import visible
 
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import ScaledTranslation, Transform
 
-from dlx.report.summary import Summary
+from dlx.report.findings.summary import Summary
 from dlx.system.characters import visible
 
 

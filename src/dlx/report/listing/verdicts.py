@@ -14,7 +14,7 @@ def verdicts_in_short(records: StudyRecords, read_all: Callable[[], StudyRecords
     found = shown_verdicts(records, read_all)
     if not found:
         return "-"
-    from dlx.report.words import spell_in_short
+    from dlx.report.wording.verdicts import spell_in_short
 
     return spell_in_short(found)
 
@@ -27,7 +27,7 @@ def shown_verdicts(records: StudyRecords, read_all: Callable[[], StudyRecords]) 
     """
     if not records.looks or records.header.control is None:
         return []
-    from dlx.report.summary import summarize_study  # here, as a list without looks needs no statistics
+    from dlx.report.findings.summary import summarize_study  # here, as a list without looks needs no statistics
 
     plain = replace(records, header=records.header.model_copy(update={"claims": ()}))
     summary = summarize_study(plain, with_power=False)

@@ -10,6 +10,7 @@ from typing import Any
 
 from dlx.records.archive import StudyRecords, finished
 from dlx.records.schema import TrialRecord
+from dlx.report.findings.summary import Summary
 from dlx.report.methods.references import REFERENCES, Reference
 from dlx.report.methods.training import network_sentences, training_sentences
 from dlx.report.methods.words import (
@@ -23,8 +24,7 @@ from dlx.report.methods.words import (
     setting,
     text_in,
 )
-from dlx.report.page.content import Given
-from dlx.report.summary import Summary
+from dlx.report.wording.content import Given
 from dlx.settings.text import counted
 from dlx.statistics.correction import MIN_VARIANTS
 from dlx.study.scope import Scope

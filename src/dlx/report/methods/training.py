@@ -16,7 +16,7 @@ from dlx.report.methods.words import (
     table_in,
     text_in,
 )
-from dlx.report.page.content import Given
+from dlx.report.wording.content import Given
 
 LOSSES: dict[str, tuple[str, tuple[str, ...]]] = {  # name -> words, what they cite
     "dice": ("the soft Dice loss", ("soft-dice",)),

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dlx.report.page.content import Given
+from dlx.report.wording.content import Given
 
 
 @dataclass(frozen=True)

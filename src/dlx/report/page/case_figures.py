@@ -19,10 +19,10 @@ from dlx.records.pictures import (
     grey_png,
     indexed_png,
 )
-from dlx.report.case_pictures import PicturedTrial
-from dlx.report.formatting import spell
-from dlx.report.page.content import Given, Words
 from dlx.report.page.svg import drawing, element
+from dlx.report.plotted.case_pictures import PicturedTrial
+from dlx.report.wording.content import Given, Words
+from dlx.report.wording.formatting import spell
 from dlx.study.results import DistanceUnit
 from dlx.system.characters import visible
 

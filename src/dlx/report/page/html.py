@@ -15,14 +15,19 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from dlx.records.archive import StudyRecords
-from dlx.report.case_pictures import pictured_trials
-from dlx.report.epoch_curves import few_points, has_curves, spell_runs_shown
-from dlx.report.headline import headline
-from dlx.report.learning_rates import RatePanel, rate_panels
+from dlx.report.findings.summary import Summary
 from dlx.report.methods.paragraphs import Methods, methods_of
 from dlx.report.methods.words import Citation, Sentence
 from dlx.report.page.case_figures import CaseGroup, case_groups
-from dlx.report.page.content import (
+from dlx.report.page.line_charts import describe_rates, dice_charts, rate_chart, rate_class, scale_of
+from dlx.report.page.run_sections import changes_section, class_scores_section, runs_section
+from dlx.report.page.sections import PageContent, progress_lines, subject_lines
+from dlx.report.page.strips import StripChart, dice_chart_of_variants, difference_chart
+from dlx.report.page.svg import element
+from dlx.report.plotted.case_pictures import pictured_trials
+from dlx.report.plotted.epoch_curves import few_points, has_curves, spell_runs_shown
+from dlx.report.plotted.learning_rates import RatePanel, rate_panels
+from dlx.report.wording.content import (
     Block,
     Bullets,
     Code,
@@ -36,12 +41,7 @@ from dlx.report.page.content import (
     Words,
     words,
 )
-from dlx.report.page.line_charts import describe_rates, dice_charts, rate_chart, rate_class, scale_of
-from dlx.report.page.run_sections import changes_section, class_scores_section, runs_section
-from dlx.report.page.sections import PageContent, progress_lines, subject_lines
-from dlx.report.page.strips import StripChart, dice_chart_of_variants, difference_chart
-from dlx.report.page.svg import element
-from dlx.report.summary import Summary
+from dlx.report.wording.headline import headline
 from dlx.system.characters import visible, visible_lines
 
 MAX_COLUMNS = 9  # of a table, beside the names of its rows: a wider one is shown in parts, which fit a printed page

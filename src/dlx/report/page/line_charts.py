@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from dlx.report.epoch_curves import Curve, VariantCurves, curves_of, has_markers
-from dlx.report.formatting import spell
-from dlx.report.learning_rates import RateLine, RatePanel
+from dlx.report.findings.variants import VariantSummary
 from dlx.report.page.svg import Point, Range, drawing, element, path_of, thinned, ticks_within
-from dlx.report.variants import VariantSummary
+from dlx.report.plotted.epoch_curves import Curve, VariantCurves, curves_of, has_markers
+from dlx.report.plotted.learning_rates import RateLine, RatePanel
+from dlx.report.wording.formatting import spell
 from dlx.statistics.claims import Estimate
 from dlx.system.characters import visible
 

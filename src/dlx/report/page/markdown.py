@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
-from dlx.report.page.content import (
+from dlx.report.wording.content import (
     Block,
     Bullets,
     Code,

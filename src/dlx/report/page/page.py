@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from dlx.report.page.content import Picture, Section
 from dlx.report.page.markdown import spell_section
 from dlx.report.page.sections import PageContent
+from dlx.report.wording.content import Picture, Section
 
 
 def make_page(content: PageContent, figure_name: str | None, levels_name: str | None = None) -> str:

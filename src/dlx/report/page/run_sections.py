@@ -1,11 +1,12 @@
 """Sections that only the HTML page has: the runs and classes of one network, and what each variant changes."""
 
 from dlx.records.archive import StudyRecords, finished
-from dlx.report.cross_validation import cross_validate, foot_lines
-from dlx.report.formatting import signed, spell, spell_spread
-from dlx.report.page.content import Block, Bullets, Given, Paragraph, Section, Table, Words, given, plain
-from dlx.report.rows import classes_of
-from dlx.report.summary import Summary
+from dlx.report.findings.cross_validation import cross_validate
+from dlx.report.findings.summary import Summary
+from dlx.report.wording.content import Block, Bullets, Given, Paragraph, Section, Table, Words, given, plain
+from dlx.report.wording.folds import foot_lines
+from dlx.report.wording.formatting import signed, spell, spell_spread
+from dlx.report.wording.rows import classes_of
 from dlx.settings.layers import settings_differences
 from dlx.settings.text import shorten
 from dlx.statistics.claims import Estimate

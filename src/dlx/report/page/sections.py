@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dlx.records.archive import StudyRecords, finished
-from dlx.report import rows
-from dlx.report.formatting import spell, spell_seconds
-from dlx.report.levels import PROBES, by_level, deepest_to_first, is_probed, levels_of
-from dlx.report.page.content import (
+from dlx.report.findings.levels import PROBES, by_level, deepest_to_first, is_probed, levels_of
+from dlx.report.findings.summary import Summary
+from dlx.report.wording import rows
+from dlx.report.wording.content import (
     Block,
     Bullets,
     Code,
@@ -27,9 +27,9 @@ from dlx.report.page.content import (
     plain,
     words,
 )
-from dlx.report.plan_words import plan_lines
-from dlx.report.summary import Summary
-from dlx.report.words import FOR, GROUNDS
+from dlx.report.wording.formatting import spell, spell_seconds
+from dlx.report.wording.plans import plan_lines
+from dlx.report.wording.verdicts import FOR, GROUNDS
 from dlx.settings.text import counted
 from dlx.statistics.correction import MIN_VARIANTS
 from dlx.statistics.verdict import Verdict
@@ -126,7 +126,7 @@ def verdicts_section(summary: Summary) -> Section | None:
         reasons = joined("; ", given(*row.reasons))
         text = joined(": ", [part for part in (verdict, reasons) if part])
         cells.append(((Given(row.name),), text, *plain(row.needed, row.difference, *row.intervals, f"{row.num_pairs}")))
-    intervals = (f"95 % interval {FOR[scope]}" for scope in rows.scopes_of(summary))
+    intervals = (f"95 % interval {FOR[scope]}" for scope in summary.scopes)
     titles = plain("variant", "verdict", "needed", "difference", *intervals, "pairs")
     title = words(
         "Difference from the control (",
@@ -193,7 +193,7 @@ def scores_section(summary: Summary) -> Section:
         ((Given(row.name),), *plain(f"{row.n}", *row.spreads)) for row in rows.score_rows(summary, (*own, *rows.SCORES))
     )
     warnings: tuple[Words, ...] = tuple(
-        (Strong((Given(rows.name_of(variant)), ": ", Given(text), ".")),)
+        (Strong((Given(variant.name), ": ", Given(text), ".")),)
         for variant in summary.variants
         for text in rows.warnings_of(variant)
     )
@@ -260,7 +260,7 @@ def spreads_section(summary: Summary) -> Section:
     """The spread over seeds beside that over cases."""
     cells = tuple(
         (
-            (Given(rows.name_of(variant)),),
+            (Given(variant.name),),
             *plain(
                 "collapsed" if variant.collapse else spell(variant.estimates["val_dice"].sd), spell(variant.case_sd)
             ),
@@ -303,9 +303,7 @@ def levels_section(summary: Summary) -> Section | None:
             values = [f"{first[level]:.3g} → {last[level]:.3g}" if level in first else "-" for level in levels]
             ratios = [deepest_to_first(variant, last=late) for late in (False, True)] if has_ratio else []
             spelled = ["-" if ratio is None else f"{ratio:.3g}" for ratio in ratios]
-            cells.append(
-                ((Given(rows.name_of(variant)),), *plain(*values, *([" → ".join(spelled)] if has_ratio else [])))
-            )
+            cells.append(((Given(variant.name),), *plain(*values, *([" → ".join(spelled)] if has_ratio else []))))
         titles = (("variant",), *given(*levels), *plain(*["deepest / first of the encoder"] * has_ratio))
         blocks += [Paragraph((Strong((f"{title[0].upper()}{title[1:]}",)),)), Table(titles, tuple(cells))]
     note = (

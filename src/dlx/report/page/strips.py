@@ -10,14 +10,14 @@ from math import isfinite
 
 from markupsafe import Markup
 
-from dlx.report import rows
-from dlx.report.differences import ShownDifference, clipped, cut_ends, range_of_differences, shown_differences
-from dlx.report.formatting import signed, spell, spell_interval
-from dlx.report.page.content import Words
+from dlx.report.findings.summary import Summary
+from dlx.report.findings.variants import VariantSummary
 from dlx.report.page.svg import Range, drawing, element, ticks_within
-from dlx.report.summary import Summary
-from dlx.report.variants import VariantSummary
-from dlx.report.words import FOR
+from dlx.report.plotted.differences import ShownDifference, clipped, cut_ends, range_of_differences, shown_differences
+from dlx.report.wording import rows
+from dlx.report.wording.content import Words
+from dlx.report.wording.formatting import signed, spell, spell_interval
+from dlx.report.wording.verdicts import FOR
 from dlx.study.metrics import METRICS
 from dlx.system.characters import visible
 
@@ -200,7 +200,7 @@ def _dice_strip(ident: str, variant: VariantSummary, axis: Axis) -> Strip:
     said = f"training {train}, validation {val}" if means else warning or "no run has ended"
     title = f"Dice of {visible(variant.label)} after the last epoch"
     strip = drawing(ident, title, visible(said), *marks, height=HEIGHT, width="100%")
-    return Strip(rows.name_of(variant), strip, (said,))
+    return Strip(variant.name, strip, (said,))
 
 
 def _values(variant: VariantSummary, *metrics: str) -> list[float]:

@@ -7,7 +7,7 @@ from statistics import mean
 import numpy as np
 
 from dlx.evaluation.evaluate import EvaluatedSet, Evaluation
-from dlx.report.patients import Cases, common_classes, values_of
+from dlx.report.findings.patients import Cases, common_classes, values_of
 from dlx.statistics.claims import interval_of
 from dlx.statistics.comparison import MIN_PATIENTS, Comparison
 from dlx.statistics.estimate import Floats, over_patients_alone

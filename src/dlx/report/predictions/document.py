@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from dlx.evaluation.evaluate import EvaluatedSet, Evaluation
-from dlx.report.csv_tables import Cell, ValueTable
+from dlx.report.files.csv_tables import Cell, ValueTable
+from dlx.report.files.summary_json import case_metrics, label_key, summary_document
 from dlx.report.predictions.comparison import MetricComparison, PairedMeans, SetComparison
-from dlx.report.summary_json import case_metrics, label_key, summary_document
-from dlx.report.words import spell_reasons, spell_verdict
+from dlx.report.wording.verdicts import spell_reasons, spell_verdict
 
 NAMES = {"val_dice": "dice", "hd95_mm": "hd95", "surface_dice": "surface_dice"}  # as in cases.csv
 COLUMNS = (

@@ -5,8 +5,8 @@ from typing import Any
 
 from dlx.records.archive import StudyRecords, TrialHistory
 from dlx.records.schema import StudyHeader
-from dlx.report import head_lines as lines
 from dlx.report.shown.recorded_settings import RecordedSettings, read_settings
+from dlx.report.wording import head_lines as lines
 from dlx.settings.part import Part
 
 

@@ -1,9 +1,10 @@
 """A table for the terminal: the folds of a network's cross-validation."""
 
-from dlx.report.cross_validation import CrossValidation, foot_lines
-from dlx.report.formatting import signed, spell
+from dlx.report.findings.cross_validation import CrossValidation
 from dlx.report.terminal.grid import Column, Grid, Line, Row, Trimmed
 from dlx.report.terminal.trial_tables import DICE, classes_table, collapse_lines, run_cells
+from dlx.report.wording.folds import foot_lines
+from dlx.report.wording.formatting import signed, spell
 from dlx.settings.text import counted
 from dlx.study.run_id import seed_of
 

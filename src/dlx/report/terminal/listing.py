@@ -7,9 +7,9 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from dlx.report.formatting import spell_age
 from dlx.report.listing.entries import ListedStudy, age_s
 from dlx.report.terminal.grid import GAP
+from dlx.report.wording.formatting import spell_age
 from dlx.system.characters import encodable, visible
 
 MIN_QUESTION = 32  # characters: of a shorter piece of a question nobody can tell what was asked

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 from dlx.data.layouts.listing import list_some
 from dlx.evaluation.evaluate import EvaluatedSet, Evaluation
-from dlx.report.formatting import signed, spell, spell_interval
-from dlx.report.plan_words import spell_needed
 from dlx.report.predictions.comparison import MetricComparison, PairedMeans, SetComparison
 from dlx.report.predictions.rows import CaseRow, ClassRow, Spread, case_rows, class_rows, hardest
 from dlx.report.terminal.grid import Cell, Column, Grid, Line, Row, Styled, Trimmed
 from dlx.report.terminal.study_table import STYLES
 from dlx.report.terminal.trial_tables import name_of_mean
-from dlx.report.words import GROUNDS_OF_PREDICTIONS, spell_reasons, spell_scoped_verdict
+from dlx.report.wording.formatting import signed, spell, spell_interval
+from dlx.report.wording.plans import spell_needed
+from dlx.report.wording.verdicts import GROUNDS_OF_PREDICTIONS, spell_reasons, spell_scoped_verdict
 from dlx.settings.text import counted
 from dlx.statistics.verdict import Verdict
 from dlx.study.metrics import direction_of

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from statistics import mean
 
 from dlx.records.schema import EpochRecord
-from dlx.report.formatting import spell
 from dlx.report.shown.changed_settings import UNKNOWN, ChangedSetting
 from dlx.report.shown.states import TrialState
 from dlx.report.terminal.grid import Column, Grid, Line, Row
+from dlx.report.wording.formatting import spell
 from dlx.study.results import CaseScores, TrialResult
 from dlx.study.run_id import spell_run
 

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
-from dlx.report.plan_words import plan_lines
-from dlx.report.rows import (
+from dlx.report.findings.summary import Summary
+from dlx.report.terminal.grid import Column, Grid, Line, Row, Styled, Trimmed
+from dlx.report.wording.plans import plan_lines
+from dlx.report.wording.rows import (
     VerdictRow,
     claim_rows,
     class_rows,
@@ -11,13 +13,10 @@ from dlx.report.rows import (
     hard_case_rows,
     hard_case_titles,
     noise_floor_line,
-    scopes_of,
     score_rows,
     verdict_rows,
 )
-from dlx.report.summary import Summary
-from dlx.report.terminal.grid import Column, Grid, Line, Row, Styled, Trimmed
-from dlx.report.words import FOR, GROUNDS, spell_collapse
+from dlx.report.wording.verdicts import FOR, GROUNDS, spell_collapse
 from dlx.settings.text import counted
 from dlx.statistics.verdict import Verdict
 
@@ -93,7 +92,7 @@ def verdict_table(summary: Summary, rows: Sequence[VerdictRow], footnotes: Seque
     columns = (
         Column("variant"),
         Column("difference", is_number=True),
-        Column(("95 % interval", *(FOR[scope] for scope in scopes_of(summary))), is_number=True, has_parts=True),
+        Column(("95 % interval", *(FOR[scope] for scope in summary.scopes)), is_number=True, has_parts=True),
         Column("verdict"),
         Column("needed"),
     )

@@ -5,8 +5,8 @@ from io import StringIO
 from rich.console import Console, RenderableType
 
 from dlx.records.archive import StudyRecords, finished
-from dlx.report.cross_validation import cross_validate
-from dlx.report.summary import Summary
+from dlx.report.findings.cross_validation import cross_validate
+from dlx.report.findings.summary import Summary
 from dlx.report.terminal.folds_table import folds_table
 from dlx.report.terminal.grid import Trimmed
 from dlx.report.terminal.study_table import cases_tables, study_table

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from dlx.records.schema import TrialRecord
-from dlx.report.formatting import signed, spell, spell_seconds, spell_spread
+from dlx.report.findings.variants import dice_of_classes
 from dlx.report.shown.recorded_settings import read_settings
 from dlx.report.terminal.grid import Column, Grid, Line, Row, Trimmed
-from dlx.report.variants import dice_of_classes
-from dlx.report.words import spell_collapse
+from dlx.report.wording.formatting import signed, spell, spell_seconds, spell_spread
+from dlx.report.wording.verdicts import spell_collapse
 from dlx.settings.text import counted
 from dlx.statistics.claims import Estimate
 from dlx.statistics.collapse import Collapse, find_collapse

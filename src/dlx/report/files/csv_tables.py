@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from dlx.records.archive import StudyRecords, TrialHistory
-from dlx.report.patients import case_values
-from dlx.report.variants import place
+from dlx.report.findings.patients import case_values
+from dlx.report.findings.variants import place
 from dlx.study.axes import spell_value
 from dlx.study.metrics import trial_value
 from dlx.study.results import TrialResult

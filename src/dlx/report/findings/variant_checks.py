@@ -6,7 +6,7 @@ from typing import Any
 
 from dlx.records.archive import TrialHistory
 from dlx.records.schema import StudyHeader, TrialRecord
-from dlx.report.variants import Placed, VariantSummary
+from dlx.report.findings.variants import Placed, VariantSummary
 from dlx.statistics.collapse import MIN_LEARNED
 from dlx.statistics.reasons import SameRecords
 from dlx.study.results import EpochResult, SetScores

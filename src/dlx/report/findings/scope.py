@@ -4,8 +4,8 @@ from collections.abc import Iterable
 from statistics import mean
 
 from dlx.records.schema import StudyHeader
-from dlx.report.patients import case_values
-from dlx.report.variants import VariantSummary
+from dlx.report.findings.patients import case_values
+from dlx.report.findings.variants import VariantSummary
 from dlx.settings.text import counted
 from dlx.statistics.comparison import MIN_PATIENTS
 from dlx.study.metrics import find_metric

@@ -12,7 +12,7 @@ from typing import Any
 
 import dlx
 from dlx.records.archive import StudyRecords
-from dlx.report.variants import place
+from dlx.report.findings.variants import place
 from dlx.scoring.counts import iou
 from dlx.scoring.means import class_means, mean_of_classes, set_scores
 from dlx.study.results import CaseScores, SetScores, TrialResult

@@ -5,7 +5,7 @@ from statistics import mean
 
 import numpy as np
 
-from dlx.report.variants import VariantSummary
+from dlx.report.findings.variants import VariantSummary
 from dlx.statistics.estimate import Floats
 from dlx.study.metrics import find_metric
 from dlx.study.results import CaseScores, TrialResult

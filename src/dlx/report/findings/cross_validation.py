@@ -8,11 +8,9 @@ import numpy as np
 
 from dlx.records.archive import StudyRecords
 from dlx.records.schema import StudyHeader, TrialRecord
-from dlx.report.formatting import spell
-from dlx.report.patients import patient_values
-from dlx.report.scope import test_to_train
-from dlx.report.variants import describe_variant, place
-from dlx.settings.text import counted
+from dlx.report.findings.patients import patient_values
+from dlx.report.findings.scope import test_to_train
+from dlx.report.findings.variants import describe_variant, place
 from dlx.statistics.claims import Estimate, interval_of
 from dlx.statistics.estimate import over_runs
 from dlx.study.metrics import trial_value
@@ -61,21 +59,3 @@ def cross_validate(records: StudyRecords) -> CrossValidation:
         num_cases=tables[0].shape[-1] if tables else None,
         interval=interval_of(over_runs(known, ratio)) if is_complete and ratio is not None else None,
     )
-
-
-def foot_lines(found: CrossValidation) -> list[str]:
-    """The mean over all cases and the interval for new training sets, or how many runs are missing."""
-    header = found.header
-    lines = ["sd: standard deviation over folds, in each the mean over its seeds"] if len(header.seeds) > 1 else []
-    if found.over_cases is not None:
-        times = "each validated once" + " by each seed" * (len(header.seeds) > 1)
-        what = counted(found.num_cases or 0, "case")
-        lines.append(f"mean over all {what}, {times}: val Dice {spell(found.over_cases)}")
-    if found.interval is not None:
-        low, high = (spell(end) for end in found.interval)
-        mean = spell(found.over_folds("val_dice").mean)
-        lines.append(f"mean over folds: val Dice {mean}, for new training sets {low} to {high} (95 %)")
-    done = sum(record.result is not None for record in found.records.values())
-    if done < len(header.runs):
-        lines.append(f"finished runs: {done} of {len(header.runs)}; the mean over all cases and the interval need all")
-    return lines

@@ -1,9 +1,9 @@
 """The plan of a study in words: what its verdicts depend on, and the designs that would settle the open ones."""
 
-from dlx.report.formatting import spell_seconds
-from dlx.report.planning import MAX_TIMES_PATIENTS, PlannedStudy, StudyPlan, plan_study
-from dlx.report.summary import Summary
-from dlx.report.words import FOR
+from dlx.report.findings.planning import MAX_TIMES_PATIENTS, PlannedStudy, StudyPlan, plan_study
+from dlx.report.findings.summary import Summary
+from dlx.report.wording.formatting import spell_seconds
+from dlx.report.wording.verdicts import FOR
 from dlx.settings.text import counted
 from dlx.statistics.comparison import Comparison
 from dlx.statistics.power import FoldDesign, PatientDesign, PowerDesign, SeedDesign

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 from dlx.records.archive import StudyRecords
 from dlx.records.schema import Look, StudyHeader
-from dlx.report.claims import ClaimOutcome, Ground, judge_claims
-from dlx.report.looks import chosen_after, earlier_looks, fewer_runs, this_look
-from dlx.report.patients import patient_values
-from dlx.report.scope import headline_scope, scope_remarks, test_to_train
-from dlx.report.variant_checks import evaluated_unlike_trained, find_same_records
-from dlx.report.variants import Placed, VariantSummary, describe_variant, on_one_device, place
+from dlx.report.findings.claims import ClaimOutcome, Ground, judge_claims
+from dlx.report.findings.looks import chosen_after, earlier_looks, fewer_runs, this_look
+from dlx.report.findings.patients import patient_values
+from dlx.report.findings.scope import headline_scope, scope_remarks, test_to_train
+from dlx.report.findings.variant_checks import evaluated_unlike_trained, find_same_records
+from dlx.report.findings.variants import Placed, VariantSummary, describe_variant, on_one_device, place
 from dlx.settings.text import counted
 from dlx.statistics import reasons as why
 from dlx.statistics.collapse import MIN_LEARNED, Collapse
@@ -52,6 +52,12 @@ class Summary:
     def name_of_runs(self) -> str:
         """`seeds`, in cross-validation `folds and seeds`."""
         return "folds and seeds" if self.header.folds else "seeds"
+
+    @property
+    def scopes(self) -> list[Scope]:
+        """The scopes that the design has, the headline's first, then from the widest to the narrowest."""
+        known = {scope for variant in self.variants if variant.comparison for scope in variant.comparison.scopes}
+        return [self.scope, *(scope for scope in reversed(Scope) if scope in known - {self.scope})]
 
     @property
     def direction(self) -> Direction:

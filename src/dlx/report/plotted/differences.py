@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from dlx.report.rows import scopes_of
-from dlx.report.summary import Summary
-from dlx.report.words import WITHOUT_A_POINT
+from dlx.report.findings.summary import Summary
+from dlx.report.wording.verdicts import WITHOUT_A_POINT
 from dlx.statistics.comparison import Comparison
 from dlx.statistics.verdict import Verdict
 from dlx.study.metrics import largest_difference
@@ -40,7 +39,7 @@ def shown_differences(summary: Summary) -> list[ShownDifference]:
         note = WITHOUT_A_POINT[row.verdict] if _has_no_point(row) else ""
         narrower = {
             scope: (row.scopes[scope].difference, clipped(row.scopes[scope].interval, -largest, largest))
-            for scope in scopes_of(summary)[1:]
+            for scope in summary.scopes[1:]
         }
         found.append(
             ShownDifference(

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from dlx.report.summary import Summary
-from dlx.report.variants import VariantSummary
+from dlx.report.findings.summary import Summary
+from dlx.report.findings.variants import VariantSummary
 from dlx.study.results import EpochResult
 
 PROBES = {  # field of a probe -> its title, and whether its axis is logarithmic

@@ -33,6 +33,11 @@ class VariantSummary:
     warnings: tuple[str, ...] = ()  # what a reader must know before the scores
 
     @property
+    def name(self) -> str:
+        """The label, and whether it is the control."""
+        return self.label + " (control)" * self.is_control
+
+    @property
     def estimates(self) -> dict[str, Estimate]:
         """By metric, over the runs that have it."""
         return {metric: Estimate.of(values.values()) for metric, values in self.by_run.items()}

@@ -4,12 +4,12 @@ import logging
 from pathlib import Path
 
 from dlx.records.archive import StudyRecords, archive_of, portable, with_pictures, write_archive
-from dlx.report.case_pictures import pictured_trials
-from dlx.report.csv_tables import cases_table, results_table
-from dlx.report.epochs_csv import epochs_table
-from dlx.report.own_files import is_own_json
-from dlx.report.summary import Summary
-from dlx.report.summary_json import study_summary, trial_summary
+from dlx.report.files.csv_tables import cases_table, results_table
+from dlx.report.files.epochs_csv import epochs_table
+from dlx.report.files.own_files import is_own_json
+from dlx.report.files.summary_json import study_summary, trial_summary
+from dlx.report.findings.summary import Summary
+from dlx.report.plotted.case_pictures import pictured_trials
 from dlx.report.trackers import mlflow as mlflow_runs
 from dlx.report.trackers import tensorboard as event_files
 from dlx.system.files import link_over, write_atomically, write_json
@@ -26,7 +26,7 @@ def write_report(
     quiet_matplotlib()
     from dlx.report.figures.levels import draw_levels
     from dlx.report.figures.study import draw_study
-    from dlx.report.levels import is_probed
+    from dlx.report.findings.levels import is_probed
     from dlx.report.page.html import make_html_page
     from dlx.report.page.page import make_page
     from dlx.report.page.sections import page_content

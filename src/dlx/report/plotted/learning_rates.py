@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dlx.report.epoch_curves import Curve
-from dlx.report.summary import Summary
-from dlx.report.variants import VariantSummary
+from dlx.report.findings.summary import Summary
+from dlx.report.findings.variants import VariantSummary
+from dlx.report.plotted.epoch_curves import Curve
 from dlx.study.results import EpochResult
 
 

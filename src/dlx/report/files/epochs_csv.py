@@ -2,7 +2,7 @@
 
 from dlx.records.archive import StudyRecords
 from dlx.records.schema import EpochRecord
-from dlx.report.csv_tables import TRIAL_COLUMNS, Cell, ValueTable, trials_in_order
+from dlx.report.files.csv_tables import TRIAL_COLUMNS, Cell, ValueTable, trials_in_order
 from dlx.study.metrics import epoch_value
 
 METRIC_COLUMNS = (

@@ -5,16 +5,15 @@ Cells are plain text; the code that shows them escapes it.
 
 from dataclasses import dataclass
 
-from dlx.report.formatting import signed, spell, spell_effect, spell_interval, spell_spread
-from dlx.report.hardest_cases import hardest_cases, shown_variants
-from dlx.report.plan_words import spell_needed
-from dlx.report.summary import Summary
-from dlx.report.variants import VariantSummary, dice_of_classes
-from dlx.report.words import LATE, spell_collapse, spell_reasons, spell_scoped_verdict
+from dlx.report.findings.hardest_cases import hardest_cases, shown_variants
+from dlx.report.findings.summary import Summary
+from dlx.report.findings.variants import VariantSummary, dice_of_classes
+from dlx.report.wording.formatting import signed, spell, spell_effect, spell_interval, spell_spread
+from dlx.report.wording.plans import spell_needed
+from dlx.report.wording.verdicts import LATE, spell_collapse, spell_reasons, spell_scoped_verdict
 from dlx.statistics.claims import Estimate
 from dlx.statistics.verdict import Verdict
 from dlx.study.metrics import largest_difference
-from dlx.study.scope import Scope
 
 SCORES = ("train_dice", "val_dice", "gap", "jitter", "best_val_dice")  # what tables of scores show, in this order
 
@@ -37,7 +36,7 @@ class VerdictRow:
     words: str
     reasons: tuple[str, ...]
     difference: str
-    intervals: tuple[str, ...]  # in the order of `scopes_of`
+    intervals: tuple[str, ...]  # in the order of `Summary.scopes`
     num_pairs: int
     needed: str
 
@@ -64,18 +63,13 @@ class HardCaseRow:
     spreads: tuple[str, ...]  # in the order of `hard_case_titles`
 
 
-def name_of(variant: VariantSummary) -> str:
-    """The label, and whether it is the control."""
-    return variant.label + " (control)" * variant.is_control
-
-
 def score_rows(summary: Summary, metrics: tuple[str, ...] = SCORES) -> list[ScoreRow]:
     """A row a variant: its number of seeds, and the mean and spread of these metrics."""
     rows = []
     for variant in summary.variants:
         estimates, is_mixed = variant.estimates, bool(variant.collapse)
         spreads = [spell_spread(estimates[m], is_mixed=is_mixed, has_sign=m == "gap") for m in metrics]
-        rows.append(ScoreRow(name_of(variant), estimates["val_dice"].n, tuple(spreads)))
+        rows.append(ScoreRow(variant.name, estimates["val_dice"].n, tuple(spreads)))
     return rows
 
 
@@ -89,7 +83,7 @@ def class_rows(summary: Summary) -> list[ScoreRow]:
     """A row a variant: the validation Dice of each class, in the order of `classes_of`."""
     names = classes_of(summary)
     return [
-        ScoreRow(name_of(v), v.estimates["val_dice"].n, tuple(_class_spread(v, name) for name in names))
+        ScoreRow(v.name, v.estimates["val_dice"].n, tuple(_class_spread(v, name) for name in names))
         for v in summary.variants
     ]
 
@@ -108,19 +102,13 @@ def verdict_rows(summary: Summary) -> list[VerdictRow]:
             words=spell_scoped_verdict(compared),
             reasons=tuple(filter(None, [spell_reasons(compared)])),
             difference=signed(compared.difference),
-            intervals=tuple(spell_interval(compared.scopes[scope].interval) for scope in scopes_of(summary)),
+            intervals=tuple(spell_interval(compared.scopes[scope].interval) for scope in summary.scopes),
             num_pairs=compared.num_pairs,
             needed=spell_needed(compared),
         )
         for variant in summary.variants
         if (compared := variant.comparison) is not None
     ]
-
-
-def scopes_of(summary: Summary) -> list[Scope]:
-    """The scopes that the design has, the headline's first, then from the widest to the narrowest."""
-    known = {scope for variant in summary.variants if variant.comparison for scope in variant.comparison.scopes}
-    return [summary.scope, *(scope for scope in reversed(Scope) if scope in known - {summary.scope})]
 
 
 def claim_rows(summary: Summary) -> list[ClaimRow]:
@@ -139,7 +127,7 @@ def claim_rows(summary: Summary) -> list[ClaimRow]:
 def hard_case_titles(summary: Summary) -> list[str]:
     """The variants whose Dice of the hardest cases are shown."""
     mark = " (highest of the others)" if summary.header.control is not None else ""
-    return [name_of(v) if v.is_control else f"{v.label}{mark}" for v in shown_variants(summary)]
+    return [v.name if v.is_control else f"{v.label}{mark}" for v in shown_variants(summary)]
 
 
 def hard_case_rows(summary: Summary) -> list[HardCaseRow]:

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from statistics import mean
 
-from dlx.report.patients import case_values, common_classes
-from dlx.report.summary import Summary
-from dlx.report.variants import VariantSummary
+from dlx.report.findings.patients import case_values, common_classes
+from dlx.report.findings.summary import Summary
+from dlx.report.findings.variants import VariantSummary
 from dlx.statistics.claims import Estimate
 
 NUM_SHOWN = 10  # as many as fit a page beside the other tables

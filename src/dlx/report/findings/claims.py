@@ -8,8 +8,8 @@ from statistics import mean
 import numpy as np
 
 from dlx.records.schema import StudyHeader
-from dlx.report.patients import patient_values
-from dlx.report.variants import VariantSummary, on_one_device
+from dlx.report.findings.patients import patient_values
+from dlx.report.findings.variants import VariantSummary, on_one_device
 from dlx.statistics import reasons as why
 from dlx.statistics.claims import (
     ClaimResult,

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from dlx.report.formatting import signed, spell_interval, spell_spread
-from dlx.report.summary import Summary
-from dlx.report.variants import VariantSummary
-from dlx.report.words import FOR
+from dlx.report.findings.summary import Summary
+from dlx.report.findings.variants import VariantSummary
+from dlx.report.wording.formatting import signed, spell_interval, spell_spread
+from dlx.report.wording.verdicts import FOR
 from dlx.settings.text import counted
 from dlx.statistics.comparison import Comparison
 from dlx.statistics.verdict import Verdict

@@ -6,11 +6,11 @@ from typing import Any
 
 from dlx.records.archive import StudyRecords
 from dlx.records.schema import TrialRecord
-from dlx.report.cross_validation import CrossValidation, cross_validate
-from dlx.report.rows import SCORES
-from dlx.report.summary import Summary
-from dlx.report.variants import VariantSummary, dice_of_classes
-from dlx.report.words import VERDICTS, spell_reasons, spell_verdict
+from dlx.report.findings.cross_validation import CrossValidation, cross_validate
+from dlx.report.findings.summary import Summary
+from dlx.report.findings.variants import VariantSummary, dice_of_classes
+from dlx.report.wording.rows import SCORES
+from dlx.report.wording.verdicts import VERDICTS, spell_reasons, spell_verdict
 from dlx.statistics.claims import Estimate
 from dlx.statistics.comparison import Comparison
 from dlx.statistics.power import PowerDesign, SeedDesign

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from dlx.records.archive import StudyRecords
 from dlx.records.pictures import CasePicture
 from dlx.records.schema import TrialEntry
-from dlx.report.hardest_cases import shown_variants
-from dlx.report.rows import name_of
-from dlx.report.summary import Summary
+from dlx.report.findings.hardest_cases import shown_variants
+from dlx.report.findings.summary import Summary
 from dlx.study.run_id import spell_run
 
 
@@ -33,6 +32,6 @@ def pictured_trials(summary: Summary, records: StudyRecords) -> list[PicturedTri
         for trial in records.trials:
             is_scored = trial.record is not None and trial.record.result is not None
             if trial.entry.label == variant.label and is_scored and (pictures := trial.read_pictures()):
-                found.append(PicturedTrial(trial.entry, f"{name_of(variant)}, {spell_run(trial.entry.run)}", pictures))
+                found.append(PicturedTrial(trial.entry, f"{variant.name}, {spell_run(trial.entry.run)}", pictures))
                 break
     return found

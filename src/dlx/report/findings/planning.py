@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from statistics import mean
 
-from dlx.report.summary import Summary
+from dlx.report.findings.summary import Summary
 from dlx.statistics.decision import ALPHA
 from dlx.statistics.estimate import FoldComponents
 from dlx.statistics.power import (

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dlx.report.summary import Summary
-from dlx.report.variants import VariantSummary
-from dlx.report.words import spell_collapse
+from dlx.report.findings.summary import Summary
+from dlx.report.findings.variants import VariantSummary
+from dlx.report.wording.verdicts import spell_collapse
 from dlx.settings.text import counted
 from dlx.statistics.claims import Estimate
 from dlx.study.metrics import MIN_POINTS, epoch_value

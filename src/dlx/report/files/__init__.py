@@ -1,0 +1,1 @@
+"""The files beside a study or run: reports, CSV tables, summary.json, and the JSON documents of commands."""

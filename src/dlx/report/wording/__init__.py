@@ -1,0 +1,1 @@
+"""What a study found in words: verdicts, sentences, plans, and the cells of tables as plain text."""
