@@ -110,3 +110,9 @@ def test_a_shell_reads_a_command_as_the_words_it_was_made_of():
     assert command.isprintable()
     read = subprocess.run(["bash", "-c", f"printf '%s\\0' {command}"], capture_output=True, check=True).stdout
     assert read == b"".join(word.encode("utf-8", "surrogateescape") + b"\0" for word in words)
+
+
+def test_a_study_of_the_python_interface_is_resumed_and_repeated_by_its_call():
+    command = "dlx.run('dropout')"
+    assert resume_command(command) == f"the same call in Python ({command})"
+    assert repeat_command(command) == f"the same call in Python, with fresh=True ({command})"

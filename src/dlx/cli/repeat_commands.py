@@ -16,12 +16,21 @@ OPTIONS = {key: name for name, key in SHORT_NAMES.items() if key not in ("data.s
 
 def resume_command(command: str) -> str:
     """The command that runs what is unfinished: the given one without `--fresh`."""
+    if _is_python(command):
+        return f"the same call in Python ({command})"
     return without_flags(command, "--fresh")
 
 
 def repeat_command(command: str) -> str:
     """The command that runs everything again from the first epoch."""
+    if _is_python(command):
+        return f"the same call in Python, with fresh=True ({command})"
     return f"{without_flags(command, '--resume', '--fresh')} --fresh"
+
+
+def _is_python(command: str) -> bool:
+    """Whether a study was run by the Python interface, which records its call in place of a command."""
+    return command.startswith("dlx.")
 
 
 def train_command(settings: Mapping[str, Any], seeds: Sequence[int], out: Path) -> str:
