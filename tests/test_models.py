@@ -247,7 +247,7 @@ for name in sorted(set(registry.PARTS["model"]) - blocks_again):  # more of the 
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_network_compiles_to_one_graph():
     # in a process of its own, where no shapes are checked: the compiler cannot see through the checks
     subprocess.run([sys.executable, "-c", COMPILE], check=True)
