@@ -45,6 +45,15 @@ def cache(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
+@pytest.fixture(scope="session")
+def warm_server(tmp_path_factory):
+    """The socket of a server that forks `dlx` processes."""
+    from page_runs import serving
+
+    with serving(tmp_path_factory.mktemp("warm")) as path:
+        yield path
+
+
 @pytest.fixture
 def dlx(tmp_path, monkeypatch, cache):
     """Runs a command line in an empty folder; gives the result, with a user's error as it is raised.

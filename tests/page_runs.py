@@ -7,12 +7,13 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from pages import ROOT, SHELL, Block
 
+WARM = ROOT / "tests/warm_dlx.py"
 LIMIT_S = 280  # of one page; about ten times what it takes where nothing else runs
 FAILED = 99  # the exit code of a script whose last command ended otherwise than expected
 
@@ -68,13 +69,16 @@ def script_of(steps: Iterable[Step]) -> str:
     return "\n".join(lines)
 
 
-def run_steps(steps: list[Step], folder: Path, cache: Path) -> tuple[int, list[str]]:
-    """Runs the steps in an empty folder below `folder`; gives the exit code, and the output of each that was begun."""
+def run_steps(steps: list[Step], folder: Path, cache: Path, server: Path) -> tuple[int, list[str]]:
+    """Runs the steps in an empty folder below `folder`; gives the exit code, and the output of each that was begun.
+
+    `server` is the socket of `serving`.
+    """
     place, programs, output = folder / "page", folder / "programs", folder / "output"
     for made in (place, programs, output):
         made.mkdir()
     program = programs / "dlx"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P -m dlx "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -IS "{WARM}" call "{server}" "$@"\n')
     program.chmod(0o755)
     environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | {
         "PATH": os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]),
@@ -88,6 +92,20 @@ def run_steps(steps: list[Step], folder: Path, cache: Path) -> tuple[int, list[s
     assert errors == ""
     begun = len(list(output.iterdir()))
     return code, [(output / str(number)).read_text() for number in range(begun)]
+
+
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[Path]:
+    """The socket of a server that forks `dlx` processes (tests/warm_dlx.py)."""
+    path = folder / "socket"
+    command = [sys.executable, "-P", WARM, "serve", path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as server:
+        try:
+            assert server.stdout is not None
+            assert server.stdout.readline() == b"listening\n"
+            yield path
+        finally:
+            os.killpg(server.pid, signal.SIGKILL)
 
 
 def run_script(script: str, place: Path, environment: dict[str, str]) -> tuple[int, str]:

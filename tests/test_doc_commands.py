@@ -134,9 +134,9 @@ def test_the_chinese_readme_has_the_commands_of_the_english_one():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", RUN)
-def test_the_commands_of_a_page_run_and_print_what_it_shows(page, tmp_path, cache):
+def test_the_commands_of_a_page_run_and_print_what_it_shows(page, tmp_path, cache, warm_server):
     steps = steps_of(blocks(page))
-    code, outputs = run_steps(steps, tmp_path, cache)
+    code, outputs = run_steps(steps, tmp_path, cache, warm_server)
     last = steps[len(outputs) - 1]
     assert code == 0, f"{last.place}: {last.text}\n{outputs[-1]}"
     for step, printed in zip(steps, outputs, strict=True):

@@ -94,17 +94,17 @@ def test_output_is_compared_by_its_words():
 
 
 @pytest.mark.slow
-def test_a_page_stops_at_the_first_command_that_fails(tmp_path, cache):
+def test_a_page_stops_at_the_first_command_that_fails(tmp_path, cache, warm_server):
     steps = [Step("page.md:1", text) for text in ("cd /", "pwd", "dlx report none", "pwd")]
-    code, outputs = run_steps(steps, tmp_path, cache)
+    code, outputs = run_steps(steps, tmp_path, cache, warm_server)
     assert (code, outputs[:2], len(outputs)) == (FAILED, ["", "/\n"], 3)
     assert "none" in outputs[2]
     expected = Step("page.md:1", "dlx report none", 2)
     (tmp_path / "other").mkdir()
-    assert run_steps([expected], tmp_path / "other", cache)[0] == 0
+    assert run_steps([expected], tmp_path / "other", cache, warm_server)[0] == 0
 
 
-def test_a_block_is_saved_as_it_is(tmp_path, cache):
+def test_a_block_is_saved_as_it_is(tmp_path, cache, warm_server):
     lines = ("a  'b' $HOME", "", "%s\\n")
-    assert run_steps([Step("page.md:1", save("c d/e.txt", lines))], tmp_path, cache) == (0, [""])
+    assert run_steps([Step("page.md:1", save("c d/e.txt", lines))], tmp_path, cache, warm_server) == (0, [""])
     assert (tmp_path / "page/c d/e.txt").read_text() == "a  'b' $HOME\n\n%s\\n\n"
