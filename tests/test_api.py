@@ -8,9 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import dlx
+from made_masks import save
 
 PHANTOM = "phantom:subjects=3,size=32"
 TINY = {"data": PHANTOM, "epochs": 1, "steps_per_epoch": 2, "threads": 1}
@@ -191,6 +193,72 @@ def test_an_error_in_on_event_ends_the_workers(tmp_path, cache):
     assert stopped.tb is not None
     assert running
     assert workers() == []
+
+
+def drawn(folder, shift):
+    """A folder of six cases, each a box of class 1 that is shifted."""
+    for case in range(6):
+        mask = np.zeros((4, 12, 12), np.uint8)
+        mask[1:3, 2 + shift : 8 + shift, 2 : 6 + case] = 1
+        save(folder / f"case{case}.nii.gz", mask)
+    return folder
+
+
+def test_predictions_are_evaluated_and_compared_as_by_the_command(tmp_path, dlx):
+    from dlx import evaluate
+
+    truth, exact, shifted = (drawn(tmp_path / name, shift) for name, shift in (("t", 0), ("a", 0), ("b", 1)))
+    printed = dlx("evaluate", "-p", f"b={shifted}", "-p", f"a={exact}", "-t", str(truth), "-o", "typed", "--json")
+    heard = []
+    found = evaluate(
+        {"b": shifted, "a": exact}, truth, tmp_path / "called", progress=lambda done, of: heard.append((done, of))
+    )
+    assert json.loads(json.dumps(found.document)) == json.loads(printed.stdout)
+    assert heard == [(done, 6) for done in range(1, 7)]
+    assert {path.relative_to(tmp_path / "called").as_posix() for path in found.files} == {
+        "b/summary.json",
+        "a/summary.json",
+        "comparison.json",
+        "cases.csv",
+    }
+    assert (tmp_path / "called/cases.csv").read_bytes() == (tmp_path / "typed/cases.csv").read_bytes()
+    (comparison,) = found.comparisons
+    assert comparison.metrics["val_dice"].overall.difference == pytest.approx(1 - 5 / 6)  # rows 3 to 7 of 6 agree
+    assert "Dice" in str(found)
+
+
+def test_scores_are_a_table_of_pandas_and_nothing_is_written_unless_asked(tmp_path):
+    pytest.importorskip("pandas")
+    truth, exact = drawn(tmp_path / "t", 0), drawn(tmp_path / "a", 0)
+    found = dlx.evaluate(exact, truth, write=False)
+    assert found.cases["dice"].tolist() == [1.0] * 6
+    assert found.files == ()
+    assert sorted(path.suffix for path in exact.iterdir()) == [".gz"] * 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({"predictions": "nowhere"}, "nowhere"),
+        ({"predictions": 3}, "predictions"),
+        ({"predictions": []}, "predictions"),
+        ({"predictions": [3]}, "predictions"),
+        ({"predictions": ["t", "t"]}, "another set"),
+        ({"predictions": {"a/b": "t"}}, "a/b"),
+        ({"predictions": "t", "truth": None}, "truth"),
+        ({"predictions": "t", "geometry": "loose"}, "geometry"),
+        ({"predictions": "t", "tolerance_mm": "1"}, "tolerance"),
+        ({"predictions": "t", "smallest_effect": float("nan")}, "smallest-effect"),
+        ({"predictions": "t", "labels": "1,1"}, "labels"),
+        ({"predictions": "t", "labels": [1]}, "labels"),
+        ({"predictions": "t"}, "same file"),
+    ],
+)
+def test_predictions_that_cannot_be_evaluated_are_refused(arguments, named, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    drawn(tmp_path / "t", 0)
+    with pytest.raises(dlx.DlxError, match=named):
+        dlx.evaluate(**{"truth": "t"} | arguments)
 
 
 def test_records_that_are_not_there_are_a_data_error(tmp_path):

@@ -12,6 +12,7 @@ The functions below are imported when they are first used, so that `import dlx` 
 TYPE_CHECKING = False  # as typing's; with `python -m dlx` an import here could take a module of the working folder
 
 if TYPE_CHECKING:
+    from dlx.api.evaluations import EvaluatedPredictions, evaluate
     from dlx.api.runs import StudyRun, load_run, run, train
     from dlx.api.studies import load_study, make_study
     from dlx.api.tables import RecordTables, read_records
@@ -24,12 +25,14 @@ __version__ = "0.1.0"
 __all__ = [
     "DataError",
     "DlxError",
+    "EvaluatedPredictions",
     "ExportedFile",
     "PredictedCase",
     "RecordTables",
     "SettingError",
     "Study",
     "StudyRun",
+    "evaluate",
     "export",
     "load_run",
     "load_study",
@@ -40,6 +43,7 @@ __all__ = [
     "train",
 ]
 MODULES = {
+    "dlx.api.evaluations": ("EvaluatedPredictions", "evaluate"),
     "dlx.api.runs": ("StudyRun", "load_run", "run", "train"),
     "dlx.api.studies": ("load_study", "make_study"),
     "dlx.api.tables": ("RecordTables", "read_records"),

@@ -16,7 +16,7 @@ from dlx.records.folder import StudyFolder
 from dlx.report.files.document import records_document
 from dlx.report.files.writing import write_report
 from dlx.report.findings.summary import Summary, summarize_study
-from dlx.report.terminal.tables import as_text, tables_of
+from dlx.report.terminal.tables import TEXT_WIDTH, as_text, tables_of
 from dlx.settings.short_names import DEFAULT_RECIPE, NamedSettings
 from dlx.study.own_code import with_code_of_study
 from dlx.study.study import Study, Trial
@@ -26,7 +26,6 @@ from dlx.system.errors import SettingError
 
 LOGGER = logging.getLogger("dlx")
 OnEvent = Callable[[Trial, Any], None]
-TEXT_WIDTH = 100  # columns of `str(StudyRun)`
 
 
 @dataclass(frozen=True)

@@ -35,10 +35,11 @@ def read_records(folder: Location) -> RecordTables:
 def tables_of_records(records: StudyRecords) -> RecordTables:
     """The tables of records that were read."""
     tables = (results_table(records), cases_table(records), epochs_table(records))
-    return RecordTables(*map(_frame, tables))
+    return RecordTables(*map(as_frame, tables))
 
 
-def _frame(table: ValueTable) -> "pandas.DataFrame":
+def as_frame(table: ValueTable) -> "pandas.DataFrame":
+    """A table of pandas; DlxError if pandas is not installed."""
     try:
         import pandas
     except ImportError:

@@ -69,39 +69,28 @@ def evaluate(
     Files are matched by name. With several -p the others are compared with the first, patient by
     patient, with a verdict for new patients.
     """
-    from dlx.cli.evaluating import evaluate_sets, parse_sets, positive
+    from dlx.api.evaluations import plan_evaluation
+    from dlx.cli.evaluating import measure_plan, parse_sets
     from dlx.cli.output.console import note
-    from dlx.cli.output.evaluation_outcome import print_evaluation, remarks_on
-    from dlx.evaluation.pairs import find_truths
-    from dlx.evaluation.persons import persons_of
-    from dlx.report.predictions.comparison import compare_sets
-    from dlx.report.predictions.files import Places, write_evaluation
-    from dlx.settings.spec import EvaluateSpec
-    from dlx.study.study import SMALLEST_EFFECT
+    from dlx.cli.output.evaluation_outcome import print_evaluation
 
-    paths = parse_sets(predictions)
-    effect = positive("--smallest-effect", smallest_effect, SMALLEST_EFFECT)
-    tolerance = positive("--tolerance-mm", tolerance_mm, EvaluateSpec().surface_tolerance_mm)
-    truths = find_truths(truth)
-    persons, of_persons = persons_of(truths, groups)
-    places = Places.choose(paths, out)
-    places.check()
-    found = evaluate_sets(
-        paths,
-        truths,
-        labels,
-        tolerance,
-        "strict" if geometry == "strict" else "image",
+    plan = plan_evaluation(
+        parse_sets(predictions),
+        truth,
+        out,
+        labels=labels,
+        tolerance_mm=tolerance_mm,
+        geometry=geometry,
         allow_missing=allow_missing,
-        quiet=quiet or as_json,
+        groups=groups,
+        smallest_effect=smallest_effect,
     )
-    compared = compare_sets(found, persons, effect) if len(paths) > 1 else ()
-    remarks = (*of_persons, *remarks_on(found, persons))
-    written: list[Path] = []
+    found = measure_plan(plan, quiet=quiet or as_json)
+    written: tuple[Path, ...] = ()
     try:
-        written += write_evaluation(places, found, compared, persons)
+        written = found.write()
     finally:  # a full disk must not hide the result
-        print_evaluation(found, compared, remarks, persons, effect, as_json=as_json, per_case=per_case)
+        print_evaluation(found, as_json=as_json, per_case=per_case)
     if not (quiet or as_json):
         nothing = "nothing (-o FOLDER writes summary.json and cases.csv)"
         note(f"\nwritten:      {', '.join(map(str, written)) or nothing}")

@@ -1,18 +1,13 @@
-"""What `dlx evaluate` prints: what is measured, remarks, tables, or one JSON document."""
+"""What `dlx evaluate` prints: what is measured, tables with remarks, or one JSON document."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+from dlx.api.evaluations import EvaluatedPredictions
 from dlx.cli.output.console import notes, output, print_json
 from dlx.cli.output.head import print_indented
-from dlx.data.layouts.listing import list_some, name_some
-from dlx.evaluation.evaluate import EvaluatedSet, Evaluation
+from dlx.data.layouts.listing import list_some
 from dlx.evaluation.labels import LabelTable
 from dlx.evaluation.pairs import PredictionFiles, Truths
-from dlx.evaluation.persons import remark_on_scans
-from dlx.report.predictions.comparison import SetComparison
-from dlx.report.predictions.document import evaluation_document
-from dlx.report.terminal.grid import Line, Trimmed
-from dlx.report.terminal.predictions_tables import comparison_tables, ground_lines, scores_tables
 from dlx.settings.text import counted
 
 MAX_LABELS = 8  # in a line of the head
@@ -38,61 +33,10 @@ def _values(values: Sequence[int]) -> str:
     return "+".join(map(str, values))
 
 
-def remarks_on(evaluation: Evaluation, persons: Mapping[str, str]) -> tuple[str, ...]:
-    """What a reader of the scores must know: cases and values that are left out, and headers that differ."""
-    num_all, num_cases = len(evaluation.truths.files), len(evaluation.cases)
-    remarks = []
-    if evaluation.left_out:
-        remarks.append(
-            f"measured {num_cases} of {counted(num_all, 'true mask')}: no prediction of "
-            f"{name_some(evaluation.left_out)}{' in some set' * (len(evaluation.sets) > 1)}"
-        )
-    for one in evaluation.sets:
-        remarks += _remarks_on_set(one)
-    if len(evaluation.sets) > 1 and not persons:
-        remarks += remark_on_scans(evaluation.cases)
-    of_listing = evaluation.truths.listing.remarks if evaluation.truths.listing is not None else ()
-    return (*remarks, *of_listing, *evaluation.remarks)
-
-
-def _remarks_on_set(one: EvaluatedSet) -> list[str]:
-    remarks, label = [], one.predictions.label
-    if one.predictions.extra:
-        names = name_some(one.predictions.extra)
-        remarks.append(f"{label}: {counted(len(one.predictions.extra), 'file')} without a true mask: {names}")
-    if one.unknown_values:
-        values = [f"{value} ({counted(number, 'file')})" for value, number in one.unknown_values.items()]
-        what = "a value" if len(values) == 1 else f"{len(values)} values"
-        remarks.append(
-            f"{label}: predictions have {what} that no true mask has and no class; counted as background: "
-            f"{list_some(values, 5)}"
-        )
-    return remarks
-
-
-def print_evaluation(
-    evaluation: Evaluation,
-    compared: Sequence[SetComparison],
-    remarks: Sequence[str],
-    persons: Mapping[str, str],
-    smallest_effect: float,
-    *,
-    as_json: bool,
-    per_case: bool,
-) -> None:
+def print_evaluation(found: EvaluatedPredictions, *, as_json: bool, per_case: bool) -> None:
     """Prints tables, with the remarks below them, or the JSON document, which contains them."""
     if as_json:
-        print_json(evaluation_document(evaluation, compared, remarks))
+        print_json(found.document)
         return
-    console = output()
-    for one in evaluation.sets:
-        console.show(scores_tables(evaluation, one, with_cases=not compared, per_case=per_case))
-    for found in compared:
-        console.show(comparison_tables(evaluation, found, per_case=per_case))
-    lines = []
-    if compared:
-        num_patients = len({persons.get(case, case) for case in evaluation.cases})
-        lines += ground_lines(evaluation, num_patients, smallest_effect)
-    lines += [f"note: {remark}" for remark in remarks]
-    if lines:
-        console.show(Trimmed(tuple(map(Line, lines))))
+    for table in found.tables(per_case=per_case):
+        output().show(table)

@@ -1,6 +1,6 @@
 """Tables for the terminal: the scores of predictions, and sets of them against the first."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from dlx.data.layouts.listing import list_some
 from dlx.evaluation.evaluate import EvaluatedSet, Evaluation
@@ -19,6 +19,26 @@ from dlx.study.metrics import direction_of
 NUM_HARDEST = 5  # cases that are shown unless all are asked for
 MAX_CLASSES = 8  # in a line
 MAX_LABEL = 14  # characters of a set's name in the title of a column
+
+
+def evaluation_tables(
+    evaluation: Evaluation,
+    compared: Sequence[SetComparison],
+    remarks: Sequence[str],
+    persons: Mapping[str, str],
+    smallest_effect: float,
+    *,
+    per_case: bool = False,
+) -> list[Trimmed]:
+    """The scores of all sets, their comparisons, and lines with the grounds of the verdicts and with remarks."""
+    tables = [scores_tables(evaluation, one, with_cases=not compared, per_case=per_case) for one in evaluation.sets]
+    tables += [comparison_tables(evaluation, found, per_case=per_case) for found in compared]
+    lines = []
+    if compared:
+        num_patients = len({persons.get(case, case) for case in evaluation.cases})
+        lines += ground_lines(evaluation, num_patients, smallest_effect)
+    lines += [f"note: {remark}" for remark in remarks]
+    return [*tables, Trimmed(tuple(map(Line, lines)))] if lines else tables
 
 
 def scores_tables(

@@ -12,6 +12,8 @@ from dlx.report.terminal.grid import Trimmed
 from dlx.report.terminal.study_table import cases_tables, study_table
 from dlx.report.terminal.trial_tables import trial_table
 
+TEXT_WIDTH = 100  # columns of what `str` of an object of the Python interface gives
+
 
 def tables_of(
     summary: Summary, records: StudyRecords, *, per_class: bool = False, per_case: bool = False
