@@ -7,6 +7,8 @@ import typer
 from dlx.cli.options import StudyOptions, takes_options
 from dlx.cli.settings_from_options import settings_from
 
+PLACES = {"every": "every block"}  # as the question has them; others as they are typed
+
 
 @takes_options(StudyOptions, without=("dropout", "dropout_kind", "dropout_where"))
 def sweep_dropout(
@@ -25,11 +27,13 @@ def sweep_dropout(
     """
     from dlx.cli.running import run_axis_study
     from dlx.settings.layers import merge, with_one_thread
+    from dlx.settings.part import Part
     from dlx.settings.text import parse_grid
     from dlx.study.axes import Axis
 
     rates = tuple(rate for rate in parse_grid(p) if rate != 0)
     settings = merge(with_one_thread(settings_from(options)), {"dropout": {"kind": kind, "where": where}})
     axis = Axis(key="dropout.p", values=(0, *rates))
-    question = f"Does {kind} ({where if where != 'every' else 'every block'}) help, and at which rate?"
+    place = "modules of the network" if Part.model_validate(settings["model"]).is_own else PLACES.get(where, where)
+    question = f"Does {kind} ({place}) help, and at which rate?"
     run_axis_study("sweep-dropout", question, settings, axis, options, folder_suffix=f"sweep-{kind}-{where}")
