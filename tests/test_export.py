@@ -402,6 +402,11 @@ def test_only_exports_are_replaced(here):
         export("slices", "net.pt", format="torchscript")
 
 
+def test_a_format_that_is_none_is_refused(here):
+    with pytest.raises(SettingError, match="--format tflite: expected onnx or torchscript"):
+        export("slices", format="tflite")
+
+
 @pytest.mark.parametrize("opset", [0, 17, 24])
 def test_an_opset_that_torch_does_not_write_is_refused(here, opset):
     with pytest.raises(SettingError, match=f"--opset: {opset} is out of range .expected 18 to 23"):

@@ -572,6 +572,16 @@ def test_ctrl_c_exits_with_130_and_says_how_to_go_on(made, images, tmp_path):
     assert f"{34 - len(files)} cases predicted" in CliRunner().invoke(app, [str(word) for word in command[3:]]).output
 
 
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [({"tta": True}, "--tta True"), ({"images": 3}, "images"), ({"runs": None}, "runs"), ({"model": 3}, "model")],
+)
+def test_arguments_of_wrong_types_are_refused_with_their_names(made, images, tmp_path, wrong, named):
+    with pytest.raises(SettingError, match=named):
+        predict(**{"images": images, "out": tmp_path / "out", "runs": made / "two"} | wrong)
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_unknown_device_is_refused_in_one_line(dlx, made, images):
     with pytest.raises(SettingError, match="device: expected auto, cpu"):
         dlx("predict", "-i", str(images), "-o", "out", "-m", str(made / "two"), "--device", "abacus")

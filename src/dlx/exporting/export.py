@@ -16,6 +16,7 @@ from dlx.exporting.onnx_file import DEFAULT_OPSET, check_opset, check_packages, 
 from dlx.exporting.plain import made_up_images, plain_network
 from dlx.exporting.preparation import FORMAT_KEY, describe_preparation
 from dlx.exporting.torchscript_file import load_torchscript, torchscript_bytes
+from dlx.prediction.predict import listed
 from dlx.prediction.runs import TrialCheckpoint, Which, find_runs
 from dlx.prediction.trained_network import load_network
 from dlx.system.errors import DataError, SettingError
@@ -136,17 +137,18 @@ def plan_exports(
     overwrite: bool = False,
 ) -> ExportPlan:
     """Finds the networks and where their files go, and checks what can be checked before the first one is loaded."""
+    if format not in ENDINGS:
+        raise SettingError(f"--format {format}: expected {' or '.join(ENDINGS)}")
     if format == "onnx":
         check_opset(opset)
         check_packages()
-    found = find_runs([run], checkpoint)
+    found = find_runs(listed("run", run), checkpoint)
     target = None if out is None else Path(expand_home(str(out)))
     paths = _paths(found.checkpoints, target, ENDINGS[format], is_folder=str(out).endswith("/"))
     if not overwrite:
         for path in paths:
             _check_replaceable(path)
-    named = (images,) if isinstance(images, (str, Path)) else tuple(images)
-    own = (model,) if isinstance(model, str) else tuple(model)
+    named, own = tuple(listed("images", images)), tuple(map(str, listed("model", model)))
     return ExportPlan(dict(zip(found.checkpoints, paths, strict=True)), format, opset, own, named, found.remarks)
 
 

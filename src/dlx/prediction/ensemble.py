@@ -8,7 +8,7 @@ averaged so: the sums of all voxels are then kept on the host.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -89,13 +89,15 @@ class Ensemble:
     """Networks of the same channels and classes on one device. It holds no voxels between scans."""
 
     def __init__(self, networks: Sequence[TrainedNetwork], *, tta: Tta = "auto", device: str = "auto") -> None:
-        """SettingError if the networks cannot be averaged, or if the device is not there."""
+        """SettingError if the networks cannot be averaged, if the device is not there, or for another `tta`."""
         check_alike(networks)
         self.dataset = networks[0].dataset
         self.outputs = outputs_of(self.dataset)
         chosen = choose_compute(ComputeSpec(device=device, capture=False))
         prepare_backend(chosen)
         self.device = chosen.device
+        if tta not in get_args(Tta):
+            raise SettingError(f"--tta {tta}: expected {', '.join(get_args(Tta))}")
         self.members = tuple(_make_member(network, chosen, tta) for network in networks)
         self.remarks = (*chosen.remarks, *(_mirroring_remarks(self.members) if tta == "on" else ()))
         self._memory = BatchMemory()

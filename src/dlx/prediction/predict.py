@@ -5,7 +5,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -119,14 +119,14 @@ def plan_predictions(
     overwrite: bool = False,
 ) -> "PredictionPlan":
     """Finds runs and scans, loads the networks, and checks that they fit; the arguments are those of `predict`."""
-    found_runs = find_runs(_listed(runs), checkpoint)
-    own = [model] if isinstance(model, str) else [*model]
+    found_runs = find_runs(listed("runs", runs), checkpoint)
+    own = list(map(str, listed("model", model)))
     networks = [load_network(one.path, one.name, own) for one in found_runs.checkpoints]
     try:
         ensemble = Ensemble(networks, tta=tta, device=device)
     except ValidationError as error:
         raise SettingError(f"--{first_cause(error)}") from None
-    found = find_scans(_listed(images), ensemble.dataset.channels)
+    found = find_scans(listed("images", images), ensemble.dataset.channels)
     folder = Path(expand_home(str(out)))
     _check_places(folder, found.scans)
     for scan in found.scans:
@@ -253,8 +253,14 @@ class PredictionPlan:
         return predicted
 
 
-def _listed(named: Named | Sequence[Named]) -> list[Named]:
-    return [named] if isinstance(named, (str, Path)) else list(named)
+def listed(argument: str, named: Any) -> list[Named]:
+    """The names given to an argument, one or several; SettingError for what is no name."""
+    if isinstance(named, str | Path):
+        return [named]
+    found = [*named] if isinstance(named, Iterable) else [named]
+    if not all(isinstance(one, str | Path) for one in found):
+        raise SettingError(f"{argument}: expected a path or a name, or several (got {named!r})")
+    return found
 
 
 def _check_places(out: Path, scans: Sequence[ScanFiles]) -> None:
