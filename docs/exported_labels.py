@@ -1,9 +1,11 @@
 """The labels of an image by a network that `dlx export` wrote, without dlx: numpy, onnxruntime, nibabel for NIfTI.
 
     python exported_labels.py net.onnx image.nii.gz labels.nii.gz
+    python exported_labels.py net.onnx t1.nii.gz t2.nii.gz labels.nii.gz
 
-It does what `steps` in net.json says, for images that have the orientation and spacing of net.json already and for
-channels of the methods `zscore` and `window`. The functions take and return arrays (channel, z, y, x).
+It does what `steps` in net.json says, for images that have the orientation and spacing of net.json already (others are
+refused) and for channels of the methods `zscore` and `window`, in their order in net.json. The functions take and
+return arrays (channel, z, y, x).
 """
 
 import json
@@ -105,8 +107,31 @@ def mean_of_windows(values, pad, cut, predict_batch):
     return (total / weights)[(slice(None), *map(slice, shape))]
 
 
+def check_grid(image, description):
+    """Stops at an image that `dlx predict` would turn or resample first."""
+    has_directions = image.header["sform_code"] > 0 or image.header["qform_code"] > 0
+    wanted, found = description["orientation"], "".join(nibabel.aff2axcodes(image.affine))
+    if wanted and has_directions and found != wanted:
+        sys.exit(f"the axes of the image run to {found}, and those of the network to {wanted}: turn the image first")
+    wanted, found = description["spacing_mm"], [float(size) for size in image.header.get_zooms()[:3]]
+    if wanted and any(max(a / b, b / a) > 1.01 and n > 1 for a, b, n in zip(found, wanted, image.shape, strict=False)):
+        sys.exit(f"the spacing of the image is {found} mm, and that of the network {wanted}: resample the image first")
+
+
+def main(network, *sources, target):
+    """Writes the labels of an image that has a file for each channel."""
+    description = json.loads(network.with_suffix(".json").read_text())
+    names = description["input"]["channels"]
+    if len(sources) != len(names):
+        sys.exit(f"{len(sources)} images are given, and the network takes {len(names)}: {', '.join(names)}")
+    images = [nibabel.load(source) for source in sources]
+    for image in images:
+        check_grid(image, description)
+    # nibabel's axes are x, y, z
+    labels = predict(network, np.stack([np.asarray(image.dataobj).T for image in images]))
+    nibabel.save(nibabel.Nifti1Image(labels.T, images[0].affine), target)
+
+
 if __name__ == "__main__":
-    network, source, target = map(Path, sys.argv[1:])
-    image = nibabel.load(source)
-    labels = predict(network, np.asarray(image.dataobj).T[None])  # of one channel; nibabel's axes are x, y, z
-    nibabel.save(nibabel.Nifti1Image(labels.T, image.affine), target)
+    first, *others, last = map(Path, sys.argv[1:])
+    main(first, *others, target=last)

@@ -21,9 +21,11 @@ import dlx as public
 import made_grids
 from conftest import DEEPER
 from dlx.cli.main import app
+from dlx.cli.output.exporting import unlike_predict
+from dlx.engine import device
 from dlx.exporting import export as exporting
 from dlx.exporting.check import SHARE, FileCheck, FileComparison, as_the_engine
-from dlx.exporting.export import export
+from dlx.exporting.export import ExportedFile, export
 from dlx.exporting.images import cut_inputs, images_of_run
 from dlx.exporting.network_file import METADATA_KEY
 from dlx.exporting.norms import ExactNorm, make_norms_exact
@@ -280,6 +282,18 @@ def test_a_program_without_dlx_gives_every_voxel_the_label_of_dlx_predict(here, 
     assert differing == 0
 
 
+def test_the_script_refuses_an_image_that_would_be_turned_or_resampled_first():
+    check_grid = runpy.run_path(str(SCRIPT))["check_grid"]
+    image = nibabel.Nifti1Image(np.zeros((4, 5, 1), np.uint8), np.diag([1.0, 1.2, 3.0, 1.0]))  # runs to RAS
+    described = {"orientation": "RAS", "spacing_mm": [1.0, 1.2, 1.4]}
+    check_grid(image, described)  # one voxel along z has no spacing that matters
+    check_grid(image, {"orientation": None, "spacing_mm": None})
+    with pytest.raises(SystemExit, match="axes of the image run to RAS, and those of the network to LPS"):
+        check_grid(image, described | {"orientation": "LPS"})
+    with pytest.raises(SystemExit, match="resample the image first"):
+        check_grid(image, described | {"spacing_mm": [1.0, 1.25, 1.4]})
+
+
 # what is written
 
 
@@ -407,6 +421,32 @@ def test_a_format_that_is_none_is_refused(here):
         export("slices", format="tflite")
 
 
+def test_a_file_beside_the_description_of_another_is_kept(here):
+    """The description alone does not make a file an export."""
+    export("slices", "net.pt", format="torchscript")
+    Path("net.pt").write_bytes(b"weights of another program")
+    with pytest.raises(SettingError, match=r"^net\.pt: is there, and no export of dlx"):
+        export("slices", "net.pt", format="torchscript")
+    assert Path("net.pt").read_bytes() == b"weights of another program"
+
+
+def test_a_description_is_not_shared_by_two_networks(here):
+    """net.json would be that of the other network for a program that reads net.onnx."""
+    export("slices", "net.pt", format="torchscript")
+    before = Path("net.json").read_bytes()
+    Path("net.pt").rename("net.onnx")
+    export("slices", "net.pt", format="torchscript")  # of the same checkpoint
+    (other,) = Path("volumes").glob("trials/*/last.safetensors")
+    with pytest.raises(SettingError, match=r"net\.json describes net\.onnx too, which is of another network"):
+        export(other, "net.pt", format="torchscript")
+    assert Path("net.json").read_bytes() == before
+
+
+def test_a_slash_at_the_end_makes_a_folder_of_a_name_with_a_dot(here):
+    run_command("export", "slices", "-o", "nets-v1.2/", "--format", "torchscript")
+    assert len([*Path("nets-v1.2").glob("*.pt")]) == 1
+
+
 @pytest.mark.parametrize("opset", [0, 17, 24])
 def test_an_opset_that_torch_does_not_write_is_refused(here, opset):
     with pytest.raises(SettingError, match=f"--opset: {opset} is out of range .expected 18 to 23"):
@@ -495,6 +535,42 @@ class Amplified(nn.Module):
 def test_what_may_differ_follows_from_the_rounding_of_the_network(trained_slices):
     assert FileCheck(trained_slices, plain_network(trained_slices.network, 1), None).share == SHARE
     assert 1e-3 < FileCheck(trained_slices, Amplified(), None).share < 1e-2
+
+
+@pytest.mark.parametrize(
+    ("measured", "unlike", "precision", "expected"),
+    [
+        (True, 7, "bf16", "labels 7 of these 50 voxels differently: it computes in bf16"),
+        (True, 0, "bf16", "computes in bf16 on devices that have it"),
+        (True, 7, "float32", "labels 7 of these 50 voxels differently: torch computes norms less exactly"),
+        (False, 0, "bf16", "computes in bf16 on devices that have it"),
+        (True, 0, "float32", None),
+    ],
+)
+def test_the_command_says_what_dlx_predict_labels_differently(measured, unlike, precision, expected):
+    compared = FileComparison(num_voxels=50)
+    exported = ExportedFile(
+        name="run", format="onnx", path=Path("net.onnx"), description=Path("net.json"), num_bytes=1,
+        on_noise=compared, on_images=compared if measured else None, num_images=1, images="scans",
+        num_unlike_predict=unlike, predict_precision=precision, trial_precision=precision,
+    )  # fmt: skip
+    lines = unlike_predict(exported)
+    assert len(lines) == (expected is not None)
+    assert expected is None or expected in lines[0]
+
+
+def test_a_trial_in_bf16_is_compared_in_the_precision_of_dlx_predict(trained_slices, monkeypatch):
+    """The file itself is held to float32; on a CPU that computes in bf16, `dlx predict` rounds."""
+    monkeypatch.setattr(device, "does_bf16_well", lambda device: True)
+    compute = trained_slices.spec.compute.model_copy(update={"precision": "bf16"})
+    trained = replace(trained_slices, spec=trained_slices.spec.model_copy(update={"compute": compute}))
+    plain = plain_network(trained.network, 1)
+    for of, precision in ((trained_slices, "float32"), (trained, "bf16")):
+        check = FileCheck(of, plain, plain)
+        _, found = check.on_images(images_of_run(Path(of.name), of), is_required=True)
+        assert check.predicting.precision == precision
+        assert (found[-1].difference > 1e-4) == (precision == "bf16")
+        assert found[0].difference == 0
 
 
 def test_the_images_of_a_run_are_its_validation_cases_and_some_more(trained_slices):

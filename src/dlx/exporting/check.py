@@ -9,13 +9,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dlx.engine.device import Compute
+from dlx.engine.device import Compute, choose_compute
 from dlx.exporting.images import RealImages, cut_inputs
 from dlx.exporting.network_file import RunNetwork
 from dlx.exporting.plain import made_up_images
 from dlx.models.layers.blocks import crop_to, pad_to_multiple
+from dlx.prediction.ensemble import compute_of
 from dlx.prediction.trained_network import TrainedNetwork
 from dlx.scoring.outputs import Outputs
+from dlx.settings.spec import ComputeSpec
 from dlx.system.cpu_cores import available_cores
 from dlx.system.errors import DataError, DlxError
 from dlx.trial.build import place_network
@@ -105,15 +107,16 @@ def compare(
     return found
 
 
-def as_the_engine(network: nn.Module) -> RunNetwork:
-    """A network as the engine runs it for predictions, on the host in float32."""
+def as_the_engine(network: nn.Module, compute: Compute | None = None) -> RunNetwork:
+    """A network as the engine runs it for predictions, on the host; without `compute` in float32."""
     dims, _ = model_geometry(network)
-    compute = Compute(torch.device("cpu"), "float32", available_cores())
+    compute = compute or Compute(torch.device("cpu"), "float32", available_cores())
     placed, memory_format = place_network(copy.deepcopy(network), compute), compute.memory_format(dims)
 
     def run(image: Tensor) -> Tensor:
-        logits: Tensor = placed(image.contiguous(memory_format=memory_format))
-        return logits
+        with compute.autocast():
+            logits: Tensor = placed(image.contiguous(memory_format=memory_format))
+        return logits.float()
 
     return run
 
@@ -159,30 +162,40 @@ class FileCheck:
         return of_plain
 
     def on_images(self, real: RealImages, *, is_required: bool) -> tuple[RealImages, list[FileComparison]]:
-        """Compares on real images, with the plain network and with the network as the engine runs it. No images and no
-        comparisons if they cannot be read and are not required. DlxError if the file differs from the plain network, or
-        gives many voxels another label than the engine.
+        """Compares on real images: with the plain network, with the network as the engine runs it in float32, and,
+        last, as `dlx predict` runs it here. No images and no comparisons if they cannot be read and are not required.
+        DlxError if the file differs from the plain network, or gives many voxels another label than the engine in
+        float32.
         """
         if not real.images:
             return real, []
         inputs = (batch for image in real.images for batch in cut_inputs(image, self.trained, real.max_voxels))
         try:
-            found = self._compare(inputs)
+            found = self._compare(inputs, as_predicted=True)
         except DataError as error:
             if is_required:
                 raise
             cause = str(error).splitlines()[0]
             return RealImages((), f"{real.what} cannot be read ({cause})"), []
-        of_plain, of_engine = found
+        of_plain, of_engine, *_ = found
         of_plain.check_logits(real.what)
         of_plain.check_labels(real.what)
         of_engine.check_labels(real.what, ENGINE_LABELS)
         return real, found
 
-    def _compare(self, images: Iterable[Tensor]) -> list[FileComparison]:
-        """With the plain network, and with the network as the engine runs it."""
+    @cached_property
+    def predicting(self) -> Compute:
+        """How `dlx predict --device cpu` computes on this machine: in the precision of the trial if it can."""
+        return compute_of(self.trained, choose_compute(ComputeSpec(device="cpu", capture=False)))
+
+    def _compare(self, images: Iterable[Tensor], *, as_predicted: bool = False) -> list[FileComparison]:
+        """With the plain network and with the network as the engine runs it in float32; with `as_predicted` also in the
+        precision of `dlx predict` if that is another.
+        """
         _, stride = model_geometry(self.plain)
         networks: list[RunNetwork] = [self.plain, as_the_engine(self.trained.network)]
+        if as_predicted and self.predicting.precision != "float32":
+            networks.append(as_the_engine(self.trained.network, self.predicting))
         return compare(networks, self.file, images, stride, outputs_of(self.trained.dataset), self.share)
 
     @property

@@ -1,6 +1,7 @@
 """Exports the trained networks of a run to files for other programs: `export`, which `dlx export` calls."""
 
 import json
+import mmap
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from dlx.exporting.check import FileCheck, FileComparison
 from dlx.exporting.images import images_of_run, named_images
 from dlx.exporting.onnx_file import DEFAULT_OPSET, check_opset, check_packages, load_onnx, onnx_bytes
 from dlx.exporting.plain import made_up_images, plain_network
-from dlx.exporting.preparation import FORMAT_KEY, describe_preparation
+from dlx.exporting.preparation import FORMAT_KEY, describe_preparation, file_sha256
 from dlx.exporting.torchscript_file import load_torchscript, torchscript_bytes
 from dlx.prediction.predict import listed
 from dlx.prediction.runs import TrialCheckpoint, Which, find_runs
@@ -33,7 +34,9 @@ class ExportedFile:
 
     `on_noise` is the comparison on made-up images of several sizes; `on_images` that on real ones, of which `images`
     says what they are. Without real images, `on_images` is None, and `images` says why. `num_unlike_predict` of the
-    real voxels have another label than dlx gives them on a CPU, where some norms are less exact (`norms`).
+    real voxels have another label than `dlx predict` gives them on this machine's CPU: it computes in
+    `predict_precision` there, and in float32 some norms are less exact (`norms`). `trial_precision` is that in which
+    the run was trained.
     """
 
     name: str
@@ -46,6 +49,8 @@ class ExportedFile:
     num_images: int
     images: str
     num_unlike_predict: int
+    predict_precision: str
+    trial_precision: str
 
 
 def export(
@@ -114,7 +119,9 @@ class ExportPlan:
             num_bytes=len(content),
             on_noise=on_noise,
             on_images=found[0] if found else None,
-            num_unlike_predict=found[1].num_differing if found else 0,
+            num_unlike_predict=found[-1].num_differing if found else 0,
+            predict_precision=checked.predicting.precision,
+            trial_precision=trained.spec.compute.precision,
             num_images=len(real.images),
             images=real.what,
         )
@@ -146,8 +153,9 @@ def plan_exports(
     target = None if out is None else Path(expand_home(str(out)))
     paths = _paths(found.checkpoints, target, ENDINGS[format], is_folder=str(out).endswith("/"))
     if not overwrite:
-        for path in paths:
+        for one, path in zip(found.checkpoints, paths, strict=True):
             _check_replaceable(path)
+            _check_shared_description(path, one.path)
     named, own = tuple(listed("images", images)), tuple(map(str, listed("model", model)))
     return ExportPlan(dict(zip(found.checkpoints, paths, strict=True)), format, opset, own, named, found.remarks)
 
@@ -181,17 +189,52 @@ def _check_replaceable(path: Path) -> None:
     description = path.with_suffix(".json")
     if not path.exists() and not description.exists():
         return
-    try:
-        known = read_json(description)
-    except DataError:
-        known = None
-    if not isinstance(known, dict) or FORMAT_KEY not in known:
-        there = description if description.exists() else path
+    is_own = _described(description) is not None
+    if not is_own or (path.exists() and not _has_description(path)):
+        there = description if description.exists() and not is_own else path
         raise SettingError(f"{there}: is there, and no export of dlx: --overwrite replaces it, another -o keeps it")
 
 
+def _check_shared_description(path: Path, checkpoint: Path) -> None:
+    """SettingError if the description beside a file is also that of a file of another format and another network."""
+    described = _described(path.with_suffix(".json"))
+    others = [other for ending in ENDINGS.values() if (other := path.with_suffix(ending)) != path and other.exists()]
+    if described is None or not others:
+        return
+    trial = described.get("trial")
+    known = trial.get("checkpoint_sha256") if isinstance(trial, dict) else None
+    if known != file_sha256(checkpoint):
+        name = path.with_suffix(".json").name
+        raise SettingError(
+            f"{path}: {name} describes {others[0].name} too, which is of another network: give another -o, or replace "
+            f"the description with --overwrite and export {others[0].name} again"
+        )
+
+
+def _described(description: Path) -> dict[str, Any] | None:
+    """What an export wrote beside its file; None if the file is missing or another."""
+    try:
+        known = read_json(description)
+    except DataError:
+        return None
+    return known if isinstance(known, dict) and FORMAT_KEY in known else None
+
+
+def _has_description(path: Path) -> bool:
+    """Whether a file contains a description, which both formats store uncompressed."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return False
+    with naming(path), path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(f'"{FORMAT_KEY}"'.encode()) >= 0
+
+
 def _check_writable(folder: Path) -> None:
-    """Creates the folder. OSError if nothing can be written into it, before a network is exported in vain."""
+    """Creates the folder. SettingError if a file is in its place, OSError if nothing can be written into it: before a
+    network is exported in vain.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise SettingError(f"-o {folder}: {existing} is a file, not a folder")
     folder.mkdir(parents=True, exist_ok=True)
     with naming(folder), tempfile.TemporaryFile(dir=folder):
         pass

@@ -40,7 +40,7 @@ def describe_preparation(trained: TrainedNetwork, checkpoint: Path) -> dict[str,
             "id": trained.trial,
             "epoch": trained.epoch,
             "checkpoint": checkpoint.name,
-            "checkpoint_sha256": _sha256(checkpoint),
+            "checkpoint_sha256": file_sha256(checkpoint),
         },
         "network": {"name": trained.spec.model.name, "arguments": trained.spec.model.args, "dims": dims},
         "precision": "float32",
@@ -61,7 +61,8 @@ def describe_preparation(trained: TrainedNetwork, checkpoint: Path) -> dict[str,
     return described | {"steps": _steps(described, trained.dataset.label_values[0])}
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file as hexadecimal digits. OSError if it cannot be read."""
     digest = hashlib.sha256()
     with naming(path), path.open("rb") as file:
         while piece := file.read(HASHED_BYTES):

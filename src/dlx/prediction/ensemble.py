@@ -248,15 +248,19 @@ def _spelled_regions(network: TrainedNetwork) -> tuple[str, ...]:
     return tuple(f"{name}: {', '.join(str(values[k]) for k in of)}, written as {values[k]}" for name, of, k in pairs)
 
 
+def compute_of(trained: TrainedNetwork, chosen: Compute) -> Compute:
+    """The chosen device in the precision of the network's trial if it has that, else in float32."""
+    compute = replace(chosen, precision="float32") if trained.spec.compute.precision == "float32" else chosen
+    unforced = trained.spec.model_copy(update={"compute": ComputeSpec()})
+    return fit_precision(unforced, trained.network, compute)
+
+
 def _make_member(trained: TrainedNetwork, chosen: Compute, tta: Tta) -> Member:
-    """A network on the device, in the precision of its trial if the device has it, else in float32."""
     evaluate = trained.spec.evaluate
     if tta == "off" or (tta == "on" and evaluate.mirror is False):
         evaluate = evaluate.model_copy(update={"mirror": tta == "on"})
     spec = trained.spec.model_copy(update={"evaluate": evaluate})
-    compute = replace(chosen, precision="float32") if spec.compute.precision == "float32" else chosen
-    unforced = spec.model_copy(update={"compute": ComputeSpec()})
-    compute = fit_precision(unforced, trained.network, compute)
+    compute = compute_of(trained, chosen)
     return Member(trained, place_network(trained.network, compute), spec, compute)
 
 

@@ -16,7 +16,7 @@ def export(
         ),
     ],
     out: Annotated[
-        Path | None,
+        str | None,  # a Path would lose the slash at the end, which makes it a folder
         typer.Option(
             "-o",
             "--out",

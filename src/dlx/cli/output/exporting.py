@@ -47,10 +47,26 @@ def print_exported(exported: "ExportedFile") -> None:
         lines.append(f"  labels: {compared.num_differing:,} of {compared.num_voxels:,} voxels differ{why}")
     for line in lines:
         output().print(visible(line), soft_wrap=True)
-    if exported.num_unlike_predict:
-        number = f"{exported.num_unlike_predict:,}"
-        cause = "torch computes norms less exactly there (docs/export.md)"
-        print_notes([f"dlx predict on a CPU labels {number} of these voxels differently: {cause}"])
+    print_notes(unlike_predict(exported))
+
+
+def unlike_predict(exported: "ExportedFile") -> list[str]:
+    """A line if `dlx predict` labels some voxels differently than the file does, here or on other devices."""
+    is_reduced = exported.predict_precision != "float32"
+    if exported.on_images is not None and exported.num_unlike_predict:
+        cause = (
+            f"it computes in {exported.predict_precision}, in which the run was trained, and the file in float32"
+            if is_reduced
+            else "torch computes norms less exactly there"
+        )
+        number = f"{exported.num_unlike_predict:,} of these {exported.on_images.num_voxels:,} voxels"
+        return [f"dlx predict on this CPU labels {number} differently: {cause} (docs/export.md)"]
+    if exported.trial_precision != "float32":
+        return [
+            "dlx predict computes in bf16 on devices that have it, as the run was trained, and the file in float32: "
+            "the labels of a few voxels can differ (docs/export.md)"
+        ]
+    return []
 
 
 def _spell_bytes(number: int) -> str:
