@@ -231,8 +231,33 @@ def test_the_true_masks_of_every_layout_are_found(dlx, tmp_path):
     found = read_summary("q/summary.json")
     assert found["labels"] == {"10": "CSF", "150": "GM", "250": "WM"}
     assert [case["case"] for case in found["metric_per_case"]] == ["subject-1", "subject-2"]
+    Path("masks").mkdir()
+    for mask in Path("iseg").glob("*-label.*"):
+        shutil.copy(mask, "masks")  # labels alone are a folder of masks, with the names of the subjects
+    shutil.copytree("masks", "masks2")
+    for predictions in ("q", "masks2"):
+        dlx("evaluate", "-p", predictions, "-t", "masks", "-o", "of-masks")
+        alone = read_summary("of-masks/summary.json")
+        assert alone["labels"] == {"10": "10", "150": "150", "250": "250"}
+        assert [case["case"] for case in alone["metric_per_case"]] == ["subject-1", "subject-2"]
+    shutil.copy("iseg/subject-1-T1.hdr", "masks")
+    shutil.copy("iseg/subject-1-T1.img", "masks")
+    assert "subject-1-T2" in refusal(dlx, "-p", "q", "-t", "masks")  # an incomplete data set
     shutil.rmtree("nnunet/imagesTr")
     assert "-t nnunet/labelsTr" in refusal(dlx, "-p", "p", "-t", "nnunet")
+
+
+def test_chosen_labels_that_no_mask_has_are_refused(dlx):
+    folders(Path(), {"p": 0.2}, num_cases=2)
+    assert "no mask has a label that --labels chooses (7, 9)" in refusal(
+        dlx, "-p", "p", "-t", "truth", "--labels", "a=7,b=7+9"
+    )
+    dlx("evaluate", "-p", "p", "-t", "truth", "--labels", "1,7")  # some have 1
+    empty = np.zeros((3, 4, 4), np.uint8)
+    save("nothing/a.nii.gz", empty)
+    save("predicted/a.nii.gz", empty)
+    dlx("evaluate", "-p", "predicted", "-t", "nothing", "--labels", "7")  # rightly predicted to be absent
+    assert read_summary("predicted/summary.json")["mean"]["7"]["Dice"] is None
 
 
 def test_missing_predictions_are_refused_unless_asked_for_and_then_named_everywhere(dlx):

@@ -106,6 +106,7 @@ def evaluate(
     classes = rules.table.classes or tuple(_class_of(value) for value in sorted(found.true_values))
     if not classes:
         raise DataError(f"{truths.path}: no true mask has a label: all voxels are 0")
+    _check_any_class(classes, rules.table, found, truths)
     measured = []
     for one, measures, values in zip(sets, found.measures, found.predicted_values, strict=True):
         scores = {case: of.scores(classes) for case, of in zip(cases, measures, strict=True)}
@@ -122,6 +123,18 @@ def evaluate(
         sets=tuple(measured),
         remarks=describe_notes(found.notes, reference="true mask", strict=STRICT),
     )
+
+
+def _check_any_class(classes: Sequence[LabelClass], table: LabelTable, found: _Found, truths: Truths) -> None:
+    """DataError if true masks have labels, but no mask has any of those that the user chose: a probable mistake."""
+    seen = found.true_values.union(*found.predicted_values)
+    is_chosen = table.classes is not None and table.allowed is None
+    if is_chosen and found.true_values and not seen & {value for one in classes for value in one.values}:
+        values = list_some([str(value) for value in sorted({value for one in classes for value in one.values})], 5)
+        there = list_some([str(value) for value in sorted(found.true_values)], 5)
+        raise DataError(
+            f"{truths.path}: no mask has a label that --labels chooses ({values}); the true masks have {there}"
+        )
 
 
 def _measure_case(path: Path, files: Sequence[Path], rules: Rules, found: _Found) -> None:

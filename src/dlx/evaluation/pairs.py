@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dlx.data.layouts import iseg
 from dlx.data.layouts.dataset_json import NAME
 from dlx.data.layouts.listing import Listing, folder, has_layout, name_some, natural_key
 from dlx.data.volumes.reading import CHECKS, DETACHED
@@ -51,6 +52,8 @@ def find_truths(path: Path) -> Truths:
         return Truths(path, {stem_of(path) or path.name: path})
     if not _is_data_set(path):
         return Truths(path, mask_files(path))
+    if labels := _iseg_labels_alone(path):
+        return Truths(path, labels)
     try:
         listing = folder(path=str(path))
     except DataError as error:
@@ -67,6 +70,13 @@ def _is_data_set(path: Path) -> bool:
         return has_layout(path) and not (has_masks and not (path / MASKS).is_dir())
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _iseg_labels_alone(path: Path) -> dict[str, Path]:
+    """The masks of an iSeg-2017 folder in which no subject has an image, by subject; empty for any other folder."""
+    masks = mask_files(path) if iseg.is_layout(path) else {}
+    is_alone = all(iseg.is_label(file.name) for file in masks.values())
+    return {name.removesuffix(iseg.LABEL): file for name, file in masks.items()} if is_alone else {}
 
 
 def find_predictions(label: str, path: Path, truths: Truths) -> PredictionFiles:

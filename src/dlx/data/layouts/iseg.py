@@ -20,6 +20,7 @@ LOOKED_FOR = "subject-N-T1, -T2 and -label as .hdr/.img, .nii or .nii.gz (iSeg-2
 CHANNELS = ("T1", "T2")
 CLASS_NAMES = ("background", "CSF", "GM", "WM")
 LABEL_VALUES = (0, 10, 150, 250)
+LABEL = "-label"
 
 _FILE = re.compile(r"(subject-[0-9]+)-(T1|T2|label)\.(hdr|img|nii|nii\.gz)")
 _DESCRIPTION = "dlx phantom"  # in the headers of files written here; only such files are ever replaced
@@ -28,6 +29,11 @@ _DESCRIPTION = "dlx phantom"  # in the headers of files written here; only such 
 def is_layout(folder: Path) -> bool:
     """Whether any file name is that of an iSeg-2017 image or label; OSError if the folder cannot be read."""
     return any(_FILE.fullmatch(path.name) for path in folder.iterdir())
+
+
+def is_label(name: str) -> bool:
+    """Whether a file name is that of a label of a subject."""
+    return (named := _FILE.fullmatch(name)) is not None and named[2] == "label"
 
 
 def list_cases(folder: Path) -> Listing:
