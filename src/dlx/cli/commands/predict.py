@@ -62,7 +62,7 @@ def predict(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files of other runs, and files that changed since.")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Show no progress bar.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress bar.")] = False,
 ) -> None:
     """Predict label volumes for new scans, with one trained network or the mean of several.
 
