@@ -447,6 +447,12 @@ def test_a_slash_at_the_end_makes_a_folder_of_a_name_with_a_dot(here):
     assert len([*Path("nets-v1.2").glob("*.pt")]) == 1
 
 
+def test_a_file_in_place_of_the_folder_is_named(here):
+    Path("nets").write_text("")
+    with pytest.raises(SettingError, match=r"^-o nets: nets is a file, not a folder$"):
+        export("slices", "nets/net.pt", format="torchscript")
+
+
 @pytest.mark.parametrize("opset", [0, 17, 24])
 def test_an_opset_that_torch_does_not_write_is_refused(here, opset):
     with pytest.raises(SettingError, match=f"--opset: {opset} is out of range .expected 18 to 23"):
