@@ -27,6 +27,7 @@ from dlx.report.methods.words import (
 from dlx.report.wording.content import Given
 from dlx.settings.text import counted
 from dlx.statistics.correction import MIN_VARIANTS
+from dlx.study.run_id import RunId
 from dlx.study.scope import Scope
 
 MAX_NAMED = 8  # classes, channels or variants; of more, the number is given
@@ -119,7 +120,28 @@ def data_sentences(records: StudyRecords, settings: Mapping[str, Any]) -> tuple[
         where = " (over the voxels above 0)" * over
         cited = cite("nnunet") if normalize == "ct" else ()
         sentences.append((f"Intensities {NORMALIZED[normalize]}{where}", *cited, "."))
+    sentences += _resampling_sentence(records)
     return (*sentences, *_split_sentences(records))
+
+
+def _resampling_sentence(records: StudyRecords) -> list[Sentence]:
+    """The voxel size to which images were resampled, where the study's settings ask for one; `auto` asks for the median
+    one, but not of pictures without a known size.
+    """
+    given = records.header.settings
+    asked = setting(given, "data", "spacing_mm")
+    is_known = all(r.result is None or r.result.distance_unit == "mm" for r in finished(records.trials))
+    if asked == "auto" and is_known and setting(given, "data", "orientation") != "stored":
+        asked = "median"
+    if text_in(given, "data", "source", "name") in DRAWN:
+        return []
+    if asked == "median":
+        size = "the median voxel size of the data set"
+    elif isinstance(asked, list | tuple) and len(asked) == 3:
+        size = f"voxels of {' x '.join(map(number_of, asked))} mm (x, y, z)"
+    else:
+        return []
+    return [(f"Images of another voxel size were resampled to {size}.",)]
 
 
 def _last_name(path: str) -> str:
@@ -205,10 +227,7 @@ def comparison_sentences(summary: Summary) -> tuple[Sentence, ...]:
             *((", from which variants differ in ", *listed(header.axes, MAX_NAMED)) if header.axes else ()),
             ".",
         ),
-        (
-            "Trials of one seed started from the same weights and saw the same batches in the same order, so a variant "
-            f"was compared with the control by paired differences in {summary.metric_title}.",
-        ),
+        _pairing_sentence(summary),
         _test_sentence(summary),
     ]
     if len(compared) > 1:
@@ -234,7 +253,40 @@ def comparison_sentences(summary: Summary) -> tuple[Sentence, ...]:
         late = " (some of them after results were there)" * any(outcome.is_late for outcome in summary.claims)
         claims = counted(len(header.claims), "claim")
         sentences.append((f"{claims} declared in advance{late} had a test at 5 % each, without correction.",))
+    if summary.num_done < len(header.trials):
+        sentences.append((f"Of {len(header.trials)} trials, {summary.num_done} had ended when this was written.",))
     return tuple(sentences)
+
+
+def _pairing_sentence(summary: Summary) -> Sentence:
+    """What trials of one seed have in common, as far as their records show it, and that they are compared in pairs."""
+    same = [
+        *(["started from the same weights"] if _have_same_weights(summary) else []),
+        *(["saw the same patches in the same order"] if _saw_same_patches(summary) else []),
+    ]
+    compared = f"compared with the control by differences in {summary.metric_title}, paired by {summary.unit_of_runs}"
+    if not same:
+        return (f"Each variant was {compared}.",)
+    return (f"Trials of one {summary.unit_of_runs} {' and '.join(same)}; each variant was {compared}.",)
+
+
+def _have_same_weights(summary: Summary) -> bool:
+    """Whether all variants have the control's network and the same way to its first weights."""
+    firsts = {
+        repr([setting(record.settings, *keys) for keys in (("model",), ("init",), ("train", "init_from"))])
+        for record in _one_of_each(summary)
+    }
+    return len(firsts) == 1
+
+
+def _saw_same_patches(summary: Summary) -> bool:
+    """Whether finished trials of one run drew the same patches, whatever the variant."""
+    drawn: dict[RunId, set[str]] = {}
+    for variant in summary.variants:
+        for run, record in variant.records.items():
+            if record.result is not None:
+                drawn.setdefault(run, set()).add(record.result.batches_hash)
+    return all(len(hashes) == 1 for hashes in drawn.values())
 
 
 def _test_sentence(summary: Summary) -> Sentence:
