@@ -507,6 +507,17 @@ def test_methods_say_only_of_equal_networks_and_patches_that_they_were_shared():
     assert "Each variant was compared with the control by differences in validation Dice, paired by seed" in neither
 
 
+def test_the_grounds_of_verdicts_name_what_trials_of_a_seed_share():
+    study = with_settings(made_study(), SETTINGS)
+    assert "paired by seed (same initial weights, data order and augmentation);" in page_of(study).words
+    mirrored = SETTINGS | {"augment": {"flip": 0.0}}
+    assert "(same initial weights and data order);" in page_of(with_settings_of(study, "p=0.1", mirrored)).words
+    drawn = with_result(study, batches_hash="of other patches")
+    assert "(same initial weights);" in page_of(drawn).words
+    other = with_settings_of(drawn, "p=0.1", SETTINGS | {"init": {"name": "orthogonal", "args": {}}})
+    assert "paired by seed; the mean over the pairs" in page_of(other).words
+
+
 def test_methods_say_how_far_an_unfinished_study_is():
     study = with_settings(made_study(running={("p=0.1", 3): 2, ("p=0.1", 4): 0}), SETTINGS)
     assert "Of 10 trials, 8 had ended" in methods_text(study)

@@ -10,6 +10,7 @@ from typing import Any
 
 from dlx.records.archive import StudyRecords, finished
 from dlx.records.schema import TrialRecord
+from dlx.report.findings.pairing import have_same_weights, saw_same_patches
 from dlx.report.findings.summary import Summary
 from dlx.report.methods.references import REFERENCES, Reference
 from dlx.report.methods.training import network_sentences, training_sentences
@@ -27,7 +28,6 @@ from dlx.report.methods.words import (
 from dlx.report.wording.content import Given
 from dlx.settings.text import counted
 from dlx.statistics.correction import MIN_VARIANTS
-from dlx.study.run_id import RunId
 from dlx.study.scope import Scope
 
 MAX_NAMED = 8  # classes, channels or variants; of more, the number is given
@@ -261,32 +261,13 @@ def comparison_sentences(summary: Summary) -> tuple[Sentence, ...]:
 def _pairing_sentence(summary: Summary) -> Sentence:
     """What trials of one seed have in common, as far as their records show it, and that they are compared in pairs."""
     same = [
-        *(["started from the same weights"] if _have_same_weights(summary) else []),
-        *(["saw the same patches in the same order"] if _saw_same_patches(summary) else []),
+        *(["started from the same weights"] if have_same_weights(summary) else []),
+        *(["saw the same patches in the same order"] if saw_same_patches(summary) else []),
     ]
     compared = f"compared with the control by differences in {summary.metric_title}, paired by {summary.unit_of_runs}"
     if not same:
         return (f"Each variant was {compared}.",)
     return (f"Trials of one {summary.unit_of_runs} {' and '.join(same)}; each variant was {compared}.",)
-
-
-def _have_same_weights(summary: Summary) -> bool:
-    """Whether all variants have the control's network and the same way to its first weights."""
-    firsts = {
-        repr([setting(record.settings, *keys) for keys in (("model",), ("init",), ("train", "init_from"))])
-        for record in _one_of_each(summary)
-    }
-    return len(firsts) == 1
-
-
-def _saw_same_patches(summary: Summary) -> bool:
-    """Whether finished trials of one run drew the same patches, whatever the variant."""
-    drawn: dict[RunId, set[str]] = {}
-    for variant in summary.variants:
-        for run, record in variant.records.items():
-            if record.result is not None:
-                drawn.setdefault(run, set()).add(record.result.batches_hash)
-    return all(len(hashes) == 1 for hashes in drawn.values())
 
 
 def _test_sentence(summary: Summary) -> Sentence:
