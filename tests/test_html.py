@@ -407,6 +407,18 @@ def test_variants_of_the_same_rates_share_a_chart_and_groups_of_the_same_rates_a
     assert "decoder, head: 0.01" in page.words
 
 
+def test_variants_that_have_not_ended_share_the_chart_of_those_with_the_same_rates_so_far():
+    running = {("a", 0): 7, ("b", 0): 3, ("c", 0): 1}
+    schedulers = {"a": "cosine", "b": "cosine", "c": "constant"}
+    dice = dict.fromkeys("abc", (0.9, 0.8))
+    study = with_rates(
+        made_study(dice, seeds=[0], running=running, schedulers=schedulers), lambda _, epoch: {"all": 0.1 / epoch}
+    )
+    first, second = rate_panels(summarize_study(study))
+    assert (first.labels, second.labels) == (("a", "b"), ("c",))
+    assert max(first.lines[0].rates) == 7
+
+
 # Methods
 
 SETTINGS = {
@@ -528,7 +540,7 @@ def test_methods_say_how_far_an_unfinished_study_is():
     ("source", "spacing", "said"),
     [
         ("folder", [0.5, 0.5, 3.0], "resampled to voxels of 0.5 x 0.5 x 3 mm (x, y, z)"),
-        ("folder", "auto", "resampled to the median voxel size"),
+        ("folder", "auto", "images were resampled to the median one"),
         ("folder", "none", None),
         ("phantom", "auto", None),
     ],

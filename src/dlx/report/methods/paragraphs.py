@@ -136,12 +136,11 @@ def _resampling_sentence(records: StudyRecords) -> list[Sentence]:
     if text_in(given, "data", "source", "name") in DRAWN:
         return []
     if asked == "median":
-        size = "the median voxel size of the data set"
-    elif isinstance(asked, list | tuple) and len(asked) == 3:
-        size = f"voxels of {' x '.join(map(number_of, asked))} mm (x, y, z)"
-    else:
-        return []
-    return [(f"Images of another voxel size were resampled to {size}.",)]
+        return [("Where voxel sizes differed, images were resampled to the median one of the data set.",)]
+    if isinstance(asked, list | tuple) and len(asked) == 3:
+        size = " x ".join(map(number_of, asked))
+        return [(f"Images of another voxel size were resampled to voxels of {size} mm (x, y, z).",)]
+    return []
 
 
 def _last_name(path: str) -> str:
