@@ -1,5 +1,6 @@
 """Records that leave their machine, and records of several places as one."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,6 +76,17 @@ def test_portable_records_contain_no_local_path():
 def test_paths_of_windows_and_posix_are_local_if_absolute_in_a_home_folder_or_above(path, name):
     records = portable(made_study(settings={"data": {"path": path}}))
     assert records.header.settings == {"data": {"path": name}}
+
+
+@pytest.mark.parametrize("number", ["NaN", "-Infinity", "1e999"])
+def test_an_archive_with_a_number_that_is_not_finite_is_refused(tmp_path, number):
+    write_archive(tmp_path / "a.jsonl", made_study())
+    text = (tmp_path / "a.jsonl").read_text()
+    spoiled = re.sub(r'"seconds": [0-9.]+', f'"seconds": {number}', text)
+    assert spoiled != text
+    (tmp_path / "a.jsonl").write_text(spoiled)
+    with pytest.raises(DataError, match=rf"a\.jsonl: .*{number}"):
+        read_study(tmp_path / "a.jsonl")
 
 
 def test_of_a_trial_that_two_folders_have_the_finished_one_is_taken():

@@ -136,6 +136,7 @@ def test_a_study_stopped_with_all_its_processes_has_no_failed_trial(start, tmp_p
     code, errors = run.end()
     assert code == 143
     assert "stopped by SIGTERM; 0 of 2 trials are done" in errors
+    assert "report with:  dlx report " in errors
     assert "resume with:  dlx sweep-dropout" in errors
     assert "failed" not in errors
     assert not list(out.glob("trials/*/result.json"))

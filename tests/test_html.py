@@ -407,6 +407,18 @@ def test_variants_of_the_same_rates_share_a_chart_and_groups_of_the_same_rates_a
     assert "decoder, head: 0.01" in page.words
 
 
+def test_variants_that_have_not_ended_share_the_chart_of_those_with_the_same_rates_so_far():
+    running = {("a", 0): 7, ("b", 0): 3, ("c", 0): 1}
+    schedulers = {"a": "cosine", "b": "cosine", "c": "constant"}
+    dice = dict.fromkeys("abc", (0.9, 0.8))
+    study = with_rates(
+        made_study(dice, seeds=[0], running=running, schedulers=schedulers), lambda _, epoch: {"all": 0.1 / epoch}
+    )
+    first, second = rate_panels(summarize_study(study))
+    assert (first.labels, second.labels) == (("a", "b"), ("c",))
+    assert max(first.lines[0].rates) == 7
+
+
 # Methods
 
 SETTINGS = {
@@ -467,6 +479,112 @@ def test_methods_say_what_was_trained_on_what_with_references():
         *("nnunet", "unet", "unet3d", "resnet", "group", "kaiming", "dropout", "lovasz", "focal", "sgd", "poly"),
         *("dice", "surface-dice", "tost", "torch"),
     }
+
+
+def with_result(records, **changes):
+    """The same records with other fields of the results of `p=0.1`."""
+    trials = (
+        replace(t, record=t.record.model_copy(update={"result": t.record.result.model_copy(update=changes)}))
+        if t.entry.label == "p=0.1"
+        else t
+        for t in records.trials
+    )
+    return replace(records, trials=tuple(trials))
+
+
+def with_settings_of(records, label, settings):
+    """The same records with other settings of one variant."""
+    trials = (
+        replace(t, record=t.record.model_copy(update={"settings": settings})) if t.entry.label == label else t
+        for t in records.trials
+    )
+    return replace(records, trials=tuple(trials))
+
+
+def methods_text(records):
+    return page_of(records).words.split("Methods Made from")[1].split("References")[0]
+
+
+def test_methods_say_only_of_equal_networks_and_patches_that_they_were_shared():
+    study = with_settings(made_study(), SETTINGS)
+    weights, patches = "started from the same weights", "saw the same patches"
+    assert f"Trials of one seed {weights} and {patches} in the same order" in methods_text(study)
+    other = with_settings_of(study, "p=0.1", SETTINGS | {"model": {"name": "unet2", "args": {"width": 4}}})
+    assert weights not in methods_text(other)
+    assert f"Trials of one seed {patches}" in methods_text(other)
+    drawn = methods_text(with_result(study, batches_hash="of other patches"))
+    assert weights in drawn
+    assert patches not in drawn
+    neither = methods_text(with_result(other, batches_hash="of other patches"))
+    assert "Each variant was compared with the control by differences in validation Dice, paired by seed" in neither
+
+
+def test_the_grounds_of_verdicts_name_what_trials_of_a_seed_share():
+    study = with_settings(made_study(), SETTINGS)
+    assert "paired by seed (same initial weights, data order and augmentation);" in page_of(study).words
+    mirrored = SETTINGS | {"augment": {"flip": 0.0}}
+    assert "(same initial weights and data order);" in page_of(with_settings_of(study, "p=0.1", mirrored)).words
+    drawn = with_result(study, batches_hash="of other patches")
+    assert "(same initial weights);" in page_of(drawn).words
+    other = with_settings_of(drawn, "p=0.1", SETTINGS | {"init": {"name": "orthogonal", "args": {}}})
+    assert "paired by seed; the mean over the pairs" in page_of(other).words
+
+
+def test_methods_say_how_far_an_unfinished_study_is():
+    study = with_settings(made_study(running={("p=0.1", 3): 2, ("p=0.1", 4): 0}), SETTINGS)
+    assert "Of 10 trials, 8 had ended" in methods_text(study)
+    assert "had ended" not in methods_text(with_settings(made_study(), SETTINGS))
+
+
+@pytest.mark.parametrize(
+    ("source", "spacing", "said"),
+    [
+        ("folder", [0.5, 0.5, 3.0], "resampled to voxels of 0.5 x 0.5 x 3 mm (x, y, z)"),
+        ("folder", "auto", "images were resampled to the median one"),
+        ("folder", "none", None),
+        ("phantom", "auto", None),
+    ],
+)
+def test_methods_say_to_which_voxels_images_were_resampled(source, spacing, said):
+    data = {"source": {"name": source, "args": {}}, "spacing_mm": spacing}
+    words = methods_text(with_settings(made_study(settings={"data": data}), SETTINGS))
+    assert (said in words) if said else ("resampled" not in words)
+
+
+def test_methods_of_gradient_descent_without_momentum_name_none():
+    optimizer = SETTINGS["optimizer"] | {"name": {"name": "sgd", "args": {"momentum": 0.0}}}
+    study = with_settings(made_study(), SETTINGS | {"optimizer": optimizer})
+    assert "stochastic gradient descent (" in methods_text(study)
+    found = methods_of(summarize_study(study), study)
+    assert REFERENCES["sgd"] not in found.references
+
+
+def test_methods_of_a_network_with_rates_of_its_own_claim_no_rate():
+    study = with_settings(made_study(), SETTINGS | {"dropout": {"p": 0.0, "own_rates": True}})
+    assert "the control has the network's own rates" in methods_text(study)
+    assert "in the control p is" not in methods_text(study)
+
+
+def test_a_control_without_dropout_does_not_differ_in_the_kind_of_it():
+    study = with_settings(made_study(), SETTINGS | {"dropout": {"p": 0.0}})
+    page = page_of(
+        with_settings_of(study, "p=0.1", SETTINGS | {"dropout": {"p": 0.1, "kind": "dropout", "where": "every"}})
+    )
+    words = page.words.split("What the variants change")[1]
+    assert "dropout.p: 0.0 -> 0.1" in words
+    assert "dropout.kind" not in words.split("Settings")[0]
+
+
+def test_a_legend_names_a_band_only_if_one_is_drawn():
+    band = "mean ± 1 standard deviation"
+    assert band in page_of(made_study()).words.split("Dice over epochs")[1].split("Learning rates")[0]
+    collapsed = made_study(collapsed=[("p=0", 1), ("p=0.1", 2)])
+    assert band not in page_of(collapsed).words.split("Dice over epochs")[1].split("Learning rates")[0]
+
+
+def test_the_sentence_on_variants_does_not_blame_them_for_a_control_that_collapsed():
+    study = made_study({"p=0": (0.9, 0.8), "p=0.1": (0.9, 0.8), "p=0.2": (0.9, 0.8)}, collapsed=[("p=0", 1)])
+    assert "2 are not comparable, as runs collapsed: p=0.1, p=0.2." in page_of(study).words
 
 
 def test_methods_of_records_of_any_version_or_content_are_made():

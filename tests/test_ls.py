@@ -113,6 +113,27 @@ def test_the_newest_comes_first_and_an_archive_is_as_old_as_its_trials(tmp_path)
     assert studies[2].changed_s == 1_000
 
 
+@pytest.mark.parametrize(
+    ("started", "seconds"),
+    [
+        ("2026-01-01T00:00:00+00:00", 1e300),
+        ("2026-01-01T00:00:00+00:00", -1e300),
+        ("9999-12-31T23:59:59+00:00", 5.0),
+        ("0001-01-01T00:00:00+00:00", 5.0),
+    ],
+)
+def test_an_archive_with_impossible_times_is_listed(tmp_path, started, seconds):
+    records = made_study(seeds=[0])
+    trials = []
+    for trial in records.trials:
+        run = trial.record.run.model_copy(update={"started_utc": started, "seconds": seconds})
+        trials.append(replace(trial, record=trial.record.model_copy(update={"run": run})))
+    write_archive(tmp_path / "a.jsonl", replace(records, trials=tuple(trials)))
+    studies = list_studies(tmp_path)
+    assert "1970" <= entry_of(studies[0])["changed_utc"][:4] <= "2100"
+    assert "a.jsonl" in "".join(printed(studies, 80))
+
+
 def test_a_study_without_a_question_has_its_name(tmp_path):
     write_folder(tmp_path / "run", made_study(seeds=[0], question="", name="train unet2"))
     assert listed(tmp_path)["run"].question == "train unet2"

@@ -53,6 +53,23 @@ def test_restoring_makes_the_records_those_of_the_checkpoint_whatever_was_there(
     assert [line.result.epoch for line in folder.epochs()] == [1, 2, 3]
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+def test_a_number_that_is_not_finite_is_refused_with_its_line(folder, number):
+    folder.append(record(1))
+    path = folder.path / "epochs.jsonl"
+    path.write_text(path.read_text().replace('"train_s":1.5', f'"train_s":{number}'))
+    with pytest.raises(DataError, match=rf"epochs\.jsonl: line 1\b.*{number}"):
+        folder.epochs()
+
+
+def test_a_damaged_record_names_the_field(folder):
+    folder.append(record(1))
+    path = folder.path / "epochs.jsonl"
+    path.write_text(path.read_text().replace('"train_s":1.5', '"train":1.5'))
+    with pytest.raises(DataError, match=r"line 1\b.*run\.train"):
+        folder.epochs()
+
+
 def test_a_damaged_record_is_refused_with_its_line(folder):
     folder.append(record(1))
     with (folder.path / "epochs.jsonl").open("ab") as file:

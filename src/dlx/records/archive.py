@@ -17,6 +17,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from dlx.records.finite import load_finite
 from dlx.records.folder import StudyFolder, TrialFolder, read_pictures
 from dlx.records.pictures import CasePicture, CasePictures
 from dlx.records.schema import EpochRecord, Look, StudyHeader, TrialEntry, TrialRecord
@@ -129,7 +130,7 @@ def _read_archive(path: Path, *, with_epochs: bool) -> StudyRecords:
     known: dict[str, tuple[tuple[EpochRecord, ...], TrialRecord | None, tuple[CasePicture, ...]]] = {}
     try:
         for line in path.read_text(encoding="utf-8").splitlines():
-            document = json.loads(line)
+            document = load_finite(line)
             if "study" in document:
                 header = StudyHeader.model_validate(document["study"])
             elif "look" in document:

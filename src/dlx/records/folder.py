@@ -26,6 +26,7 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
+from dlx.records.finite import load_finite
 from dlx.records.pictures import REMEDY, CasePicture, CasePictures
 from dlx.records.schema import EpochRecord, Look, StudyHeader, TrialEntry, TrialRecord
 from dlx.study.results import Record
@@ -36,6 +37,7 @@ from dlx.system.files import naming, read_json, remove_leftovers, write_atomical
 # The workers of a killed study end shortly after it; waiting for their locks allows to run the study again at once.
 LOCK_WAIT_S = 3.0
 
+NOT_FINITE = re.compile(rb"NaN|Infinity|[eE]\+?[0-9]{3}")  # what a number that is not finite looks like in JSON
 PICTURES = "pictures.json"
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
@@ -57,9 +59,20 @@ def write_record(path: Path, record: Record) -> None:
 def parse_record(model: type[AnyRecord], content: bytes, place: str, what: str) -> AnyRecord:
     """The record in a file or line; DataError, which names the place, if it is not `what` it should be."""
     try:
-        return model.model_validate_json(content)
-    except ValidationError as error:
-        raise DataError(f"{place}: not {what} ({error.errors()[0]['msg']})") from None
+        found = model.model_validate_json(content)
+        if NOT_FINITE.search(content):
+            load_finite(content)
+    except ValueError as error:  # ValidationError is one
+        raise DataError(f"{place}: not {what} ({_cause(error)})") from None
+    return found
+
+
+def _cause(error: ValueError) -> str:
+    """Pydantic's first complaint after the field that it is about, as `seeds: Field required`."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    return ": ".join(filter(None, (".".join(map(str, first["loc"])), first["msg"])))
 
 
 def read_record(model: type[AnyRecord], path: Path, what: str) -> AnyRecord | None:

@@ -110,6 +110,8 @@ def print_locations(plan: "Plan", outcome: "Outcome", written: list[Path]) -> No
     note(f"\nrecords:      {plan.folder}")
     if written:
         note(f"report:       {', '.join(str(path) for path in written)}")
+    elif outcome.was_interrupted:
+        note(f"report with:  {shell_command(['dlx', 'report', str(plan.folder)])}")
     for line in tracker_lines(plan.folder):
         note(line)
     if missing:

@@ -79,11 +79,13 @@ def _changed_s(path: Path, trials: Iterable[TrialHistory]) -> float:
 
 
 def _ended_s(started_utc: str, seconds: float) -> float:
+    """When a trial ended, in seconds since 1970; not before that and not after now, whatever its record says."""
     try:
         started = datetime.fromisoformat(started_utc)
     except ValueError:
         return 0.0
-    return started.replace(tzinfo=started.tzinfo or UTC).timestamp() + seconds
+    ended = started.replace(tzinfo=started.tzinfo or UTC).timestamp() + seconds
+    return max(0.0, min(ended, time.time()))  # 0 if it is no number
 
 
 def _modified_s(paths: Iterable[Path]) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 
 from dlx.records.archive import StudyRecords, finished
 from dlx.records.schema import TrialRecord
+from dlx.report.findings.pairing import have_same_weights, saw_same_patches
 from dlx.report.findings.summary import Summary
 from dlx.report.methods.references import REFERENCES, Reference
 from dlx.report.methods.training import network_sentences, training_sentences
@@ -119,7 +120,27 @@ def data_sentences(records: StudyRecords, settings: Mapping[str, Any]) -> tuple[
         where = " (over the voxels above 0)" * over
         cited = cite("nnunet") if normalize == "ct" else ()
         sentences.append((f"Intensities {NORMALIZED[normalize]}{where}", *cited, "."))
+    sentences += _resampling_sentence(records)
     return (*sentences, *_split_sentences(records))
+
+
+def _resampling_sentence(records: StudyRecords) -> list[Sentence]:
+    """The voxel size to which images were resampled, where the study's settings ask for one; `auto` asks for the median
+    one, but not of pictures without a known size.
+    """
+    given = records.header.settings
+    asked = setting(given, "data", "spacing_mm")
+    is_known = all(r.result is None or r.result.distance_unit == "mm" for r in finished(records.trials))
+    if asked == "auto" and is_known and setting(given, "data", "orientation") != "stored":
+        asked = "median"
+    if text_in(given, "data", "source", "name") in DRAWN:
+        return []
+    if asked == "median":
+        return [("Where voxel sizes differed, images were resampled to the median one of the data set.",)]
+    if isinstance(asked, list | tuple) and len(asked) == 3:
+        size = " x ".join(map(number_of, asked))
+        return [(f"Images of another voxel size were resampled to voxels of {size} mm (x, y, z).",)]
+    return []
 
 
 def _last_name(path: str) -> str:
@@ -205,10 +226,7 @@ def comparison_sentences(summary: Summary) -> tuple[Sentence, ...]:
             *((", from which variants differ in ", *listed(header.axes, MAX_NAMED)) if header.axes else ()),
             ".",
         ),
-        (
-            "Trials of one seed started from the same weights and saw the same batches in the same order, so a variant "
-            f"was compared with the control by paired differences in {summary.metric_title}.",
-        ),
+        _pairing_sentence(summary),
         _test_sentence(summary),
     ]
     if len(compared) > 1:
@@ -234,7 +252,21 @@ def comparison_sentences(summary: Summary) -> tuple[Sentence, ...]:
         late = " (some of them after results were there)" * any(outcome.is_late for outcome in summary.claims)
         claims = counted(len(header.claims), "claim")
         sentences.append((f"{claims} declared in advance{late} had a test at 5 % each, without correction.",))
+    if summary.num_done < len(header.trials):
+        sentences.append((f"Of {len(header.trials)} trials, {summary.num_done} had ended when this was written.",))
     return tuple(sentences)
+
+
+def _pairing_sentence(summary: Summary) -> Sentence:
+    """What trials of one seed have in common, as far as their records show it, and that they are compared in pairs."""
+    same = [
+        *(["started from the same weights"] if have_same_weights(summary) else []),
+        *(["saw the same patches in the same order"] if saw_same_patches(summary) else []),
+    ]
+    compared = f"compared with the control by differences in {summary.metric_title}, paired by {summary.unit_of_runs}"
+    if not same:
+        return (f"Each variant was {compared}.",)
+    return (f"Trials of one {summary.unit_of_runs} {' and '.join(same)}; each variant was {compared}.",)
 
 
 def _test_sentence(summary: Summary) -> Sentence:

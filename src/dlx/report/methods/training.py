@@ -24,7 +24,7 @@ LOSSES: dict[str, tuple[str, tuple[str, ...]]] = {  # name -> words, what they c
     "focal": ("the focal loss", ("focal",)),
     "lovasz": ("the Lovász-softmax loss", ("lovasz",)),
 }
-OPTIMIZERS = {"adamw": "AdamW", "adam": "Adam", "sgd": "stochastic gradient descent with momentum"}
+OPTIMIZERS = {"adamw": "AdamW", "adam": "Adam", "sgd": "stochastic gradient descent"}
 SCHEDULES: dict[str, tuple[str, tuple[str, ...]]] = {
     "constant": ("stayed constant", ()),
     "linear-tail": ("was constant and fell linearly to 0 at the end", ()),
@@ -110,9 +110,15 @@ def _initial_sentence(settings: Mapping[str, Any]) -> tuple[Sentence, ...]:
 def _dropout_sentence(settings: Mapping[str, Any], axes: Sequence[str]) -> tuple[Sentence, ...]:
     """Dropout, if the control has it or if the study varies it."""
     p, kind = number_in(settings, "dropout", "p"), text_in(settings, "dropout", "kind")
+    has_own = bool(setting(settings, "dropout", "own_rates"))
     keys = ("dropout", "spatial-dropout") if kind in ("dropout2d", "dropout3d") else ("dropout",)
     if any(str(axis).startswith("dropout") for axis in axes):
-        return (("Dropout", *cite("dropout"), " was varied; in the control p is ", Given(number_of(p)), "."),)
+        in_control: Sentence = (
+            ("the control has the network's own rates",) if has_own else ("in the control p is ", Given(number_of(p)))
+        )
+        return (("Dropout", *cite("dropout"), " was varied; ", *in_control, "."),)
+    if has_own:
+        return (("Dropout in the network kept the network's own rates.",),)
     if not p:
         return ()
     where = {"every": "after every block", "decoder": "in the decoder", "bottleneck": "in the deepest level"}
@@ -164,8 +170,11 @@ def _optimizer_sentences(settings: Mapping[str, Any]) -> tuple[Sentence, ...]:
     for term in terms:
         words, keys = LOSSES.get(term, ("", ()))
         losses += [*([" and "] if losses else []), words or Given(term), *cite(*keys)]
-    by: Sentence = (OPTIMIZERS[name], *cite(name)) if name in OPTIMIZERS else (Given(name),)
     args = table_in(settings, "optimizer", "name", "args")
+    is_plain = name == "sgd" and not args.get("momentum")
+    momentum = " with momentum" * (name == "sgd" and not is_plain)
+    cited = () if is_plain else cite(name)
+    by: Sentence = (f"{OPTIMIZERS[name]}{momentum}", *cited) if name in OPTIMIZERS else (Given(name),)
     shown = [("learning rate", optimizer.get("lr")), ("weight decay", optimizer.get("weight_decay")), *args.items()]
     values = listed([f"{key} {number_of(value)}" for key, value in shown if value is not None], len(shown))
     total = "the sum of " * (len(terms) > 1)
@@ -207,6 +216,13 @@ def _augment_sentence(settings: Mapping[str, Any]) -> tuple[Sentence, ...]:
 
 def _other_sentences(settings: Mapping[str, Any]) -> tuple[Sentence, ...]:
     train, sentences = table_in(settings, "train"), list[Sentence]()
+    if setting(settings, "data", "crop"):
+        sentences.append(("Training patches were taken from the box around the labelled voxels.",))
+    if rates := table_in(settings, "optimizer", "group_lr"):
+        own = listed([f"{group} {number_of(rate)}" for group, rate in rates.items()], len(rates))
+        sentences.append(("Groups of parameters had learning rates of their own (", *own, ")."))
+    if setting(settings, "optimizer", "decay_norms_and_biases") is False:
+        sentences.append(("Norms and biases had no weight decay.",))
     if clip := setting(settings, "optimizer", "clip_grad_norm"):
         sentences.append((f"Gradients were scaled down to a norm of {number_of(clip)}.",))
     if decay := train.get("ema_decay"):

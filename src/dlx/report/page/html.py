@@ -16,6 +16,7 @@ from markupsafe import Markup, escape
 
 from dlx.records.archive import StudyRecords
 from dlx.report.findings.summary import Summary
+from dlx.report.findings.variants import VariantSummary
 from dlx.report.methods.paragraphs import Methods, methods_of
 from dlx.report.methods.words import Citation, Sentence
 from dlx.report.page.case_figures import CaseGroup, case_groups
@@ -25,7 +26,7 @@ from dlx.report.page.sections import PageContent, progress_lines, subject_lines
 from dlx.report.page.strips import StripChart, dice_chart_of_variants, difference_chart
 from dlx.report.page.svg import element
 from dlx.report.plotted.case_pictures import pictured_trials
-from dlx.report.plotted.epoch_curves import few_points, has_curves, spell_runs_shown
+from dlx.report.plotted.epoch_curves import CURVES, VariantCurves, curves_of, few_points, has_curves, spell_runs_shown
 from dlx.report.plotted.learning_rates import RatePanel, rate_panels
 from dlx.report.wording.content import (
     Block,
@@ -179,6 +180,10 @@ def _curves(summary: Summary) -> HtmlSection:
     return HtmlSection("", "", title, (ChartGrid(charts, _curve_legend(summary)), *notes))
 
 
+def _curves_of(variant: VariantSummary) -> list[VariantCurves]:
+    return [curves_of(variant, metric) for metric in CURVES]
+
+
 def _curve_legend(summary: Summary) -> tuple[tuple[Markup, Words], ...]:
     legend: list[tuple[Markup, Words]] = [
         (_swatch("line val"), ("validation",)),
@@ -188,7 +193,7 @@ def _curve_legend(summary: Summary) -> tuple[tuple[Markup, Words], ...]:
     if control is not None:
         count = spell_runs_shown(control)
         legend.append((_swatch("line control"), ("control (", Given(control.label), "; ", Given(count), ")")))
-    if len(summary.header.runs) > 1:
+    if any(len(v.mean) > 0 and v.num_together > 1 for variant in summary.variants for v in _curves_of(variant)):
         band = element("rect", class_="band val", x=0, y=2, width=16, height=12)
         legend.append((_svg_swatch(band), (f"mean ± 1 standard deviation over {summary.name_of_runs}",)))
     if any(None in variant.by_run["val_dice"].values() for variant in summary.variants):

@@ -2,12 +2,13 @@
 
 from dlx.records.archive import StudyRecords, finished
 from dlx.report.findings.cross_validation import cross_validate
+from dlx.report.findings.differing_settings import differing_settings
 from dlx.report.findings.summary import Summary
 from dlx.report.wording.content import Block, Bullets, Given, Paragraph, Section, Table, Words, given, plain
 from dlx.report.wording.folds import foot_lines
 from dlx.report.wording.formatting import signed, spell, spell_spread
 from dlx.report.wording.rows import classes_of
-from dlx.settings.layers import settings_differences
+from dlx.settings.flat import spell_setting
 from dlx.settings.text import shorten
 from dlx.statistics.claims import Estimate
 from dlx.study.metrics import trial_value
@@ -77,7 +78,10 @@ def changes_section(summary: Summary) -> Section | None:
                 {key: value for key, value in one.settings.items() if key not in ("seed", "compute")}
                 for one in (base, record)
             )
-            changes = "; ".join(settings_differences(theirs, ours)) or "nothing"
-            cells.append(given(label, shorten(changes, MAX_CHANGES)))
+            changes = "; ".join(
+                f"{key}: {spell_setting(before)} -> {spell_setting(after)}"
+                for key, after, before in differing_settings(theirs, ours)
+            )
+            cells.append(given(label, shorten(changes or "nothing", MAX_CHANGES)))
     titles = plain("variant", "settings, from those of the control to its own")
     return Section(("What the variants change",), (Table(titles, tuple(cells), 2),))

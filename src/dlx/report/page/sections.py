@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from dlx.records.archive import StudyRecords, finished
 from dlx.report.findings.levels import PROBES, by_level, deepest_to_first, is_probed, levels_of
+from dlx.report.findings.pairing import have_same_augmentation, have_same_weights, saw_same_patches
 from dlx.report.findings.summary import Summary
 from dlx.report.wording import rows
 from dlx.report.wording.content import (
@@ -138,14 +139,25 @@ def verdicts_section(summary: Summary) -> Section | None:
     return Section(title, (Table(titles, tuple(cells), MAX_TEXT_COLUMNS), _grounds(summary, len(found))))
 
 
+def _in_common(summary: Summary) -> str:
+    """` (same initial weights, data order and augmentation)`, of these what trials of one seed have in common."""
+    same = {
+        "initial weights": have_same_weights(summary),
+        "data order": saw_same_patches(summary),
+        "augmentation": have_same_augmentation(summary),
+    }
+    *others, last = [name for name, is_same in same.items() if is_same] or [""]
+    return f" (same {' and '.join(filter(None, (', '.join(others), last)))})" if last else ""
+
+
 def _grounds(summary: Summary, num_variants: int) -> Bullets:
     header = summary.header
     effect, seeds = f"{header.smallest_effect:g}", ", ".join(map(str, header.seeds))
     return Bullets(
         (
             (
-                f"Difference: variant minus control after the last epoch, paired by {summary.unit_of_runs} (same "
-                "initial weights, data order and augmentation); the mean over the pairs.",
+                f"Difference: variant minus control after the last epoch, paired by {summary.unit_of_runs}"
+                f"{_in_common(summary)}; the mean over the pairs.",
             ),
             (
                 f"Verdicts hold {FOR[summary.scope]} (",

@@ -73,7 +73,7 @@ def spell_runs_shown(variant: VariantSummary) -> str:
     num_ended, num_begun = len(ended_runs(variant)), sum(bool(epochs) for epochs in variant.epochs.values())
     if variant.collapse:
         return spell_collapse(variant.collapse)
-    return f"n = {num_ended}" + (f", {num_begun - num_ended} running" if num_begun > num_ended else "")
+    return f"n = {num_ended}" + (f", {num_begun - num_ended} unfinished" if num_begun > num_ended else "")
 
 
 def has_curves(summary: Summary) -> bool:

@@ -26,17 +26,37 @@ class RatePanel:
 
 
 def rate_panels(summary: Summary) -> list[RatePanel]:
-    """A panel for each set of variants whose trials applied the same rates; none before the first epoch."""
-    found: dict[tuple[tuple[str, tuple[tuple[int, float], ...]], ...], list[str]] = {}
+    """A panel for each set of variants whose trials applied the same rates; none before the first epoch.
+
+    Trials that have not ended are with those of the same scheduler that applied the same rates so far.
+    """
+    schedulers = {entry.label: entry.scheduler for entry in summary.header.variants}
+    found: list[RatePanel] = []
     for variant in summary.variants:
-        lines = _lines_of(variant)
-        if lines:
-            courses = tuple((line.groups, tuple(line.rates.items())) for line in lines)
-            found.setdefault(courses, []).append(variant.label)
-    return [
-        RatePanel(tuple(labels), tuple(RateLine(groups, dict(points)) for groups, points in lines))
-        for lines, labels in found.items()
-    ]
+        lines = tuple(_lines_of(variant))
+        if not lines:
+            continue
+        equal = [at for at, panel in enumerate(found) if panel.lines == lines]
+        alike = [
+            at
+            for at, panel in enumerate(found)
+            if schedulers[panel.labels[0]] == schedulers[variant.label] and _agree(panel.lines, lines)
+        ]
+        at = next(iter(equal + alike), None)
+        if at is None:
+            found.append(RatePanel((variant.label,), lines))
+        else:
+            longest = max(found[at].lines, lines, key=lambda known: max(len(line.rates) for line in known))
+            found[at] = RatePanel((*found[at].labels, variant.label), longest)
+    return found
+
+
+def _agree(first: Sequence[RateLine], second: Sequence[RateLine]) -> bool:
+    """Whether both have the same courses up to the end of the shorter one, as of trials that have not ended."""
+    if [line.groups for line in first] != [line.groups for line in second]:
+        return False
+    pairs = [(tuple(a.rates.items()), tuple(b.rates.items())) for a, b in zip(first, second, strict=True)]
+    return all(a[: len(b)] == b[: len(a)] for a, b in pairs)
 
 
 def _lines_of(variant: VariantSummary) -> list[RateLine]:

@@ -1,10 +1,9 @@
 """The settings of a trial that differ from the defaults, and from those of its control."""
 
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from dlx.records.one_trial import OneTrial
+from dlx.report.findings.differing_settings import differing_settings
 from dlx.settings.flat import flattened, spell_setting
 from dlx.settings.spec import Spec
 
@@ -39,17 +38,6 @@ def changed_settings(trial: OneTrial) -> list[ChangedSetting]:
             found[key] = ChangedSetting(key, spell_setting(asked), default_of(key))
     ours = trial.history.settings()
     theirs = trial.control.settings() if trial.control is not None else None
-    for key, value, control in _differences(theirs, ours) if ours and theirs else ():
+    for key, value, control in differing_settings(theirs, ours) if ours and theirs else ():
         found[key] = ChangedSetting(key, spell_setting(value), default_of(key), spell_setting(control))
     return list(found.values())
-
-
-def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
-    """Yields key, our value and theirs where they differ.
-
-    Where the control drops nothing, it has no kind and place of dropout, in which no variant differs from it then.
-    """
-    of_control = flattened(theirs)
-    for key, value in flattened(ours).items():
-        if value != of_control.get(key) and not (key.startswith("dropout.") and key not in of_control):
-            yield key, value, of_control.get(key)

@@ -18,7 +18,7 @@ SAID = {
     Verdict.WORSE: "worse",
     Verdict.NO_DIFFERENCE: "shown to differ by no more than {effect:g}",
     Verdict.CANNOT_TELL: "undecided",
-    Verdict.COLLAPSED: "collapsed",
+    Verdict.COLLAPSED: "not comparable, as runs collapsed",
     Verdict.NO_EFFECT: "without any effect of the setting",
     Verdict.NOT_MEASURED: "not measured",
     Verdict.INCOMPLETE: "incomplete",
