@@ -99,7 +99,8 @@ def serving(folder: Path) -> Iterator[Path]:
     """The socket of a server that forks `dlx` processes (tests/warm_dlx.py)."""
     path = folder / "socket"
     command = [sys.executable, "-P", WARM, "serve", path]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as server:
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}  # this checkout's dlx, whichever is installed
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, start_new_session=True) as server:
         try:
             assert server.stdout is not None
             assert server.stdout.readline() == b"listening\n"
