@@ -334,6 +334,12 @@ def test_code_is_loaded_from_what_the_user_named_and_only_if_it_is_the_recorded_
     assert recorded == spec
     assert with_own_code(recorded, ["nets/nets.py:Net"]) == recorded
     assert with_own_code(recorded, [f"{tmp_path}/nets/nets.py:Net"]) == recorded
+    assert with_own_code(recorded, ["nets/nets.py:Net:width=8"]) == recorded
+    for given, trained in (("width=16", "width=8"), ("depth=2", "no argument depth")):
+        with pytest.raises(
+            SettingError, match=rf"'nets/nets\.py:Net:{given}': the run was trained with {trained}; the"
+        ):
+            with_own_code(recorded, [f"nets/nets.py:Net:{given}"])
     for named in ([], ["nets/nets.py:Plain"], ["unet2"], ["other.py:Net"]):
         with pytest.raises(SettingError, match=r"never loaded from records: name it: --model PATH/nets\.py:Net"):
             with_own_code(recorded, named)

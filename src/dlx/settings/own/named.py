@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from dlx.settings.own.code import OwnCode, vouch_for, vouched_code
 from dlx.settings.own.names import OwnName, own_name
-from dlx.settings.part import CodeSpec, Part
+from dlx.settings.part import CodeSpec, Part, spell_value
 from dlx.settings.spec import Spec
 from dlx.system.errors import SettingError
 
@@ -22,8 +22,9 @@ def names_in(settings: Iterable[tuple[str, Any]]) -> tuple[str, ...]:
 def with_named_code(specs: Mapping[Key, Spec], named: Iterable[str], *, trusts: bool = False) -> dict[Key, Spec]:
     """The specs with the code of the user's own networks vouched for, so that they can be bound and built.
 
-    `named` are the names that the user gave on the command line (`nets/my_net.py:Net`, without arguments). A spec from
-    a record or a checkpoint has the digest of its code: it gets what is named only if that is the same content. With
+    `named` are the names that the user gave on the command line (`nets/my_net.py:Net`). A spec from a record or a
+    checkpoint has the digest of its code: it gets what is named only if that is the same content, and arguments after
+    the name (`nets/my_net.py:Net:width=16`) must be the recorded ones. With
     `trusts`, what the specs themselves name is loaded: only for specs of a TOML file that the user trusts, never for
     those of records. SettingError, which says what to type, for all others. Specs of registered networks are unchanged.
     """
@@ -42,10 +43,24 @@ def part_with_code(part: Part, named: Iterable[str], *, trusts: bool = False) ->
     own = own_name(part.name)
     if own is None:
         return part
-    typed = [one for name in named if (one := own_name(name)) is not None and one.canonical == own.canonical]
+    parts = [(one, found) for name in named if (found := own_name((one := Part.model_validate(name)).name)) is not None]
+    typed = [(one, found) for one, found in parts if found.canonical == own.canonical]
+    names = [found for _, found in typed]
     if part.code is None:
-        return _of_settings(own, part, typed, trusts=trusts)
-    return _of_record(part, part.code, typed or ([own] if trusts else []))
+        return _of_settings(own, part, names, trusts=trusts)
+    for one, _ in typed:
+        _check_arguments(one, part)
+    return _of_record(part, part.code, names or ([own] if trusts else []))
+
+
+def _check_arguments(typed: Part, recorded: Part) -> None:
+    """Refuses arguments after a name that are not those of the record, which alone says what was trained."""
+    for key, value in typed.args.items():
+        if recorded.args.get(key) != value:
+            had = f"{key}={spell_value(recorded.args[key])}" if key in recorded.args else f"no argument {key}"
+            raise SettingError(
+                f"model '{typed}': the run was trained with {had}; the name alone is enough: --model {typed.name}"
+            )
 
 
 def _of_settings(own: OwnName, part: Part, typed: list[OwnName], *, trusts: bool) -> Part:
