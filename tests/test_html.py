@@ -622,3 +622,7 @@ def test_training_writes_the_page_of_its_run(dlx, tmp_path):
     assert len(page.of("image")) == 4
     dlx("report", "run", "--no-pictures")
     assert not Page((tmp_path / "run/report.html").read_text()).of("image")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").glob("report.*")}
+    assert set(before) >= {"report.html", "report.md", "report.svg", "report.png"}
+    dlx("train", *SMALL_ARGS, "--epochs", "2", "--out", "run")  # another run: no file shows the earlier one
+    assert [name for name, content in before.items() if (tmp_path / "run" / name).read_bytes() == content] == []

@@ -30,8 +30,7 @@ def train(options: TrainOptions) -> None:
     from dlx.execution.planning.longer import begin
     from dlx.execution.planning.plan import check_resumable
     from dlx.records.archive import read_study
-    from dlx.report.files.writing import write_html_page, write_progress, write_tables
-    from dlx.report.findings.summary import summarize_study
+    from dlx.report.files.writing import write_run_report
 
     options, longer = resumed(options)
     if longer is None:
@@ -53,9 +52,8 @@ def train(options: TrainOptions) -> None:
     outcome = follow_plan(plan, options, in_workers=plan.max_parallel > 1)
     written: list[Path] = []
     try:
-        stem, records = plan.folder / "report", read_study(plan.folder)
-        written += [*write_tables(stem, records), *write_progress(stem, records)]
-        written.append(write_html_page(stem, summarize_study(records), records, has_pictures=not options.no_pictures))
+        records = read_study(plan.folder)
+        written += write_run_report(plan.folder / "report", records, has_pictures=not options.no_pictures)
     finally:  # a full disk must not hide the result
         print_outcome(plan, outcome, written, as_json=options.as_json, quiet=options.quiet)
     end(outcome)

@@ -8,7 +8,7 @@ from dlx.report.files.csv_tables import cases_table, results_table
 from dlx.report.files.epochs_csv import epochs_table
 from dlx.report.files.own_files import is_own_json
 from dlx.report.files.summary_json import study_summary, trial_summary
-from dlx.report.findings.summary import Summary
+from dlx.report.findings.summary import Summary, summarize_study
 from dlx.report.plotted.case_pictures import pictured_trials
 from dlx.report.trackers import mlflow as mlflow_runs
 from dlx.report.trackers import tensorboard as event_files
@@ -49,14 +49,21 @@ def write_report(
     return [*written, *write_tables(stem, records), *progress]
 
 
-def write_html_page(stem: Path, summary: Summary, records: StudyRecords, *, has_pictures: bool = True) -> Path:
-    """Writes STEM.html, which needs no other file; with `has_pictures` it shows slices of some validation cases."""
+def write_run_report(stem: Path, records: StudyRecords, *, has_pictures: bool = True) -> list[Path]:
+    """Writes the report of a run that has ended: STEM.html, and the files of `write_tables` and `write_progress`.
+
+    If an earlier `dlx report` left a STEM.md, all files of `write_report`, so that none shows an earlier run.
+    """
     from dlx.report.page.html import make_html_page
     from dlx.report.page.sections import page_content
 
+    summary = summarize_study(records)
+    if stem.with_name(f"{stem.name}.md").exists():
+        return write_report(stem, summary, records, with_png=True, has_pictures=has_pictures)
+    written = [*write_tables(stem, records), *write_progress(stem, records)]
     page = stem.with_name(f"{stem.name}.html")
     _write_text(page, make_html_page(page_content(summary, records), has_pictures=has_pictures))
-    return page
+    return [*written, page]
 
 
 def _write_text(path: Path, text: str) -> None:
