@@ -80,7 +80,7 @@ def test_a_constant_channel_is_refused_by_number(over: str) -> None:
 
 
 def test_an_image_without_foreground_is_refused() -> None:
-    with pytest.raises(DataError, match=r"no foreground \(try --set data.normalize.over=all\)"):
+    with pytest.raises(DataError, match=r"no foreground \(data.normalize.over=all takes all voxels\)"):
         zscore(volume([0, -5, -3]))
 
 

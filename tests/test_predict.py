@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from dlx.cli.main import app
 from dlx.engine import checkpoint
+from dlx.evaluation.labels import table_from_json
 from dlx.prediction import batch_memory, output_folder
 from dlx.prediction.ensemble import Ensemble
 from dlx.prediction.manifest import NAME
@@ -80,8 +81,8 @@ def trial(run: Path, seed: int = 0) -> Path:
 
 
 def saved(out: Path) -> dict[str, bytes]:
-    """The files of a folder of predictions, without its manifest."""
-    hidden = (NAME, output_folder.LOCK)
+    """The predictions in a folder."""
+    hidden = (NAME, output_folder.LOCK, "dataset.json")
     return {path.name: path.read_bytes() for path in out.iterdir() if path.name not in hidden}
 
 
@@ -133,6 +134,18 @@ def test_predictions_have_the_dice_that_training_measured_and_the_geometry_of_th
             regions = {name: (found, np.isin(truth, labels[name]) & is_known) for name, found in of_class.items()}
         assert {name: dice(*pair) for name, pair in regions.items()} == recorded[case]
     assert len(seen) > 1
+    table = table_from_json([Path("out")])  # the labels of the data set, by their names
+    assert {one.name: [*one.values] for one in table.classes} == {
+        name: [*values] for name, values in labels.items() if name != "background"
+    }
+    assert table.ignored_value == (2 if kind == "ignored" else None)
+
+
+def test_a_dataset_json_of_another_tool_beside_predictions_stays(made, images, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/dataset.json").write_text('{"labels": {"background": 0}}')
+    predict(images, tmp_path / "out", made / "two")
+    assert json.loads((tmp_path / "out/dataset.json").read_text()) == {"labels": {"background": 0}}
 
 
 @pytest.mark.parametrize(
@@ -402,7 +415,7 @@ def test_a_variant_of_a_study_is_named_by_its_label(study, images, tmp_path, lab
 @pytest.mark.parametrize(
     ("run", "words"),
     [
-        ("{study}", r"is a study of 2 variants \('p=0', 'p=0.1'\): name one, as in -m .*:p=0.1"),
+        ("{study}", r"is a study of 2 variants \('p=0', 'p=0.1'\): name one, as in -m .*:p=0$"),
         ("{study}:p=0.2", r"no variant 'p=0.2': did you mean 'p=0"),
         ("{study}/nothing", "nothing: no such folder of a run"),
         ("{study}/nothing:p=0", "no such folder of a run"),
@@ -441,7 +454,22 @@ def test_trials_that_have_not_finished_are_left_out_or_refused_unless_a_checkpoi
     assert len(plan_predictions(images, tmp_path / "out", trial(run, 1), checkpoint="best").ensemble.members) == 1
     for seed in (0, 1):
         shutil.rmtree(trial(run, seed))
-    with pytest.raises(DataError, match=r"no trial to predict with: .* has no last\.safetensors"):
+    with pytest.raises(DataError, match=r"no trial to predict with: .* has no last\.safetensors") as caught:
+        plan_predictions(images, tmp_path / "out", run)
+    assert "--checkpoint" not in str(caught.value)  # there is none
+
+
+def test_a_diverged_trial_without_a_checkpoint_is_called_diverged(made, images, tmp_path):
+    run = Path(shutil.copytree(made / "across", tmp_path / "run"))
+    record = json.loads((trial(run) / "result.json").read_text())
+    (trial(run) / "result.json").write_text(
+        json.dumps(record | {"status": "diverged", "cause": "a loss of nan", "result": None})
+    )
+    with pytest.raises(DataError, match=r"seed 0 diverged: a loss of nan; --checkpoint last or best predicts"):
+        plan_predictions(images, tmp_path / "out", run)
+    for path in trial(run).glob("*.safetensors"):
+        path.unlink()
+    with pytest.raises(DataError, match=r"seed 0 diverged: a loss of nan, and has no last\.safetensors$"):
         plan_predictions(images, tmp_path / "out", run)
 
 

@@ -21,6 +21,7 @@ from dlx.settings.spec import Spec
 from dlx.system.errors import DataError
 from dlx.system.file_locks import is_locked
 from made_records import made_study, write_folder
+from small import SMALL_ARGS
 
 ONE_NETWORK = {"unet2": (0.9, 0.8)}
 
@@ -324,6 +325,26 @@ def test_a_lock_is_seen_while_it_is_held_and_looking_does_not_take_or_change_it(
     with FileLock(path, timeout=0):  # nothing holds it
         pass
     assert not is_locked(tmp_path)  # a folder
+
+
+def test_another_study_is_not_begun_in_a_folder_in_which_one_runs(dlx):
+    dlx("train", *SMALL_ARGS, "--out", "run")
+    header = Path("run/study.json").read_bytes()
+    (trial,) = Path("run/trials").iterdir()
+    with TrialFolder.at(trial).locked():
+        with pytest.raises(DataError, match=r"^run: another study is running in this folder \(dlx.*--out\)$"):
+            dlx("train", *SMALL_ARGS, "--lr", "0.01", "--out", "run")
+        assert Path("run/study.json").read_bytes() == header
+        dlx("train", *SMALL_ARGS, "--seeds", "0,1", "--out", "run")  # the same study with another seed
+    dlx("train", *SMALL_ARGS, "--lr", "0.01", "--out", "run")
+
+
+def test_folds_of_an_earlier_study_do_not_stay(dlx):
+    at = SMALL_ARGS.index("--val-fraction")
+    dlx("train", *SMALL_ARGS[:at], *SMALL_ARGS[at + 2 :], "--fold", "all", "--folds", "3", "--out", "run")
+    assert Path("run/splits_final.json").exists()
+    dlx("train", *SMALL_ARGS, "--out", "run")
+    assert not Path("run/splits_final.json").exists()
 
 
 def test_a_trial_that_this_process_runs_is_running(tmp_path):

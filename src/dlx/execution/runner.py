@@ -13,7 +13,7 @@ from dlx.execution.workers.local import run_in_workers
 from dlx.records.archive import StudyRecords
 from dlx.records.folder import StudyFolder
 from dlx.records.schema import StudyHeader
-from dlx.system.errors import DlxError
+from dlx.system.errors import DataError, DlxError
 
 DECLARED = ("smallest_effect", "metric", "scope")  # with the claims, they must be declared before the first result
 
@@ -62,6 +62,8 @@ def run_plan(
 def _declare(plan: Plan, archived: StudyRecords | None) -> None:
     """Writes the study's header; whatever is declared after the first result is permanently marked as late."""
     folder, header = StudyFolder(plan.folder), plan.header()
+    other = folder.header()
+    _check_alone(folder, other, header)
     late: list[str] = []
     for before in folder.declared_before(header):
         late += _late(before, header, has_results=len(plan.missing()) < len(plan.trials))
@@ -70,6 +72,19 @@ def _declare(plan: Plan, archived: StudyRecords | None) -> None:
     folder.write_header(header.model_copy(update={"declared_late": tuple(dict.fromkeys(late))}))
     if plan.study.folds:
         folder.write_splits(splits_document(plan.splits))
+    elif other is not None and other.folds:
+        folder.remove_splits()  # of the study that was here before
+
+
+def _check_alone(folder: StudyFolder, other: StudyHeader | None, header: StudyHeader) -> None:
+    """DataError if a trial of another study is running in the folder: each would report the other's trials."""
+    if other is None or other.is_study_of(header):
+        return
+    if any(folder.trial(entry).is_running() for entry in other.trials):
+        raise DataError(
+            f"{folder.path}: another study is running in this folder ({other.command or other.name}): wait for its "
+            "end, or give another folder (--out)"
+        )
 
 
 def _spell(value: str | float | None) -> str:

@@ -20,6 +20,7 @@ from dlx.data.volumes.opening import show_path
 from dlx.data.volumes.writing import check_label_values, encode_labels
 from dlx.engine.device import describe_device
 from dlx.prediction.ensemble import BeginProbabilities, Ensemble, PredictedScan, Tta
+from dlx.prediction.label_names import write_label_names
 from dlx.prediction.manifest import CaseEntry, FileState, MethodEntry, NetworkEntry, input_states, make_method
 from dlx.prediction.notes import Seen
 from dlx.prediction.output_folder import OutputFolder, StagedFiles, output_names, staging
@@ -167,6 +168,8 @@ class PredictionPlan:
                 folder.check_replaceable(waiting, self.method.id, with_probabilities=self.save_probabilities)
             if waiting and folder.manifest.methods.get(self.method.id) != self.method:
                 folder.manifest.add(self.method)
+            if waiting:
+                write_label_names(self.out, self.ensemble.dataset)
             for number, scan in enumerate(self.scans):
                 if scan.id in done:
                     yield PredictedCase(scan.id, self._files(scan), 0.0, was_done=True)

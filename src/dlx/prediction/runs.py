@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from dlx.data.layouts.listing import name_some
 from dlx.records.archive import StudyRecords, read_study
@@ -106,7 +106,7 @@ def _trials_of(path: Path, label: str | None) -> list[NamedTrial]:
     records = read_study(path)
     labels = [variant.label for variant in records.header.variants]
     if label is None and len(labels) > 1:
-        example = shlex.quote(f"{path}:{labels[-1]}")
+        example = shlex.quote(f"{path}:{records.header.control or labels[0]}")
         raise DataError(
             f"{path}: is a study of {len(labels)} variants ({name_some(labels, 10)}): name one, as in -m {example}"
         )
@@ -139,14 +139,16 @@ def _choose(text: str, trials: list[NamedTrial], which: Which | None) -> FoundRu
     for trial in trials:
         path = trial.folder / f"{which or 'last'}{ENDING}"
         if not path.is_file():
-            left_out.append(f"{trial.name} has no {path.name}")
+            ended = f"{trial.unfit}, and " if trial.unfit is not None and which is None else ""
+            left_out.append(f"{trial.name} {ended}has no {path.name}")
         elif trial.unfit is not None and which is None:
             left_out.append(f"{trial.name} {trial.unfit}")
         else:
             usable.append(TrialCheckpoint(path, trial.name))
             unfit += [f"{trial.name} {trial.unfit}"] if trial.unfit is not None else []
     if not usable:
-        hint = "" if which else "; --checkpoint last (or best) predicts with the checkpoint that is there"
+        there = [name for name in get_args(Which) if any((one.folder / f"{name}{ENDING}").is_file() for one in trials)]
+        hint = "" if which or not there else f"; --checkpoint {' or '.join(there)} predicts with what is there"
         raise DataError(f"{text}: no trial to predict with: {_list_first(left_out)}{hint}")
     remarks = []
     if left_out:

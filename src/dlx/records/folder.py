@@ -39,6 +39,7 @@ LOCK_WAIT_S = 3.0
 
 NOT_FINITE = re.compile(rb"NaN|Infinity|[eE]\+?[0-9]{3}")  # what a number that is not finite looks like in JSON
 PICTURES = "pictures.json"
+SPLITS = "splits_final.json"
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
@@ -274,4 +275,8 @@ class StudyFolder:
 
     def write_splits(self, splits: list[dict[str, list[str]]]) -> None:
         """Writes the folds of cross-validation in the form of an nnU-Net splits_final.json, for other tools too."""
-        write_json(self.path / "splits_final.json", splits)
+        write_json(self.path / SPLITS, splits)
+
+    def remove_splits(self) -> None:
+        """Removes the folds of an earlier study."""
+        (self.path / SPLITS).unlink(missing_ok=True)

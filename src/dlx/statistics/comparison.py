@@ -230,7 +230,8 @@ def compare(control: Runs, variants: Mapping[str, Runs], design: Design) -> Comp
     rows = []
     for label, row in pairs.items():
         scopes = {scope: results[label] for scope, results in found.items()}
-        own = row.design(design.scope, design)
+        has_learned = variants[label].unlearned is None  # else the variances are not those of a study that learns
+        own = row.design(design.scope, design) if has_learned else None
         known = own if design.with_power else None
         rows.append(
             Comparison(

@@ -100,7 +100,8 @@ def foreground_of(image: NDArray[Any]) -> NDArray[np.bool_] | None:
     foreground: NDArray[np.bool_] = image[0] > 0
     if not foreground.any():
         raise DataError(
-            "no voxel of the first channel is above zero, so there is no foreground (try --set data.normalize.over=all)"
+            "no voxel of the first channel is above zero, so there is no foreground (data.normalize.over=all takes all "
+            "voxels)"
         )
     return None if foreground.all() else foreground
 
@@ -123,8 +124,8 @@ def _rescale(
             normalized[c] = wide
         if foreground is not None:
             pad_value[c] = (0.0 - shift) / scale
-    check_range(normalized, "the background is too far from the foreground; try --set data.normalize.over=all")
-    check_range(pad_value, "zero is too far from the foreground; try --set data.normalize.over=all")
+    check_range(normalized, "the background is too far from the foreground (data.normalize.over=all takes all voxels)")
+    check_range(pad_value, "zero is too far from the foreground (data.normalize.over=all takes all voxels)")
     return normalized, pad_value
 
 

@@ -35,7 +35,7 @@ def whiten(image: NDArray[Any], *, over: Over = "foreground") -> tuple[Image, Pa
     centred = image.reshape(len(image), -1).astype(np.float64) - mean[:, None]
     whitened = (mixing @ centred).reshape(image.shape).astype(np.float32)
     pad_value = np.zeros(len(image), np.float32) if foreground is None else (mixing @ -mean).astype(np.float32)
-    check_range(whitened, "the background lies too far from the foreground: try --set data.normalize.over=all")
+    check_range(whitened, "the background lies too far from the foreground (data.normalize.over=all takes all voxels)")
     return whitened, pad_value
 
 

@@ -136,7 +136,7 @@ def scope_entry(row: Comparison, scope: Scope) -> dict[str, Any] | None:
     result = row.scopes.get(scope)
     if result is None:
         return None
-    verdict = VERDICTS[result.verdict].format(smallest_effect=row.smallest_effect)
+    verdict = VERDICTS[result.verdict].format(smallest_effect=row.smallest_effect, unit="")
     return {
         "n": result.n,
         "difference": result.difference,

@@ -6,13 +6,13 @@ from pathlib import Path
 from dlx.records.archive import StudyRecords, archive_of, portable, with_pictures, write_archive
 from dlx.report.files.csv_tables import cases_table, results_table
 from dlx.report.files.epochs_csv import epochs_table
-from dlx.report.files.own_files import is_own_json
 from dlx.report.files.summary_json import study_summary, trial_summary
 from dlx.report.findings.summary import Summary, summarize_study
 from dlx.report.plotted.case_pictures import pictured_trials
 from dlx.report.trackers import mlflow as mlflow_runs
 from dlx.report.trackers import tensorboard as event_files
 from dlx.system.files import link_over, write_atomically, write_json
+from dlx.system.own_files import is_own_json
 
 
 def write_report(

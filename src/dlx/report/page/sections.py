@@ -213,7 +213,7 @@ def scores_section(summary: Summary) -> Section:
         (
             "Mean ± standard deviation over n seeds; where runs collapsed, from the lowest to the highest. Dice of "
             "whole volumes, 0 to 1. Gap: train minus validation Dice. Jitter: standard deviation of validation Dice "
-            "over the last quarter of the epochs, around its straight line.",
+            "over the last quarter of the epochs, but at least three, around its straight line.",
         )
     )
     blocks: list[Block] = [Table(titles, cells), note, *([Bullets(warnings)] if warnings else [])]

@@ -8,11 +8,11 @@ from pathlib import Path
 import dlx
 from dlx.evaluation.evaluate import Evaluation
 from dlx.report.files.csv_tables import ValueTable
-from dlx.report.files.own_files import is_own_json
 from dlx.report.predictions.comparison import SetComparison
 from dlx.report.predictions.document import COLUMNS, comparison_entry, scores_table, set_summary
 from dlx.system.errors import SettingError
 from dlx.system.files import write_atomically, write_json
+from dlx.system.own_files import is_own_json
 
 SUMMARY, TABLE, COMPARISON = "summary.json", "cases.csv", "comparison.json"
 ELSEWHERE = "-o FOLDER writes the results elsewhere"

@@ -110,7 +110,10 @@ def comparison_tables(evaluation: Evaluation, found: SetComparison, *, per_case:
     first, label = evaluation.sets[0].predictions.label, found.label
     parts: list[Grid | Line] = []
     for metric in found.metrics.values():
-        parts += [_metric_grid(evaluation, metric, first, label), _verdict_line(metric)]
+        parts += [
+            _metric_grid(evaluation, metric, first, label),
+            _verdict_line(metric, evaluation.unit if metric.metric == "hd95_mm" else ""),
+        ]
         parts += [*map(Line, _left_out(metric, first, label)), Line()]
     if found.is_equal:
         parts.append(Line(f"All scores of {label} equal those of {first}: are these the same predictions?", "yellow"))
@@ -139,15 +142,15 @@ def _metric_grid(evaluation: Evaluation, found: MetricComparison, first: str, la
     return Grid(columns, (*rows, Row(mean, style="bold", starts_section=True)), title=title)
 
 
-def _verdict_line(found: MetricComparison) -> Line:
-    """`mean: better for new patients (p 0.012; but by less than 0.01)`."""
+def _verdict_line(found: MetricComparison, unit: str) -> Line:
+    """`mean: better for new patients (p 0.012; but by less than 0.01)`; `unit` is the metric's, or empty."""
     judged = found.judged
     p = "" if judged.p is None else "p below 0.001" if judged.p < 0.001 else f"p {judged.p:.3f}"
     needed = spell_needed(judged)
     is_open = judged.verdict is Verdict.CANNOT_TELL and needed != "-"
-    wanted = f"a difference of {judged.smallest_effect:g} takes {needed}" if is_open else ""
+    wanted = f"a difference of {judged.smallest_effect:g}{unit and f' {unit}'} takes {needed}" if is_open else ""
     grounds = "; ".join(filter(None, (p, spell_reasons(judged), wanted)))
-    words = f"{name_of_mean(found.classes)}: {spell_scoped_verdict(judged)}"
+    words = f"{name_of_mean(found.classes)}: {spell_scoped_verdict(judged, unit)}"
     return Line(f"{words} ({grounds})" if grounds else words, STYLES.get(judged.verdict, "bold"))
 
 

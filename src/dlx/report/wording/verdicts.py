@@ -16,7 +16,7 @@ LATE = "declared after results were there"
 VERDICTS = {
     Verdict.BETTER: "better",
     Verdict.WORSE: "worse",
-    Verdict.NO_DIFFERENCE: "no difference larger than {smallest_effect:g}",
+    Verdict.NO_DIFFERENCE: "no difference larger than {smallest_effect:g}{unit}",
     Verdict.CONFIRMED: "confirmed",
     Verdict.CONTRADICTED: "contradicted",
     Verdict.NOT_CONFIRMED: "not confirmed",
@@ -76,11 +76,11 @@ GROUNDS = {
 GROUNDS_OF_PREDICTIONS = "paired t test over patients, of these networks as they are: other seeds may differ"
 
 
-def spell_verdict(result: Comparison | ClaimResult) -> str:
-    """`better`, `no difference larger than 0.01`, `confirmed`, without its scope."""
+def spell_verdict(result: Comparison | ClaimResult, unit: str = "") -> str:
+    """`better`, `no difference larger than 0.01`, `confirmed`, without its scope; `unit` is that of the metric."""
     effect = result.smallest_effect if isinstance(result, Comparison) else None
     whose = "control " * any(isinstance(reason, why.CollapsedPair) and not reason.variant for reason in result.reasons)
-    return whose + VERDICTS[result.verdict].format(smallest_effect=effect)
+    return whose + VERDICTS[result.verdict].format(smallest_effect=effect, unit=unit and f" {unit}")
 
 
 def spell_in_short(verdicts: Sequence[Verdict]) -> str:
@@ -91,9 +91,9 @@ def spell_in_short(verdicts: Sequence[Verdict]) -> str:
     return ", ".join(f"{count} {words}" for count, words in counts) or "-"
 
 
-def spell_scoped_verdict(result: Comparison | ClaimResult) -> str:
+def spell_scoped_verdict(result: Comparison | ClaimResult, unit: str = "") -> str:
     """`better for new patients`; verdicts on the runs themselves (`collapsed`) have no scope."""
-    words = spell_verdict(result)
+    words = spell_verdict(result, unit)
     return f"{words} {FOR[result.scope]}" if result.verdict in OF_A_SCOPE else words
 
 
