@@ -401,11 +401,12 @@ def test_train_prints_the_network_with_its_digest_and_records_it(dlx):
 
 
 def test_an_error_in_training_is_a_failed_trial_with_its_line_and_its_traceback(dlx):
-    dlx("train", *words("FailsInTraining"), "--epochs", "1", "--out", "out", expect=1)
+    shown = dlx("train", *words("FailsInTraining"), "--epochs", "1", "--out", "out", expect=1).stderr
     (trial,) = Path("out/trials").iterdir()
     line = line_of("no luck in training")
     cause = json.loads((trial / "result.json").read_text())["cause"]
     assert cause == f"RuntimeError: no luck in training (nets.py, line {line})"
+    assert f"{cause} (traceback: {trial / 'error.txt'})" in shown
     traceback = (trial / "error.txt").read_text()
     assert f'nets.py", line {line}, in forward' in traceback
     assert traceback.endswith("RuntimeError: no luck in training\n")

@@ -15,6 +15,7 @@ from dlx.cli.output.live import EpochBar, TrialsTable, train_title
 from dlx.engine.fit import StepDone
 from dlx.execution.planning.plan import Plan
 from dlx.execution.trials.trial import CaptureFailed, Event, Scoring, TrialEnded, TrialStarted
+from dlx.records.folder import TrialFolder
 from dlx.records.schema import EpochRecord, TrialRecord
 from dlx.report.wording.formatting import signed, spell, spell_seconds
 from dlx.study.metrics import trial_value
@@ -177,9 +178,13 @@ class TrialLines:
 
 
 def print_bad_end(console: PlainConsole, trial: Trial, event: TrialEnded) -> None:
-    """Prints that a trial diverged or failed, and why; if that was in an earlier run, also how to run it again."""
-    record = event.record
+    """Prints that a trial diverged or failed, why, and where the traceback is; if that was in an earlier run, also how
+    to run it again.
+    """
+    record, traceback = event.record, TrialFolder.at(event.folder).error
     line = f"{trial.name}: {record.status}: {record.cause}"
+    if traceback.exists():
+        line += f" (traceback: {traceback})"
     if event.was_done:
         line += " (in an earlier run; --retry-failed runs it again)"
     console.print(visible(line), soft_wrap=True, style="bold red")
