@@ -273,6 +273,18 @@ def test_missing_predictions_are_refused_unless_asked_for_and_then_named_everywh
     assert "no prediction of 'c2'" in document["remarks"][0]
 
 
+def test_comparing_with_a_set_that_lacks_cases_keeps_the_results_of_all_cases(dlx):
+    folders(Path(), {"p": 0.2, "q": 0.3}, num_cases=3)
+    Path("q/c2.nii.gz").unlink()
+    dlx("evaluate", "-p", "p", "-t", "truth")
+    before = Path("p/summary.json").read_bytes(), Path("p/cases.csv").read_bytes()
+    dlx("evaluate", "-p", "p", "-p", "q", "-t", "truth", "--allow-missing")
+    assert (Path("p/summary.json").read_bytes(), Path("p/cases.csv").read_bytes()) == before
+    assert read_summary("q/summary.json")["num_cases"] == 2  # all of its cases
+    dlx("evaluate", "-p", "p", "-p", "q", "-t", "truth", "--allow-missing", "-o", "out")
+    assert read_summary("out/p/summary.json")["num_cases"] == 2
+
+
 def test_results_go_to_the_folder_of_the_predictions_or_to_out_and_spare_files_of_others(dlx):
     folders(Path(), {"p": 0.2, "q": 0.3}, num_cases=2)
     dlx("evaluate", "-p", "p/c1.nii.gz", "-t", "truth/c1.nii.gz")

@@ -71,11 +71,16 @@ def _is_own_table(path: Path) -> bool:
 def write_evaluation(
     places: Places, evaluation: Evaluation, compared: Sequence[SetComparison], persons: Mapping[str, str]
 ) -> list[Path]:
-    """Writes the results; returns the paths."""
+    """Writes the results; returns the paths.
+
+    The folder of a set of which some predictions were left out, because another set lacks them, gets none: results of
+    all its cases may be there.
+    """
     written = []
     for one in evaluation.sets:
         folder = places.of_sets.get(one.predictions.label)
-        if folder is not None:
+        is_partial = any(case in one.predictions.files for case in evaluation.left_out)
+        if folder is not None and not (is_partial and places.together is None):
             write_json(folder / SUMMARY, set_summary(evaluation, one))
             written.append(folder / SUMMARY)
             if places.together is None:
