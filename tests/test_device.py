@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from contextlib import suppress
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -173,6 +174,7 @@ def gpu(monkeypatch):
         monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: list(architectures))
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: name)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=2**34))
 
     return with_one
 

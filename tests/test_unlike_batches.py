@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from dlx.engine import device
 from dlx.execution.planning import parallel
 from dlx.execution.planning.parallel import choose_parallel
 from dlx.execution.planning.plan import make_plan
@@ -12,7 +13,6 @@ from dlx.execution.planning.unlike_batches import remark_on_batches
 from dlx.settings.layers import merge
 from dlx.study.axes import Axis, Variant, make_variants
 from dlx.study.study import Study, in_fold
-from dlx.trial import evaluation_memory, fit_batch
 from dlx.trial.resolve import resolve
 from small import SETTINGS, small_resolved, small_spec
 
@@ -110,9 +110,8 @@ def test_trials_that_share_a_gpu_fit_half_of_its_memory(monkeypatch, num_gpus, a
 
 @pytest.mark.parametrize("gib", [1, 64])
 def test_the_memory_of_a_batch_of_a_given_size_is_counted_unless_it_is_small(monkeypatch, gib):
-    for module in (fit_batch, evaluation_memory):
-        monkeypatch.setattr(module, "memory_bytes", lambda _: gib * 2**30)
-        monkeypatch.setattr(module, "available_cores", lambda: 16)
+    monkeypatch.setattr(device, "memory_bytes", lambda _: gib * 2**30)
+    monkeypatch.setattr(device, "available_cores", lambda: 16)
     one = small_resolved({"batch": {"size": 64, "patch_size_px": [24, 24]}, "evaluate": {"batch_size": 64}})
     is_small = gib == 64
     for fraction in (one.step_fraction, one.evaluation_fraction):
@@ -124,8 +123,7 @@ def test_the_memory_of_a_batch_of_a_given_size_is_counted_unless_it_is_small(mon
 def test_the_number_of_cores_changes_no_setting_of_a_trial(monkeypatch, mib):
     found = set()
     for cores in (1, 256):
-        for module in (fit_batch, evaluation_memory):
-            monkeypatch.setattr(module, "memory_bytes", lambda _: mib * 2**20)
-            monkeypatch.setattr(module, "available_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(device, "memory_bytes", lambda _: mib * 2**20)
+        monkeypatch.setattr(device, "available_cores", lambda cores=cores: cores)
         found.add(small_resolved(AUTO, {"model": {"dims": 3, "width": 32}}).trial_id(0))
     assert len(found) == 1

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -181,6 +182,7 @@ class Dataset:
     normalize: str = ""  # the normaliser with its arguments, as a user would type it
     distance_unit: DistanceUnit = "mm"  # px if the image files have no spacing
     grid: Grid | None = None  # None before the cases are brought to one grid (`common_grid`)
+    cache_file: Path | None = None  # that holds these very cases, if there is one
 
     @classmethod
     def of(

@@ -92,7 +92,7 @@ def _open(
     kept, remarks = cache.find(file, preparation.origin)
     is_refused = kept is not None and preparation.geometry == "strict" and _has_differences(kept)
     if kept is not None and not verify and not is_refused:
-        return _with_notes(replace(kept, source=preparation.source)).with_remarks(*preparation.remarks)
+        return _with_notes(replace(kept, source=preparation.source, cache_file=file)).with_remarks(*preparation.remarks)
     dataset = make()
     if kept is not None and kept.fingerprint != dataset.fingerprint:
         changed = f"the content of {name_some(_changed(kept, dataset))} changed, but size and time did not"
@@ -100,7 +100,11 @@ def _open(
     elif kept is not None and verify:
         remarks = (*remarks, "all files were read again: nothing has changed")
     if keep and (kept is None or kept.fingerprint != dataset.fingerprint):
-        remarks += cache.keep(file, dataset, preparation.origin)
+        failure = cache.keep(file, dataset, preparation.origin)
+        remarks += failure
+        kept = None if failure else dataset
+    if kept is not None and kept.fingerprint == dataset.fingerprint:
+        dataset = replace(dataset, cache_file=file)
     return _with_notes(dataset).with_remarks(*preparation.remarks, *remarks)
 
 

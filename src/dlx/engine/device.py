@@ -3,7 +3,7 @@
 import ctypes
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cache
@@ -26,11 +26,16 @@ MAX_THREADS_PER_CORE = 8  # enough to repeat a run of a larger machine; a larger
 
 @dataclass(frozen=True)
 class Compute:
-    """The choice for one trial. Channels-last is always used: it was never slower where it was measured."""
+    """The choice for one trial on one machine. Channels-last is always used: it was never slower where it was measured.
+
+    `memory` is that of the device in bytes, None if unknown; `cores` are those of the machine.
+    """
 
     device: torch.device
     precision: Literal["float32", "bf16"]
     threads: int
+    memory: int | None = field(compare=False)
+    cores: int = field(compare=False)
     device_name: str | None = None  # of a CUDA device: numbers of unlike ones are never paired
     captures: bool = False  # steps are captured and replayed
     remarks: tuple[str, ...] = field(default=(), compare=False)  # for the user: why this device, and its drawbacks
@@ -50,6 +55,9 @@ class Compute:
             torch.cuda.synchronize(self.device)
         elif self.device.type == "mps":
             torch.mps.synchronize()
+
+
+ChooseCompute = Callable[[ComputeSpec], Compute]
 
 
 def choose_compute(spec: ComputeSpec) -> Compute:
@@ -76,6 +84,8 @@ def choose_compute(spec: ComputeSpec) -> Compute:
         device,
         precision,
         spec.threads or available_cores(),
+        memory=memory_bytes(device),
+        cores=available_cores(),
         device_name=describe_device(device) if device.type == "cuda" else None,
         captures=device.type == "cuda" and spec.capture is not False,
         remarks=tuple(remarks),

@@ -18,7 +18,6 @@ from dlx.prediction.ensemble import compute_of
 from dlx.prediction.trained_network import TrainedNetwork
 from dlx.scoring.outputs import Outputs
 from dlx.settings.spec import ComputeSpec
-from dlx.system.cpu_cores import available_cores
 from dlx.system.errors import DataError, DlxError
 from dlx.trial.build import place_network
 from dlx.trial.factories import model_geometry, outputs_of
@@ -110,7 +109,7 @@ def compare(
 def as_the_engine(network: nn.Module, compute: Compute | None = None) -> RunNetwork:
     """A network as the engine runs it for predictions, on the host; without `compute` in float32."""
     dims, _ = model_geometry(network)
-    compute = compute or Compute(torch.device("cpu"), "float32", available_cores())
+    compute = compute or choose_compute(ComputeSpec(device="cpu", precision="float32", capture=False))
     placed, memory_format = place_network(copy.deepcopy(network), compute), compute.memory_format(dims)
 
     def run(image: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from dlx.records.finite import load_finite
 from dlx.records.pictures import REMEDY, CasePicture, CasePictures
 from dlx.records.schema import EpochRecord, Look, StudyHeader, TrialEntry, TrialRecord
 from dlx.study.results import Record
-from dlx.system.errors import DataError
+from dlx.system.errors import DataError, LockedError
 from dlx.system.file_locks import is_locked
 from dlx.system.files import naming, read_json, remove_leftovers, write_atomically, write_json
 
@@ -168,7 +168,7 @@ class TrialFolder:
             with naming(path):
                 lock = FileLock(path).acquire(LOCK_WAIT_S, poll_interval=0.05)
         except Timeout:
-            raise DataError(f"{self.path}: another process is running this trial") from None
+            raise LockedError(f"{self.path}: another process is running this trial") from None
         with lock:
             remove_leftovers(self.path)
             yield

@@ -27,6 +27,10 @@ def files_error(lines: list[str]) -> FilesError:
     return FilesError("\n".join([*lines[: MAX_LINES - len(more)], *more]))
 
 
+class LockedError(DataError):
+    """Another process holds the lock of a folder."""
+
+
 class SettingError(DlxError):
     """A setting, name or argument is unknown or out of range."""
 

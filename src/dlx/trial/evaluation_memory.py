@@ -9,12 +9,11 @@ from dlx.data.batches.sampler import slice_sizes
 from dlx.data.cases import Dataset
 from dlx.data.intensities.ct import windowed_channels
 from dlx.data.splits.split import Split
-from dlx.engine.device import Compute, memory_bytes
+from dlx.engine.device import Compute
 from dlx.engine.evaluate import Slab, SoftSums
 from dlx.engine.footprint import forward_bytes
 from dlx.scoring.outputs import Outputs
 from dlx.settings.spec import EvaluateSpec, Spec
-from dlx.system.cpu_cores import available_cores
 from dlx.trial.factories import model_geometry, outputs_of
 from dlx.trial.memory import PARALLEL_FRACTION, Fitted
 
@@ -35,7 +34,7 @@ def fit_evaluation_batch(
     can change the last bits of a result. It depends on the size of memory and data, not on what is free now: the same
     trial then gets the same id again.
     """
-    asked, memory = spec.evaluate.batch_size, memory_bytes(compute.device)
+    asked, memory = spec.evaluate.batch_size, compute.memory
     if memory is None:
         return Fitted(spec, [])
     dims, stride = model_geometry(model)
@@ -47,7 +46,7 @@ def fit_evaluation_batch(
         kept += max(soft_dice_bytes(case.measured_mask.size, outputs) for case in used)
     room = evaluation_room(memory, compute) - kept
     roomy = asked * prod(size) * ROOMY_EVALUATION_BYTES_PER_VOXEL
-    if roomy <= room and (roomy + kept) * available_cores() <= memory * PARALLEL_FRACTION:
+    if roomy <= room and (roomy + kept) * compute.cores <= memory * PARALLEL_FRACTION:
         return Fitted(spec, [])
     can_reduce = reduces and asked == EvaluateSpec().batch_size and roomy > room  # whatever the number of cores
     each = bytes_of_each(spec, model, dataset, size, is_wide=any(case.is_wide for case in dataset.cases))

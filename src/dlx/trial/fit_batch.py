@@ -12,13 +12,12 @@ from dlx.data.geometry.common_grid import spell_spacing
 from dlx.data.geometry.resample import Size, Spacing, coarse_axis, median_shape, median_spacing
 from dlx.data.layouts.listing import name_some
 from dlx.data.splits.split import Split
-from dlx.engine.device import Compute, memory_bytes
+from dlx.engine.device import Compute
 from dlx.engine.footprint import training_bytes
 from dlx.models.layers.blocks import Dims, fitted_norm
 from dlx.settings.part import Part
 from dlx.settings.spec import BatchSpec, Spec
 from dlx.settings.text import counted
-from dlx.system.cpu_cores import available_cores
 from dlx.trial.factories import make_training_loss, model_geometry, outputs_of
 from dlx.trial.memory import PARALLEL_FRACTION, Fitted
 from dlx.trial.own_network import fit_own_network
@@ -126,7 +125,7 @@ def fit_batch(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, comp
     shapes: list[tuple[int, ...]] = [case.mask.shape for case in dataset.cases_of(split.train)]
     if dims == 2:
         shapes = slice_sizes(shapes, spec.batch.fitted_slice_axis)
-    asked, memory = spec.batch.patch_size_px, memory_bytes(compute.device)
+    asked, memory = spec.batch.patch_size_px, compute.memory
     loss = make_training_loss(spec, outputs_of(dataset), model).to("meta")
 
     def in_memory(patch: tuple[int, ...]) -> int | None:
@@ -143,7 +142,7 @@ def fit_batch(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, comp
             if getattr(spec.batch, limit) != getattr(BatchSpec(), limit)
         ]
         patch = fit_patch_size(asked, shapes, stride)
-        room = None if is_small(spec.batch.size * prod(patch), memory) else in_memory(patch)
+        room = None if is_small(spec.batch.size * prod(patch), compute) else in_memory(patch)
         fraction = None if room is None else MAX_STEP_FRACTION * spec.batch.size * prod(patch) / room
         return Fitted(with_patches(spec, patch, spec.batch.size), remarks, fraction)
 
@@ -164,9 +163,11 @@ def fit_batch(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, comp
     return Fitted(with_patches(spec, patch, count), remarks, fraction)
 
 
-def is_small(num_voxels: int, memory: int | None) -> bool:
+def is_small(num_voxels: int, compute: Compute) -> bool:
     """Whether as many steps of so many voxels as there are cores fit the memory even with a wide network."""
-    return memory is None or num_voxels * ROOMY_STEP_BYTES_PER_VOXEL * available_cores() <= memory * PARALLEL_FRACTION
+    if compute.memory is None:
+        return True
+    return num_voxels * ROOMY_STEP_BYTES_PER_VOXEL * compute.cores <= compute.memory * PARALLEL_FRACTION
 
 
 def with_patches(spec: Spec, patch: tuple[int, ...], count: int) -> Spec:

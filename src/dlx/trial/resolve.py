@@ -23,7 +23,7 @@ from dlx.data.splits.groups import load_groups
 from dlx.data.splits.split import Split
 from dlx.engine import checkpoint
 from dlx.engine.checkpoint import InitialWeights
-from dlx.engine.device import Compute, choose_compute, memory_bytes
+from dlx.engine.device import ChooseCompute, Compute, choose_compute
 from dlx.models.network import is_deeply_supervised
 from dlx.models.own.network import OwnNetwork
 from dlx.settings.binding import bind_part, bind_parts, identifying_settings
@@ -33,7 +33,6 @@ from dlx.settings.spec import Spec
 from dlx.study.continued import Continued
 from dlx.study.metrics import MIN_POINTS
 from dlx.study.results import RESULTS_VERSION
-from dlx.system.cpu_cores import available_cores
 from dlx.system.errors import SettingError
 from dlx.training import schedules
 from dlx.trial.evaluation_memory import fit_evaluation_batch
@@ -125,15 +124,22 @@ def settings_id(settings: dict[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def resolve(spec: Spec, dataset: Dataset, *, min_validations: int = MIN_POINTS, fits_batch: bool = True) -> Resolved:
+def resolve(
+    spec: Spec,
+    dataset: Dataset,
+    *,
+    min_validations: int = MIN_POINTS,
+    fits_batch: bool = True,
+    choose: ChooseCompute = choose_compute,
+) -> Resolved:
     """Checks everything that can be checked before the first step, and chooses what the spec leaves open.
 
     `dataset` is opened from `spec.data`, whose path is absolute. `min_validations`: how often at least a trial is
     validated if `evaluate.every` is not given. `fits_batch`: the default `evaluate.batch_size` is halved until it fits
-    the memory.
+    the memory. `choose` is that of the machine on which the trial is to run.
     """
     spec = bind_parts(spec)
-    compute = choose_compute(spec.compute)
+    compute = choose(spec.compute)
     groups = load_groups(spec.split, spec.data.path)
     split = _split(spec, dataset, groups)
     spec, chosen = fit_network(spec, dataset)
@@ -220,7 +226,7 @@ def _warnings(spec: Spec, model: nn.Module, dataset: Dataset, split: Split, comp
         *warn_of_settings_without_effect(spec),
         *warn_of_mirroring(spec, model_geometry(model)[0]),
         *(warn_of_dropout(model, len(dataset.channels)) if spec.dropout.p > 0 or spec.dropout.own_rates else ()),
-        *(warn_of_threads(compute.threads, available_cores()) if compute.device.type == "cpu" else ()),
+        *(warn_of_threads(compute.threads, compute.cores) if compute.device.type == "cpu" else ()),
     ]
 
 
@@ -288,7 +294,7 @@ def _fit_evaluation(spec: Spec, dataset: Dataset, split: Split, at_least: int, n
 def _check_memory(spec: Spec, parameters: int, compute: Compute) -> None:
     """Refuses a network whose weights, gradients and moments (float32) alone exceed the device's memory."""
     needed = 4 * parameters * (5 if spec.train.ema_decay else 4)
-    available = memory_bytes(compute.device)
+    available = compute.memory
     if available is not None and needed > available:
         raise SettingError(
             f"model '{spec.model}': training {parameters:,} parameters takes {needed / 2**30:.0f} GiB, "

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -102,6 +102,25 @@ class VoxelStore:
         for name in TENSORS:
             setattr(moved, name, getattr(self, name).to(device))
         return moved
+
+    def to_arrays(self) -> dict[str, Any]:
+        """The store as a table of arrays and plain values, which `from_arrays` takes: sent without copies of voxels."""
+        return vars(self) | {name: getattr(self, name).cpu().numpy() for name in TENSORS}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Any]) -> "VoxelStore":
+        """The store that `to_arrays` took apart, on the host."""
+        store = cls.__new__(cls)
+        # arrays that were received are read-only; torch warns of those, though nothing writes to voxels
+        vars(store).update(
+            {
+                name: torch.from_numpy(value.copy() if not value.flags.writeable else value)
+                if name in TENSORS
+                else value
+                for name, value in arrays.items()
+            }
+        )
+        return store
 
     def share_memory(self) -> None:
         """Moves host tensors to shared memory, so that sending the store to worker processes copies no voxels."""

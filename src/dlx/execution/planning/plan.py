@@ -2,18 +2,18 @@
 
 import os
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from dlx.data.cases import Dataset
 from dlx.data.dataset import open_dataset
 from dlx.data.splits.choose import num_folds
 from dlx.data.splits.split import Split, remarks_on_folds
-from dlx.engine.device import choose_compute
+from dlx.engine.device import ChooseCompute, Compute, choose_compute
 from dlx.execution.planning.check_scope import check_scope, num_val_persons
 from dlx.execution.planning.parallel import choose_parallel
 from dlx.execution.planning.unlike_batches import remark_on_batches
@@ -24,7 +24,7 @@ from dlx.records.schema import StudyHeader, TrialEntry, VariantEntry
 from dlx.settings.binding import bind_parts
 from dlx.settings.layers import make_spec, settings_differences, with_absolute_paths
 from dlx.settings.own.names import plain_name
-from dlx.settings.spec import ALL_FOLDS, Spec
+from dlx.settings.spec import ALL_FOLDS, ComputeSpec, Spec
 from dlx.study.axes import Variant
 from dlx.study.metrics import MIN_POINTS, direction_of
 from dlx.study.study import Study, Trial, check_classes, check_measured, in_fold
@@ -36,6 +36,21 @@ from dlx.trial.resolve import Resolved, ResolvedTrials, resolve
 # Ways to choose `evaluate.every` and `evaluate.batch_size` if they are not given (`min_validations` and `fits_batch` of
 # `resolve`): the current one; that of a machine with more memory; that of versions without either rule.
 CHOICES = ((MIN_POINTS, True), (MIN_POINTS, False), (1, False))
+
+
+class RemoteMachines(Protocol):
+    """The machines of a cluster on which trials are to run, in place of this one."""
+
+    @property
+    def num_workers(self) -> int:
+        """How many trials run at once, as far as is known now."""
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """Lines for the user, such as that machines differ."""
+
+    def choose(self, spec: ComputeSpec) -> Compute:
+        """As `choose_compute`, on a worker."""
 
 
 @dataclass(frozen=True)
@@ -147,28 +162,35 @@ def make_plan(
     remarks: tuple[str, ...] = (),
     progress: Callable[[int, int], None] | None = None,
     known_trials: Collection[str] = (),
+    cluster: RemoteMachines | None = None,
 ) -> Plan:
     """Resolves every variant of a study in every fold; raises DlxError if one cannot run. Writes only the data cache,
     and that only with `keep_cache`. `remarks` are added to the plan's own.
 
-    `known_trials` are the ids of trials that ran elsewhere. A study that has trials there or in its folder keeps the
-    values of `evaluate.every` and `evaluate.batch_size` that it started with.
+    `cluster` are the machines on which the trials are to run, if not on this one. `known_trials` are the ids of trials
+    that ran elsewhere. A study that has trials there or in its folder keeps the values of `evaluate.every` and
+    `evaluate.batch_size` that it started with.
     """
     folder = default_folder(study.base) if folder is None else folder
+    choose = choose_compute if cluster is None else cluster.choose
     _check_folder(folder)
     variants = tuple(v.model_copy(update={"spec": with_absolute_paths(v.spec)}) for v in study.variants)
     study = _with_folds(study.model_copy(update={"variants": variants}))
-    datasets = _open_data(study, cache_dir=cache_dir, verify=verify_data, keep=keep_cache, progress=progress)
-    resolved = remark_on_batches(study, _resolve_as_begun(study, datasets, folder, known_trials))
+    datasets = _open_data(study, choose, cache_dir=cache_dir, verify=verify_data, keep=keep_cache, progress=progress)
+    resolved = remark_on_batches(study, _resolve_as_begun(study, datasets, folder, known_trials, choose))
     _check_study(study, resolved)
     stores = host_stores(resolved.values())
     slim = {place: one.without_voxels() for place, one in resolved.items()}
     trials = tuple(_make_task(trial, slim[trial.label, trial.fold], folder) for trial in study.trials())
-    on_host = [stays_on_host(stores[one.dataset.fingerprint], one.compute.device) for one in slim.values()]
-    lack = lack_of_shared_memory(stores)
-    parallel, parallel_remarks = choose_parallel(list(slim.values()), max_parallel, study, lack)
     notes = [*_common_remarks(resolved), *_fold_remarks(study, resolved), *remarks, *_seed_remarks(study)]
-    notes += [*filter(None, on_host), *parallel_remarks]
+    if cluster is None:
+        on_host = [stays_on_host(stores[one.dataset.fingerprint], one.compute.device) for one in slim.values()]
+        lack = lack_of_shared_memory(stores)
+        parallel, parallel_remarks = choose_parallel(list(slim.values()), max_parallel, study, lack)
+        notes += filter(None, on_host)
+    else:
+        lack, parallel, parallel_remarks = None, cluster.num_workers, list(cluster.remarks)
+    notes += parallel_remarks
     return Plan(
         study=study,
         command=command,
@@ -216,7 +238,7 @@ def _with_folds(study: Study) -> Study:
     return study.model_copy(update={"folds": tuple(range(folds))})
 
 
-def _open_data(study: Study, **options: Any) -> dict[str, Dataset]:
+def _open_data(study: Study, choose: ChooseCompute, **options: Any) -> dict[str, Dataset]:
     """The data of each variant by its label; variants with equal data settings share one Dataset.
 
     Names, arguments and devices of all variants are checked first: reading volumes may take minutes.
@@ -225,7 +247,7 @@ def _open_data(study: Study, **options: Any) -> dict[str, Dataset]:
     for variant in study.variants:
         with _naming(variant, study):
             specs[variant.label] = bind_parts(variant.spec)
-            choose_compute(variant.spec.compute)
+            choose(variant.spec.compute)
     opened: dict[str, Dataset] = {}
     datasets: dict[str, Dataset] = {}
     for variant in study.variants:
@@ -239,18 +261,18 @@ def _open_data(study: Study, **options: Any) -> dict[str, Dataset]:
 
 
 def _resolve_as_begun(
-    study: Study, datasets: Mapping[str, Dataset], folder: Path, known_trials: Collection[str]
+    study: Study, datasets: Mapping[str, Dataset], folder: Path, known_trials: Collection[str], choose: ChooseCompute
 ) -> ResolvedTrials:
     """Resolves all variants by the first of CHOICES that gives a trial of the folder or a known one, else by the first
     of all.
     """
-    resolved = _resolve_all(study, datasets, *CHOICES[0])
+    resolved = _resolve_all(study, datasets, *CHOICES[0], choose)
     asked = {variant.label: variant.spec.evaluate for variant in study.variants}
     if all(one.spec.evaluate == asked[label] for (label, _), one in resolved.items()):
         return resolved  # nothing was chosen
     header = StudyFolder(folder).header()
     begun = {*known_trials, *(entry.trial for entry in header.trials)} if header else set(known_trials)
-    others = (_resolve_all(study, datasets, *choice) for choice in CHOICES[1:] if begun)
+    others = (_resolve_all(study, datasets, *choice, choose) for choice in CHOICES[1:] if begun)
     for found in chain([resolved], others):
         if any(one.trial_id(seed) in begun for one in found.values() for seed in study.seeds):
             return found
@@ -258,7 +280,7 @@ def _resolve_as_begun(
 
 
 def _resolve_all(
-    study: Study, datasets: Mapping[str, Dataset], min_validations: int, fits_batch: bool
+    study: Study, datasets: Mapping[str, Dataset], min_validations: int, fits_batch: bool, choose: ChooseCompute
 ) -> ResolvedTrials:
     resolved: ResolvedTrials = {}
     for fold in study.splits:
@@ -269,6 +291,7 @@ def _resolve_all(
                     datasets[variant.label],
                     min_validations=min_validations,
                     fits_batch=fits_batch,
+                    choose=choose,
                 )
             if study.continued is not None:
                 one = replace(one, continued=study.continued.of_fold(fold))

@@ -79,6 +79,7 @@ class TrialStarted:
     resumed_from: int
     earlier: tuple[EpochRecord, ...]
     remark: str | None = None
+    worker: str | None = None  # the name of the cluster's worker that runs it
 
 
 @dataclass(frozen=True)

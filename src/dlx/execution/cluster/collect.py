@@ -1,0 +1,282 @@
+"""The client of a cluster: submits trials, and turns what workers send back into events and files.
+
+Dask schedules: which worker runs a trial, and whether it is run again after a worker was lost, is not decided here. What
+is lost with the scheduler itself is submitted again. `remote.py` holds the code of a worker.
+"""
+
+import hashlib
+import pickle
+import time
+import uuid
+import zlib
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from distributed import Client, Future, KilledWorker, as_completed
+
+from dlx.execution.cluster.remote import RemoteEnd, SharedData, StudyOnWorker, is_readable, run_remote
+from dlx.execution.trials.stores import Stores
+from dlx.execution.trials.trial import Event, Task, TrialEnded, TrialStarted
+from dlx.records.schema import EpochRecord, TrialRecord
+from dlx.system.errors import DlxError
+from dlx.system.files import write_atomically
+
+POLL_S = 0.05
+SUBMITTED_AT_MOST = 5  # times that a trial is submitted because the scheduler or the voxels were lost
+
+
+def run_on_cluster(tasks: Mapping[int, Task], stores: Stores, client: Client) -> Generator[tuple[int, Event]]:
+    """Runs the tasks on the workers of a dask cluster and yields (number, event) as events arrive.
+
+    If workers see the folders of the trials, they write the records there; else the files of a trial come back with its
+    end, and its epochs before. A trial that ran when an earlier client was killed goes on, and its end is collected.
+    A worker's death costs the trial that it ran; dask runs that again, at most `distributed.scheduler.allowed-failures`
+    times. Closing the generator stops the running trials.
+
+    Raises DlxError if the scheduler is lost and does not come back.
+    """
+    study = RemoteStudy.of(tasks, stores, client)
+    study.begin()
+    try:
+        yield from study.events()
+    finally:
+        study.end()
+
+
+@dataclass
+class RemoteStudy:
+    """The trials of a study on a cluster: what was submitted, and what has come back."""
+
+    client: Client
+    plugin: StudyOnWorker
+    stores: Stores
+    numbers: dict[str, int]  # of each trial, by its id
+    key: str  # of the study's folder: what an earlier client left of it has this prefix
+    waiting: dict[str, Future] = field(default_factory=dict)  # by the trial's id
+    tries: dict[str, int] = field(default_factory=dict)
+    sent: dict[str, Future] = field(default_factory=dict)  # voxels, by fingerprint
+    arrived: "SimpleQueue[tuple[str, str, bytes]]" = field(default_factory=SimpleQueue)
+    ended: Any = None  # as_completed
+
+    @classmethod
+    def of(cls, tasks: Mapping[int, Task], stores: Stores, client: Client) -> "RemoteStudy":
+        """The study of these tasks, whose names on the cluster follow from its folder and its trials."""
+        by_id = {task.trial_id: task for task in tasks.values()}
+        folder = next(iter(tasks.values())).folder.path.parent.parent.absolute()
+        key = f"dlx-{_digest([str(folder)])}"
+        name = f"{key}-{_digest(sorted(by_id))}"
+        if any(task.fresh or task.retry_failed for task in tasks.values()):
+            name += f"-{uuid.uuid4().hex[:8]}"  # what an earlier client left must not be taken for the new result
+        absolute = {
+            trial: replace(task, folder=type(task.folder).at(task.folder.path.absolute()))
+            for trial, task in by_id.items()
+        }
+        is_shared = _is_shared(folder, client)
+        plugin = StudyOnWorker(name, absolute, _data_of(tasks, stores, client), is_shared=is_shared)
+        return cls(client, plugin, stores, {task.trial_id: number for number, task in tasks.items()}, key)
+
+    @property
+    def name(self) -> str:
+        return self.plugin.name
+
+    def begin(self) -> None:
+        """Submits all trials; those that an earlier client submitted are taken over."""
+        self._remove_others()
+        self.client.subscribe_topic(self.name, self._receive)
+        self.ended = as_completed(loop=self.client.loop)
+        self._submit(list(self.numbers))
+
+    def _remove_others(self) -> None:
+        """Stops what an earlier client left of another study in this folder, or of this one with other trials."""
+        for left in self.client.list_datasets():
+            if str(left).startswith(self.key) and left != self.name:
+                self.client.unregister_worker_plugin(left)
+                self.client.unpublish_dataset(left)
+
+    def _receive(self, event: tuple[float, Any]) -> None:
+        """Called by dask's thread for each event; those of the topic's own bookkeeping are no tuples of three."""
+        _, message = event
+        if isinstance(message, tuple | list) and len(message) == 3:
+            self.arrived.put((message[0], message[1], message[2]))
+
+    def _submit(self, trials: Sequence[str]) -> None:
+        """Submits trials. Dask keeps their results for this study until `end`, whatever happens to this client."""
+        self.client.register_plugin(self.plugin, name=self.name)
+        for fingerprint, data in self.plugin.data.items():
+            if data is None:
+                arrays = self.stores[fingerprint].to_arrays()
+                self.sent[fingerprint] = self.client.scatter(arrays, broadcast=True, hash=False)
+        for fingerprint in self.plugin.data:
+            chosen = [one for one in trials if self.plugin.tasks[one].resolved.dataset.fingerprint == fingerprint]
+            self._submit_with(chosen, [self.sent[fingerprint]] if fingerprint in self.sent else [])
+        kept = [*self.waiting.values(), *self.sent.values()]
+        self.client.publish_dataset(kept, name=self.name, override=True)
+
+    def _submit_with(self, trials: Sequence[str], voxels: Sequence[Future]) -> None:
+        if not trials:
+            return
+        for trial in trials:
+            self.tries[trial] = self.tries.get(trial, 0) + 1
+        again = [f"-{self.tries[trial]}" if self.tries[trial] > 1 else "" for trial in trials]
+        needs_gpu = any(self.plugin.tasks[trial].resolved.compute.device.type == "cuda" for trial in trials)
+        futures = self.client.map(
+            run_remote,
+            [self.name] * len(trials),
+            list(trials),
+            *[[one] * len(trials) for one in voxels],
+            key=[f"{self.name}-{trial}{count}" for trial, count in zip(trials, again, strict=True)],
+            pure=False,
+            resources={"GPU": 1} if needs_gpu else None,
+        )
+        self.waiting.update(zip(trials, futures, strict=True))
+        self.ended.update(futures)
+
+    def events(self) -> Iterator[tuple[int, Event]]:
+        """Yields what arrives until every trial has ended."""
+        while self.waiting:
+            yield from self._arrived()
+            yield from self._ended()
+
+    def _arrived(self) -> Iterator[tuple[int, Event]]:
+        """The events of running trials, for at most POLL_S."""
+        until = time.monotonic() + POLL_S
+        while (left := until - time.monotonic()) > 0:
+            with suppress(Empty):
+                trial, worker, content = self.arrived.get(timeout=left)
+                if trial not in self.waiting:
+                    continue  # of a run that is not waited for: its end came before
+                event: Event = pickle.loads(content)
+                if isinstance(event, TrialStarted):
+                    event = replace(event, worker=worker)
+                    self._begin_folder(trial)
+                elif isinstance(event, EpochRecord) and not self.plugin.is_shared:
+                    self.plugin.tasks[trial].folder.append(event)
+                yield self.numbers[trial], event
+
+    def _begin_folder(self, trial: str) -> None:
+        """Prepares the folder for the epochs of a trial that writes its own elsewhere; it starts from the first."""
+        if not self.plugin.is_shared:
+            task = self.plugin.tasks[trial]
+            task.folder.clear()
+            task.folder.begin(task.settings)
+
+    def _ended(self) -> Iterator[tuple[int, Event]]:
+        """The ends of trials that have come; what was lost with the scheduler is submitted again."""
+        futures = {future.key: future for future in self.ended.next_batch(block=False)}
+        finished = [future for future in futures.values() if future.status == "finished"]
+        results = dict(zip([one.key for one in finished], self._gather(finished), strict=True))
+        lost = []
+        for trial, future in [(trial, future) for trial, future in self.waiting.items() if future.key in futures]:
+            result = results.get(future.key)
+            if result is not None:
+                end = self._keep(trial, result)
+            elif future.status == "error":
+                end = self._failed(trial, future)
+            else:  # cancelled: the scheduler, or the voxels, were lost
+                lost.append(trial)
+                continue
+            del self.waiting[trial]
+            yield self.numbers[trial], end
+        if lost:
+            yield from self._submit_again(lost)
+
+    def _gather(self, futures: Sequence[Future]) -> list[RemoteEnd | None]:
+        """The results of finished trials; None for one that was lost meanwhile."""
+        if not futures:
+            return []
+        with suppress(Exception):
+            return list(self.client.gather(list(futures)))
+        found: list[RemoteEnd | None] = []
+        for future in futures:
+            try:
+                found.append(future.result())
+            except Exception:  # noqa: BLE001 - whatever the cause, the trial is submitted again
+                found.append(None)
+        return found
+
+    def _keep(self, trial: str, end: RemoteEnd) -> TrialEnded:
+        """The end of a trial, with its files in its folder."""
+        task = self.plugin.tasks[trial]
+        if end.record is None:
+            return task.failed(end.refusal or "", keep=False)
+        record = TrialRecord.model_validate_json(zlib.decompress(end.record))
+        if not self.plugin.is_shared:
+            for name, content in end.files.items():
+                write_atomically(task.folder.path / name, content)
+            task.folder.finish(record)
+        return TrialEnded(record, task.folder.path, was_done=False)
+
+    def _failed(self, trial: str, future: Future) -> TrialEnded:
+        """The end of a trial that dask gave up, or that a worker could not even begin."""
+        task, error = self.plugin.tasks[trial], future.exception()
+        if isinstance(error, KilledWorker):
+            cause = f"its worker died {error.allowed_failures + 1} times (too little memory?)"
+            return task.failed(cause, keep=True)
+        return task.failed(f"{type(error).__name__}: {error}", keep=False)
+
+    def _submit_again(self, trials: Sequence[str]) -> Iterator[tuple[int, Event]]:
+        """Submits trials whose tasks were lost, once the scheduler is there; gives up those lost too often."""
+        while self.client.status == "connecting":
+            time.sleep(POLL_S)
+        if self.client.status != "running":
+            raise DlxError(
+                f"the scheduler at {self.client.scheduler_info_address} was lost: finished trials are recorded, and "
+                "the same command runs the others"
+            )
+        given_up = [trial for trial in trials if self.tries[trial] >= SUBMITTED_AT_MOST]
+        for trial in given_up:
+            del self.waiting[trial]
+            cause = f"the cluster lost it {SUBMITTED_AT_MOST} times"
+            yield self.numbers[trial], self.plugin.tasks[trial].failed(cause, keep=False)
+        again = [trial for trial in trials if trial not in given_up]
+        if again:
+            self._submit(again)
+
+    def end(self) -> None:
+        """Stops what runs and removes everything of this study from the cluster; quietly, as the cluster may be gone."""
+        if self.client.status != "running":
+            return
+        with suppress(Exception):
+            self.client.unsubscribe_topic(self.name)
+        with suppress(Exception):
+            self.client.cancel(list(self.waiting.values()), force=True)
+        with suppress(Exception):
+            self.client.unregister_worker_plugin(self.name)
+        with suppress(Exception):
+            self.client.unpublish_dataset(self.name)
+
+
+def _digest(texts: Sequence[str]) -> str:
+    return hashlib.blake2b("\0".join(texts).encode(errors="surrogateescape"), digest_size=8).hexdigest()
+
+
+def _is_shared(folder: Path, client: Client) -> bool:
+    """Whether all workers see the study's folder: each looks for a file of a random name that is written there."""
+    token = folder / f".cluster-{uuid.uuid4().hex}"
+    folder.mkdir(parents=True, exist_ok=True)
+    token.touch()
+    try:
+        seen = client.run(is_readable, str(token))
+    finally:
+        token.unlink(missing_ok=True)
+    return bool(seen) and all(seen.values())
+
+
+def _data_of(tasks: Mapping[int, Task], stores: Stores, client: Client) -> dict[str, SharedData | None]:
+    """For each data set the file from which workers read it; None if not all of them can."""
+    found: dict[str, SharedData | None] = {}
+    for task in tasks.values():
+        dataset = task.resolved.dataset
+        if dataset.fingerprint in found:
+            continue
+        path = dataset.cache_file
+        is_there = path is not None and all(client.run(is_readable, str(path.absolute())).values())
+        ids = stores[dataset.fingerprint].ids
+        found[dataset.fingerprint] = (
+            SharedData(path.absolute(), dataset.fingerprint, ids) if path is not None and is_there else None
+        )
+    return found

@@ -1,0 +1,173 @@
+"""What runs on a worker of a cluster: one trial at a time, with voxels and captured steps kept for later ones.
+
+`StudyOnWorker` is sent to each worker once, also to one that joins later; a task is then two short texts. `collect.py`
+holds the code of the client.
+"""
+
+import os
+import pickle
+import shutil
+import threading
+import time
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from distributed import Worker, WorkerPlugin, get_worker
+
+from dlx.data.batches.voxels import VoxelStore
+from dlx.data.cache import load_cache
+from dlx.engine.fit import StepDone
+from dlx.execution.trials.process_cache import ProcessCache
+from dlx.execution.trials.trial import Event, Task, TrialEnded, prepared, run_trial
+from dlx.execution.workers.devices import cuda_names
+from dlx.records.folder import TrialFolder
+from dlx.system.errors import DataError, DlxError, LockedError, spell_error
+
+STEP_EVENTS_EVERY_S = 1.0  # each is a message through the scheduler
+LOCK_TRIES = 20  # of LOCK_WAIT_S each: a worker that was given up for lost may still be ending its trial
+FILES = ("settings.json", "epochs.jsonl", "last.safetensors", "best.safetensors", "pictures.json", "error.txt")
+
+# torch's random generators, threads and flags belong to the process: two trials in it would change each other's numbers
+_one_trial = threading.Lock()
+
+
+@dataclass(frozen=True)
+class SharedData:
+    """The cases of a data set in a file that workers can read: the decoded-data cache on a shared folder."""
+
+    path: Path
+    fingerprint: str
+    cases: tuple[str, ...]
+
+    def open(self) -> VoxelStore:
+        """Reads the voxels; DataError if the file is not there, is damaged or holds other data."""
+        dataset = load_cache(self.path)
+        if dataset.fingerprint != self.fingerprint:
+            raise DataError(f"{self.path}: holds other data than the study's")
+        return VoxelStore(dataset.cases_of(self.cases))
+
+
+@dataclass(frozen=True)
+class RemoteEnd:
+    """How a trial ended on a worker.
+
+    `record` is a TrialRecord as compressed JSON. `files` are those of its folder, where that is not shared with the
+    client. `refusal` is why it could not run, if that may be temporary: then there is no record.
+    """
+
+    record: bytes | None
+    files: dict[str, bytes] = field(default_factory=dict)
+    refusal: str | None = None
+
+
+class StudyOnWorker(WorkerPlugin):
+    """What the trials of a study share on a worker.
+
+    `tasks` are its trials by their ids. With `is_shared` the worker sees the study's folder and writes the trials'
+    folders there; else it writes them into its own local directory and sends back the files. `data` are by fingerprint;
+    of those that are None the voxels come with the first task.
+    """
+
+    idempotent = True  # a client that starts again does not stop the trials that run
+
+    def __init__(
+        self, name: str, tasks: Mapping[str, Task], data: Mapping[str, SharedData | None], *, is_shared: bool
+    ) -> None:
+        self.name, self.tasks, self.data, self.is_shared = name, dict(tasks), dict(data), is_shared
+
+    def setup(self, worker: Worker) -> None:
+        """Called on the worker, once it has the plugin; one sent again keeps what the worker had."""
+        self.cache, self.stores = ProcessCache(), dict[str, VoxelStore]()
+        self.stopped = threading.Event()
+        self.scratch = Path(worker.local_directory) / self.name
+
+    def teardown(self, worker: Worker) -> None:  # noqa: ARG002 - distributed passes it
+        """Called when the study has ended or the worker closes: stops the trial that runs."""
+        self.stopped.set()
+
+    def store(self, fingerprint: str, sent: Mapping[str, Any] | None) -> None:
+        """Makes the voxels of a data set available, once in this process."""
+        if fingerprint in self.stores:
+            return
+        shared = self.data[fingerprint]
+        if shared is not None:
+            self.stores[fingerprint] = shared.open()
+        elif sent is not None:
+            self.stores[fingerprint] = VoxelStore.from_arrays(sent)
+
+    def local(self, task: Task) -> Task:
+        """The task with the device of this worker and the folder that it writes."""
+        device_name = task.resolved.compute.device_name
+        if device_name is not None:
+            names = cuda_names()
+            if device_name not in names:
+                here = ", ".join(names) or "no CUDA device"
+                raise DlxError(f"the trial is planned for {device_name}, but this worker has {here}")
+            task = task.on(torch.device("cuda", names.index(device_name)))
+        if self.is_shared:
+            return task
+        return replace(task, folder=TrialFolder.at(self.scratch / task.folder.path.name))
+
+
+def is_readable(path: str) -> bool:
+    """Whether this worker can read a file."""
+    return os.access(path, os.R_OK)
+
+
+def run_remote(study: str, trial: str, *sent: Mapping[str, Any]) -> RemoteEnd:
+    """Runs a trial of a study whose plugin this worker has; `sent` are the voxels of its data, if they are not in a
+    file. Events go to the client by the scheduler, under the study's name as topic.
+    """
+    worker = get_worker()
+    plugin = worker.plugins[study]
+    assert isinstance(plugin, StudyOnWorker)
+    with _one_trial:
+        try:
+            task = plugin.local(plugin.tasks[trial])
+            plugin.store(task.resolved.dataset.fingerprint, next(iter(sent), None))
+            return _run(plugin, task, worker)
+        except (DlxError, OSError) as error:  # such as a damaged checkpoint or a full disk
+            return RemoteEnd(None, refusal=f"{spell_error(error)} (on {worker.name})")
+
+
+def _run(plugin: StudyOnWorker, task: Task, worker: Worker) -> RemoteEnd:
+    """Runs a trial until it ends or the study is stopped."""
+    if plugin.is_shared and not task.folder.path.parent.parent.is_dir():
+        raise DataError(f"{task.folder.path.parent.parent}: the study's folder is not there")
+    for event in _events(plugin, task):
+        if isinstance(event, TrialEnded):
+            record = zlib.compress(event.record.model_dump_json().encode())
+            return RemoteEnd(record, {} if plugin.is_shared else _take_files(task.folder))
+        worker.log_event(plugin.name, (task.trial_id, str(worker.name), pickle.dumps(event)))
+        if plugin.stopped.is_set():
+            break
+    return RemoteEnd(None, refusal="the study was stopped")
+
+
+def _events(plugin: StudyOnWorker, task: Task) -> Iterator[Event]:
+    """The events of a trial, with at most one step event per STEP_EVENTS_EVERY_S."""
+    last_sent_s = 0.0
+    for attempt in range(LOCK_TRIES):
+        try:
+            with prepared(task, plugin.stores, plugin.cache) as store:
+                for event in run_trial(task, store, plugin.cache):
+                    if isinstance(event, StepDone) and not plugin.stopped.is_set():
+                        if time.monotonic() - last_sent_s < STEP_EVENTS_EVERY_S:
+                            continue
+                        last_sent_s = time.monotonic()
+                    yield event
+            return
+        except LockedError:
+            if attempt == LOCK_TRIES - 1 or plugin.stopped.is_set():
+                raise
+
+
+def _take_files(folder: TrialFolder) -> dict[str, bytes]:
+    """The content of a trial's files, which are removed here."""
+    found = {name: path.read_bytes() for name in FILES if (path := folder.path / name).exists()}
+    shutil.rmtree(folder.path, ignore_errors=True)
+    return found
