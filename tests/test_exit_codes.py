@@ -228,6 +228,25 @@ for number in (signal.SIGTERM, signal.SIGINT):
     assert run_code(code).stdout.split() == ["started", "143", "started", "130"]
 
 
+def test_a_stop_that_was_swallowed_before_files_are_read_is_raised_then():
+    code = """
+from dlx.system.threads import thread_pool
+stop_on_signals()
+class Swallows:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        signal.sigpending()
+thing = Swallows()
+del thing
+try:
+    with thread_pool(1):
+        print("reads")
+except KeyboardInterrupt as stop:
+    print(exit_code(stop))
+"""
+    assert run_code(code).stdout == "143\n"
+
+
 def test_a_stop_that_was_swallowed_is_raised_again_and_not_twice_by_signals():
     code = """
 stop_on_signals()

@@ -181,6 +181,9 @@ def test_scans_of_one_person_on_both_sides_get_a_warning_unless_groups_are_given
     line = only(list(resolved(folder, "p1_a").remarks), "names look like")
     assert "3 persons with 1 to 2 scans each (p1: 'p1_a', 'p1_b'), and 1 of them have scans in both" in line
     assert not any("names look like" in remark for remark in resolved(folder, "p1_a", "p1_b").remarks)
+    (folder / "groups.json").write_text(json.dumps(dict.fromkeys(("p2_a", "p2_b"), "a")))
+    line = only(list(resolved(folder, "p1_a").remarks), "names look like")  # of the cases that it does not name
+    assert "2 persons with 1 to 2 scans each (p1: " in line
     (folder / "groups.json").write_text(json.dumps({name: name for name in NAMES}))
     assert not any("names look like" in remark for remark in resolved(folder, "p1_a").remarks)
 

@@ -275,6 +275,15 @@ def test_a_folder_that_another_study_takes_over_is_named_even_quietly(dlx):
 
 
 @pytest.mark.slow
+def test_variants_that_a_sweep_leaves_out_are_named(dlx):
+    dlx(*SWEEP)
+    labels = [variant["label"] for variant in json.loads(Path("out/study.json").read_text())["variants"][1:]]
+    at = SWEEP.index("--p")
+    other = dlx(*SWEEP[:at], "--p", "0.45", *SWEEP[at + 2 :])
+    assert f"out also holds {', '.join(labels)}, which the report leaves out from now on" in other.stderr
+
+
+@pytest.mark.slow
 def test_folders_of_unlike_settings_do_not_merge(dlx):
     dlx(*SWEEP[:4], "1", *SWEEP[5:-1], "a")
     dlx(*SWEEP[:4], "1", *SWEEP[5:-1], "b", "--lr", "0.01")

@@ -77,8 +77,8 @@ def _declare(plan: Plan, archived: StudyRecords | None) -> None:
 
 
 def _check_alone(folder: StudyFolder, other: StudyHeader | None, header: StudyHeader) -> None:
-    """DataError if a trial of another study is running in the folder: each would report the other's trials."""
-    if other is None or other.is_study_of(header):
+    """DataError if trials run in the folder of a study that has other trials: each would report the other's."""
+    if other is None or {entry.trial for entry in other.trials} == {entry.trial for entry in header.trials}:
         return
     if any(folder.trial(entry).is_running() for entry in other.trials):
         raise DataError(

@@ -30,15 +30,28 @@ def print_indented(line: str, console: PlainConsole) -> None:
 
 
 def note_lines(plan: "Plan") -> list[str]:
-    """The plan's remarks, and a note if its folder held another study."""
+    """The plan's remarks, and a note if its folder held another study, or other variants of this one."""
     from dlx.execution.planning.plan import study_replaced
+    from dlx.records.folder import StudyFolder
 
     notes = list(plan.remarks)
-    before = study_replaced(plan)
-    if before is not None:
+    before, found = study_replaced(plan), StudyFolder(plan.folder).header()
+    shown = {variant.label for variant in plan.study.variants}
+    left_out = [one.label for one in found.variants if one.label not in shown] if found is not None else []
+    if before is not None and (before.settings, before.axes) == (plan.header().settings, plan.study.axes):
+        notes.append(
+            f"{plan.folder} held other trials of these very settings, which are kept: since then the data, or "
+            "defaults of dlx, have changed"
+        )
+    elif before is not None:
         notes.append(
             f"{plan.folder} held another study; its trials are kept, and this command shows its report again: "
             f"{before.command}"
+        )
+    elif found is not None and left_out:
+        notes.append(
+            f"{plan.folder} also holds {', '.join(left_out)}, which the report leaves out from now on; this command "
+            f"shows them again: {found.command}"
         )
     return [f"note     {note}" for note in notes]
 

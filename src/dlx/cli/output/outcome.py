@@ -45,7 +45,9 @@ def print_outcome(plan: "Plan", outcome: "Outcome", written: list[Path], *, as_j
         note(f"\nrecords:      {plan.folder}")
         note(f"files:        {', '.join(map(str, written))}")
         for _, folder in outcome.trials:
-            note(f"checkpoints:  {folder / 'last.safetensors'}, best.safetensors")
+            there = [name for name in ("last.safetensors", "best.safetensors") if (folder / name).exists()]
+            if there:
+                note(f"checkpoints:  {folder / there[0]}{''.join(f', {name}' for name in there[1:])}")
         for line in tracker_lines(plan.folder):
             note(line)
         if plan.study.continued is None:  # nothing repeats the epochs before the first one of these trials

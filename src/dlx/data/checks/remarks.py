@@ -46,7 +46,7 @@ def remark_on(dataset: Dataset, split: Split, groups: Collection[str]) -> list[s
         *negative_voxels(dataset, used),
         *squeezed_contrast(dataset, used),
         *stored_as_float32(used),
-        *([] if groups else scans_on_both_sides(split)),
+        *scans_on_both_sides(split, groups),
         *copies_on_both_sides(dataset, split),
         *unlike_class_sizes(dataset, split),
     ]
@@ -228,11 +228,12 @@ def _is_squeezed(channel: ChannelIntensities, normalizer: str) -> bool:
     return channel.std / channel.clipped_std > SQUEEZED_STD
 
 
-def scans_on_both_sides(split: Split) -> list[str]:
-    """Persons, guessed from case names, with scans on both sides of the split."""
-    persons = guess_persons(sorted([*split.train, *split.val], key=natural_key))
+def scans_on_both_sides(split: Split, groups: Collection[str] = ()) -> list[str]:
+    """Persons, guessed from the names of cases that are not in `groups`, with scans on both sides of the split."""
+    train, val = ([case for case in side if case not in groups] for side in (split.train, split.val))
+    persons = guess_persons(sorted([*train, *val], key=natural_key))
     scans = scans_of(persons)
-    both = {persons[case] for case in split.train if persons} & {persons[case] for case in split.val if persons}
+    both = {persons[case] for case in train if persons} & {persons[case] for case in val if persons}
     if not both:
         return []
     sizes = [len(names) for names in scans.values()]

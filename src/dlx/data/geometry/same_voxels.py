@@ -25,8 +25,9 @@ MIN_COSINE = float(np.cos(np.pi / 4))
 # Writers disagree on whether the origin is a voxel's centre or corner (half a voxel), and on counting from 0 or 1.
 MAX_SHIFT_VOXELS = 1.0
 REMEDY = (
-    "if the voxels correspond, copy the {reference}'s geometry into the other file "
-    "(in SimpleITK: {other}.CopyInformation({reference}))"
+    "if the headers are right, turn or resample one to the other's voxels, a mask by nearest neighbour; if the header "
+    "of the {other} is wrong and its voxels correspond, copy the {reference}'s geometry into it (in SimpleITK: "
+    "{other}.CopyInformation({reference}))"
 )
 
 

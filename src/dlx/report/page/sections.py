@@ -109,7 +109,8 @@ def subject_lines(records: StudyRecords) -> list[str]:
     train, val = ({len(s[side]) for s in splits if s.get(side)} for side in ("train", "val"))
     if not train or not val:
         return []
-    return [f"{_range(train)} training and {_range(val)} validation subject{'s' * (val != {1})}."]
+    fold = f" in each of {len(records.header.folds)} folds" if records.header.folds else ""
+    return [f"{_range(train)} training and {_range(val)} validation subject{'s' * (val != {1})}{fold}."]
 
 
 def _range(counts: set[int]) -> str:
@@ -209,9 +210,10 @@ def scores_section(summary: Summary) -> Section:
         for variant in summary.variants
         for text in rows.warnings_of(variant)
     )
+    runs = "runs, a fold and seed each" if summary.header.folds else "seeds"
     note = Paragraph(
         (
-            "Mean ± standard deviation over n seeds; where runs collapsed, from the lowest to the highest. Dice of "
+            f"Mean ± standard deviation over n {runs}; where runs collapsed, from the lowest to the highest. Dice of "
             "whole volumes, 0 to 1. Gap: train minus validation Dice. Jitter: standard deviation of validation Dice "
             "over the last quarter of the epochs, but at least three, around its straight line.",
         )
