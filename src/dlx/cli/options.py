@@ -96,6 +96,14 @@ class TrainOptions:
         "Maximum number of trials that run at once.",
         show_default="cores / threads of a trial; 1 on a GPU",
     )
+    executor: Text = option(
+        RUNNING,
+        "Where trials run: local (worker processes) or dask (a dask.distributed cluster).",
+        show_default="local",
+    )
+    scheduler_address: Text = option(RUNNING, "Address of a running dask scheduler: tcp://host:8786, tls://host:8786.")
+    cluster: Text = option(RUNNING, "Start workers by a job scheduler: slurm, pbs, lsf or sge (with --cluster-file).")
+    cluster_file: Path | None = option(RUNNING, "TOML file whose section [cluster] says what each job asks for.")
     keep_going: bool = option(
         RUNNING, "If a trial fails, run the others or stop.", "--keep-going/--fail-fast", default=True
     )

@@ -1,7 +1,7 @@
 """The steps that all training commands share: plan, run, show progress, report, set the exit code."""
 
 import sys
-from contextlib import redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dlx.cli.output.display import Outcome
+    from dlx.execution.cluster.spec import ClusterSpec
+    from dlx.execution.cluster.start import Cluster
     from dlx.execution.planning.plan import Plan
     from dlx.execution.trials.trial import Event
     from dlx.records.archive import StudyRecords
@@ -35,6 +37,7 @@ def plan_study(
     archived: "StudyRecords | None" = None,
     command: str | None = None,
     remarks: tuple[str, ...] = (),
+    cluster: "Cluster | None" = None,
 ) -> "Plan":
     """Resolves a study, with a progress bar while volumes are read; `archived` are the records beside its TOML file.
 
@@ -65,7 +68,37 @@ def plan_study(
             max_parallel=options.max_parallel,
             progress=progress,
             known_trials=[] if archived is None else [trial.entry.trial for trial in archived.trials],
+            cluster=cluster,
         )
+
+
+def cluster_spec(options: TrainOptions) -> "ClusterSpec | None":
+    """The cluster that the options name; None for worker processes of this command."""
+    from dlx.execution.cluster.spec import cluster_from
+
+    return cluster_from(
+        options.executor, options.scheduler_address, options.cluster, options.cluster_file, options.max_parallel
+    )
+
+
+@contextmanager
+def joined_cluster(options: TrainOptions) -> "Iterator[Cluster | None]":
+    """The cluster that the options name, if other machines may belong to it: trials are planned for those.
+
+    None without one, for a dry run, and for a cluster on this machine, which `follow_plan` starts.
+    """
+    from dlx.cli.output.console import note
+
+    spec = cluster_spec(options)
+    if spec is None or spec.is_local or options.dry_run:
+        yield None
+        return
+    from dlx.execution.cluster.start import connected
+
+    if spec.jobs is not None and not options.is_quiet:
+        note(f"waiting for the first of {spec.section.workers if spec.section else 0} jobs ({spec.jobs})")
+    with connected(spec) as cluster:
+        yield cluster
 
 
 def check_trackers(*, tensorboard: bool, mlflow: bool) -> None:
@@ -106,15 +139,27 @@ def run_axis_study(
 
 
 def follow_plan(
-    plan: "Plan", options: TrainOptions, *, in_workers: bool, archived: "StudyRecords | None" = None
+    plan: "Plan",
+    options: TrainOptions,
+    *,
+    in_workers: bool,
+    archived: "StudyRecords | None" = None,
+    cluster: "Cluster | None" = None,
 ) -> "Outcome":
     """Runs the trials that are missing and shows progress; `archived` are the records beside the study's TOML file."""
     from dlx.cli.output.console import notes
     from dlx.cli.output.display import display_on, follow
     from dlx.execution.runner import run_plan
 
-    showing = display_on(notes(), plan, quiet=options.is_quiet, in_workers=in_workers)
-    with redirect_stdout(sys.stderr), showing as display:  # what a network of the user's own prints is no result
+    spec = cluster_spec(options)
+    showing = display_on(notes(), plan, quiet=options.is_quiet, in_workers=in_workers or spec is not None)
+    with ExitStack() as stack:
+        if cluster is None and spec is not None:
+            from dlx.execution.cluster.start import connected
+
+            cluster = stack.enter_context(connected(spec, plan.max_parallel))
+        stack.enter_context(redirect_stdout(sys.stderr))  # what a network of the user's own prints is no result
+        display = stack.enter_context(showing)
         events: Iterator[tuple[int, Event]] = run_plan(
             plan,
             in_workers=in_workers,
@@ -123,6 +168,7 @@ def follow_plan(
             keep_going=options.keep_going,
             archived=archived,
             has_pictures=not options.no_pictures,
+            client=None if cluster is None else cluster.client,
         )
         if options.tensorboard or options.mlflow:
             from dlx.cli.output.tracking import tracked
@@ -149,17 +195,18 @@ def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Pa
         raise SettingError("--resume: only dlx train has this option; to resume a study, run its command again")
     if beside is not None and not options.dry_run:
         check_can_write(beside)
-    if not options.dry_run:
+    if not options.dry_run and cluster_spec(options) is None:
         start_server()
     archived = records_beside(beside)
-    plan = plan_study(study, options.out or folder, options, archived)
-    if options.dry_run:
-        print_plan(plan, as_json=options.as_json, compares=True)
-        return
-    print_head(plan, notes(), quiet=options.is_quiet)
-    if not options.is_quiet:
-        print_variants(plan, notes())
-    outcome = follow_plan(plan, options, in_workers=True, archived=archived)
+    with joined_cluster(options) as cluster:
+        plan = plan_study(study, options.out or folder, options, archived, cluster=cluster)
+        if options.dry_run:
+            print_plan(plan, as_json=options.as_json, compares=True)
+            return
+        print_head(plan, notes(), quiet=options.is_quiet)
+        if not options.is_quiet:
+            print_variants(plan, notes())
+        outcome = follow_plan(plan, options, in_workers=True, archived=archived, cluster=cluster)
     if outcome.interrupt is not None and exit_code(outcome.interrupt) != INTERRUPTED:
         print_locations(plan, outcome, [])  # what sent SIGTERM may not wait for a report, which nobody reads
         end(outcome)

@@ -3,6 +3,7 @@
 from collections.abc import Generator, Mapping
 from contextlib import closing
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from dlx.data.splits.splits_file import splits_document
 from dlx.execution.planning.plan import Plan
@@ -14,6 +15,9 @@ from dlx.records.archive import StudyRecords
 from dlx.records.folder import StudyFolder
 from dlx.records.schema import StudyHeader
 from dlx.system.errors import DataError, DlxError
+
+if TYPE_CHECKING:
+    from distributed import Client
 
 DECLARED = ("smallest_effect", "metric", "scope")  # with the claims, they must be declared before the first result
 
@@ -27,6 +31,7 @@ def run_plan(
     keep_going: bool = True,
     archived: StudyRecords | None = None,
     has_pictures: bool = True,
+    client: "Client | None" = None,
 ) -> Generator[tuple[int, Event]]:
     """Declares the study, then runs its missing trials; yields the number of a trial in the plan and its event.
 
@@ -36,9 +41,9 @@ def run_plan(
     that change are declared late.
 
     `in_workers` runs each trial in a worker process, so that several run at once and a crash is recorded as a failed
-    trial; `plan.max_parallel` above one requires it. It has no effect if the plan has no workers. Without `keep_going`
-    no trial starts after one has failed, and running trials are stopped; a later run resumes them. With `has_pictures`
-    slices of some validation cases are recorded.
+    trial; `plan.max_parallel` above one requires it. It has no effect if the plan has no workers. With a `client`
+    trials run on its dask cluster instead. Without `keep_going` no trial starts after one has failed, and running trials are
+    stopped; a later run resumes them. With `has_pictures` slices of some validation cases are recorded.
     """
     _declare(plan, archived)
     tasks: dict[int, Task] = {}
@@ -48,7 +53,11 @@ def run_plan(
             tasks[index] = replace(task, fresh=fresh, retry_failed=retry_failed, has_pictures=has_pictures)
         else:
             yield index, TrialEnded(found, task.folder.path, was_done=True)
-    if in_workers and plan.has_workers and tasks:
+    if client is not None and tasks:
+        from dlx.execution.cluster.collect import run_on_cluster
+
+        events = run_on_cluster(tasks, plan.stores, client)
+    elif in_workers and plan.has_workers and tasks:
         events = run_in_workers(tasks, plan.stores, plan.max_parallel)
     else:
         events = _run_here(tasks, plan.stores)

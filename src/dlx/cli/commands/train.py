@@ -26,7 +26,7 @@ def train(options: TrainOptions) -> None:
     from dlx.cli.output.head import print_head
     from dlx.cli.output.outcome import print_outcome
     from dlx.cli.resuming import command_of, remarks_on_start, resumed, with_recorded_code
-    from dlx.cli.running import end, follow_plan, plan_study
+    from dlx.cli.running import end, follow_plan, joined_cluster, plan_study
     from dlx.execution.planning.longer import begin
     from dlx.execution.planning.plan import check_resumable
     from dlx.records.archive import read_study
@@ -38,18 +38,20 @@ def train(options: TrainOptions) -> None:
     else:
         study, folder, command = with_recorded_code(longer.study, options), options.out, None
     command = command_of(options, study, longer, command)
-    plan = plan_study(study, folder, options, command=command, remarks=remarks_on_start(study, longer))
-    if longer is not None:
-        plan = replace(plan, trained_epochs=longer.epoch)
-    if options.dry_run:
-        print_plan(plan, as_json=options.as_json, compares=False)
-        return
-    if longer is not None:
-        begin(plan, longer)
-    elif options.resume:
-        check_resumable(plan)
-    print_head(plan, notes(), quiet=options.is_quiet)
-    outcome = follow_plan(plan, options, in_workers=plan.max_parallel > 1)
+    with joined_cluster(options) as cluster:
+        remarks = remarks_on_start(study, longer)
+        plan = plan_study(study, folder, options, command=command, remarks=remarks, cluster=cluster)
+        if longer is not None:
+            plan = replace(plan, trained_epochs=longer.epoch)
+        if options.dry_run:
+            print_plan(plan, as_json=options.as_json, compares=False)
+            return
+        if longer is not None:
+            begin(plan, longer)
+        elif options.resume:
+            check_resumable(plan)
+        print_head(plan, notes(), quiet=options.is_quiet)
+        outcome = follow_plan(plan, options, in_workers=plan.max_parallel > 1, cluster=cluster)
     written: list[Path] = []
     try:
         records = read_study(plan.folder)

@@ -1,7 +1,7 @@
 """The client of a cluster: submits trials, and turns what workers send back into events and files.
 
-Dask schedules: which worker runs a trial, and whether it is run again after a worker was lost, is not decided here. What
-is lost with the scheduler itself is submitted again. `remote.py` holds the code of a worker.
+Dask schedules: which worker runs a trial, and whether it is run again after a worker was lost, is not decided here.
+What is lost with the scheduler itself is submitted again. `remote.py` holds the code of a worker.
 """
 
 import hashlib
@@ -56,9 +56,9 @@ class RemoteStudy:
     stores: Stores
     numbers: dict[str, int]  # of each trial, by its id
     key: str  # of the study's folder: what an earlier client left of it has this prefix
-    waiting: dict[str, Future] = field(default_factory=dict)  # by the trial's id
+    waiting: dict[str, Future[Any]] = field(default_factory=dict)  # by the trial's id
     tries: dict[str, int] = field(default_factory=dict)
-    sent: dict[str, Future] = field(default_factory=dict)  # voxels, by fingerprint
+    sent: dict[str, Future[Any]] = field(default_factory=dict)  # voxels, by fingerprint
     arrived: "SimpleQueue[tuple[str, str, bytes]]" = field(default_factory=SimpleQueue)
     ended: Any = None  # as_completed
 
@@ -116,7 +116,7 @@ class RemoteStudy:
         kept = [*self.waiting.values(), *self.sent.values()]
         self.client.publish_dataset(kept, name=self.name, override=True)
 
-    def _submit_with(self, trials: Sequence[str], voxels: Sequence[Future]) -> None:
+    def _submit_with(self, trials: Sequence[str], voxels: Sequence[Future[Any]]) -> None:
         if not trials:
             return
         for trial in trials:
@@ -184,7 +184,7 @@ class RemoteStudy:
         if lost:
             yield from self._submit_again(lost)
 
-    def _gather(self, futures: Sequence[Future]) -> list[RemoteEnd | None]:
+    def _gather(self, futures: Sequence[Future[Any]]) -> list[RemoteEnd | None]:
         """The results of finished trials; None for one that was lost meanwhile."""
         if not futures:
             return []
@@ -210,7 +210,7 @@ class RemoteStudy:
             task.folder.finish(record)
         return TrialEnded(record, task.folder.path, was_done=False)
 
-    def _failed(self, trial: str, future: Future) -> TrialEnded:
+    def _failed(self, trial: str, future: Future[Any]) -> TrialEnded:
         """The end of a trial that dask gave up, or that a worker could not even begin."""
         task, error = self.plugin.tasks[trial], future.exception()
         if isinstance(error, KilledWorker):
@@ -224,8 +224,8 @@ class RemoteStudy:
             time.sleep(POLL_S)
         if self.client.status != "running":
             raise DlxError(
-                f"the scheduler at {self.client.scheduler_info_address} was lost: finished trials are recorded, and "
-                "the same command runs the others"
+                "the scheduler was lost and did not come back: finished trials are recorded, and the same command, "
+                "once it is there, runs the others"
             )
         given_up = [trial for trial in trials if self.tries[trial] >= SUBMITTED_AT_MOST]
         for trial in given_up:
@@ -237,7 +237,7 @@ class RemoteStudy:
             self._submit(again)
 
     def end(self) -> None:
-        """Stops what runs and removes everything of this study from the cluster; quietly, as the cluster may be gone."""
+        """Stops what runs and removes all of this study from the cluster; quietly, as the cluster may be gone."""
         if self.client.status != "running":
             return
         with suppress(Exception):

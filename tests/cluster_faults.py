@@ -1,0 +1,210 @@
+"""Kills workers, the scheduler and the client of a study on a dask cluster; `make faults-dask` runs all of it.
+
+The scheduler and two workers are processes that talk over TCP. Their stand-in for a job scheduler, `Machines`, starts
+again what has ended. Whatever is killed, no trial is lost or doubled, and the records are those of a run without dask.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from faults import results
+from small import SMALL_ARGS
+
+SWEEP = ["sweep-dropout", "--p", "0.2,0.5", *SMALL_ARGS, "--epochs", "8", "--seeds", "4", "--steps-per-epoch", "40"]
+TRIALS = 12
+START_S, END_S = 60.0, 300.0
+
+
+def free_port() -> int:
+    """A TCP port that nothing listens on now."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+class Machines:
+    """A scheduler and two workers, each started again when it ends, until the `with` block is left."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        self.address = f"tcp://127.0.0.1:{self.port}"
+        self.environment = os.environ | {"OMP_NUM_THREADS": "1", "DLX_CACHE_DIR": str(folder / "cache")}
+        scheduler = ["scheduler", "--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard", "--no-show"]
+        worker = ["worker", self.address, "--nthreads", "1", "--no-dashboard", "--death-timeout", "30"]
+        self.commands = {
+            "scheduler": scheduler,
+            **{f"worker{n}": [*worker, "--local-directory", str(folder / f"scratch{n}")] for n in (1, 2)},
+        }
+        self.processes: dict[str, subprocess.Popen] = {}
+        self.is_over = threading.Event()
+
+    def __enter__(self) -> "Machines":
+        for name in self.commands:
+            self._start(name)
+        self.watch = threading.Thread(target=self._restart)
+        self.watch.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.is_over.set()
+        self.watch.join()
+        for process in self.processes.values():
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def _start(self, name: str) -> None:
+        with (self.folder / f"{name}.log").open("a") as log:
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, "-m", "distributed.cli.dask_" + self.commands[name][0], *self.commands[name][1:]],
+                start_new_session=True,
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+            )
+
+    def _restart(self) -> None:
+        while not self.is_over.wait(0.1):
+            for name, process in list(self.processes.items()):
+                if process.poll() is not None:
+                    self._start(name)
+
+    def kill_scheduler(self) -> None:
+        """Kills the scheduler by SIGKILL."""
+        self.processes["scheduler"].kill()
+
+    def kill_worker(self, chosen: random.Random) -> bool:
+        """Kills a worker process, not the nanny that watches it; False if there is none at the moment."""
+        nannies = {process.pid for name, process in self.processes.items() if name != "scheduler"}
+        found = [pid for pid, parent in parents().items() if parent in nannies and "resource_tracker" not in words(pid)]
+        if found:
+            os.kill(chosen.choice(sorted(found)), signal.SIGKILL)
+        return bool(found)
+
+
+def parents() -> dict[int, int]:
+    """The parent of each process."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            found[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:  # it has just ended
+            continue
+    return found
+
+
+def words(pid: int) -> str:
+    """The command line of a process; empty if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
+
+
+def start_client(machines: Machines, out: Path, *more: str) -> subprocess.Popen:
+    """The sweep on the cluster, in a process group of its own."""
+    command = [sys.executable, "-m", "dlx", *SWEEP, "--out", str(out), "--quiet", *more]
+    with (machines.folder / "client.log").open("a") as log:
+        return subprocess.Popen(
+            command, start_new_session=True, env=machines.environment, stdout=subprocess.DEVNULL, stderr=log
+        )
+
+
+def num_done(out: Path) -> int:
+    """The trials that have a result."""
+    return len(list((out / "trials").glob("*/result.json")))
+
+
+def wait_until(is_true: Callable[[], bool], limit_s: float) -> None:
+    """Waits for a claim to hold; TimeoutError after the limit."""
+    end = time.monotonic() + limit_s
+    while not is_true():
+        if time.monotonic() > end:
+            raise TimeoutError
+        time.sleep(0.05)
+
+
+def run_with_faults(
+    folder: Path, *, num_worker_kills: int, num_scheduler_kills: int, num_client_kills: int, seed: int
+) -> Path:
+    """Runs the sweep while these kills hit at random moments in random order; returns its folder."""
+    chosen = random.Random(seed)
+    faults = ["worker"] * num_worker_kills + ["scheduler"] * num_scheduler_kills + ["client"] * num_client_kills
+    chosen.shuffle(faults)
+    out = folder / "cluster"
+    with Machines(folder) as machines:
+        address = ["--scheduler-address", machines.address]
+        client = start_client(machines, out, *address)
+        wait_until(lambda: (out / "study.json").exists(), START_S)
+        for fault in faults:
+            time.sleep(chosen.uniform(0.5, 4.0))
+            if num_done(out) == TRIALS:
+                raise RuntimeError(f"all trials had ended before the kills {faults} were done: they are too short")
+            if client.poll() is not None:  # the scheduler was away for longer than a client waits
+                client = start_client(machines, out, *address)
+            print(f"  {num_done(out)} of {TRIALS} trials done: kills the {fault}", flush=True)
+            if fault == "worker":
+                wait_until(lambda: machines.kill_worker(chosen), START_S)
+            elif fault == "scheduler":
+                machines.kill_scheduler()
+            else:
+                os.killpg(client.pid, signal.SIGKILL)
+                client.wait()
+                client = start_client(machines, out, *address)
+        for _ in range(3):  # a command that the user gives again
+            if client.wait(END_S) == 0:
+                break
+            client = start_client(machines, out, *address)
+        if client.wait(END_S) != 0:
+            raise RuntimeError((folder / "client.log").read_text())
+    return out
+
+
+def run_alone(folder: Path) -> Path:
+    """The same sweep in worker processes of one command; returns its folder."""
+    command = [sys.executable, "-m", "dlx", *SWEEP, "--out", str(folder / "alone"), "--quiet"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "DLX_CACHE_DIR": str(folder / "cache")}
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=END_S)
+    return folder / "alone"
+
+
+def differences(out: Path, alone: Path) -> str:
+    """How the records differ: lost, doubled or unlike trials; empty if they are equal."""
+    found, expected = results(out), results(alone)
+    folders = [json.loads(path.read_text())["trial"] for path in (out / "trials").glob("*/result.json")]
+    lost, more = expected.keys() - found.keys(), found.keys() - expected.keys()
+    unlike = [trial for trial in expected.keys() & found.keys() if expected[trial] != found[trial]]
+    doubled = len(folders) - len(set(folders))
+    if not (lost or more or unlike or doubled):
+        return ""
+    return f"{len(lost)} lost, {len(more)} unknown, {doubled} doubled, {len(unlike)} unlike"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=1, help="how often, with other random moments")
+    parser.add_argument("--keep", type=Path, help="folder that is kept")
+    arguments = parser.parse_args()
+    for seed in range(arguments.seeds):
+        with tempfile.TemporaryDirectory() as place:
+            folder = arguments.keep or Path(place)
+            folder.mkdir(exist_ok=True)
+            alone = run_alone(folder)
+            out = run_with_faults(folder, num_worker_kills=10, num_scheduler_kills=1, num_client_kills=2, seed=seed)
+            print(f"seed {seed}: {differences(out, alone) or 'all records are equal, none lost, none doubled'}")
+            if differences(out, alone):
+                sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
