@@ -147,7 +147,7 @@ def run_with_faults(
         client = start_client(machines, out, *address)
         wait_until(lambda: (out / "study.json").exists(), START_S)
         for fault in faults:
-            time.sleep(chosen.uniform(0.5, 4.0))
+            time.sleep(chosen.uniform(1.0, 8.0))
             if num_done(out) == TRIALS:
                 raise RuntimeError(f"all trials had ended before the kills {faults} were done: they are too short")
             if client.poll() is not None:  # the scheduler was away for longer than a client waits

@@ -42,8 +42,8 @@ def run_plan(
 
     `in_workers` runs each trial in a worker process, so that several run at once and a crash is recorded as a failed
     trial; `plan.max_parallel` above one requires it. It has no effect if the plan has no workers. With a `client`
-    trials run on its dask cluster instead. Without `keep_going` no trial starts after one has failed, and running trials are
-    stopped; a later run resumes them. With `has_pictures` slices of some validation cases are recorded.
+    trials run on its dask cluster instead. Without `keep_going` no trial starts after one has failed, and running
+    trials are stopped; a later run resumes them. With `has_pictures` slices of some validation cases are recorded.
     """
     _declare(plan, archived)
     tasks: dict[int, Task] = {}
