@@ -6,11 +6,12 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 from dlx.api.arguments import Location, Seeds, as_layers, as_path, check_number
 from dlx.api.studies import one_network
 from dlx.api.tables import RecordTables, tables_of_records
+from dlx.execution.cluster.spec import JobScheduler, cluster_from
 from dlx.records.archive import StudyRecords, read_study, with_looks
 from dlx.records.folder import StudyFolder
 from dlx.report.files.document import records_document
@@ -72,6 +73,10 @@ def train(
     recipe: str = DEFAULT_RECIPE,
     settings: Mapping[str, Any] | None = None,
     max_parallel: int | None = None,
+    executor: Literal["local", "dask"] | None = None,
+    scheduler_address: str | None = None,
+    cluster: JobScheduler | None = None,
+    cluster_file: Location | None = None,
     cache_dir: Location | None = None,
     fresh: bool = False,
     retry_failed: bool = False,
@@ -92,6 +97,10 @@ def train(
         study,
         out,
         max_parallel=max_parallel,
+        executor=executor,
+        scheduler_address=scheduler_address,
+        cluster=cluster,
+        cluster_file=cluster_file,
         cache_dir=cache_dir,
         fresh=fresh,
         retry_failed=retry_failed,
@@ -106,6 +115,10 @@ def run(
     out: Location | None = None,
     *,
     max_parallel: int | None = None,
+    executor: Literal["local", "dask"] | None = None,
+    scheduler_address: str | None = None,
+    cluster: JobScheduler | None = None,
+    cluster_file: Location | None = None,
     cache_dir: Location | None = None,
     fresh: bool = False,
     retry_failed: bool = False,
@@ -118,7 +131,9 @@ def run(
 
     `on_event(trial, event)` is called with each start, step, epoch and end of a trial: an `Event` of
     `dlx.execution.trials.trial`. Remarks on data and settings are warnings of the logger `dlx`. A trial that fails is
-    in `StudyRun.failed`, and the others run, unless `keep_going` is False. Without `pictures` no slices of cases are
+    in `StudyRun.failed`, and the others run, unless `keep_going` is False. With `executor="dask"` trials run on a
+    dask.distributed cluster: that of `scheduler_address`, one whose workers the job scheduler `cluster` starts as
+    `cluster_file` says, or one on this machine. Without `pictures` no slices of cases are
     recorded. After KeyboardInterrupt the same call goes on. Raises DlxError, before anything is trained, if a trial
     cannot run.
     """
@@ -129,28 +144,41 @@ def run(
     check_number("max_parallel", max_parallel)
     folder = None if out is None else as_path("out", out)
     cache = default_cache_dir() if cache_dir is None else as_path("cache_dir", cache_dir)
+    file = None if cluster_file is None else as_path("cluster_file", cluster_file)
+    spec = cluster_from(executor, scheduler_address, cluster, file, max_parallel)
     limit_spinning()
+    from dlx.execution.cluster.start import joined, running
     from dlx.execution.planning.plan import make_plan
     from dlx.execution.runner import run_plan
     from dlx.execution.workers.server import start_server
 
-    start_server()
-    plan = make_plan(
-        study,
-        folder or default_folder(study),
-        command=f"dlx.run({study.name!r})",
-        cache_dir=cache,
-        max_parallel=max_parallel,
-    )
-    for remark in plan.remarks:
-        LOGGER.warning(remark)
-    events = run_plan(
-        plan, in_workers=True, fresh=fresh, retry_failed=retry_failed, keep_going=keep_going, has_pictures=pictures
-    )
-    with closing(events):  # if `on_event` raises, workers end here, though the traceback keeps the generator
-        for index, event in events:
-            if on_event is not None:
-                on_event(plan.trials[index].trial, event)
+    if spec is None:
+        start_server()
+    with joined(spec) as machines:
+        plan = make_plan(
+            study,
+            folder or default_folder(study),
+            command=f"dlx.run({study.name!r})",
+            cache_dir=cache,
+            max_parallel=max_parallel,
+            cluster=machines,
+        )
+        for remark in plan.remarks:
+            LOGGER.warning(remark)
+        with running(spec, machines, plan.max_parallel) as client:
+            events = run_plan(
+                plan,
+                in_workers=True,
+                fresh=fresh,
+                retry_failed=retry_failed,
+                keep_going=keep_going,
+                has_pictures=pictures,
+                client=client,
+            )
+            with closing(events):  # if `on_event` raises, workers end here, though the traceback keeps the generator
+                for index, event in events:
+                    if on_event is not None:
+                        on_event(plan.trials[index].trial, event)
     return load_run(plan.folder)
 
 

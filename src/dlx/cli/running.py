@@ -1,7 +1,7 @@
 """The steps that all training commands share: plan, run, show progress, report, set the exit code."""
 
 import sys
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from dlx.system.shell import shell_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from dlx.cli.output.display import Outcome
     from dlx.execution.cluster.spec import ClusterSpec
@@ -81,24 +82,15 @@ def cluster_spec(options: TrainOptions) -> "ClusterSpec | None":
     )
 
 
-@contextmanager
-def joined_cluster(options: TrainOptions) -> "Iterator[Cluster | None]":
-    """The cluster that the options name, if other machines may belong to it: trials are planned for those.
-
-    None without one, for a dry run, and for a cluster on this machine, which `follow_plan` starts.
-    """
+def joined_cluster(options: TrainOptions) -> "AbstractContextManager[Cluster | None]":
+    """The cluster that the options name, if other machines may belong to it; none for a dry run."""
     from dlx.cli.output.console import note
+    from dlx.execution.cluster.start import joined
 
-    spec = cluster_spec(options)
-    if spec is None or spec.is_local or options.dry_run:
-        yield None
-        return
-    from dlx.execution.cluster.start import connected
-
-    if spec.jobs is not None and not options.is_quiet:
-        note(f"waiting for the first of {spec.section.workers if spec.section else 0} jobs ({spec.jobs})")
-    with connected(spec) as cluster:
-        yield cluster
+    spec = None if options.dry_run else cluster_spec(options)
+    if spec is not None and spec.section is not None and not options.is_quiet:
+        note(f"waiting for the first of {spec.section.workers} workers from {spec.jobs}")
+    return joined(spec)
 
 
 def check_trackers(*, tensorboard: bool, mlflow: bool) -> None:
@@ -149,17 +141,13 @@ def follow_plan(
     """Runs the trials that are missing and shows progress; `archived` are the records beside the study's TOML file."""
     from dlx.cli.output.console import notes
     from dlx.cli.output.display import display_on, follow
+    from dlx.execution.cluster.start import running
     from dlx.execution.runner import run_plan
 
     spec = cluster_spec(options)
     showing = display_on(notes(), plan, quiet=options.is_quiet, in_workers=in_workers or spec is not None)
-    with ExitStack() as stack:
-        if cluster is None and spec is not None:
-            from dlx.execution.cluster.start import connected
-
-            cluster = stack.enter_context(connected(spec, plan.max_parallel))
-        stack.enter_context(redirect_stdout(sys.stderr))  # what a network of the user's own prints is no result
-        display = stack.enter_context(showing)
+    # what a network of the user's own prints is no result
+    with running(spec, cluster, plan.max_parallel) as client, redirect_stdout(sys.stderr), showing as display:
         events: Iterator[tuple[int, Event]] = run_plan(
             plan,
             in_workers=in_workers,
@@ -168,7 +156,7 @@ def follow_plan(
             keep_going=options.keep_going,
             archived=archived,
             has_pictures=not options.no_pictures,
-            client=None if cluster is None else cluster.client,
+            client=client,
         )
         if options.tensorboard or options.mlflow:
             from dlx.cli.output.tracking import tracked

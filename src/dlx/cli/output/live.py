@@ -77,6 +77,11 @@ class EpochBar:
 BAR_WIDTH, FULL_WIDTH = 80, 60
 
 
+def spell_worker(name: str) -> str:
+    """`10.0.0.7:41233` for the name that dask gives a worker, its address; any other name as it is."""
+    return name.partition("://")[2] or name
+
+
 @dataclass
 class RunningTrial:
     """A trial that is running."""
@@ -145,6 +150,9 @@ class TrialsTable:
             table.add_column("fold", justify="right", no_wrap=True)
         table.add_column("seed", justify="right", no_wrap=True)
         table.add_column("epoch", justify="right", no_wrap=True)
+        on_cluster = width >= BAR_WIDTH and any(row.started.worker for row in self.running.values())
+        if on_cluster:
+            table.add_column("worker", no_wrap=True)
         if width >= BAR_WIDTH:
             table.add_column("", ratio=1)
         titles = ("loss", train_title(self.plan), "val") if width >= FULL_WIDTH else ("val",)
@@ -160,6 +168,7 @@ class TrialsTable:
                 *([] if started.trial.fold is None else [str(started.trial.fold)]),
                 str(started.trial.seed),
                 "scoring" if row.is_scoring else f"{row.epoch}/{started.epochs}",
+                *([visible(spell_worker(started.worker or ""))] if on_cluster else []),
                 *bar,
                 *map(spell, values[-len(titles) :]),
             )

@@ -106,6 +106,28 @@ def connected(spec: ClusterSpec, num_workers: int | None = None) -> Iterator[Clu
                 started.close(timeout=10)
 
 
+@contextmanager
+def joined(spec: ClusterSpec | None) -> Iterator[Cluster | None]:
+    """The cluster for whose machines trials are to be planned; None for this machine, where `running` starts one."""
+    if spec is None or spec.is_local:
+        yield None
+        return
+    with connected(spec) as cluster:
+        yield cluster
+
+
+@contextmanager
+def running(spec: ClusterSpec | None, cluster: Cluster | None, num_workers: int) -> "Iterator[Client | None]":
+    """The client that runs the trials of a plan: of the joined cluster, or of one of `num_workers` started on this
+    machine; None if no cluster is asked for.
+    """
+    if cluster is not None or spec is None:
+        yield None if cluster is None else cluster.client
+        return
+    with connected(spec, num_workers) as started:
+        yield started.client
+
+
 def _cause(error: OSError) -> str:
     cause: BaseException = error
     while cause.__cause__ is not None:
