@@ -7,6 +7,7 @@ holds the code of the client.
 import os
 import pickle
 import shutil
+import signal
 import threading
 import time
 import zlib
@@ -26,6 +27,7 @@ from dlx.execution.trials.trial import Event, Task, TrialEnded, prepared, run_tr
 from dlx.execution.workers.devices import cuda_names
 from dlx.records.folder import TrialFolder
 from dlx.system.errors import DataError, DlxError, LockedError, spell_error
+from dlx.system.interrupts import HAS_SIGNAL_MASKS
 
 STEP_EVENTS_EVERY_S = 1.0  # each is a message through the scheduler
 LOCK_TRIES = 20  # of LOCK_WAIT_S each: a worker that was given up for lost may still be ending its trial
@@ -111,6 +113,15 @@ class StudyOnWorker(WorkerPlugin):
         if self.is_shared:
             return task
         return replace(task, folder=TrialFolder.at(self.scratch / task.folder.path.name))
+
+
+class IgnoresInterrupts(WorkerPlugin):
+    """Makes the workers of this command ignore Ctrl-C, which the terminal sends to them too: the command stops them."""
+
+    def setup(self, worker: Worker) -> None:  # noqa: ARG002 - distributed passes it
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if HAS_SIGNAL_MASKS:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def is_readable(path: str) -> bool:

@@ -4,7 +4,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,11 @@ import dlx
 from dlx.engine.device import Compute, choose_compute, describe_device
 from dlx.execution.cluster.spec import ClusterSpec, JobSection
 from dlx.execution.workers.devices import cuda_names
+from dlx.execution.workers.server import quiet_children
 from dlx.settings.spec import ComputeSpec
 from dlx.study.results import RESULTS_VERSION
 from dlx.system.errors import SettingError
+from dlx.system.safe_path import without_main_module
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -75,35 +77,43 @@ def connected(spec: ClusterSpec, num_workers: int | None = None) -> Iterator[Clu
     """
     try:
         from distributed import Client, LocalCluster
+
+        from dlx.execution.cluster.remote import IgnoresInterrupts
     except ImportError:
         raise SettingError(INSTALL) from None
     _quiet_logs()
     started: Any = None
+    stack = ExitStack()
     try:
         if spec.address is not None:
             place: Any = spec.address
         elif spec.jobs is not None and spec.section is not None:
             started = place = start_jobs(spec.jobs, spec.section)
         else:
-            started = place = LocalCluster(
-                n_workers=num_workers or 1,
-                threads_per_worker=1,
-                host="127.0.0.1",  # nobody else reaches it
-                dashboard_address=None,
-                memory_limit=0,  # dask would stop a worker that uses memory as planned
-                silence_logs=logging.CRITICAL,
-            )
+            stack.enter_context(without_main_module())  # also for workers that dask starts later, in place of dead ones
+            with quiet_children():
+                started = place = LocalCluster(
+                    n_workers=num_workers or 1,
+                    threads_per_worker=1,
+                    host="127.0.0.1",  # nobody else reaches it
+                    dashboard_address=None,
+                    memory_limit=0,  # dask would stop a worker that uses memory as planned
+                    silence_logs=logging.CRITICAL,
+                )
         try:
             client = Client(place, timeout=CONNECT_S, set_as_default=False)
         except OSError as error:
             raise SettingError(f"--scheduler-address {spec.address}: cannot be reached: {_cause(error)}") from None
         with client:
+            if spec.is_local:
+                client.register_plugin(IgnoresInterrupts())
             yield Cluster(client, tuple(_check(client, spec)))
     finally:
         if started is not None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 started.close(timeout=10)
+        stack.close()
 
 
 @contextmanager
