@@ -213,8 +213,9 @@ def job_options(jobs: str, section: JobSection) -> dict[str, Any]:
         "walltime": section.walltime,
         "job_script_prologue": list(section.prologue),
         "log_directory": section.log_directory,
-        "worker_extra_args": ["--resources", f"GPU={gpu}"] if gpu else [],
-        "scheduler_options": {"dashboard_address": None},
+        # dask's own limit would kill a worker; the job scheduler has one anyway
+        "worker_extra_args": ["--memory-limit 0", *([f"--resources GPU={gpu}"] if gpu else [])],
+        "scheduler_options": {"dashboard": False},
     }
     if section.interface is not None:
         options["interface"] = section.interface

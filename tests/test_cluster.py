@@ -1,0 +1,295 @@
+"""Trials on a dask cluster: what options mean, what runs on workers, and records equal to those of a run without."""
+
+import json
+import os
+import re
+import stat
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+pytest.importorskip("distributed")
+
+from distributed import Client, LocalCluster
+
+from cluster_faults import differences, free_port, run_alone, run_with_faults
+from dlx.execution.cluster import collect, start
+from dlx.execution.cluster.spec import ClusterSpec, cluster_from
+from dlx.execution.cluster.start import connected, job_options
+from dlx.execution.planning.plan import make_plan
+from dlx.execution.runner import run_plan
+from dlx.execution.trials.trial import StepDone, TrialEnded, TrialStarted
+from dlx.settings.layers import merge
+from dlx.study.axes import Axis, make_variants
+from dlx.study.study import Study, make_study
+from dlx.system.errors import SettingError
+from faults import results
+from made_own_networks import write_nets
+from small import SETTINGS, SMALL_ARGS
+
+FILE = 'workers = 4\nqueue = "gpu"\nwalltime = "12:00:00"\ncores = 8\nmemory = "32GB"\naccount = "lab"\n'
+
+
+def cluster_file(folder: Path, text: str) -> Path:
+    path = folder / "cluster.toml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"executor": "ray"}, r"--executor ray: expected local or dask"),
+        ({"executor": "local", "address": "tcp://a:1"}, r"--scheduler-address: needs --executor dask"),
+        ({"address": "a:8786"}, r"--scheduler-address a:8786: expected an address such as tcp://host:8786"),
+        ({"address": "tcp://a:1", "jobs": "slurm"}, r"cannot be combined"),
+        ({"jobs": "condor"}, r"--cluster condor: expected one of slurm, pbs, lsf, sge"),
+        ({"jobs": "slurm"}, r"--cluster slurm: needs --cluster-file"),
+        ({"file": Path("x.toml")}, r"--cluster-file: needs --cluster"),
+        ({"address": "tcp://a:1", "max_parallel": 3}, r"--max-parallel: the number of workers decides"),
+    ],
+)
+def test_options_of_a_cluster_that_contradict_each_other_are_refused(given, message):
+    words = {"executor": None, "address": None, "jobs": None, "file": None} | given
+    with pytest.raises(SettingError, match=message):
+        cluster_from(**words)
+
+
+def test_no_option_is_no_cluster_and_one_is_enough_for_it():
+    assert cluster_from(None, None, None, None) is None
+    assert cluster_from("local", None, None, None) is None
+    assert cluster_from("dask", None, None, None).is_local
+    assert cluster_from(None, "tcp://a:1", None, None) == ClusterSpec(address="tcp://a:1")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"cluster\.toml: No such file"),
+        ("workers = ", r"cluster\.toml: not a TOML file"),
+        ("[jobs]\nworkers = 1\n", r"has no section \[cluster\]"),
+        ("[cluster]\nqueue = 'a'\ninterface = 'ib0'\n", r"cluster\.workers: expected a value"),
+        ("[cluster]\nworkers = 0\ninterface = 'ib0'\n", r"cluster\.workers"),
+        ("[cluster]\nworkers = 1\nwalltime = 'long'\ninterface = 'ib0'\n", r"cluster\.walltime"),
+        ("[cluster]\nworkers = 1\nqeue = 'a'\ninterface = 'ib0'\n", r"cluster\.qeue"),
+        ("[cluster]\nworkers = 1\ngpus_per_worker = 2\ninterface = 'ib0'\n", r"cluster\.gpus_per_worker"),
+        ("[cluster]\nworkers = 1\n", r"cluster\.interface .* or cluster\.host is missing"),
+    ],
+)
+def test_a_wrong_section_is_refused_with_its_key(tmp_path, text, message):
+    path = tmp_path / "cluster.toml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(SettingError, match=message) as caught:
+        cluster_from(None, None, "slurm", path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("jobs", "expected"),
+    [
+        (
+            "slurm",
+            ["#SBATCH -p gpu", "#SBATCH -A lab", "--cpus-per-task=8", "--gres=gpu:1", "-t 12:00:00"],
+        ),
+        ("pbs", ["#PBS -q gpu", "#PBS -A lab", "#PBS -l select=1:ncpus=8:mem=32GB:ngpus=1", "walltime=12:00:00"]),
+        ("lsf", ["#BSUB -q gpu", '#BSUB -P "lab"', "#BSUB -n 8", "#BSUB -gpu num=1", "#BSUB -W 12:00"]),
+        ("sge", ["#$ -q gpu", "#$ -P lab", "#$ -pe smp 8", "#$ -l gpu=1", "h_rt=12:00:00"]),
+    ],
+)
+def test_a_job_asks_its_scheduler_for_what_the_section_says(tmp_path, monkeypatch, jobs, expected):
+    dask_jobqueue = pytest.importorskip("dask_jobqueue")
+    monkeypatch.chdir(tmp_path)
+    path = cluster_file(
+        tmp_path, f'[cluster]\nhost = "127.0.0.1"\ngpus_per_worker = 1\nprologue = ["module load x"]\n{FILE}'
+    )
+    section = cluster_from(None, None, jobs, path).section
+    kind = {"slurm": "SLURM", "pbs": "PBS", "lsf": "LSF", "sge": "SGE"}[jobs]
+    with getattr(dask_jobqueue, f"{kind}Cluster")(**job_options(jobs, section)) as made:
+        script = made.job_script()
+        assert made.scheduler_address.startswith("tcp://127.0.0.1:")
+    for words in [*expected, "module load x", "--nthreads 1", "--resources GPU=1", "--memory-limit 0"]:
+        assert words in script
+
+
+def small_study(num_seeds=2) -> Study:
+    settings = merge(SETTINGS, {"train": {"epochs": 2, "steps_per_epoch": 3}})
+    variants = make_variants(settings, [Axis(key="dropout.p", values=(0.0, 0.3))])
+    return make_study(name="s", variants=variants, seeds=tuple(range(num_seeds)))
+
+
+@contextmanager
+def client_in_this_process(num_workers=2):
+    """A cluster whose workers are threads of this process; trials take turns in it."""
+    with (
+        LocalCluster(
+            n_workers=num_workers, processes=False, threads_per_worker=1, dashboard_address=None, memory_limit=0,
+            silence_logs=50,
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):  # fmt: skip
+        yield client
+
+
+def run(folder: Path, study: Study, client: Client | None = None, cache: Path | None = None, **how):
+    """The events of a study that is run in a folder."""
+    plan = make_plan(study, folder, cache_dir=cache, max_parallel=2)
+    return list(run_plan(plan, client=client, **how))
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> Path:
+    """The small study, run without a cluster."""
+    folder = tmp_path_factory.mktemp("alone")
+    run(folder, small_study())
+    return folder
+
+
+def files_of(folder: Path) -> set[str]:
+    return {f"{path.parent.name}/{path.name}" for path in folder.glob("trials/*/*") if path.name != ".lock"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("has_cache", [True, False], ids=["data in the cache", "data sent"])
+@pytest.mark.parametrize("is_shared", [True, False], ids=["folder shared", "files sent"])
+def test_a_cluster_gives_the_records_and_files_of_a_run_without_it(tmp_path, monkeypatch, alone, is_shared, has_cache):
+    if not is_shared:
+        monkeypatch.setattr(collect, "is_readable", lambda path: path.endswith(".safetensors"))
+    cache = tmp_path / "cache" if has_cache else None
+    with client_in_this_process() as client:
+        events = run(tmp_path / "out", small_study(), client, cache)
+        assert list(client.list_datasets()) == []
+    assert results(tmp_path / "out") == results(alone)
+    assert files_of(tmp_path / "out") == files_of(alone)
+    for path in sorted(alone.glob("trials/*/*.safetensors")):
+        found, expected = load_file(tmp_path / "out" / path.relative_to(alone)), load_file(path)
+        assert found.keys() == expected.keys()
+        assert all(np.array_equal(found[name], expected[name]) for name in expected)
+    starts = [event for _, event in events if isinstance(event, TrialStarted)]
+    assert len(starts) == 4
+    assert all(event.worker for event in starts)
+    assert any(isinstance(event, StepDone) for _, event in events)
+    assert sum(isinstance(event, TrialEnded) for _, event in events) == 4
+    assert not list((tmp_path / "out").glob(".cluster-*"))
+
+
+@pytest.mark.slow
+def test_half_a_study_on_a_cluster_and_half_without_is_the_whole(tmp_path, alone):
+    with client_in_this_process() as client:
+        run(tmp_path, small_study(1), client)
+        ended = [event for _, event in run(tmp_path, small_study()) if isinstance(event, TrialEnded)]
+    assert sorted(event.was_done for event in ended) == [False, False, True, True]
+    assert results(tmp_path) == results(alone)
+
+
+@pytest.mark.slow
+def test_a_worker_that_cannot_use_the_checkpoint_refuses_the_trial_and_leaves_no_result(tmp_path):
+    plan = make_plan(small_study(1), tmp_path, cache_dir=None)
+    first = plan.trials[0].folder
+    first.begin(plan.trials[0].settings)
+    first.last.write_bytes(b"damaged")
+    with client_in_this_process() as client:
+        ends = {number: event for number, event in run_plan(plan, client=client) if isinstance(event, TrialEnded)}
+    assert ends[0].record.status == "failed"
+    assert re.search(r"last\.safetensors: .*--fresh", ends[0].record.cause)
+    assert first.result() is None
+    assert ends[1].record.status == "done"
+
+
+@pytest.mark.slow
+def test_closing_the_run_stops_the_trials_and_leaves_nothing_on_the_cluster(tmp_path):
+    settings = merge(SETTINGS, {"train": {"epochs": 1000, "steps_per_epoch": 50}})
+    study = make_study(name="s", variants=make_variants(settings, []), seeds=(0,))
+    plan = make_plan(study, tmp_path, cache_dir=None)
+    with client_in_this_process(1) as client:
+        events = run_plan(plan, client=client)
+        next(events)
+        events.close()
+        assert list(client.list_datasets()) == []
+        with plan.trials[0].folder.locked():  # soon: within the time that a lock is waited for
+            pass
+
+
+def test_a_scheduler_that_is_not_there_and_one_without_workers_are_refused_in_one_line(monkeypatch):
+    monkeypatch.setattr(start, "CONNECT_S", 1.0)
+    monkeypatch.setattr(start, "WORKERS_S", 0.1)
+    address = f"tcp://127.0.0.1:{free_port()}"
+    with pytest.raises(SettingError, match=rf"^--scheduler-address {address}: cannot be reached: [^\n]*$"):
+        connected(ClusterSpec(address)).__enter__()
+    with LocalCluster(n_workers=0, processes=False, dashboard_address=None, silence_logs=50) as cluster:
+        address = cluster.scheduler.address.replace("inproc", "inproc")
+        with pytest.raises(SettingError, match=r"has no worker; on each machine: dask worker .* --nthreads 1"):
+            connected(ClusterSpec(address)).__enter__()
+
+
+def test_a_worker_that_would_run_two_trials_at_once_is_refused():
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None, silence_logs=50
+        ) as made,
+        pytest.raises(SettingError, match=r"runs 2 tasks at once.*--nthreads 1"),
+    ):
+        connected(ClusterSpec(made.scheduler.address)).__enter__()
+
+
+@pytest.mark.slow
+def test_a_cluster_of_this_machine_listens_on_loopback_alone(dlx, tmp_path):
+    dlx("train", *SMALL_ARGS, "--epochs", "1", "--seeds", "2", "--out", "alone")
+    dlx("train", *SMALL_ARGS, "--epochs", "1", "--seeds", "2", "--out", "out", "--executor", "dask")
+    assert results(Path("out")) == results(Path("alone"))
+    with connected(cluster_from("dask", None, None, None), 1) as cluster:
+        assert cluster.client.scheduler.address.startswith("tcp://127.0.0.1:")
+        listening = subprocess.run(["ss", "-ltnpH"], capture_output=True, text=True, check=False).stdout
+        own = [line.split()[3] for line in listening.splitlines() if f"pid={os.getpid()}," in line]
+        assert all(address.startswith("127.0.0.1:") for address in own)
+
+
+@pytest.mark.slow
+def test_a_network_that_ends_its_worker_fails_after_bounded_retries_and_the_others_run(dlx, tmp_path):
+    write_nets(tmp_path)
+    words = [word for word in SMALL_ARGS if word not in ("--model", "unet2:width=4,levels=2")]
+    (tmp_path / "study.toml").write_text(
+        'question = "?"\nseeds = 1\ncontrol = "a"\n[[axes]]\nname = "net"\ntables = [\n'
+        '{ label = "a", model = "unet2:width=4,levels=2" }, { label = "b", model = "nets.py:EndsItsWorker" }]\n'
+    )
+    dlx("run", "study.toml", *words, "--trust-code", "--epochs", "1", "--out", "out", "--executor", "dask", expect=1)
+    records = [json.loads(path.read_text()) for path in Path("out/trials").glob("*/result.json")]
+    assert {record["label"]: record["status"] for record in records} == {"a": "done", "b": "failed"}
+    (cause,) = [record["cause"] for record in records if record["label"] == "b"]
+    assert cause == "its worker died 4 times (too little memory?)"
+
+
+@pytest.mark.slow
+def test_kills_of_workers_the_scheduler_and_the_client_lose_and_double_nothing(tmp_path):
+    out = run_with_faults(tmp_path, num_worker_kills=1, num_scheduler_kills=1, num_client_kills=1, seed=0)
+    assert differences(out, run_alone(tmp_path)) == ""
+
+
+SBATCH = """#!/bin/sh
+# a stand-in for a job scheduler: runs the script at once, in the background
+for script; do :; done
+job="$PWD/$(basename "$script").job"
+cp "$script" "$job"
+setsid sh "$job" > "$job.log" 2>&1 &
+echo "Submitted batch job $!"
+"""
+
+
+@pytest.mark.slow
+def test_workers_that_a_job_scheduler_starts_run_the_trials(dlx, tmp_path, monkeypatch, alone):
+    pytest.importorskip("dask_jobqueue")
+    for name, text in (("sbatch", SBATCH), ("scancel", '#!/bin/sh\nfor job; do kill -- -"$job"; done\n')):
+        path = tmp_path / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    cluster_file(tmp_path, '[cluster]\nworkers = 2\nhost = "127.0.0.1"\nmemory = "2GB"\n')
+    dlx("train", *SMALL_ARGS, "--epochs", "1", "--seeds", "2", "--out", "alone")
+    words = ["--cluster", "slurm", "--cluster-file", "cluster.toml"]
+    dlx("train", *SMALL_ARGS, "--epochs", "1", "--seeds", "2", "--out", "out", *words)
+    assert results(Path("out")) == results(Path("alone"))
