@@ -140,20 +140,20 @@ def run_remote(study: str, trial: str, *sent: Mapping[str, Any]) -> RemoteEnd:
         try:
             task = plugin.local(plugin.tasks[trial])
             plugin.store(task.resolved.dataset.fingerprint, next(iter(sent), None))
-            return _run(plugin, task, worker)
+            return _run(plugin, trial, task, worker)
         except (DlxError, OSError) as error:  # such as a damaged checkpoint or a full disk
             return RemoteEnd(None, refusal=f"{spell_error(error)} (on {worker.name})")
 
 
-def _run(plugin: StudyOnWorker, task: Task, worker: Worker) -> RemoteEnd:
+def _run(plugin: StudyOnWorker, trial: str, task: Task, worker: Worker) -> RemoteEnd:
     """Runs a trial until it ends or the study is stopped."""
     if plugin.is_shared and not task.folder.path.parent.parent.is_dir():
         raise DataError(f"{task.folder.path.parent.parent}: the study's folder is not there")
     for event in _events(plugin, task):
         if isinstance(event, TrialEnded):
-            record = zlib.compress(event.record.model_dump_json().encode())
+            record = zlib.compress(event.record.model_dump_json().encode(), level=1)
             return RemoteEnd(record, {} if plugin.is_shared else _take_files(task.folder))
-        worker.log_event(plugin.name, (task.trial_id, str(worker.name), pickle.dumps(event)))
+        worker.log_event(plugin.name, (trial, str(worker.name), pickle.dumps(event)))
         if plugin.stopped.is_set():
             break
     return RemoteEnd(None, refusal="the study was stopped")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,7 +49,7 @@ class Task:
     retry_failed: bool = False
     has_pictures: bool = True  # whether slices of some validation cases are recorded
 
-    @property
+    @cached_property
     def trial_id(self) -> str:
         return self.resolved.trial_id(self.trial.seed)
 
