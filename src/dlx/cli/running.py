@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from dlx.cli.options import StudyOptions, TrainOptions
+from dlx.cli.ranks import refuse_ranks
 from dlx.system.caches import default_cache_dir
 from dlx.system.errors import SettingError
 from dlx.system.interrupts import exit_code
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dlx.cli.output.display import Outcome
+    from dlx.engine.group import Group
     from dlx.execution.planning.plan import Plan
     from dlx.execution.trials.trial import Event
     from dlx.records.archive import StudyRecords
@@ -106,7 +108,12 @@ def run_axis_study(
 
 
 def follow_plan(
-    plan: "Plan", options: TrainOptions, *, in_workers: bool, archived: "StudyRecords | None" = None
+    plan: "Plan",
+    options: TrainOptions,
+    *,
+    in_workers: bool,
+    archived: "StudyRecords | None" = None,
+    group: "Group | None" = None,
 ) -> "Outcome":
     """Runs the trials that are missing and shows progress; `archived` are the records beside the study's TOML file."""
     from dlx.cli.output.console import notes
@@ -123,6 +130,7 @@ def follow_plan(
             keep_going=options.keep_going,
             archived=archived,
             has_pictures=not options.no_pictures,
+            group=group,
         )
         if options.tensorboard or options.mlflow:
             from dlx.cli.output.tracking import tracked
@@ -145,6 +153,7 @@ def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Pa
     from dlx.report.files.writing import write_beside, write_report
     from dlx.report.findings.summary import summarize_study
 
+    refuse_ranks("a study")
     if options.resume:
         raise SettingError("--resume: only dlx train has this option; to resume a study, run its command again")
     if beside is not None and not options.dry_run:
