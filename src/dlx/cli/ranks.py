@@ -71,7 +71,7 @@ def for_ranks(study: "Study", group: "Group | None", options: TrainOptions) -> "
     compute = variant.spec.compute
     if compute.num_ranks not in (1, ranks.size):
         raise SettingError(
-            f"compute.num_ranks: this run is trained by {compute.num_ranks} processes, but torchrun started {ranks.size}"
+            f"compute.num_ranks: {compute.num_ranks} processes train this run, but torchrun started {ranks.size}"
         )
     changes = {
         "num_ranks": ranks.size,

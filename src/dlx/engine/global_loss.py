@@ -20,12 +20,12 @@ class GlobalLoss(nn.Module):
         self.gathers = not getattr(loss, "is_mean_of_parts", False)
 
     def forward(self, outputs: Tensor | list[Tensor], mask: Tensor) -> Tensor:
-        if not self.gathers:
-            loss: Tensor = self.loss(outputs, mask)
-            return loss
-        levels = [outputs] if isinstance(outputs, Tensor) else outputs
-        whole = [self._whole(logits) for logits in levels]
-        loss = self.loss(whole[0] if isinstance(outputs, Tensor) else whole, self.group.gather(mask))
+        if self.gathers:
+            outputs = (
+                self._whole(outputs) if isinstance(outputs, Tensor) else [self._whole(logits) for logits in outputs]
+            )
+            mask = self.group.gather(mask)
+        loss: Tensor = self.loss(outputs, mask)
         return loss
 
     def _whole(self, logits: Tensor) -> Tensor:

@@ -1,12 +1,14 @@
 """The process group of a trial that several processes train: its collectives, and how its ranks end together.
 
-Tensors of the step travel by NCCL on CUDA and by gloo on a CPU; what the hosts agree on travels by gloo. All waits are bounded by TIMEOUT. When a rank leaves, it announces why in the store of torchrun, so that
-the others can tell a rank that was told to stop from one that died.
+Tensors of the step travel by NCCL on CUDA and by gloo on a CPU; what the hosts agree on travels by gloo. All waits are
+bounded by TIMEOUT. When a rank leaves, it announces why in the store of torchrun, so that the others can tell a rank
+that was told to stop from one that died.
 """
 
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -33,7 +35,7 @@ PEER_ERRORS = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by
 Reason = Literal["done", "stopped", "failed"]
 
 
-class RankLost(DlxError):
+class RankLost(DlxError):  # noqa: N818 - a state of the run, as `Diverged`
     """A process of the group died or cannot be reached."""
 
 
@@ -57,7 +59,7 @@ class Group:
         self.device = torch.device("cpu")
         self.has_left = False
         self.on_device: dist.ProcessGroup | None = None  # None: the group of the hosts
-        is_agents = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        self.has_agent = is_agents = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         host, port = os.environ.get("MASTER_ADDR", "127.0.0.1"), int(os.environ.get("MASTER_PORT", "29500"))
         try:
             store = dist.TCPStore(host, port, ranks.size, is_master=ranks.rank == 0 and not is_agents, timeout=TIMEOUT)
@@ -97,13 +99,15 @@ class Group:
 
         All ranks draw the same weights, and buffers are synchronised at the end of an epoch only (`share_buffers`).
         """
-        return DistributedDataParallel(
-            TrainingForward(model),
-            device_ids=[self.device] if self.device.type == "cuda" else None,
-            process_group=self.on_device,
-            broadcast_buffers=False,
-            find_unused_parameters=isinstance(model, OwnNetwork),  # which may have branches that it does not use
-        )
+        with warnings.catch_warnings():  # torch renames `broadcast_buffers`; older versions lack the new name
+            warnings.simplefilter("ignore", FutureWarning)
+            return DistributedDataParallel(
+                TrainingForward(model),
+                device_ids=[self.device] if self.device.type == "cuda" else None,
+                process_group=self.on_device,
+                broadcast_buffers=False,
+                find_unused_parameters=isinstance(model, OwnNetwork),  # it may have branches that are not used
+            )
 
     def gather(self, tensor: Tensor) -> Tensor:
         """The parts of all ranks, concatenated along the first axis, without gradients; all parts have one shape."""
@@ -193,6 +197,8 @@ class Group:
     def _why(self, reasons: dict[int, str]) -> str | None:
         """Why the ranks end, if not by a stop of all: a line to print, empty if another rank prints one."""
         lost = [rank for rank in range(self.ranks.size) if rank not in reasons]
+        if not self.has_agent and 0 in lost and self.ranks.rank > 0:  # the store ended with rank 0
+            return "rank 0 has ended or was lost (see its message), so all ranks end; the same command resumes"
         if "failed" in reasons.values() or (lost and min(reasons) != self.ranks.rank):
             return ""
         return lost_line(lost, self.ranks.size) if lost else None

@@ -24,7 +24,7 @@ def check_ranks(spec: Spec, model: nn.Module, compute: Compute) -> list[str]:
         raise SettingError("evaluate.probes: probes are measured on one process only; leave them out with torchrun")
     if getattr(model, "draws_from_default_generator", False):
         raise SettingError(
-            f"model '{spec.model}': draws random numbers of its own, which several ranks cannot draw as one process does"
+            f"model '{spec.model}': draws random numbers itself, which several ranks cannot draw as one process does"
         )
     if not has_batch_norm:
         return []

@@ -1,5 +1,7 @@
 """A trial on a rank other than the first: it trains its part of each batch, and writes nothing."""
 
+import torch
+
 from dlx.engine import checkpoint
 from dlx.engine.device import prepare_backend
 from dlx.engine.fit import Diverged, TrialProgress, fit
@@ -22,9 +24,7 @@ def agree_on_trial(task: Task, group: Group) -> None:
 
 
 def follow_trial(task: Task, stores: Stores, group: Group) -> None:
-    """Trains the trial with rank 0, from the checkpoint that rank 0 found. A divergence ends it; rank 0 records that."""
-    import torch
-
+    """Trains the trial with rank 0, from the checkpoint that rank 0 found; rank 0 records how it ends."""
     prepare_backend(task.resolved.compute)
     cache = ProcessCache(group=group)
     store = cache.store(task.resolved, stores)
