@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from dlx.cli.options import TrainOptions
 from dlx.system.cpu_cores import available_cores
 from dlx.system.errors import SettingError
+from dlx.system.interrupts import exit_code
 from dlx.system.ranks import Ranks, ranks_of
 
 if TYPE_CHECKING:
@@ -49,9 +50,13 @@ def joined(options: TrainOptions) -> Iterator[tuple["Group | None", TrainOptions
         if group.is_first:
             yield group, options
         else:
-            group.tell(None)  # rank 0 has planned: it refuses bad settings for all, and has filled the cache of data
             with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
-                yield group, replace(options, quiet=True)
+                try:
+                    group.tell(None)  # rank 0 has planned: it refuses bad settings for all, and filled the cache
+                    yield group, replace(options, quiet=True)
+                except KeyboardInterrupt as stop:
+                    group.part()
+                    raise SystemExit(exit_code(stop)) from None  # rank 0 says so
 
 
 def for_ranks(study: "Study", group: "Group | None", options: TrainOptions) -> "Study":

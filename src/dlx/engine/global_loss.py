@@ -34,6 +34,6 @@ class GlobalLoss(nn.Module):
         parts = list(self.group.gather(logits).chunk(size))
         own = logits.view_as(logits)
         if own.requires_grad:
-            own.register_hook(lambda gradient: gradient * size)
+            own.register_hook(lambda gradient: gradient * size)  # type: ignore[no-untyped-call]
         parts[self.group.ranks.rank] = own
         return torch.cat(parts)

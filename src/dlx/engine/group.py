@@ -57,13 +57,15 @@ class Group:
         """Joins the group; waits for all ranks. RankLost if they do not come."""
         self.ranks = ranks
         self.device = torch.device("cpu")
-        self.has_left = False
+        self.left: Reason | None = None
         self.on_device: dist.ProcessGroup | None = None  # None: the group of the hosts
         self.has_agent = is_agents = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         host, port = os.environ.get("MASTER_ADDR", "127.0.0.1"), int(os.environ.get("MASTER_PORT", "29500"))
         try:
-            store = dist.TCPStore(host, port, ranks.size, is_master=ranks.rank == 0 and not is_agents, timeout=TIMEOUT)
-            self.store = dist.PrefixStore(f"dlx/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+            store = dist.TCPStore(  # type: ignore[attr-defined]
+                host, port, ranks.size, is_master=ranks.rank == 0 and not is_agents, timeout=TIMEOUT
+            )
+            self.store = dist.PrefixStore(f"dlx/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)  # type: ignore[attr-defined]
             dist.init_process_group("gloo", store=self.store, rank=ranks.rank, world_size=ranks.size, timeout=TIMEOUT)
         except RuntimeError as error:
             raise RankLost(f"the {ranks.size} processes cannot connect: {str(error).splitlines()[0]}") from None
@@ -83,7 +85,7 @@ class Group:
         with suppress(RuntimeError):
             self.store.set(f"told/{self.ranks.rank}", "stopped")
         time.sleep(GRACE_S)
-        if not self.has_left:
+        if self.left is None:
             line = self._why(self._announced())
             if line:
                 print(f"dlx: {line}", file=sys.stderr, flush=True)
@@ -154,35 +156,35 @@ class Group:
             try:
                 self._end(error)
             except KeyboardInterrupt:  # the signal arrived while the loss of another rank was handled
-                self._part()
+                self.part()
                 raise
             raise
 
     def _end(self, error: BaseException) -> None:
         """Leaves after an error; raises another one if that says better why all ranks end."""
         if isinstance(error, KeyboardInterrupt | GeneratorExit):
-            self._part()
+            self.part()
         elif not is_of_peer(error):
             self.leave("failed")
         else:
-            self._part()
+            self.part()
             time.sleep(FAREWELL_S)  # interrupted by the signal that stopped the others
             raise_if_stopped()
             raise SystemExit(1) from None
 
     def leave(self, reason: Reason) -> None:
         """Announces why this rank leaves. Its connections close with the process: others then wait no longer."""
-        if self.has_left:
+        if self.left is not None:
             return
-        self.has_left = True
+        self.left = reason
         with suppress(RuntimeError):
             self.store.set(f"left/{self.ranks.rank}", reason)
 
-    def _part(self) -> None:
+    def part(self) -> None:
         """Leaves as stopped; raises RankLost or SystemExit if not all others leave by a stop or their end."""
-        if self.has_left:
-            return
         self.leave("stopped")
+        if self.left != "stopped":  # it left before, and said why
+            return
         until = time.monotonic() + FAREWELL_S
         reasons = self._announced()
         while len(reasons) < self.ranks.size and time.monotonic() < until:

@@ -51,7 +51,7 @@ def make_job(
     if like is None:
         model = place_network(model, compute)
         if group is not None and spec.compute.sync_batchnorm:
-            model = nn.SyncBatchNorm.convert_sync_batchnorm(model, group.on_device)
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model, group.on_device)  # type: ignore[no-untyped-call]
         step = _make_step(resolved, store, model, group)
     else:
         step = like.step
