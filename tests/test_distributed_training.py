@@ -22,11 +22,12 @@ LOSS_TOLERANCE = 5e-6
 WEIGHT_TOLERANCE = 1e-4  # of each tensor's norm, after 50 steps
 PATIENCE_S = 100
 
-TINY = (
-    "--data phantom:subjects=3,size=24 --val subject-3 --epochs 50 --steps-per-epoch 1 --batch-size 4 "
-    "--set model.norm=group --set model.width=4 --set model.levels=2 --device cpu --threads 1 "
-    "--set compute.precision=float32 --set evaluate.every=50 --no-pictures --quiet --optimizer sgd --lr 0.05"
-).split()
+TINY = [
+    *("--data", "phantom:subjects=3,size=24", "--val", "subject-3", "--batch-size", "4", "--epochs", "50"),
+    *("--steps-per-epoch", "1", "--set", "evaluate.every=50", "--optimizer", "sgd", "--lr", "0.05"),
+    *("--set", "model.norm=group", "--set", "model.width=4", "--set", "model.levels=2", "--device", "cpu"),
+    *("--threads", "1", "--set", "compute.precision=float32", "--no-pictures", "--quiet"),
+]
 AUGMENTED = [
     *("--set", "augment.flip=0.5", "--set", "augment.rotate_deg=15", "--set", "augment.noise=0.1"),
     *("--set", "augment.intensity=0.1", "--set", "augment.blur=0.3", "--set", "augment.gamma=0.3"),
@@ -204,7 +205,7 @@ ARGUMENTS = {
     "dice": {"batch": False},
     "focal": {"class_weights": [1.0, 2.0, 3.0]},
 }
-LOSSES = [(name, {}) for name in registry.names("loss")] + list(ARGUMENTS.items())
+LOSSES = [(name, {}) for name in registry.PARTS["loss"]] + list(ARGUMENTS.items())
 
 
 @pytest.mark.parametrize(("name", "arguments"), LOSSES)
