@@ -3,8 +3,9 @@
 import os
 import shlex
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ def refuse_ranks(command: str) -> None:
     if ranks.size == 1:
         return
     if ranks.rank > 0:
+        with suppress(KeyboardInterrupt):
+            time.sleep(5)  # torchrun stops all ranks when one has ended: rank 0 should print first
         raise SystemExit(2)
     raise SettingError(
         f"{command}: torchrun is for dlx train, one run on several processes; run this command without it"
@@ -59,13 +62,12 @@ def joined(options: TrainOptions) -> Iterator[tuple["Group | None", TrainOptions
                     raise SystemExit(exit_code(stop)) from None  # rank 0 says so
 
 
-def for_ranks(study: "Study", group: "Group | None", options: TrainOptions) -> "Study":
+def for_ranks(study: "Study", ranks: Ranks, options: TrainOptions) -> "Study":
     """The study as this rank trains it: on its own device, with its share of the cores. SettingError for a study of
     several trials, and for options of one process.
     """
-    if group is None:
+    if ranks.size == 1:
         return study
-    ranks = group.ranks
     if len(study.variants) * len(study.seeds) > 1 or study.base.split.fold == "all":
         raise SettingError("torchrun trains one run on several processes: give one seed and one fold")
     if options.max_parallel not in (None, 1):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from dlx.cli.options import TrainOptions, takes_options
 from dlx.cli.settings_from_options import changes_no_setting, seeds_from, settings_from
 from dlx.system.errors import SettingError
+from dlx.system.ranks import ranks_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,7 +49,7 @@ def _train(options: TrainOptions, group: "Group | None") -> None:
         study, folder, command = study_and_folder(options)
     else:
         study, folder, command = with_recorded_code(longer.study, options), options.out, None
-    study = for_ranks(study, group, options)
+    study = for_ranks(study, ranks_of(), options)
     if group is not None and longer is not None:
         raise SettingError("--epochs with --resume trains a run longer, which torchrun does not do: leave out one")
     command = command_of(options, study, longer, command) or typed_command(group)
