@@ -216,7 +216,7 @@ def test_batch_norm_and_probes_of_several_ranks_are_refused_on_a_cpu():
     spec = spec.model_copy(update={"compute": spec.compute.model_copy(update={"num_ranks": 2})})
     spec = spec.model_copy(update={"batch": spec.batch.model_copy(update={"size": 4})})
     compute = Compute(torch.device("cpu"), "float32", 1)
-    with pytest.raises(SettingError, match="model.norm=group"):
+    with pytest.raises(SettingError, match=r"model\.norm=group"):
         check_ranks(spec, torch.nn.BatchNorm2d(2), compute)
     assert check_ranks(spec, torch.nn.GroupNorm(1, 2), compute) == []
     on_gpu = Compute(torch.device("cuda"), "float32", 1)
