@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from dlx.cli.options import StudyOptions, TrainOptions
+from dlx.cli.ranks import refuse_ranks
 from dlx.system.caches import default_cache_dir
 from dlx.system.errors import SettingError
 from dlx.system.interrupts import exit_code
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from dlx.cli.output.display import Outcome
+    from dlx.engine.group import Group
     from dlx.execution.cluster.spec import ClusterSpec
     from dlx.execution.cluster.start import Cluster
     from dlx.execution.planning.plan import Plan
@@ -137,6 +139,7 @@ def follow_plan(
     in_workers: bool,
     archived: "StudyRecords | None" = None,
     cluster: "Cluster | None" = None,
+    group: "Group | None" = None,
 ) -> "Outcome":
     """Runs the trials that are missing and shows progress; `archived` are the records beside the study's TOML file."""
     from dlx.cli.output.console import notes
@@ -157,6 +160,7 @@ def follow_plan(
             archived=archived,
             has_pictures=not options.no_pictures,
             client=client,
+            group=group,
         )
         if options.tensorboard or options.mlflow:
             from dlx.cli.output.tracking import tracked
@@ -179,6 +183,7 @@ def run_study(study: "Study", folder: Path, options: StudyOptions, *, beside: Pa
     from dlx.report.files.writing import write_beside, write_report
     from dlx.report.findings.summary import summarize_study
 
+    refuse_ranks("a study")
     if options.resume:
         raise SettingError("--resume: only dlx train has this option; to resume a study, run its command again")
     if beside is not None and not options.dry_run:

@@ -77,6 +77,8 @@ def choose_compute(spec: ComputeSpec) -> Compute:
         remarks.append(f"{gpu} computes in float32, without its tensor cores: bf16 needs compute capability 8.0")
     if spec.capture is True and device.type != "cuda":
         raise SettingError(f"compute.capture: true needs a CUDA device (this trial trains on {device})")
+    if spec.capture is True and spec.num_ranks > 1:
+        raise SettingError("compute.capture: steps of several ranks are not captured; leave compute.capture at auto")
     if spec.threads is not None and spec.threads > MAX_THREADS_PER_CORE * available_cores():
         cores = counted(available_cores(), "core")
         raise SettingError(f"compute.threads: {spec.threads} is too many for {cores}")
@@ -87,7 +89,7 @@ def choose_compute(spec: ComputeSpec) -> Compute:
         memory=memory_bytes(device),
         cores=available_cores(),
         device_name=describe_device(device) if device.type == "cuda" else None,
-        captures=device.type == "cuda" and spec.capture is not False,
+        captures=device.type == "cuda" and spec.capture is not False and spec.num_ranks == 1,
         remarks=tuple(remarks),
     )
 
@@ -121,6 +123,11 @@ def keep_freed_memory() -> bool:
         return False
     settings = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: 2**31 - 1, M_TOP_PAD: 2**26}
     return all(mallopt(key, value) == 1 for key, value in settings.items())
+
+
+def num_gpus() -> int:
+    """The CUDA devices that torch finds."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def does_bf16_well(device: torch.device) -> bool:

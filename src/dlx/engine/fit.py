@@ -14,6 +14,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from dlx.engine.average import WeightAverage
 from dlx.engine.device import Compute
 from dlx.engine.evaluate import Evaluator, Measured
+from dlx.engine.group import Group
 from dlx.engine.randomness import generator, stream_seed
 from dlx.engine.step import StepMeasurements, TrainStep
 from dlx.models.layers.dropout import set_dropout
@@ -165,9 +166,37 @@ def validate(job: Job, epoch: int) -> dict[str, Any]:
 
     If the epoch may be the last, the predictions are kept, and scoring reuses them.
     """
+    if job.step.group is not None:
+        return validate_together(job, job.step.group)
     may_end = epoch == job.epochs or job.patience is not None
     measured = job.evaluator.measure(job.evaluated_model, job.val_cases, keep_predictions=may_end)
     job.validated = measured if may_end else None
+    subset = job.evaluator.measure(job.evaluated_model, job.subset_cases) if job.subset_cases else None
+    return dice_fields(job, measured, subset)
+
+
+def validate_together(job: Job, group: Group) -> dict[str, Any]:
+    """As `validate`: each rank measures its share of the cases, and all know the result. No predictions are kept."""
+    measured = measure_together(job, group, job.val_cases)
+    return dice_fields(job, measured, measure_together(job, group, job.subset_cases) if job.subset_cases else None)
+
+
+def measure_together(job: Job, group: Group, cases: Sequence[int]) -> Measured:
+    """The measurements of the cases, of which each rank makes those of every `size`-th one."""
+    rows = slice(group.ranks.rank, None, group.ranks.size)
+    own = job.evaluator.measure(job.evaluated_model, cases[rows]) if cases[rows] else None
+    num_classes = len(job.class_names)
+    counts = torch.zeros(len(cases), 3, num_classes, dtype=torch.int64)
+    soft = torch.zeros(len(cases), 3, num_classes) if job.evaluator.with_soft_dice else None
+    if own is not None:
+        counts[rows] = own.counts
+        if soft is not None and own.soft is not None:
+            soft[rows] = own.soft
+    return Measured(group.total(counts), None if soft is None else group.total(soft))
+
+
+def dice_fields(job: Job, measured: Measured, subset: Measured | None) -> dict[str, Any]:
+    """The Dice fields of an epoch's record, of the validation cases and the subset of the training cases."""
     summary = summarize(dice_from_counts(measured.counts))
     scores: dict[str, Any] = {
         "val_dice": summary.mean,
@@ -175,9 +204,8 @@ def validate(job: Job, epoch: int) -> dict[str, Any]:
     }
     if measured.soft is not None:
         scores["val_soft_dice"] = summarize(soft_dice_from_sums(measured.soft)).mean
-    if job.subset_cases:
-        counts = job.evaluator.measure(job.evaluated_model, job.subset_cases).counts
-        scores["train_dice_subset"] = summarize(dice_from_counts(counts)).mean
+    if subset is not None:
+        scores["train_dice_subset"] = summarize(dice_from_counts(subset.counts)).mean
     return scores
 
 

@@ -10,6 +10,8 @@ from dlx.data.batches.sampler import PatchSource
 from dlx.engine.average import WeightAverage
 from dlx.engine.capture import Captured, Eager
 from dlx.engine.device import Compute
+from dlx.engine.global_loss import GlobalLoss
+from dlx.engine.group import Group
 from dlx.engine.probes import Prober
 from dlx.models.network import training_outputs
 from dlx.scoring.outputs import Outputs
@@ -49,8 +51,13 @@ class TrainStep:
         with_soft_dice: bool = False,
         with_probes: bool = False,
         outputs: Outputs,
+        group: Group | None = None,
     ) -> None:
-        self.model, self.loss, self.optimizer = model, loss, optimizer
+        """With a `group` the batch is this rank's part of a global one, and gradients are means over the ranks."""
+        self.group = group
+        self.parallel = None if group is None else group.parallel(model)
+        self.model, self.optimizer = model, optimizer
+        self.loss = loss if group is None else GlobalLoss(loss, group)
         self.source, self.compute = source, compute
         self.clip_grad_norm, self.average, self.with_soft_dice = clip_grad_norm, average, with_soft_dice
         self.augmenter = augmenter
@@ -78,7 +85,7 @@ class TrainStep:
         if self.augmenter is not None:
             image, mask = self.augmenter(image, mask, self.at)
         with self.compute.autocast():
-            outputs = training_outputs(self.model, image)
+            outputs = training_outputs(self.model, image) if self.parallel is None else self.parallel(image)
         logits = outputs if isinstance(outputs, Tensor) else outputs[0]
         loss = self.loss(outputs, mask)
         self.optimizer.zero_grad(set_to_none=True)
@@ -91,10 +98,19 @@ class TrainStep:
             probabilities = self.outputs.probabilities(logits.detach())
             self.soft.index_copy_(0, self.at, self.outputs.soft_sums(probabilities, mask)[None])
 
+    def share_measurements(self, group: Group) -> None:
+        """Makes losses and sums those of the global batches, and the running statistics of all ranks equal."""
+        self.losses.copy_(group.mean(self.losses))
+        if self.with_soft_dice:
+            self.soft.copy_(group.total(self.soft))
+        group.share_buffers([self.model] if self.average is None else [self.model, self.average.averaged])
+
     def measurements(self) -> StepMeasurements:
         """Copies the epoch's measurements to the host: the only device synchronisation of an epoch's steps."""
         if self.average is not None:
             self.average.finish_epoch()
+        if self.group is not None:
+            self.share_measurements(self.group)
         is_finite = torch.stack([weight.isfinite().all() for weight in self.model.parameters()]).all()
         *losses, flag = torch.cat([self.losses, is_finite.to(self.losses.dtype).view(1)]).tolist()
         soft_dice = None

@@ -1,12 +1,14 @@
 """Runs the missing trials of a plan, in this process or in workers, and yields their events."""
 
 from collections.abc import Generator, Mapping
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dlx.data.splits.splits_file import splits_document
+from dlx.engine.group import Group
 from dlx.execution.planning.plan import Plan
+from dlx.execution.trials.follower import agree_on_trial, follow_trial
 from dlx.execution.trials.process_cache import ProcessCache
 from dlx.execution.trials.stores import Stores
 from dlx.execution.trials.trial import Event, Task, TrialEnded, leaves_process_unusable, prepared, run_trial
@@ -14,7 +16,7 @@ from dlx.execution.workers.local import run_in_workers
 from dlx.records.archive import StudyRecords
 from dlx.records.folder import StudyFolder
 from dlx.records.schema import StudyHeader
-from dlx.system.errors import DataError, DlxError
+from dlx.system.errors import DataError, DlxError, SettingError
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -32,6 +34,7 @@ def run_plan(
     archived: StudyRecords | None = None,
     has_pictures: bool = True,
     client: "Client | None" = None,
+    group: Group | None = None,
 ) -> Generator[tuple[int, Event]]:
     """Declares the study, then runs its missing trials; yields the number of a trial in the plan and its event.
 
@@ -44,7 +47,9 @@ def run_plan(
     trial; `plan.max_parallel` above one requires it. It has no effect if the plan has no workers. With a `client`
     trials run on its dask cluster instead. Without `keep_going` no trial starts after one has failed, and running
     trials are stopped; a later run resumes them. With `has_pictures` slices of some validation cases are recorded.
+    `group` are the ranks that train the plan's trial; this is the first.
     """
+    _check_ranks(plan, group)
     _declare(plan, archived)
     tasks: dict[int, Task] = {}
     for index, task in enumerate(plan.trials):
@@ -53,6 +58,8 @@ def run_plan(
             tasks[index] = replace(task, fresh=fresh, retry_failed=retry_failed, has_pictures=has_pictures)
         else:
             yield index, TrialEnded(found, task.folder.path, was_done=True)
+    if group is not None and not group.tell(bool(tasks)):
+        return
     if client is not None and tasks:
         from dlx.execution.cluster.collect import run_on_cluster
 
@@ -60,12 +67,32 @@ def run_plan(
     elif in_workers and plan.has_workers and tasks:
         events = run_in_workers(tasks, plan.stores, plan.max_parallel)
     else:
-        events = _run_here(tasks, plan.stores)
+        events = _run_here(tasks, plan.stores, group)
     with closing(events):
         for index, event in events:
             yield index, event
             if isinstance(event, TrialEnded) and event.record.status != "done" and not keep_going:
                 return
+
+
+def follow_plan_as_rank(plan: Plan, group: Group) -> None:
+    """Runs the plan's trial on a rank other than the first, if the first runs it."""
+    _check_ranks(plan, group)
+    if group.tell(None):
+        agree_on_trial(plan.trials[0], group)
+        follow_trial(plan.trials[0], plan.stores, group)
+
+
+def _check_ranks(plan: Plan, group: Group | None) -> None:
+    """SettingError if a trial is for another number of processes than there are."""
+    size = 1 if group is None else group.ranks.size
+    for task in plan.trials:
+        num_ranks = task.resolved.spec.compute.num_ranks
+        if num_ranks != size:
+            raise SettingError(
+                f"compute.num_ranks: {num_ranks} processes train this trial together, but {size} is running: "
+                f"torchrun --nproc-per-node {num_ranks} -m dlx train ... starts them"
+            )
 
 
 def _declare(plan: Plan, archived: StudyRecords | None) -> None:
@@ -114,11 +141,21 @@ def _late(before: StudyHeader, header: StudyHeader, *, has_results: bool) -> lis
     return late
 
 
-def _run_here(tasks: Mapping[int, Task], stores: Stores) -> Generator[tuple[int, Event]]:
-    cache = ProcessCache()
+def _run_here(tasks: Mapping[int, Task], stores: Stores, group: Group | None = None) -> Generator[tuple[int, Event]]:
+    cache = ProcessCache(group=group)
+    with nullcontext() if group is None else group.together():
+        yield from _run_one_by_one(tasks, stores, cache)
+
+
+def _run_one_by_one(tasks: Mapping[int, Task], stores: Stores, cache: ProcessCache) -> Generator[tuple[int, Event]]:
+    group = cache.group
     for position, (index, task) in enumerate(tasks.items(), 1):
+        if group is not None:
+            agree_on_trial(task, group)
         with prepared(task, stores, cache) as store:
             for event in run_trial(task, store, cache):
+                if group is not None and isinstance(event, TrialEnded):
+                    group.leave("failed" if event.record.status == "failed" else "done")
                 yield index, event
         if isinstance(event, TrialEnded) and leaves_process_unusable(event.record) and position < len(tasks):
             raise DlxError(

@@ -40,6 +40,7 @@ class TrialRun(Record):
     commit: str | None = None
     is_captured: bool | None = None  # whether a CUDA graph replayed the steps; None on a CPU or in an older record
     capture_obstacle: str | None = None  # why capturing failed
+    num_ranks: int | None = None  # the processes that trained it together; None: one
 
 
 class TrialRecord(Record):

@@ -349,6 +349,10 @@ class ComputeSpec(Section):
     once."""
     capture: Annotated[bool | Literal["auto"], ADDED_LATER] = "auto"
     """CUDA: replay each step as a graph; auto runs a step uncaptured if capturing fails."""
+    num_ranks: Annotated[Positive, ADDED_LATER] = 1
+    """Processes that train a trial together, each with its part of the batch; torchrun sets it."""
+    sync_batchnorm: Annotated[bool, ADDED_LATER] = False
+    """CUDA with several ranks: batch norm takes its statistics over the parts of all ranks."""
 
 
 class Spec(Section):

@@ -6,8 +6,9 @@ completed and workers end; Ctrl-C after that ends the process at once. A worker 
 
 import os
 import signal
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
@@ -71,6 +72,20 @@ def raise_if_stopped() -> None:
     """Raises again what a signal raised, if that was lost: native code may swallow it or turn it into another error."""
     if _received.stop is not None and not _received.is_deferred:
         raise _received.stop
+
+
+def call_on_signal(call: Callable[[], None]) -> None:
+    """Calls this in a thread once a signal stops the process, even while the main thread is held by native code."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+
+    def wait() -> None:
+        while os.read(read, 1)[0] not in STOPPING:
+            pass
+        call()
+
+    threading.Thread(target=wait, daemon=True, name="signals").start()
 
 
 def _stop(number: int, _frame: FrameType | None) -> None:

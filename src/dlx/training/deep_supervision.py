@@ -21,6 +21,7 @@ class DeepSupervision(nn.Module):
         super().__init__()
         self.loss = loss
         self.has_ignored = bool(getattr(loss, "has_ignored", False))
+        self.is_mean_of_parts = bool(getattr(loss, "is_mean_of_parts", False))
 
     def forward(self, logits: Sequence[Tensor], mask: Int64[Tensor, "B *S"]) -> Float[Tensor, ""]:
         masks = [coarse_mask(mask, 2**level) for level in range(len(logits))]

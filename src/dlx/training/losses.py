@@ -11,6 +11,9 @@ a batch without a valid voxel has the loss 0.
 
 A loss with a method `of_regions(logits, target, valid)` can be used with regions, which may overlap: `logits` and the
 bool `target` are (B, R, *S), and the probability of each region is the sigmoid of its logit.
+
+A loss with a true `is_mean_of_parts` has, without `valid`, a value on a batch that is the mean of its values on equal
+parts of the batch. Ranks that train together then compute it on their parts; without it they gather the batch.
 """
 
 import inspect
@@ -43,6 +46,7 @@ class CrossEntropy(nn.Module):
         super().__init__()
         self.register_buffer("weights", _weights(num_classes, class_weights))
         self.weights: Tensor
+        self.is_mean_of_parts = class_weights is None or len(set(class_weights)) == 1
 
     def forward(
         self, logits: Float[Tensor, "B K *S"], mask: Int64[Tensor, "B *S"], valid: Bool[Tensor, "B *S"] | None = None
@@ -91,6 +95,7 @@ class SoftDice(nn.Module):
         self.first_class = 0 if include_background else 1
         self.smooth = smooth
         self.batch = batch
+        self.is_mean_of_parts = not batch
 
     def forward(
         self, logits: Float[Tensor, "B K *S"], mask: Int64[Tensor, "B *S"], valid: Bool[Tensor, "B *S"] | None = None
@@ -152,6 +157,7 @@ class Focal(nn.Module):
         self.weights: Tensor
         self.gamma = gamma
         self.double_softmax = double_softmax
+        self.is_mean_of_parts = True  # not divided by the weights
 
     def forward(
         self, logits: Float[Tensor, "B K *S"], mask: Int64[Tensor, "B *S"], valid: Bool[Tensor, "B *S"] | None = None
@@ -181,6 +187,7 @@ class SumLoss(nn.Module):
         self.members: Tensor | None
         if not self.terms:
             raise ValueError("a sum of losses needs a term")
+        self.is_mean_of_parts = not has_ignored and all(getattr(t, "is_mean_of_parts", False) for t in self.terms)
 
     def forward(self, logits: Float[Tensor, "B K *S"], mask: Int64[Tensor, "B *S"]) -> Float[Tensor, ""]:
         valid = None

@@ -15,12 +15,15 @@ from dlx.engine.capture import Captured
 from dlx.engine.device import Compute, prepare_backend
 from dlx.engine.evaluate import Evaluator
 from dlx.engine.fit import Job
+from dlx.engine.group import Group
 from dlx.engine.randomness import weights_from
 from dlx.engine.step import TrainStep
+from dlx.models.layers.dropout import dropout_modules
 from dlx.models.own.network import OwnNetwork, set_memory_format
 from dlx.scoring.outputs import Outputs
 from dlx.settings.own.code import vouch
 from dlx.settings.spec import AugmentSpec, Spec
+from dlx.system.ranks import ALONE, Ranks
 from dlx.trial.factories import (
     make_model,
     make_optimizer,
@@ -32,18 +35,24 @@ from dlx.trial.factories import (
 from dlx.trial.resolve import Resolved
 
 
-def make_job(resolved: Resolved, store: VoxelStore, seed: int, like: Job | None = None) -> Job:
+def make_job(
+    resolved: Resolved, store: VoxelStore, seed: int, like: Job | None = None, group: Group | None = None
+) -> Job:
     """The objects of one trial before its first step. Its weights are drawn from the seed's stream, on the host so that
     they do not depend on the device; then those of `train.init_from` replace them.
 
     `like` is a finished job of the same `shape_key`: its network, optimizer and captured step are reset and reused.
+    `group` are the ranks that train the trial together.
     """
     spec, compute = resolved.spec, resolved.compute
     store = store.windowed(resolved.windows)
     prepare_backend(compute)
     model = _network_at_start(resolved, seed)
     if like is None:
-        step = _make_step(resolved, store, place_network(model, compute))
+        model = place_network(model, compute)
+        if group is not None and spec.compute.sync_batchnorm:
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model, group.on_device)  # type: ignore[no-untyped-call]
+        step = _make_step(resolved, store, model, group)
     else:
         step = like.step
         _set_back(step, model, make_optimizer(model, spec))
@@ -92,7 +101,10 @@ def _network_at_start(resolved: Resolved, seed: int) -> nn.Module:
     return model
 
 
-def _make_step(resolved: Resolved, store: VoxelStore, model: nn.Module) -> TrainStep:
+def _make_step(resolved: Resolved, store: VoxelStore, model: nn.Module, group: Group | None) -> TrainStep:
+    ranks = ALONE if group is None else group.ranks
+    for dropout in dropout_modules(model):
+        dropout.ranks = ranks
     spec, compute = resolved.spec, resolved.compute
     decay = spec.train.ema_decay
     train = tuple(store.index[case] for case in resolved.split.train)
@@ -103,18 +115,19 @@ def _make_step(resolved: Resolved, store: VoxelStore, model: nn.Module) -> Train
         model,
         make_training_loss(spec, outputs, model).to(compute.device),
         make_optimizer(model, spec),
-        PatchSource(store, plan, spec.batch, dims, compute.device, spec.train.steps_per_epoch),
+        PatchSource(store, plan, spec.batch, dims, compute.device, spec.train.steps_per_epoch, ranks),
         compute,
         clip_grad_norm=spec.optimizer.clip_grad_norm,
         average=None if decay is None else WeightAverage(model, decay),
-        augmenter=_make_augmenter(resolved),
+        augmenter=_make_augmenter(resolved, ranks),
         with_soft_dice=spec.evaluate.soft_dice,
         with_probes=spec.evaluate.probes,
         outputs=outputs,
+        group=group,
     )
 
 
-def _make_augmenter(resolved: Resolved) -> Augmenter | None:
+def _make_augmenter(resolved: Resolved, ranks: Ranks) -> Augmenter | None:
     spec = resolved.spec
     if spec.augment == AugmentSpec():
         return None
@@ -127,6 +140,7 @@ def _make_augmenter(resolved: Resolved) -> Augmenter | None:
         spec.batch.fitted_patch_size_px,
         resolved.compute.device,
         resolved.patch_voxel_size,
+        ranks,
     )
 
 

@@ -41,6 +41,7 @@ from dlx.trial.fit_batch import fit_batch, fit_network, fit_slice_axis, voxel_si
 from dlx.trial.memory import Fitted
 from dlx.trial.own_network import check_own_network, naming_own_code
 from dlx.trial.precision import fit_precision
+from dlx.trial.ranks import check_ranks
 from dlx.trial.revisions import revisions
 from dlx.trial.sanity import (
     spell_size,
@@ -92,6 +93,11 @@ class Resolved:
             spec["compute"]["device_name"] = self.compute.device_name
         if self.compute.device.type == "cuda":
             spec["compute"]["is_captured"] = self.compute.captures
+        ranks = self.spec.compute
+        if ranks.num_ranks > 1:  # sums over ranks are rounded otherwise
+            spec["compute"]["num_ranks"] = ranks.num_ranks
+            if ranks.sync_batchnorm:
+                spec["compute"]["sync_batchnorm"] = True
         if self.initial is not None:
             spec["train"]["init_from"] = self.initial.digest
         if self.continued is not None:
@@ -155,7 +161,7 @@ def resolve(
         spec, chosen = spec.model_copy(update={"dropout": dropout}), [*chosen, *own_remarks]
     else:
         _check_norms(spec, model, dataset, split)
-    part_remarks = _check_parts(spec, model, dataset)
+    part_remarks = [*_check_parts(spec, model, dataset), *check_ranks(spec, model, compute)]
     initial, start_remarks = _initial_weights(spec, model)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     _check_memory(spec, parameters, compute)

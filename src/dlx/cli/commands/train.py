@@ -5,10 +5,13 @@ from typing import TYPE_CHECKING
 
 from dlx.cli.options import TrainOptions, takes_options
 from dlx.cli.settings_from_options import changes_no_setting, seeds_from, settings_from
+from dlx.system.errors import SettingError
+from dlx.system.ranks import ranks_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from dlx.engine.group import Group
     from dlx.study.study import Study
 
 
@@ -21,14 +24,23 @@ def train(options: TrainOptions) -> None:
     Running the same command again resumes unfinished trials and shows the results of finished ones.
     `dlx settings` lists every setting that --set and --config accept.
     """
+    from dlx.cli.ranks import joined
+
+    with joined(options) as (group, own_options):
+        _train(own_options, group)
+
+
+def _train(options: TrainOptions, group: "Group | None") -> None:
     from dlx.cli.output.console import notes
     from dlx.cli.output.dry_run import print_plan
     from dlx.cli.output.head import print_head
     from dlx.cli.output.outcome import print_outcome
+    from dlx.cli.ranks import for_ranks, has_planned, typed_command
     from dlx.cli.resuming import command_of, remarks_on_start, resumed, with_recorded_code
     from dlx.cli.running import end, follow_plan, joined_cluster, plan_study
     from dlx.execution.planning.longer import begin
     from dlx.execution.planning.plan import check_resumable
+    from dlx.execution.runner import follow_plan_as_rank
     from dlx.records.archive import read_study
     from dlx.report.files.writing import write_run_report
 
@@ -37,12 +49,21 @@ def train(options: TrainOptions) -> None:
         study, folder, command = study_and_folder(options)
     else:
         study, folder, command = with_recorded_code(longer.study, options), options.out, None
-    command = command_of(options, study, longer, command)
+    study = for_ranks(study, ranks_of(), options)
+    if group is not None and longer is not None:
+        raise SettingError("--epochs with --resume trains a run longer, which torchrun does not do: leave out one")
+    command = command_of(options, study, longer, command) or typed_command(group)
     with joined_cluster(options) as cluster:
         remarks = remarks_on_start(study, longer)
         plan = plan_study(study, folder, options, command=command, remarks=remarks, cluster=cluster)
         if longer is not None:
             plan = replace(plan, trained_epochs=longer.epoch)
+        if group is not None:
+            has_planned(plan, group)
+            if not group.is_first:
+                if not options.dry_run:
+                    follow_plan_as_rank(plan, group)
+                return
         if options.dry_run:
             print_plan(plan, as_json=options.as_json, compares=False)
             return
@@ -51,7 +72,7 @@ def train(options: TrainOptions) -> None:
         elif options.resume:
             check_resumable(plan)
         print_head(plan, notes(), quiet=options.is_quiet)
-        outcome = follow_plan(plan, options, in_workers=plan.max_parallel > 1, cluster=cluster)
+        outcome = follow_plan(plan, options, in_workers=plan.max_parallel > 1, cluster=cluster, group=group)
     written: list[Path] = []
     try:
         records = read_study(plan.folder)
@@ -72,7 +93,6 @@ def study_and_folder(options: TrainOptions) -> "tuple[Study, Path | None, str | 
     from dlx.cli.repeat_commands import train_command
     from dlx.cli.resuming import names_code_alone, with_recorded_code
     from dlx.execution.planning.plan import load_study
-    from dlx.system.errors import SettingError
 
     if options.resume and options.fresh:
         raise SettingError("--resume and --fresh cannot be combined: use one of them")

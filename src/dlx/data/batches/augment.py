@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dlx.data.batches.intensity_changes import blur, change_contrast, change_gamma, simulate_low_resolution
 from dlx.settings.spec import AugmentSpec
+from dlx.system.ranks import ALONE, Ranks
 
 
 class Augmenter:
@@ -32,8 +33,12 @@ class Augmenter:
         patch_size_px: tuple[int, ...],
         device: torch.device,
         voxel_size: tuple[float, ...] | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
-        """`voxel_size` is that of the patch's axes in any unit, by default equal: angles are those of the body."""
+        """`voxel_size` is that of the patch's axes in any unit, by default equal: angles are those of the body.
+
+        `batch_size` is that of the global batch, for which all is drawn; a call gets the part of this rank.
+        """
         self.spec, self.dims, self.shape = spec, len(patch_size_px), (num_steps, batch_size)
         self.sizes = patch_size_px
         dims = self.dims
@@ -41,6 +46,7 @@ class Augmenter:
         sides = torch.tensor([n * step for n, step in zip(patch_size_px, steps, strict=True)][::-1])  # (x, y(, z))
         # computed here because at each step it would be a copy from the host
         self.side_ratios = (sides / sides.unsqueeze(1)).to(device)
+        self.ranks = ranks
         self.noise = torch.Generator(device)
         self.flips = torch.zeros(*self.shape, dims, dtype=torch.bool, device=device)
         self.affine = torch.zeros(*self.shape, dims, dims + 1, device=device)
@@ -91,30 +97,42 @@ class Augmenter:
             image, mask = self._move(image, mask, at)
         per_channel = [image.shape[0], -1, *[1] * self.dims]
         if spec.intensity > 0:
-            gain, shift = (drawn.index_select(0, at).view(per_channel) for drawn in (self.gain, self.shift))
+            gain, shift = (self._drawn(drawn, at).view(per_channel) for drawn in (self.gain, self.shift))
             image = image * gain + shift
         if spec.noise > 0:
-            sd = self.noise_sd.index_select(0, at).view(per_channel)
-            image = image + sd * torch.empty_like(image).normal_(generator=self.noise)
+            sd = self._drawn(self.noise_sd, at).view(per_channel)
+            image = image + sd * self._voxel_noise(image)
         return self._change_intensities(image, at), mask
+
+    def _voxel_noise(self, image: Tensor) -> Tensor:
+        """Standard normal noise, drawn in the order of the voxels in memory: for the global batch, then cut."""
+        if self.ranks.size == 1:
+            return torch.empty_like(image).normal_(generator=self.noise)
+        whole = torch.cat([torch.empty_like(image)] * self.ranks.size)  # keeps the memory format
+        return whole.normal_(generator=self.noise)[self.ranks.part(len(whole))]
+
+    def _drawn(self, of_batch: Tensor, at: Tensor) -> Tensor:
+        """What was drawn for the samples of step `at`, those of this rank, (1, B, ...)."""
+        drawn = of_batch.index_select(0, at)
+        return drawn if self.ranks.size == 1 else drawn[:, self.ranks.part(drawn.shape[1])]
 
     def _change_intensities(self, image: Tensor, at: Tensor) -> Tensor:
         """The kinds with a chance for each patch, in nnU-Net's order: blur, contrast, low resolution, gamma."""
         spec = self.spec
         if spec.blur > 0:
-            image = blur(image, self.blur_sigmas.index_select(0, at)[0], self.blur_radius)
+            image = blur(image, self._drawn(self.blur_sigmas, at)[0], self.blur_radius)
         if spec.contrast > 0:
-            image = change_contrast(image, self.contrast.index_select(0, at)[0])
+            image = change_contrast(image, self._drawn(self.contrast, at)[0])
         if spec.low_resolution > 0:
-            image = simulate_low_resolution(image, self.low_sizes.index_select(0, at)[0])
+            image = simulate_low_resolution(image, self._drawn(self.low_sizes, at)[0])
         if spec.gamma_inverted > 0:
-            image = -change_gamma(-image, self.inverted_exponents.index_select(0, at)[0])
+            image = -change_gamma(-image, self._drawn(self.inverted_exponents, at)[0])
         if spec.gamma > 0:
-            image = change_gamma(image, self.exponents.index_select(0, at)[0])
+            image = change_gamma(image, self._drawn(self.exponents, at)[0])
         return image
 
     def _flip(self, image: Tensor, mask: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-        flips = self.flips.index_select(0, at)[0]  # (B, dims)
+        flips = self._drawn(self.flips, at)[0]  # (B, dims)
         for axis in range(self.dims):
             is_flipped = flips[:, axis].view(-1, *[1] * self.dims)
             image = torch.where(is_flipped.unsqueeze(1), image.flip(axis + 2), image)
@@ -123,7 +141,7 @@ class Augmenter:
 
     def _move(self, image: Tensor, mask: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
         """Rotates and scales about the patch's centre; voxels from outside the patch are its reflection."""
-        theta = self.affine.index_select(0, at)[0]  # (B, dims, dims + 1), in x, y(, z)
+        theta = self._drawn(self.affine, at)[0]  # (B, dims, dims + 1), in x, y(, z)
         theta = theta.clone()
         theta[..., :-1] *= self.side_ratios  # the grid's sides are -1..1 whatever their length
         grid = F.affine_grid(theta, list(image.shape), align_corners=False)

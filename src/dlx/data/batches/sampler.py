@@ -16,6 +16,7 @@ from dlx.data.batches.valid_voxels import ValidVoxels
 from dlx.data.batches.voxels import Extent, VoxelStore
 from dlx.data.cases import IGNORED, Box
 from dlx.settings.spec import BatchSpec, ForegroundBy
+from dlx.system.ranks import ALONE, Ranks
 
 NUM_VALUES = 256  # of a mask, which is uint8
 
@@ -207,7 +208,10 @@ class PatchSource:
         dims: int,
         device: torch.device,
         num_steps: int,
+        ranks: Ranks = ALONE,
     ) -> None:
+        """`ranks`: all draw the same batches, of which `gather` returns this rank's part."""
+        self.ranks = ranks
         self.store, self.sampler, self.dims, self.device, self.num_steps = store, sampler, dims, device, num_steps
         self.slice_axis = batch.fitted_slice_axis
         self.num_boxes = 1 if batch.kind == "block" and dims == 2 else batch.fitted_size
@@ -266,9 +270,14 @@ class PatchSource:
 
     def _from_store(self) -> tuple[Float[Tensor, "B C *S"], Int[Tensor, "B *S"]]:
         cases, starts = (drawn.index_select(0, self.at)[0] for drawn in (self.cases, self.starts))
+        if self.ranks.size > 1 and not self.is_block:
+            part = self.ranks.part(self.num_boxes)
+            cases, starts = cases[part], starts[part]
         image, mask = self.store.gather(cases, starts, self.sampler.extent)
         if self.is_block:  # (1, d, h, w, C): the slices of the one cube become the batch
             image, mask = (box[0].movedim(self.slice_axis, 0).contiguous() for box in (image, mask))
+            if self.ranks.size > 1:
+                image, mask = (slices[self.ranks.part(len(slices))] for slices in (image, mask))
         elif self.dims == 2:
             image, mask = (box.squeeze(1 + self.slice_axis) for box in (image, mask))
         return image.movedim(-1, 1), mask

@@ -10,6 +10,7 @@ import torch
 from dlx.data.batches.voxels import VoxelStore
 from dlx.engine.capture import Captured
 from dlx.engine.fit import Job
+from dlx.engine.group import Group
 from dlx.execution.trials.stores import Stores, put_on_device, stays_on_host
 from dlx.trial.build import make_job, shape_key
 from dlx.trial.resolve import Resolved
@@ -21,6 +22,7 @@ MAX_KEPT = 2  # a dropout sweep has two shapes: p = 0 (the control) and p > 0
 class ProcessCache:
     """The captured jobs, by shape, the latest last, and the voxels that a process reuses."""
 
+    group: Group | None = None  # the ranks that train the trials of this process with it
     jobs: OrderedDict[str, Job] = field(default_factory=OrderedDict)
     placed: dict[tuple[str, str], VoxelStore] = field(default_factory=dict)
 
@@ -33,7 +35,7 @@ class ProcessCache:
         if like is None and self.jobs and _is_short_of_memory(resolved.compute.device):
             self.jobs.clear()
             torch.cuda.empty_cache()
-        return make_job(resolved, store, seed, like)
+        return make_job(resolved, store, seed, like, self.group)
 
     def keep(self, resolved: Resolved, job: Job) -> None:
         """Keeps the job of a trial that has ended or diverged, if it is captured: others are cheap to make."""

@@ -19,6 +19,7 @@ from dlx.engine import checkpoint
 from dlx.engine.capture import Captured, Eager
 from dlx.engine.device import describe_device, prepare_backend
 from dlx.engine.fit import Diverged, Job, StepDone, TrialProgress, fit
+from dlx.engine.group import Group, is_of_peer
 from dlx.engine.pictures import take_pictures
 from dlx.engine.score import score_trial
 from dlx.execution.trials import provenance
@@ -145,15 +146,17 @@ def run_trial(task: Task, store: VoxelStore, cache: ProcessCache) -> Iterator[Ev
     try:
         job = cache.make_job(task.resolved, store, task.trial.seed)
         outcome.work = job.step.work
-        yield from _train_and_score(task, job, outcome)
+        yield from _train_and_score(task, job, outcome, cache.group)
         cache.keep(task.resolved, job)
     except Diverged as error:
         outcome.status, outcome.cause = "diverged", str(error)
         cache.keep(task.resolved, job)
     except (DlxError, OSError):  # the user can fix these; they are not failures of the trial
         raise
-    except Exception as error:  # noqa: BLE001 - recorded, so that the other trials can run
+    except Exception as error:
         raise_if_stopped()  # the trial did not fail: a signal interrupted native code
+        if cache.group is not None and is_of_peer(error):
+            raise
         outcome.status, outcome.cause = "failed", _cause(error, task)
         write_atomically(task.folder.error, traceback.format_exc().encode("utf-8", "backslashreplace"))
     record = make_record(task, outcome)
@@ -167,9 +170,9 @@ def _cause(error: Exception, task: Task) -> str:
     return spell_error(error) + (f" ({line})" if line else "")
 
 
-def _train_and_score(task: Task, job: Job, outcome: TrialOutcome) -> Iterator[Event]:
+def _train_and_score(task: Task, job: Job, outcome: TrialOutcome, group: Group | None) -> Iterator[Event]:
     """Trains a trial from its checkpoint to its end and sets the outcome's result."""
-    history = _resume(task, job)
+    history = _resume(task, job, group)
     if not history.records:
         task.folder.clear()
         task.folder.begin(task.settings)
@@ -206,6 +209,7 @@ def make_record(task: Task, outcome: TrialOutcome) -> TrialRecord:
             device=describe_device(resolved.compute.device),
             versions=provenance.versions(),
             commit=provenance.commit(),
+            num_ranks=resolved.spec.compute.num_ranks if resolved.spec.compute.num_ranks > 1 else None,
             is_captured=work.obstacle is None if isinstance(work, Captured) else None,
             capture_obstacle=work.obstacle if isinstance(work, Captured) else None,
         ),
@@ -238,8 +242,8 @@ class History:
     remark: str | None = None
 
 
-def _resume(task: Task, job: Job) -> History:
-    """Loads the folder's checkpoint into the job and makes the records on disk agree with it.
+def _resume(task: Task, job: Job, group: Group | None) -> History:
+    """Loads the folder's checkpoint into the job and makes the records on disk agree with it; tells other ranks.
 
     Raises DataError, which says how to start over, if the checkpoint cannot be used.
     """
@@ -252,6 +256,8 @@ def _resume(task: Task, job: Job) -> History:
             )
         had_begun = task.folder.has_epochs()
         remark = "the checkpoint is missing: the trial starts over" if had_begun else None
+        if group is not None:
+            group.tell(None)
         return History(TrialProgress(), [], remark)
     try:
         saved = checkpoint.read(path)
@@ -264,6 +270,8 @@ def _resume(task: Task, job: Job) -> History:
         cause = str(error) if isinstance(error, DataError) else f"{path}: not a readable checkpoint"
         raise DataError(f"{cause}; --fresh starts this trial over") from None
     task.folder.restore(records)
+    if group is not None:
+        group.tell(saved)
     return History(progress, records)
 
 

@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from dlx.system.ranks import ALONE
+
 # Words of random bits, by device: the type, and the bounds between which torch draws all of them. Apple's `mps` refuses
 # the full range of 64 bits (not tried on such a machine).
 WORDS: dict[str, tuple[torch.dtype, int, int | None]] = {"mps": (torch.int32, -(2**31), 2**31)}
@@ -35,6 +37,7 @@ class Dropout(nn.Module):
         super().__init__()
         self.kind: Kind = kind
         self.generator: torch.Generator | None = None
+        self.ranks = ALONE  # the features are this rank's part of a batch, of which the noise is drawn in full
         self.on_draw: Callable[[Tensor], None] | None = None  # called with each mask of kept elements
         self.rate = 0.0
         self.register_buffer("p", torch.zeros(()), persistent=False)
@@ -73,10 +76,15 @@ class Dropout(nn.Module):
             ones = [1] * (features.ndim - 2)
             drawn = features if self.kind == "dropout" else features.new_empty((*features.shape[:2], *ones))
             placed = torch.empty_like(drawn, dtype=torch.int16)  # dense, in the features' memory format
+            if self.ranks.size > 1:
+                whole = (len(placed) * self.ranks.size, *placed.shape[1:])
+                placed = placed.new_empty_strided(whole, (placed[0].numel(), *placed.stride()[1:]))
             type_, low, high = WORDS.get(placed.device.type, WIDEST_WORDS)
             words = torch.empty(-(-placed.numel() * 2 // type_.itemsize), dtype=type_, device=placed.device)
             words.random_(low, high, generator=self.generator)
             noise = words.view(torch.int16)[: placed.numel()].as_strided(placed.shape, placed.stride())
+            if self.ranks.size > 1:
+                noise = noise[self.ranks.part(len(noise))]
             return noise >= self.threshold
 
     def extra_repr(self) -> str:
