@@ -10,7 +10,7 @@ BENCH :=
 # compiled modules are kept, whatever the environment says: the tests start hundreds of processes
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: setup demo test test-all test-long test-gpu lint format types docs notebook pages fuzz races soak memory faults calibrate wheel bench-peers bench bench-dice bench-gpu experiments-gpu check clean
+.PHONY: setup demo test test-all test-long test-gpu lint format types docs notebook pages fuzz races soak memory faults faults-dask calibrate wheel bench-peers bench bench-dice bench-gpu experiments-gpu check clean
 .DEFAULT_GOAL := check
 
 setup: $(STAMP)
@@ -87,6 +87,10 @@ memory: setup
 # ten kills of a six-trial sweep at random moments, each resumed
 faults: setup
 	$(BIN)/python tests/faults.py --kills 10
+
+# ten kills of workers, one of the scheduler, two of the command of a sweep on a dask cluster: all records equal
+faults-dask: setup
+	$(BIN)/python tests/cluster_faults.py
 
 # how often the verdicts are wrong, by simulation, for several numbers of seeds and variants and kinds of noise
 calibrate: setup
