@@ -215,11 +215,11 @@ def test_batch_norm_and_probes_of_several_ranks_are_refused_on_a_cpu():
     spec = make_spec({})
     spec = spec.model_copy(update={"compute": spec.compute.model_copy(update={"num_ranks": 2})})
     spec = spec.model_copy(update={"batch": spec.batch.model_copy(update={"size": 4})})
-    compute = Compute(torch.device("cpu"), "float32", 1)
+    compute = Compute(torch.device("cpu"), "float32", 1, memory=None, cores=1)
     with pytest.raises(SettingError, match=r"model\.norm=group"):
         check_ranks(spec, torch.nn.BatchNorm2d(2), compute)
     assert check_ranks(spec, torch.nn.GroupNorm(1, 2), compute) == []
-    on_gpu = Compute(torch.device("cuda"), "float32", 1)
+    on_gpu = Compute(torch.device("cuda"), "float32", 1, memory=None, cores=1)
     assert "sync_batchnorm" in check_ranks(spec, torch.nn.BatchNorm2d(2), on_gpu)[0]
     probed = spec.model_copy(update={"evaluate": spec.evaluate.model_copy(update={"probes": True})})
     with pytest.raises(SettingError, match=r"evaluate\.probes"):

@@ -29,7 +29,7 @@ from dlx.records.folder import TrialFolder
 from dlx.system.errors import DataError, DlxError, LockedError, spell_error
 from dlx.system.interrupts import HAS_SIGNAL_MASKS
 
-STEP_EVENTS_EVERY_S = 1.0  # each is a message through the scheduler
+STEP_MESSAGES_EVERY_S = 1.0  # each is a message through the scheduler
 LOCK_TRIES = 20  # of LOCK_WAIT_S each: a worker that was given up for lost may still be ending its trial
 FILES = ("settings.json", "epochs.jsonl", "last.safetensors", "best.safetensors", "pictures.json", "error.txt")
 
@@ -160,14 +160,14 @@ def _run(plugin: StudyOnWorker, trial: str, task: Task, worker: Worker) -> Remot
 
 
 def _events(plugin: StudyOnWorker, task: Task) -> Iterator[Event]:
-    """The events of a trial, with at most one step event per STEP_EVENTS_EVERY_S."""
+    """The events of a trial, with at most one step event per STEP_MESSAGES_EVERY_S."""
     last_sent_s = 0.0
     for attempt in range(LOCK_TRIES):
         try:
             with prepared(task, plugin.stores, plugin.cache) as store:
                 for event in run_trial(task, store, plugin.cache):
                     if isinstance(event, StepDone) and not plugin.stopped.is_set():
-                        if time.monotonic() - last_sent_s < STEP_EVENTS_EVERY_S:
+                        if time.monotonic() - last_sent_s < STEP_MESSAGES_EVERY_S:
                             continue
                         last_sent_s = time.monotonic()
                     yield event
