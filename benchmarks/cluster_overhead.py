@@ -20,6 +20,7 @@ import psutil
 from distributed import Client, LocalCluster, as_completed
 
 from dlx.execution.cluster.collect import run_on_cluster
+from dlx.execution.cluster.start import NO_DASHBOARD
 from dlx.execution.planning.plan import make_plan
 from dlx.execution.runner import run_plan
 from dlx.execution.trials.trial import TrialEnded
@@ -95,7 +96,11 @@ def main() -> None:
     parser.add_argument("--sleep-s", type=float, help="trials sleep for so long instead")
     arguments = parser.parse_args()
     local = LocalCluster(
-        n_workers=arguments.workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, memory_limit=0
+        n_workers=arguments.workers,
+        threads_per_worker=1,
+        host="127.0.0.1",
+        scheduler_kwargs=NO_DASHBOARD,
+        memory_limit=0,
     )
     with tempfile.TemporaryDirectory() as place, local as cluster, Client(cluster) as client:
         if arguments.sleep_s is not None:

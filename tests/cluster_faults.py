@@ -21,8 +21,9 @@ from pathlib import Path
 from faults import results
 from small import SMALL_ARGS
 
-SWEEP = ["sweep-dropout", "--p", "0.2,0.5", *SMALL_ARGS, "--epochs", "8", "--seeds", "4", "--steps-per-epoch", "40"]
-TRIALS = 12
+SWEEP = ["sweep-dropout", *SMALL_ARGS, "--epochs", "8", "--steps-per-epoch", "40"]
+MANY = ["--p", "0.2,0.5", "--seeds", "4"]  # 12 trials
+FEW = ["--p", "0.2", "--seeds", "2"]  # 4 trials
 START_S, END_S = 60.0, 300.0
 
 
@@ -111,6 +112,11 @@ def words(pid: int) -> str:
         return ""
 
 
+def num_trials(trials: list[str]) -> int:
+    """The trials of the sweep that these words make."""
+    return (1 + len(trials[1].split(","))) * int(trials[3])
+
+
 def start_client(machines: Machines, out: Path, *more: str) -> subprocess.Popen:
     """The sweep on the cluster, in a process group of its own."""
     command = [sys.executable, "-m", "dlx", *SWEEP, "--out", str(out), "--quiet", *more]
@@ -135,7 +141,13 @@ def wait_until(is_true: Callable[[], bool], limit_s: float) -> None:
 
 
 def run_with_faults(
-    folder: Path, *, num_worker_kills: int, num_scheduler_kills: int, num_client_kills: int, seed: int
+    folder: Path,
+    trials: list[str] = MANY,
+    *,
+    num_worker_kills: int,
+    num_scheduler_kills: int,
+    num_client_kills: int,
+    seed: int,
 ) -> Path:
     """Runs the sweep while these kills hit at random moments in random order; returns its folder."""
     chosen = random.Random(seed)
@@ -143,16 +155,16 @@ def run_with_faults(
     chosen.shuffle(faults)
     out = folder / "cluster"
     with Machines(folder) as machines:
-        address = ["--scheduler-address", machines.address]
-        client = start_client(machines, out, *address)
+        words, total = [*trials, "--scheduler-address", machines.address], num_trials(trials)
+        client = start_client(machines, out, *words)
         wait_until(lambda: (out / "study.json").exists(), START_S)
         for fault in faults:
             time.sleep(chosen.uniform(1.0, 8.0))
-            if num_done(out) == TRIALS:
+            if num_done(out) == total:
                 raise RuntimeError(f"all trials had ended before the kills {faults} were done: they are too short")
             if client.poll() is not None:  # the scheduler was away for longer than a client waits
-                client = start_client(machines, out, *address)
-            print(f"  {num_done(out)} of {TRIALS} trials done: kills the {fault}", flush=True)
+                client = start_client(machines, out, *words)
+            print(f"  {num_done(out)} of {total} trials done: kills the {fault}", flush=True)
             if fault == "worker":
                 wait_until(lambda: machines.kill_worker(chosen), START_S)
             elif fault == "scheduler":
@@ -160,19 +172,19 @@ def run_with_faults(
             else:
                 os.killpg(client.pid, signal.SIGKILL)
                 client.wait()
-                client = start_client(machines, out, *address)
+                client = start_client(machines, out, *words)
         for _ in range(3):  # a command that the user gives again
             if client.wait(END_S) == 0:
                 break
-            client = start_client(machines, out, *address)
+            client = start_client(machines, out, *words)
         if client.wait(END_S) != 0:
             raise RuntimeError((folder / "client.log").read_text())
     return out
 
 
-def run_alone(folder: Path) -> Path:
+def run_alone(folder: Path, trials: list[str] = MANY) -> Path:
     """The same sweep in worker processes of one command; returns its folder."""
-    command = [sys.executable, "-m", "dlx", *SWEEP, "--out", str(folder / "alone"), "--quiet"]
+    command = [sys.executable, "-m", "dlx", *SWEEP, *trials, "--out", str(folder / "alone"), "--quiet"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "DLX_CACHE_DIR": str(folder / "cache")}
     subprocess.run(command, env=environment, check=True, capture_output=True, timeout=END_S)
     return folder / "alone"

@@ -144,7 +144,7 @@ def test_two_ranks_train_as_one_process_does_where_the_loss_averages(together, t
     assert record["run"]["num_ranks"] == record["settings"]["compute"]["num_ranks"] == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_ranks_train_as_one_process_does_where_the_loss_is_gathered(tmp_path, cache):
     two, one = train(GATHERED, 2, tmp_path / "two", cache), train(GATHERED, 1, tmp_path / "one", cache)
     assert_equal_runs(two, one)
@@ -154,7 +154,7 @@ def test_two_ranks_train_as_one_process_does_where_the_loss_is_gathered(tmp_path
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds ranks in /proc")
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_a_killed_rank_ends_all_with_one_line_and_the_same_command_resumes(rank, together, tmp_path, cache):
     out = tmp_path / "killed"
     process = start(["train", *PARTS, "--out", out], 2, cache)

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 CONNECT_S = 30.0  # to the scheduler, at first and after it was lost
 WORKERS_S = 60.0  # until the first worker of a running cluster is there
+# dask starts its HTTP server in any case; on the usual port it would warn of another user's
+NO_DASHBOARD = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
 INSTALL = "--executor dask needs dask.distributed: pip install 'dlx[dask]'"
 
 
@@ -96,7 +98,7 @@ def connected(spec: ClusterSpec, num_workers: int | None = None) -> Iterator[Clu
                     n_workers=num_workers or 1,
                     threads_per_worker=1,
                     host="127.0.0.1",  # nobody else reaches it
-                    dashboard_address=None,
+                    scheduler_kwargs=NO_DASHBOARD,
                     memory_limit=0,  # dask would stop a worker that uses memory as planned
                     silence_logs=logging.CRITICAL,
                 )
@@ -215,7 +217,7 @@ def job_options(jobs: str, section: JobSection) -> dict[str, Any]:
         "log_directory": section.log_directory,
         # dask's own limit would kill a worker; the job scheduler has one anyway
         "worker_extra_args": ["--memory-limit 0", *([f"--resources GPU={gpu}"] if gpu else [])],
-        "scheduler_options": {"dashboard": False},
+        "scheduler_options": dict(NO_DASHBOARD),
     }
     if section.interface is not None:
         options["interface"] = section.interface
