@@ -119,7 +119,7 @@ def num_trials(trials: list[str]) -> int:
 
 def start_client(machines: Machines, out: Path, *more: str) -> subprocess.Popen:
     """The sweep on the cluster, in a process group of its own."""
-    command = [sys.executable, "-m", "dlx", *SWEEP, "--out", str(out), "--quiet", *more]
+    command = [sys.executable, "-m", "dlx", *SWEEP, "--out", str(out), *more]
     with (machines.folder / "client.log").open("a") as log:
         return subprocess.Popen(
             command, start_new_session=True, env=machines.environment, stdout=subprocess.DEVNULL, stderr=log

@@ -5,11 +5,13 @@ import os
 import re
 import stat
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
+import torch
 from safetensors.numpy import load_file
 
 pytest.importorskip("distributed")
@@ -200,6 +202,14 @@ def test_a_worker_that_cannot_use_the_checkpoint_refuses_the_trial_and_leaves_no
     assert ends[1].record.status == "done"
 
 
+def test_trials_on_a_gpu_are_refused_where_no_worker_offers_one(tmp_path):
+    plan = make_plan(small_study(1), tmp_path, cache_dir=None)
+    compute = replace(plan.first.compute, device=torch.device("cuda", 0), device_name="NVIDIA Made-Up")
+    tasks = {0: replace(plan.trials[0], resolved=replace(plan.first, compute=compute))}
+    with client_in_this_process(1) as client, pytest.raises(SettingError, match=r"offers a GPU: .* --resources GPU=1"):
+        list(collect.run_on_cluster(tasks, plan.stores, client))
+
+
 @pytest.mark.slow
 def test_closing_the_run_stops_the_trials_and_leaves_nothing_on_the_cluster(tmp_path):
     settings = merge(SETTINGS, {"train": {"epochs": 1000, "steps_per_epoch": 50}})
@@ -220,6 +230,12 @@ def test_a_scheduler_that_is_not_there_and_one_without_workers_are_refused_in_on
     address = f"tcp://127.0.0.1:{free_port()}"
     with pytest.raises(SettingError, match=rf"^--scheduler-address {address}: cannot be reached: [^\n]*$"):
         connected(ClusterSpec(address)).__enter__()
+    with pytest.raises(
+        SettingError, match=r"^--scheduler-address tls://127\.0\.0\.1:1: cannot be reached: TLS expects"
+    ):
+        connected(ClusterSpec("tls://127.0.0.1:1")).__enter__()
+    with pytest.raises(SettingError, match=r"^--scheduler-address x://127\.0\.0\.1:1: cannot be reached: "):
+        connected(ClusterSpec("x://127.0.0.1:1")).__enter__()
     with LocalCluster(n_workers=0, processes=False, scheduler_kwargs=NO_DASHBOARD, silence_logs=50) as cluster:
         address = cluster.scheduler.address.replace("inproc", "inproc")
         with pytest.raises(SettingError, match=r"has no worker; on each machine: dask worker .* --nthreads 1"):

@@ -9,7 +9,7 @@ import pickle
 import time
 import uuid
 import zlib
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from dlx.execution.cluster.remote import RemoteEnd, SharedData, StudyOnWorker, i
 from dlx.execution.trials.stores import Stores
 from dlx.execution.trials.trial import Event, Task, TrialEnded, TrialStarted
 from dlx.records.schema import EpochRecord, TrialRecord
-from dlx.system.errors import DlxError
+from dlx.system.errors import DlxError, SettingError
 from dlx.system.files import write_atomically
 
 POLL_S = 0.05
@@ -58,6 +58,7 @@ class RemoteStudy:
     key: str  # of the study's folder: what an earlier client left of it has this prefix
     waiting: dict[str, Future[Any]] = field(default_factory=dict)  # by the trial's id
     tries: dict[str, int] = field(default_factory=dict)
+    begun: set[str] = field(default_factory=set)  # trials whose start this client has seen
     sent: dict[str, Future[Any]] = field(default_factory=dict)  # voxels, by fingerprint
     arrived: "SimpleQueue[tuple[str, str, bytes]]" = field(default_factory=SimpleQueue)
     ended: Any = None  # as_completed
@@ -84,11 +85,21 @@ class RemoteStudy:
         return self.plugin.name
 
     def begin(self) -> None:
-        """Submits all trials; those that an earlier client submitted are taken over."""
+        """Submits all trials; those that an earlier client submitted are taken over.
+
+        SettingError if trials on CUDA would wait for ever, as no worker offers a GPU.
+        """
+        if self._needs_gpu(self.numbers):
+            workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+            if not any(worker["resources"].get("GPU") for worker in workers):
+                raise SettingError("no worker of the cluster offers a GPU: start them with --resources GPU=1")
         self._remove_others()
         self.client.subscribe_topic(self.name, self._receive)
         self.ended = as_completed(loop=self.client.loop)
         self._submit(list(self.numbers))
+
+    def _needs_gpu(self, trials: Iterable[str]) -> bool:
+        return any(self.plugin.tasks[trial].resolved.compute.device.type == "cuda" for trial in trials)
 
     def _remove_others(self) -> None:
         """Stops what an earlier client left of another study in this folder, or of this one with other trials."""
@@ -105,6 +116,7 @@ class RemoteStudy:
 
     def _submit(self, trials: Sequence[str]) -> None:
         """Submits trials. Dask keeps their results for this study until `end`, whatever happens to this client."""
+        self.client.wait_for_workers(1)
         self.client.register_plugin(self.plugin, name=self.name)
         for fingerprint, data in self.plugin.data.items():
             if data is None:
@@ -122,7 +134,6 @@ class RemoteStudy:
         for trial in trials:
             self.tries[trial] = self.tries.get(trial, 0) + 1
         again = [f"-{self.tries[trial]}" if self.tries[trial] > 1 else "" for trial in trials]
-        needs_gpu = any(self.plugin.tasks[trial].resolved.compute.device.type == "cuda" for trial in trials)
         futures = self.client.map(
             run_remote,
             [self.name] * len(trials),
@@ -130,7 +141,7 @@ class RemoteStudy:
             *[[one] * len(trials) for one in voxels],
             key=[f"{self.name}-{trial}{count}" for trial, count in zip(trials, again, strict=True)],
             pure=False,
-            resources={"GPU": 1} if needs_gpu else None,
+            resources={"GPU": 1} if self._needs_gpu(trials) else None,
         )
         self.waiting.update(zip(trials, futures, strict=True))
         self.ended.update(futures)
@@ -152,7 +163,10 @@ class RemoteStudy:
                 event: Event = pickle.loads(content)
                 if isinstance(event, TrialStarted):
                     event = replace(event, worker=worker)
+                    self.begun.add(trial)
                     self._begin_folder(trial)
+                elif trial not in self.begun:
+                    continue  # it began under an earlier client, and is shown when it ends
                 elif isinstance(event, EpochRecord) and not self.plugin.is_shared:
                     self.plugin.tasks[trial].folder.append(event)
                 yield self.numbers[trial], event
@@ -220,21 +234,23 @@ class RemoteStudy:
 
     def _submit_again(self, trials: Sequence[str]) -> Iterator[tuple[int, Event]]:
         """Submits trials whose tasks were lost, once the scheduler is there; gives up those lost too often."""
-        while self.client.status == "connecting":
-            time.sleep(POLL_S)
-        if self.client.status != "running":
-            raise DlxError(
-                "the scheduler was lost and did not come back: finished trials are recorded, and the same command, "
-                "once it is there, runs the others"
-            )
         given_up = [trial for trial in trials if self.tries[trial] >= SUBMITTED_AT_MOST]
         for trial in given_up:
             del self.waiting[trial]
             cause = f"the cluster lost it {SUBMITTED_AT_MOST} times"
             yield self.numbers[trial], self.plugin.tasks[trial].failed(cause, keep=False)
         again = [trial for trial in trials if trial not in given_up]
-        if again:
-            self._submit(again)
+        while again:
+            while self.client.status == "connecting":
+                time.sleep(POLL_S)
+            if self.client.status != "running":
+                raise DlxError(
+                    "the scheduler was lost and did not come back: finished trials are recorded, and the same command, "
+                    "once it is there, runs the others"
+                )
+            with suppress(OSError):  # it was lost once more
+                self._submit(again)
+                return
 
     def end(self) -> None:
         """Stops what runs and removes all of this study from the cluster; quietly, as the cluster may be gone."""

@@ -86,6 +86,8 @@ class StudyOnWorker(WorkerPlugin):
         self.cache, self.stores = ProcessCache(), dict[str, VoxelStore]()
         self.stopped = threading.Event()
         self.scratch = Path(worker.local_directory) / self.name
+        # workers of one command are numbered and share the devices; others see the device that they were started for
+        self.number = worker.name if isinstance(worker.name, int) else 0
 
     def teardown(self, worker: Worker) -> None:  # noqa: ARG002 - distributed passes it
         """Called when the study has ended or the worker closes: stops the trial that runs."""
@@ -109,7 +111,8 @@ class StudyOnWorker(WorkerPlugin):
             if device_name not in names:
                 here = ", ".join(names) or "no CUDA device"
                 raise DlxError(f"the trial is planned for {device_name}, but this worker has {here}")
-            task = task.on(torch.device("cuda", names.index(device_name)))
+            alike = [index for index, name in enumerate(names) if name == device_name]
+            task = task.on(torch.device("cuda", alike[self.number % len(alike)]))
         if self.is_shared:
             return task
         return replace(task, folder=TrialFolder.at(self.scratch / task.folder.path.name))

@@ -99,12 +99,13 @@ def connected(spec: ClusterSpec, num_workers: int | None = None) -> Iterator[Clu
                     threads_per_worker=1,
                     host="127.0.0.1",  # nobody else reaches it
                     scheduler_kwargs=NO_DASHBOARD,
+                    resources={"GPU": 1} if cuda_names() else None,
                     memory_limit=0,  # dask would stop a worker that uses memory as planned
                     silence_logs=logging.CRITICAL,
                 )
         try:
             client = Client(place, timeout=CONNECT_S, set_as_default=False)
-        except OSError as error:
+        except (OSError, TypeError, ValueError) as error:  # the latter for TLS without certificates, or no address
             raise SettingError(f"--scheduler-address {spec.address}: cannot be reached: {_cause(error)}") from None
         with client:
             if spec.is_local:
@@ -140,7 +141,7 @@ def running(spec: ClusterSpec | None, cluster: Cluster | None, num_workers: int)
         yield started.client
 
 
-def _cause(error: OSError) -> str:
+def _cause(error: Exception) -> str:
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
