@@ -21,7 +21,7 @@ from pathlib import Path
 from faults import results
 from small import SMALL_ARGS
 
-SWEEP = ["sweep-dropout", *SMALL_ARGS, "--epochs", "8", "--steps-per-epoch", "40"]
+SWEEP = ["sweep-dropout", *SMALL_ARGS, "--epochs", "8", "--steps-per-epoch", "120"]
 MANY = ["--p", "0.2,0.5", "--seeds", "4"]  # 12 trials
 FEW = ["--p", "0.2", "--seeds", "2"]  # 4 trials
 START_S, END_S = 60.0, 300.0
@@ -148,6 +148,7 @@ def run_with_faults(
     num_scheduler_kills: int,
     num_client_kills: int,
     seed: int,
+    pauses_s: tuple[float, float] = (1.0, 8.0),
 ) -> Path:
     """Runs the sweep while these kills hit at random moments in random order; returns its folder."""
     chosen = random.Random(seed)
@@ -159,7 +160,7 @@ def run_with_faults(
         client = start_client(machines, out, *words)
         wait_until(lambda: (out / "study.json").exists(), START_S)
         for fault in faults:
-            time.sleep(chosen.uniform(1.0, 8.0))
+            time.sleep(chosen.uniform(*pauses_s))
             if num_done(out) == total:
                 raise RuntimeError(f"all trials had ended before the kills {faults} were done: they are too short")
             if client.poll() is not None:  # the scheduler was away for longer than a client waits

@@ -281,8 +281,9 @@ def test_a_network_that_ends_its_worker_fails_after_bounded_retries_and_the_othe
 
 
 @pytest.mark.slow
-def test_a_killed_worker_and_a_killed_command_lose_and_double_nothing(tmp_path):
-    out = run_with_faults(tmp_path, FEW, num_worker_kills=1, num_scheduler_kills=0, num_client_kills=1, seed=1)
+def test_a_killed_worker_loses_and_doubles_nothing(tmp_path):
+    kills = {"num_worker_kills": 1, "num_scheduler_kills": 0, "num_client_kills": 0}
+    out = run_with_faults(tmp_path, FEW, **kills, seed=1, pauses_s=(0.5, 3.0))
     assert differences(out, run_alone(tmp_path, FEW)) == ""
 
 
