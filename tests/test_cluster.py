@@ -28,7 +28,7 @@ from dlx.execution.trials.trial import StepDone, TrialEnded, TrialStarted
 from dlx.settings.layers import merge
 from dlx.study.axes import Axis, make_variants
 from dlx.study.study import Study, make_study
-from dlx.system.errors import SettingError
+from dlx.system.errors import LockedError, SettingError
 from faults import results
 from made_own_networks import write_nets
 from small import SETTINGS, SMALL_ARGS
@@ -208,6 +208,57 @@ def test_trials_on_a_gpu_are_refused_where_no_worker_offers_one(tmp_path):
     tasks = {0: replace(plan.trials[0], resolved=replace(plan.first, compute=compute))}
     with client_in_this_process(1) as client, pytest.raises(SettingError, match=r"offers a GPU: .* --resources GPU=1"):
         list(collect.run_on_cluster(tasks, plan.stores, client))
+
+
+@pytest.mark.slow
+def test_fresh_trials_are_cleared_once_and_failed_ones_run_again_if_asked(tmp_path, alone):
+    run(tmp_path, small_study(1))
+    plan = make_plan(small_study(1), tmp_path, cache_dir=None)
+    with client_in_this_process() as client:
+        ends = [event for _, event in run_plan(plan, client=client, fresh=True) if isinstance(event, TrialEnded)]
+        assert [event.was_done for event in ends] == [False, False]
+        first = plan.trials[0]
+        first.failed("made up", keep=True)
+        ends = [event for _, event in run_plan(plan, client=client, retry_failed=True) if isinstance(event, TrialEnded)]
+    assert sorted(event.was_done for event in ends) == [False, True]
+    expected = results(alone)
+    assert results(tmp_path) == {trial: expected[trial] for trial in (task.trial_id for task in plan.trials)}
+
+
+@pytest.mark.slow
+def test_another_command_on_the_same_folder_is_refused_and_results_that_wait_are_collected(tmp_path, alone):
+    plan = make_plan(small_study(), tmp_path, cache_dir=None)
+    tasks, ids = dict(enumerate(plan.trials)), [task.trial_id for task in plan.trials]
+    with client_in_this_process() as client:
+        study = collect.RemoteStudy.of(tasks, plan.stores, client, tmp_path, ids)
+        study.begin()  # by a command that is killed before it collects anything
+        client.gather(list(study.waiting.values()))
+        with Client(client.scheduler.address, set_as_default=False) as later:
+            first = run_plan(plan, client=later)
+            next(first)
+            with pytest.raises(LockedError, match="another command runs a study of this folder"):
+                list(run_plan(plan, client=client))
+            ended = [event for _, event in first if isinstance(event, TrialEnded)]
+    assert results(tmp_path) == results(alone)
+    assert len(ended) <= 4
+
+
+@pytest.mark.slow
+def test_studies_of_two_data_sets_on_one_cluster_do_not_mix_their_voxels(tmp_path, monkeypatch):
+    monkeypatch.setattr(collect, "is_readable", lambda _: False)
+    with client_in_this_process() as client:
+        for seed in (1, 2):
+            settings = merge(SETTINGS, {"data": {"source": f"phantom:subjects=4,size=24,seed={seed}"}})
+            study = make_study(name="s", variants=make_variants(settings, []), seeds=(0,))
+            run(tmp_path / f"alone{seed}", study)
+            plan = make_plan(study, tmp_path / f"out{seed}", cache_dir=None)
+            remote = collect.RemoteStudy.of(dict(enumerate(plan.trials)), plan.stores, client, plan.folder, ["x"])
+            remote.begin()  # whose voxels stay on the cluster, as those of a study that runs beside the next
+            run(tmp_path / f"out{seed}", study, client)
+            keys = {future.key for future in remote.sent.values()}
+            assert len(keys) == 1
+            assert not keys & {"images", "masks"}
+            assert results(tmp_path / f"out{seed}") == results(tmp_path / f"alone{seed}")
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from dlx.study.study import Study, Trial
 from dlx.system.caches import default_cache_dir
 from dlx.system.cpu_cores import limit_spinning
 from dlx.system.errors import SettingError
+from dlx.system.ranks import ranks_of
 
 LOGGER = logging.getLogger("dlx")
 OnEvent = Callable[[Trial, Any], None]
@@ -139,6 +140,8 @@ def run(
     """
     if not isinstance(study, Study):
         raise SettingError(f"expected a study of dlx.make_study or dlx.load_study (got {study!r})")
+    if ranks_of().size > 1:
+        raise SettingError("torchrun is for the command dlx train: run this script without it")
     if on_event is not None and not callable(on_event):
         raise SettingError(f"on_event: expected a function of a trial and an event (got {on_event!r})")
     check_number("max_parallel", max_parallel)

@@ -89,7 +89,8 @@ def joined_cluster(options: TrainOptions) -> "AbstractContextManager[Cluster | N
     from dlx.cli.output.console import note
     from dlx.execution.cluster.start import joined
 
-    spec = None if options.dry_run else cluster_spec(options)
+    spec = cluster_spec(options)
+    spec = None if options.dry_run else spec  # which plans for this machine
     if spec is not None and spec.section is not None and not options.is_quiet:
         note(f"waiting for the first of {spec.section.workers} workers from {spec.jobs}")
     return joined(spec)

@@ -63,7 +63,7 @@ def run_plan(
     if client is not None and tasks:
         from dlx.execution.cluster.collect import run_on_cluster
 
-        events = run_on_cluster(tasks, plan.stores, client)
+        events = run_on_cluster(tasks, plan.stores, client, [task.trial_id for task in plan.trials])
     elif in_workers and plan.has_workers and tasks:
         events = run_in_workers(tasks, plan.stores, plan.max_parallel)
     else:

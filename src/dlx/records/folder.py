@@ -198,6 +198,10 @@ class TrialFolder:
         for path in (self._epochs, self._result, self.last, self.best, self.error, self.path / PICTURES):
             path.unlink(missing_ok=True)
 
+    def forget_result(self) -> None:
+        """Removes the result, so that the trial goes on from its checkpoint, or starts if it has none."""
+        self._result.unlink(missing_ok=True)
+
     def write_pictures(self, pictures: Sequence[CasePicture]) -> None:
         """Writes the pictures of validation cases atomically."""
         write_record(self.path / PICTURES, CasePictures(pictures=tuple(pictures)))

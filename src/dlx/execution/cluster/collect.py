@@ -10,41 +10,54 @@ import time
 import uuid
 import zlib
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
 from distributed import Client, Future, KilledWorker, as_completed
+from filelock import FileLock, Timeout
 
 from dlx.execution.cluster.remote import RemoteEnd, SharedData, StudyOnWorker, is_readable, run_remote
 from dlx.execution.trials.stores import Stores
 from dlx.execution.trials.trial import Event, Task, TrialEnded, TrialStarted
 from dlx.records.schema import EpochRecord, TrialRecord
-from dlx.system.errors import DlxError, SettingError
-from dlx.system.files import write_atomically
+from dlx.system.errors import DlxError, LockedError, SettingError
+from dlx.system.files import naming, write_atomically
 
 POLL_S = 0.05
-SUBMITTED_AT_MOST = 5  # times that a trial is submitted because the scheduler or the voxels were lost
+MAX_SUBMISSIONS = 5  # of a trial, because the scheduler or the voxels were lost
+MAX_REFUSALS = 3  # of a trial, by workers that cannot run it
+PUBLISH_EVERY_S = 5.0
+LOCK_WAIT_S = 3.0
 
 
-def run_on_cluster(tasks: Mapping[int, Task], stores: Stores, client: Client) -> Generator[tuple[int, Event]]:
+def run_on_cluster(
+    tasks: Mapping[int, Task], stores: Stores, client: Client, all_trials: Sequence[str] = ()
+) -> Generator[tuple[int, Event]]:
     """Runs the tasks on the workers of a dask cluster and yields (number, event) as events arrive.
 
     If workers see the folders of the trials, they write the records there; else the files of a trial come back with its
     end, and its epochs before. A trial that ran when an earlier client was killed goes on, and its end is collected.
     A worker's death costs the trial that it ran; dask runs that again, at most `distributed.scheduler.allowed-failures`
-    times. Closing the generator stops the running trials.
+    times. Closing the generator stops the running trials. `all_trials` are the ids of the study's trials, also of those
+    that are done: the study has the same name on the cluster when its command is given again.
 
-    Raises DlxError if the scheduler is lost and does not come back.
+    Raises LockedError if another command runs a study of this folder on a cluster; DlxError if the scheduler is lost
+    and does not come back.
     """
-    study = RemoteStudy.of(tasks, stores, client)
-    study.begin()
-    try:
-        yield from study.events()
-    finally:
-        study.end()
+    folder = next(iter(tasks.values())).folder.path.parent.parent.absolute()
+    with _alone(folder):
+        begun = {number: _ready(task) for number, task in tasks.items()}
+        study = RemoteStudy.of(begun, stores, client, folder, all_trials or [task.trial_id for task in tasks.values()])
+        if any(task.fresh or task.retry_failed for task in tasks.values()):
+            study.forget_earlier()
+        try:
+            study.begin()
+            yield from study.events()
+        finally:
+            study.end()
 
 
 @dataclass
@@ -62,21 +75,22 @@ class RemoteStudy:
     sent: dict[str, Future[Any]] = field(default_factory=dict)  # voxels, by fingerprint
     arrived: "SimpleQueue[tuple[str, str, bytes]]" = field(default_factory=SimpleQueue)
     ended: Any = None  # as_completed
+    published_s: float = 0.0  # when, on the monotonic clock
+    num_published: int = 0
 
     @classmethod
-    def of(cls, tasks: Mapping[int, Task], stores: Stores, client: Client) -> "RemoteStudy":
+    def of(
+        cls, tasks: Mapping[int, Task], stores: Stores, client: Client, folder: Path, all_trials: Sequence[str]
+    ) -> "RemoteStudy":
         """The study of these tasks, whose names on the cluster follow from its folder and its trials."""
         by_id = {task.trial_id: task for task in tasks.values()}
-        folder = next(iter(tasks.values())).folder.path.parent.parent.absolute()
         key = f"dlx-{_digest([str(folder)])}"
-        name = f"{key}-{_digest(sorted(by_id))}"
-        if any(task.fresh or task.retry_failed for task in tasks.values()):
-            name += f"-{uuid.uuid4().hex[:8]}"  # what an earlier client left must not be taken for the new result
         absolute = {
             trial: replace(task, folder=type(task.folder).at(task.folder.path.absolute()))
             for trial, task in by_id.items()
         }
         is_shared = _is_shared(folder, client)
+        name = f"{key}-{_digest(sorted(all_trials))}-{'shared' if is_shared else 'sent'}"
         plugin = StudyOnWorker(name, absolute, _data_of(tasks, stores, client), is_shared=is_shared)
         return cls(client, plugin, stores, {task.trial_id: number for number, task in tasks.items()}, key)
 
@@ -94,7 +108,6 @@ class RemoteStudy:
             if not any(worker["resources"].get("GPU") for worker in workers):
                 raise SettingError("no worker of the cluster offers a GPU: start them with --resources GPU=1")
         self._remove_others()
-        self.client.subscribe_topic(self.name, self._receive)
         self.ended = as_completed(loop=self.client.loop)
         self._submit(list(self.numbers))
 
@@ -105,8 +118,19 @@ class RemoteStudy:
         """Stops what an earlier client left of another study in this folder, or of this one with other trials."""
         for left in self.client.list_datasets():
             if str(left).startswith(self.key) and left != self.name:
-                self.client.unregister_worker_plugin(left)
-                self.client.unpublish_dataset(left)
+                self._remove(str(left))
+
+    def forget_earlier(self) -> None:
+        """Stops what an earlier client left of this very study, whose results are not wanted."""
+        if self.name in self.client.list_datasets():
+            self._remove(self.name)
+
+    def _remove(self, name: str) -> None:
+        """Removes a study from the cluster: its results, its tasks, and its plugin, which stops what runs."""
+        with suppress(Exception):
+            self.client.unpublish_dataset(name)
+        with suppress(Exception):  # it may have gone with an earlier client, or scheduler
+            self.client.unregister_worker_plugin(name)
 
     def _receive(self, event: tuple[float, Any]) -> None:
         """Called by dask's thread for each event; those of the topic's own bookkeeping are no tuples of three."""
@@ -116,17 +140,24 @@ class RemoteStudy:
 
     def _submit(self, trials: Sequence[str]) -> None:
         """Submits trials. Dask keeps their results for this study until `end`, whatever happens to this client."""
+        self.client.subscribe_topic(self.name, self._receive)  # each time: a new scheduler knows of none
         self.client.wait_for_workers(1)
         self.client.register_plugin(self.plugin, name=self.name)
         for fingerprint, data in self.plugin.data.items():
             if data is None:
                 arrays = self.stores[fingerprint].to_arrays()
-                self.sent[fingerprint] = self.client.scatter(arrays, broadcast=True, hash=False)
+                # in a list: of a table dask would name each entry by its key alone, as in any other study
+                (self.sent[fingerprint],) = self.client.scatter([arrays], broadcast=True, hash=False)
         for fingerprint in self.plugin.data:
             chosen = [one for one in trials if self.plugin.tasks[one].resolved.dataset.fingerprint == fingerprint]
             self._submit_with(chosen, [self.sent[fingerprint]] if fingerprint in self.sent else [])
+        self._publish()
+
+    def _publish(self) -> None:
+        """Lets the cluster keep the voxels and the results that have not come, and release all others."""
         kept = [*self.waiting.values(), *self.sent.values()]
         self.client.publish_dataset(kept, name=self.name, override=True)
+        self.published_s, self.num_published = time.monotonic(), len(self.waiting)
 
     def _submit_with(self, trials: Sequence[str], voxels: Sequence[Future[Any]]) -> None:
         if not trials:
@@ -151,6 +182,10 @@ class RemoteStudy:
         while self.waiting:
             yield from self._arrived()
             yield from self._ended()
+            is_due = time.monotonic() - self.published_s > PUBLISH_EVERY_S
+            if self.waiting and is_due and len(self.waiting) < self.num_published:
+                with suppress(OSError):  # the scheduler was lost: all is submitted again
+                    self._publish()
 
     def _arrived(self) -> Iterator[tuple[int, Event]]:
         """The events of running trials, for at most POLL_S."""
@@ -186,17 +221,22 @@ class RemoteStudy:
         lost = []
         for trial, future in [(trial, future) for trial, future in self.waiting.items() if future.key in futures]:
             result = results.get(future.key)
-            if result is not None:
+            if result is not None and (result.record is not None or self.tries[trial] >= MAX_REFUSALS):
                 end = self._keep(trial, result)
-            elif future.status == "error":
+            elif future.status == "error" and not self._is_innocent(trial, future):
                 end = self._failed(trial, future)
-            else:  # cancelled: the scheduler, or the voxels, were lost
+            else:  # the scheduler, or the voxels, were lost, or a worker refused it, as another may not
                 lost.append(trial)
                 continue
             del self.waiting[trial]
             yield self.numbers[trial], end
         if lost:
             yield from self._submit_again(lost)
+
+    def _is_innocent(self, trial: str, future: Future[Any]) -> bool:
+        """Whether dask gave up a trial that never began: it waited on workers that died of others."""
+        is_killed = isinstance(future.exception(), KilledWorker)
+        return is_killed and trial not in self.begun and self.tries[trial] < MAX_SUBMISSIONS
 
     def _gather(self, futures: Sequence[Future[Any]]) -> list[RemoteEnd | None]:
         """The results of finished trials; None for one that was lost meanwhile."""
@@ -234,10 +274,10 @@ class RemoteStudy:
 
     def _submit_again(self, trials: Sequence[str]) -> Iterator[tuple[int, Event]]:
         """Submits trials whose tasks were lost, once the scheduler is there; gives up those lost too often."""
-        given_up = [trial for trial in trials if self.tries[trial] >= SUBMITTED_AT_MOST]
+        given_up = [trial for trial in trials if self.tries[trial] >= MAX_SUBMISSIONS]
         for trial in given_up:
             del self.waiting[trial]
-            cause = f"the cluster lost it {SUBMITTED_AT_MOST} times"
+            cause = f"the cluster lost it {MAX_SUBMISSIONS} times"
             yield self.numbers[trial], self.plugin.tasks[trial].failed(cause, keep=False)
         again = [trial for trial in trials if trial not in given_up]
         while again:
@@ -260,10 +300,30 @@ class RemoteStudy:
             self.client.unsubscribe_topic(self.name)
         with suppress(Exception):
             self.client.cancel(list(self.waiting.values()), force=True)
-        with suppress(Exception):
-            self.client.unregister_worker_plugin(self.name)
-        with suppress(Exception):
-            self.client.unpublish_dataset(self.name)
+        self._remove(self.name)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Locks a study's folder for this command; LockedError if another one runs its trials on a cluster."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with naming(folder / ".cluster.lock"):
+            lock = FileLock(folder / ".cluster.lock").acquire(LOCK_WAIT_S, poll_interval=0.05)
+    except Timeout:
+        raise LockedError(f"{folder}: another command runs a study of this folder on a cluster") from None
+    with lock:
+        yield
+
+
+def _ready(task: Task) -> Task:
+    """The task, with earlier results cleared here, once: on a cluster it may be run again after a worker was lost."""
+    if task.fresh or task.retry_failed:
+        with task.folder.locked():
+            if task.fresh:
+                task.folder.clear()
+            task.folder.forget_result()
+    return replace(task, fresh=False, retry_failed=False)
 
 
 def _digest(texts: Sequence[str]) -> str:

@@ -62,11 +62,24 @@ class Cluster:
         return max(1, len(self.client.scheduler_info(n_workers=-1)["workers"]))
 
     def choose(self, spec: ComputeSpec) -> Compute:
-        """As `choose_compute`, on a worker; SettingError if that has no such device."""
+        """As `choose_compute`, on the workers: on those that offer a GPU, if any do. Of unlike memories the smallest.
+
+        It is asked beside the trials that workers run. SettingError if they have no such device, or would choose unlike
+        ones.
+        """
         key = spec.model_dump_json()
         if key not in self._chosen:
-            future = self.client.submit(choose_compute, spec, pure=False)
-            self._chosen[key] = future.result()
+            workers = self.client.scheduler_info(n_workers=-1)["workers"]
+            with_gpu = [name for name, one in workers.items() if one["resources"].get("GPU")]
+            found = list(self.client.run(choose_compute, spec, workers=with_gpu or None).values())
+            unlike = {(str(one.device), one.device_name, one.precision, one.threads) for one in found}
+            if len(unlike) > 1:
+                shown = "; ".join(sorted(f"{name or device}, {p}, {t} threads" for device, name, p, t in unlike))
+                raise SettingError(
+                    f"workers would train differently ({shown}): give --device, --precision and --threads, or join "
+                    "like machines only"
+                )
+            self._chosen[key] = min(found, key=lambda one: one.memory or 0)
         return self._chosen[key]
 
 
@@ -97,7 +110,7 @@ def connected(spec: ClusterSpec, num_workers: int | None = None) -> Iterator[Clu
                 started = place = LocalCluster(
                     n_workers=num_workers or 1,
                     threads_per_worker=1,
-                    host="127.0.0.1",  # nobody else reaches it
+                    host="127.0.0.1",  # no other machine reaches it
                     scheduler_kwargs=NO_DASHBOARD,
                     resources={"GPU": 1} if cuda_names() else None,
                     memory_limit=0,  # dask would stop a worker that uses memory as planned
