@@ -228,9 +228,7 @@ for number in (signal.SIGTERM, signal.SIGINT):
     assert run_code(code).stdout.split() == ["started", "143", "started", "130"]
 
 
-def test_a_stop_that_was_swallowed_before_files_are_read_is_raised_then():
-    code = """
-from dlx.system.threads import thread_pool
+SWALLOWED = """
 stop_on_signals()
 class Swallows:
     def __del__(self):
@@ -238,7 +236,13 @@ class Swallows:
         signal.sigpending()
 thing = Swallows()
 del thing
-try:
+"""
+
+
+def test_a_stop_that_was_swallowed_before_files_are_read_is_raised_then():
+    code = f"""
+from dlx.system.threads import thread_pool
+{SWALLOWED}try:
     with thread_pool(1):
         print("reads")
 except KeyboardInterrupt as stop:
@@ -248,15 +252,7 @@ except KeyboardInterrupt as stop:
 
 
 def test_a_stop_that_was_swallowed_is_raised_again_and_not_twice_by_signals():
-    code = """
-stop_on_signals()
-class Swallows:
-    def __del__(self):
-        os.kill(os.getpid(), signal.SIGTERM)
-        signal.sigpending()
-thing = Swallows()
-del thing
-os.kill(os.getpid(), signal.SIGTERM)
+    code = f"""{SWALLOWED}os.kill(os.getpid(), signal.SIGTERM)
 print(was_stopped(), flush=True)
 try:
     raise_if_stopped()

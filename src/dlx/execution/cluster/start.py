@@ -39,7 +39,6 @@ class WorkerFacts:
     torch: str
     processor: str
     gpus: tuple[str, ...]
-    num_threads: int = 1
 
 
 def facts() -> WorkerFacts:
@@ -191,6 +190,7 @@ def _check(client: "Client", spec: ClusterSpec) -> list[str]:
             )
     return [
         *_unlike("processors", {one.processor for one in found.values()}),
+        *_unlike("GPUs", {", ".join(sorted(set(one.gpus))) or "none" for one in found.values()}),
         *_unlike("versions of torch", {one.torch for one in found.values()}),
     ]
 
