@@ -10,6 +10,7 @@ import time
 import uuid
 import zlib
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from dlx.system.errors import DlxError, LockedError, SettingError
 from dlx.system.files import naming, write_atomically
 
 POLL_S = 0.05
+LOST = (CancelledError, KilledWorker, OSError)  # what reading a result raises if it was lost with its worker
 MAX_SUBMISSIONS = 5  # of a trial, because the scheduler or the voxels were lost
 MAX_REFUSALS = 3  # of a trial, by workers that cannot run it
 PUBLISH_EVERY_S = 5.0
@@ -242,13 +244,13 @@ class RemoteStudy:
         """The results of finished trials; None for one that was lost meanwhile."""
         if not futures:
             return []
-        with suppress(Exception):
+        with suppress(*LOST):
             return list(self.client.gather(list(futures)))
         found: list[RemoteEnd | None] = []
         for future in futures:
             try:
                 found.append(future.result())
-            except Exception:  # noqa: BLE001 - whatever the cause, the trial is submitted again
+            except LOST:
                 found.append(None)
         return found
 
