@@ -20,7 +20,7 @@ import psutil
 from distributed import Client, LocalCluster, as_completed
 
 from dlx.execution.cluster.collect import run_on_cluster
-from dlx.execution.cluster.start import NO_DASHBOARD
+from dlx.execution.cluster.jobs import NO_DASHBOARD
 from dlx.execution.planning.plan import make_plan
 from dlx.execution.runner import run_plan
 from dlx.execution.trials.trial import TrialEnded

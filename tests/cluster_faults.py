@@ -1,7 +1,7 @@
 """Kills workers, the scheduler and the client of a study on a dask cluster; `make faults-dask` runs all of it.
 
-The scheduler and two workers are processes that talk over TCP. Their stand-in for a job scheduler, `Machines`, starts
-again what has ended. Whatever is killed, no trial is lost or doubled, and the records are those of a run without dask.
+The scheduler and two workers are processes that talk over TCP, and are started again when they end. Whatever is killed,
+no trial is lost or doubled, and the records are those of a run without dask.
 """
 
 import argparse
@@ -9,15 +9,14 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+from cluster_processes import Machines, dlx_environment
 from faults import results
 from small import SMALL_ARGS
 
@@ -25,91 +24,6 @@ SWEEP = ["sweep-dropout", *SMALL_ARGS, "--epochs", "8", "--steps-per-epoch", "12
 MANY = ["--p", "0.2,0.5", "--seeds", "4"]  # 12 trials
 FEW = ["--p", "0.2", "--seeds", "2"]  # 4 trials
 START_S, END_S = 60.0, 300.0
-
-
-def free_port() -> int:
-    """A TCP port that nothing listens on now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-class Machines:
-    """A scheduler and two workers, each started again when it ends, until the `with` block is left."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.port = folder, free_port()
-        self.address = f"tcp://127.0.0.1:{self.port}"
-        self.environment = os.environ | {"OMP_NUM_THREADS": "1", "DLX_CACHE_DIR": str(folder / "cache")}
-        scheduler = ["scheduler", "--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard", "--no-show"]
-        worker = ["worker", self.address, "--nthreads", "1", "--no-dashboard", "--death-timeout", "30"]
-        self.commands = {
-            "scheduler": scheduler,
-            **{f"worker{n}": [*worker, "--local-directory", str(folder / f"scratch{n}")] for n in (1, 2)},
-        }
-        self.processes: dict[str, subprocess.Popen] = {}
-        self.is_over = threading.Event()
-
-    def __enter__(self) -> "Machines":
-        for name in self.commands:
-            self._start(name)
-        self.watch = threading.Thread(target=self._restart)
-        self.watch.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.is_over.set()
-        self.watch.join()
-        for process in self.processes.values():
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-    def _start(self, name: str) -> None:
-        with (self.folder / f"{name}.log").open("a") as log:
-            self.processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "distributed.cli.dask_" + self.commands[name][0], *self.commands[name][1:]],
-                start_new_session=True,
-                env=self.environment,
-                stdout=log,
-                stderr=log,
-            )
-
-    def _restart(self) -> None:
-        while not self.is_over.wait(0.1):
-            for name, process in list(self.processes.items()):
-                if process.poll() is not None:
-                    self._start(name)
-
-    def kill_scheduler(self) -> None:
-        """Kills the scheduler by SIGKILL."""
-        self.processes["scheduler"].kill()
-
-    def kill_worker(self, chosen: random.Random) -> bool:
-        """Kills a worker process, not the nanny that watches it; False if there is none at the moment."""
-        nannies = {process.pid for name, process in self.processes.items() if name != "scheduler"}
-        found = [pid for pid, parent in parents().items() if parent in nannies and "resource_tracker" not in words(pid)]
-        if found:
-            os.kill(chosen.choice(sorted(found)), signal.SIGKILL)
-        return bool(found)
-
-
-def parents() -> dict[int, int]:
-    """The parent of each process."""
-    found = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            found[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-        except OSError:  # it has just ended
-            continue
-    return found
-
-
-def words(pid: int) -> str:
-    """The command line of a process; empty if it has ended."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except OSError:
-        return ""
 
 
 def num_trials(trials: list[str]) -> int:
@@ -186,8 +100,7 @@ def run_with_faults(
 def run_alone(folder: Path, trials: list[str] = MANY) -> Path:
     """The same sweep in worker processes of one command; returns its folder."""
     command = [sys.executable, "-m", "dlx", *SWEEP, *trials, "--out", str(folder / "alone"), "--quiet"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "DLX_CACHE_DIR": str(folder / "cache")}
-    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=END_S)
+    subprocess.run(command, env=dlx_environment(folder), check=True, capture_output=True, timeout=END_S)
     return folder / "alone"
 
 

@@ -81,6 +81,14 @@ def dlx(tmp_path, monkeypatch, cache):
     return call
 
 
+@pytest.fixture
+def without_figures(monkeypatch):
+    """Figures are composed but not drawn: drawing takes half of a small study's time."""
+    from dlx.report.figures import style
+
+    monkeypatch.setattr(style, "_write", lambda _figure, path, **_: path.write_bytes(b"not drawn"))
+
+
 @pytest.fixture(scope="session")
 def hippocampus() -> Path:
     """The real data set, where it lies beside the project; the test is skipped, by name, where it does not."""

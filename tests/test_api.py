@@ -14,6 +14,8 @@ import pytest
 import dlx
 from made_masks import save
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 PHANTOM = "phantom:subjects=3,size=32"
 TINY = {"data": PHANTOM, "epochs": 1, "steps_per_epoch": 2, "threads": 1}
 OPTIONS = ["--data", PHANTOM, "--epochs", "1", "--steps-per-epoch", "2", "--threads", "1"]

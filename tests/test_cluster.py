@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import stat
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,17 +19,22 @@ pytest.importorskip("distributed")
 
 from distributed import Client, LocalCluster
 
-from cluster_faults import FEW, differences, free_port, run_alone, run_with_faults
+from cluster_faults import FEW, differences, run_alone, run_with_faults
+from cluster_processes import free_port
 from dlx.execution.cluster import collect, start
+from dlx.execution.cluster.jobs import NO_DASHBOARD, job_options
+from dlx.execution.cluster.remote import StudyOnWorker
 from dlx.execution.cluster.spec import ClusterSpec, cluster_from
-from dlx.execution.cluster.start import NO_DASHBOARD, connected, job_options
+from dlx.execution.cluster.start import connected
 from dlx.execution.planning.plan import make_plan
 from dlx.execution.runner import run_plan
-from dlx.execution.trials.trial import StepDone, TrialEnded, TrialStarted
+from dlx.execution.trials.trial import ClusterNote, StepDone, TrialEnded, TrialStarted
+from dlx.records.folder import TrialFolder
+from dlx.records.schema import EpochRecord
 from dlx.settings.layers import merge
 from dlx.study.axes import Axis, make_variants
 from dlx.study.study import Study, make_study
-from dlx.system.errors import LockedError, SettingError
+from dlx.system.errors import DlxError, LockedError, SettingError
 from faults import results
 from made_own_networks import write_nets
 from small import SETTINGS, SMALL_ARGS
@@ -156,13 +162,18 @@ def files_of(folder: Path) -> set[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("has_cache", [True, False], ids=["data in the cache", "data sent"])
-@pytest.mark.parametrize("is_shared", [True, False], ids=["folder shared", "files sent"])
-def test_a_cluster_gives_the_records_and_files_of_a_run_without_it(tmp_path, monkeypatch, alone, is_shared, has_cache):
+@pytest.mark.parametrize(
+    ("is_shared", "has_cache", "num_workers"),
+    [(True, True, 1), (True, False, 2), (False, True, 4), (False, False, 2)],
+    ids=["folder and cache shared", "data sent", "files sent", "data and files sent"],
+)
+def test_a_cluster_gives_the_records_and_files_of_a_run_without_it(
+    tmp_path, monkeypatch, alone, is_shared, has_cache, num_workers
+):
     if not is_shared:
         monkeypatch.setattr(collect, "is_readable", lambda path: path.endswith(".safetensors"))
     cache = tmp_path / "cache" if has_cache else None
-    with client_in_this_process() as client:
+    with client_in_this_process(num_workers) as client:
         events = run(tmp_path / "out", small_study(), client, cache)
         assert list(client.list_datasets()) == []
     assert results(tmp_path / "out") == results(alone)
@@ -200,6 +211,78 @@ def test_a_worker_that_cannot_use_the_checkpoint_refuses_the_trial_and_leaves_no
     assert re.search(r"last\.safetensors: .*--fresh", ends[0].record.cause)
     assert first.result() is None
     assert ends[1].record.status == "done"
+
+
+@pytest.mark.slow
+def test_what_one_worker_refuses_another_runs(tmp_path, monkeypatch, alone):
+    local = StudyOnWorker.local
+
+    def local_if_fit(self, task):
+        if self.number == 0:
+            raise DlxError("this worker has no CUDA device")
+        return local(self, task)
+
+    monkeypatch.setattr(StudyOnWorker, "local", local_if_fit)
+    with client_in_this_process() as client:
+        events = [event for _, event in run(tmp_path, small_study(), client)]
+    assert results(tmp_path) == results(alone)
+    assert [event.text for event in events if isinstance(event, ClusterNote)] == [
+        "refused by a worker, to be tried again: this worker has no CUDA device (on 0)"
+    ]
+
+
+@pytest.mark.slow
+def test_a_trial_that_every_worker_refuses_fails_with_the_cause(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise DlxError("this worker has no CUDA device")
+
+    monkeypatch.setattr(StudyOnWorker, "local", refuse)
+    with client_in_this_process() as client:
+        events = [event for _, event in run(tmp_path, small_study(1), client)]
+    records = [event.record for event in events if isinstance(event, TrialEnded)]
+    assert [record.status for record in records] == ["failed", "failed"]
+    assert all("this worker has no CUDA device (on " in record.cause for record in records)
+
+
+@pytest.mark.slow
+def test_the_user_is_told_that_no_worker_is_left_and_that_one_came_back(tmp_path, monkeypatch, alone):
+    monkeypatch.setattr(collect, "LOOK_EVERY_S", 0.1)
+    with client_in_this_process(1) as client:
+        notes = []
+        plan = make_plan(small_study(), tmp_path, cache_dir=None)
+        for _, event in run_plan(plan, client=client):
+            if isinstance(event, TrialEnded) and not notes:
+                client.cluster.scale(0)
+            if isinstance(event, ClusterNote):
+                notes.append(event.text)
+                client.cluster.scale(1)
+    assert notes == ["the cluster has no worker: trials wait until one comes", "the cluster has workers again"]
+    assert results(tmp_path) == results(alone)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_shared", [True, False], ids=["folder shared", "files sent"])
+def test_a_later_client_shows_a_trial_that_began_before_it(tmp_path, monkeypatch, is_shared):
+    monkeypatch.setattr(collect, "is_readable", lambda _: is_shared)
+    settings = merge(SETTINGS, {"train": {"epochs": 4, "steps_per_epoch": 40}})
+    study = make_study(name="s", variants=make_variants(settings, []), seeds=(0,))
+    plan = make_plan(study, tmp_path / "out", cache_dir=None)
+    (task,) = plan.trials
+    with client_in_this_process(1) as client:
+        first = collect.RemoteStudy.of({0: task}, plan.stores, client, plan.folder, [task.trial_id])
+        first.begin()  # by a command that is then killed
+        first.arrived.get(timeout=60)
+        with Client(client.scheduler.address, set_as_default=False) as later:
+            events = [event for _, event in run_plan(plan, client=later)]
+    started = next(event for event in events if isinstance(event, TrialStarted))
+    assert (started.epochs, started.steps_per_epoch, started.worker) == (4, 40, "0")
+    epochs = [event.result.epoch for event in events if isinstance(event, EpochRecord)]
+    assert epochs == list(range(started.resumed_from + 1, 5))
+    run(tmp_path / "alone", study)
+    assert results(tmp_path / "out") == results(tmp_path / "alone")
+    assert [record.result for record in task.folder.epochs()] == [
+        record.result for record in TrialFolder.at(tmp_path / "alone/trials" / task.folder.path.name).epochs()
+    ]
 
 
 def test_trials_on_a_gpu_are_refused_where_no_worker_offers_one(tmp_path):
@@ -337,7 +420,21 @@ def test_a_network_that_ends_its_worker_fails_after_bounded_retries_and_the_othe
 
 
 @pytest.mark.slow
-def test_a_killed_worker_loses_and_doubles_nothing(tmp_path):
+def test_the_trial_of_a_killed_worker_goes_on_and_all_records_are_equal(tmp_path, alone):
+    plan = make_plan(small_study(), tmp_path, cache_dir=None)
+    num_kills = 0
+    with connected(cluster_from("dask", None, None, None), 1) as cluster:
+        for _, event in run_plan(plan, client=cluster.client):
+            if isinstance(event, EpochRecord) and num_kills == 0:
+                (pid,) = cluster.client.run(os.getpid).values()
+                os.kill(pid, signal.SIGKILL)
+                num_kills += 1
+    assert num_kills == 1
+    assert results(tmp_path) == results(alone)
+
+
+@pytest.mark.long
+def test_a_killed_worker_process_loses_and_doubles_nothing(tmp_path):
     kills = {"num_worker_kills": 1, "num_scheduler_kills": 0, "num_client_kills": 0}
     out = run_with_faults(tmp_path, FEW, **kills, seed=1, pauses_s=(0.5, 3.0))
     assert differences(out, run_alone(tmp_path, FEW)) == ""
@@ -359,16 +456,46 @@ echo "Submitted batch job $!"
 """
 
 
-@pytest.mark.long
-def test_workers_that_a_job_scheduler_starts_run_the_trials(dlx, tmp_path, monkeypatch, alone):
+FAILING_SBATCH = '#!/bin/sh\necho "sbatch: error: invalid partition specified: gpu" >&2\nexit 1\n'
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """Puts a stand-in for SLURM's `sbatch` on the path."""
     pytest.importorskip("dask_jobqueue")
-    for name, text in (("sbatch", SBATCH), ("scancel", '#!/bin/sh\nfor job; do kill -- -"$job"; done\n')):
-        path = tmp_path / "bin" / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text)
-        path.chmod(path.stat().st_mode | stat.S_IXUSR)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    cluster_file(tmp_path, '[cluster]\nworkers = 2\nhost = "127.0.0.1"\nmemory = "2GB"\n')
+
+    def put(sbatch: str) -> None:
+        for name, text in (("sbatch", sbatch), ("scancel", '#!/bin/sh\nfor job; do kill -- -"$job"; done\n')):
+            path = tmp_path / "bin" / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+            path.chmod(path.stat().st_mode | stat.S_IXUSR)
+        monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+
+    return put
+
+
+def test_jobs_that_cannot_be_submitted_are_an_error_with_what_the_job_scheduler_wrote(tmp_path, monkeypatch, slurm):
+    monkeypatch.setattr(start, "FIRST_JOBS_S", 0.5)
+    monkeypatch.chdir(tmp_path)
+    path = cluster_file(tmp_path, '[cluster]\nworkers = 2\nhost = "127.0.0.1"\nmemory = "2GB"\n')
+    spec = cluster_from(None, None, "slurm", path)
+    with pytest.raises(
+        SettingError, match=r"^--cluster slurm: no job could be submitted: sbatch is not installed on this machine$"
+    ):
+        connected(spec).__enter__()
+    slurm(FAILING_SBATCH)
+    with pytest.raises(SettingError, match=r"submitted: sbatch: error: invalid partition specified: gpu$"):
+        connected(spec).__enter__()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("tls", ["false", "true"])
+def test_workers_that_a_job_scheduler_starts_run_the_trials(dlx, tmp_path, slurm, tls):
+    if tls == "true":
+        pytest.importorskip("cryptography")
+    slurm(SBATCH)
+    cluster_file(tmp_path, f'[cluster]\nworkers = 2\nhost = "127.0.0.1"\nmemory = "2GB"\ntls = {tls}\n')
     dlx("train", *SMALL_ARGS, "--epochs", "1", "--seeds", "2", "--out", "alone")
     words = ["--cluster", "slurm", "--cluster-file", "cluster.toml"]
     dlx("train", *SMALL_ARGS, "--epochs", "1", "--seeds", "2", "--out", "out", *words)

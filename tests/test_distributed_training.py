@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,9 +12,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from cluster_processes import free_port
 from dlx.api.studies import one_network
 from dlx.cli.options import TrainOptions
 from dlx.cli.ranks import for_ranks, refuse_ranks
+from dlx.engine import group
 from dlx.engine.device import Compute
 from dlx.settings import registry
 from dlx.settings.layers import make_spec
@@ -44,12 +45,6 @@ AUGMENTED = [
 PARTS = [*TINY, *AUGMENTED, "--loss", "ce+focal", "--dropout", "0.3"]
 GATHERED = [*TINY, *AUGMENTED, "--loss", "dice+ce", "--clip-grad-norm", "1", "--ema", "0.9"]
 GATHERED += ["--set", "evaluate.soft_dice=true"]
-
-
-def free_port():
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return listening.getsockname()[1]
 
 
 def start(arguments, ranks, cache):
@@ -203,6 +198,42 @@ def test_a_study_and_several_seeds_are_refused_under_torchrun(monkeypatch):
     two_seeds = one_network({}, [0, 1])
     with pytest.raises(SettingError, match="one seed and one fold"):
         for_ranks(two_seeds, Ranks(0, 2), TrainOptions())
+
+
+@pytest.mark.parametrize("command", ["predict", "evaluate", "ls", "report", "sweep-dropout"])
+def test_commands_other_than_train_are_refused_under_torchrun(dlx, monkeypatch, command):
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SettingError, match=rf"^dlx {command}: torchrun is for dlx train"):
+        dlx(command)
+
+
+def test_an_error_of_the_network_that_all_ranks_see_is_reported_by_the_first(monkeypatch):
+    monkeypatch.setattr(group, "FAREWELL_S", 0.1)
+    left = {}
+    for rank in (1, 0):
+        one = object.__new__(group.Group)
+        one.ranks, one.left, one.has_agent, one.store = Ranks(rank, 2), None, True, MadeStore(left)
+        one.store.set(f"left/{1 - rank}", "stopped")
+        ends = pytest.raises(SystemExit) if rank else pytest.raises(group.RankLost, match="NCCL error: unhandled")
+        with ends, one.together():
+            raise RuntimeError("NCCL error: unhandled system error\nmore")
+
+
+class MadeStore:
+    """The store of torchrun, as a dictionary."""
+
+    def __init__(self, content):
+        self.content = content
+
+    def set(self, key, value):
+        self.content[key] = value.encode()
+
+    def get(self, key):
+        return self.content[key]
+
+    def check(self, keys):
+        return all(key in self.content for key in keys)
 
 
 def test_a_rank_trains_on_its_own_share_of_the_cores_unless_threads_are_given():

@@ -127,6 +127,7 @@ def test_commands_options_and_settings_in_the_text_exist(page):
 
 # running them
 
+TRAINING_LONG = {"docs/first-study.md", "docs/studies.md"}  # half a minute of sweeps each
 RUN = [page for page in PAGES if page != "README.zh.md" and steps_of(blocks(page))]
 
 
@@ -141,7 +142,9 @@ def test_the_chinese_readme_has_the_commands_of_the_english_one():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", RUN)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=[pytest.mark.long] * (page in TRAINING_LONG)) for page in RUN]
+)
 def test_the_commands_of_a_page_run_and_print_what_it_shows(page, tmp_path, cache, warm_server):
     steps = steps_of(blocks(page))
     code, outputs = run_steps(steps, tmp_path, cache, warm_server)

@@ -24,17 +24,18 @@ every_study = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 
 
 def parameters(files):
-    """A study of the hippocampus is slow: it is planned over 260 volumes. So is one whose data are drawn to files; the
-    drawing of lesions takes longest.
+    """A study of the hippocampus is slow: it is planned over 260 volumes, and the memory of the large networks of
+    `strong` is estimated. So is one whose data are drawn to files.
     """
 
-    def marks(text):
+    def marks(path):
+        text = path.read_text(encoding="utf-8")
         drawn = DRAWN.search(text)
-        is_slow = drawn is not None or "Task04_Hippocampus" in text
-        is_long = drawn is not None and "make_lesions.py" in drawn[1]
+        is_slow = "Task04_Hippocampus" in text
+        is_long = drawn is not None or path.stem.startswith("strong")
         return [pytest.mark.slow] * is_slow + [pytest.mark.long] * is_long
 
-    return [pytest.param(path, id=path.stem, marks=marks(path.read_text(encoding="utf-8"))) for path in files]
+    return [pytest.param(path, id=path.stem, marks=marks(path)) for path in files]
 
 
 def study_of(path):

@@ -24,6 +24,8 @@ from dlx.system.files import read_json
 from made_records import made_study
 from small import SETTINGS
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 SMALL = [
     *("--data", "phantom:subjects=4,size=24", "--threads", "1", "--device", "cpu", "--precision", "float32"),
     *("--model", "unet2:width=4,levels=2", "--batch-size", "4", "--set", "batch.patch_size_px=[16,16]"),
@@ -129,7 +131,7 @@ def test_a_dry_run_counts_the_folds(dlx):
     assert "3 variants x 2 folds x 2 seeds" in dlx(*SWEEP, "--dry-run").stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_sweep_over_folds_that_is_killed_and_resumed_gives_equal_records(dlx):
     command = [sys.executable, "-m", "dlx", *SWEEP, "--out", "out"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=os.environ)

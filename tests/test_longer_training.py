@@ -19,7 +19,7 @@ from dlx.training import schedules
 from dlx.trial.resolve import settings_id
 from small import SMALL_ARGS
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("without_figures")]
 
 ARGS = [*SMALL_ARGS, "--dropout", "0.2", "--ema", "0.9", "--set", "augment.flip=0.5"]
 GROUPS = ["--set", 'optimizer.group_lr={"encoder":0.005}', "--set", "optimizer.decay_norms_and_biases=false"]

@@ -30,7 +30,7 @@ def test_it_is_a_valid_notebook_whose_cells_were_run_in_order_without_an_error(n
     assert [output for output in outputs if output.output_type == "error"] == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")  # of the Jupyter client
 def test_it_runs_and_each_cell_gives_the_outputs_that_are_saved(notebook, tmp_path, monkeypatch):
     saved = [_kinds(cell) for cell in notebook.cells]

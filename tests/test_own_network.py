@@ -20,6 +20,8 @@ from dlx.trial.factories import make_optimizer, parameter_groups
 from made_own_networks import line_of, own_job, own_resolved, own_spec, write_nets
 from small import SMALL_ARGS
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 
 @pytest.fixture(autouse=True)
 def nets(tmp_path, monkeypatch):

@@ -23,6 +23,8 @@ from dlx.statistics.verdict import Verdict
 from dlx.study.scope import Scope
 from dlx.system.errors import SettingError
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 SAMPLES = Path(__file__).parents[1] / "experiments" / "samples.jsonl"
 MANY, FEW = "train_subjects=64", "train_subjects=8"
 

@@ -15,6 +15,8 @@ from dlx.system.errors import SettingError
 from dlx.training.schedules import FORMULAS, early_collapse, rates
 from small import small_job
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 LR, N = 0.02, 400
 NAMES = sorted(registry.PARTS["scheduler"])
 every_scheduler = pytest.mark.parametrize("name", NAMES)

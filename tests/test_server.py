@@ -24,7 +24,7 @@ def test_more_tensors_than_one_message_carries_are_sent_without_the_server():
         assert start_context(MAX_TENSORS_SENT + 1).get_start_method() == "spawn"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_temporary_folder_with_a_long_path_changes_no_number(dlx, tmp_path):
     dlx(*SWEEP, "--out", "short")
     folder = tmp_path / ("long" * 25)

@@ -12,6 +12,8 @@ from dlx.system.files import read_json
 from dlx.trial import evaluation_memory
 from small import SMALL_ARGS
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 SMALL = [*SMALL_ARGS, "--epochs", "2"]
 SWEEP = ["sweep-dropout", "--p", "0.1,0.5", "--seeds", "2", *SMALL, "--out", "out"]
 

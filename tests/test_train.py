@@ -18,6 +18,8 @@ from dlx.system.files import read_json
 from dlx.system.memory import CLEAR_REFS
 from small import SMALL_ARGS as SMALL
 
+pytestmark = pytest.mark.usefixtures("without_figures")
+
 
 def trial_files(folder):
     (trial,) = (Path(folder) / "trials").iterdir()

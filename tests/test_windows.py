@@ -57,8 +57,11 @@ def test_every_module_imports_without_posix(tmp_path: Path) -> None:
     run_with_gaps(tmp_path, "-c", IMPORT_ALL, before_gaps=FOREIGN)
 
 
+IN_WORKERS = ["sweep-dropout", "--p", "0.5", "--seeds", "1", "--max-parallel", "2"]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [["train"], ["sweep-dropout", "--p", "0.5", "--seeds", "1", "--max-parallel", "2"]])
+@pytest.mark.parametrize("command", [["train"], pytest.param(IN_WORKERS, marks=pytest.mark.long)])
 def test_training_gives_the_same_numbers_without_posix(dlx, tmp_path: Path, command: list[str]) -> None:
     args = [*command, *SMALL_ARGS, "--epochs", "1", "--quiet"]
     run_with_gaps(tmp_path, "-m", "dlx", *args, "--out", "gaps")

@@ -25,6 +25,7 @@ from dlx.cli.commands.show import show
 from dlx.cli.commands.sweep_dropout import sweep_dropout
 from dlx.cli.commands.train import train
 from dlx.cli.parsing import CLOSED_PIPE, Command, Group, expanding_home
+from dlx.cli.ranks import refuse_ranks
 
 INTERNAL = 70  # the exit code of an error in dlx itself, as EX_SOFTWARE of BSD's sysexits.h
 
@@ -74,11 +75,14 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _main(
-    version: Annotated[
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001 - its callback answers
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
     ] = False,
 ) -> None:
     """Options of dlx itself."""
+    if context.invoked_subcommand not in (None, "train"):
+        refuse_ranks(f"dlx {context.invoked_subcommand}")
 
 
 def run() -> None:

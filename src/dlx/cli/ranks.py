@@ -36,7 +36,7 @@ def refuse_ranks(command: str) -> None:
 
 
 @contextmanager
-def joined(options: TrainOptions) -> Iterator[tuple["Group | None", TrainOptions]]:
+def rank_group(options: TrainOptions) -> Iterator[tuple["Group | None", TrainOptions]]:
     """The group of torchrun's processes, and this one's options: None and the same options without several processes.
 
     Within the block ranks other than the first print errors only, and only those that the first does not have: they
@@ -55,10 +55,10 @@ def joined(options: TrainOptions) -> Iterator[tuple["Group | None", TrainOptions
         else:
             with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
                 try:
-                    group.tell(None)  # rank 0 has planned: it refuses bad settings for all, and filled the cache
+                    group.broadcast(None)  # rank 0 has planned: it refuses bad settings for all, and filled the cache
                     yield group, replace(options, quiet=True)
                 except KeyboardInterrupt as stop:
-                    group.part()
+                    group.leave_stopped()
                     raise SystemExit(exit_code(stop)) from None  # rank 0 says so
 
 
@@ -104,7 +104,7 @@ def _own_device(device: str, ranks: Ranks) -> str:
 def has_planned(plan: "Plan", group: "Group") -> None:
     """Rank 0 lets the others plan; then all choose the device on which the step's tensors travel."""
     if group.is_first:
-        group.tell(None)
+        group.broadcast(None)
     group.use(plan.first.compute.device)
 
 

@@ -85,15 +85,15 @@ def cluster_spec(options: TrainOptions) -> "ClusterSpec | None":
 
 
 def joined_cluster(options: TrainOptions) -> "AbstractContextManager[Cluster | None]":
-    """The cluster that the options name, if other machines may belong to it; none for a dry run."""
+    """The cluster that the options name, if other machines may belong to it; a dry run submits no jobs."""
     from dlx.cli.output.console import note
     from dlx.execution.cluster.start import joined
 
     spec = cluster_spec(options)
-    spec = None if options.dry_run else spec  # which plans for this machine
-    if spec is not None and spec.section is not None and not options.is_quiet:
-        note(f"waiting for the first of {spec.section.workers} workers from {spec.jobs}")
-    return joined(spec)
+    if options.dry_run and spec is not None and spec.jobs is not None:
+        note("note     no job is submitted, so the plan is that of this machine")
+        spec = None
+    return joined(spec, tell=lambda text: None if options.is_quiet else note(f"note     {text}"))
 
 
 def check_trackers(*, tensorboard: bool, mlflow: bool) -> None:

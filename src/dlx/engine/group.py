@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from dlx.models.network import training_outputs
 from dlx.models.own.network import OwnNetwork
-from dlx.system.errors import DlxError
+from dlx.system.errors import DlxError, spell_error
 from dlx.system.interrupts import call_on_signal, raise_if_stopped
 from dlx.system.ranks import Ranks
 
@@ -31,6 +31,7 @@ TIMEOUT = timedelta(minutes=30)
 FAREWELL_S = 3.0  # how long a rank waits for the announcements of the others
 GRACE_S = 15.0  # from a signal to the end, where the main thread hangs in a collective; torchrun kills after 30 s
 PEER_ERRORS = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer", "Broken pipe", "Timed out")
+RESUMES = "finished epochs are kept, and the same command resumes"
 
 Reason = Literal["done", "stopped", "failed"]
 
@@ -69,7 +70,7 @@ class Group:
             dist.init_process_group("gloo", store=self.store, rank=ranks.rank, world_size=ranks.size, timeout=TIMEOUT)
         except RuntimeError as error:
             raise RankLost(f"the {ranks.size} processes cannot connect: {str(error).splitlines()[0]}") from None
-        call_on_signal(self._told)
+        call_on_signal(self._on_signal)
 
     def use(self, device: torch.device) -> None:
         """From now on tensors of the step are on this device. All ranks call it."""
@@ -78,7 +79,7 @@ class Group:
             torch.cuda.set_device(device)
             self.on_device = dist.new_group(backend="nccl", timeout=TIMEOUT, device_id=device)
 
-    def _told(self) -> None:
+    def _on_signal(self) -> None:
         """In a thread, as soon as a signal asks this rank to stop: announces it, although the main thread may be
         waiting for another rank; ends the process if that thread does not come to its end.
         """
@@ -136,7 +137,7 @@ class Group:
                     if buffer.device == self.device:
                         dist.broadcast(buffer, 0, group=self.on_device)
 
-    def tell(self, value: Any) -> Any:
+    def broadcast(self, value: Any) -> Any:
         """The value of rank 0, on all ranks. It travels as a pickle, between processes of one command only."""
         box = [value]
         dist.broadcast_object_list(box, 0)
@@ -156,21 +157,24 @@ class Group:
             try:
                 self._end(error)
             except KeyboardInterrupt:  # the signal arrived while the loss of another rank was handled
-                self.part()
+                self.leave_stopped()
                 raise
             raise
 
     def _end(self, error: BaseException) -> None:
         """Leaves after an error; raises another one if that says better why all ranks end."""
         if isinstance(error, KeyboardInterrupt | GeneratorExit):
-            self.part()
+            self.leave_stopped()
         elif not is_of_peer(error):
             self.leave("failed")
         else:
-            self.part()
+            self.leave_stopped()
             time.sleep(FAREWELL_S)  # interrupted by the signal that stopped the others
             raise_if_stopped()
-            raise SystemExit(1) from None
+            if not self.is_first or any(self._announcement(f"told/{rank}") for rank in range(self.ranks.size)):
+                raise SystemExit(1) from None  # another rank says why
+            # all ranks left by such an error, so none was lost or stopped: the network or its library failed
+            raise RankLost(f"the ranks cannot exchange data any more: {spell_error(error)}; {RESUMES}") from error
 
     def leave(self, reason: Reason) -> None:
         """Announces why this rank leaves. Its connections close with the process: others then wait no longer."""
@@ -180,7 +184,7 @@ class Group:
         with suppress(RuntimeError):
             self.store.set(f"left/{self.ranks.rank}", reason)
 
-    def part(self) -> None:
+    def leave_stopped(self) -> None:
         """Leaves as stopped; raises RankLost or SystemExit if not all others leave by a stop or their end."""
         self.leave("stopped")
         if self.left != "stopped":  # it left before, and said why
@@ -210,20 +214,23 @@ class Group:
         found = {self.ranks.rank: "stopped"}
         for rank in range(self.ranks.size):
             for key in (f"told/{rank}", f"left/{rank}"):
-                with suppress(RuntimeError):  # the store is lost with the process that holds it
-                    if self.store.check([key]):
-                        found[rank] = self.store.get(key).decode()
+                if reason := self._announcement(key):
+                    found[rank] = reason
         return found
+
+    def _announcement(self, key: str) -> str | None:
+        """What a rank has written under a key; None if it has not, or if the store was lost with its process."""
+        with suppress(RuntimeError):
+            if self.store.check([key]):
+                return str(self.store.get(key).decode())
+        return None
 
 
 def lost_line(lost: Sequence[int], size: int) -> str:
     """Which ranks died, and how the run goes on."""
     which = f"rank {lost[0]}" if len(lost) == 1 else f"ranks {', '.join(map(str, lost))}"
     were = "was" if len(lost) == 1 else "were"
-    return (
-        f"{which} of {size} {were} lost (killed, out of memory or unreachable), so all ranks end; finished epochs are "
-        "kept, and the same command resumes"
-    )
+    return f"{which} of {size} {were} lost (killed, out of memory or unreachable), so all ranks end; {RESUMES}"
 
 
 def is_of_peer(error: BaseException) -> bool:

@@ -58,7 +58,7 @@ def run_plan(
             tasks[index] = replace(task, fresh=fresh, retry_failed=retry_failed, has_pictures=has_pictures)
         else:
             yield index, TrialEnded(found, task.folder.path, was_done=True)
-    if group is not None and not group.tell(bool(tasks)):
+    if group is not None and not group.broadcast(bool(tasks)):
         return
     if client is not None and tasks:
         from dlx.execution.cluster.collect import run_on_cluster
@@ -78,7 +78,7 @@ def run_plan(
 def follow_plan_as_rank(plan: Plan, group: Group) -> None:
     """Runs the plan's trial on a rank other than the first, if the first runs it."""
     _check_ranks(plan, group)
-    if group.tell(None):
+    if group.broadcast(None):
         agree_on_trial(plan.trials[0], group)
         follow_trial(plan.trials[0], plan.stores, group)
 

@@ -24,9 +24,9 @@ def train(options: TrainOptions) -> None:
     Running the same command again resumes unfinished trials and shows the results of finished ones.
     `dlx settings` lists every setting that --set and --config accept.
     """
-    from dlx.cli.ranks import joined
+    from dlx.cli.ranks import rank_group
 
-    with joined(options) as (group, own_options):
+    with rank_group(options) as (group, own_options):
         _train(own_options, group)
 
 

@@ -14,7 +14,7 @@ from dlx.cli.output.console import PlainConsole
 from dlx.cli.output.live import EpochBar, TrialsTable, train_title
 from dlx.engine.fit import StepDone
 from dlx.execution.planning.plan import Plan
-from dlx.execution.trials.trial import CaptureFailed, Event, Scoring, TrialEnded, TrialStarted
+from dlx.execution.trials.trial import CaptureFailed, ClusterNote, Event, Scoring, TrialEnded, TrialStarted
 from dlx.records.folder import TrialFolder
 from dlx.records.schema import EpochRecord, TrialRecord
 from dlx.report.wording.formatting import signed, spell, spell_seconds
@@ -61,6 +61,9 @@ def follow(events: Iterator[tuple[int, Event]], display: Display) -> Outcome:
                 if event.obstacle not in obstacles:
                     display.console.print(capture_note(event), soft_wrap=True)
                 obstacles.add(event.obstacle)
+                continue
+            if isinstance(event, ClusterNote):
+                display.console.print(visible(f"note     {event.text}"), soft_wrap=True)
                 continue
             display.show(index, event)
             if isinstance(event, TrialStarted):

@@ -20,19 +20,21 @@ from typing import Any
 from distributed import Client, Future, KilledWorker, as_completed
 from filelock import FileLock, Timeout
 
-from dlx.execution.cluster.remote import RemoteEnd, SharedData, StudyOnWorker, is_readable, run_remote
+from dlx.execution.cluster.remote import RemoteEnd, RemoteEvent, SharedData, StudyOnWorker, is_readable, run_remote
 from dlx.execution.trials.stores import Stores
-from dlx.execution.trials.trial import Event, Task, TrialEnded, TrialStarted
+from dlx.execution.trials.trial import ClusterNote, Event, Task, TrialEnded, TrialStarted
 from dlx.records.schema import EpochRecord, TrialRecord
-from dlx.system.errors import DlxError, LockedError, SettingError
+from dlx.system.errors import DlxError, LockedError, SettingError, spell_error
 from dlx.system.files import naming, write_atomically
 
 POLL_S = 0.05
 LOST = (CancelledError, KilledWorker, OSError)  # what reading a result raises if it was lost with its worker
 MAX_SUBMISSIONS = 5  # of a trial, because the scheduler or the voxels were lost
 MAX_REFUSALS = 3  # of a trial, by workers that cannot run it
-PUBLISH_EVERY_S = 5.0
+LOOK_EVERY_S = 5.0
 LOCK_WAIT_S = 3.0
+NO_WORKER = "the cluster has no worker: trials wait until one comes"
+LOST_AT_START = "the scheduler or a worker was lost before the trials began: the same command tries again"
 
 
 def run_on_cluster(
@@ -51,12 +53,16 @@ def run_on_cluster(
     """
     folder = next(iter(tasks.values())).folder.path.parent.parent.absolute()
     with _alone(folder):
-        begun = {number: _ready(task) for number, task in tasks.items()}
-        study = RemoteStudy.of(begun, stores, client, folder, all_trials or [task.trial_id for task in tasks.values()])
-        if any(task.fresh or task.retry_failed for task in tasks.values()):
-            study.forget_earlier()
+        with _reporting_loss():
+            study = RemoteStudy.of(
+                tasks, stores, client, folder, all_trials or [task.trial_id for task in tasks.values()]
+            )
+            if any(task.fresh or task.retry_failed for task in tasks.values()):
+                study.forget_earlier()
+        study.plugin.tasks = {trial: _ready(task) for trial, task in study.plugin.tasks.items()}
         try:
-            study.begin()
+            with _reporting_loss():
+                study.begin()
             yield from study.events()
         finally:
             study.end()
@@ -73,12 +79,15 @@ class RemoteStudy:
     key: str  # of the study's folder: what an earlier client left of it has this prefix
     waiting: dict[str, Future[Any]] = field(default_factory=dict)  # by the trial's id
     tries: dict[str, int] = field(default_factory=dict)
-    begun: set[str] = field(default_factory=set)  # trials whose start this client has seen
+    refusers: dict[str, set[str]] = field(default_factory=dict)  # of a trial: addresses of workers that cannot run it
+    begun: set[str] = field(default_factory=set)  # trials of which this client has seen an event
+    adopted: set[str] = field(default_factory=set)  # of those, the ones that began under an earlier client
     sent: dict[str, Future[Any]] = field(default_factory=dict)  # voxels, by fingerprint
-    arrived: "SimpleQueue[tuple[str, str, bytes]]" = field(default_factory=SimpleQueue)
-    ended: Any = None  # as_completed
-    published_s: float = 0.0  # when, on the monotonic clock
+    arrived: "SimpleQueue[bytes]" = field(default_factory=SimpleQueue)
+    ended: as_completed = field(init=False)
+    looked_s: float = 0.0  # when `_look` was called last, on the monotonic clock
     num_published: int = 0
+    has_workers: bool = True
 
     @classmethod
     def of(
@@ -135,15 +144,14 @@ class RemoteStudy:
             self.client.unregister_worker_plugin(name)
 
     def _receive(self, event: tuple[float, Any]) -> None:
-        """Called by dask's thread for each event; those of the topic's own bookkeeping are no tuples of three."""
+        """Called by dask's thread for each event; those of the topic's own bookkeeping are no bytes."""
         _, message = event
-        if isinstance(message, tuple | list) and len(message) == 3:
-            self.arrived.put((message[0], message[1], message[2]))
+        if isinstance(message, bytes):
+            self.arrived.put(message)
 
     def _submit(self, trials: Sequence[str]) -> None:
         """Submits trials. Dask keeps their results for this study until `end`, whatever happens to this client."""
         self.client.subscribe_topic(self.name, self._receive)  # each time: a new scheduler knows of none
-        self.client.wait_for_workers(1)
         self.client.register_plugin(self.plugin, name=self.name)
         for fingerprint, data in self.plugin.data.items():
             if data is None:
@@ -152,16 +160,20 @@ class RemoteStudy:
                 (self.sent[fingerprint],) = self.client.scatter([arrays], broadcast=True, hash=False)
         for fingerprint in self.plugin.data:
             chosen = [one for one in trials if self.plugin.tasks[one].resolved.dataset.fingerprint == fingerprint]
-            self._submit_with(chosen, [self.sent[fingerprint]] if fingerprint in self.sent else [])
+            voxels = [self.sent[fingerprint]] if fingerprint in self.sent else []
+            self._submit_with([one for one in chosen if one not in self.refusers], voxels)
+            for trial in set(chosen) & self.refusers.keys():
+                self._submit_with([trial], voxels, self._not_refusing(trial))
         self._publish()
 
     def _publish(self) -> None:
         """Lets the cluster keep the voxels and the results that have not come, and release all others."""
         kept = [*self.waiting.values(), *self.sent.values()]
         self.client.publish_dataset(kept, name=self.name, override=True)
-        self.published_s, self.num_published = time.monotonic(), len(self.waiting)
+        self.num_published = len(self.waiting)
 
-    def _submit_with(self, trials: Sequence[str], voxels: Sequence[Future[Any]]) -> None:
+    def _submit_with(self, trials: Sequence[str], voxels: Sequence[Future[Any]], preferred: Sequence[str] = ()) -> None:
+        """Submits trials of one data set, whose workers are `preferred` as long as one of them is there."""
         if not trials:
             return
         for trial in trials:
@@ -175,38 +187,80 @@ class RemoteStudy:
             key=[f"{self.name}-{trial}{count}" for trial, count in zip(trials, again, strict=True)],
             pure=False,
             resources={"GPU": 1} if self._needs_gpu(trials) else None,
+            workers=list(preferred) or None,
+            allow_other_workers=bool(preferred),
         )
         self.waiting.update(zip(trials, futures, strict=True))
         self.ended.update(futures)
+
+    def _not_refusing(self, trial: str) -> list[str]:
+        """The addresses of the workers that have not refused a trial, and offer a GPU if it needs one."""
+        needs_gpu = self._needs_gpu([trial])
+        workers = self.client.scheduler_info(n_workers=-1)["workers"]
+        return [
+            address
+            for address, one in workers.items()
+            if address not in self.refusers[trial] and (one["resources"].get("GPU") or not needs_gpu)
+        ]
 
     def events(self) -> Iterator[tuple[int, Event]]:
         """Yields what arrives until every trial has ended."""
         while self.waiting:
             yield from self._arrived()
             yield from self._ended()
-            is_due = time.monotonic() - self.published_s > PUBLISH_EVERY_S
-            if self.waiting and is_due and len(self.waiting) < self.num_published:
+            if self.waiting and time.monotonic() - self.looked_s > LOOK_EVERY_S:
                 with suppress(OSError):  # the scheduler was lost: all is submitted again
-                    self._publish()
+                    yield from self._look()
+
+    def _look(self) -> Iterator[tuple[int, Event]]:
+        """From time to time: tells the cluster what it need not keep, and the user if no worker is left."""
+        self.looked_s = time.monotonic()
+        if len(self.waiting) < self.num_published:
+            self._publish()
+        yield from self._count_workers(next(iter(self.waiting)))
+
+    def _count_workers(self, trial: str) -> Iterator[tuple[int, Event]]:
+        """A note for the user if the last worker has gone, or the first has come back; it names no trial."""
+        has_workers = bool(self.client.scheduler_info(n_workers=-1)["workers"])
+        if has_workers != self.has_workers:
+            self.has_workers = has_workers
+            yield self.numbers[trial], ClusterNote("the cluster has workers again" if has_workers else NO_WORKER)
 
     def _arrived(self) -> Iterator[tuple[int, Event]]:
         """The events of running trials, for at most POLL_S."""
         until = time.monotonic() + POLL_S
         while (left := until - time.monotonic()) > 0:
             with suppress(Empty):
-                trial, worker, content = self.arrived.get(timeout=left)
-                if trial not in self.waiting:
-                    continue  # of a run that is not waited for: its end came before
-                event: Event = pickle.loads(content)
-                if isinstance(event, TrialStarted):
-                    event = replace(event, worker=worker)
-                    self.begun.add(trial)
-                    self._begin_folder(trial)
-                elif trial not in self.begun:
-                    continue  # it began under an earlier client, and is shown when it ends
-                elif isinstance(event, EpochRecord) and not self.plugin.is_shared:
-                    self.plugin.tasks[trial].folder.append(event)
-                yield self.numbers[trial], event
+                message: RemoteEvent = pickle.loads(self.arrived.get(timeout=left))
+                if message.trial_id in self.waiting:  # else it is of a run whose end came before
+                    yield from self._shown(message)
+
+    def _shown(self, message: RemoteEvent) -> Iterator[tuple[int, Event]]:
+        """An event of a running trial, whose epochs are kept here if its worker does not see the folder."""
+        trial, event = message.trial_id, message.event
+        number, task = self.numbers[trial], self.plugin.tasks[trial]
+        if isinstance(event, TrialStarted):
+            self.begun.add(trial)
+            self.adopted.discard(trial)
+            self._begin_folder(trial)
+            event = replace(event, worker=message.worker)
+        elif trial not in self.begun:  # it began under an earlier client
+            self.begun.add(trial)
+            self.adopted.add(trial)
+            yield (
+                number,
+                TrialStarted(
+                    task.trial,
+                    message.epochs,
+                    message.steps_per_epoch,
+                    resumed_from=message.epochs_done,
+                    earlier=(),
+                    worker=message.worker,
+                ),
+            )
+        if isinstance(event, EpochRecord) and not self.plugin.is_shared and trial not in self.adopted:
+            task.folder.append(event)
+        yield number, event
 
     def _begin_folder(self, trial: str) -> None:
         """Prepares the folder for the epochs of a trial that writes its own elsewhere; it starts from the first."""
@@ -223,6 +277,10 @@ class RemoteStudy:
         lost = []
         for trial, future in [(trial, future) for trial, future in self.waiting.items() if future.key in futures]:
             result = results.get(future.key)
+            if result is not None and result.address is not None:
+                if not any(result.address in addresses for addresses in self.refusers.values()):
+                    yield self.numbers[trial], ClusterNote(f"refused by a worker, to be tried again: {result.refusal}")
+                self.refusers.setdefault(trial, set()).add(result.address)
             if result is not None and (result.record is not None or self.tries[trial] >= MAX_REFUSALS):
                 end = self._keep(trial, result)
             elif future.status == "error" and not self._is_innocent(trial, future):
@@ -290,7 +348,8 @@ class RemoteStudy:
                     "the scheduler was lost and did not come back: finished trials are recorded, and the same command, "
                     "once it is there, runs the others"
                 )
-            with suppress(OSError):  # it was lost once more
+            with suppress(OSError):  # it was lost once more, or has no worker that takes the voxels
+                yield from self._count_workers(again[0])
                 self._submit(again)
                 return
 
@@ -316,6 +375,17 @@ def _alone(folder: Path) -> Iterator[None]:
         raise LockedError(f"{folder}: another command runs a study of this folder on a cluster") from None
     with lock:
         yield
+
+
+@contextmanager
+def _reporting_loss() -> Iterator[None]:
+    """DlxError if the cluster cannot be reached within the block."""
+    try:
+        yield
+    except (OSError, CancelledError) as error:
+        if isinstance(error, OSError) and error.filename is not None:  # of the study's folder
+            raise
+        raise DlxError(f"{LOST_AT_START} ({spell_error(error)})") from None
 
 
 def _ready(task: Task) -> Task:

@@ -23,9 +23,10 @@ from dlx.data.batches.voxels import VoxelStore
 from dlx.data.cache import load_cache
 from dlx.engine.fit import StepDone
 from dlx.execution.trials.process_cache import ProcessCache
-from dlx.execution.trials.trial import Event, Task, TrialEnded, prepared, run_trial
+from dlx.execution.trials.trial import Event, Task, TrialEnded, TrialStarted, prepared, run_trial
 from dlx.execution.workers.devices import cuda_names
 from dlx.records.folder import TrialFolder
+from dlx.records.schema import EpochRecord
 from dlx.system.errors import DataError, DlxError, LockedError, spell_error
 from dlx.system.interrupts import HAS_SIGNAL_MASKS
 
@@ -58,12 +59,25 @@ class RemoteEnd:
     """How a trial ended on a worker.
 
     `record` is a TrialRecord as compressed JSON. `files` are those of its folder, where that is not shared with the
-    client. `refusal` is why it could not run, if that may be temporary: then there is no record.
+    client. `refusal` is why the worker at `address` could not run it, if another worker may: then there is no record.
     """
 
     record: bytes | None
     files: dict[str, bytes] = field(default_factory=dict)
     refusal: str | None = None
+    address: str | None = None
+
+
+@dataclass(frozen=True)
+class RemoteEvent:
+    """An event of a trial that runs on a worker, and what a client has to know that has not seen the trial begin."""
+
+    trial_id: str
+    worker: str  # its name
+    epochs: int
+    steps_per_epoch: int
+    epochs_done: int  # before the event
+    event: Event
 
 
 class StudyOnWorker(WorkerPlugin):
@@ -145,18 +159,24 @@ def run_remote(study: str, trial: str, *sent: Mapping[str, Any]) -> RemoteEnd:
             plugin.store(task.resolved.dataset.fingerprint, next(iter(sent), None))
             return _run(plugin, trial, task, worker)
         except (DlxError, OSError) as error:  # such as a damaged checkpoint or a full disk
-            return RemoteEnd(None, refusal=f"{spell_error(error)} (on {worker.name})")
+            return RemoteEnd(None, refusal=f"{spell_error(error)} (on {worker.name})", address=worker.address)
 
 
 def _run(plugin: StudyOnWorker, trial: str, task: Task, worker: Worker) -> RemoteEnd:
     """Runs a trial until it ends or the study is stopped."""
     if plugin.is_shared and not task.folder.path.parent.parent.is_dir():
         raise DataError(f"{task.folder.path.parent.parent}: the study's folder is not there")
+    epochs = steps_per_epoch = epochs_done = 0
     for event in _events(plugin, task):
         if isinstance(event, TrialEnded):
             record = zlib.compress(event.record.model_dump_json().encode(), level=1)
             return RemoteEnd(record, {} if plugin.is_shared else _take_files(task.folder))
-        worker.log_event(plugin.name, (trial, str(worker.name), pickle.dumps(event)))
+        if isinstance(event, TrialStarted):
+            epochs, steps_per_epoch, epochs_done = event.epochs, event.steps_per_epoch, event.resumed_from
+        message = RemoteEvent(trial, str(worker.name), epochs, steps_per_epoch, epochs_done, event)
+        worker.log_event(plugin.name, pickle.dumps(message))
+        if isinstance(event, EpochRecord):
+            epochs_done = event.result.epoch
         if plugin.stopped.is_set():
             break
     return RemoteEnd(None, refusal="the study was stopped")

@@ -33,6 +33,7 @@ class JobSection(BaseModel):
     gpus_per_worker: Literal[0, 1] = 0
     interface: str | None = None  # the network interface over which workers reach the scheduler
     host: str | None = None  # or its address
+    tls: bool = False  # whether what is sent between command, scheduler and workers is encrypted
     directives: tuple[str, ...] = ()  # further lines for the job scheduler, such as "--constraint=a100"
     prologue: tuple[str, ...] = ()  # commands before the worker, such as "module load cuda"
     local_directory: str | None = None  # of a worker, on a local disk
@@ -52,6 +53,20 @@ class ClusterSpec:
     @property
     def is_local(self) -> bool:
         return self.address is None and self.jobs is None
+
+    @property
+    def name(self) -> str:
+        """As messages call it: by the option that named it."""
+        if self.is_local:
+            return "--executor dask"
+        return f"--cluster {self.jobs}" if self.address is None else f"--scheduler-address {self.address}"
+
+    @property
+    def how_to_add(self) -> str:
+        """What to do where it has no worker."""
+        if self.address is None:
+            return "worker processes did not start on this machine"
+        return f"on each machine: dask worker {self.address} --nthreads 1 --no-dashboard"
 
 
 def cluster_from(

@@ -1,10 +1,9 @@
 """The connection to a cluster, which is joined or started, and what is known of its workers: `connected`."""
 
 import logging
-import os
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,21 +11,23 @@ import torch
 
 import dlx
 from dlx.engine.device import Compute, choose_compute, describe_device
-from dlx.execution.cluster.spec import ClusterSpec, JobSection
+from dlx.execution.cluster.spec import ClusterSpec
 from dlx.execution.workers.devices import cuda_names
 from dlx.execution.workers.server import quiet_children
 from dlx.settings.spec import ComputeSpec
 from dlx.study.results import RESULTS_VERSION
-from dlx.system.errors import SettingError
+from dlx.system.errors import DlxError, SettingError
 from dlx.system.safe_path import without_main_module
 
 if TYPE_CHECKING:
     from distributed import Client
 
+Tell = Callable[[str], None]  # shows the user a line
+
 CONNECT_S = 30.0  # to the scheduler, at first and after it was lost
-WORKERS_S = 60.0  # until the first worker of a running cluster is there
-# dask starts its HTTP server in any case; on the usual port it would warn of another user's
-NO_DASHBOARD = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+WORKERS_S = 60.0  # until the first worker of a running cluster is there; a job may wait for days
+FIRST_JOBS_S = 5.0  # until the user is told that no job has started
+LOGGER = logging.getLogger(__name__)
 INSTALL = "--executor dask needs dask.distributed: pip install 'dlx[dask]'"
 
 
@@ -70,7 +71,8 @@ class Cluster:
         if key not in self._chosen:
             workers = self.client.scheduler_info(n_workers=-1)["workers"]
             with_gpu = [name for name, one in workers.items() if one["resources"].get("GPU")]
-            found = list(self.client.run(choose_compute, spec, workers=with_gpu or None).values())
+            with _asking():
+                found = list(self.client.run(choose_compute, spec, workers=with_gpu or None).values())
             unlike = {(str(one.device), one.device_name, one.precision, one.threads) for one in found}
             if len(unlike) > 1:
                 shown = "; ".join(sorted(f"{name or device}, {p}, {t} threads" for device, name, p, t in unlike))
@@ -83,26 +85,31 @@ class Cluster:
 
 
 @contextmanager
-def connected(spec: ClusterSpec, num_workers: int | None = None) -> Iterator[Cluster]:
+def connected(spec: ClusterSpec, num_workers: int | None = None, tell: Tell = LOGGER.warning) -> Iterator[Cluster]:
     """Joins or starts the cluster, waits for a worker, and checks what workers have.
 
     `num_workers` is that of a cluster on this machine. What was started here is closed at the end. SettingError if dask
-    is missing, the scheduler cannot be reached, no worker comes, or workers cannot run this version's trials.
+    is missing, the scheduler cannot be reached, no worker comes, no job can be submitted, or workers cannot run this
+    version's trials. `tell` shows a line if jobs have to wait.
     """
     try:
         from distributed import Client, LocalCluster
 
+        from dlx.execution.cluster.jobs import NO_DASHBOARD, start_jobs
         from dlx.execution.cluster.remote import IgnoresInterrupts
     except ImportError:
         raise SettingError(INSTALL) from None
     _quiet_logs()
     started: Any = None
+    errors: dict[str, str] = {}  # of jobs that could not be submitted
     stack = ExitStack()
     try:
         if spec.address is not None:
             place: Any = spec.address
         elif spec.jobs is not None and spec.section is not None:
-            started = place = start_jobs(spec.jobs, spec.section)
+            submitted = start_jobs(spec.jobs, spec.section)
+            started = place = submitted.cluster
+            errors = submitted.errors
         else:
             stack.enter_context(without_main_module())  # also for workers that dask starts later, in place of dead ones
             with quiet_children():
@@ -118,10 +125,11 @@ def connected(spec: ClusterSpec, num_workers: int | None = None) -> Iterator[Clu
         try:
             client = Client(place, timeout=CONNECT_S, set_as_default=False)
         except (OSError, TypeError, ValueError) as error:  # the latter for TLS without certificates, or no address
-            raise SettingError(f"--scheduler-address {spec.address}: cannot be reached: {_cause(error)}") from None
+            raise SettingError(f"{spec.name}: cannot be reached: {_cause(error)}") from None
         with client:
             if spec.is_local:
                 client.register_plugin(IgnoresInterrupts())
+            _wait_for_worker(client, spec, errors, tell)
             yield Cluster(client, tuple(_check(client, spec)))
     finally:
         if started is not None:
@@ -132,12 +140,12 @@ def connected(spec: ClusterSpec, num_workers: int | None = None) -> Iterator[Clu
 
 
 @contextmanager
-def joined(spec: ClusterSpec | None) -> Iterator[Cluster | None]:
+def joined(spec: ClusterSpec | None, tell: Tell = LOGGER.warning) -> Iterator[Cluster | None]:
     """The cluster for whose machines trials are to be planned; None for this machine, where `running` starts one."""
     if spec is None or spec.is_local:
         yield None
         return
-    with connected(spec) as cluster:
+    with connected(spec, tell=tell) as cluster:
         yield cluster
 
 
@@ -166,19 +174,52 @@ def _quiet_logs() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def _check(client: "Client", spec: ClusterSpec) -> list[str]:
-    """Waits for the first worker and asks all; remarks if machines differ. SettingError if one cannot run trials."""
-    where = spec.address or "the cluster"
+def _wait_for_worker(client: "Client", spec: ClusterSpec, errors: dict[str, str], tell: Tell) -> None:
+    """Waits for the first worker: for jobs without a limit, as they may be queued, unless none could be submitted."""
+    if spec.jobs is None:
+        try:
+            client.wait_for_workers(1, timeout=WORKERS_S)
+        except TimeoutError:
+            raise SettingError(f"{spec.name}: has no worker; {spec.how_to_add}") from None
+        return
+    has_told = False
+    while True:
+        with suppress(TimeoutError):
+            client.wait_for_workers(1, timeout=FIRST_JOBS_S)
+        num_jobs = 0 if spec.section is None else spec.section.workers
+        if len(errors) == num_jobs:
+            raise SettingError(f"{spec.name}: no job could be submitted: {next(iter(errors.values()))}")
+        if client.scheduler_info(n_workers=-1)["workers"]:
+            break
+        if not has_told:
+            tell(f"{num_jobs - len(errors)} jobs are submitted to {spec.jobs}; waiting for the first to start")
+            has_told = True
+    if errors:
+        tell(f"{len(errors)} of {num_jobs} jobs could not be submitted: {next(iter(errors.values()))}")
+
+
+@contextmanager
+def _asking() -> Iterator[None]:
+    """DlxError if a worker is lost while it is asked."""
     try:
-        client.wait_for_workers(1, timeout=None if spec.jobs is not None else WORKERS_S)
-    except TimeoutError:
-        raise SettingError(
-            f"{where}: has no worker; on each machine: dask worker {spec.address} --nthreads 1 --no-dashboard"
+        yield
+    except OSError as error:
+        raise DlxError(
+            f"a worker was lost while it was asked for its devices: run the command again ({_cause(error)})"
         ) from None
+
+
+def _check(client: "Client", spec: ClusterSpec) -> list[str]:
+    """Asks all workers; remarks if machines differ. SettingError if one cannot run trials."""
     try:
-        found: dict[str, WorkerFacts] = client.run(facts)
+        with _asking():
+            found: dict[str, WorkerFacts] = client.run(facts)
+    except DlxError:
+        raise
     except Exception as error:  # noqa: BLE001 - whatever it lacks
-        raise SettingError(f"{where}: a worker cannot run dlx: {error}; install this dlx on every machine") from None
+        raise SettingError(
+            f"{spec.name}: a worker cannot run dlx: {error}; install this dlx on every machine"
+        ) from None
     num_threads = {worker: info["nthreads"] for worker, info in client.scheduler_info(n_workers=-1)["workers"].items()}
     for worker, one in found.items():
         if (one.dlx, one.results_version) != (dlx.__version__, RESULTS_VERSION):
@@ -202,54 +243,3 @@ def _unlike(what: str, values: set[str]) -> list[str]:
         f"workers have unlike {what} ({', '.join(sorted(values))}): trials of one seed can differ in the last bits; "
         "each record says where it ran"
     ]
-
-
-def start_jobs(jobs: str, section: JobSection) -> Any:
-    """Starts a scheduler here and submits a job for each worker, by dask-jobqueue. SettingError if it is missing."""
-    try:
-        import dask_jobqueue
-    except ImportError:
-        raise SettingError(f"--cluster {jobs} needs dask-jobqueue: pip install 'dlx[dask]'") from None
-    kind = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "lsf": "LSFCluster", "sge": "SGECluster"}[jobs]
-    os.makedirs(section.log_directory, exist_ok=True)
-    cluster = getattr(dask_jobqueue, kind)(**job_options(jobs, section))
-    cluster.scale(jobs=section.workers)
-    return cluster
-
-
-def job_options(jobs: str, section: JobSection) -> dict[str, Any]:
-    """The arguments of dask-jobqueue's cluster; how cores and a GPU are asked for differs between job schedulers."""
-    gpu = section.gpus_per_worker
-    asked: Sequence[str] = ()
-    options: dict[str, Any] = {
-        "queue": section.queue,
-        "cores": 1,  # tasks at once, not processor cores
-        "processes": 1,
-        "memory": section.memory,
-        "walltime": section.walltime,
-        "job_script_prologue": list(section.prologue),
-        "log_directory": section.log_directory,
-        # dask's own limit would kill a worker; the job scheduler has one anyway
-        "worker_extra_args": ["--memory-limit 0", *([f"--resources GPU={gpu}"] if gpu else [])],
-        "scheduler_options": dict(NO_DASHBOARD),
-    }
-    if section.interface is not None:
-        options["interface"] = section.interface
-    if section.host is not None:
-        options["scheduler_options"]["host"] = section.host
-    if section.local_directory is not None:
-        options["local_directory"] = section.local_directory
-    if jobs == "slurm":
-        options |= {"account": section.account, "job_cpu": section.cores}
-        asked = [f"--gres=gpu:{gpu}"] if gpu else []
-    elif jobs == "pbs":
-        chunk = f"select=1:ncpus={section.cores}:mem={section.memory}" + (f":ngpus={gpu}" if gpu else "")
-        options |= {"account": section.account, "resource_spec": chunk}
-    elif jobs == "lsf":
-        options |= {"project": section.account, "ncpus": section.cores}
-        asked = [f"-gpu num={gpu}"] if gpu else []
-    else:
-        options |= {"project": section.account, "resource_spec": f"h_vmem={section.memory}"}
-        asked = [f"-pe smp {section.cores}", *([f"-l gpu={gpu}"] if gpu else [])]
-    options["job_extra_directives"] = [*asked, *section.directives]
-    return options

@@ -15,7 +15,7 @@ from dlx.system.interrupts import raise_if_stopped
 
 def agree_on_trial(task: Task, group: Group) -> None:
     """DlxError if the ranks would train unlike trials: other data or settings, or machines of another kind."""
-    first = group.tell(task.trial_id)
+    first = group.broadcast(task.trial_id)
     if first != task.trial_id:
         raise DlxError(
             f"rank {group.ranks.rank} would train another trial ({task.trial_id}) than rank 0 ({first}): all ranks "
@@ -31,7 +31,7 @@ def follow_trial(task: Task, stores: Stores, group: Group) -> None:
     torch.set_num_threads(task.resolved.compute.threads)
     job = cache.make_job(task.resolved, store, task.trial.seed)
     progress = TrialProgress()
-    saved = group.tell(None)
+    saved = group.broadcast(None)
     if saved is not None:
         checkpoint.restore(saved, job)
         progress = TrialProgress(**saved.header["progress"])

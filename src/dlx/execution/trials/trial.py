@@ -92,6 +92,13 @@ class CaptureFailed:
 
 
 @dataclass(frozen=True)
+class ClusterNote:
+    """What the user should know of the cluster that runs the trials, such as that it has no worker left."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class Scoring:
     """Training is over; all training and validation cases are being scored."""
 
@@ -105,7 +112,7 @@ class TrialEnded:
     was_done: bool
 
 
-Event = TrialStarted | StepDone | CaptureFailed | EpochRecord | Scoring | TrialEnded
+Event = TrialStarted | StepDone | CaptureFailed | ClusterNote | EpochRecord | Scoring | TrialEnded
 
 
 @dataclass
@@ -257,7 +264,7 @@ def _resume(task: Task, job: Job, group: Group | None) -> History:
         had_begun = task.folder.has_epochs()
         remark = "the checkpoint is missing: the trial starts over" if had_begun else None
         if group is not None:
-            group.tell(None)
+            group.broadcast(None)
         return History(TrialProgress(), [], remark)
     try:
         saved = checkpoint.read(path)
@@ -271,7 +278,7 @@ def _resume(task: Task, job: Job, group: Group | None) -> History:
         raise DataError(f"{cause}; --fresh starts this trial over") from None
     task.folder.restore(records)
     if group is not None:
-        group.tell(saved)
+        group.broadcast(saved)
     return History(progress, records)
 
 

@@ -63,6 +63,7 @@ def save(figure: Figure, path_svg: Path, path_png: Path | None) -> None:
     """Writes a figure as SVG and, where a path is given, as PNG."""
     _write(figure, path_svg, format="svg", metadata={"Date": None, "Creator": None})
     if path_png is not None:
+        figure.set_layout_engine("none")  # the layout of the SVG is kept: it takes as long as drawing
         _write(figure, path_png, format="png", dpi=200, metadata={"Software": None})
 
 

@@ -1,0 +1,114 @@
+"""Workers that a job scheduler starts, by dask-jobqueue: what each job asks for, and why one could not be submitted."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import dask
+from distributed import Security
+from distributed.deploy.spec import ProcessInterface
+
+from dlx.execution.cluster.spec import JobScheduler, JobSection
+from dlx.system.errors import SettingError
+
+# dask starts its HTTP server in any case; on the usual port it would warn of another user's
+NO_DASHBOARD = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """A cluster whose workers are jobs; `errors` has a line for each job, by its name, that could not be submitted."""
+
+    cluster: Any  # dask_jobqueue.JobQueueCluster, which has no types
+    errors: dict[str, str] = field(default_factory=dict)
+
+
+def start_jobs(jobs: JobScheduler, section: JobSection) -> Jobs:
+    """Starts a dask scheduler here and submits a job for each worker. SettingError if a package is missing."""
+    try:
+        import dask_jobqueue
+    except ImportError:
+        raise SettingError(f"--cluster {jobs} needs dask-jobqueue: pip install 'dlx[dask]'") from None
+    errors: dict[str, str] = {}
+    kind = getattr(dask_jobqueue, f"{jobs.upper()}Cluster")
+    os.makedirs(section.log_directory, exist_ok=True)
+    cluster = kind(**job_options(jobs, section), **tls_options(section), job_cls=_noting(kind.job_cls, errors))
+    cluster.scale(jobs=section.workers)
+    return Jobs(cluster, errors)
+
+
+def _noting(job_class: type, errors: dict[str, str]) -> type:
+    """A job whose submission may fail without an exception, which dask would print and then forget."""
+
+    class NotingJob(job_class):  # type: ignore[misc]
+        async def start(self) -> None:
+            try:
+                await super().start()
+            except (OSError, RuntimeError) as error:
+                errors[str(self.name)] = _spell_submission(error)
+                await ProcessInterface.start(self)  # else dask would submit it again and again
+
+    return NotingJob
+
+
+def _spell_submission(error: Exception) -> str:
+    """What the command of the job scheduler wrote, in one line; dask-jobqueue's message ends with it."""
+    if isinstance(error, FileNotFoundError):
+        return f"{error.filename} is not installed on this machine"
+    before, _, written = str(error).rpartition("stderr:")
+    return " ".join((written.strip() or before).split())
+
+
+def tls_options(section: JobSection) -> dict[str, Any]:
+    """The arguments for encryption: with dask's configured certificates, or with some that are made for this study."""
+    if not section.tls:
+        return {}
+    if dask.config.get("distributed.comm.tls.ca-file", None):
+        return {"security": Security(require_encryption=True), "protocol": "tls://"}
+    try:
+        security = Security.temporary()
+    except ImportError:
+        raise SettingError(
+            "cluster.tls makes certificates by the package cryptography: pip install cryptography"
+        ) from None
+    # workers read the certificate and its key from there: files that only the user may read
+    return {"security": security, "protocol": "tls://", "shared_temp_directory": section.log_directory}
+
+
+def job_options(jobs: str, section: JobSection) -> dict[str, Any]:
+    """The arguments of dask-jobqueue's cluster; how cores and a GPU are asked for differs between job schedulers."""
+    gpu = section.gpus_per_worker
+    asked: Sequence[str] = ()
+    options: dict[str, Any] = {
+        "queue": section.queue,
+        "cores": 1,  # tasks at once, not processor cores
+        "processes": 1,
+        "memory": section.memory,
+        "walltime": section.walltime,
+        "job_script_prologue": list(section.prologue),
+        "log_directory": section.log_directory,
+        # dask's own limit would kill a worker; the job scheduler has one anyway
+        "worker_extra_args": ["--memory-limit 0", *([f"--resources GPU={gpu}"] if gpu else [])],
+        "scheduler_options": dict(NO_DASHBOARD),
+    }
+    if section.interface is not None:
+        options["interface"] = section.interface
+    if section.host is not None:
+        options["scheduler_options"]["host"] = section.host
+    if section.local_directory is not None:
+        options["local_directory"] = section.local_directory
+    if jobs == "slurm":
+        options |= {"account": section.account, "job_cpu": section.cores}
+        asked = [f"--gres=gpu:{gpu}"] if gpu else []
+    elif jobs == "pbs":
+        chunk = f"select=1:ncpus={section.cores}:mem={section.memory}" + (f":ngpus={gpu}" if gpu else "")
+        options |= {"account": section.account, "resource_spec": chunk}
+    elif jobs == "lsf":
+        options |= {"project": section.account, "ncpus": section.cores}
+        asked = [f"-gpu num={gpu}"] if gpu else []
+    else:
+        options |= {"project": section.account, "resource_spec": f"h_vmem={section.memory}"}
+        asked = [f"-pe smp {section.cores}", *([f"-l gpu={gpu}"] if gpu else [])]
+    options["job_extra_directives"] = [*asked, *section.directives]
+    return options
