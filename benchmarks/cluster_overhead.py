@@ -3,8 +3,9 @@
     python -m benchmarks.cluster_overhead --trials 2000
 
 The trials do no work: their results are on disk, so a worker locks the folder, reads the record and sends it back.
-Everything else is as in a study: the task, its end, the record that the client checks. Scheduler and two workers are
-processes on this machine that talk over TCP. With `--sleep-s` trials sleep instead: how many a scheduler carries.
+Everything else is as in a study: the task, its end, the record that the client checks; but no events of its epochs, and
+no file is written. Scheduler and two workers are processes on this machine that talk over TCP. With `--sleep-s` trials
+sleep first, and send the events of a trial of one epoch: how many a scheduler carries.
 """
 
 import argparse
@@ -13,17 +14,20 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
-from distributed import Client, LocalCluster, as_completed
+from distributed import Client, LocalCluster, Worker, WorkerPlugin
 
+from dlx.execution.cluster import remote
 from dlx.execution.cluster.collect import run_on_cluster
 from dlx.execution.cluster.jobs import NO_DASHBOARD
 from dlx.execution.planning.plan import make_plan
 from dlx.execution.runner import run_plan
-from dlx.execution.trials.trial import TrialEnded
+from dlx.execution.trials.trial import Event, Scoring, Task, TrialEnded, TrialStarted
 from dlx.records.schema import TrialRecord
 from dlx.settings.layers import make_spec
 from dlx.study.axes import Variant
@@ -44,20 +48,39 @@ def nothing(number: int) -> int:
     return number
 
 
-def bare_s(client: Client, num_trials: int) -> float:
+def submitted_s(client: Client, num_trials: int) -> float:
     """Seconds that dask takes to submit so many tasks one by one and to gather their results."""
     started = time.perf_counter()
     client.gather([client.submit(nothing, number, pure=False) for number in range(num_trials)])
     return time.perf_counter() - started
 
 
-def sleeping_s(client: Client, num_trials: int, seconds: float) -> float:
-    """Seconds for tasks that sleep, collected as dlx collects trials."""
+def mapped_s(client: Client, num_trials: int) -> float:
+    """Seconds that dask takes to submit so many tasks by one call, as dlx does, and to gather their results."""
     started = time.perf_counter()
-    futures = client.map(time.sleep, [seconds] * num_trials, pure=False)
-    for batch in as_completed(futures).batches():
-        client.gather(batch)
+    client.gather(client.map(nothing, range(num_trials), pure=False))
     return time.perf_counter() - started
+
+
+class SleepingTrials(WorkerPlugin):
+    """Makes the trials of a worker sleep before they give their result, and send the events of a trial that runs."""
+
+    name = "sleeping-trials"
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def setup(self, worker: Worker) -> None:  # noqa: ARG002 - distributed passes it
+        run_trial = remote.run_trial
+
+        def sleeping(task: Task, *given: Any) -> Iterator[Event]:
+            yield TrialStarted(task.trial, epochs=1, steps_per_epoch=2, resumed_from=0, earlier=())
+            time.sleep(self.seconds)
+            yield from task.folder.epochs()
+            yield Scoring()
+            yield from run_trial(task, *given)
+
+        remote.run_trial = sleeping
 
 
 def finished_study(folder: Path, num_trials: int) -> dict:
@@ -103,25 +126,30 @@ def main() -> None:
         memory_limit=0,
     )
     with tempfile.TemporaryDirectory() as place, local as cluster, Client(cluster) as client:
+        study = finished_study(Path(place), arguments.trials)
         if arguments.sleep_s is not None:
-            taken = sleeping_s(client, arguments.trials, arguments.sleep_s)
+            client.register_plugin(SleepingTrials(arguments.sleep_s))
+            taken = ours_s(client, study, [])
             ideal = arguments.trials * arguments.sleep_s / arguments.workers
             found = {"trials": arguments.trials, "workers": arguments.workers, "sleep_s": arguments.sleep_s}
             print(json.dumps(found | {"seconds": round(taken, 2), "of_ideal": round(taken / ideal, 3)}))
             return
-        study = finished_study(Path(place), arguments.trials)
-        bare, ours, memory = [], [], []
-        bare_s(client, 100)
+        memory = [psutil.Process().memory_info().rss / 2**20]
+        taken: dict[str, list[float]] = {"submit": [], "map": [], "dlx": []}
+        submitted_s(client, 100)
         for _ in range(arguments.repeats):
-            bare.append(1000 * bare_s(client, arguments.trials) / arguments.trials)
-            ours.append(1000 * ours_s(client, study, memory) / arguments.trials)
-        ratios = [one / other for one, other in zip(ours, bare, strict=True)]
+            taken["submit"].append(submitted_s(client, arguments.trials))
+            taken["map"].append(mapped_s(client, arguments.trials))
+            taken["dlx"].append(ours_s(client, study, memory))
+        ratios = {
+            f"of_{name}": statistics.median(one / other for one, other in zip(taken["dlx"], taken[name], strict=True))
+            for name in ("submit", "map")
+        }
         print(json.dumps({
             "trials": arguments.trials,
             "record_bytes": study["bytes"],
-            "bare_ms": [round(one, 2) for one in bare],
-            "dlx_ms": [round(one, 2) for one in ours],
-            "ratio": round(statistics.median(ratios), 2),
+            **{f"{name}_ms": [round(1000 * one / arguments.trials, 2) for one in taken[name]] for name in taken},
+            **{name: round(ratio, 2) for name, ratio in ratios.items()},
             "client_mib": [round(one) for one in memory],
         }))  # fmt: skip
 

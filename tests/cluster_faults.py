@@ -105,12 +105,15 @@ def run_alone(folder: Path, trials: list[str] = MANY) -> Path:
 
 
 def differences(out: Path, alone: Path) -> str:
-    """How the records differ: lost, doubled or unlike trials; empty if they are equal."""
+    """How the records differ: lost, doubled or unlike trials; empty if they are equal. A trial is doubled if an epoch
+    is recorded twice, as two workers that train it would do.
+    """
     found, expected = results(out), results(alone)
-    folders = [json.loads(path.read_text())["trial"] for path in (out / "trials").glob("*/result.json")]
+    epochs = [path.read_text().splitlines() for path in (out / "trials").glob("*/epochs.jsonl")]
+    numbers = [[json.loads(line)["result"]["epoch"] for line in lines] for lines in epochs]
     lost, more = expected.keys() - found.keys(), found.keys() - expected.keys()
     unlike = [trial for trial in expected.keys() & found.keys() if expected[trial] != found[trial]]
-    doubled = len(folders) - len(set(folders))
+    doubled = sum(len(found) != len(set(found)) for found in numbers)
     if not (lost or more or unlike or doubled):
         return ""
     return f"{len(lost)} lost, {len(more)} unknown, {doubled} doubled, {len(unlike)} unlike"

@@ -5,9 +5,10 @@ import os
 import re
 import signal
 import stat
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -17,16 +18,17 @@ from safetensors.numpy import load_file
 
 pytest.importorskip("distributed")
 
-from distributed import Client, LocalCluster
+from distributed import Client, KilledWorker, LocalCluster
 
 from cluster_faults import FEW, differences, run_alone, run_with_faults
 from cluster_processes import free_port
-from dlx.execution.cluster import collect, start
+from dlx.execution.cluster import collect, remote, sharing, start, watch
+from dlx.execution.cluster.collect import RemoteStudy
 from dlx.execution.cluster.jobs import NO_DASHBOARD, job_options
 from dlx.execution.cluster.remote import StudyOnWorker
 from dlx.execution.cluster.spec import ClusterSpec, cluster_from
 from dlx.execution.cluster.start import connected
-from dlx.execution.planning.plan import make_plan
+from dlx.execution.planning.plan import Plan, make_plan
 from dlx.execution.runner import run_plan
 from dlx.execution.trials.trial import ClusterNote, StepDone, TrialEnded, TrialStarted
 from dlx.records.folder import TrialFolder
@@ -85,6 +87,7 @@ def test_no_option_is_no_cluster_and_one_is_enough_for_it():
         ("[cluster]\nworkers = 1\nwalltime = 'long'\ninterface = 'ib0'\n", r"cluster\.walltime"),
         ("[cluster]\nworkers = 1\nqeue = 'a'\ninterface = 'ib0'\n", r"cluster\.qeue"),
         ("[cluster]\nworkers = 1\ngpus_per_worker = 2\ninterface = 'ib0'\n", r"cluster\.gpus_per_worker"),
+        ("[cluster]\nworkers = 1\nmemory = '32 gigs'\ninterface = 'ib0'\n", r"cluster\.memory"),
         ("[cluster]\nworkers = 1\n", r"cluster\.interface .* or cluster\.host is missing"),
     ],
 )
@@ -157,6 +160,22 @@ def alone(tmp_path_factory) -> Path:
     return folder
 
 
+def share_nothing(monkeypatch, *, but_the_cache=False) -> None:
+    """Makes workers see no folder of the client."""
+    monkeypatch.setattr(sharing, "sees", lambda path, token: False)
+    monkeypatch.setattr(sharing, "is_readable", lambda path: but_the_cache and path.endswith(".safetensors"))
+
+
+def left_by_a_killed_command(plan: Plan, client: Client) -> RemoteStudy:
+    """A study that a command has submitted before it was killed."""
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    token = sharing.token_in(plan.folder).__enter__()
+    ids = [task.trial_id for task in plan.trials]
+    study = RemoteStudy.of(dict(enumerate(plan.trials)), plan.stores, client, plan.folder, token, ids)
+    study.begin()
+    return study
+
+
 def files_of(folder: Path) -> set[str]:
     return {f"{path.parent.name}/{path.name}" for path in folder.glob("trials/*/*") if path.name != ".lock"}
 
@@ -171,7 +190,7 @@ def test_a_cluster_gives_the_records_and_files_of_a_run_without_it(
     tmp_path, monkeypatch, alone, is_shared, has_cache, num_workers
 ):
     if not is_shared:
-        monkeypatch.setattr(collect, "is_readable", lambda path: path.endswith(".safetensors"))
+        share_nothing(monkeypatch, but_the_cache=True)
     cache = tmp_path / "cache" if has_cache else None
     with client_in_this_process(num_workers) as client:
         events = run(tmp_path / "out", small_study(), client, cache)
@@ -227,7 +246,7 @@ def test_what_one_worker_refuses_another_runs(tmp_path, monkeypatch, alone):
         events = [event for _, event in run(tmp_path, small_study(), client)]
     assert results(tmp_path) == results(alone)
     assert [event.text for event in events if isinstance(event, ClusterNote)] == [
-        "refused by a worker, to be tried again: this worker has no CUDA device (on 0)"
+        "refused by a worker, so for another: this worker has no CUDA device (on 0)"
     ]
 
 
@@ -256,21 +275,21 @@ def test_the_user_is_told_that_no_worker_is_left_and_that_one_came_back(tmp_path
             if isinstance(event, ClusterNote):
                 notes.append(event.text)
                 client.cluster.scale(1)
-    assert notes == ["the cluster has no worker: trials wait until one comes", "the cluster has workers again"]
+    assert notes == [watch.NO_WORKER, "the cluster has workers again"]
     assert results(tmp_path) == results(alone)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("is_shared", [True, False], ids=["folder shared", "files sent"])
 def test_a_later_client_shows_a_trial_that_began_before_it(tmp_path, monkeypatch, is_shared):
-    monkeypatch.setattr(collect, "is_readable", lambda _: is_shared)
+    if not is_shared:
+        share_nothing(monkeypatch)
     settings = merge(SETTINGS, {"train": {"epochs": 4, "steps_per_epoch": 40}})
     study = make_study(name="s", variants=make_variants(settings, []), seeds=(0,))
     plan = make_plan(study, tmp_path / "out", cache_dir=None)
     (task,) = plan.trials
     with client_in_this_process(1) as client:
-        first = collect.RemoteStudy.of({0: task}, plan.stores, client, plan.folder, [task.trial_id])
-        first.begin()  # by a command that is then killed
+        first = left_by_a_killed_command(plan, client)
         first.arrived.get(timeout=60)
         with Client(client.scheduler.address, set_as_default=False) as later:
             events = [event for _, event in run_plan(plan, client=later)]
@@ -283,6 +302,89 @@ def test_a_later_client_shows_a_trial_that_began_before_it(tmp_path, monkeypatch
     assert [record.result for record in task.folder.epochs()] == [
         record.result for record in TrialFolder.at(tmp_path / "alone/trials" / task.folder.path.name).epochs()
     ]
+
+
+@pytest.mark.slow
+def test_a_worker_that_joins_later_and_has_another_folder_of_that_path_refuses(tmp_path, monkeypatch, alone):
+    shared, sees = [], remote.sees
+    monkeypatch.setattr(remote, "sees", lambda *file: remote.get_worker().name == 0 and sees(*file))
+    with client_in_this_process(1) as client:
+        plan = make_plan(small_study(3), tmp_path, cache_dir=None)
+        for _, event in run_plan(plan, client=client):
+            if isinstance(event, TrialStarted) and not shared:
+                client.cluster.scale(2)
+                client.wait_for_workers(2)
+            shared += [event.text] if isinstance(event, ClusterNote) else []
+            if isinstance(event, TrialEnded):
+                assert event.record.status == "done"
+    assert all(results(tmp_path)[trial] == expected for trial, expected in results(alone).items())
+    assert len(results(tmp_path)) == 6
+    (note,) = shared
+    assert "does not see the study's folder (on 1)" in note
+
+
+@pytest.mark.slow
+def test_a_later_client_goes_on_with_the_last_attempt_of_a_trial(tmp_path, monkeypatch, alone):
+    share_nothing(monkeypatch)
+    plan = make_plan(small_study(), tmp_path, cache_dir=None)
+    with client_in_this_process() as client:
+        first = left_by_a_killed_command(plan, client)
+        first._submit([plan.trials[0].trial_id])  # once more, as after a loss
+        client.gather(list(first.waiting.values()))
+        second = left_by_a_killed_command(plan, client)
+        assert sorted(second.attempts.values()) == [1, 1, 1, 2]
+        assert {future.key for future in second.waiting.values()} == {future.key for future in first.waiting.values()}
+        assert all(future.done() for future in second.waiting.values())
+        events = [event for _, event in run_plan(plan, client=client)]
+    assert results(tmp_path) == results(alone)
+    assert not any(isinstance(event, TrialStarted) for event in events)
+
+
+def stop_after(num_epochs: int, folder: Path, study: Study, client: Client | None, **how) -> None:
+    """Runs a study and stops it, as Ctrl-C does, after so many epochs of its first trial."""
+    with closing(run_plan(make_plan(study, folder, cache_dir=None), client=client, **how)) as events:
+        for _, event in events:
+            if isinstance(event, EpochRecord) and event.result.epoch == num_epochs:
+                return
+
+
+def first_start(events) -> TrialStarted:
+    return next(event for _, event in events if isinstance(event, TrialStarted))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_shared", [True, False], ids=["folder shared", "files sent"])
+def test_a_trial_that_was_stopped_goes_on_where_a_checkpoint_is_and_starts_over_if_fresh(
+    tmp_path, monkeypatch, is_shared
+):
+    if not is_shared:
+        share_nothing(monkeypatch)
+    settings = merge(SETTINGS, {"train": {"epochs": 4, "steps_per_epoch": 20}})
+    study = make_study(name="s", variants=make_variants(settings, []), seeds=(0,))
+    run(tmp_path / "alone", study)
+    with client_in_this_process(1) as client:
+        stop_after(2, tmp_path / "local", study, None)  # its checkpoint is on this machine
+        events = run(tmp_path / "local", study, client)
+        assert first_start(events).resumed_from == 2
+        assert results(tmp_path / "local") == results(tmp_path / "alone")
+        stop_after(2, tmp_path / "out", study, client)  # its checkpoint is where the worker writes
+        assert first_start(run(tmp_path / "out", study, client)).resumed_from >= 2
+        stop_after(2, tmp_path / "fresh", study, client)
+        assert first_start(run(tmp_path / "fresh", study, client, fresh=True)).resumed_from == 0
+    for name in ("out", "fresh"):
+        assert results(tmp_path / name) == results(tmp_path / "alone")
+        (folder,) = (tmp_path / name / "trials").iterdir()
+        assert [one.result.epoch for one in TrialFolder.at(folder).epochs()] == [1, 2, 3, 4]
+
+
+def test_a_trial_is_failed_for_deaths_of_its_worker_only_if_it_had_begun_each_time(tmp_path):
+    plan = make_plan(small_study(1), tmp_path, cache_dir=None)
+    tasks = {task.trial_id: task for task in plan.trials}
+    study = RemoteStudy(None, StudyOnWorker("s", tasks, {}, is_shared=True), plan.stores, None, {}, "s")
+    killed = SimpleNamespace(exception=lambda: KilledWorker("s", None, 3))
+    study.starts.update({"waited": 0, "began": 3, "ended its workers": 4})
+    assert [study._is_innocent(trial, killed) for trial in study.starts] == [True, True, False]
+    assert not study._is_innocent("waited", SimpleNamespace(exception=lambda: ValueError()))
 
 
 def test_trials_on_a_gpu_are_refused_where_no_worker_offers_one(tmp_path):
@@ -312,12 +414,10 @@ def test_fresh_trials_are_cleared_once_and_failed_ones_run_again_if_asked(tmp_pa
 def test_another_command_on_the_same_folder_is_refused_and_results_that_wait_are_collected(
     tmp_path, monkeypatch, alone
 ):
-    monkeypatch.setattr(collect, "is_readable", lambda _: False)  # so the results wait on the cluster
+    share_nothing(monkeypatch)  # so the results wait on the cluster
     plan = make_plan(small_study(), tmp_path, cache_dir=None)
-    tasks, ids = dict(enumerate(plan.trials)), [task.trial_id for task in plan.trials]
     with client_in_this_process() as client:
-        study = collect.RemoteStudy.of(tasks, plan.stores, client, tmp_path, ids)
-        study.begin()  # by a command that is killed before it collects anything
+        study = left_by_a_killed_command(plan, client)
         client.gather(list(study.waiting.values()))
         with Client(client.scheduler.address, set_as_default=False) as later:
             first = run_plan(plan, client=later)
@@ -333,17 +433,16 @@ def test_another_command_on_the_same_folder_is_refused_and_results_that_wait_are
 
 @pytest.mark.slow
 def test_studies_of_two_data_sets_on_one_cluster_do_not_mix_their_voxels(tmp_path, monkeypatch):
-    monkeypatch.setattr(collect, "is_readable", lambda _: False)
+    share_nothing(monkeypatch)
     with client_in_this_process() as client:
         for seed in (1, 2):
             settings = merge(SETTINGS, {"data": {"source": f"phantom:subjects=4,size=24,seed={seed}"}})
             study = make_study(name="s", variants=make_variants(settings, []), seeds=(0,))
             run(tmp_path / f"alone{seed}", study)
             plan = make_plan(study, tmp_path / f"out{seed}", cache_dir=None)
-            remote = collect.RemoteStudy.of(dict(enumerate(plan.trials)), plan.stores, client, plan.folder, ["x"])
-            remote.begin()  # whose voxels stay on the cluster, as those of a study that runs beside the next
+            remote = left_by_a_killed_command(plan, client)  # whose voxels stay on the cluster, as beside another study
             run(tmp_path / f"out{seed}", study, client)
-            keys = {future.key for future in remote.sent.values()}
+            keys = {future.key for future in remote.sent.futures.values()}
             assert len(keys) == 1
             assert not keys & {"images", "masks"}
             assert results(tmp_path / f"out{seed}") == results(tmp_path / f"alone{seed}")
@@ -376,7 +475,7 @@ def test_a_scheduler_that_is_not_there_and_one_without_workers_are_refused_in_on
     with pytest.raises(SettingError, match=r"^--scheduler-address x://127\.0\.0\.1:1: cannot be reached: "):
         connected(ClusterSpec("x://127.0.0.1:1")).__enter__()
     with LocalCluster(n_workers=0, processes=False, scheduler_kwargs=NO_DASHBOARD, silence_logs=50) as cluster:
-        address = cluster.scheduler.address.replace("inproc", "inproc")
+        address = cluster.scheduler.address
         with pytest.raises(SettingError, match=r"has no worker; on each machine: dask worker .* --nthreads 1"):
             connected(ClusterSpec(address)).__enter__()
 
@@ -487,6 +586,9 @@ def test_jobs_that_cannot_be_submitted_are_an_error_with_what_the_job_scheduler_
     slurm(FAILING_SBATCH)
     with pytest.raises(SettingError, match=r"submitted: sbatch: error: invalid partition specified: gpu$"):
         connected(spec).__enter__()
+    cluster_file(tmp_path, '[cluster]\nworkers = 2\ninterface = "none0"\nmemory = "2GB"\n')
+    with pytest.raises(SettingError, match=r"^--cluster slurm: the scheduler cannot be started: [^\n]*none0[^\n]*$"):
+        connected(cluster_from(None, None, "slurm", path)).__enter__()
 
 
 @pytest.mark.long

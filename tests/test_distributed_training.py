@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import made_scans
 from cluster_processes import free_port
 from dlx.api.studies import one_network
 from dlx.cli.options import TrainOptions
@@ -145,6 +146,30 @@ def test_two_ranks_train_as_one_process_does_where_the_loss_is_gathered(tmp_path
     assert_equal_runs(two, one)
     soft = [[epoch["train_soft_dice_running"] for epoch in epochs_of(folder)] for folder in (two, one)]
     assert soft[0] == pytest.approx(soft[1], rel=1e-4)
+
+
+KINDS = {
+    "volumes with deep supervision": ["model.dims=3", "model.deep_supervision=1", "batch.patch_size_px=[8,16,16]"],
+    "blocks": ["batch.kind=block"],
+    "regions": ["data.source=phantom:subjects=3,size=24,regions=true"],
+    "Lovász": ["loss=lovasz+focal:gamma=1"],
+    "patches around classes": ["batch.foreground_fraction=0.5", "batch.foreground_by=class", "dropout.kind=dropout2d"],
+}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("settings", KINDS.values(), ids=KINDS)
+def test_two_ranks_train_as_one_process_does_for_each_kind_of_batch_and_loss(settings, tmp_path, cache):
+    words = [word for setting in settings for word in ("--set", setting)]
+    two, one = (train([*TINY, *AUGMENTED, *words], ranks, tmp_path / str(ranks), cache) for ranks in (2, 1))
+    assert_equal_runs(two, one)
+
+
+@pytest.mark.long
+def test_two_ranks_train_as_one_process_does_where_a_label_is_ignored(dlx, tmp_path, cache):
+    arguments = ["--data", made_scans.make_data("ignored", dlx).absolute(), "--val", "c3", *TINY[4:], *AUGMENTED]
+    two, one = (train(arguments, ranks, tmp_path / str(ranks), cache) for ranks in (2, 1))
+    assert_equal_runs(two, one)
 
 
 @pytest.mark.slow

@@ -20,7 +20,7 @@ SOURCE = ROOT / "src/dlx"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 # extras that are of use, not of the program: they install others, or tools
 NOT_IMPORTED = {"all", "dev"}
-INDIRECT = {"onnxscript": "torch.onnx exports with it"}
+INDIRECT = {"onnxscript": "torch.onnx exports with it", "cryptography": "distributed makes certificates with it"}
 
 
 def name_of(requirement):

@@ -153,6 +153,7 @@ def run(
     from dlx.execution.cluster.start import joined, running
     from dlx.execution.planning.plan import make_plan
     from dlx.execution.runner import run_plan
+    from dlx.execution.trials.trial import ClusterNote
     from dlx.execution.workers.server import start_server
 
     if spec is None:
@@ -180,7 +181,9 @@ def run(
             )
             with closing(events):  # if `on_event` raises, workers end here, though the traceback keeps the generator
                 for index, event in events:
-                    if on_event is not None:
+                    if isinstance(event, ClusterNote):  # which is of no trial
+                        LOGGER.warning(event.text)
+                    elif on_event is not None:
                         on_event(plan.trials[index].trial, event)
     return load_run(plan.folder)
 

@@ -30,7 +30,7 @@ class Outcome:
 
     by_index: dict[int, tuple[TrialRecord, Path]] = field(default_factory=dict)
     interrupt: KeyboardInterrupt | None = None
-    kept_epochs: int = 0  # finished epochs of interrupted trials; their checkpoints are on disk
+    kept: dict[int, int] = field(default_factory=dict)  # finished epochs of interrupted trials, by index in the plan
 
     @property
     def was_interrupted(self) -> bool:
@@ -52,7 +52,6 @@ class Display(Protocol):
 def follow(events: Iterator[tuple[int, Event]], display: Display) -> Outcome:
     """Shows all events and collects the outcome of the run; Ctrl-C or SIGTERM ends it, and the outcome records that."""
     outcome = Outcome()
-    kept: dict[int, int] = {}
     obstacles: set[str] = set()
     try:
         for index, event in events:
@@ -67,17 +66,16 @@ def follow(events: Iterator[tuple[int, Event]], display: Display) -> Outcome:
                 continue
             display.show(index, event)
             if isinstance(event, TrialStarted):
-                kept[index] = event.resumed_from
+                outcome.kept[index] = event.resumed_from
             elif isinstance(event, EpochRecord):
-                kept[index] = event.result.epoch
+                outcome.kept[index] = event.result.epoch
             elif isinstance(event, TrialEnded):
-                kept.pop(index, None)
+                outcome.kept.pop(index, None)
                 outcome.by_index[index] = (event.record, event.folder)
     except KeyboardInterrupt as interrupt:
         outcome.interrupt = interrupt
         if isinstance(events, Generator):
             events.close()  # workers end, and a checkpoint that is being written is completed
-    outcome.kept_epochs = sum(kept.values())
     return outcome
 
 

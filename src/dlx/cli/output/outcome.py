@@ -83,7 +83,9 @@ def stopped_line(plan: "Plan", outcome: "Outcome") -> str:
     done = len(outcome.trials)
     trials = f"{done} of {len(plan.trials)} trials are done; " if len(plan.trials) > 1 else ""
     how = "interrupted" if outcome.interrupt is None else spell_stop(outcome.interrupt)
-    return f"{how}; {trials}{counted(outcome.kept_epochs, 'finished epoch')} of unfinished trials kept"
+    # without a checkpoint here, as of a trial whose worker writes elsewhere, it is not known what that worker keeps
+    kept = sum(epochs for index, epochs in outcome.kept.items() if plan.trials[index].folder.last.exists())
+    return f"{how}; {trials}{counted(kept, 'finished epoch')} of unfinished trials kept"
 
 
 @contextmanager

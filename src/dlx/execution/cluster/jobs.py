@@ -1,7 +1,11 @@
 """Workers that a job scheduler starts, by dask-jobqueue: what each job asks for, and why one could not be submitted."""
 
 import os
-from collections.abc import Sequence
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,44 +14,86 @@ from distributed import Security
 from distributed.deploy.spec import ProcessInterface
 
 from dlx.execution.cluster.spec import JobScheduler, JobSection
-from dlx.system.errors import SettingError
+from dlx.system.errors import SettingError, spell_error
 
 # dask starts its HTTP server in any case; on the usual port it would warn of another user's
 NO_DASHBOARD = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
 
 
-@dataclass(frozen=True)
+REPLACE_EVERY_S = 30.0
+LOST_AFTER_S = 120  # a nanny may have to import torch from a slow disk before its new worker is there
+SHORT_S = 600.0  # a job that ends before did not reach its walltime
+MAX_SHORT = 3  # for each worker, before jobs are no longer replaced
+
+
+@dataclass
 class Jobs:
-    """A cluster whose workers are jobs; `errors` has a line for each job, by its name, that could not be submitted."""
+    """A cluster whose workers are jobs. `errors` has a line for each job, by its name, that could not be submitted."""
 
-    cluster: Any  # dask_jobqueue.JobQueueCluster, which has no types
+    cluster: Any = None  # dask_jobqueue.JobQueueCluster, which has no types
     errors: dict[str, str] = field(default_factory=dict)
+    num_short: int = 0  # jobs that ended soon after they had started
 
 
-def start_jobs(jobs: JobScheduler, section: JobSection) -> Jobs:
-    """Starts a dask scheduler here and submits a job for each worker. SettingError if a package is missing."""
+@contextmanager
+def started_jobs(jobs: JobScheduler, section: JobSection, tell: Callable[[str], None]) -> Iterator[Jobs]:
+    """Starts a dask scheduler here and submits a job for each worker; submits another one for each that has ended.
+
+    SettingError if a package is missing or the scheduler cannot be started. At the end all jobs are cancelled.
+    """
     try:
         import dask_jobqueue
     except ImportError:
         raise SettingError(f"--cluster {jobs} needs dask-jobqueue: pip install 'dlx[dask]'") from None
-    errors: dict[str, str] = {}
-    kind = getattr(dask_jobqueue, f"{jobs.upper()}Cluster")
+    dask.config.set({"distributed.deploy.lost-worker-timeout": LOST_AFTER_S})
+    kind, started = getattr(dask_jobqueue, f"{jobs.upper()}Cluster"), Jobs()
     os.makedirs(section.log_directory, exist_ok=True)
-    cluster = kind(**job_options(jobs, section), **tls_options(section), job_cls=_noting(kind.job_cls, errors))
-    cluster.scale(jobs=section.workers)
-    return Jobs(cluster, errors)
+    options = job_options(jobs, section) | tls_options(section)
+    try:
+        started.cluster = kind(**options, job_cls=_noting(kind.job_cls, started))
+    except (RuntimeError, ValueError) as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise SettingError(f"--cluster {jobs}: the scheduler cannot be started: {spell_error(cause)}") from None
+    is_over = threading.Event()
+    started.cluster.scale(jobs=section.workers)
+    keeper = threading.Thread(target=_replace, args=(started, section.workers, is_over, tell), daemon=True)
+    keeper.start()
+    try:
+        yield started
+    finally:
+        is_over.set()
+        keeper.join()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            started.cluster.close(timeout=10)
 
 
-def _noting(job_class: type, errors: dict[str, str]) -> type:
+def _replace(started: Jobs, num_workers: int, is_over: threading.Event, tell: Callable[[str], None]) -> None:
+    """Submits jobs in place of those that have ended, until too many of them have ended early."""
+    while not is_over.wait(REPLACE_EVERY_S):
+        if started.num_short > MAX_SHORT * num_workers:
+            tell(f"{started.num_short} jobs ended within {SHORT_S / 60:g} minutes: no more are submitted")
+            return
+        started.cluster.scale(jobs=num_workers)
+
+
+def _noting(job_class: type, started: Jobs) -> type:
     """A job whose submission may fail without an exception, which dask would print and then forget."""
 
     class NotingJob(job_class):  # type: ignore[misc]
         async def start(self) -> None:
+            self.started_s = time.monotonic()
             try:
                 await super().start()
-            except (OSError, RuntimeError) as error:
-                errors[str(self.name)] = _spell_submission(error)
+            except (OSError, RuntimeError, ValueError) as error:
+                started.errors[str(self.name)] = _spell_submission(error)
                 await ProcessInterface.start(self)  # else dask would submit it again and again
+
+        async def close(self) -> None:
+            started.num_short += time.monotonic() - self.started_s < SHORT_S
+            await super().close()
 
     return NotingJob
 

@@ -22,12 +22,14 @@ from distributed import Worker, WorkerPlugin, get_worker
 from dlx.data.batches.voxels import VoxelStore
 from dlx.data.cache import load_cache
 from dlx.engine.fit import StepDone
+from dlx.execution.cluster.facts import facts, misfit
 from dlx.execution.trials.process_cache import ProcessCache
 from dlx.execution.trials.trial import Event, Task, TrialEnded, TrialStarted, prepared, run_trial
 from dlx.execution.workers.devices import cuda_names
 from dlx.records.folder import TrialFolder
 from dlx.records.schema import EpochRecord
 from dlx.system.errors import DataError, DlxError, LockedError, spell_error
+from dlx.system.files import write_atomically
 from dlx.system.interrupts import HAS_SIGNAL_MASKS
 
 STEP_MESSAGES_EVERY_S = 1.0  # each is a message through the scheduler
@@ -70,9 +72,13 @@ class RemoteEnd:
 
 @dataclass(frozen=True)
 class RemoteEvent:
-    """An event of a trial that runs on a worker, and what a client has to know that has not seen the trial begin."""
+    """An event of a trial that runs on a worker, and what a client has to know that has not seen the trial begin.
+
+    `attempt` is the submission of the trial that the worker runs.
+    """
 
     trial_id: str
+    attempt: int
     worker: str  # its name
     epochs: int
     steps_per_epoch: int
@@ -85,15 +91,23 @@ class StudyOnWorker(WorkerPlugin):
 
     `tasks` are its trials by their ids. With `is_shared` the worker sees the study's folder and writes the trials'
     folders there; else it writes them into its own local directory and sends back the files. `data` are by fingerprint;
-    of those that are None the voxels come with the first task.
+    of those that are None the voxels come with the first task. `is_fresh` removes what the worker has of earlier runs.
     """
 
     idempotent = True  # a client that starts again does not stop the trials that run
 
     def __init__(
-        self, name: str, tasks: Mapping[str, Task], data: Mapping[str, SharedData | None], *, is_shared: bool
+        self,
+        name: str,
+        tasks: Mapping[str, Task],
+        data: Mapping[str, SharedData | None],
+        *,
+        is_shared: bool,
+        is_fresh: bool = False,
     ) -> None:
-        self.name, self.tasks, self.data, self.is_shared = name, dict(tasks), dict(data), is_shared
+        self.name, self.tasks, self.data = name, dict(tasks), dict(data)
+        self.is_shared, self.is_fresh = is_shared, is_fresh
+        self.expected = facts()
 
     def setup(self, worker: Worker) -> None:
         """Called on the worker, once it has the plugin; one sent again keeps what the worker had."""
@@ -102,6 +116,9 @@ class StudyOnWorker(WorkerPlugin):
         self.scratch = Path(worker.local_directory) / self.name
         # workers of one command are numbered and share the devices; others see the device that they were started for
         self.number = worker.name if isinstance(worker.name, int) else 0
+        self.misfit = misfit(facts(), self.expected, worker.state.nthreads)
+        if self.is_fresh:
+            shutil.rmtree(self.scratch, ignore_errors=True)
 
     def teardown(self, worker: Worker) -> None:  # noqa: ARG002 - distributed passes it
         """Called when the study has ended or the worker closes: stops the trial that runs."""
@@ -118,7 +135,9 @@ class StudyOnWorker(WorkerPlugin):
             self.stores[fingerprint] = VoxelStore.from_arrays(sent)
 
     def local(self, task: Task) -> Task:
-        """The task with the device of this worker and the folder that it writes."""
+        """The task with the device of this worker and the folder that it writes. DlxError if this worker is unfit."""
+        if self.misfit is not None:
+            raise DlxError(f"this worker {self.misfit}")
         device_name = task.resolved.compute.device_name
         if device_name is not None:
             names = cuda_names()
@@ -141,14 +160,32 @@ class IgnoresInterrupts(WorkerPlugin):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
+def sees(path: str, token: str) -> bool:
+    """Whether this worker finds the token in a file."""
+    try:
+        return Path(path).read_text(encoding="utf-8") == token
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
 def is_readable(path: str) -> bool:
     """Whether this worker can read a file."""
     return os.access(path, os.R_OK)
 
 
-def run_remote(study: str, trial: str, *sent: Mapping[str, Any]) -> RemoteEnd:
-    """Runs a trial of a study whose plugin this worker has; `sent` are the voxels of its data, if they are not in a
-    file. Events go to the client by the scheduler, under the study's name as topic.
+def run_remote(
+    study: str,
+    trial: str,
+    attempt: int,
+    token: tuple[str, str] | None,
+    voxels: Mapping[str, Any] | None,
+    files: Mapping[str, bytes] | None,
+) -> RemoteEnd:
+    """Runs a trial of a study whose plugin this worker has; events go to the client, under the study's name as topic.
+
+    `attempt` counts the submissions of the trial. `token` is a file of the study's folder and its content, if the
+    folder is shared. `voxels` are those of the trial's data, if they are not in a file; `files` those of the trial's
+    folder that the client has, if that is not shared and has a checkpoint.
     """
     worker = get_worker()
     plugin = worker.plugins[study]
@@ -156,24 +193,26 @@ def run_remote(study: str, trial: str, *sent: Mapping[str, Any]) -> RemoteEnd:
     with _one_trial:
         try:
             task = plugin.local(plugin.tasks[trial])
-            plugin.store(task.resolved.dataset.fingerprint, next(iter(sent), None))
-            return _run(plugin, trial, task, worker)
+            if token is not None and not sees(*token):
+                raise DataError(f"{Path(token[0]).parent}: this worker does not see the study's folder")
+            if files is not None:
+                _put_files(task.folder, files)
+            plugin.store(task.resolved.dataset.fingerprint, voxels)
+            return _run(plugin, trial, attempt, task, worker)
         except (DlxError, OSError) as error:  # such as a damaged checkpoint or a full disk
             return RemoteEnd(None, refusal=f"{spell_error(error)} (on {worker.name})", address=worker.address)
 
 
-def _run(plugin: StudyOnWorker, trial: str, task: Task, worker: Worker) -> RemoteEnd:
+def _run(plugin: StudyOnWorker, trial: str, attempt: int, task: Task, worker: Worker) -> RemoteEnd:
     """Runs a trial until it ends or the study is stopped."""
-    if plugin.is_shared and not task.folder.path.parent.parent.is_dir():
-        raise DataError(f"{task.folder.path.parent.parent}: the study's folder is not there")
     epochs = steps_per_epoch = epochs_done = 0
     for event in _events(plugin, task):
         if isinstance(event, TrialEnded):
             record = zlib.compress(event.record.model_dump_json().encode(), level=1)
-            return RemoteEnd(record, {} if plugin.is_shared else _take_files(task.folder))
+            return RemoteEnd(record, {} if plugin.is_shared else take_files(task.folder, remove=True))
         if isinstance(event, TrialStarted):
             epochs, steps_per_epoch, epochs_done = event.epochs, event.steps_per_epoch, event.resumed_from
-        message = RemoteEvent(trial, str(worker.name), epochs, steps_per_epoch, epochs_done, event)
+        message = RemoteEvent(trial, attempt, str(worker.name), epochs, steps_per_epoch, epochs_done, event)
         worker.log_event(plugin.name, pickle.dumps(message))
         if isinstance(event, EpochRecord):
             epochs_done = event.result.epoch
@@ -200,8 +239,18 @@ def _events(plugin: StudyOnWorker, task: Task) -> Iterator[Event]:
                 raise
 
 
-def _take_files(folder: TrialFolder) -> dict[str, bytes]:
-    """The content of a trial's files, which are removed here."""
+def take_files(folder: TrialFolder, *, remove: bool = False) -> dict[str, bytes]:
+    """The content of a trial's files, by name, which are then removed if asked for."""
     found = {name: path.read_bytes() for name in FILES if (path := folder.path / name).exists()}
-    shutil.rmtree(folder.path, ignore_errors=True)
+    if remove:
+        shutil.rmtree(folder.path, ignore_errors=True)
     return found
+
+
+def _put_files(folder: TrialFolder, files: Mapping[str, bytes]) -> None:
+    """Writes files of the client, unless this worker has gone on with the trial."""
+    if folder.last.exists():
+        return
+    folder.path.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        write_atomically(folder.path / name, content)

@@ -29,7 +29,7 @@ class JobSection(BaseModel):
     queue: str | None = None
     account: str | None = None
     cores: Annotated[int, Field(ge=1, le=1024)] = 1
-    memory: str = "8GB"
+    memory: Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?[kMGT]i?B$")] = "8GB"
     gpus_per_worker: Literal[0, 1] = 0
     interface: str | None = None  # the network interface over which workers reach the scheduler
     host: str | None = None  # or its address

@@ -4,18 +4,15 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-import dlx
-from dlx.engine.device import Compute, choose_compute, describe_device
+from dlx.engine.device import Compute, choose_compute
+from dlx.execution.cluster.facts import WorkerFacts, facts, misfit, unlikeness
 from dlx.execution.cluster.spec import ClusterSpec
 from dlx.execution.workers.devices import cuda_names
 from dlx.execution.workers.server import quiet_children
 from dlx.settings.spec import ComputeSpec
-from dlx.study.results import RESULTS_VERSION
 from dlx.system.errors import DlxError, SettingError
 from dlx.system.safe_path import without_main_module
 
@@ -29,23 +26,6 @@ WORKERS_S = 60.0  # until the first worker of a running cluster is there; a job 
 FIRST_JOBS_S = 5.0  # until the user is told that no job has started
 LOGGER = logging.getLogger(__name__)
 INSTALL = "--executor dask needs dask.distributed: pip install 'dlx[dask]'"
-
-
-@dataclass(frozen=True)
-class WorkerFacts:
-    """What a worker says of itself."""
-
-    dlx: str
-    results_version: int
-    torch: str
-    processor: str
-    gpus: tuple[str, ...]
-
-
-def facts() -> WorkerFacts:
-    """Those of this process; runs on a worker."""
-    processor = describe_device(torch.device("cpu"))
-    return WorkerFacts(dlx.__version__, RESULTS_VERSION, torch.__version__, processor, cuda_names())
 
 
 @dataclass
@@ -64,8 +44,9 @@ class Cluster:
     def choose(self, spec: ComputeSpec) -> Compute:
         """As `choose_compute`, on the workers: on those that offer a GPU, if any do. Of unlike memories the smallest.
 
-        It is asked beside the trials that workers run. SettingError if they have no such device, or would choose unlike
-        ones.
+        On a CPU a trial has one thread unless `spec` says otherwise, as where several trials run at once on one
+        machine: so ids do not depend on the machines. It is asked beside the trials that workers run. SettingError if
+        they have no such device, or would choose unlike ones.
         """
         key = spec.model_dump_json()
         if key not in self._chosen:
@@ -73,14 +54,17 @@ class Cluster:
             with_gpu = [name for name, one in workers.items() if one["resources"].get("GPU")]
             with _asking():
                 found = list(self.client.run(choose_compute, spec, workers=with_gpu or None).values())
-            unlike = {(str(one.device), one.device_name, one.precision, one.threads) for one in found}
+            unlike = {(str(one.device), one.device_name, one.precision) for one in found}
             if len(unlike) > 1:
-                shown = "; ".join(sorted(f"{name or device}, {p}, {t} threads" for device, name, p, t in unlike))
+                shown = "; ".join(sorted(f"{name or device}, {precision}" for device, name, precision in unlike))
                 raise SettingError(
-                    f"workers would train differently ({shown}): give --device, --precision and --threads, or join "
-                    "like machines only"
+                    f"workers would train differently ({shown}): give --device and --precision, or join like machines "
+                    "only"
                 )
-            self._chosen[key] = min(found, key=lambda one: one.memory or 0)
+            chosen = min(found, key=lambda one: one.memory or 0)
+            if spec.threads is None and chosen.device.type == "cpu":
+                chosen = replace(chosen, threads=1)
+            self._chosen[key] = chosen
         return self._chosen[key]
 
 
@@ -95,7 +79,7 @@ def connected(spec: ClusterSpec, num_workers: int | None = None, tell: Tell = LO
     try:
         from distributed import Client, LocalCluster
 
-        from dlx.execution.cluster.jobs import NO_DASHBOARD, start_jobs
+        from dlx.execution.cluster.jobs import NO_DASHBOARD, started_jobs
         from dlx.execution.cluster.remote import IgnoresInterrupts
     except ImportError:
         raise SettingError(INSTALL) from None
@@ -107,9 +91,8 @@ def connected(spec: ClusterSpec, num_workers: int | None = None, tell: Tell = LO
         if spec.address is not None:
             place: Any = spec.address
         elif spec.jobs is not None and spec.section is not None:
-            submitted = start_jobs(spec.jobs, spec.section)
-            started = place = submitted.cluster
-            errors = submitted.errors
+            submitted = stack.enter_context(started_jobs(spec.jobs, spec.section, tell))
+            place, errors = submitted.cluster, submitted.errors
         else:
             stack.enter_context(without_main_module())  # also for workers that dask starts later, in place of dead ones
             with quiet_children():
@@ -192,7 +175,11 @@ def _wait_for_worker(client: "Client", spec: ClusterSpec, errors: dict[str, str]
         if client.scheduler_info(n_workers=-1)["workers"]:
             break
         if not has_told:
-            tell(f"{num_jobs - len(errors)} jobs are submitted to {spec.jobs}; waiting for the first to start")
+            assert spec.section is not None
+            tell(
+                f"{num_jobs - len(errors)} jobs are submitted to {spec.jobs}; waiting for the first worker (if jobs "
+                f"end and none comes, their output in {spec.section.log_directory} says why)"
+            )
             has_told = True
     if errors:
         tell(f"{len(errors)} of {num_jobs} jobs could not be submitted: {next(iter(errors.values()))}")
@@ -220,26 +207,9 @@ def _check(client: "Client", spec: ClusterSpec) -> list[str]:
         raise SettingError(
             f"{spec.name}: a worker cannot run dlx: {error}; install this dlx on every machine"
         ) from None
-    num_threads = {worker: info["nthreads"] for worker, info in client.scheduler_info(n_workers=-1)["workers"].items()}
+    threads = {worker: info["nthreads"] for worker, info in client.scheduler_info(n_workers=-1)["workers"].items()}
+    own = facts()
     for worker, one in found.items():
-        if (one.dlx, one.results_version) != (dlx.__version__, RESULTS_VERSION):
-            raise SettingError(f"worker {worker} has dlx {one.dlx}, this machine {dlx.__version__}: install the same")
-        if num_threads.get(worker, 1) != 1:
-            raise SettingError(
-                f"worker {worker} runs {num_threads[worker]} tasks at once, and trials run one at a time in a process: "
-                "start it with --nthreads 1"
-            )
-    return [
-        *_unlike("processors", {one.processor for one in found.values()}),
-        *_unlike("GPUs", {", ".join(sorted(set(one.gpus))) or "none" for one in found.values()}),
-        *_unlike("versions of torch", {one.torch for one in found.values()}),
-    ]
-
-
-def _unlike(what: str, values: set[str]) -> list[str]:
-    if len(values) < 2:
-        return []
-    return [
-        f"workers have unlike {what} ({', '.join(sorted(values))}): trials of one seed can differ in the last bits; "
-        "each record says where it ran"
-    ]
+        if why := misfit(one, own, threads.get(worker, 1)):
+            raise SettingError(f"worker {worker} {why}")
+    return unlikeness(list(found.values()))
