@@ -129,10 +129,10 @@ def main() -> None:
         study = finished_study(Path(place), arguments.trials)
         if arguments.sleep_s is not None:
             client.register_plugin(SleepingTrials(arguments.sleep_s))
-            taken = ours_s(client, study, [])
+            slept = ours_s(client, study, [])
             ideal = arguments.trials * arguments.sleep_s / arguments.workers
             found = {"trials": arguments.trials, "workers": arguments.workers, "sleep_s": arguments.sleep_s}
-            print(json.dumps(found | {"seconds": round(taken, 2), "of_ideal": round(taken / ideal, 3)}))
+            print(json.dumps(found | {"seconds": round(slept, 2), "of_ideal": round(slept / ideal, 3)}))
             return
         memory = [psutil.Process().memory_info().rss / 2**20]
         taken: dict[str, list[float]] = {"submit": [], "map": [], "dlx": []}

@@ -22,7 +22,7 @@ from distributed import Client, KilledWorker, LocalCluster
 
 from cluster_faults import FEW, differences, run_alone, run_with_faults
 from cluster_processes import free_port
-from dlx.execution.cluster import collect, remote, sharing, start, watch
+from dlx.execution.cluster import collect, jobs, remote, sharing, start, watch
 from dlx.execution.cluster.collect import RemoteStudy
 from dlx.execution.cluster.jobs import NO_DASHBOARD, job_options
 from dlx.execution.cluster.remote import StudyOnWorker
@@ -602,3 +602,22 @@ def test_workers_that_a_job_scheduler_starts_run_the_trials(dlx, tmp_path, slurm
     words = ["--cluster", "slurm", "--cluster-file", "cluster.toml"]
     dlx("train", *SMALL_ARGS, "--epochs", "1", "--seeds", "2", "--out", "out", *words)
     assert results(Path("out")) == results(Path("alone"))
+
+
+WALLTIME_SBATCH = SBATCH.replace(
+    "setsid sh", "echo job >> jobs.txt; [ -e first ] || limit='timeout -s KILL 20'; touch first; setsid $limit sh"
+)
+
+
+@pytest.mark.long
+def test_a_job_that_reaches_its_walltime_is_replaced_and_its_trial_goes_on(dlx, tmp_path, monkeypatch, slurm):
+    monkeypatch.setattr(jobs, "REPLACE_EVERY_S", 2.0)
+    monkeypatch.setattr(jobs, "LOST_AFTER_S", 3)
+    slurm(WALLTIME_SBATCH)
+    cluster_file(tmp_path, '[cluster]\nworkers = 1\nhost = "127.0.0.1"\nmemory = "2GB"\n')
+    words = [*SMALL_ARGS, "--epochs", "20", "--steps-per-epoch", "120", "--seeds", "1"]
+    dlx("train", *words, "--out", "alone")
+    dlx("train", *words, "--out", "out", "--cluster", "slurm", "--cluster-file", "cluster.toml")
+    assert results(Path("out")) == results(Path("alone"))
+    assert len(Path("jobs.txt").read_text().splitlines()) == 2
+    assert "no worker that can run these trials" in dlx.last_output()

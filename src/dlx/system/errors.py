@@ -54,6 +54,13 @@ def spell_error(error: BaseException) -> str:
     return f"{type(error).__name__}: {message}"
 
 
+def root_cause(error: BaseException) -> str:
+    """The first line of the error from which others were raised that led to this one; its type without a message."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
 def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
     """`did you mean 'x'? (known: ...)`, or `known: ...` if no name is similar; of more than 40 only the nearest. Upper
     and lower case are alike.

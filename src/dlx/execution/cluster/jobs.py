@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import dask
@@ -14,7 +16,8 @@ from distributed import Security
 from distributed.deploy.spec import ProcessInterface
 
 from dlx.execution.cluster.spec import JobScheduler, JobSection
-from dlx.system.errors import SettingError, spell_error
+from dlx.system.errors import SettingError, root_cause
+from dlx.system.files import write_atomically
 
 # dask starts its HTTP server in any case; on the usual port it would warn of another user's
 NO_DASHBOARD = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
@@ -48,26 +51,23 @@ def started_jobs(jobs: JobScheduler, section: JobSection, tell: Callable[[str], 
     dask.config.set({"distributed.deploy.lost-worker-timeout": LOST_AFTER_S})
     kind, started = getattr(dask_jobqueue, f"{jobs.upper()}Cluster"), Jobs()
     os.makedirs(section.log_directory, exist_ok=True)
-    options = job_options(jobs, section) | tls_options(section)
-    try:
-        started.cluster = kind(**options, job_cls=_noting(kind.job_cls, started))
-    except (RuntimeError, ValueError) as error:
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        raise SettingError(f"--cluster {jobs}: the scheduler cannot be started: {spell_error(cause)}") from None
-    is_over = threading.Event()
-    started.cluster.scale(jobs=section.workers)
-    keeper = threading.Thread(target=_replace, args=(started, section.workers, is_over, tell), daemon=True)
-    keeper.start()
-    try:
-        yield started
-    finally:
-        is_over.set()
-        keeper.join()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            started.cluster.close(timeout=10)
+    with encrypted(section) as security:
+        try:
+            started.cluster = kind(**job_options(jobs, section), **security, job_cls=_noting(kind.job_cls, started))
+        except (RuntimeError, ValueError) as error:
+            raise SettingError(f"--cluster {jobs}: the scheduler cannot be started: {root_cause(error)}") from None
+        is_over = threading.Event()
+        started.cluster.scale(jobs=section.workers)
+        keeper = threading.Thread(target=_replace, args=(started, section.workers, is_over, tell), daemon=True)
+        keeper.start()
+        try:
+            yield started
+        finally:
+            is_over.set()
+            keeper.join()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                started.cluster.close(timeout=10)
 
 
 def _replace(started: Jobs, num_workers: int, is_over: threading.Event, tell: Callable[[str], None]) -> None:
@@ -106,20 +106,29 @@ def _spell_submission(error: Exception) -> str:
     return " ".join((written.strip() or before).split())
 
 
-def tls_options(section: JobSection) -> dict[str, Any]:
+@contextmanager
+def encrypted(section: JobSection) -> Iterator[dict[str, Any]]:
     """The arguments for encryption: with dask's configured certificates, or with some that are made for this study."""
     if not section.tls:
-        return {}
+        yield {}
+        return
     if dask.config.get("distributed.comm.tls.ca-file", None):
-        return {"security": Security(require_encryption=True), "protocol": "tls://"}
+        yield {"security": Security(require_encryption=True), "protocol": "tls://"}
+        return
     try:
-        security = Security.temporary()
+        made = Security.temporary().get_tls_config_for_role("worker")
     except ImportError:
-        raise SettingError(
-            "cluster.tls makes certificates by the package cryptography: pip install cryptography"
-        ) from None
-    # workers read the certificate and its key from there: files that only the user may read
-    return {"security": security, "protocol": "tls://", "shared_temp_directory": section.log_directory}
+        raise SettingError("cluster.tls needs cryptography to make certificates: pip install cryptography") from None
+    with TemporaryDirectory(prefix="tls-", dir=section.log_directory) as place:  # which only this user may read
+        names = {"ca_file": "ca.pem", "cert": "cert.pem", "key": "key.pem"}
+        paths = {key: os.path.abspath(os.path.join(place, name)) for key, name in names.items()}
+        for key, path in paths.items():
+            write_atomically(Path(path), made[key].encode())
+        of_roles = {
+            f"tls_{role}_{key}": paths[key] for role in ("client", "scheduler", "worker") for key in ("cert", "key")
+        }
+        security = Security(tls_ca_file=paths["ca_file"], **of_roles, require_encryption=True)
+        yield {"security": security, "protocol": "tls://"}
 
 
 def job_options(jobs: str, section: JobSection) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from dlx.execution.cluster.spec import ClusterSpec
 from dlx.execution.workers.devices import cuda_names
 from dlx.execution.workers.server import quiet_children
 from dlx.settings.spec import ComputeSpec
-from dlx.system.errors import DlxError, SettingError
+from dlx.system.errors import DlxError, SettingError, root_cause
 from dlx.system.safe_path import without_main_module
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def connected(spec: ClusterSpec, num_workers: int | None = None, tell: Tell = LO
         try:
             client = Client(place, timeout=CONNECT_S, set_as_default=False)
         except (OSError, TypeError, ValueError) as error:  # the latter for TLS without certificates, or no address
-            raise SettingError(f"{spec.name}: cannot be reached: {_cause(error)}") from None
+            raise SettingError(f"{spec.name}: cannot be reached: {root_cause(error)}") from None
         with client:
             if spec.is_local:
                 client.register_plugin(IgnoresInterrupts())
@@ -142,13 +142,6 @@ def running(spec: ClusterSpec | None, cluster: Cluster | None, num_workers: int)
         return
     with connected(spec, num_workers) as started:
         yield started.client
-
-
-def _cause(error: Exception) -> str:
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    return str(cause).splitlines()[0] if str(cause) else type(cause).__name__
 
 
 def _quiet_logs() -> None:
@@ -192,7 +185,7 @@ def _asking() -> Iterator[None]:
         yield
     except OSError as error:
         raise DlxError(
-            f"a worker was lost while it was asked for its devices: run the command again ({_cause(error)})"
+            f"a worker was lost while it was asked for its devices: run the command again ({root_cause(error)})"
         ) from None
 
 
