@@ -15,12 +15,13 @@ export PYTHONDONTWRITEBYTECODE :=
 
 setup: $(STAMP)
 
-# torch first and by its exact version, so that no other package pulls in a newest one with gigabytes of CUDA
+# torch first and by its exact version, so that no other package pulls in a newest one with gigabytes of CUDA; modules
+# are compiled when they are first imported, as most never are
 $(STAMP): pyproject.toml constraints.txt
 	@echo "installing torch and the other packages into $(VENV): some minutes"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check $$(grep '^torch==' constraints.txt)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install -q --no-compile --disable-pip-version-check $$(grep '^torch==' constraints.txt)
+	$(BIN)/python -m pip install -q --no-compile --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
 demo: setup

@@ -79,7 +79,7 @@ def test_a_study_made_in_python_runs_in_workers_and_gives_tables(tmp_path, cache
     assert again.document == found.document
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_script_without_a_guard_of_its_main_module_runs_once(tmp_path, cache):
     script = tmp_path / "script.py"
     script.write_text(

@@ -166,10 +166,14 @@ def share_nothing(monkeypatch, *, but_the_cache=False) -> None:
     monkeypatch.setattr(sharing, "is_readable", lambda path: but_the_cache and path.endswith(".safetensors"))
 
 
+KILLED = []
+
+
 def left_by_a_killed_command(plan: Plan, client: Client) -> RemoteStudy:
     """A study that a command has submitted before it was killed."""
     plan.folder.mkdir(parents=True, exist_ok=True)
-    token = sharing.token_in(plan.folder).__enter__()
+    KILLED.append(sharing.token_in(plan.folder))  # else it would be left when it is collected
+    token = KILLED[-1].__enter__()
     ids = [task.trial_id for task in plan.trials]
     study = RemoteStudy.of(dict(enumerate(plan.trials)), plan.stores, client, plan.folder, token, ids)
     study.begin()
@@ -206,7 +210,7 @@ def test_a_cluster_gives_the_records_and_files_of_a_run_without_it(
     assert all(event.worker for event in starts)
     assert any(isinstance(event, StepDone) for _, event in events)
     assert sum(isinstance(event, TrialEnded) for _, event in events) == 4
-    assert not list((tmp_path / "out").glob(".cluster-*"))
+    assert not (tmp_path / "out/.cluster-token").exists()
 
 
 @pytest.mark.slow
@@ -264,6 +268,7 @@ def test_a_trial_that_every_worker_refuses_fails_with_the_cause(tmp_path, monkey
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:Client .* desires key")  # dask's, of a task that is lost with the last worker
 def test_the_user_is_told_that_no_worker_is_left_and_that_one_came_back(tmp_path, monkeypatch, alone):
     monkeypatch.setattr(collect, "LOOK_EVERY_S", 0.1)
     with client_in_this_process(1) as client:
@@ -380,7 +385,7 @@ def test_a_trial_that_was_stopped_goes_on_where_a_checkpoint_is_and_starts_over_
 def test_a_trial_is_failed_for_deaths_of_its_worker_only_if_it_had_begun_each_time(tmp_path):
     plan = make_plan(small_study(1), tmp_path, cache_dir=None)
     tasks = {task.trial_id: task for task in plan.trials}
-    study = RemoteStudy(None, StudyOnWorker("s", tasks, {}, is_shared=True), plan.stores, None, {}, "s")
+    study = RemoteStudy(None, StudyOnWorker("s", "s", tasks, {}, token=None), plan.stores, {}, "s")
     killed = SimpleNamespace(exception=lambda: KilledWorker("s", None, 3))
     study.starts.update({"waited": 0, "began": 3, "ended its workers": 4})
     assert [study._is_innocent(trial, killed) for trial in study.starts] == [True, True, False]
@@ -491,16 +496,17 @@ def test_a_worker_that_would_run_two_trials_at_once_is_refused():
 
 
 @pytest.mark.slow
-def test_a_cluster_of_this_machine_listens_on_loopback_alone(dlx, tmp_path):
+def test_the_command_starts_a_cluster_on_this_machine(dlx, tmp_path):
     dlx("train", *SMALL_ARGS, "--epochs", "1", "--seeds", "2", "--out", "alone")
     dlx("train", *SMALL_ARGS, "--epochs", "1", "--seeds", "2", "--out", "out", "--executor", "dask")
     assert results(Path("out")) == results(Path("alone"))
-    with connected(cluster_from("dask", None, None, None), 1) as cluster:
-        assert cluster.client.scheduler.address.startswith("tcp://127.0.0.1:")
-        this = psutil.Process()
-        every = [one for process in (this, *this.children(recursive=True)) for one in process.net_connections("tcp")]
-        places = {one.laddr.ip for one in every if one.status == psutil.CONN_LISTEN}
-        assert places == {"127.0.0.1"}
+
+
+def listening_places() -> set[str]:
+    """The addresses at which this process and those that it has started listen."""
+    this = psutil.Process()
+    every = [one for process in (this, *this.children(recursive=True)) for one in process.net_connections("tcp")]
+    return {one.laddr.ip for one in every if one.status == psutil.CONN_LISTEN}
 
 
 @pytest.mark.long
@@ -519,10 +525,12 @@ def test_a_network_that_ends_its_worker_fails_after_bounded_retries_and_the_othe
 
 
 @pytest.mark.slow
-def test_the_trial_of_a_killed_worker_goes_on_and_all_records_are_equal(tmp_path, alone):
+def test_a_cluster_of_this_machine_listens_on_loopback_alone_and_replaces_a_killed_worker(tmp_path, alone):
     plan = make_plan(small_study(), tmp_path, cache_dir=None)
     num_kills = 0
     with connected(cluster_from("dask", None, None, None), 1) as cluster:
+        assert cluster.client.scheduler.address.startswith("tcp://127.0.0.1:")
+        assert listening_places() == {"127.0.0.1"}
         for _, event in run_plan(plan, client=cluster.client):
             if isinstance(event, EpochRecord) and num_kills == 0:
                 (pid,) = cluster.client.run(os.getpid).values()

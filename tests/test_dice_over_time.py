@@ -261,7 +261,7 @@ def test_nnunet_plans_preprocesses_trains_and_is_measured(decathlon):
     assert (len(run["looks"]), len(run["mirrored_look"]), run["steps"]) == (1, 2, 1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_peer_that_fails_is_a_row_that_says_why(decathlon):
     pytest.importorskip("monai")
     split = {"train": ["no such case"], "val": [], "classes": 3}
@@ -269,7 +269,7 @@ def test_a_peer_that_fails_is_a_row_that_says_why(decathlon):
     assert run.keys() == {"error"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_dlx_train_is_timed_as_a_user_types_it_with_the_seed_and_threads_asked_for(decathlon):
     short = ["--epochs", "2", "--set", "train.steps_per_epoch=1"]
     trained = dlx_dice.train(decathlon, "cpu", short, seed=3, threads=1)

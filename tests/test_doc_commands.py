@@ -127,7 +127,7 @@ def test_commands_options_and_settings_in_the_text_exist(page):
 
 # running them
 
-TRAINING_LONG = {"docs/first-study.md", "docs/studies.md"}  # half a minute of sweeps each
+TRAINING_LONG = {"docs/first-study.md", "docs/studies.md", "docs/your-network.md"}  # up to half a minute each
 RUN = [page for page in PAGES if page != "README.zh.md" and steps_of(blocks(page))]
 
 

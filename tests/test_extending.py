@@ -59,6 +59,7 @@ def run(extended, *command):
     return result.stdout
 
 
+@pytest.mark.long
 def test_what_the_page_adds_passes_the_tests_of_its_kind(extended):
     files = [f"tests/test_{name}.py" for name in ("schedules", "losses", "models", "probes", "binding")]
     named = "inverse or tversky or stack or every_scheduler_has"

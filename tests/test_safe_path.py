@@ -46,7 +46,7 @@ def test_workers_of_the_command_import_nothing_from_the_working_folder(shadows):
     assert "spread" in result.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_workers_started_from_an_interactive_session_import_nothing_from_the_working_folder(shadows):
     code = (
         "import os, sys, dlx.cli.output.display, dlx.execution.workers.local, dlx.execution.runner\n"

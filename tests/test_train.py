@@ -219,7 +219,7 @@ def outcome(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [pytest.param(signal.SIGKILL, marks=pytest.mark.long), signal.SIGINT])
 def test_stopped_in_epoch_3_and_resumed_it_ends_as_if_left_alone(dlx, tmp_path, how):
     process = start(tmp_path / "stopped", *ARGS)
     code, printed = stop_in_epoch(process, 3, how)

@@ -20,7 +20,7 @@ from distributed import Client, Future, KilledWorker, as_completed
 
 from dlx.execution.cluster.folders import ClientFolders
 from dlx.execution.cluster.remote import RemoteEnd, RemoteEvent, StudyOnWorker, run_remote, take_files
-from dlx.execution.cluster.sharing import TOKEN, Sent, data_of, is_shared, locked_for_cluster, token_in
+from dlx.execution.cluster.sharing import TOKEN, Sent, data_of, id_of, is_shared, locked_for_cluster, token_in
 from dlx.execution.cluster.watch import WorkerWatch, offers_gpu
 from dlx.execution.trials.stores import Stores
 from dlx.execution.trials.trial import ClusterNote, Event, Task, TrialEnded, TrialStarted
@@ -73,7 +73,6 @@ class RemoteStudy:
     client: Client
     plugin: StudyOnWorker
     stores: Stores
-    token: tuple[str, str] | None  # a file of the study's folder and its content, if workers see the folder
     numbers: dict[str, int]  # of each trial, by its id
     key: str  # of the study's folder: the names of its studies on the cluster have this prefix
     waiting: dict[str, Future[Any]] = field(default_factory=dict)  # by the trial's id, as all that follow
@@ -107,18 +106,20 @@ class RemoteStudy:
     ) -> "RemoteStudy":
         """The study of these tasks, whose names on the cluster follow from its folder and its trials."""
         by_id = {task.trial_id: task for task in tasks.values()}
-        key = f"dlx-{_digest([str(folder)])}"
+        key = f"dlx-{_digest([id_of(folder)])}"
         absolute = {
             trial: replace(task, folder=type(task.folder).at(task.folder.path.absolute()))
             for trial, task in by_id.items()
         }
         shared = is_shared(folder, token, client)
-        name = f"{key}-{_digest(sorted(all_trials))}-{'shared' if shared else 'sent'}"
+        # with another token, workers of an earlier command would look for a file that is no longer there
+        name = f"{key}-{_digest([token, *sorted(all_trials)])}-{'shared' if shared else 'sent'}"
         data = data_of(tasks.values(), stores, client)
         is_fresh = any(task.fresh for task in tasks.values())
-        plugin = StudyOnWorker(name, absolute, data, is_shared=shared, is_fresh=is_fresh)
+        file = (str(folder / TOKEN), token) if shared else None
+        plugin = StudyOnWorker(name, key, absolute, data, token=file, is_fresh=is_fresh)
         numbers = {task.trial_id: number for number, task in tasks.items()}
-        return cls(client, plugin, stores, (str(folder / TOKEN), token) if shared else None, numbers, key)
+        return cls(client, plugin, stores, numbers, key)
 
     @property
     def name(self) -> str:
@@ -199,14 +200,14 @@ class RemoteStudy:
             chosen = [trial for trial in trials if self._needs_gpu(trial) == needs_gpu]
             if not chosen:
                 continue
+            data = [voxels.get(self.plugin.tasks[trial].resolved.dataset.fingerprint) for trial in chosen]
+            files = [self._files(trial) for trial in chosen]
             futures = self.client.map(
                 run_remote,
                 [self.name] * len(chosen),
                 chosen,
                 [self.attempts[trial] for trial in chosen],
-                [self.token] * len(chosen),
-                [voxels.get(self.plugin.tasks[trial].resolved.dataset.fingerprint) for trial in chosen],
-                [self._files(trial) for trial in chosen],
+                *([data, files] if any(data) or any(files) else []),  # each argument costs time
                 key=[f"{self.name}-{trial}-{self.attempts[trial]}" for trial in chosen],
                 pure=False,
                 resources={"GPU": 1} if needs_gpu else None,
@@ -224,7 +225,8 @@ class RemoteStudy:
 
     def _publish(self) -> None:
         """Lets the cluster keep the voxels and the results that have not come, and release all others."""
-        kept = [*self.waiting.values(), *self.sent.futures.values()]
+        every = [*self.waiting.values(), *self.sent.futures.values()]
+        kept = [future for future in every if future.status not in ("cancelled", "lost")]
         self.client.publish_dataset(kept, name=self.name, override=True)
         self.num_published = len(self.waiting)
 

@@ -89,9 +89,10 @@ class RemoteEvent:
 class StudyOnWorker(WorkerPlugin):
     """What the trials of a study share on a worker.
 
-    `tasks` are its trials by their ids. With `is_shared` the worker sees the study's folder and writes the trials'
-    folders there; else it writes them into its own local directory and sends back the files. `data` are by fingerprint;
-    of those that are None the voxels come with the first task. `is_fresh` removes what the worker has of earlier runs.
+    `key` names the study's folder, `tasks` are its trials by their ids. If the study's folder is shared, `token` is a
+    file in it and its content, and the worker writes the trials' folders there; else it writes them into its own local
+    directory and sends back the files. `data` are by fingerprint; of those that are None the voxels come with the
+    tasks. `is_fresh` removes what the worker has of earlier runs.
     """
 
     idempotent = True  # a client that starts again does not stop the trials that run
@@ -99,26 +100,32 @@ class StudyOnWorker(WorkerPlugin):
     def __init__(
         self,
         name: str,
+        key: str,
         tasks: Mapping[str, Task],
         data: Mapping[str, SharedData | None],
         *,
-        is_shared: bool,
+        token: tuple[str, str] | None,
         is_fresh: bool = False,
     ) -> None:
-        self.name, self.tasks, self.data = name, dict(tasks), dict(data)
-        self.is_shared, self.is_fresh = is_shared, is_fresh
+        self.name, self.key, self.tasks, self.data = name, key, dict(tasks), dict(data)
+        self.token, self.is_fresh = token, is_fresh
         self.expected = facts()
 
     def setup(self, worker: Worker) -> None:
         """Called on the worker, once it has the plugin; one sent again keeps what the worker had."""
         self.cache, self.stores = ProcessCache(), dict[str, VoxelStore]()
         self.stopped = threading.Event()
-        self.scratch = Path(worker.local_directory) / self.name
+        self.scratch = Path(worker.local_directory) / self.key
         # workers of one command are numbered and share the devices; others see the device that they were started for
         self.number = worker.name if isinstance(worker.name, int) else 0
         self.misfit = misfit(facts(), self.expected, worker.state.nthreads)
         if self.is_fresh:
             shutil.rmtree(self.scratch, ignore_errors=True)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether workers see the study's folder."""
+        return self.token is not None
 
     def teardown(self, worker: Worker) -> None:  # noqa: ARG002 - distributed passes it
         """Called when the study has ended or the worker closes: stops the trial that runs."""
@@ -177,15 +184,13 @@ def run_remote(
     study: str,
     trial: str,
     attempt: int,
-    token: tuple[str, str] | None,
-    voxels: Mapping[str, Any] | None,
-    files: Mapping[str, bytes] | None,
+    voxels: Mapping[str, Any] | None = None,
+    files: Mapping[str, bytes] | None = None,
 ) -> RemoteEnd:
     """Runs a trial of a study whose plugin this worker has; events go to the client, under the study's name as topic.
 
-    `attempt` counts the submissions of the trial. `token` is a file of the study's folder and its content, if the
-    folder is shared. `voxels` are those of the trial's data, if they are not in a file; `files` those of the trial's
-    folder that the client has, if that is not shared and has a checkpoint.
+    `attempt` counts the submissions of the trial. `voxels` are those of the trial's data, if they are not in a file;
+    `files` those of the trial's folder that the client has, if that is not shared and has a checkpoint.
     """
     worker = get_worker()
     plugin = worker.plugins[study]
@@ -193,8 +198,8 @@ def run_remote(
     with _one_trial:
         try:
             task = plugin.local(plugin.tasks[trial])
-            if token is not None and not sees(*token):
-                raise DataError(f"{Path(token[0]).parent}: this worker does not see the study's folder")
+            if plugin.token is not None and not sees(*plugin.token):
+                raise DataError(f"{Path(plugin.token[0]).parent}: this worker does not see the study's folder")
             if files is not None:
                 _put_files(task.folder, files)
             plugin.store(task.resolved.dataset.fingerprint, voxels)

@@ -17,7 +17,7 @@ from dlx.system.errors import LockedError
 from dlx.system.files import naming, write_atomically
 
 LOCK_WAIT_S = 3.0
-TOKEN = ".cluster-token"
+ID, TOKEN = ".cluster-id", ".cluster-token"
 
 
 @contextmanager
@@ -33,9 +33,19 @@ def locked_for_cluster(folder: Path) -> Iterator[None]:
         yield
 
 
+def id_of(folder: Path) -> str:
+    """A random text that is kept in a file of the folder: the same wherever the folder is seen, and whenever."""
+    path = folder / ID
+    try:
+        return path.read_text(encoding="ascii")
+    except FileNotFoundError:
+        write_atomically(path, uuid.uuid4().hex.encode())
+        return path.read_text(encoding="ascii")
+
+
 @contextmanager
 def token_in(folder: Path) -> Iterator[str]:
-    """A random text in a file of the folder, by which workers know the folder from another one of its path.
+    """A random text in a file of the folder while the block runs, by which workers know the folder from a copy of it.
 
     One that a killed command has left is kept, since its trials may still be waiting for a worker.
     """
