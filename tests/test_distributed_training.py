@@ -148,8 +148,11 @@ def test_two_ranks_train_as_one_process_does_where_the_loss_is_gathered(tmp_path
     assert soft[0] == pytest.approx(soft[1], rel=1e-4)
 
 
+# of some of these, one process with two threads and one with one thread differ by 4e-5 at the rate above: it is too high
+STABLE = ["--lr", "0.002"]
+VOLUMES = ["model.dims=3", "model.levels=3", "model.deep_supervision=1", "batch.patch_size_px=[8,16,16]"]
 KINDS = {
-    "volumes with deep supervision": ["model.dims=3", "model.deep_supervision=1", "batch.patch_size_px=[8,16,16]"],
+    "volumes with deep supervision": VOLUMES,
     "blocks": ["batch.kind=block"],
     "regions": ["data.source=phantom:subjects=3,size=24,regions=true"],
     "Lovász": ["loss=lovasz+focal:gamma=1"],
@@ -161,13 +164,21 @@ KINDS = {
 @pytest.mark.parametrize("settings", KINDS.values(), ids=KINDS)
 def test_two_ranks_train_as_one_process_does_for_each_kind_of_batch_and_loss(settings, tmp_path, cache):
     words = [word for setting in settings for word in ("--set", setting)]
-    two, one = (train([*TINY, *AUGMENTED, *words], ranks, tmp_path / str(ranks), cache) for ranks in (2, 1))
+    two, one = (train([*TINY, *AUGMENTED, *STABLE, *words], ranks, tmp_path / str(ranks), cache) for ranks in (2, 1))
     assert_equal_runs(two, one)
 
 
 @pytest.mark.long
 def test_two_ranks_train_as_one_process_does_where_a_label_is_ignored(dlx, tmp_path, cache):
-    arguments = ["--data", made_scans.make_data("ignored", dlx).absolute(), "--val", "c3", *TINY[4:], *AUGMENTED]
+    arguments = [
+        "--data",
+        made_scans.make_data("ignored", dlx).absolute(),
+        "--val",
+        "c3",
+        *TINY[4:],
+        *AUGMENTED,
+        *STABLE,
+    ]
     two, one = (train(arguments, ranks, tmp_path / str(ranks), cache) for ranks in (2, 1))
     assert_equal_runs(two, one)
 
