@@ -5,7 +5,9 @@ import os
 import re
 import signal
 import stat
-from contextlib import closing, contextmanager
+import threading
+import time
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +24,7 @@ from distributed import Client, KilledWorker, LocalCluster
 
 from cluster_faults import FEW, differences, run_alone, run_with_faults
 from cluster_processes import free_port
+from dlx.api.runs import run as dlx_run
 from dlx.execution.cluster import collect, jobs, remote, sharing, start, watch
 from dlx.execution.cluster.collect import RemoteStudy
 from dlx.execution.cluster.jobs import NO_DASHBOARD, job_options
@@ -238,10 +241,11 @@ def test_a_worker_that_cannot_use_the_checkpoint_refuses_the_trial_and_leaves_no
 
 @pytest.mark.slow
 def test_what_one_worker_refuses_another_runs(tmp_path, monkeypatch, alone):
-    local = StudyOnWorker.local
+    local, refused = StudyOnWorker.local, []
 
     def local_if_fit(self, task):
         if self.number == 0:
+            refused.append(task.trial_id)
             raise DlxError("this worker has no CUDA device")
         return local(self, task)
 
@@ -252,6 +256,7 @@ def test_what_one_worker_refuses_another_runs(tmp_path, monkeypatch, alone):
     assert [event.text for event in events if isinstance(event, ClusterNote)] == [
         "refused by a worker, so for another: this worker has no CUDA device (on 0)"
     ]
+    assert len(refused) == len(set(refused))  # though it has nothing to do while the other one is busy
 
 
 @pytest.mark.slow
@@ -610,6 +615,43 @@ def test_workers_that_a_job_scheduler_starts_run_the_trials(dlx, tmp_path, slurm
     words = ["--cluster", "slurm", "--cluster-file", "cluster.toml"]
     dlx("train", *SMALL_ARGS, "--epochs", "1", "--seeds", "2", "--out", "out", *words)
     assert results(Path("out")) == results(Path("alone"))
+
+
+def test_jobs_that_end_early_again_and_again_are_no_longer_replaced(monkeypatch):
+    monkeypatch.setattr(jobs, "REPLACE_EVERY_S", 0.01)
+    scaled, told = [], []
+    started = jobs.Jobs(SimpleNamespace(scale=lambda jobs: scaled.append(jobs)))
+    is_over = threading.Event()
+    keeper = threading.Thread(target=jobs._replace, args=(started, 2, is_over, told.append))
+    keeper.start()
+    while len(scaled) < 3:
+        time.sleep(0.01)
+    started.num_short = 7
+    keeper.join(10)
+    assert not keeper.is_alive()
+    assert set(scaled) == {2}
+    assert told == ["7 jobs ended within 10 minutes: no more are submitted"]
+
+
+@pytest.mark.slow
+def test_python_warns_of_what_becomes_of_the_workers(tmp_path, monkeypatch, caplog, alone):
+    refused, local = [], StudyOnWorker.local
+
+    def local_but_once(self, task):
+        if not refused:
+            refused.append(task)
+            raise DlxError("a made-up cause")
+        return local(self, task)
+
+    monkeypatch.setattr(StudyOnWorker, "local", local_but_once)
+    events = []
+    with client_in_this_process() as client:
+        monkeypatch.setattr(start, "running", lambda *_: nullcontext(client))
+        dlx_run(small_study(), out=tmp_path, on_event=lambda trial, event: events.append(event))
+    assert results(tmp_path) == results(alone)
+    (warning,) = [record.message for record in caplog.records if "refused" in record.message]
+    assert warning.startswith("refused by a worker, so for another: a made-up cause (on ")
+    assert not any(isinstance(event, ClusterNote) for event in events)
 
 
 WALLTIME_SBATCH = SBATCH.replace(

@@ -148,7 +148,7 @@ def test_two_ranks_train_as_one_process_does_where_the_loss_is_gathered(tmp_path
     assert soft[0] == pytest.approx(soft[1], rel=1e-4)
 
 
-# of some of these, one process with two threads and one with one thread differ by 4e-5 at the rate above: it is too high
+# at the rate above, one process with two threads and one with one thread differ by 4e-5 on some of these data
 STABLE = ["--lr", "0.002"]
 VOLUMES = ["model.dims=3", "model.levels=3", "model.deep_supervision=1", "batch.patch_size_px=[8,16,16]"]
 KINDS = {
