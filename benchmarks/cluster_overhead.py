@@ -23,8 +23,8 @@ import psutil
 from distributed import Client, LocalCluster, Worker, WorkerPlugin
 
 from dlx.execution.cluster import remote
-from dlx.execution.cluster.collect import run_on_cluster
 from dlx.execution.cluster.jobs import NO_DASHBOARD
+from dlx.execution.cluster.run import run_on_cluster
 from dlx.execution.planning.plan import make_plan
 from dlx.execution.runner import run_plan
 from dlx.execution.trials.trial import Event, Scoring, Task, TrialEnded, TrialStarted

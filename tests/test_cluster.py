@@ -29,6 +29,7 @@ from dlx.execution.cluster import collect, jobs, remote, sharing, start, watch
 from dlx.execution.cluster.collect import RemoteStudy
 from dlx.execution.cluster.jobs import NO_DASHBOARD, job_options
 from dlx.execution.cluster.remote import StudyOnWorker
+from dlx.execution.cluster.run import run_on_cluster
 from dlx.execution.cluster.spec import ClusterSpec, cluster_from
 from dlx.execution.cluster.start import connected
 from dlx.execution.planning.plan import Plan, make_plan
@@ -402,7 +403,7 @@ def test_trials_on_a_gpu_are_refused_where_no_worker_offers_one(tmp_path):
     compute = replace(plan.first.compute, device=torch.device("cuda", 0), device_name="NVIDIA Made-Up")
     tasks = {0: replace(plan.trials[0], resolved=replace(plan.first, compute=compute))}
     with client_in_this_process(1) as client, pytest.raises(SettingError, match=r"offers a GPU: .* --resources GPU=1"):
-        list(collect.run_on_cluster(tasks, plan.stores, client))
+        list(run_on_cluster(tasks, plan.stores, client))
 
 
 @pytest.mark.slow

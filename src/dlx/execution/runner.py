@@ -61,7 +61,7 @@ def run_plan(
     if group is not None and not group.broadcast(bool(tasks)):
         return
     if client is not None and tasks:
-        from dlx.execution.cluster.collect import run_on_cluster
+        from dlx.execution.cluster.run import run_on_cluster
 
         events = run_on_cluster(tasks, plan.stores, client, [task.trial_id for task in plan.trials])
     elif in_workers and plan.has_workers and tasks:

@@ -1,4 +1,4 @@
-"""The client of a cluster: submits trials, and turns what workers send back into events and files.
+"""The trials of a study on a cluster: submits them, and turns what workers send back into events and files.
 
 Dask schedules: which worker runs a trial, and whether it is run again after a worker was lost, is not decided here.
 Trials that are lost with the scheduler itself are submitted again. `remote.py` holds the code of a worker.
@@ -8,9 +8,9 @@ import hashlib
 import pickle
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -20,50 +20,17 @@ from distributed import Client, Future, KilledWorker, as_completed
 
 from dlx.execution.cluster.folders import ClientFolders
 from dlx.execution.cluster.remote import RemoteEnd, RemoteEvent, StudyOnWorker, run_remote, take_files
-from dlx.execution.cluster.sharing import TOKEN, Sent, data_of, id_of, is_shared, locked_for_cluster, token_in
+from dlx.execution.cluster.sharing import TOKEN, Sent, data_of, id_of, is_shared
 from dlx.execution.cluster.watch import WorkerWatch, offers_gpu
 from dlx.execution.trials.stores import Stores
 from dlx.execution.trials.trial import ClusterNote, Event, Task, TrialEnded, TrialStarted
 from dlx.records.schema import EpochRecord
-from dlx.system.errors import DlxError, SettingError, spell_error
+from dlx.system.errors import DlxError, SettingError
 
 POLL_S = 0.05
 LOST = (CancelledError, KilledWorker, OSError)  # what reading a result raises if it was lost with its worker
 MAX_LOSSES = 20  # of a trial, with the scheduler or with workers that died before it began
 LOOK_EVERY_S = 5.0
-LOST_AT_START = "the scheduler or a worker was lost before the trials began: the same command tries again"
-
-
-def run_on_cluster(
-    tasks: Mapping[int, Task], stores: Stores, client: Client, all_trials: Sequence[str] = ()
-) -> Generator[tuple[int, Event]]:
-    """Runs the tasks on the workers of a dask cluster and yields (number, event) as events arrive.
-
-    If workers see the folders of the trials, they write the records there; else the files of a trial come back with its
-    end, and its epochs before. A trial that ran when an earlier client was killed goes on, and its end is collected.
-    A worker's death costs the trial that it ran; dask runs that again, and a trial that has begun more often than
-    `distributed.scheduler.allowed-failures` times on workers that died is recorded as failed. Closing the generator
-    stops the running trials. `all_trials` are the ids of the study's trials, also of those that are done: the study has
-    the same name on the cluster when its command is given again.
-
-    Raises LockedError if another command runs a study of this folder on a cluster; DlxError if the scheduler is lost
-    and does not come back.
-    """
-    folder = next(iter(tasks.values())).folder.path.parent.parent.absolute()
-    is_fresh = any(task.fresh for task in tasks.values())
-    with locked_for_cluster(folder), token_in(folder) as token:
-        with _reporting_loss():
-            names = all_trials or [task.trial_id for task in tasks.values()]
-            study = RemoteStudy.of(tasks, stores, client, folder, token, names)
-            if is_fresh or any(task.retry_failed for task in tasks.values()):
-                study.forget_earlier()
-        study.plugin.tasks.update({trial: _ready(task) for trial, task in study.plugin.tasks.items()})
-        try:
-            with _reporting_loss():
-                study.begin()
-            yield from study.events()
-        finally:
-            study.end()
 
 
 @dataclass
@@ -398,27 +365,6 @@ class RemoteStudy:
         with suppress(Exception):
             self.client.cancel(list(self.waiting.values()), force=True)
         self._remove(self.name)
-
-
-@contextmanager
-def _reporting_loss() -> Iterator[None]:
-    """DlxError if the cluster cannot be reached within the block."""
-    try:
-        yield
-    except (OSError, CancelledError) as error:
-        if isinstance(error, OSError) and error.filename is not None:  # of the study's folder
-            raise
-        raise DlxError(f"{LOST_AT_START} ({spell_error(error)})") from None
-
-
-def _ready(task: Task) -> Task:
-    """The task, with earlier results cleared here, once: on a cluster it may be run again after a worker was lost."""
-    if task.fresh or task.retry_failed:
-        with task.folder.locked():
-            if task.fresh:
-                task.folder.clear()
-            task.folder.forget_result()
-    return replace(task, fresh=False, retry_failed=False)
 
 
 def _digest(texts: Sequence[str]) -> str:
