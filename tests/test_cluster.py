@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import stat
 import threading
 import time
@@ -86,10 +87,10 @@ def test_no_option_is_no_cluster_and_one_is_enough_for_it():
         (None, r"cluster\.toml: No such file"),
         ("workers = ", r"cluster\.toml: not a TOML file"),
         ("[jobs]\nworkers = 1\n", r"has no section \[cluster\]"),
-        ("[cluster]\nqueue = 'a'\ninterface = 'ib0'\n", r"cluster\.workers: expected a value"),
+        ("[cluster]\nqueue = 'a'\ninterface = 'ib0'\n", r"cluster\.workers is missing: how many jobs"),
         ("[cluster]\nworkers = 0\ninterface = 'ib0'\n", r"cluster\.workers"),
         ("[cluster]\nworkers = 1\nwalltime = 'long'\ninterface = 'ib0'\n", r"cluster\.walltime"),
-        ("[cluster]\nworkers = 1\nqeue = 'a'\ninterface = 'ib0'\n", r"cluster\.qeue"),
+        ("[cluster]\nworkers = 1\nqeue = 'a'\ninterface = 'ib0'\n", r"cluster\.qeue: unknown; did you mean 'queue'"),
         ("[cluster]\nworkers = 1\ngpus_per_worker = 2\ninterface = 'ib0'\n", r"cluster\.gpus_per_worker"),
         ("[cluster]\nworkers = 1\nmemory = '32 gigs'\ninterface = 'ib0'\n", r"cluster\.memory"),
         ("[cluster]\nworkers = 1\n", r"cluster\.interface .* or cluster\.host is missing"),
@@ -286,7 +287,9 @@ def test_the_user_is_told_that_no_worker_is_left_and_that_one_came_back(tmp_path
             if isinstance(event, ClusterNote):
                 notes.append(event.text)
                 client.cluster.scale(1)
-    assert notes == [watch.NO_WORKER, "the cluster has workers again"]
+    lost, none_left, again = notes
+    assert re.fullmatch(r"worker \S+ was lost: what it ran goes on at another one", lost)
+    assert (none_left, again) == (watch.NO_WORKER, "the cluster has workers again")
     assert results(tmp_path) == results(alone)
 
 
@@ -475,14 +478,18 @@ def test_closing_the_run_stops_the_trials_and_leaves_nothing_on_the_cluster(tmp_
 
 def test_a_scheduler_that_is_not_there_and_one_without_workers_are_refused_in_one_line(monkeypatch):
     monkeypatch.setattr(start, "CONNECT_S", 1.0)
+    monkeypatch.setattr(start, "SOON_S", 0.1)
     monkeypatch.setattr(start, "WORKERS_S", 0.1)
     address = f"tcp://127.0.0.1:{free_port()}"
-    with pytest.raises(SettingError, match=rf"^--scheduler-address {address}: cannot be reached: [^\n]*$"):
-        connected(ClusterSpec(address)).__enter__()
     with pytest.raises(
-        SettingError, match=r"^--scheduler-address tls://127\.0\.0\.1:1: cannot be reached: TLS expects"
+        SettingError,
+        match=rf"^--scheduler-address {address}: cannot be reached: Connection refused; is `dask scheduler` running there[^\n]*$",
     ):
-        connected(ClusterSpec("tls://127.0.0.1:1")).__enter__()
+        connected(ClusterSpec(address)).__enter__()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"tls://127.0.0.1:{listening.getsockname()[1]}"
+        with pytest.raises(SettingError, match=rf"^--scheduler-address {address}: cannot be reached: TLS expects"):
+            connected(ClusterSpec(address)).__enter__()
     with pytest.raises(SettingError, match=r"^--scheduler-address x://127\.0\.0\.1:1: cannot be reached: "):
         connected(ClusterSpec("x://127.0.0.1:1")).__enter__()
     with LocalCluster(n_workers=0, processes=False, scheduler_kwargs=NO_DASHBOARD, silence_logs=50) as cluster:
@@ -589,7 +596,7 @@ def slurm(tmp_path, monkeypatch):
 
 
 def test_jobs_that_cannot_be_submitted_are_an_error_with_what_the_job_scheduler_wrote(tmp_path, monkeypatch, slurm):
-    monkeypatch.setattr(start, "FIRST_JOBS_S", 0.5)
+    monkeypatch.setattr(start, "SOON_S", 0.5)
     monkeypatch.chdir(tmp_path)
     path = cluster_file(tmp_path, '[cluster]\nworkers = 2\nhost = "127.0.0.1"\nmemory = "2GB"\n')
     spec = cluster_from(None, None, "slurm", path)

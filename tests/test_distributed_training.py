@@ -240,7 +240,7 @@ def test_a_study_and_several_seeds_are_refused_under_torchrun(monkeypatch):
 def test_commands_other_than_train_are_refused_under_torchrun(dlx, monkeypatch, command):
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(SettingError, match=rf"^dlx {command}: torchrun is for dlx train"):
+    with pytest.raises(SettingError, match=rf"^{command}: torchrun is for dlx train"):
         dlx(command)
 
 

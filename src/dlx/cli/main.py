@@ -82,7 +82,7 @@ def _main(
 ) -> None:
     """Options of dlx itself."""
     if context.invoked_subcommand not in (None, "train"):
-        refuse_ranks(f"dlx {context.invoked_subcommand}")
+        refuse_ranks(context.invoked_subcommand)
 
 
 def run() -> None:

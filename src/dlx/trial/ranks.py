@@ -24,14 +24,15 @@ def check_ranks(spec: Spec, model: nn.Module, compute: Compute) -> list[str]:
         raise SettingError("evaluate.probes: probes are measured on one process only; leave them out with torchrun")
     if getattr(model, "draws_from_default_generator", False):
         raise SettingError(
-            f"model '{spec.model}': draws random numbers itself, which several ranks cannot draw as one process does"
+            f"model '{spec.model.name}': draws random numbers itself, which several ranks cannot draw as one process "
+            "does"
         )
     if not has_batch_norm:
         return []
     if compute.device.type != "cuda":
         raise SettingError(
-            f"model '{spec.model}': has batch norm, whose statistics cannot be shared by ranks on a {compute.device}; "
-            "use another norm (model.norm=group), CUDA, or one process"
+            f"model '{spec.model.name}': has batch norm, whose statistics ranks on a {compute.device} cannot share; "
+            "use another norm (--set model.norm=group), CUDA, or one process"
         )
     if sync:
         return []

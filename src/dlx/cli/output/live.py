@@ -74,7 +74,7 @@ class EpochBar:
 
 
 # Narrowest terminals, in columns, in which the table shows a bar, and in which it shows loss and training Dice.
-BAR_WIDTH, FULL_WIDTH = 80, 60
+BAR_AND_WORKER_WIDTH, BAR_WIDTH, FULL_WIDTH = 100, 80, 60
 
 
 def spell_worker(name: str) -> str:
@@ -145,7 +145,7 @@ class TrialsTable:
         """The current table, in the width of the console."""
         width = self.console.width
         table = Table(box=SIMPLE_HEAD, expand=True)
-        table.add_column("running", overflow="fold", ratio=2)
+        table.add_column("running", overflow="fold", ratio=2, min_width=len("running"))
         if self.plan.study.folds:
             table.add_column("fold", justify="right", no_wrap=True)
         table.add_column("seed", justify="right", no_wrap=True)
@@ -153,7 +153,8 @@ class TrialsTable:
         on_cluster = width >= BAR_WIDTH and any(row.started.worker for row in self.running.values())
         if on_cluster:
             table.add_column("worker", no_wrap=True)
-        if width >= BAR_WIDTH:
+        has_bar = width >= (BAR_AND_WORKER_WIDTH if on_cluster else BAR_WIDTH)
+        if has_bar:
             table.add_column("", ratio=1)
         titles = ("loss", train_title(self.plan), "val") if width >= FULL_WIDTH else ("val",)
         for title in titles:
@@ -162,7 +163,7 @@ class TrialsTable:
             last = row.last
             values = (last.loss, last.train_dice_subset, last.val_dice) if last else (None, None, None)
             started, num_steps = row.started, row.started.epochs * row.started.steps_per_epoch
-            bar = [ProgressBar(total=num_steps, completed=row.done_steps)] if width >= BAR_WIDTH else []
+            bar = [ProgressBar(total=num_steps, completed=row.done_steps)] if has_bar else []
             table.add_row(
                 visible(started.trial.label),
                 *([] if started.trial.fold is None else [str(started.trial.fold)]),

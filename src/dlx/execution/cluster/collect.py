@@ -31,6 +31,7 @@ POLL_S = 0.05
 LOST = (CancelledError, KilledWorker, OSError)  # what reading a result raises if it was lost with its worker
 MAX_LOSSES = 20  # of a trial, with the scheduler or with workers that died before it began
 LOOK_EVERY_S = 5.0
+SCHEDULER_LOST = "the scheduler was lost: waiting 30 s for it to come back"
 
 
 @dataclass
@@ -343,6 +344,8 @@ class RemoteStudy:
     def _submit_again(self, trials: Sequence[str]) -> Iterator[tuple[int, Event]]:
         """Submits trials again, once the scheduler is there."""
         while True:
+            if self.client.status == "connecting":
+                yield next(iter(self.numbers.values())), ClusterNote(SCHEDULER_LOST)
             while self.client.status == "connecting":
                 time.sleep(POLL_S)
             if self.client.status != "running":

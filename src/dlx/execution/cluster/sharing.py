@@ -28,7 +28,10 @@ def locked_for_cluster(folder: Path) -> Iterator[None]:
         with naming(folder / ".cluster.lock"):
             lock = FileLock(folder / ".cluster.lock").acquire(LOCK_WAIT_S, poll_interval=0.05)
     except Timeout:
-        raise LockedError(f"{folder}: another command runs a study of this folder on a cluster") from None
+        raise LockedError(
+            f"{folder}: another command runs a study of this folder on a cluster: wait for its end, or give another "
+            "folder (--out)"
+        ) from None
     with lock:
         yield
 

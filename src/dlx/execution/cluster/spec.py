@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dlx.settings.binding import first_cause
-from dlx.system.errors import SettingError
+from dlx.system.errors import SettingError, nearest
 
 JobScheduler = Literal["slurm", "pbs", "lsf", "sge"]
 SCHEDULERS: tuple[str, ...] = get_args(JobScheduler)
@@ -109,6 +109,12 @@ def read_section(path: Path) -> JobSection:
     section = content.get("cluster")
     if not isinstance(section, dict):
         raise SettingError(f"--cluster-file {path}: has no section [cluster]")
+    known = list(JobSection.model_fields)
+    for name in section:
+        if name not in known:
+            raise SettingError(f"--cluster-file {path}: cluster.{name}: unknown; {nearest(name, known)}")
+    if "workers" not in section:
+        raise SettingError(f"--cluster-file {path}: cluster.workers is missing: how many jobs to submit")
     try:
         found = JobSection.model_validate(section)
     except ValidationError as error:

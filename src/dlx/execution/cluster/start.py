@@ -1,11 +1,13 @@
 """The connection to a cluster, which is joined or started, and what is known of its workers: `connected`."""
 
 import logging
+import socket
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from dlx.engine.device import Compute, choose_compute
 from dlx.execution.cluster.facts import WorkerFacts, facts, misfit, unlikeness
@@ -23,7 +25,7 @@ Tell = Callable[[str], None]  # shows the user a line
 
 CONNECT_S = 30.0  # to the scheduler, at first and after it was lost
 WORKERS_S = 60.0  # until the first worker of a running cluster is there; a job may wait for days
-FIRST_JOBS_S = 5.0  # until the user is told that no job has started
+SOON_S = 5.0  # until the user is told that no worker is there yet
 LOGGER = logging.getLogger(__name__)
 INSTALL = "--executor dask needs dask.distributed: pip install 'dlx[dask]'"
 
@@ -89,6 +91,7 @@ def connected(spec: ClusterSpec, num_workers: int | None = None, tell: Tell = LO
     stack = ExitStack()
     try:
         if spec.address is not None:
+            _check_that_something_listens(spec, spec.address)
             place: Any = spec.address
         elif spec.jobs is not None and spec.section is not None:
             submitted = stack.enter_context(started_jobs(spec.jobs, spec.section, tell))
@@ -108,7 +111,7 @@ def connected(spec: ClusterSpec, num_workers: int | None = None, tell: Tell = LO
         try:
             client = Client(place, timeout=CONNECT_S, set_as_default=False)
         except (OSError, TypeError, ValueError) as error:  # the latter for TLS without certificates, or no address
-            raise SettingError(f"{spec.name}: cannot be reached: {root_cause(error)}") from None
+            raise _unreachable(spec, root_cause(error)) from None
         with client:
             if spec.is_local:
                 client.register_plugin(IgnoresInterrupts())
@@ -146,14 +149,46 @@ def running(spec: ClusterSpec | None, cluster: Cluster | None, num_workers: int)
 
 def _quiet_logs() -> None:
     """Dask's log lines would run into the progress; what they report is an event or an error of dlx too."""
-    for name in ("distributed", "distributed.worker", "distributed.nanny", "distributed.scheduler", "distributed.core"):
+    for name in (
+        "distributed",
+        "distributed.worker",
+        "distributed.nanny",
+        "distributed.scheduler",
+        "distributed.core",
+        "distributed.client",
+    ):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+def _check_that_something_listens(spec: ClusterSpec, address: str) -> None:
+    """SettingError if nothing does: dask would try for CONNECT_S, and then not say why."""
+    try:
+        parts = urlsplit(address)
+        host, port = parts.hostname, parts.port
+    except ValueError:  # no number: dask says so
+        return
+    if parts.scheme not in ("tcp", "tls") or host is None or port is None:
+        return
+    try:
+        socket.create_connection((host, port), timeout=CONNECT_S).close()
+    except OSError as error:
+        raise _unreachable(spec, error.strerror or str(error) or type(error).__name__) from None
+
+
+def _unreachable(spec: ClusterSpec, cause: str) -> SettingError:
+    hint = "" if spec.address is None else "; is `dask scheduler` running there? (docs/scaling.md)"
+    return SettingError(f"{spec.name}: cannot be reached: {cause}{hint}")
 
 
 def _wait_for_worker(client: "Client", spec: ClusterSpec, errors: dict[str, str], tell: Tell) -> None:
     """Waits for the first worker: for jobs without a limit, as they may be queued, unless none could be submitted."""
     if spec.jobs is None:
         try:
+            with suppress(TimeoutError):
+                client.wait_for_workers(1, timeout=SOON_S)
+                return
+            if not spec.is_local:
+                tell(f"{spec.name} has no worker yet: waiting for one, at most {WORKERS_S:g} s")
             client.wait_for_workers(1, timeout=WORKERS_S)
         except TimeoutError:
             raise SettingError(f"{spec.name}: has no worker; {spec.how_to_add}") from None
@@ -161,7 +196,7 @@ def _wait_for_worker(client: "Client", spec: ClusterSpec, errors: dict[str, str]
     has_told = False
     while True:
         with suppress(TimeoutError):
-            client.wait_for_workers(1, timeout=FIRST_JOBS_S)
+            client.wait_for_workers(1, timeout=SOON_S)
         num_jobs = 0 if spec.section is None else spec.section.workers
         if len(errors) == num_jobs:
             raise SettingError(f"{spec.name}: no job could be submitted: {next(iter(errors.values()))}")

@@ -16,6 +16,7 @@ class WorkerWatch:
     def __init__(self, client: Client, expected: WorkerFacts) -> None:
         self.client, self.expected = client, expected
         self.asked: dict[str, WorkerFacts] = {}  # by address
+        self.present: set[str] = set()  # addresses
         self.noted: set[str] = set()
         self.has_workers = True
 
@@ -25,7 +26,12 @@ class WorkerWatch:
         return found
 
     def notes(self, workers: Mapping[str, Any], *, need_gpu: bool) -> Iterator[str]:
-        """Notes on these workers: none can run the trials, or one can again; those that do not fit or are unlike."""
+        """Notes on these workers: which were lost; none can run the trials, or one can again; which do not fit or are
+        unlike.
+        """
+        for address in sorted(self.present - {*workers}):
+            yield f"worker {address} was lost: what it ran goes on at another one"
+        self.present = {*workers}
         has_workers = any(offers_gpu(worker) or not need_gpu for worker in workers.values())
         if has_workers != self.has_workers:
             self.has_workers = has_workers
