@@ -481,10 +481,10 @@ def test_a_scheduler_that_is_not_there_and_one_without_workers_are_refused_in_on
     monkeypatch.setattr(start, "SOON_S", 0.1)
     monkeypatch.setattr(start, "WORKERS_S", 0.1)
     address = f"tcp://127.0.0.1:{free_port()}"
-    with pytest.raises(
-        SettingError,
-        match=rf"^--scheduler-address {address}: cannot be reached: Connection refused; is `dask scheduler` running there[^\n]*$",
-    ):
+    refused = (
+        rf"^--scheduler-address {address}: cannot be reached: Connection refused; is `dask scheduler` running[^\n]*$"
+    )
+    with pytest.raises(SettingError, match=refused):
         connected(ClusterSpec(address)).__enter__()
     with socket.create_server(("127.0.0.1", 0)) as listening:
         address = f"tls://127.0.0.1:{listening.getsockname()[1]}"
