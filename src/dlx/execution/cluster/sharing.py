@@ -40,10 +40,10 @@ def id_of(folder: Path) -> str:
     """A random text that is kept in a file of the folder: the same wherever the folder is seen, and whenever."""
     path = folder / ID
     try:
-        return path.read_text(encoding="ascii")
+        return path.read_text(encoding="ascii", errors="replace")
     except FileNotFoundError:
         write_atomically(path, uuid.uuid4().hex.encode())
-        return path.read_text(encoding="ascii")
+        return path.read_text(encoding="ascii", errors="replace")
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def token_in(folder: Path) -> Iterator[str]:
     """
     path = folder / TOKEN
     try:
-        token = path.read_text(encoding="ascii")
+        token = path.read_text(encoding="ascii", errors="replace")
     except FileNotFoundError:
         token = uuid.uuid4().hex
         write_atomically(path, token.encode())
