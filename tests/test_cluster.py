@@ -26,6 +26,8 @@ from distributed import Client, KilledWorker, LocalCluster
 from cluster_faults import FEW, differences, run_alone, run_with_faults
 from cluster_processes import free_port
 from dlx.api.runs import run as dlx_run
+from dlx.cli.output.console import PlainConsole
+from dlx.cli.output.live import TrialsTable
 from dlx.execution.cluster import collect, jobs, remote, sharing, start, watch
 from dlx.execution.cluster.collect import RemoteStudy
 from dlx.execution.cluster.jobs import NO_DASHBOARD, job_options
@@ -639,6 +641,24 @@ def test_jobs_that_end_early_again_and_again_are_no_longer_replaced(monkeypatch)
     assert not keeper.is_alive()
     assert set(scaled) == {2}
     assert told == ["7 jobs ended within 10 minutes: no more are submitted"]
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_the_table_of_running_trials_has_their_workers_and_unbroken_words(tmp_path, width):
+    plan = make_plan(small_study(1), tmp_path, cache_dir=None)
+    console = PlainConsole(stderr=True)
+    console.width = width
+    table = TrialsTable(console, plan)
+    for index, task in enumerate(plan.trials):
+        table.show(index, TrialStarted(task.trial, 8, 40, 3, (), worker="tcp://10.0.0.12:40437"))
+    with console.capture() as printed:
+        console.print(table.render())
+    lines = printed.get().splitlines()
+    header = next(line for line in lines if "worker" in line)
+    assert header.split()[:4] == ["running", "seed", "epoch", "worker"]
+    rows = [line.split() for line in lines if "10.0.0.12:40437" in line]
+    assert [row[:4] for row in rows] == [[f"p={p}", "0", "3/8", "10.0.0.12:40437"] for p in (0.0, 0.3)]
+    assert max(map(len, lines)) <= width
 
 
 @pytest.mark.slow
