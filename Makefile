@@ -32,7 +32,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist wo
 
 # everything but what takes seconds or starts processes
 test: setup
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not long"
 
 # everything but what takes minutes
 test-all: setup
