@@ -258,7 +258,7 @@ def test_what_one_worker_refuses_another_runs(tmp_path, monkeypatch, alone):
         events = [event for _, event in run(tmp_path, small_study(), client)]
     assert results(tmp_path) == results(alone)
     assert [event.text for event in events if isinstance(event, ClusterNote)] == [
-        "refused by a worker, so for another: this worker has no CUDA device (on 0)"
+        "a worker refused a trial, which another one gets: this worker has no CUDA device (on 0)"
     ]
     assert len(refused) == len(set(refused))  # though it has nothing to do while the other one is busy
 
@@ -290,7 +290,7 @@ def test_the_user_is_told_that_no_worker_is_left_and_that_one_came_back(tmp_path
                 notes.append(event.text)
                 client.cluster.scale(1)
     lost, none_left, again = notes
-    assert re.fullmatch(r"worker \S+ was lost: what it ran goes on at another one", lost)
+    assert re.fullmatch(r"worker \S+ was lost: another one continues its trial", lost)
     assert (none_left, again) == (watch.NO_WORKER, "the cluster has workers again")
     assert results(tmp_path) == results(alone)
 
@@ -480,7 +480,7 @@ def test_closing_the_run_stops_the_trials_and_leaves_nothing_on_the_cluster(tmp_
 
 def test_a_scheduler_that_is_not_there_and_one_without_workers_are_refused_in_one_line(monkeypatch):
     monkeypatch.setattr(start, "CONNECT_S", 1.0)
-    monkeypatch.setattr(start, "SOON_S", 0.1)
+    monkeypatch.setattr(start, "NOTE_AFTER_S", 0.1)
     monkeypatch.setattr(start, "WORKERS_S", 0.1)
     address = f"tcp://127.0.0.1:{free_port()}"
     refused = (
@@ -598,7 +598,7 @@ def slurm(tmp_path, monkeypatch):
 
 
 def test_jobs_that_cannot_be_submitted_are_an_error_with_what_the_job_scheduler_wrote(tmp_path, monkeypatch, slurm):
-    monkeypatch.setattr(start, "SOON_S", 0.5)
+    monkeypatch.setattr(start, "NOTE_AFTER_S", 0.5)
     monkeypatch.chdir(tmp_path)
     path = cluster_file(tmp_path, '[cluster]\nworkers = 2\nhost = "127.0.0.1"\nmemory = "2GB"\n')
     spec = cluster_from(None, None, "slurm", path)
@@ -678,7 +678,7 @@ def test_python_warns_of_what_becomes_of_the_workers(tmp_path, monkeypatch, capl
         dlx_run(small_study(), out=tmp_path, on_event=lambda trial, event: events.append(event))
     assert results(tmp_path) == results(alone)
     (warning,) = [record.message for record in caplog.records if "refused" in record.message]
-    assert warning.startswith("refused by a worker, so for another: a made-up cause (on ")
+    assert warning.startswith("a worker refused a trial, which another one gets: a made-up cause (on ")
     assert not any(isinstance(event, ClusterNote) for event in events)
 
 

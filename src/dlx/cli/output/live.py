@@ -73,7 +73,8 @@ class EpochBar:
             self.progress.remove_task(task)
 
 
-# Narrowest terminals, in columns, in which the table shows a bar, and in which it shows loss and training Dice.
+# Narrowest terminals, in columns, in which the table shows a bar (beside the worker, and without that), and in which it
+# shows loss and training Dice.
 BAR_AND_WORKER_WIDTH, BAR_WIDTH, FULL_WIDTH = 100, 80, 60
 
 

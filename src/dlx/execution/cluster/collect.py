@@ -278,7 +278,10 @@ class RemoteStudy:
             result = results.get(future.key)
             if result is not None and result.record is None and self._has_others(trial, result):
                 if self._is_first_refusal(result):
-                    yield self.numbers[trial], ClusterNote(f"refused by a worker, so for another: {result.refusal}")
+                    yield (
+                        self.numbers[trial],
+                        ClusterNote(f"a worker refused a trial, which another one gets: {result.refusal}"),
+                    )
                 self.refusers[trial].add(result.address or "")
                 again.append(trial)
                 continue

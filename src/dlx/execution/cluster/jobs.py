@@ -21,8 +21,6 @@ from dlx.system.files import write_atomically
 
 # dask starts its HTTP server in any case; on the usual port it would warn of another user's
 NO_DASHBOARD = {"dashboard": False, "dashboard_address": "127.0.0.1:0"}
-
-
 REPLACE_EVERY_S = 30.0
 LOST_AFTER_S = 120  # a nanny may have to import torch from a slow disk before its new worker is there
 SHORT_S = 600.0  # a job that ends before did not reach its walltime

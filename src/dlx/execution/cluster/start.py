@@ -25,7 +25,7 @@ Tell = Callable[[str], None]  # shows the user a line
 
 CONNECT_S = 30.0  # to the scheduler, at first and after it was lost
 WORKERS_S = 60.0  # until the first worker of a running cluster is there; a job may wait for days
-SOON_S = 5.0  # until the user is told that no worker is there yet
+NOTE_AFTER_S = 5.0  # without a worker, the user gets a note
 LOGGER = logging.getLogger(__name__)
 INSTALL = "--executor dask needs dask.distributed: pip install 'dlx[dask]'"
 
@@ -185,7 +185,7 @@ def _wait_for_worker(client: "Client", spec: ClusterSpec, errors: dict[str, str]
     if spec.jobs is None:
         try:
             with suppress(TimeoutError):
-                client.wait_for_workers(1, timeout=SOON_S)
+                client.wait_for_workers(1, timeout=NOTE_AFTER_S)
                 return
             if not spec.is_local:
                 tell(f"{spec.name} has no worker yet: waiting for one, at most {WORKERS_S:g} s")
@@ -196,7 +196,7 @@ def _wait_for_worker(client: "Client", spec: ClusterSpec, errors: dict[str, str]
     has_told = False
     while True:
         with suppress(TimeoutError):
-            client.wait_for_workers(1, timeout=SOON_S)
+            client.wait_for_workers(1, timeout=NOTE_AFTER_S)
         num_jobs = 0 if spec.section is None else spec.section.workers
         if len(errors) == num_jobs:
             raise SettingError(f"{spec.name}: no job could be submitted: {next(iter(errors.values()))}")

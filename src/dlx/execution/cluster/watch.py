@@ -30,7 +30,7 @@ class WorkerWatch:
         unlike.
         """
         for address in sorted(self.present - {*workers}):
-            yield f"worker {address} was lost: what it ran goes on at another one"
+            yield f"worker {address} was lost: another one continues its trial"
         self.present = {*workers}
         has_workers = any(offers_gpu(worker) or not need_gpu for worker in workers.values())
         if has_workers != self.has_workers:
