@@ -96,7 +96,7 @@ def start(tmp_path):
     for run in runs:
         for pid in run.processes():
             os.kill(pid, signal.SIGKILL)
-        run.process.wait()
+        run.process.communicate()  # closes the pipes of one that did not end in time, too
         shutil.rmtree(run.temporary)
 
 
@@ -249,6 +249,62 @@ except KeyboardInterrupt as stop:
     print(exit_code(stop))
 """
     assert run_code(code).stdout == "143\n"
+
+
+@pytest.mark.slow
+def test_a_stop_at_any_moment_of_a_pool_of_threads_is_raised_at_once():
+    code = """
+import sys, threading, time
+from dlx.system.threads import thread_pool
+stop_on_signals()
+LOCKS = ("threading.py", "thread.py", "_base.py", "threads.py")
+
+def attempt(moment):
+    # sends the signal before this bytecode instruction of the modules with locks
+    interrupts._received.stop = None
+    ends, sent, count = threading.Event(), None, 0
+    def trace(frame, event, arg):
+        nonlocal sent, count
+        if not frame.f_code.co_filename.endswith(LOCKS):
+            return None
+        frame.f_trace_opcodes = True
+        count += event == "opcode"
+        if count == moment and sent is None:
+            sent = time.monotonic()
+            signal.raise_signal(signal.SIGTERM)
+        return trace
+    sys.settrace(trace)
+    try:
+        with thread_pool(2) as pool:
+            list(pool.map(lambda _: ends.wait(5), range(2)))
+    except Stopped:
+        return time.monotonic() - sent
+    except BaseException as error:
+        print(moment, repr(error))
+    finally:
+        sys.settrace(None)
+        ends.set()
+
+print(max(attempt(moment) for moment in range(1, 1400, 5)))  # threads are started, then waited for
+"""
+    assert float(run_code(code).stdout) < 2
+
+
+def test_a_stop_that_another_error_replaces_is_a_stop():
+    code = """
+from dlx.cli import main
+def fail(**_):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except Stopped:
+        raise RuntimeError("release unlocked lock") from None
+stop_on_signals()
+main.app = fail
+main.run()
+"""
+    done = run_code(code)
+    assert done.returncode == 143
+    assert (done.stdout, done.stderr) == ("", "dlx: stopped by SIGTERM\n")
 
 
 def test_a_stop_that_was_swallowed_is_raised_again_and_not_twice_by_signals():

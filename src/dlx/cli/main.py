@@ -24,7 +24,7 @@ from dlx.cli.commands.settings import settings
 from dlx.cli.commands.show import show
 from dlx.cli.commands.sweep_dropout import sweep_dropout
 from dlx.cli.commands.train import train
-from dlx.cli.parsing import CLOSED_PIPE, Command, Group, expanding_home
+from dlx.cli.parsing import CLOSED_PIPE, Command, Group, expanding_home, spell_stop
 from dlx.cli.ranks import refuse_ranks
 
 INTERNAL = 70  # the exit code of an error in dlx itself, as EX_SOFTWARE of BSD's sysexits.h
@@ -90,6 +90,7 @@ def run() -> None:
     from dlx.system.characters import fall_back_to_ascii, visible
     from dlx.system.cpu_cores import limit_spinning
     from dlx.system.errors import DlxError, FilesError, spell_os_error
+    from dlx.system.interrupts import exit_code, stops_kept
 
     fall_back_to_ascii(sys.stdout)
     fall_back_to_ascii(sys.stderr)
@@ -99,7 +100,8 @@ def run() -> None:
         del os.environ["COLUMNS"]  # not a width: rich would print the help into 0 columns
     try:
         try:
-            app(prog_name="dlx")
+            with stops_kept():
+                app(prog_name="dlx")
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()  # a full disk or a closed pipe raises here, within the handlers below
@@ -113,6 +115,8 @@ def run() -> None:
     except OSError as error:  # a folder that cannot be written, a full disk
         _discard_output()
         exit_with_error(visible(spell_os_error(error)))
+    except KeyboardInterrupt as stop:
+        exit_with_error(spell_stop(stop), exit_code(stop))
     except Exception:  # noqa: BLE001 - Python would exit with 1, which means that trials failed
         traceback.print_exc()
         exit_with_error("an error in dlx itself, not in what you typed; please report it with these lines", INTERNAL)

@@ -32,7 +32,6 @@ from dlx.settings.spec import Geometry
 from dlx.settings.text import counted
 from dlx.system.cpu_cores import available_cores
 from dlx.system.errors import DataError, FilesError, files_error
-from dlx.system.interrupts import raise_if_stopped
 from dlx.system.memory import host_memory_bytes
 from dlx.system.threads import thread_pool
 
@@ -77,7 +76,6 @@ def prepare_all(
                 wrong += outcome
             if progress is not None:
                 progress(done, num_cases)
-            raise_if_stopped()
     if wrong:
         raise files_error(wrong)
     return Dataset.of(declaration, source, tuple(cases), fingerprint(declaration, tuple(cases)))

@@ -1,6 +1,7 @@
 """The scores of a trial after its last epoch: all training and validation cases, whole volumes, by the same code."""
 
 from collections.abc import Sequence
+from itertools import islice, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,14 +71,15 @@ def _surfaces(
     masks = [store.measured_mask(case).cpu().numpy() for case in cases]
     classes = range(1, len(job.class_names))
 
-    def score(row: int, k: int) -> SurfaceScores:
+    def score(one: tuple[int, int]) -> SurfaceScores:
+        row, k = one
         predicted: NDArray[np.uint8] = predictions[row].numpy()
         is_there = outputs.is_predicted(predicted, k), outputs.is_true(masks[row], k)
         return surface_scores(*is_there, store.measured_spacings_mm[cases[row]], tolerance_mm)
 
     with thread_pool(surface_threads(job.compute.threads, max((mask.size for mask in masks), default=1))) as pool:
-        waiting = [[pool.submit(score, row, k) for k in classes] for row in range(len(cases))]
-        return [[scores.result() for scores in of_case] for of_case in waiting]
+        scores = pool.map(score, product(range(len(cases)), classes))
+        return [list(islice(scores, len(classes))) for _ in cases]
 
 
 def _counts_of(counts: Tensor, names: Sequence[str]) -> dict[str, OverlapCounts]:

@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
+from dlx.system.errors import DlxError
+
 HAS_SIGNAL_MASKS = hasattr(signal, "pthread_sigmask")  # not on Windows
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 # A Ctrl-C that follows another one as soon as this is the same key: the terminal sends it to all processes in the
@@ -30,7 +32,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class Received:
-    """What the first signal raised, and when; `is_deferred`: it is raised later, by `interrupts_blocked`."""
+    """What the first signal raised, and when; `is_deferred`: it is raised later, at the end of `stops_deferred`."""
 
     def __init__(self) -> None:  # no dataclass: until the handlers are there, each import is a moment without them
         self.stop: BaseException | None = None
@@ -72,6 +74,44 @@ def raise_if_stopped() -> None:
     """Raises again what a signal raised, if that was lost: native code may swallow it or turn it into another error."""
     if _received.stop is not None and not _received.is_deferred:
         raise _received.stop
+
+
+def raise_stop() -> None:
+    """Raises what a signal raised, if one came, even where that is deferred."""
+    if _received.stop is not None:
+        raise _received.stop
+
+
+@contextmanager
+def stops_deferred() -> Iterator[None]:
+    """Delays what a signal raises to the end of the `with` block, or to `raise_stop` in it.
+
+    Python's locks, conditions and threads are not safe from an exception that a handler raises in them: it is replaced
+    by "release unlocked lock", or leaves a lock locked. Signals are handled in the main thread, so other threads delay
+    nothing.
+    """
+    before = _received.is_deferred
+    if threading.current_thread() is threading.main_thread():
+        _received.is_deferred = True
+    try:
+        yield
+    finally:
+        _received.is_deferred = before
+    raise_if_stopped()
+
+
+@contextmanager
+def stops_kept() -> Iterator[None]:
+    """After a signal, an error in the `with` block becomes what the signal raised, as the error came from that: native
+    code and Python's locks replace an exception by another one. Errors that the user can mend stay what they are.
+    """
+    try:
+        yield
+    except (DlxError, OSError):
+        raise
+    except Exception:
+        raise_if_stopped()
+        raise
 
 
 def call_on_signal(call: Callable[[], None]) -> None:
@@ -118,14 +158,12 @@ def interrupts_blocked() -> Iterator[None]:
     from multiprocessing import resource_tracker
 
     resource_tracker.ensure_running()  # starting the tracker later would unblock the signal
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    _received.is_deferred = True  # SIGTERM is not blocked: the processes would inherit that
-    try:
-        yield
-    finally:
-        _received.is_deferred = False
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    raise_if_stopped()
+    with stops_deferred():  # SIGTERM is not blocked: the processes would inherit that
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def end_when_terminated() -> None:
@@ -141,4 +179,4 @@ def end_when_terminated() -> None:
 def _end(number: int, _frame: FrameType | None) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _received.stop = SystemExit(128 + number)
-    raise _received.stop
+    raise_if_stopped()

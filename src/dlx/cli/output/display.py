@@ -21,7 +21,7 @@ from dlx.report.wording.formatting import signed, spell, spell_seconds
 from dlx.study.metrics import trial_value
 from dlx.study.study import Trial
 from dlx.system.characters import visible
-from dlx.system.interrupts import raise_if_stopped
+from dlx.system.interrupts import raise_if_stopped, stops_kept
 
 
 @dataclass
@@ -52,31 +52,36 @@ class Display(Protocol):
 def follow(events: Iterator[tuple[int, Event]], display: Display) -> Outcome:
     """Shows all events and collects the outcome of the run; Ctrl-C or SIGTERM ends it, and the outcome records that."""
     outcome = Outcome()
-    obstacles: set[str] = set()
     try:
-        for index, event in events:
-            raise_if_stopped()
-            if isinstance(event, CaptureFailed):  # shown once per obstacle, not once per trial
-                if event.obstacle not in obstacles:
-                    display.console.print(capture_note(event), soft_wrap=True)
-                obstacles.add(event.obstacle)
-                continue
-            if isinstance(event, ClusterNote):
-                display.console.print(visible(f"note     {event.text}"), soft_wrap=True)
-                continue
-            display.show(index, event)
-            if isinstance(event, TrialStarted):
-                outcome.kept[index] = event.resumed_from
-            elif isinstance(event, EpochRecord):
-                outcome.kept[index] = event.result.epoch
-            elif isinstance(event, TrialEnded):
-                outcome.kept.pop(index, None)
-                outcome.by_index[index] = (event.record, event.folder)
+        with stops_kept():
+            _show_all(events, display, outcome)
     except KeyboardInterrupt as interrupt:
         outcome.interrupt = interrupt
         if isinstance(events, Generator):
             events.close()  # workers end, and a checkpoint that is being written is completed
     return outcome
+
+
+def _show_all(events: Iterator[tuple[int, Event]], display: Display, outcome: Outcome) -> None:
+    obstacles: set[str] = set()
+    for index, event in events:
+        raise_if_stopped()
+        if isinstance(event, CaptureFailed):  # shown once per obstacle, not once per trial
+            if event.obstacle not in obstacles:
+                display.console.print(capture_note(event), soft_wrap=True)
+            obstacles.add(event.obstacle)
+            continue
+        if isinstance(event, ClusterNote):
+            display.console.print(visible(f"note     {event.text}"), soft_wrap=True)
+            continue
+        display.show(index, event)
+        if isinstance(event, TrialStarted):
+            outcome.kept[index] = event.resumed_from
+        elif isinstance(event, EpochRecord):
+            outcome.kept[index] = event.result.epoch
+        elif isinstance(event, TrialEnded):
+            outcome.kept.pop(index, None)
+            outcome.by_index[index] = (event.record, event.folder)
 
 
 def capture_note(event: CaptureFailed) -> str:
