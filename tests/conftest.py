@@ -25,7 +25,8 @@ install_import_hook(
 )
 
 # of these, resnet18 (basic blocks), resnet50 (bottlenecks) and vgg11 have the same kinds of blocks
-DEEPER = re.compile(r"resnet(34|101|152)|vgg(13|16|19)")
+DEEPER = re.compile(r"resnet34|vgg(13|16)")
+DEEPEST = re.compile(r"resnet(101|152)|vgg19")
 HIPPOCAMPUS = Path(__file__).parents[1] / "../shared/data/Task04_Hippocampus"
 
 
@@ -83,10 +84,17 @@ def dlx(tmp_path, monkeypatch, cache):
 
 @pytest.fixture
 def without_figures(monkeypatch):
-    """Figures are composed but not drawn: drawing takes half of a small study's time."""
-    from dlx.report.figures import style
+    """The files of figures are there, but nothing is drawn: that takes half of a small study's time."""
+    from dlx.report.figures import levels, progress, study
 
-    monkeypatch.setattr(style, "_write", lambda _figure, path, **_: path.write_bytes(b"not drawn"))
+    def leave_files(_records, *paths):
+        for path in paths:
+            path.write_bytes(b"not drawn")
+
+    monkeypatch.setattr(study, "draw_study", leave_files)
+    monkeypatch.setattr(levels, "draw_levels", leave_files)
+    monkeypatch.setattr(progress, "draw_progress", leave_files)
+    monkeypatch.setattr(progress, "draw_trial_progress", leave_files)
 
 
 @pytest.fixture(scope="session")
@@ -99,10 +107,14 @@ def hippocampus() -> Path:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks tests over the deeper backbones as slow, and skips those marked `gpu` if torch sees no CUDA device."""
+    """Marks tests over the deeper backbones as slow, over the deepest as long, and skips those marked `gpu` if torch
+    sees no CUDA device.
+    """
     for item in items:
         parameters = getattr(item, "callspec", None)
-        if parameters is not None and DEEPER.search(parameters.id):
+        if parameters is not None and DEEPEST.search(parameters.id):
+            item.add_marker(pytest.mark.long)
+        elif parameters is not None and DEEPER.search(parameters.id):
             item.add_marker(pytest.mark.slow)
     if not any(item.get_closest_marker("gpu") for item in items):
         return

@@ -1,7 +1,7 @@
 """Kills a sweep at random moments, resumes it each time, and compares what it ends with; `make faults` runs ten kills.
 
-A kill counts where it hit a trial in mid-training; one that hit nothing is taken again. `tests/test_faults.py` runs a
-few of them with every `make test`.
+A kill counts where it hit a trial in mid-training; one that hit nothing is taken again. `tests/test_faults.py` has one
+kill.
 """
 
 import argparse

@@ -152,7 +152,7 @@ def test_a_network_that_computes_with_numbers_while_it_is_built_is_built_with_nu
     assert entry("own_networks:NeedsNumbers")["parameters"] == 2 * 3 + 3
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_published_counts_of_the_classifiers():
     names = ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "vgg16", "vgg16_bn"]
     found = json.loads(run(*names, "--json"))

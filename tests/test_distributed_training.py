@@ -204,7 +204,7 @@ def test_a_killed_rank_ends_all_with_one_line_and_the_same_command_resumes(rank,
     assert result_of(out)["result"] == result_of(together)["result"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ctrl_c_ends_all_ranks_and_loses_none(tmp_path, cache):
     out = tmp_path / "stopped"
     process = start(["train", *PARTS, "--out", out], 2, cache)
@@ -218,7 +218,7 @@ def test_ctrl_c_ends_all_ranks_and_loses_none(tmp_path, cache):
     assert len(epochs_of(out)) >= 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_batch_that_ranks_cannot_divide_is_refused_in_one_line(tmp_path, cache):
     code, lines, output = end(start(["train", *PARTS, "--batch-size", "3", "--out", tmp_path / "odd"], 2, cache))
     assert code != 0

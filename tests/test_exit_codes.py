@@ -177,7 +177,7 @@ def test_a_stop_while_subjects_are_scored_leaves_no_result(start, tmp_path):
     assert unfinished(tmp_path / "out") == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_second_interrupt_ends_the_command_at_once_and_its_workers_with_it(start, tmp_path):
     run = start(*SWEEP, *LONG, "--out", "out")
     run.wait_until(lambda: len(list(tmp_path.glob("out/trials/*/epochs.jsonl"))) == 2)

@@ -20,19 +20,21 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "experiments").glob("*.toml"))
 IN_FULL = re.compile(r"^# In full on a GPU: add +(--recipe .*)$", re.MULTILINE)
 DRAWN = re.compile(r"^# +\.venv/bin/python (experiments/make_\w+\.py) (.*)$", re.MULTILINE)
+MANY_PLANS = ("batch-norm", "cross-validation", "down-sampling", "dropout-kinds", "samples")  # or many volumes
+LARGE_BYTES = 500_000  # of records, whose page takes seconds
 every_study = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 
 
 def parameters(files):
     """A study of the hippocampus is slow: it is planned over 260 volumes, and the memory of the large networks of
-    `strong` is estimated. So is one whose data are drawn to files.
+    `strong` is estimated. So is one whose data are drawn to files. The slowest are long.
     """
 
     def marks(path):
         text = path.read_text(encoding="utf-8")
         drawn = DRAWN.search(text)
         is_slow = "Task04_Hippocampus" in text
-        is_long = drawn is not None or path.stem.startswith("strong")
+        is_long = drawn is not None or path.stem.startswith("strong") or path.stem in MANY_PLANS
         return [pytest.mark.slow] * is_slow + [pytest.mark.long] * is_long
 
     return [pytest.param(path, id=path.stem, marks=marks(path)) for path in files]
@@ -97,7 +99,17 @@ def test_its_trials_are_named_by_a_hash_of_their_settings(path):
     assert [settings_id(record.settings) for record in records] == [record.trial for record in records]
 
 
-@every_study
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(
+            path,
+            id=path.stem,
+            marks=[pytest.mark.long] * (path.with_suffix(".jsonl").stat().st_size > LARGE_BYTES),
+        )
+        for path in FILES
+    ],
+)
 def test_its_page_is_what_its_records_give(path, tmp_path):
     records = records_of(path)
     page, *_ = write_report(tmp_path / path.stem, summarize_study(records), records, with_png=False)

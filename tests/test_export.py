@@ -261,7 +261,7 @@ def in_onnx(made):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("run", ["slices", "volumes"])
+@pytest.mark.parametrize("run", [pytest.param("slices", marks=pytest.mark.long), "volumes"])
 def test_a_program_without_dlx_gives_every_voxel_the_label_of_dlx_predict(here, in_onnx, run):
     """The script of docs/export.md, which has numpy, onnxruntime and the JSON file; for slices also the page's code."""
     for ending in ("onnx", "json"):

@@ -73,6 +73,7 @@ def test_its_study_is_planned(extended):
     assert '"Tversky 0.3, 0.7"' in output
 
 
+@pytest.mark.long
 def test_what_it_adds_keeps_the_projects_style_and_types(extended):
     added = [
         "src/dlx/training/schedules.py",

@@ -149,7 +149,7 @@ def test_a_sweep_over_folds_that_is_killed_and_resumed_gives_equal_records(dlx):
     assert len(results("alone")) == 12
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_folders_of_a_study_with_folds_merge_by_seed_and_report_alike(dlx):
     whole = json.loads(dlx(*SWEEP, "--out", "whole", "--json").stdout)
     for seed in ("0", "1"):

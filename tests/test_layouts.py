@@ -89,6 +89,26 @@ def test_a_folder_of_no_known_layout_is_refused_with_what_was_looked_for(tmp_pat
     assert "imagesTr/CASE_0000" in message
 
 
+@pytest.mark.parametrize(
+    ("description", "missing"),
+    [
+        (None, "there is imagesTr, but no dataset.json"),
+        ("{}", "dataset.json has neither channel_names and labels (nnU-Net) nor modality"),
+    ],
+)
+def test_images_without_a_description_of_them_are_refused_with_what_is_missing(
+    tmp_path: Path, description: str | None, missing: str
+) -> None:
+    (tmp_path / "imagesTr").mkdir()
+    (tmp_path / "imagesTr/a_0000.nii.gz").touch()
+    if description is not None:
+        (tmp_path / "dataset.json").write_text(description)
+    with pytest.raises(DataError, match="no known layout: ") as refused:
+        folder(path=str(tmp_path))
+    assert missing in str(refused.value)
+    assert "iseg" not in str(refused.value)
+
+
 @pytest.mark.parametrize("layout", ["nnunet", "msd"])
 def test_a_description_with_the_keys_of_two_layouts_is_read_as_the_one_that_fits(tmp_path: Path, layout: str) -> None:
     if layout == "nnunet":

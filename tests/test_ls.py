@@ -97,7 +97,8 @@ def test_trials_are_counted_by_how_they_are(tmp_path):
     entry = next(e for e in folder.header().trials if (e.label, e.seed) == ("p=0.1", 1))
     with FileLock(folder.trial(entry).path / ".lock"):
         study = listed(tmp_path)["run"]
-    assert (study.num_trials, study.num_done, study.num_failed, study.num_running) == (6, 3, 1, 1)
+    assert (study.num_trials, study.num_done, study.num_diverged, study.num_failed) == (6, 3, 1, 0)
+    assert study.num_running == 1
     assert listed(tmp_path)["run"].num_running == 0
 
 
@@ -296,11 +297,12 @@ def study_named(name="run", **fields):
 
 
 def test_a_wide_terminal_has_a_line_for_each_study():
-    lines = printed([study_named(), study_named("other", num_done=3, num_running=1, num_failed=2, verdict="-")], 140)
+    counts = {"num_done": 3, "num_running": 1, "num_failed": 2, "num_diverged": 1}
+    lines = printed([study_named(), study_named("other", **counts, verdict="-")], 140)
     assert lines[0].split() == ["run", "trials", "age", "verdict", "question"]
     assert lines[1].startswith("run ")
     assert lines[1].endswith("Does it help, and at which rate?")
-    assert "3 of 6, 1 running, 2 failed" in lines[2]
+    assert "3 of 6, 1 running, 2 failed, 1 diverged" in lines[2]
     assert len(lines) == 3
 
 

@@ -76,7 +76,7 @@ def results(folder):
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_where_shared_memory_is_too_small_trials_run_here_with_the_same_records(dlx, monkeypatch):
     dlx(*SWEEP, "--seeds", "1", "--out", "workers")
     monkeypatch.setattr(stores, "SPARE_BYTES", 1 << 60)

@@ -93,7 +93,7 @@ def test_output_is_compared_by_its_words():
     assert missing_lines(reversed(shown), printed) != []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_page_stops_at_the_first_command_that_fails(tmp_path, cache, warm_server):
     steps = [Step("page.md:1", text) for text in ("cd /", "pwd", "dlx report none", "pwd")]
     code, outputs = run_steps(steps, tmp_path, cache, warm_server)

@@ -385,6 +385,16 @@ def test_a_scan_without_directions_is_predicted_with_a_note(made, tmp_path):
     assert "give no orientation ('c0')" in line
 
 
+def test_masks_that_were_given_as_images_are_noted(made, tmp_path):
+    (tmp_path / "in").mkdir()
+    shutil.copy(made / "data/labelsTr/c1.nii.gz", tmp_path / "in/c1_0000.nii.gz")
+    shutil.copy(made / "data/imagesTr/c0_0000.nii.gz", tmp_path / "in/c0_0000.nii.gz")
+    plan = plan_predictions(tmp_path / "in", tmp_path / "out", made / "across")
+    list(plan.run())
+    note = "1 scan ('c1') of 16 or fewer different values, all whole numbers: masks instead of images?"
+    assert note in plan.notes()
+
+
 # which runs
 
 

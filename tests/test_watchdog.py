@@ -54,7 +54,7 @@ def test_tests_that_are_over_and_do_not_exit_are_shown_with_their_stack_and_kill
     assert "in spin_for_ever" in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_worker_without_tests_left_may_wait_for_the_last_test_of_another(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(WATCHDOG.parent))
     (tmp_path / "conftest.py").symlink_to(Path(__file__).parent / "conftest.py")

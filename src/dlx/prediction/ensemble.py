@@ -20,6 +20,7 @@ from dlx.data.batches.voxels import VoxelStore
 from dlx.data.cases import Grid
 from dlx.data.geometry.common_grid import bring_case, check_resampling_memory
 from dlx.data.intensities.ct import Window, Windows, windowed_channels
+from dlx.data.intensities.measures import looks_like_mask
 from dlx.data.layouts.listing import ScanFiles, name_some
 from dlx.data.notes import FileNote
 from dlx.data.prepare import ReadImage, prepare_scan, read_scan
@@ -63,7 +64,7 @@ class Member:
 class PredictedScan:
     """The labels of a scan (D, H, W) on the voxels of its files, as the values of mask files; and for notes to the user
     how it was prepared: ambiguities of its headers, the orientation of its files (empty if unknown), whether it was
-    turned, and whether it was resampled.
+    turned, whether it was resampled, and whether it may be a mask by mistake.
     """
 
     labels: NDArray[Any]
@@ -71,6 +72,7 @@ class PredictedScan:
     orientation: str
     was_turned: bool
     was_resampled: bool
+    looks_like_mask: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +126,7 @@ class Ensemble:
         stores = self._stores(scan.id, read)
         labels = np.empty((d, h, w), self._values.dtype)
         kept = None if begin_probabilities is None else begin_probabilities((d, h, w, self.outputs.num_outputs))
-        notes, orientation = read.notes, read.orientation
+        notes, orientation, is_mask = read.notes, read.orientation, looks_like_mask(read.array)
         del read  # the decoded image is not needed any more, and large
         with torch.inference_mode():
             for piece in self._pieces(stores, (d, h, w)):
@@ -140,6 +142,7 @@ class Ensemble:
             orientation,
             was_turned=any(stored for store in stores for _, stored in store.orientations),
             was_resampled=any(any(store.is_resampled) for store in stores),
+            looks_like_mask=is_mask,
         )
 
     def _stores(self, scan_id: str, read: ReadImage) -> list[VoxelStore]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from dlx.data.intensities.measures import MASK_VALUES
 from dlx.data.layouts.listing import name_some
 from dlx.data.notes import FileNote, describe_notes
 from dlx.prediction.ensemble import Ensemble, PredictedScan
@@ -18,6 +19,7 @@ class Seen:
     turned: list[str] = field(default_factory=list)
     resampled: list[str] = field(default_factory=list)
     without_orientation: list[str] = field(default_factory=list)
+    masks: list[str] = field(default_factory=list)
 
     def add(self, scan: str, predicted: PredictedScan) -> None:
         """Takes what is to be said of a scan."""
@@ -26,6 +28,7 @@ class Seen:
             (self.turned, predicted.was_turned),
             (self.resampled, predicted.was_resampled),
             (self.without_orientation, not predicted.orientation),
+            (self.masks, predicted.looks_like_mask),
         ):
             names += [scan] if is_one else []
 
@@ -39,6 +42,11 @@ class Seen:
                 f"the headers of {counted(len(self.without_orientation), 'scan')} give no orientation "
                 f"({name_some(self.without_orientation, SHOWN)}): they were predicted as they are stored, though the "
                 f"runs were trained on images in {' and '.join(codes)}"
+            )
+        if self.masks:
+            lines.append(
+                f"{counted(len(self.masks), 'scan')} ({name_some(self.masks, SHOWN)}) of "
+                f"{MASK_VALUES} or fewer different values, all whole numbers: masks instead of images?"
             )
         for names, what in (
             (self.turned, "turned to the orientation"),

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -76,8 +76,8 @@ class Comparison:
     smallest_effect: float  # that of the equivalence tests
     scope: Scope
     scopes: Mapping[Scope, ScopeResult]
-    design: PowerDesign | None
-    needed: Needed | None
+    design: PowerDesign | None = field(repr=False)
+    needed: Needed | None = field(repr=False)
 
     @property
     def headline(self) -> ScopeResult:

@@ -104,6 +104,8 @@ def warn_of_dropout(model: nn.Module, num_channels: int) -> list[str]:
             norms.append(module)
 
     batch_norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    if not batch_norms:
+        return []
     watched = [*batch_norms, *(module for module in dropout_modules(model) if module.is_active)]
     hooks = [module.register_forward_hook(note) for module in watched]
     dims, stride = model_geometry(model)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from dlx.settings.part import Section
 
 MAX_SAMPLED = 100_000  # evenly spaced voxels from which percentiles are computed; their errors are then below 1 %
+MASK_VALUES = 16  # an image of more different values is no mask of labels
 # Air in reconstructed or filtered MR is slightly above or below 0. A voxel counts as negative below -5 % of the median
 # of the positive voxels: -2 HU in an abdomen whose soft tissue has 40 HU.
 CLEARLY_NEGATIVE = 0.05
@@ -62,6 +63,12 @@ def negative_fraction(channel: NDArray[Any]) -> float:
 
 def _sample(values: NDArray[Any]) -> NDArray[Any]:
     return values[:: -(-values.size // MAX_SAMPLED)]
+
+
+def looks_like_mask(image: NDArray[Any]) -> bool:
+    """Whether an image of any shape has few values and all of them whole, from evenly spaced voxels."""
+    values = np.unique(_sample(image.ravel()))
+    return values.size <= MASK_VALUES and bool((values == np.round(values)).all())
 
 
 def intensity_rows(

@@ -234,8 +234,24 @@ def _find_layouts(root: Path) -> list[str]:
     found = [name for name, module in modules.items() if module.is_layout(root)]
     if found:
         return found
+    if (why := _why_undescribed(root)) is not None:
+        raise DataError(f"{root}: no known layout: {why}")
     looked = "; ".join(f"{name}: {getattr(module, 'LOOKED_FOR', name)}" for name, module in modules.items())
     raise DataError(f"{root}: no known layout; looked for {looked}{_near_by(root, list(modules.values()))}")
+
+
+def _why_undescribed(root: Path) -> str | None:
+    """What a folder lacks that looks like nnU-Net's or the Decathlon's and has no known layout; None for any other."""
+    if (root / "dataset.json").exists():
+        return (
+            "dataset.json has neither channel_names and labels (nnU-Net) nor modality, labels and training (Decathlon)"
+        )
+    if (root / "imagesTr").is_dir():
+        return (
+            "there is imagesTr, but no dataset.json, which names the channels and labels (nnU-Net and Decathlon): "
+            "docs/data.md shows one"
+        )
+    return None
 
 
 def _near_by(root: Path, modules: Sequence[Any]) -> str:

@@ -232,7 +232,10 @@ class RemoteStudy:
     def _notes(self, workers: Mapping[str, Any]) -> Iterator[tuple[int, Event]]:
         """Notes on the workers, which are of no trial: they come with the number of the first."""
         need_gpu = all(self._needs_gpu(trial) for trial in self.waiting)
-        for text in self.watch.notes(workers, need_gpu=need_gpu):
+        on_cpu = [
+            self.plugin.tasks[trial].resolved.compute.threads for trial in self.waiting if not self._needs_gpu(trial)
+        ]
+        for text in self.watch.notes(workers, need_gpu=need_gpu, threads=max(on_cpu, default=0)):
             yield next(iter(self.numbers.values())), ClusterNote(text)
 
     def _take_events(self) -> Iterator[tuple[int, Event]]:
@@ -249,6 +252,8 @@ class RemoteStudy:
         """An event of a running trial, whose epochs are kept here if its worker does not see the folder."""
         trial, event = message.trial_id, message.event
         number, task = self.numbers[trial], self.plugin.tasks[trial]
+        done = event.result.epoch if isinstance(event, EpochRecord) else message.epochs_done
+        self.watch.running[message.worker] = task.trial.name, done
         if isinstance(event, TrialStarted):
             self.starts[trial] += 1
             self.folders.begin(trial, event)
@@ -297,6 +302,7 @@ class RemoteStudy:
                 cause = f"the cluster lost it {self.losses[trial]} times"
                 end = self.plugin.tasks[trial].failed(cause, keep=False)
             del self.waiting[trial]
+            self.watch.ended(self.plugin.tasks[trial].trial.name)
             self.folders.release(trial)
             yield self.numbers[trial], end
         if again:

@@ -1,5 +1,9 @@
 """What a worker says of itself, and whether trials may run there."""
 
+import os
+import socket
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,23 +12,39 @@ import dlx
 from dlx.engine.device import describe_device
 from dlx.execution.workers.devices import cuda_names
 from dlx.study.results import RESULTS_VERSION
+from dlx.system.cpu_cores import available_cores
 
 
 @dataclass(frozen=True)
 class WorkerFacts:
-    """The software and hardware of a worker."""
+    """The software and hardware of a worker. `affinity` are the numbers of the cores that it may use, of which a quota
+    of its container lets it use `cores` at once.
+    """
 
     dlx: str
     results_version: int
     torch: str
     processor: str
     gpus: tuple[str, ...]
+    host: str
+    affinity: tuple[int, ...]
+    cores: int
 
 
 def facts() -> WorkerFacts:
     """Those of this process; runs on a worker."""
     processor = describe_device(torch.device("cpu"))
-    return WorkerFacts(dlx.__version__, RESULTS_VERSION, torch.__version__, processor, cuda_names())
+    affinity = tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
+    return WorkerFacts(
+        dlx=dlx.__version__,
+        results_version=RESULTS_VERSION,
+        torch=torch.__version__,
+        processor=processor,
+        gpus=cuda_names(),
+        host=socket.gethostname(),
+        affinity=affinity,
+        cores=available_cores(),
+    )
 
 
 def misfit(found: WorkerFacts, expected: WorkerFacts, num_threads: int) -> str | None:
@@ -47,6 +67,17 @@ def unlikeness(found: list[WorkerFacts]) -> list[str]:
         *_unlike("processors", {one.processor for one in found}),
         *_unlike("GPUs", {", ".join(sorted(set(one.gpus))) or "none" for one in found}),
         *_unlike("versions of torch", {one.torch for one in found}),
+    ]
+
+
+def crowding(found: Sequence[WorkerFacts], threads: int) -> list[str]:
+    """Remarks on machines, or parts of one, that have fewer cores than their workers' trials have threads."""
+    places = Counter((one.host, one.affinity, one.cores) for one in found)
+    return [
+        f"{host} has {cores} cores for {num_workers} workers with {threads} thread{'s' * (threads > 1)} each: trials "
+        "slow each other down; start fewer workers there"
+        for (host, _, cores), num_workers in sorted(places.items())
+        if num_workers > 1 and num_workers * threads > cores
     ]
 
 

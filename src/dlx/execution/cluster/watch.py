@@ -5,7 +5,7 @@ from typing import Any
 
 from distributed import Client
 
-from dlx.execution.cluster.facts import WorkerFacts, facts, misfit, unlikeness
+from dlx.execution.cluster.facts import WorkerFacts, crowding, facts, misfit, unlikeness
 
 NO_WORKER = "the cluster has no worker that can run these trials: they wait until one comes"
 
@@ -16,7 +16,8 @@ class WorkerWatch:
     def __init__(self, client: Client, expected: WorkerFacts) -> None:
         self.client, self.expected = client, expected
         self.asked: dict[str, WorkerFacts] = {}  # by address
-        self.present: set[str] = set()  # addresses
+        self.present: dict[str, str] = {}  # names by address
+        self.running: dict[str, tuple[str, int]] = {}  # by a worker's name, its trial and how many epochs that has done
         self.noted: set[str] = set()
         self.has_workers = True
 
@@ -25,13 +26,21 @@ class WorkerWatch:
         found: dict[str, Any] = self.client.scheduler_info(n_workers=-1)["workers"]
         return found
 
-    def notes(self, workers: Mapping[str, Any], *, need_gpu: bool) -> Iterator[str]:
-        """Notes on these workers: which were lost; none can run the trials, or one can again; which do not fit or are
-        unlike.
+    def ended(self, trial: str) -> None:
+        """No worker runs this trial any more."""
+        self.running = {worker: one for worker, one in self.running.items() if one[0] != trial}
+
+    def notes(self, workers: Mapping[str, Any], *, need_gpu: bool, threads: int) -> Iterator[str]:
+        """Notes on these workers: which were lost; none can run the trials, or one can again; which do not fit, are
+        unlike, or too many for their machine.
+
+        `threads` are those of a trial on a CPU, 0 on a GPU.
         """
-        for address in sorted(self.present - {*workers}):
-            yield f"worker {address} was lost: another one continues its trial"
-        self.present = {*workers}
+        for address in sorted({*self.present} - {*workers}):
+            trial, done = self.running.pop(self.present[address], ("", 0))
+            gets = f": another one gets {trial}" if trial else ""
+            yield f"worker {address} was lost{gets}" + (f" (its epoch {done} was done)" if done else "")
+        self.present = {address: str(worker["name"]) for address, worker in workers.items()}
         has_workers = any(offers_gpu(worker) or not need_gpu for worker in workers.values())
         if has_workers != self.has_workers:
             self.has_workers = has_workers
@@ -47,6 +56,10 @@ class WorkerWatch:
                 yield f"worker {address} refuses trials: it {why}"
         for remark in unlikeness(list(self.asked.values())):
             if remark not in self.noted and not is_first:
+                yield remark
+            self.noted.add(remark)
+        for remark in crowding([one for address, one in self.asked.items() if address in workers], threads):
+            if remark not in self.noted:
                 yield remark
             self.noted.add(remark)
 

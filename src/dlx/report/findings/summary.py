@@ -4,7 +4,7 @@ Tables, figures and pages show this and compute nothing themselves.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from dlx.records.archive import StudyRecords
 from dlx.records.schema import Look, StudyHeader
@@ -26,15 +26,15 @@ from dlx.study.scope import Scope
 class Summary:
     """A study's variants in their order, the noise floor, the claims' verdicts, and remarks."""
 
-    header: StudyHeader
+    header: StudyHeader = field(repr=False)
     variants: tuple[VariantSummary, ...]
     scope: Scope  # of the headline verdicts
     why_scope: str
-    noise_floor: NoiseFloor | None
-    claims: tuple[ClaimOutcome, ...]
+    noise_floor: NoiseFloor | None = field(repr=False)
+    claims: tuple[ClaimOutcome, ...] = field(repr=False)
     num_done: int
     remarks: tuple[str, ...]
-    look: Look | None  # to be recorded when this is shown: verdicts bind at this number of seeds
+    look: Look | None = field(repr=False)  # to be recorded when this is shown: verdicts bind at this number of seeds
 
     @property
     def metric_title(self) -> str:

@@ -1,7 +1,7 @@
 """One variant of a study, put together from the records of its trials."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import mean, stdev
 from typing import Any
 
@@ -25,10 +25,10 @@ class VariantSummary:
     label: str
     values: dict[str, Any]
     is_control: bool
-    by_run: dict[str, dict[RunId, float | None]]  # metric -> run -> value; None: diverged
-    collapse: Collapse  # the runs that collapsed where others did not: no mean describes both
-    epochs: dict[RunId, tuple[EpochResult, ...]]  # run -> its epochs so far
-    records: dict[RunId, TrialRecord]  # run -> its record, where the trial has ended
+    by_run: dict[str, dict[RunId, float | None]] = field(repr=False)  # metric -> run -> value; None: diverged
+    collapse: Collapse = field(repr=False)  # the runs that collapsed where others did not: no mean describes both
+    epochs: dict[RunId, tuple[EpochResult, ...]] = field(repr=False)  # run -> its epochs so far
+    records: dict[RunId, TrialRecord] = field(repr=False)  # run -> its record, where the trial has ended
     comparison: Comparison | None = None
     warnings: tuple[str, ...] = ()  # what a reader must know before the scores
 

@@ -24,7 +24,8 @@ class ListedStudy:
     question: str = ""
     num_trials: int = 0
     num_done: int = 0
-    num_failed: int = 0  # that failed or diverged
+    num_failed: int = 0
+    num_diverged: int = 0
     num_running: int = 0  # whose lock a process holds now
     verdict: str = "-"
     cause: str | None = None
@@ -63,7 +64,8 @@ def _counts(records: StudyRecords) -> dict[str, Any]:
     return {
         "num_trials": len(records.trials),
         "num_done": statuses.count("done"),
-        "num_failed": len(statuses) - statuses.count("done"),
+        "num_failed": statuses.count("failed"),
+        "num_diverged": statuses.count("diverged"),
         "num_running": sum(TrialFolder.at(folder).is_running() for folder in open_folders),
     }
 
@@ -109,6 +111,7 @@ def entry_of(study: ListedStudy) -> dict[str, Any]:
         "trials": study.num_trials if is_known else None,
         "done": study.num_done if is_known else None,
         "failed": study.num_failed if is_known else None,
+        "diverged": study.num_diverged if is_known else None,
         "running": study.num_running if is_known else None,
         "verdict": None if study.verdict == "-" else study.verdict,
         "changed_utc": datetime.fromtimestamp(study.changed_s, UTC).isoformat(timespec="seconds"),

@@ -76,7 +76,7 @@ def _row(study: ListedStudy, encoding: str) -> ListedRow:
     age = spell_age(age_s(study))
     if study.cause is not None:
         return ListedRow(fit(study.name), "-", age, "-", fit(study.cause), style="red")
-    states = {"running": study.num_running, "failed": study.num_failed}
+    states = {"running": study.num_running, "failed": study.num_failed, "diverged": study.num_diverged}
     marks = [f"{count} {state}" for state, count in states.items() if count]
     trials = ", ".join([f"{study.num_done} of {study.num_trials}", *marks])
     return ListedRow(fit(study.name), trials, age, fit(study.verdict), fit(study.question))
