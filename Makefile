@@ -34,7 +34,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist wo
 test: setup
 	$(PYTEST) -m "not slow and not long"
 
-# everything but what takes minutes
+# everything but the long tests, which make test-long runs
 test-all: setup
 	$(PYTEST) -m "not long"
 

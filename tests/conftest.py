@@ -91,10 +91,13 @@ def without_figures(monkeypatch):
         for path in paths:
             path.write_bytes(b"not drawn")
 
-    monkeypatch.setattr(study, "draw_study", leave_files)
-    monkeypatch.setattr(levels, "draw_levels", leave_files)
-    monkeypatch.setattr(progress, "draw_progress", leave_files)
-    monkeypatch.setattr(progress, "draw_trial_progress", leave_files)
+    for module, name in (
+        (study, "draw_study"),
+        (levels, "draw_levels"),
+        (progress, "draw_progress"),
+        (progress, "draw_trial_progress"),
+    ):
+        monkeypatch.setattr(module, name, leave_files)
 
 
 @pytest.fixture(scope="session")

@@ -42,39 +42,50 @@ def three():
 
 def test_a_lost_worker_is_named_with_its_trial_and_how_far_that_was(three):
     client, watch = three
-    watch.running |= {"a": ("p=0.1, seed 3", 12), "b": ("p=0.2, seed 0", 0)}
-    assert notes_of(watch, client.now("c")) == [
-        "worker tcp://a was lost: another one gets p=0.1, seed 3 (its epoch 12 was done)",
-        "worker tcp://b was lost: another one gets p=0.2, seed 0",
-    ]
+    watch.runs("tcp://a", "p=0.1, seed 3", 12)
+    watch.runs("tcp://b", "p=0.2, seed 0", 0)
+    first, second = notes_of(watch, client.now("c"))
+    assert first.startswith("worker tcp://a was lost after epoch 12 of p=0.1, seed 3")
+    assert second.startswith("worker tcp://b was lost at the start of p=0.2, seed 0")
 
 
 def test_a_lost_worker_whose_trial_had_ended_had_none(three):
     client, watch = three
-    watch.running |= {"a": ("p=0.1, seed 3", 12)}
-    watch.ended("p=0.1, seed 3")
+    watch.runs("tcp://a", "p=0.1, seed 3", 12)
+    watch.leaves("p=0.1, seed 3")
     assert notes_of(watch, client.now("b", "c")) == ["worker tcp://a was lost"]
 
 
-def test_a_worker_that_is_lost_again_before_it_began_a_trial_has_none(three):
+def test_a_worker_that_its_nanny_started_again_and_that_runs_another_trial_is_not_taken_for_the_lost_one(three):
     client, watch = three
-    watch.running |= {"a": ("p=0.1, seed 3", 12)}
-    notes_of(watch, client.now("b", "c"))
-    assert notes_of(watch, client.now("a", "b", "c")) == []
-    assert notes_of(watch, client.now("b", "c")) == ["worker tcp://a was lost"]
+    watch.runs("tcp://a", "p=0.1, seed 3", 12)
+    client.by_address["tcp://a2"] = HERE
+    watch.runs("tcp://a2", "p=0.2, seed 0", 1)
+    again = {"tcp://a2": {"name": "a", "nthreads": 1, "resources": {}}}
+    (note,) = notes_of(watch, client.now("b", "c") | again)
+    assert "epoch 12 of p=0.1, seed 3" in note
+    assert watch.running == {"tcp://a2": ("p=0.2, seed 0", 1)}
 
 
-def test_workers_that_are_more_than_their_cores_are_told_of_once(three):
+def test_workers_that_are_more_than_their_cores_are_noted_once(three):
     client, watch = three
-    first = notes_of(watch, client.now("a", "b", "c"), threads=2)
-    assert first == []  # no worker is new
-    client.by_address["tcp://d"] = HERE
-    (note,) = notes_of(watch, client.now("a", "b", "c", "d"), threads=2)
-    assert note == (
-        "box has 4 cores for 4 workers with 2 threads each: trials slow each other down; start fewer workers there"
-    )
-    client.by_address["tcp://e"] = replace(HERE, host="other")
-    assert notes_of(watch, client.now("a", "b", "c", "d", "e"), threads=2) == []
+    names = ["a", "b", "c"]
+    found = []
+    for new in "defg":
+        client.by_address[f"tcp://{new}"] = HERE
+        names.append(new)
+        found += notes_of(watch, client.now(*names))
+    (note,) = found
+    assert note.startswith("box: 5 workers with 1 thread each share 4 cores")
+
+
+def test_workers_that_refuse_trials_crowd_none_and_may_have_other_facts(three):
+    client, watch = three
+    other = Workers(d="an older dlx").now("d")
+    client.by_address["tcp://d"] = replace(HERE, dlx="0.0.1")
+    del client.by_address["tcp://d"].__dict__["cores"]
+    (note,) = notes_of(watch, client.now("a", "b", "c") | other, threads=1)
+    assert note.startswith("worker tcp://d refuses trials: it has dlx 0.0.1")
 
 
 @pytest.mark.parametrize(

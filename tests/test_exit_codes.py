@@ -177,7 +177,7 @@ def test_a_stop_while_subjects_are_scored_leaves_no_result(start, tmp_path):
     assert unfinished(tmp_path / "out") == []
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_second_interrupt_ends_the_command_at_once_and_its_workers_with_it(start, tmp_path):
     run = start(*SWEEP, *LONG, "--out", "out")
     run.wait_until(lambda: len(list(tmp_path.glob("out/trials/*/epochs.jsonl"))) == 2)
@@ -201,7 +201,7 @@ PREPARED = "import os, signal\nfrom dlx.system.interrupts import *\nfrom dlx.sys
 
 def run_code(code, **options):
     command = [sys.executable, "-c", PREPARED + code]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=END_S, **options)
+    return subprocess.run(command, capture_output=True, text=True, check=False, **({"timeout": END_S} | options))
 
 
 def test_a_signal_that_the_process_was_started_to_ignore_stays_ignored():
@@ -257,10 +257,11 @@ def test_a_stop_at_any_moment_of_a_pool_of_threads_is_raised_at_once():
 import sys, threading, time
 from dlx.system.threads import thread_pool
 stop_on_signals()
-LOCKS = ("threading.py", "thread.py", "_base.py", "threads.py")
+LOCKS = ("threading.py", "thread.py", "_base.py", "threads.py", "interrupts.py")
 
-def attempt(moment):
-    # sends the signal before this bytecode instruction of the modules with locks
+def attempt(moment, seconds):
+    # sends the signal before this bytecode instruction of the modules with locks, while calls take these seconds; how
+    # long the stop took, and -1 if all had ended before that instruction
     interrupts._received.stop = None
     ends, sent, count = threading.Event(), None, 0
     def trace(frame, event, arg):
@@ -276,7 +277,8 @@ def attempt(moment):
     sys.settrace(trace)
     try:
         with thread_pool(2) as pool:
-            list(pool.map(lambda _: ends.wait(5), range(2)))
+            list(pool.map(lambda _: ends.wait(seconds), range(2)))
+        return -1 if sent is None else 99
     except Stopped:
         return time.monotonic() - sent
     except BaseException as error:
@@ -285,9 +287,16 @@ def attempt(moment):
         sys.settrace(None)
         ends.set()
 
-print(max(attempt(moment) for moment in range(1, 1400, 5)))  # threads are started, then waited for
+print(max(attempt(moment, 5) for moment in range(1, 1200, 7)))  # threads are started, then waited for
+moment, slowest = 1, 0
+while (took := attempt(moment, 0)) >= 0:  # and end by themselves
+    moment, slowest = moment + 7, max(slowest, took)
+print(slowest, moment > 700)
 """
-    assert float(run_code(code).stdout) < 2
+    done = run_code(code, timeout=120)
+    slowest, slowest_at_end, is_whole = done.stdout.split()
+    assert max(float(slowest), float(slowest_at_end)) < 2
+    assert is_whole == "True"
 
 
 def test_a_stop_that_another_error_replaces_is_a_stop():
@@ -305,6 +314,24 @@ main.run()
     done = run_code(code)
     assert done.returncode == 143
     assert (done.stdout, done.stderr) == ("", "dlx: stopped by SIGTERM\n")
+
+
+def test_an_error_after_a_stop_was_caught_is_an_error():
+    code = """
+from dlx.cli import main
+def fail(**_):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+    except Stopped:
+        stop_caught()
+    raise ZeroDivisionError("one by none")
+stop_on_signals()
+main.app = fail
+main.run()
+"""
+    done = run_code(code)
+    assert done.returncode == 70
+    assert "ZeroDivisionError: one by none" in done.stderr
 
 
 def test_a_stop_that_was_swallowed_is_raised_again_and_not_twice_by_signals():

@@ -1,6 +1,7 @@
 """Layouts: which one a folder has, which cases it lists, and what is refused, from names and dataset.json alone."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,8 @@ def test_images_without_a_description_of_them_are_refused_with_what_is_missing(
     with pytest.raises(DataError, match="no known layout: ") as refused:
         folder(path=str(tmp_path))
     assert missing in str(refused.value)
+    for page in re.findall(r"docs/[\w-]+\.md", str(refused.value)):
+        assert "dataset.json" in (Path(__file__).parents[1] / page).read_text(encoding="utf-8")
     assert "iseg" not in str(refused.value)
 
 

@@ -330,6 +330,7 @@ def test_the_cause_of_an_unreadable_one_is_printed():
 def test_json_is_one_list(dlx):
     write_folder(Path("runs/run"), looked_at(made_study()))
     (study,) = json.loads(dlx("ls", "--json").stdout)
+    assert (study["failed"], study["diverged"], study["running"]) == (0, 0, 0)
     assert (study["name"], study["path"], study["done"], study["trials"]) == ("run", "runs/run", 10, 10)
     assert study["verdict"] == "better"
     assert study["changed_utc"].endswith("+00:00")

@@ -39,7 +39,7 @@ def run_in(folder, parent, *command):
     return result
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_workers_of_the_command_import_nothing_from_the_working_folder(shadows):
     dlx = Path(sys.executable).with_name("dlx")
     result = run_in(shadows, shadows.parent, str(dlx), *TWO_SEEDS)

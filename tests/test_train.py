@@ -256,7 +256,7 @@ def stopped(killed, tmp_path):
     return next((tmp_path / "stopped" / "trials").iterdir())
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_damaged_epoch_records_are_restored_from_the_checkpoint(dlx, stopped, tmp_path):
     (stopped / "epochs.jsonl").write_bytes(b"garbage\n")
     dlx("train", *ARGS, "--out", str(tmp_path / "stopped"))

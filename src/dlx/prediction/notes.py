@@ -45,8 +45,8 @@ class Seen:
             )
         if self.masks:
             lines.append(
-                f"{counted(len(self.masks), 'scan')} ({name_some(self.masks, SHOWN)}) of "
-                f"{MASK_VALUES} or fewer different values, all whole numbers: masks instead of images?"
+                f"{counted(len(self.masks), 'scan')} ({name_some(self.masks, SHOWN)}) may be given by mistake: as in "
+                f"masks, all values are whole numbers, of which there are at most {MASK_VALUES}"
             )
         for names, what in (
             (self.turned, "turned to the orientation"),

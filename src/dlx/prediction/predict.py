@@ -32,6 +32,7 @@ from dlx.settings.binding import first_cause
 from dlx.system.cpu_cores import available_cores
 from dlx.system.errors import DataError, SettingError, files_error
 from dlx.system.files import expand_home
+from dlx.system.interrupts import raise_if_stopped
 
 ReportProgress = Callable[[float, int, str], None]  # cases that are done, of which the last in part; all; its name
 Named = str | Path
@@ -201,6 +202,7 @@ class PredictionPlan:
         except OSError:
             raise
         except Exception as error:
+            raise_if_stopped()  # the scan did not fail: a signal interrupted the network
             cause = self._explain(error)
             if cause is None:
                 raise

@@ -32,12 +32,14 @@ class Stopped(KeyboardInterrupt):
 
 
 class Received:
-    """What the first signal raised, and when; `is_deferred`: it is raised later, at the end of `stops_deferred`."""
+    """What the first signal raised, and when. `is_deferred`: it is raised later, at the end of `stops_deferred`.
+    `is_caught`: the command reacts to it, so that later errors have causes of their own.
+    """
 
     def __init__(self) -> None:  # no dataclass: until the handlers are there, each import is a moment without them
         self.stop: BaseException | None = None
         self.at_s = 0.0
-        self.is_deferred = False
+        self.is_deferred = self.is_caught = False
 
 
 _received = Received()
@@ -90,9 +92,10 @@ def stops_deferred() -> Iterator[None]:
     by "release unlocked lock", or leaves a lock locked. Signals are handled in the main thread, so other threads delay
     nothing.
     """
-    before = _received.is_deferred
-    if threading.current_thread() is threading.main_thread():
-        _received.is_deferred = True
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before, _received.is_deferred = _received.is_deferred, True
     try:
         yield
     finally:
@@ -102,16 +105,23 @@ def stops_deferred() -> Iterator[None]:
 
 @contextmanager
 def stops_kept() -> Iterator[None]:
-    """After a signal, an error in the `with` block becomes what the signal raised, as the error came from that: native
-    code and Python's locks replace an exception by another one. Errors that the user can mend stay what they are.
+    """After a signal, an error in the `with` block becomes what the signal raised, because the stop caused it: native
+    code and Python's locks replace an exception by another one. A DlxError or OSError stays what it is, and so does an
+    error after `stop_caught`.
     """
     try:
         yield
     except (DlxError, OSError):
         raise
     except Exception:
-        raise_if_stopped()
+        if not _received.is_caught:
+            raise_if_stopped()
         raise
+
+
+def stop_caught() -> None:
+    """The command has caught the stop and completes its work: errors from now on have causes of their own."""
+    _received.is_caught = True
 
 
 def call_on_signal(call: Callable[[], None]) -> None:

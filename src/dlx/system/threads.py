@@ -18,7 +18,7 @@ class ThreadPool:
 
     def __init__(self, executor: ThreadPoolExecutor) -> None:
         self._executor = executor
-        self._waiting: deque[Future[Any]] = deque()  # results that were not asked for
+        self._waiting: deque[Future[Any]] = deque()  # results not yet read
 
     def map(self, call: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """The results in the order of the items; what a call raises is raised in its place. A stop is raised while it
@@ -61,6 +61,6 @@ def thread_pool(num_threads: int) -> Iterator[ThreadPool]:
 def _wait_for(futures: Collection[Future[Any]]) -> None:
     """Waits until all are done; a stop is raised at once."""
     raise_stop()
-    while not all(future.done() for future in futures):
-        wait(futures, LOOK_EVERY_S)
+    while running := [future for future in futures if not future.done()]:
+        wait(running, LOOK_EVERY_S)
         raise_stop()

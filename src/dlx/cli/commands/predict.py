@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dlx.system.interrupts import exit_code
+from dlx.system.interrupts import exit_code, stop_caught
 
 if TYPE_CHECKING:
     from dlx.prediction.predict import FailedCase, PredictedCase
@@ -92,6 +92,7 @@ def predict(
             outcomes.extend(plan.run(progress))
     except KeyboardInterrupt as stop:
         interrupt = stop
+        stop_caught()
     print_notes(plan.notes())
     print_end(plan, outcomes, interrupt)
     if interrupt is not None:

@@ -21,7 +21,7 @@ from dlx.report.wording.formatting import signed, spell, spell_seconds
 from dlx.study.metrics import trial_value
 from dlx.study.study import Trial
 from dlx.system.characters import visible
-from dlx.system.interrupts import raise_if_stopped, stops_kept
+from dlx.system.interrupts import raise_if_stopped, stop_caught, stops_kept
 
 
 @dataclass
@@ -57,6 +57,7 @@ def follow(events: Iterator[tuple[int, Event]], display: Display) -> Outcome:
             _show_all(events, display, outcome)
     except KeyboardInterrupt as interrupt:
         outcome.interrupt = interrupt
+        stop_caught()
         if isinstance(events, Generator):
             events.close()  # workers end, and a checkpoint that is being written is completed
     return outcome

@@ -1,5 +1,6 @@
 """Statistics of the intensities of a case before normalisation."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +10,8 @@ from numpy.typing import NDArray
 from dlx.settings.part import Section
 
 MAX_SAMPLED = 100_000  # evenly spaced voxels from which percentiles are computed; their errors are then below 1 %
-MASK_VALUES = 16  # an image of more different values is no mask of labels
+MIN_COLUMNS = 8
+MASK_VALUES = 16  # an image of more different values is no label mask; usual data sets have fewer classes
 # Air in reconstructed or filtered MR is slightly above or below 0. A voxel counts as negative below -5 % of the median
 # of the positive voxels: -2 HU in an abdomen whose soft tissue has 40 HU.
 CLEARLY_NEGATIVE = 0.05
@@ -33,11 +35,13 @@ class ChannelIntensities(Section):
 def measure_intensities(image: NDArray[Any], foreground: NDArray[np.bool_] | None) -> tuple[ChannelIntensities, ...]:
     """The statistics of each channel of (C, D, H, W), over the foreground or (None) over all voxels."""
     used = 1.0 if foreground is None else float(foreground.mean())
-    return tuple(_measure(channel.ravel() if foreground is None else channel[foreground], used) for channel in image)
+    if foreground is None:
+        return tuple(_measure(channel.ravel(), channel.shape[-1], used) for channel in image)
+    return tuple(_measure(channel[foreground], 1, used) for channel in image)
 
 
-def _measure(values: NDArray[Any], used: float) -> ChannelIntensities:
-    sampled = _sample(values).astype(np.float64)
+def _measure(values: NDArray[Any], row: int, used: float) -> ChannelIntensities:
+    sampled = _sample(values, row).astype(np.float64)
     clipped = sampled.clip(*np.percentile(sampled, [1.0, 99.0]))
     with np.errstate(over="ignore", invalid="ignore"):
         mean, std = float(values.mean(dtype=np.float64)), float(values.std(dtype=np.float64))
@@ -55,20 +59,29 @@ def negative_fraction(channel: NDArray[Any]) -> float:
     """The fraction of voxels (D, H, W) clearly below zero; raw MR images have none, even in air."""
     if channel.size == 0 or channel.min() >= 0:
         return 0.0
-    sampled = _sample(channel.ravel()).astype(np.float64)
+    sampled = _sample(channel.ravel(), channel.shape[-1]).astype(np.float64)
     positive = sampled[sampled > 0]
     limit = -CLEARLY_NEGATIVE * float(np.median(positive)) if positive.size else 0.0
     return float((channel < limit).mean())
 
 
-def _sample(values: NDArray[Any]) -> NDArray[Any]:
-    return values[:: -(-values.size // MAX_SAMPLED)]
+def _sample(values: NDArray[Any], row: int) -> NDArray[Any]:
+    """At most MAX_SAMPLED evenly spaced values of rows of this length, from at least MIN_COLUMNS columns if there are
+    as many: a column at the edge may be all air.
+    """
+    step = -(-values.size // MAX_SAMPLED)
+    while row // math.gcd(step, row) < min(row, MIN_COLUMNS):
+        step += 1
+    return values[::step]
 
 
 def looks_like_mask(image: NDArray[Any]) -> bool:
-    """Whether an image of any shape has few values and all of them whole, from evenly spaced voxels."""
-    values = np.unique(_sample(image.ravel()))
-    return values.size <= MASK_VALUES and bool((values == np.round(values)).all())
+    """Whether an image of any shape has several values, at most MASK_VALUES, and all of them whole."""
+    voxels = image.ravel()
+    if np.unique(_sample(voxels, image.shape[-1])).size > MASK_VALUES:
+        return False
+    values = np.unique(voxels)
+    return 1 < values.size <= MASK_VALUES and bool((values == np.round(values)).all())
 
 
 def intensity_rows(

@@ -235,7 +235,7 @@ def _find_layouts(root: Path) -> list[str]:
     if found:
         return found
     if (why := _why_undescribed(root)) is not None:
-        raise DataError(f"{root}: no known layout: {why}")
+        raise DataError(f"{root}: no known layout: {why}{_near_by(root, list(modules.values()))}")
     looked = "; ".join(f"{name}: {getattr(module, 'LOOKED_FOR', name)}" for name, module in modules.items())
     raise DataError(f"{root}: no known layout; looked for {looked}{_near_by(root, list(modules.values()))}")
 
@@ -249,7 +249,7 @@ def _why_undescribed(root: Path) -> str | None:
     if (root / "imagesTr").is_dir():
         return (
             "there is imagesTr, but no dataset.json, which names the channels and labels (nnU-Net and Decathlon): "
-            "docs/data.md shows one"
+            "docs/your-data.md shows one"
         )
     return None
 

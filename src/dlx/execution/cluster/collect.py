@@ -162,6 +162,8 @@ class RemoteStudy:
     def _submit_to(self, preferred: Sequence[str], trials: Sequence[str], voxels: Mapping[str, Future[Any]]) -> None:
         """Submits trials for the workers at these addresses, or for any without one."""
         self.attempts.update(trials)
+        for trial in trials:
+            self.watch.leaves(self.plugin.tasks[trial].trial.name)
         self.preferred.update({trial: set(preferred) for trial in trials})
         self.starts.subtract({trial: self.starts[trial] for trial in trials})
         for needs_gpu in (False, True):
@@ -253,7 +255,7 @@ class RemoteStudy:
         trial, event = message.trial_id, message.event
         number, task = self.numbers[trial], self.plugin.tasks[trial]
         done = event.result.epoch if isinstance(event, EpochRecord) else message.epochs_done
-        self.watch.running[message.worker] = task.trial.name, done
+        self.watch.runs(message.address, task.trial.name, done)
         if isinstance(event, TrialStarted):
             self.starts[trial] += 1
             self.folders.begin(trial, event)
@@ -302,7 +304,7 @@ class RemoteStudy:
                 cause = f"the cluster lost it {self.losses[trial]} times"
                 end = self.plugin.tasks[trial].failed(cause, keep=False)
             del self.waiting[trial]
-            self.watch.ended(self.plugin.tasks[trial].trial.name)
+            self.watch.leaves(self.plugin.tasks[trial].trial.name)
             self.folders.release(trial)
             yield self.numbers[trial], end
         if again:

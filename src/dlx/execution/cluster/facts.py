@@ -5,20 +5,30 @@ import socket
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
 import dlx
 from dlx.engine.device import describe_device
 from dlx.execution.workers.devices import cuda_names
+from dlx.settings.text import counted
 from dlx.study.results import RESULTS_VERSION
 from dlx.system.cpu_cores import available_cores
 
 
+class SharedCores(NamedTuple):
+    """Cores that workers share: a machine, or a part of one."""
+
+    host: str
+    affinity: tuple[int, ...]
+    cores: int
+
+
 @dataclass(frozen=True)
 class WorkerFacts:
-    """The software and hardware of a worker. `affinity` are the numbers of the cores that it may use, of which a quota
-    of its container lets it use `cores` at once.
+    """The software and hardware of a worker. `affinity` are the numbers of the cores that it may use. `cores` is how
+    many they are, or the CPU quota of its container if that is lower.
     """
 
     dlx: str
@@ -70,15 +80,15 @@ def unlikeness(found: list[WorkerFacts]) -> list[str]:
     ]
 
 
-def crowding(found: Sequence[WorkerFacts], threads: int) -> list[str]:
-    """Remarks on machines, or parts of one, that have fewer cores than their workers' trials have threads."""
-    places = Counter((one.host, one.affinity, one.cores) for one in found)
-    return [
-        f"{host} has {cores} cores for {num_workers} workers with {threads} thread{'s' * (threads > 1)} each: trials "
-        "slow each other down; start fewer workers there"
-        for (host, _, cores), num_workers in sorted(places.items())
-        if num_workers > 1 and num_workers * threads > cores
-    ]
+def crowding(found: Sequence[WorkerFacts], threads: int) -> dict[SharedCores, str]:
+    """A remark for each machine, or part of one, that has fewer cores than its workers' trials have threads."""
+    places = Counter(SharedCores(one.host, one.affinity, one.cores) for one in found)
+    return {
+        place: f"{place.host}: {num_workers} workers with {counted(threads, 'thread')} each share "
+        f"{counted(place.cores, 'core')}, so trials slow each other down: start fewer workers there"
+        for place, num_workers in sorted(places.items())
+        if num_workers > 1 and num_workers * threads > place.cores
+    }
 
 
 def _unlike(what: str, values: set[str]) -> list[str]:

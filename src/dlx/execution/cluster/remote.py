@@ -80,6 +80,7 @@ class RemoteEvent:
     trial_id: str
     attempt: int
     worker: str  # its name
+    address: str
     epochs: int
     steps_per_epoch: int
     epochs_done: int  # before the event
@@ -217,7 +218,9 @@ def _run(plugin: StudyOnWorker, trial: str, attempt: int, task: Task, worker: Wo
             return RemoteEnd(record, {} if plugin.is_shared else take_files(task.folder, remove=True))
         if isinstance(event, TrialStarted):
             epochs, steps_per_epoch, epochs_done = event.epochs, event.steps_per_epoch, event.resumed_from
-        message = RemoteEvent(trial, attempt, str(worker.name), epochs, steps_per_epoch, epochs_done, event)
+        message = RemoteEvent(
+            trial, attempt, str(worker.name), worker.address, epochs, steps_per_epoch, epochs_done, event
+        )
         worker.log_event(plugin.name, pickle.dumps(message))
         if isinstance(event, EpochRecord):
             epochs_done = event.result.epoch

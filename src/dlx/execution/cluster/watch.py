@@ -5,7 +5,7 @@ from typing import Any
 
 from distributed import Client
 
-from dlx.execution.cluster.facts import WorkerFacts, crowding, facts, misfit, unlikeness
+from dlx.execution.cluster.facts import SharedCores, WorkerFacts, crowding, facts, misfit, unlikeness
 
 NO_WORKER = "the cluster has no worker that can run these trials: they wait until one comes"
 
@@ -16,9 +16,11 @@ class WorkerWatch:
     def __init__(self, client: Client, expected: WorkerFacts) -> None:
         self.client, self.expected = client, expected
         self.asked: dict[str, WorkerFacts] = {}  # by address
-        self.present: dict[str, str] = {}  # names by address
-        self.running: dict[str, tuple[str, int]] = {}  # by a worker's name, its trial and how many epochs that has done
+        self.present: set[str] = set()  # addresses
+        self.running: dict[str, tuple[str, int]] = {}  # by address: a trial, and its epochs that are done
         self.noted: set[str] = set()
+        self.crowded: set[SharedCores] = set()  # those that were noted
+        self.unfit: set[str] = set()  # addresses
         self.has_workers = True
 
     def workers(self) -> dict[str, Any]:
@@ -26,9 +28,13 @@ class WorkerWatch:
         found: dict[str, Any] = self.client.scheduler_info(n_workers=-1)["workers"]
         return found
 
-    def ended(self, trial: str) -> None:
+    def runs(self, address: str, trial: str, done: int) -> None:
+        """The worker at this address runs a trial, of which so many epochs are done."""
+        self.running[address] = trial, done
+
+    def leaves(self, trial: str) -> None:
         """No worker runs this trial any more."""
-        self.running = {worker: one for worker, one in self.running.items() if one[0] != trial}
+        self.running = {address: one for address, one in self.running.items() if one[0] != trial}
 
     def notes(self, workers: Mapping[str, Any], *, need_gpu: bool, threads: int) -> Iterator[str]:
         """Notes on these workers: which were lost; none can run the trials, or one can again; which do not fit, are
@@ -36,11 +42,14 @@ class WorkerWatch:
 
         `threads` are those of a trial on a CPU, 0 on a GPU.
         """
-        for address in sorted({*self.present} - {*workers}):
-            trial, done = self.running.pop(self.present[address], ("", 0))
-            gets = f": another one gets {trial}" if trial else ""
-            yield f"worker {address} was lost{gets}" + (f" (its epoch {done} was done)" if done else "")
-        self.present = {address: str(worker["name"]) for address, worker in workers.items()}
+        for address in sorted(self.present - {*workers}):
+            trial, done = self.running.pop(address, ("", 0))
+            yield (
+                f"worker {address} was lost"
+                + (f" after epoch {done} of {trial}" if done else f" at the start of {trial}" if trial else "")
+                + (": another worker takes that trial" if trial else "")
+            )
+        self.present = {*workers}
         has_workers = any(offers_gpu(worker) or not need_gpu for worker in workers.values())
         if has_workers != self.has_workers:
             self.has_workers = has_workers
@@ -53,15 +62,17 @@ class WorkerWatch:
         self.asked |= found
         for address, one in found.items():
             if why := misfit(one, self.expected, workers[address]["nthreads"]):
+                self.unfit.add(address)
                 yield f"worker {address} refuses trials: it {why}"
         for remark in unlikeness(list(self.asked.values())):
             if remark not in self.noted and not is_first:
                 yield remark
             self.noted.add(remark)
-        for remark in crowding([one for address, one in self.asked.items() if address in workers], threads):
-            if remark not in self.noted:
+        fit = [one for address, one in self.asked.items() if address in workers and address not in self.unfit]
+        for place, remark in crowding(fit, threads).items():
+            if place not in self.crowded:
                 yield remark
-            self.noted.add(remark)
+            self.crowded.add(place)
 
 
 def offers_gpu(worker: Mapping[str, Any]) -> bool:

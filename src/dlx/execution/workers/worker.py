@@ -21,7 +21,7 @@ from dlx.execution.trials.stores import Stores
 from dlx.execution.trials.trial import Event, Task, prepared, run_trial
 from dlx.execution.workers.devices import cuda_names, device_of_worker
 from dlx.system.errors import spell_error
-from dlx.system.interrupts import end_when_terminated
+from dlx.system.interrupts import end_when_terminated, raise_if_stopped
 
 STEP_EVENTS_EVERY_S = 0.2  # the table of trials is drawn four times a second
 
@@ -56,7 +56,9 @@ def work(pipe: Connection, stores: Stores, worker: int) -> None:
         try:
             for event in _events(task, stores, cache, worker):
                 pipe.send((number, event))
-        except Exception as error:  # noqa: BLE001 - such as too little memory on the device for the voxels
+        except Exception as error:  # noqa: BLE001
+            raise_if_stopped()
+            # such as too little memory on the device for the voxels
             pipe.send((number, Refused(spell_error(error))))
 
 

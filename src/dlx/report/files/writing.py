@@ -32,12 +32,12 @@ def write_report(
     from dlx.report.page.sections import page_content
 
     page, html = (stem.with_name(f"{stem.name}.{ending}") for ending in ("md", "html"))
-    figures = {draw_study: stem.name}
+    figures = [(draw_study, stem.name)]
     if is_probed(summary):
-        figures[draw_levels] = f"{stem.name}-levels"
+        figures.append((draw_levels, f"{stem.name}-levels"))
     endings = ("svg", "png") if with_png else ("svg",)
     written, names = [page, html], []
-    for draw, name in figures.items():
+    for draw, name in figures:
         paths = [stem.with_name(f"{name}.{ending}") for ending in endings]
         draw(summary, *paths)
         written += paths
