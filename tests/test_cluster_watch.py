@@ -1,4 +1,4 @@
-"""What the user is told of the workers of a cluster while a study runs there."""
+"""Notes for the user on the workers of a cluster, while a study runs there."""
 
 from dataclasses import replace
 

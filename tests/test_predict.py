@@ -391,7 +391,7 @@ def test_masks_that_were_given_as_images_are_noted(made, tmp_path):
     shutil.copy(made / "data/imagesTr/c0_0000.nii.gz", tmp_path / "in/c0_0000.nii.gz")
     plan = plan_predictions(tmp_path / "in", tmp_path / "out", made / "across")
     list(plan.run())
-    assert [note for note in plan.notes() if "1 scan ('c1') may be given by mistake: as in masks" in note]
+    assert [note for note in plan.notes() if "1 scan ('c1') may be a mask" in note]
 
 
 # which runs

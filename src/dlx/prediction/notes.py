@@ -44,9 +44,10 @@ class Seen:
                 f"runs were trained on images in {' and '.join(codes)}"
             )
         if self.masks:
+            what = "a mask" if len(self.masks) == 1 else "masks"
             lines.append(
-                f"{counted(len(self.masks), 'scan')} ({name_some(self.masks, SHOWN)}) may be given by mistake: as in "
-                f"masks, all values are whole numbers, of which there are at most {MASK_VALUES}"
+                f"{counted(len(self.masks), 'scan')} ({name_some(self.masks, SHOWN)}) may be {what}, given by mistake: "
+                f"all values are whole numbers, at most {MASK_VALUES} different ones"
             )
         for names, what in (
             (self.turned, "turned to the orientation"),

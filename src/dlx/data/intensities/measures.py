@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from dlx.settings.part import Section
 
 MAX_SAMPLED = 100_000  # evenly spaced voxels from which percentiles are computed; their errors are then below 1 %
-MIN_COLUMNS = 8
+MIN_COLUMNS = 8  # of an image from which these voxels are, if it has as many
 MASK_VALUES = 16  # an image of more different values is no label mask; usual data sets have fewer classes
 # Air in reconstructed or filtered MR is slightly above or below 0. A voxel counts as negative below -5 % of the median
 # of the positive voxels: -2 HU in an abdomen whose soft tissue has 40 HU.
@@ -66,8 +66,8 @@ def negative_fraction(channel: NDArray[Any]) -> float:
 
 
 def _sample(values: NDArray[Any], row: int) -> NDArray[Any]:
-    """At most MAX_SAMPLED evenly spaced values of rows of this length, from at least MIN_COLUMNS columns if there are
-    as many: a column at the edge may be all air.
+    """At most MAX_SAMPLED evenly spaced values of rows of this length. A step that is a multiple of the row would take
+    them from one column, which may be all air.
     """
     step = -(-values.size // MAX_SAMPLED)
     while row // math.gcd(step, row) < min(row, MIN_COLUMNS):

@@ -56,9 +56,8 @@ def work(pipe: Connection, stores: Stores, worker: int) -> None:
         try:
             for event in _events(task, stores, cache, worker):
                 pipe.send((number, event))
-        except Exception as error:  # noqa: BLE001
-            raise_if_stopped()
-            # such as too little memory on the device for the voxels
+        except Exception as error:  # noqa: BLE001 - such as too little memory on the device for the voxels
+            raise_if_stopped()  # the task did not fail: a signal interrupted native code
             pipe.send((number, Refused(spell_error(error))))
 
 
